@@ -1,0 +1,1 @@
+"""The rivals, one file each, and the registry of all models."""

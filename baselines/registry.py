@@ -1,0 +1,17 @@
+"""Every model: its name, class, settings, family and kind of batch. To add one, add a line."""
+
+from __future__ import annotations
+
+from baselines.lightgcn import LightGCN, LightGCNSettings
+from baselines.vbpr import VBPR, VBPRSettings
+from hellm_recbole.models.sasrec import SASRec, SASRecSettings
+from hellm_recbole.models.spec import ModelSpec
+
+REGISTRY: dict[str, ModelSpec] = {
+    "LightGCN": ModelSpec(LightGCN, LightGCNSettings, "collaborative", "pairs"),
+    "VBPR": ModelSpec(VBPR, VBPRSettings, "multimodal", "pairs"),
+    "SASRec": ModelSpec(SASRec, SASRecSettings, "sequential", "sequences"),
+}
+
+# Rows of `--models all` that are RecBole's own implementations.
+RECBOLE_BASELINES = ("Pop", "ItemKNN", "BPR")

@@ -1,0 +1,99 @@
+"""VBPR: BPR with item content beside the item embedding.
+
+He and McAuley, "VBPR: Visual Bayesian Personalized Ranking from Implicit Feedback", AAAI 2016.
+
+- Eq. 4 without biases: `score = gamma_u . gamma_i + theta_u . (E f_i)`, written as one product of the 2 D wide user vector
+  `[gamma_u ; theta_u]` with `q_i = [gamma_i ; W f_i + b]`.
+- Eq. 6: BPR with an L2 penalty.
+
+Deviations: `f_i` is the concatenation of all modalities (the paper has images only), W has a bias, and the user, item and
+visual bias terms are left out; all three follow MMRec's VBPR, the form that multimodal papers compare with. The penalty is
+the squared norm divided by the batch size (MMRec: unsquared). Rows of each modality are scaled to unit length by default, so
+that one modality does not drown another; `normalize_features: false` keeps them raw as MMRec does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hellm_recbole.errors import ModelError
+from hellm_recbole.losses import bpr, l2
+from hellm_recbole.settings import setting
+from hellm_recbole.types import Encoded, PairBatch, QueryBatch, TrainData
+
+
+@dataclass(frozen=True)
+class VBPRSettings:
+    """Hyper-parameters of VBPR.
+
+    Attributes:
+        emb_dim: D, width of the collaborative and of the content half.
+        normalize_features: scale each feature row to unit length.
+        l2_weight: weight of the L2 penalty.
+    """
+
+    emb_dim: int = setting(ge=1)
+    normalize_features: bool = setting()
+    l2_weight: float = setting(ge=0)
+
+
+class VBPR(nn.Module):
+    """User table [U + 1, 2 D], item table [I + 1, D], content map D_f -> D; features are frozen."""
+
+    max_history = 0
+
+    def __init__(self, settings: VBPRSettings, n_users: int, features: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.settings = settings
+        if settings.normalize_features:
+            features = [F.normalize(matrix, dim=1) for matrix in features]
+        self.register_buffer("features", torch.cat(list(features), dim=1), persistent=False)  # [I + 1, sum of D_m]
+        self.features: Tensor
+        n_item_rows, width = self.features.shape
+        self.user = nn.Embedding(n_users + 1, 2 * settings.emb_dim)
+        self.item = nn.Embedding(n_item_rows, settings.emb_dim)
+        self.content_map = nn.Linear(width, settings.emb_dim)
+        nn.init.xavier_uniform_(self.user.weight)
+        nn.init.xavier_uniform_(self.item.weight)
+        nn.init.xavier_normal_(self.content_map.weight)
+        nn.init.zeros_(self.content_map.bias)
+
+    @classmethod
+    def build(cls, settings: VBPRSettings, data: TrainData) -> VBPR:
+        """A model on all modalities of `data`, in name order.
+
+        Raises:
+            ModelError: there are none.
+        """
+        if not data.features:
+            raise ModelError("VBPR needs item features and the dataset has none; prepare it with text or <modality>_feat.npy")
+        return cls(settings, data.n_users, [torch.from_numpy(np.asarray(data.features[m])) for m in sorted(data.features)])
+
+    def item_vectors(self, item: Tensor) -> Tensor:
+        """[B, 2 D] vectors q_i of the given ids."""
+        return torch.cat([self.item(item), self.content_map(self.features[item])], dim=1)
+
+    def encode(self) -> Encoded:
+        """Vectors of all users and items."""
+        everything = torch.arange(self.features.shape[0], device=self.features.device)
+        return Encoded(items=self.item_vectors(everything), users=self.user.weight)
+
+    def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
+        """[B, 2 D] user vectors."""
+        assert encoded.users is not None
+        return encoded.users[batch.user]
+
+    def loss(self, batch: PairBatch) -> dict[str, Tensor]:
+        """BPR and L2 on the batch's vectors; only the batch's items are projected."""
+        user = self.user(batch.user)
+        positive, negative = self.item_vectors(batch.positive), self.item_vectors(batch.negative)
+        return {
+            "bpr": bpr((user * positive).sum(dim=1), (user * negative).sum(dim=1)),
+            "l2": self.settings.l2_weight * l2(user, positive, negative),
+        }

@@ -1,0 +1,19 @@
+"""`hellm-recbole run|prepare|report|speed ...`: the same commands from an installed package."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = ("run", "prepare", "report", "speed")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Hand over to `benchmarks.<command>.main`; returns its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in COMMANDS:
+        return int(importlib.import_module(f"benchmarks.{arguments[0]}").main(arguments[1:]))
+    asked = bool(arguments) and arguments[0] in ("-h", "--help")
+    print(f"usage: hellm-recbole {{{','.join(COMMANDS)}}} [options]; `hellm-recbole run --help` shows the options", file=sys.stderr)
+    return 0 if asked else 2

@@ -1,0 +1,64 @@
+"""Make the tables again from the records alone: `python benchmarks/report.py --dataset Beauty`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from hellm_recbole.console import run_main
+from hellm_recbole.errors import RecordError, SettingsError
+from hellm_recbole.results import RECORD_FILE
+from hellm_recbole.slices import write_slices
+from hellm_recbole.tables import Protocol, write_tables
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write tables and slices of each dataset and print its table; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="report.py", description=__doc__)
+    parser.add_argument("--dataset", help="names separated by commas; all that have records if not given")
+    parser.add_argument("--output", type=Path, default=Path("results"), help="folder of the results (%(default)s)")
+    parser.add_argument(
+        "--protocol", choices=get_args(Protocol), default="unified", help="which table is printed (%(default)s)"
+    )
+    parser.add_argument("--metric", help="orders the rows inside a group, such as N@20")
+    parser.add_argument("--cutoffs", help="other K than those of the run, such as 1,50; they come from the saved ranks")
+    options = parser.parse_args(argv)
+    return run_main(lambda: _report(options))
+
+
+def _report(options: argparse.Namespace) -> int:
+    if options.dataset is None:
+        datasets = sorted({path.parts[-4] for path in options.output.glob(f"*/*/*/{RECORD_FILE}")})
+        if not datasets:
+            raise RecordError(
+                f"no record in {options.output}; `python benchmarks/run.py --models all --output {options.output}` "
+                "makes them"
+            )
+    else:
+        datasets = [name for name in options.dataset.split(",") if name]
+    cutoffs = None if options.cutoffs is None else _cutoffs(options.cutoffs)
+    for dataset in datasets:
+        shown = write_tables(options.output, dataset, options.protocol, metric=options.metric, cutoffs=cutoffs)
+        write_slices(options.output, dataset, cutoffs=cutoffs)
+        print(shown)
+        print(f"written to {options.output / dataset}")
+    return 0
+
+
+def _cutoffs(text: str) -> list[int]:
+    """The K of `--cutoffs`.
+
+    Raises:
+        SettingsError: one of them is not a positive integer.
+    """
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise SettingsError(f"--cutoffs {text!r} must be positive integers separated by commas, such as 1,50")
+    return [int(part) for part in parts]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

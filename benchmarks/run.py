@@ -1,0 +1,155 @@
+"""Run models on datasets and print the comparison table: `python benchmarks/run.py --models all --dataset Beauty`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from baselines.registry import RECBOLE_BASELINES, REGISTRY
+from hellm_recbole import runtime
+from hellm_recbole.console import run_main
+from hellm_recbole.data.atomic import Dataset, load_dataset
+from hellm_recbole.data.catalog import known_datasets, prepare_if_known
+from hellm_recbole.data.split import Split, split_dataset
+from hellm_recbole.errors import HellmError, ModelError, SettingsError
+from hellm_recbole.experiment import Place, export_row, finished_record, run_row
+from hellm_recbole.files import ensure_folder
+from hellm_recbole.plan import Override, RowPlan, plan_rows, presets
+from hellm_recbole.settings import parse_value
+from hellm_recbole.slices import write_slices
+from hellm_recbole.tables import write_tables
+
+ALL = (*RECBOLE_BASELINES, *REGISTRY)
+EXPORTS = ("recommendations", "embeddings")
+EXIT_ROW_FAILED = 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the rows and print the tables; returns the exit code: 0, 1 if a row failed, 2 for a fault in what was asked."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(argv)
+    return run_main(lambda: _run(options, rest))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="run.py", description=__doc__, epilog="--key=value sets a setting as --set key=value does.", allow_abbrev=False
+    )
+    parser.add_argument("--models", default="all", help="names separated by commas, or all; any general or sequential model of RecBole is one")
+    parser.add_argument("--dataset", default="ml-100k", help="names separated by commas (%(default)s)")
+    parser.add_argument("--preset", default="paper", help="quick or paper (%(default)s)")
+    parser.add_argument("--seeds", default="2024", help="separated by commas (%(default)s)")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="[MODEL.]KEY=VALUE", help="override a setting")
+    parser.add_argument("--data-path", type=Path, help="folder with the source of the datasets")
+    parser.add_argument("--output", type=Path, default=Path("results"), help="folder of the results (%(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (%(default)s)")
+    parser.add_argument("--threads", type=int, help="CPU threads; all cores if not given")
+    parser.add_argument("--protocol", choices=("unified", "paper"), default="unified", help="which table is printed (%(default)s)")
+    parser.add_argument("--export", help=f"write {' or '.join(EXPORTS)} of each row, separated by commas")
+    parser.add_argument("--fresh", action="store_true", help="run rows again that are finished or half-way")
+    parser.add_argument("--list", action="store_true", help="show models, datasets and presets, and end")
+    return parser
+
+
+def _run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    if options.list:
+        print(f"models    {', '.join(ALL)}\n          and any general or sequential model of RecBole\ndatasets  {', '.join(known_datasets())}")
+        print(f"presets   {', '.join(presets())}")
+        return 0
+    runtime.keep_freed_memory()
+    if options.threads is not None:
+        if options.threads < 1:
+            raise SettingsError(f"--threads {options.threads} must be at least 1")
+        torch.set_num_threads(options.threads)
+    device = runtime.choose_device(options.device)
+    overrides = _overrides(options.settings, rest)
+    seeds = _seeds(options.seeds)
+    exports = _exports(options.export)
+    models = list(ALL) if options.models == "all" else _names(options.models, "--models")
+    names = _names(options.dataset, "--dataset")
+    plans = {name: plan_rows(models, name, REGISTRY, options.preset, overrides) for name in names}
+    ensure_folder(options.output)
+    data = {name: _load(name, options.data_path) for name in names}
+    places = [Place(options.output, seed, device) for seed in seeds]
+    if not options.fresh:  # refuse before the first epoch, not after hours
+        for name in names:
+            for plan in plans[name]:
+                for place in places:
+                    finished_record(plan, data[name][1], place)
+    failed = 0
+    for name in names:
+        for place in places:
+            for plan in plans[name]:
+                failed += not _one(plan, *data[name], place, options.fresh, exports)
+        print(write_tables(options.output, name, options.protocol))
+        write_slices(options.output, name)
+        print(f"written to {options.output / name}")
+    return EXIT_ROW_FAILED if failed else 0
+
+
+def _one(plan: RowPlan, dataset: Dataset, split: Split, place: Place, fresh: bool, exports: Sequence[str]) -> bool:
+    """Run one row unless it is finished; whether all went well."""
+    record = None if fresh else finished_record(plan, split, place)
+    if record is None:
+        record = run_row(plan, dataset, split, place, fresh=fresh)
+    if record.status != "success":
+        print(f"error: {plan.model} on {split.dataset}, seed {place.seed}: {record.reason}", file=sys.stderr)
+        return False
+    if exports:
+        try:
+            export_row(plan, split, place, exports)
+        except HellmError as error:
+            print(f"error: export of {plan.model} on {split.dataset}: {error}", file=sys.stderr)
+            return False
+    return True
+
+
+def _load(name: str, data_path: Path | None) -> tuple[Dataset, Split]:
+    dataset = load_dataset(prepare_if_known(name, data_path=data_path, dataset_root=Path("dataset")), modalities=None)
+    return dataset, split_dataset(dataset)
+
+
+def _names(text: str, option: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise ModelError(f"{option} names nothing; give names separated by commas")
+    return list(dict.fromkeys(names))
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise SettingsError(f"--seeds {text!r} must be integers separated by commas, such as 2024,2025") from error
+    if min(seeds) < 0:
+        raise SettingsError(f"--seeds {text!r}: a seed must be at least 0")
+    return list(dict.fromkeys(seeds))
+
+
+def _exports(text: str | None) -> list[str]:
+    exports = [] if text is None else _names(text, "--export")
+    for name in exports:
+        if name not in EXPORTS:
+            raise SettingsError(f"--export {name!r} is unknown; it can be {' or '.join(EXPORTS)}")
+    return exports
+
+
+def _overrides(given: Sequence[str], rest: Sequence[str]) -> list[Override]:
+    """Settings of `--set key=value` and of RecBole's form `--key=value`."""
+    overrides = []
+    for text, option in [*((text, "--set ") for text in given), *((text.removeprefix("--"), "--") for text in rest)]:
+        key, equals, value = text.partition("=")
+        origin = f"{option}{text}"
+        if not equals or not key or (option == "--" and f"--{text}" not in rest):
+            raise SettingsError(f"{origin} is not understood; write a setting as --set key=value, and see --help for the options")
+        model, dot, bare = key.rpartition(".")
+        overrides.append(Override(model if dot else None, bare, parse_value(value, origin), origin))
+    return overrides
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,9 @@
+"""HeLLM and its rivals, benchmarked through RecBole under one split, one evaluator and one table."""
+
+from hellm_recbole.bridge import install
+
+__version__ = "0.1.0"
+
+install()
+
+__all__ = ["__version__"]

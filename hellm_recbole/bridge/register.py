@@ -1,0 +1,62 @@
+"""Our models under RecBole's names: what `finder.py` offers to RecBole.
+
+A model of our registry is found by its own name, unless RecBole has one of that name: `LightGCN` stays RecBole's and
+ours is `HellmLightGCN`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from functools import cache
+from typing import Any
+
+from hellm_recbole.bridge.rows import recbole_models
+from hellm_recbole.errors import ModelError
+from hellm_recbole.models.spec import ModelSpec
+
+ENTRY_POINTS = "hellm_recbole.models"
+PREFIX = "Hellm"
+_FAMILY = {"pairs": "general_recommender", "sequences": "sequential_recommender"}
+
+
+@cache
+def registry() -> dict[str, ModelSpec]:
+    """All registered models: each entry point of the group is a dict of them.
+
+    Raises:
+        ModelError: two packages register one name.
+    """
+    found: dict[str, ModelSpec] = {}
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        for name, spec in point.load().items():
+            if name in found:
+                raise ModelError(f"model {name} is registered twice, the second time by {point.value}; rename one")
+            found[name] = spec
+    return found
+
+
+@cache
+def _offered() -> dict[tuple[str, str], tuple[str, str]]:
+    """(RecBole's family, name in lower case) -> (name for RecBole, name in the registry)."""
+    taken = {name.lower() for name in recbole_models()}
+    offers = {}
+    for name, spec in registry().items():
+        shown = f"{PREFIX}{name}" if name.lower() in taken else name
+        offers[_FAMILY[spec.batches], shown.lower()] = (shown, name)
+    return offers
+
+
+def offers(family: str, lower_name: str) -> bool:
+    """Whether one of our models answers to a module name of RecBole's."""
+    return (family, lower_name) in _offered()
+
+
+def adapter_class(family: str, lower_name: str, module: str) -> type[Any]:
+    """The RecBole model class for one of our models, as a member of `module`."""
+    from hellm_recbole.bridge import adapters
+
+    shown, name = _offered()[family, lower_name]
+    spec = registry()[name]
+    base = adapters.PairAdapter if spec.batches == "pairs" else adapters.SequenceAdapter
+    doc = f"hellm_recbole's {name} as a RecBole model."
+    return type(shown, (base,), {"__module__": module, "__doc__": doc, "spec": spec, "ours": name})

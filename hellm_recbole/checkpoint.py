@@ -1,0 +1,160 @@
+"""Checkpoints: safetensors and JSON, nothing pickled, complete at every moment.
+
+A checkpoint folder holds `state.json`, which names the tensor files of the last epoch and of the best one with their SHA-256.
+Tensor files get a new name each time and `state.json` is replaced last, so whenever a process is killed the folder holds
+the state of one whole epoch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from hellm_recbole.errors import CheckpointError
+from hellm_recbole.files import atomic_write, ensure_folder, sha256_file, sweep_temporaries
+
+STATE = "state.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training run stands after a whole epoch.
+
+    Attributes:
+        run: fingerprint of everything the run depends on (data, model, settings, seed, code version).
+        epoch: epochs done.
+        best_epoch: epoch of the best validation metric, 0 before the first evaluation.
+        best_value: its value.
+        stale: evaluations since then.
+        stopped: early stopping or the last epoch has been reached.
+        train_seconds: spent in training steps so far.
+        eval_seconds: spent in validation so far.
+        curve: one entry an epoch: {"epoch", "losses", "valid", "seconds"}.
+    """
+
+    run: str
+    epoch: int
+    best_epoch: int
+    best_value: float
+    stale: int
+    stopped: bool
+    train_seconds: float
+    eval_seconds: float
+    curve: tuple[dict[str, Any], ...]
+
+
+class CheckpointFolder:
+    """Reads and writes the checkpoint of one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, progress: Progress, last: Mapping[str, Tensor], best: Mapping[str, Tensor] | None) -> None:
+        """Write the state after an epoch; `best` is None if the best one is unchanged.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        ensure_folder(self.folder)
+        state = self._read_state() if (self.folder / STATE).exists() else {}
+        files = {"last": self._write_tensors(f"last-{progress.epoch:05d}.safetensors", last)}
+        if best is not None:
+            files["best"] = self._write_tensors(f"best-{progress.epoch:05d}.safetensors", best)
+        elif "best" in state.get("files", {}):
+            files["best"] = state["files"]["best"]
+        with atomic_write(self.folder / STATE) as path:
+            path.write_text(json.dumps({"schema": SCHEMA, "files": files, "progress": asdict(progress)}, indent=1))
+        kept = {entry["name"] for entry in files.values()}
+        for old in self.folder.glob("*.safetensors"):
+            if old.name not in kept:
+                old.unlink()
+
+    def load(self, run: str) -> tuple[Progress, dict[str, Tensor]] | None:
+        """Progress and last state of the run `run`, or None if there is no checkpoint.
+
+        Raises:
+            CheckpointError: it is corrupt, or belongs to other settings, data or code.
+        """
+        sweep_temporaries(self.folder)
+        if not (self.folder / STATE).exists():
+            return None
+        state = self._read_state()
+        progress = Progress(**{**state["progress"], "curve": tuple(state["progress"]["curve"])})
+        if progress.run != run:
+            raise CheckpointError(
+                f"checkpoint {self.folder} was made with other settings, data or version; "
+                "run with --fresh to start anew, or choose another --output"
+            )
+        return progress, self._read_tensors(state, "last")
+
+    def load_best(self) -> dict[str, Tensor]:
+        """State of the best epoch.
+
+        Raises:
+            CheckpointError: it is corrupt or missing.
+        """
+        return self._read_tensors(self._read_state(), "best")
+
+    def delete(self) -> None:
+        """Remove the checkpoint."""
+        (self.folder / STATE).unlink(missing_ok=True)
+        for path in self.folder.glob("*.safetensors"):
+            path.unlink()
+
+    def _write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+        path = self.folder / name
+        with atomic_write(path) as temporary:
+            save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary)
+            digest = sha256_file(temporary)
+        return {"name": name, "sha256": digest}
+
+    def _read_state(self) -> dict[str, Any]:
+        path = self.folder / STATE
+        try:
+            state = json.loads(path.read_text())
+            if state["schema"] != SCHEMA or not {"files", "progress"} <= state.keys():
+                raise ValueError("unknown layout")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self._corrupt(path, str(error)) from error
+        return dict(state)
+
+    def _read_tensors(self, state: dict[str, Any], which: str) -> dict[str, Tensor]:
+        try:
+            entry = state["files"][which]
+            path = self.folder / entry["name"]
+            if sha256_file(path) != entry["sha256"]:
+                raise ValueError("its content is not what was written")
+            return dict(load_file(path))
+        except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+            raise self._corrupt(self.folder / STATE, str(error)) from error
+
+    def _corrupt(self, path: Path, why: str) -> CheckpointError:
+        return CheckpointError(f"checkpoint {path} is corrupt ({why}); delete its folder or run with --fresh to start this row anew")
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Flat tensors `optimizer.<parameter index>.<name>` of an optimizer's state."""
+    packed = {}
+    for index, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            packed[f"optimizer.{index}.{name}"] = torch.as_tensor(value).clone()
+    return packed
+
+
+def unpack_optimizer(optimizer: torch.optim.Optimizer, packed: Mapping[str, Tensor]) -> None:
+    """Put packed tensors back; settings such as the learning rate stay those of `optimizer`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in packed.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -1,0 +1,404 @@
+"""A dataset in RecBole's atomic files, with feature matrices and a manifest: reading, writing, filtering.
+
+On disk, `dataset/NAME/`: `NAME.inter`, `NAME.item`, for each modality `<modality>_feat.npy` with
+`<modality>_feat.tokens.txt` (row r belongs to the item of line r), and `dataset.json`, written last.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from hellm_recbole.data.tsv import Table, read_lines, read_table
+from hellm_recbole.errors import DataError, OutputError
+from hellm_recbole.files import sha256_file
+from hellm_recbole.types import FloatArray, IdArray, TokenArray
+
+PARTS = ("train", "valid", "test")
+SCHEMA = 1
+MANIFEST = "dataset.json"
+DROPPED = "dropped_items.txt"  # items that the k-core filter dropped, where there are any
+FEATURES = "_feat.npy"
+TOKENS = "_feat.tokens.txt"
+SHOWN = 3  # ids that a message names
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A prepared dataset, ids assigned in the order of first occurrence in `NAME.inter`.
+
+    Attributes:
+        name: of the dataset.
+        user_tokens: [U + 1] source token of each user id; entry 0 is "".
+        item_tokens: [I + 1] source token of each item id; entry 0 is "".
+        user: [E] user ids in file order.
+        item: [E] item ids in file order.
+        time: [E] orders the interactions of a user; None: file order does.
+        time_known: `time` is a time stamp, not only an order.
+        part: [E] index in PARTS, for data with a split of its own, else None.
+        features: modality -> [I + 1, D_m] float32, row 0 zero; aligned by token.
+        k_core: filter that was applied; 0 is none.
+        n_dropped: interactions it dropped.
+        paper: the column of the HeLLM paper's Table 1 that this is, else None.
+    """
+
+    name: str
+    user_tokens: TokenArray
+    item_tokens: TokenArray
+    user: IdArray
+    item: IdArray
+    time: npt.NDArray[np.float64] | None
+    time_known: bool
+    part: npt.NDArray[np.int8] | None
+    features: Mapping[str, FloatArray]
+    k_core: int
+    n_dropped: int
+    paper: str | None
+
+    @property
+    def n_users(self) -> int:
+        """U."""
+        return len(self.user_tokens) - 1
+
+    @property
+    def n_items(self) -> int:
+        """I."""
+        return len(self.item_tokens) - 1
+
+    @property
+    def n_interactions(self) -> int:
+        """E."""
+        return len(self.user)
+
+
+@dataclass(frozen=True)
+class FeatureMatrix:
+    """Features of items, by token.
+
+    Attributes:
+        tokens: [n] item of each row, none twice.
+        values: [n, D_m] float32, finite.
+        about: what the manifest says of it, such as encoder and coverage.
+    """
+
+    tokens: Sequence[str]
+    values: FloatArray
+    about: Mapping[str, Any]
+
+    def of(self, items: Sequence[str]) -> FeatureMatrix:
+        """The rows of `items`, in their order; every one must have a row."""
+        row = {token: position for position, token in enumerate(self.tokens)}
+        return replace(self, tokens=list(items), values=self.values[[row[token] for token in items]])
+
+
+@dataclass(frozen=True)
+class AtomicData:
+    """What an importer hands on: tables of text, as they will be written.
+
+    Attributes:
+        inter: user_id, item_id, timestamp, perhaps split, perhaps more.
+        inter_types: column of `inter` -> atomic type.
+        items: item_id and text columns, or None.
+        item_types: column of `items` -> atomic type.
+        features: modality -> features of at least the items of `inter`.
+        time_known: `timestamp` is a time stamp, not only an order.
+        files: what was read.
+        warnings: sentences for the manifest.
+    """
+
+    inter: pd.DataFrame
+    inter_types: Mapping[str, str]
+    items: pd.DataFrame | None
+    item_types: Mapping[str, str]
+    features: Mapping[str, FeatureMatrix]
+    time_known: bool
+    files: Sequence[Path]
+    warnings: Sequence[str]
+
+    def item_ids(self) -> list[str]:
+        """Items of the interactions, in order of first occurrence."""
+        return [str(token) for token in self.inter["item_id"].unique()]
+
+    def counts(self) -> dict[str, int]:
+        """Numbers of users, items and interactions."""
+        return {
+            "users": int(self.inter["user_id"].nunique()),
+            "items": int(self.inter["item_id"].nunique()),
+            "interactions": len(self.inter),
+        }
+
+
+def k_core_mask(user: IdArray, item: IdArray, k_core: int) -> npt.NDArray[np.bool_]:
+    """[E] interactions left when users and items with fewer than `k_core` interactions are dropped until none is.
+
+    >>> k_core_mask(np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 2]), 2)
+    array([ True,  True,  True,  True, False])
+    """
+    kept = np.arange(len(user))
+    while True:
+        enough = (np.bincount(user[kept])[user[kept]] >= k_core) & (np.bincount(item[kept])[item[kept]] >= k_core)
+        if enough.all():
+            mask = np.zeros(len(user), dtype=np.bool_)
+            mask[kept] = True
+            return mask
+        kept = kept[enough]
+
+
+def filter_k_core(data: AtomicData, k_core: int, name: str) -> AtomicData:
+    """The k-core of a dataset; 0 keeps everything.
+
+    Raises:
+        DataError: nothing is left.
+    """
+    user, item = (pd.factorize(data.inter[column])[0].astype(np.int64) for column in ("user_id", "item_id"))
+    mask = k_core_mask(user, item, k_core)
+    if not mask.any():
+        raise DataError(
+            f"dataset {name}: the {k_core}-core filter leaves none of {len(mask)} interactions; lower --k-core (0 keeps all)"
+        )
+    return replace(data, inter=data.inter[mask].reset_index(drop=True))
+
+
+def write_dataset(folder: Path, data: AtomicData, features: Mapping[str, FeatureMatrix], manifest: Manifest) -> None:
+    """Write atomic files, features and, last, the manifest into an existing folder that nobody reads yet.
+
+    Items without interactions are left out of `NAME.item` and of the features.
+
+    Args:
+        folder: where to write.
+        data: the filtered tables.
+        features: modality -> features of at least all items of `data.inter`.
+        manifest: what is known of source and filter; `files` and `modalities` are added here.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    name, items = manifest["name"], data.item_ids()
+    modalities = {}
+    try:
+        _write_table(folder / f"{name}.inter", data.inter, data.inter_types)
+        if data.items is not None:
+            described = data.items[data.items["item_id"].isin(items)]
+            _write_table(folder / f"{name}.item", described, data.item_types)
+        for modality, given in features.items():
+            matrix = given.of(items)
+            np.save(folder / f"{modality}{FEATURES}", matrix.values.astype(np.float32))
+            (folder / f"{modality}{TOKENS}").write_text("".join(f"{token}\n" for token in matrix.tokens), "utf-8")
+            modalities[modality] = {
+                **matrix.about,
+                "rows": len(items),
+                "dim": int(matrix.values.shape[1]),
+                "sha256": sha256_file(folder / f"{modality}{FEATURES}"),
+            }
+        if manifest["dropped_items"]:
+            (folder / DROPPED).write_text("".join(f"{token}\n" for token in manifest["dropped_items"]), "utf-8")
+        written = {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
+        content = {
+            **manifest,
+            "dropped_items": len(manifest["dropped_items"]),
+            "modalities": modalities,
+            "files": written,
+        }
+        (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write dataset {name} to {folder}: {error.strerror or error}") from error
+
+
+def _write_table(path: Path, frame: pd.DataFrame, types: Mapping[str, str]) -> None:
+    """Plain joining, for nothing here is quoted: importers leave neither tabs nor quotes in a field."""
+    lines = ["\t".join(f"{column}:{types[column]}" for column in frame.columns)]
+    lines += map("\t".join, zip(*(frame[column].tolist() for column in frame.columns), strict=True))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a prepared dataset, of which every listed file is there.
+
+    Raises:
+        DataError: it is missing, unreadable or of another version, or a file is gone.
+    """
+    path, again = folder / MANIFEST, "prepare the dataset again with --fresh"
+    if not path.is_file():
+        raise DataError(f"{folder} holds no prepared dataset (no {MANIFEST}); run benchmarks/prepare.py {folder.name}")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not readable JSON; {again}") from error
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        raise DataError(f"{path} is not a manifest of version {SCHEMA}; {again}")
+    for name in manifest["files"]:
+        if not (folder / name).is_file():
+            raise DataError(f"{folder / name} is missing; {again}")
+    return manifest
+
+
+def load_dataset(folder: Path, *, modalities: Sequence[str] | None) -> Dataset:
+    """Read a prepared dataset.
+
+    Args:
+        folder: `dataset/NAME`.
+        modalities: features to load; None loads all that are there.
+
+    Raises:
+        DataError: a file is missing, malformed or does not fit its neighbours.
+    """
+    manifest = read_manifest(folder)
+    table = read_table(folder / f"{manifest['name']}.inter", typed=True)
+    table.require(("user_id", "item_id", "timestamp"), "prepare the dataset again with --fresh")
+    user, user_tokens = _encode(table.frame["user_id"])
+    item, item_tokens = _encode(table.frame["item_id"])
+    expected = manifest["counts"]["after"]["interactions"]
+    if len(user) != expected:
+        raise DataError(
+            f"{table.path}: {len(user)} interactions where {MANIFEST} counts {expected}; prepare it with --fresh"
+        )
+    present = feature_names(folder)
+    for modality in modalities or ():
+        if modality not in present:
+            near = difflib.get_close_matches(modality, present, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"present: {', '.join(present) or 'none'}"
+            raise DataError(f"dataset {manifest['name']} has no modality {modality!r} in {folder}; {hint}")
+    dropped = set(read_lines(folder / DROPPED)) if (folder / DROPPED).is_file() else set()
+    return Dataset(
+        name=manifest["name"],
+        user_tokens=user_tokens,
+        item_tokens=item_tokens,
+        user=user,
+        item=item,
+        time=table.numbers("timestamp"),
+        time_known=manifest["time_known"],
+        part=part_codes(table) if "split" in table.frame else None,
+        features={
+            modality: _aligned(folder, modality, item_tokens, dropped)
+            for modality in (present if modalities is None else modalities)
+        },
+        k_core=manifest["k_core"],
+        n_dropped=manifest["counts"]["before"]["interactions"] - expected,
+        paper=manifest["paper"],
+    )
+
+
+def feature_names(folder: Path) -> list[str]:
+    """Modalities whose features are in a folder, sorted."""
+    return sorted(path.name.removesuffix(FEATURES) for path in folder.glob(f"[!.]*{FEATURES}"))
+
+
+def part_codes(table: Table) -> npt.NDArray[np.int8]:
+    """[rows] index in PARTS of each field of the column `split`.
+
+    Raises:
+        DataError: a field is not one of PARTS.
+    """
+    codes = table.frame["split"].map({part: code for code, part in enumerate(PARTS)}).to_numpy(np.float64, na_value=-1)
+    bad = np.flatnonzero(codes < 0)
+    if len(bad):
+        row = int(bad[0])
+        raise DataError(
+            f"{table.line(row)}: split is {table.frame['split'].iloc[row]!r}, not one of {', '.join(PARTS)}"
+        )
+    return codes.astype(np.int8)
+
+
+def _encode(column: pd.Series[str]) -> tuple[IdArray, TokenArray]:
+    """[E] ids from 1 in order of first occurrence, and [n + 1] the token of each id."""
+    codes, tokens = pd.factorize(column)
+    return codes.astype(np.int64) + 1, np.array(["", *tokens], dtype=np.str_)
+
+
+def read_matrix(path: Path) -> FloatArray:
+    """[n, D_m] float32 features of a `.npy` file; NaN is found by `check_rows`, which knows the tokens.
+
+    Raises:
+        DataError: the file is missing, not a `.npy` file, or not a matrix of numbers.
+    """
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read as a .npy matrix: {error}; save it again with numpy.save") from error
+    if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "fiu" or values.shape[1] == 0:
+        raise DataError(f"{path} must hold one matrix of numbers with a row for each item")
+    return values.astype(np.float32)
+
+
+def read_features(path: Path) -> FeatureMatrix:
+    """A feature matrix and the token file beside it.
+
+    Raises:
+        DataError: a file is missing or malformed, rows and tokens differ in number, a token occurs twice, or a row holds
+            NaN or infinity.
+    """
+    values = read_matrix(path)
+    token_file = path.with_name(path.name.removesuffix(FEATURES) + TOKENS)
+    tokens = read_lines(token_file)
+    if len(tokens) != len(values):
+        raise DataError(
+            f"{path} has {len(values)} rows but {token_file.name} has {len(tokens)} tokens; give each row its token"
+        )
+    first: dict[str, int] = {}
+    for number, token in enumerate(tokens, start=1):
+        if token in first:
+            raise DataError(
+                f"{token_file}:{number}: token {token!r} is on line {first[token]} already; keep one of them"
+            )
+        first[token] = number
+    check_rows(path, values, tokens)
+    return FeatureMatrix(tokens, values, {})
+
+
+def check_rows(path: Path, values: FloatArray, tokens: Sequence[str]) -> None:
+    """Check that all rows are finite.
+
+    Raises:
+        DataError: naming the first row that is not, and its token.
+    """
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(bad):
+        row = int(bad[0])
+        raise DataError(
+            f"{path}: row {row} (item {tokens[row]!r}) holds NaN or infinity; mend it, {len(bad)} rows in all"
+        )
+
+
+def check_tokens(path: Path, tokens: Sequence[str], items: Sequence[str], allowed: set[str]) -> None:
+    """Check that the tokens of features are the items of the interactions, neither more nor fewer.
+
+    Args:
+        path: of the features, for messages.
+        tokens: items that have features.
+        items: items that need them.
+        allowed: further items that may have them.
+
+    Raises:
+        DataError: naming some of the ids that differ.
+    """
+    have, need = set(tokens), set(items)
+    if missing := [token for token in items if token not in have]:
+        raise DataError(f"{path}: no row for {_some(missing)} of the interactions; add the rows or leave the file out")
+    if extra := [token for token in tokens if token not in need and token not in allowed]:
+        raise DataError(f"{path}: rows for {_some(extra)} that no interaction has; remove those rows and their tokens")
+
+
+def _some(tokens: Sequence[str]) -> str:
+    shown = ", ".join(repr(token) for token in tokens[:SHOWN])
+    more = ", ..." if len(tokens) > SHOWN else ""
+    return f"{len(tokens)} item{'s' * (len(tokens) > 1)} ({shown}{more})"
+
+
+def _aligned(folder: Path, modality: str, item_tokens: TokenArray, dropped: set[str]) -> FloatArray:
+    """[I + 1, D_m] features in item-id order, row 0 zero."""
+    path = folder / f"{modality}{FEATURES}"
+    features = read_features(path)
+    items = [str(token) for token in item_tokens[1:]]
+    check_tokens(path, features.tokens, items, dropped)
+    values = features.of(items).values
+    return np.concatenate([np.zeros((1, values.shape[1]), dtype=np.float32), values])

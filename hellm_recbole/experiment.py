@@ -1,0 +1,307 @@
+"""One row from plan to record: train, select, rank the test targets once, write what a table needs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from hellm_recbole import __version__, runtime
+from hellm_recbole.bridge.rows import RecBoleRow
+from hellm_recbole.checkpoint import CheckpointFolder, Progress
+from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.data.split import Split
+from hellm_recbole.errors import HellmError, ModelError, RecordError
+from hellm_recbole.evaluator import Ranks, rank_targets
+from hellm_recbole.export import export_embeddings, export_recommendations
+from hellm_recbole.files import atomic_write, ensure_folder
+from hellm_recbole.metrics import from_ranks
+from hellm_recbole.plan import NEUTRAL_KEYS, RowPlan, row_folder
+from hellm_recbole.progress import ConsoleView, open_loggers
+from hellm_recbole.results import (
+    RANKS_FILE,
+    RECORD_FILE,
+    SCHEMA,
+    PhaseRanks,
+    Record,
+    read_record,
+    write_ranks,
+    write_record,
+)
+from hellm_recbole.sampling import pad_recent
+from hellm_recbole.trainer import ModelRow, Row, fit, load_best
+from hellm_recbole.types import Histories, QueryBatch, as_ids
+
+TRACEBACK = "traceback.txt"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a row lives.
+
+    Attributes:
+        output: folder of all results.
+        seed: of the row.
+        device: it runs on.
+    """
+
+    output: Path
+    seed: int
+    device: torch.device
+
+
+def finished_record(plan: RowPlan, split: Split, place: Place) -> Record | None:
+    """The record of this very row if it ran to its end before, else None.
+
+    Raises:
+        RecordError: there is a finished row in its place that was made with other settings or data, or an unreadable record.
+    """
+    path = row_folder(place.output, split.dataset, plan.model, place.seed) / RECORD_FILE
+    if not path.exists():
+        return None
+    record = read_record(path)
+    if record.status != "success":
+        return None
+    if record.split_hash != split.sha256:
+        raise RecordError(f"{path} was made on another split of {split.dataset}; run with --fresh to replace it, or choose another --output")
+    before = {key: entry["value"] for key, entry in record.settings.items() if key not in NEUTRAL_KEYS}
+    now = json.loads(json.dumps(plan.deciding()))
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            raise RecordError(
+                f"{path} is a finished row with {key} = {before.get(key)} and now it is {now.get(key)}; "
+                "run with --fresh to replace it, or choose another --output"
+            )
+    return record
+
+
+def run_row(plan: RowPlan, dataset: Dataset, split: Split, place: Place, *, fresh: bool) -> Record:
+    """Run one row to its end, or go on where it was stopped, and write its folder. A fault is recorded with its reason.
+
+    Returns:
+        Its record, with status `success` or `failed`.
+
+    Raises:
+        KeyboardInterrupt: passed on after a record with status `cancelled` is written.
+        OutputError: the folder cannot be written.
+    """
+    folder = ensure_folder(row_folder(place.output, split.dataset, plan.model, place.seed))
+    if fresh:
+        shutil.rmtree(folder)
+        ensure_folder(folder)
+    with atomic_write(folder / "settings.yaml") as path:
+        path.write_text(yaml.safe_dump(plan.deciding(), sort_keys=True, allow_unicode=True), encoding="utf-8")
+    runtime.reset_peak_memory(place.device)
+    draft = _draft(plan, dataset, split, place)
+    try:
+        record = _train_and_rank(plan, split, place, folder, draft)
+    except KeyboardInterrupt:
+        write_record(folder, Record(**{**draft, "status": "cancelled", "reason": "stopped by Ctrl-C"}))
+        raise
+    except HellmError as error:
+        record = Record(**{**draft, "status": "failed", "reason": str(error)})
+    except Exception as error:  # the other rows go on whatever happens in this one; the traceback is kept beside it
+        (folder / TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        record = Record(**{**draft, "status": "failed", "reason": f"{reason} (see {folder / TRACEBACK})"})
+    write_record(folder, record)
+    return record
+
+
+def build_row(plan: RowPlan, split: Split, place: Place) -> Row:
+    """A freshly initialised row; it is handed the training part only."""
+    data = split.train_data()
+    if plan.spec is not None:
+        return ModelRow(plan.spec, plan.model_settings, data, plan.train, place.seed, place.device)
+    assert plan.recbole_name is not None
+    values = dict(plan.resolved.values)
+    return RecBoleRow(plan.recbole_name, data, values, place.seed, place.device)
+
+
+def _train_and_rank(plan: RowPlan, split: Split, place: Place, folder: Path, draft: dict[str, Any]) -> Record:
+    who = f"{plan.model} on {split.dataset}"
+    row = build_row(plan, split, place)
+    checkpoint = CheckpointFolder(folder / "checkpoint")
+    run = fingerprint(plan, split, place.seed)
+    found = checkpoint.load(run)
+    done = found[0].epoch if found else 0
+    loggers = open_loggers(plan.log.loggers, folder, f"{split.dataset}/{plan.model}/{place.seed}", done, plan.deciding())
+    view = ConsoleView(who, 1 if row.one_pass else plan.train.epochs, done, plan.train.valid_metric, loggers)
+    try:
+        progress = fit(
+            row, split.selection(), plan.train, plan.evaluation,
+            seed=place.seed, checkpoint=checkpoint, run=run, who=who, view=view,
+        )
+    finally:
+        view.close()
+    phases = {
+        name: rank_targets(
+            row, targets, train=split.train, seen=seen, block_users=plan.evaluation.eval_block_users, who=f"{who}, {name}"
+        )
+        for name, targets, seen in (("valid", split.valid, split.train), ("test", split.test, split.test_history()))
+    }
+    write_ranks(folder, *(_with_tokens(ranks, split, seen) for ranks, seen in (
+        (phases["valid"], split.train), (phases["test"], split.test_history()),
+    )))
+    metrics = {name: from_ranks(ranks.user, ranks.seen, plan.evaluation.cutoffs) for name, ranks in phases.items()}
+    return Record(**{**draft, **_measured(row, progress, place), "metrics": metrics, "status": "success", "reason": None})
+
+
+def fingerprint(plan: RowPlan, split: Split, seed: int) -> str:
+    """Hash of all that a run depends on; a checkpoint of another run is refused."""
+    digest = hashlib.sha256()
+    for part in (__version__, plan.model, plan.source, json.dumps(plan.deciding(), sort_keys=True), seed, split.sha256):
+        digest.update(f"{part}\n".encode())
+    for name in sorted(split.features):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(split.features[name]).data)
+    return digest.hexdigest()
+
+
+def _draft(plan: RowPlan, dataset: Dataset, split: Split, place: Place) -> dict[str, Any]:
+    """All of a record that is known before training."""
+    settings = {
+        key: {"value": json.loads(json.dumps(value)), "origin": plan.resolved.origin[key]}
+        for key, value in sorted(plan.resolved.values.items())
+    }
+    return {
+        "schema": SCHEMA,
+        "dataset": split.dataset,
+        "counts": {
+            "users": split.n_users,
+            "items": split.n_items,
+            "interactions": split.n_interactions,
+            "train": len(split.train.items),
+            "valid": len(split.valid),
+            "test": len(split.test),
+            "short_users": split.n_short_users,
+        },
+        "filter": {"k_core": dataset.k_core, "dropped": dataset.n_dropped},
+        "split_kind": split.kind,
+        "split_hash": split.sha256,
+        "mask_history": "seen",
+        "n_candidates": split.n_items,
+        "cutoffs": tuple(plan.evaluation.cutoffs),
+        "model": plan.model,
+        "family": plan.family,
+        "source": plan.source,
+        "settings": settings,
+        "modalities": tuple(sorted(split.features)),
+        "seed": place.seed,
+        "preset": plan.preset,
+        "versions": {**runtime.versions(), "hellm_recbole": __version__},
+        **runtime.git_state(),
+        "device": runtime.device_name(place.device),
+        "threads": torch.get_num_threads(),
+        "train_seconds": None,
+        "eval_seconds": None,
+        "epochs_run": 0,
+        "best_epoch": None,
+        "peak_memory_bytes": {"host": None, "device": None},
+        "parameters": {"trainable": None, "total": None},
+        "metrics": {"valid": {}, "test": {}},
+        "curve": (),
+        "ranks": RANKS_FILE,
+        "paper": dataset.paper,
+    }
+
+
+def _measured(row: Row, progress: Progress, place: Place) -> dict[str, Any]:
+    """All of a record that training shows."""
+    parameters = list(row.module.parameters())
+    curve = tuple({**entry, "valid": entry["valid"] or {}} for entry in progress.curve)
+    return {
+        "train_seconds": progress.train_seconds,
+        "eval_seconds": progress.eval_seconds,
+        "epochs_run": progress.epoch,
+        "best_epoch": progress.best_epoch,
+        "peak_memory_bytes": runtime.peak_memory_bytes(place.device),
+        "parameters": {
+            "trainable": sum(p.numel() for p in parameters if p.requires_grad),
+            "total": sum(p.numel() for p in parameters),
+        },
+        "curve": curve,
+    }
+
+
+def _with_tokens(ranks: Ranks, split: Split, seen: Histories) -> PhaseRanks:
+    """Ranks with source tokens, and with what slices are cut by."""
+    popularity = np.bincount(split.train.items, minlength=split.n_items + 1)
+    return PhaseRanks(
+        user=split.user_tokens[ranks.user],
+        item=split.item_tokens[ranks.item],
+        rank=ranks.seen,
+        rank_train=ranks.train,
+        rank_none=ranks.none,
+        history_length=seen.lengths()[ranks.user].astype(np.int32),
+        item_count=popularity[ranks.item].astype(np.int32),
+    )
+
+
+@torch.no_grad()
+def export_row(plan: RowPlan, split: Split, place: Place, what: Sequence[str]) -> None:
+    """Write recommendations or embeddings of a finished row into its folder, from its best checkpoint.
+
+    Recommendations are the top max(cutoffs) items a user has in neither his training nor his validation part.
+
+    Raises:
+        ModelError: embeddings are asked of one of RecBole's models.
+        CheckpointError: the checkpoint is gone or corrupt.
+        OutputError: a file cannot be written.
+    """
+    folder = row_folder(place.output, split.dataset, plan.model, place.seed)
+    row = build_row(plan, split, place)
+    load_best(row, CheckpointFolder(folder / "checkpoint"))
+    row.prepare()
+    if "recommendations" in what:
+        _export_recommendations(row, plan, split, folder)
+    if "embeddings" in what:
+        if not isinstance(row, ModelRow):
+            raise ModelError(f"{plan.model} is RecBole's and offers no embeddings; ask it for recommendations only")
+        _export_embeddings(row, split, folder, place.device)
+
+
+def _export_recommendations(row: Row, plan: RowPlan, split: Split, folder: Path) -> None:
+    k = min(max(plan.evaluation.cutoffs), split.n_items)
+    seen = split.test_history()
+    users = np.arange(1, split.n_users + 1)
+    items, scores = [], []
+    for start in range(0, len(users), plan.evaluation.eval_block_users):
+        block = users[start : start + plan.evaluation.eval_block_users]
+        values = row.scores(block, seen).clone()
+        lengths = seen.indptr[block + 1] - seen.indptr[block]
+        hidden = seen.items[seen.indptr[block[0]] : seen.indptr[block[-1] + 1]]  # blocks are runs of users
+        values[torch.from_numpy(np.repeat(np.arange(len(block)), lengths)), torch.from_numpy(hidden - 1)] = -torch.inf
+        best = values.topk(k)
+        items.append(best.indices.cpu().numpy() + 1)
+        scores.append(best.values.cpu().numpy())
+    export_recommendations(
+        folder / "recommendations.parquet", split.user_tokens[users], split.item_tokens[np.concatenate(items)], np.concatenate(scores)
+    )
+
+
+def _export_embeddings(row: ModelRow, split: Split, folder: Path, device: torch.device) -> None:
+    """User vectors are the query vectors that the test targets were scored with."""
+    model: Any = row.module
+    encoded = model.encode()
+    seen = split.test_history()
+    vectors = []
+    for block in np.array_split(np.arange(1, split.n_users + 1), max(split.n_users // 1024, 1)):
+        recent = pad_recent(seen.indptr, seen.items, block, model.max_history)
+        vectors.append(model.query(encoded, QueryBatch(as_ids(block, device), as_ids(recent, device))).cpu())
+    export_embeddings(
+        folder / "embeddings",
+        split.user_tokens[1:],
+        torch.cat(vectors).numpy(),
+        split.item_tokens[1:],
+        encoded.items[1:].cpu().numpy(),
+    )

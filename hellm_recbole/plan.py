@@ -1,0 +1,192 @@
+"""Which rows are asked for, with which settings: everything that can be refused before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hellm_recbole.bridge.rows import recbole_model_kind, recbole_model_names, recbole_settings
+from hellm_recbole.errors import MissingDependency, ModelError, SettingsError
+from hellm_recbole.models.spec import Family, ModelSpec
+from hellm_recbole.settings import (
+    HARNESS_SETTINGS,
+    EvalSettings,
+    LogSettings,
+    Resolved,
+    TrainSettings,
+    Value,
+    build_settings,
+    field_names,
+    load_yaml,
+    merge_layers,
+    properties_dir,
+    unknown_keys,
+)
+
+RECBOLE_PREFIX = "RecBole-"  # RecBole's own model where the registry has one of the same name: RecBole-LightGCN
+DATASETS_KEY = "datasets"  # section of a model's file with values for single datasets
+HARNESS_KEYS = tuple(key for cls in HARNESS_SETTINGS for key in field_names(cls))
+NEUTRAL_KEYS = frozenset({"loggers", "eval_block_users"})  # cannot change a number
+
+
+@dataclass(frozen=True)
+class Override:
+    """One `--set`: for all models that know the key, or for one model.
+
+    Attributes:
+        model: None for all.
+        key: of the setting.
+        value: parsed.
+        origin: the option as it was given.
+    """
+
+    model: str | None
+    key: str
+    value: Value
+    origin: str
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """One model on one dataset, settings resolved and checked.
+
+    Attributes:
+        model: name of the row.
+        family: group of the table.
+        spec: of our model; None for RecBole's.
+        recbole_name: of RecBole's model; None for ours.
+        preset: name.
+        resolved: all values with their origin.
+        train: loop, optimizer and selection.
+        evaluation: cut-offs and block size.
+        log: loggers.
+        model_settings: the model's own dataclass, or RecBole's keys.
+    """
+
+    model: str
+    family: Family
+    spec: ModelSpec | None
+    recbole_name: str | None
+    preset: str
+    resolved: Resolved
+    train: TrainSettings
+    evaluation: EvalSettings
+    log: LogSettings
+    model_settings: Any
+
+    @property
+    def source(self) -> Literal["hellm_recbole", "recbole"]:
+        """Whose implementation it is."""
+        return "hellm_recbole" if self.spec is not None else "recbole"
+
+    def deciding(self) -> dict[str, Value]:
+        """The values that a number depends on."""
+        return {key: value for key, value in sorted(self.resolved.values.items()) if key not in NEUTRAL_KEYS}
+
+
+def presets() -> list[str]:
+    """Names of the presets."""
+    return sorted(path.stem for path in (properties_dir() / "preset").glob("*.yaml"))
+
+
+def plan_rows(
+    models: Sequence[str], dataset: str, registry: Mapping[str, ModelSpec], preset: str, overrides: Sequence[Override]
+) -> list[RowPlan]:
+    """Plans of the named models on one dataset.
+
+    Raises:
+        ModelError: a model is unknown, with the nearest name.
+        SettingsError: a setting is wrong, or an override is known to none of the models.
+    """
+    plans = [_plan_row(name, dataset, registry, preset, overrides) for name in models]
+    for override in overrides:
+        applies = [plan for plan in plans if override.model in (None, plan.model)]
+        if not any(override.key in plan.resolved.values for plan in applies):
+            if override.model is not None and override.model not in models:
+                raise SettingsError(f"{override.origin}: {override.model} is not among the models of this run")
+            known = {key for plan in applies for key in plan.resolved.values}
+            stray = Resolved({override.key: override.value}, {override.key: override.origin})
+            raise SettingsError("; ".join(unknown_keys(stray, known)))
+    return plans
+
+
+def _plan_row(
+    name: str, dataset: str, registry: Mapping[str, ModelSpec], preset: str, overrides: Sequence[Override]
+) -> RowPlan:
+    spec = registry.get(name)
+    recbole_name = None if spec is not None else _recbole_name(name, registry)
+    own_file = properties_dir() / "model" / f"{name}.yaml"
+    if spec is not None:
+        own = load_yaml(own_file)
+        own_keys = field_names(spec.settings)
+        family = spec.family
+    else:
+        assert recbole_name is not None
+        defaults = recbole_settings(recbole_name)
+        own = load_yaml(own_file) if own_file.exists() else {}
+        own_keys = tuple(defaults)
+        family = "sequential" if recbole_model_kind(recbole_name) == "sequential" else "collaborative"
+    for_dataset = own.pop(DATASETS_KEY, None) or {}
+    overall = load_yaml(properties_dir() / "overall.yaml")
+    layers: list[tuple[str, Mapping[str, Value]]] = [("overall.yaml", overall), (f"model/{name}.yaml", own)]
+    if spec is None:
+        layers.append((f"RecBole's {recbole_name}", {k: v for k, v in defaults.items() if k not in own and k not in overall}))
+    resolved = merge_layers(layers).override(for_dataset.get(dataset, {}), f"model/{name}.yaml, {DATASETS_KEY}: {dataset}")
+    known = {*HARNESS_KEYS, *own_keys}
+    resolved = _apply_preset(resolved, preset, name, known)
+    for override in overrides:
+        if override.model == name or (override.model is None and override.key in known):
+            resolved = resolved.override({override.key: override.value}, override.origin)
+    faults = unknown_keys(resolved, known)
+    if faults:
+        raise SettingsError("; ".join(faults))
+    if spec is not None:
+        model_settings: Any = build_settings(spec.settings, resolved, extra_known=known)
+    else:
+        model_settings = {key: resolved.values[key] for key in own_keys}
+    train, evaluation, log = (build_settings(cls, resolved, extra_known=known) for cls in HARNESS_SETTINGS)
+    return RowPlan(name, family, spec, recbole_name, preset, resolved, train, evaluation, log, model_settings)
+
+
+def _apply_preset(resolved: Resolved, preset: str, model: str, known: Iterable[str]) -> Resolved:
+    """Values of the preset: those for all models that know the key, then those for this one."""
+    path = properties_dir() / "preset" / f"{preset}.yaml"
+    if not path.exists():
+        near = difflib.get_close_matches(preset, presets(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(presets())}"
+        raise SettingsError(f"unknown preset {preset!r}; {hint}")
+    layer = load_yaml(path)
+    extra = sorted(layer.keys() - {"overall", "models"})
+    if extra:
+        raise SettingsError(f"{path}: unknown section {extra[0]!r}; a preset has the sections overall and models")
+    allowed = set(known)
+    shared = {key: value for key, value in (layer.get("overall") or {}).items() if key in allowed}
+    own = (layer.get("models") or {}).get(model) or {}
+    return resolved.override(shared, f"preset/{preset}.yaml").override(own, f"preset/{preset}.yaml")
+
+
+def _recbole_name(name: str, registry: Mapping[str, ModelSpec]) -> str:
+    """RecBole's name of a row that is none of ours.
+
+    Raises:
+        ModelError: RecBole has no such model either.
+    """
+    bare = name.removeprefix(RECBOLE_PREFIX)
+    try:
+        if recbole_model_kind(bare) is not None:
+            return bare
+        names = [*registry, *recbole_model_names()]
+    except MissingDependency as error:
+        raise MissingDependency(f"{name} is none of our own models ({', '.join(registry)}); {error}") from error
+    by_lower = {known.lower(): known for known in names}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    hint = f"did you mean {by_lower[near[0]]!r}?" if near else "`run.py --list` shows all names"
+    raise ModelError(f"unknown model {name!r}; {hint}")
+
+
+def row_folder(output: Path, dataset: str, model: str, seed: int) -> Path:
+    """`<output>/<dataset>/<model>/<seed>`."""
+    return output / dataset / model / str(seed)

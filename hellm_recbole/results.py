@@ -1,0 +1,366 @@
+"""What a run leaves behind: `record.json` and `ranks.npz`, their schema, writer and strict reader.
+
+`results/<dataset>/<model>/<seed>/record.json` holds everything a table needs but the ranks; `ranks.npz` beside it holds
+one integer rank for each (user, target) under each masking policy. Tables are made from these two files alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
+
+import numpy as np
+import numpy.typing as npt
+
+from hellm_recbole.errors import RecordError
+from hellm_recbole.files import atomic_write, ensure_folder
+from hellm_recbole.types import TokenArray
+
+SCHEMA = 1
+RECORD_FILE = "record.json"
+RANKS_FILE = "ranks.npz"
+
+RankArray = npt.NDArray[np.int32]
+Policy = Literal["seen", "train", "none"]
+Family = Literal["collaborative", "multimodal", "sequential", "llm"]
+
+# Rows that differ in one of these were not measured alike and never share a table.
+COMPARABLE = ("dataset", "split_kind", "split_hash", "mask_history", "n_candidates", "cutoffs")
+
+
+class Counts(TypedDict):
+    """Sizes of the dataset and of the parts of its split; `short_users` train but are not evaluated."""
+
+    users: int
+    items: int
+    interactions: int
+    train: int
+    valid: int
+    test: int
+    short_users: int
+
+
+class Filter(TypedDict):
+    """The k-core filter applied before the split, and how many interactions it dropped."""
+
+    k_core: int
+    dropped: int
+
+
+class SettingValue(TypedDict):
+    """A resolved setting and the file or option it came from."""
+
+    value: Any
+    origin: str
+
+
+class Versions(TypedDict):
+    """Versions of what computed the numbers; null where a package is not installed."""
+
+    hellm_recbole: str
+    python: str
+    torch: str
+    recbole: str | None
+    transformers: str | None
+    peft: str | None
+    numpy: str
+
+
+class PeakMemory(TypedDict):
+    """Largest resident memory of the process and of the device, in bytes."""
+
+    host: int | None
+    device: int | None
+
+
+class Parameters(TypedDict):
+    """Numbers of model parameters."""
+
+    trainable: int | None
+    total: int | None
+
+
+class Metrics(TypedDict):
+    """Means over evaluated users, policy `mask_history`; both empty unless the run succeeded."""
+
+    valid: dict[str, float]
+    test: dict[str, float]
+
+
+class CurvePoint(TypedDict):
+    """One epoch: mean of each loss term, validation metrics (empty if not evaluated) and seconds."""
+
+    epoch: int
+    losses: dict[str, float]
+    valid: dict[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run: a dataset, a model, a seed. The fields are the keys of `record.json`, but for `path`.
+
+    `train_seconds`, `eval_seconds`, `best_epoch`, memory and parameters are null where a failed run did not get so far.
+    `path` is the file the record was read from; errors name it.
+    """
+
+    schema: int
+    dataset: str
+    counts: Counts
+    filter: Filter
+    split_kind: Literal["leave-one-out", "given"]
+    split_hash: str
+    mask_history: Policy
+    n_candidates: int
+    cutoffs: tuple[int, ...]
+    model: str
+    family: Family
+    source: Literal["hellm_recbole", "recbole"]
+    settings: dict[str, SettingValue]
+    modalities: tuple[str, ...]
+    seed: int
+    preset: str
+    versions: Versions
+    git_commit: str | None
+    git_dirty: bool | None
+    device: str
+    threads: int
+    train_seconds: float | None
+    eval_seconds: float | None
+    epochs_run: int
+    best_epoch: int | None
+    peak_memory_bytes: PeakMemory
+    parameters: Parameters
+    metrics: Metrics
+    curve: tuple[CurvePoint, ...]
+    ranks: str
+    paper: str | None
+    status: Literal["success", "failed", "cancelled"]
+    reason: str | None
+    path: Path | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class PhaseRanks:
+    """Ranks of one phase, one entry for each (user, target) pair.
+
+    Attributes:
+        user: [T] source token of the user.
+        item: [T] source token of the target.
+        rank: [T] rank among all candidates, 1 is best, policy `seen`.
+        rank_train: [T] policy `train`: only training items are masked.
+        rank_none: [T] policy `none`: nothing is masked.
+        history_length: [T] interactions of the user before the phase.
+        item_count: [T] training interactions of the target; 0 is a cold item.
+    """
+
+    user: TokenArray
+    item: TokenArray
+    rank: RankArray
+    rank_train: RankArray
+    rank_none: RankArray
+    history_length: RankArray
+    item_count: RankArray
+
+    def under(self, policy: Policy) -> RankArray:
+        """[T] ranks under one masking policy."""
+        return {"seen": self.rank, "train": self.rank_train, "none": self.rank_none}[policy]
+
+
+_INTEGER_ARRAYS = ("rank", "rank_train", "rank_none", "history_length", "item_count")
+
+
+def write_record(folder: Path, record: Record) -> Path:
+    """Write `record.json` into `folder`, checked against the schema first.
+
+    Raises:
+        RecordError: the record breaks the schema.
+        OutputError: the folder cannot be written to.
+    """
+    path = ensure_folder(folder) / RECORD_FILE
+    content = {spec.name: getattr(record, spec.name) for spec in dataclasses.fields(Record) if spec.name != "path"}
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    _parse(text, path)
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def read_record(path: Path) -> Record:
+    """The record in a `record.json`.
+
+    Raises:
+        RecordError: the file cannot be read, is not JSON, or breaks the schema; file and key are named.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"record {path} cannot be read ({error}); run its row again with --fresh") from error
+    return _parse(text, path)
+
+
+def find_records(results_dir: Path, dataset: str) -> list[Record]:
+    """All records in `results_dir/<dataset>/<model>/<seed>/`, sorted by path; empty if there are none.
+
+    Raises:
+        RecordError: a record is broken, or lies in a folder of another dataset, model or seed (a copied folder would
+            count a run twice).
+    """
+    records = [read_record(path) for path in sorted((results_dir / dataset).glob(f"*/*/{RECORD_FILE}"))]
+    for record in records:
+        assert record.path is not None
+        stands, says = record.path.parent.parts[-3:], (record.dataset, record.model, str(record.seed))
+        if stands != says:
+            raise RecordError(
+                f"record {record.path} says it is {'/'.join(says)}, not {'/'.join(stands)}; move the copied or renamed "
+                f"folder out of {results_dir / dataset}"
+            )
+    return records
+
+
+def check_comparable(records: Sequence[Record]) -> None:
+    """Refuse records that were not measured under one protocol.
+
+    Raises:
+        RecordError: names the first difference and the two files.
+    """
+    for other in records[1:]:
+        for key in COMPARABLE:
+            a, b = getattr(records[0], key), getattr(other, key)
+            if a != b:
+                raise RecordError(
+                    f"records {records[0].path} and {other.path} cannot share a table, their {key} differ "
+                    f"({a} and {b}); run one of them again with --fresh or move it away"
+                )
+
+
+def write_ranks(folder: Path, valid: PhaseRanks, test: PhaseRanks | None) -> Path:
+    """Write `ranks.npz` into `folder`; `test` is None where only validation was run.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+    """
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for name, phase in (("valid", valid), ("test", test)):
+        if phase is None:
+            continue
+        arrays |= {f"{name}_{key}": np.asarray(getattr(phase, key), dtype=np.str_) for key in ("user", "item")}
+        arrays |= {f"{name}_{key}": np.asarray(getattr(phase, key), dtype=np.int32) for key in _INTEGER_ARRAYS}
+        if len({len(arrays[f"{name}_{spec.name}"]) for spec in dataclasses.fields(PhaseRanks)}) != 1:
+            raise RecordError(f"{name} ranks for {folder} have arrays of different lengths")
+    path = ensure_folder(folder) / RANKS_FILE
+    with atomic_write(path) as temporary:
+        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+    return path
+
+
+def read_ranks(path: Path) -> dict[str, PhaseRanks]:
+    """Phase ("valid", and "test" where it was run) -> ranks.
+
+    Raises:
+        RecordError: the file is missing, damaged, or lacks an array.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise RecordError(f"ranks {path} cannot be read ({error}); run its row again with --fresh") from error
+    names = [spec.name for spec in dataclasses.fields(PhaseRanks)]
+    phases = {}
+    for phase in ("valid", "test"):
+        if phase == "test" and not any(name.startswith("test_") for name in arrays):
+            continue
+        found = {name: arrays.pop(f"{phase}_{name}", None) for name in names}
+        for name, array in found.items():
+            kind = "i" if name in _INTEGER_ARRAYS else "U"
+            if array is None or array.ndim != 1 or array.dtype.kind != kind or len(array) != len(found["user"]):
+                _broken(path, f"{phase}_{name}", "is missing, of the wrong type or of another length than the users")
+        phases[phase] = PhaseRanks(**found)
+        if min(int(phases[phase].under(policy).min(initial=1)) for policy in get_args(Policy)) < 1:
+            _broken(path, f"{phase}_rank", "has a rank below 1")
+    if arrays:
+        _broken(path, min(arrays), "is unknown")
+    return phases
+
+
+def _broken(path: Path, key: str, problem: str) -> NoReturn:
+    raise RecordError(f"{path}: {key} {problem}; run its row again with --fresh")
+
+
+def _parse(text: str, path: Path) -> Record:
+    """A record from JSON text, every key and type checked."""
+    try:
+        raw = json.loads(text, parse_constant=_no_constant)
+    except ValueError as error:
+        raise RecordError(f"record {path} is not JSON ({error}); run its row again with --fresh") from error
+    if not isinstance(raw, dict):
+        _broken(path, "the top level", "must be an object")
+    if raw.get("schema") != SCHEMA:
+        raise RecordError(
+            f"record {path} has schema {raw.get('schema')!r}, this version reads {SCHEMA}; "
+            "run its row again with --fresh"
+        )
+    hints = {name: hint for name, hint in get_type_hints(Record).items() if name != "path"}
+    try:
+        record = Record(**_keyed(raw, hints, ""), path=path)
+    except ValueError as error:
+        raise RecordError(f"record {path}: {error}; run its row again with --fresh") from error
+    if record.status == "success" and (record.reason is not None or not record.metrics["valid"]):
+        _broken(path, "status", "is success, which needs metrics and no reason")
+    if record.status != "success" and (not record.reason or record.metrics["valid"] or record.metrics["test"]):
+        _broken(path, "status", f"is {record.status}, which needs a reason and no metrics")
+    return record
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number")
+
+
+def _keyed(value: Any, hints: dict[str, Any], where: str) -> dict[str, Any]:
+    """An object with exactly the keys of `hints`.
+
+    Raises:
+        ValueError: names the key.
+    """
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} must be an object")
+    prefix = f"{where}." if where else ""
+    for key in sorted(value.keys() ^ hints.keys()):
+        raise ValueError(f"key {prefix}{key} is {'unknown' if key in value else 'missing'}")
+    return {key: _typed(value[key], hint, f"{prefix}{key}") for key, hint in hints.items()}
+
+
+def _typed(value: Any, hint: Any, where: str) -> Any:
+    """`value` as the annotated type.
+
+    Raises:
+        ValueError: names the key.
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if is_typeddict(hint):
+        return _keyed(value, get_type_hints(hint), where)
+    if origin is types.UnionType:  # the schema's only unions are `T | None`
+        return None if value is None else _typed(value, arguments[0], where)
+    if origin is Literal:
+        if value not in arguments:
+            raise ValueError(f"key {where} is {value!r}, not one of {', '.join(arguments)}")
+        return value
+    if origin is dict and isinstance(value, dict):
+        return {key: _typed(part, arguments[1], f"{where}.{key}") for key, part in value.items()}
+    if origin is tuple and isinstance(value, list):
+        return tuple(_typed(part, arguments[0], f"{where}[{index}]") for index, part in enumerate(value))
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        name = {dict: "an object", tuple: "a list"}.get(origin) if origin else f"of type {hint.__name__}"
+        raise ValueError(f"key {where} is {value!r}, it must be {name}")
+    return value

@@ -1,0 +1,108 @@
+"""The process a run lives in: threads, memory allocator, device, versions, peak memory."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hellm_recbole.errors import SettingsError
+
+# mallopt parameters of glibc. Fresh pages for every large temporary cost more than the arithmetic on small machines.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+_KEPT_BYTES = 1 << 30
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc keep freed memory for the next large tensor instead of giving it back to the system.
+
+    Returns:
+        Whether it took effect; False without glibc.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+    except OSError:
+        return False
+    limits = ((_MMAP_THRESHOLD, _KEPT_BYTES), (_TRIM_THRESHOLD, _KEPT_BYTES), (_TOP_PAD, 64 << 20))
+    return all(libc.mallopt(name, value) == 1 for name, value in limits)
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the GPU if there is one, else the CPU.
+
+    Raises:
+        SettingsError: the device is unknown or not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise SettingsError(f"--device {name}: no such device here; use auto, cpu or cuda:N") from error
+    return device
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Start a new peak measurement, so that each row has its own."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    counter = Path("/proc/self/clear_refs")
+    if counter.exists():
+        counter.write_text("5")  # resets the high-water mark of resident memory
+
+
+def peak_memory_bytes(device: torch.device) -> dict[str, int | None]:
+    """Peak resident memory of the process since the last reset, and of the device.
+
+    Without /proc the host figure is the peak since the process began.
+    """
+    status = Path("/proc/self/status")
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        host = int(line.split()[1]) * 1024
+    return {"host": host, "device": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None}
+
+
+def device_name(device: torch.device) -> str:
+    """What the device calls itself."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu {platform.machine()}"
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of everything a number depends on; None if a package is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in ("hellm-recbole", "torch", "recbole", "transformers", "peft", "numpy"):
+        try:
+            version = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            version = None
+        found[package.replace("-", "_")] = version
+    return found
+
+
+def git_state() -> dict[str, Any]:
+    """Commit of the checkout this package lies in, and whether it had uncommitted changes; None outside one."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return {"git_commit": None, "git_dirty": None}
+    try:
+        commit, status = (
+            subprocess.run(["git", "-C", str(root), *command], capture_output=True, text=True, check=True).stdout.strip()
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+        )
+    except (OSError, subprocess.CalledProcessError):  # no git program, or a repository without commits
+        return {"git_commit": None, "git_dirty": None}
+    return {"git_commit": commit, "git_dirty": bool(status)}

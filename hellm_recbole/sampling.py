@@ -1,0 +1,109 @@
+"""Training batches. Every epoch is a pure function of (seed, epoch), so a resumed run sees what an undisturbed one does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from hellm_recbole.errors import DataError
+from hellm_recbole.types import HistoryBatch, IdArray, PairBatch, TrainData, as_ids
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """A 63-bit seed for one epoch; neighbouring (seed, epoch) pairs give unrelated streams."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+
+
+class BatchSource(Protocol):
+    """Makes the batches of an epoch."""
+
+    def n_batches(self) -> int:
+        """Batches in an epoch."""
+
+    def epoch(self, seed: int) -> Iterator[PairBatch | HistoryBatch]:
+        """The batches of the epoch whose stream is `seed`."""
+
+
+class PairSource:
+    """Each training interaction once an epoch, in random order, each with one item the user has not interacted with.
+
+    Interaction-uniform: active users occur more often. Negatives are uniform over the items that are not in the user's
+    training part; a validation or test item may be one, as in RecBole, MMRec and the released HeLLM code.
+    """
+
+    def __init__(self, data: TrainData, batch_size: int, device: torch.device) -> None:
+        self.user = data.history.users()
+        self.item = data.history.items
+        self.n_items, self.batch_size, self.device = data.n_items, batch_size, device
+        self._stride = data.n_items + 1
+        self._known = np.unique(self.user * self._stride + self.item)  # sorted keys of observed pairs
+        distinct = np.bincount(self._known // self._stride, minlength=data.n_users + 1)
+        if distinct.max(initial=0) >= data.n_items:
+            raise DataError("a user has interacted with every item in training, so no negative can be drawn for him; drop such users")
+
+    def n_batches(self) -> int:
+        """Batches in an epoch, the last one possibly smaller."""
+        return -(-len(self.user) // self.batch_size)
+
+    def epoch(self, seed: int) -> Iterator[PairBatch]:
+        """Shuffled triples."""
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(len(self.user))
+        user, positive = self.user[order], self.item[order]
+        columns = [as_ids(part, self.device) for part in (user, positive, self.negatives(user, rng))]
+        for rows in zip(*(column.split(self.batch_size) for column in columns), strict=True):
+            yield PairBatch(*rows)
+
+    def negatives(self, user: IdArray, rng: np.random.Generator) -> IdArray:
+        """[B] one item for each entry of `user`, uniform over those not in its training part."""
+        drawn = rng.integers(1, self.n_items + 1, size=len(user))
+        redo = np.arange(len(user))
+        while len(redo):
+            key = user[redo] * self._stride + drawn[redo]
+            at = np.minimum(np.searchsorted(self._known, key), len(self._known) - 1)
+            redo = redo[self._known[at] == key]
+            drawn[redo] = rng.integers(1, self.n_items + 1, size=len(redo))
+        return drawn
+
+
+class SequenceSource:
+    """Each user's most recent training items once an epoch, in random order; every position has the next item as target."""
+
+    def __init__(self, data: TrainData, batch_size: int, max_history: int, device: torch.device) -> None:
+        lengths = data.history.lengths()
+        users = np.flatnonzero(lengths >= 2)
+        if len(users) == 0:
+            raise DataError("no user has two training interactions, so a sequential model has nothing to learn from")
+        self.batch_size, self.device = batch_size, device
+        recent = pad_recent(data.history.indptr, data.history.items, users, max_history + 1)  # oldest first, right-padded
+        shifted = np.zeros_like(recent)
+        shifted[:, :-1] = recent[:, 1:]
+        self.items = np.where(shifted != 0, recent, 0)[:, :-1]
+        self.targets = shifted[:, :-1]
+
+    def n_batches(self) -> int:
+        """Batches in an epoch, the last one possibly smaller."""
+        return -(-len(self.items) // self.batch_size)
+
+    def epoch(self, seed: int) -> Iterator[HistoryBatch]:
+        """Shuffled sequences."""
+        order = np.random.default_rng(seed).permutation(len(self.items))
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            yield HistoryBatch(as_ids(self.items[rows], self.device), as_ids(self.targets[rows], self.device))
+
+
+def pad_recent(indptr: IdArray, items: IdArray, users: IdArray, length: int) -> IdArray:
+    """[B, length] the most recent items of each user, oldest first, right-padded with 0.
+
+    >>> pad_recent(np.array([0, 0, 3]), np.array([5, 6, 7]), np.array([1]), 2).tolist()
+    [[6, 7]]
+    """
+    end = indptr[users + 1]
+    start = np.maximum(indptr[users], end - length)
+    at = start[:, None] + np.arange(length)[None, :]
+    inside = at < end[:, None]
+    return np.where(inside, items[np.where(inside, at, 0)], 0)

@@ -1,0 +1,275 @@
+"""Settings: strict YAML, layered, every value with its origin. No value is written in code; all are in `properties/`.
+
+Layers, in order: `overall.yaml`, `model/<Name>.yaml` (these two may not set the same key), then a preset and `--set`,
+which may override. All faults are collected and reported in one `SettingsError`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+import yaml
+
+from hellm_recbole.errors import SettingsError
+
+S = TypeVar("S")
+Value = Any  # a YAML scalar, list or mapping
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 1e-3 is a number (YAML 1.1 reads it as a string) and a repeated key is an error."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} occurs twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?([0-9][0-9_]*)(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def properties_dir() -> Path:
+    """The folder `properties/`: inside the installed package, or beside it in a checkout.
+
+    Raises:
+        SettingsError: it is in neither place.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "properties", package.parent / "properties"):
+        if (folder / "overall.yaml").is_file():
+            return folder
+    raise SettingsError(f"no properties/overall.yaml in {package} or {package.parent}; install the package again")
+
+
+def load_yaml(path: Path) -> dict[str, Value]:
+    """Mapping in a YAML file; an empty file is an empty mapping.
+
+    Raises:
+        SettingsError: the file is missing, is not YAML, or is not a mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"settings file {path} cannot be read: {error.strerror}") from error
+    return _as_mapping(text, str(path))
+
+
+def parse_value(text: str, where: str) -> Value:
+    """A YAML value given on the command line.
+
+    >>> parse_value("1e-3", "--set"), parse_value("[a, b]", "--set"), parse_value("true", "--set")
+    (0.001, ['a', 'b'], True)
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 -- _Loader is a SafeLoader
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{where}: {text!r} is not a YAML value") from error
+
+
+def _as_mapping(text: str, where: str) -> dict[str, Value]:
+    try:
+        loaded = yaml.load(text, Loader=_Loader)  # noqa: S506 -- _Loader is a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or "is not valid YAML"
+        raise SettingsError(f"settings file {where}{line}: {problem}") from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
+        raise SettingsError(f"settings file {where} must hold `key: value` lines")
+    return loaded
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Merged values with the file or option each came from.
+
+    Attributes:
+        values: key -> value.
+        origin: key -> where it was set.
+    """
+
+    values: Mapping[str, Value]
+    origin: Mapping[str, str]
+
+    def override(self, values: Mapping[str, Value], origin: str) -> Resolved:
+        """A copy in which `values` win."""
+        return Resolved({**self.values, **values}, {**self.origin, **dict.fromkeys(values, origin)})
+
+    def subset(self, keys: Iterable[str]) -> Resolved:
+        """Only the given keys, where set."""
+        kept = [key for key in keys if key in self.values]
+        return Resolved({k: self.values[k] for k in kept}, {k: self.origin[k] for k in kept})
+
+
+def merge_layers(layers: Iterable[tuple[str, Mapping[str, Value]]]) -> Resolved:
+    """Put layers side by side; a key may be set by one of them only.
+
+    Raises:
+        SettingsError: two layers set one key.
+    """
+    values: dict[str, Value] = {}
+    origin: dict[str, str] = {}
+    for name, layer in layers:
+        for key, value in layer.items():
+            if key in values:
+                raise SettingsError(f"{name} and {origin[key]} both set {key!r}; keep it in one of them")
+            values[key], origin[key] = value, name
+    return Resolved(values, origin)
+
+
+def setting(
+    *, ge: float | None = None, gt: float | None = None, le: float | None = None, lt: float | None = None,
+    choices: tuple[Value, ...] | None = None,
+) -> Any:
+    """A dataclass field with its allowed range; it has no default, for values live in `properties/`."""
+    return field(metadata={"ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices})
+
+
+def build_settings(cls: type[S], resolved: Resolved, *, extra_known: Iterable[str] = ()) -> S:
+    """An instance of the settings dataclass `cls` from the resolved values.
+
+    Keys that `cls` does not have must be in `extra_known` (they belong to another dataclass of the same run).
+
+    Raises:
+        SettingsError: every unknown, missing, ill-typed and out-of-range key, in one message.
+    """
+    hints = get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    known = {*fields, *extra_known}
+    faults = unknown_keys(resolved, known)
+    values: dict[str, Value] = {}
+    for name, spec in fields.items():
+        if name not in resolved.values:
+            faults.append(f"{name} is not set in any file of {properties_dir()}")
+            continue
+        try:
+            values[name] = _coerce(resolved.values[name], hints[name], spec.metadata)
+        except ValueError as error:
+            faults.append(f"{resolved.origin[name]}: {name} = {resolved.values[name]!r} {error}")
+    if faults:
+        raise SettingsError("; ".join(faults))
+    return cls(**values)
+
+
+def unknown_keys(resolved: Resolved, known: Iterable[str]) -> list[str]:
+    """One clause for each key that nobody knows, with the nearest valid one."""
+    valid = sorted(known)
+    faults = []
+    for key in resolved.values:
+        if key in valid:
+            continue
+        near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"valid keys are {', '.join(valid)}"
+        faults.append(f"{resolved.origin[key]}: unknown setting {key!r}; {hint}")
+    return faults
+
+
+def _coerce(value: Value, hint: Any, limits: Mapping[str, Any]) -> Value:
+    """`value` as the annotated type, checked against its limits.
+
+    Raises:
+        ValueError: with what is allowed; the caller adds where the value came from.
+    """
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError("must be a list")
+        return tuple(_coerce(part, get_args(hint)[0], limits) for part in value)
+    if type(None) in get_args(hint):
+        if value is None:
+            return None
+        hint = next(arg for arg in get_args(hint) if arg is not type(None))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if hint in (int, float, str, bool) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
+        raise ValueError(f"must be of type {hint.__name__}")
+    if limits.get("choices") is not None and value not in limits["choices"]:
+        raise ValueError(f"must be one of {', '.join(map(str, limits['choices']))}")
+    for name, sign, holds in (
+        ("ge", ">=", lambda a, b: a >= b), ("gt", ">", lambda a, b: a > b),
+        ("le", "<=", lambda a, b: a <= b), ("lt", "<", lambda a, b: a < b),
+    ):
+        bound = limits.get(name)
+        if bound is not None and not holds(value, bound):  # NaN fails every comparison
+            raise ValueError(f"must be {sign} {bound}")
+    return value
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How every model is trained and selected.
+
+    Attributes:
+        epochs: most epochs.
+        patience: evaluations without a better validation metric before training stops.
+        eval_every: epochs between two evaluations on the validation part.
+        valid_metric: the metric that selects, such as N@20.
+        batch_size: users, pairs or sequences a step.
+        optimizer: adam or adamw.
+        learning_rate: of the optimizer.
+        weight_decay: of the optimizer (L2 gradient for adam, decoupled for adamw).
+        clip_norm: largest gradient norm; 0 does not clip.
+        schedule: constant, cosine (to 0 over `epochs`) or exponential (`decay_rate ** (epoch / 50)`).
+        decay_rate: of the exponential schedule.
+        warmup_epochs: linear warm-up at the start.
+    """
+
+    epochs: int = setting(ge=1)
+    patience: int = setting(ge=1)
+    eval_every: int = setting(ge=1)
+    valid_metric: str = setting()
+    batch_size: int = setting(ge=1)
+    optimizer: str = setting(choices=("adam", "adamw"))
+    learning_rate: float = setting(gt=0)
+    weight_decay: float = setting(ge=0)
+    clip_norm: float = setting(ge=0)
+    schedule: str = setting(choices=("constant", "cosine", "exponential"))
+    decay_rate: float = setting(gt=0, le=1)
+    warmup_epochs: int = setting(ge=0)
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """How every model is evaluated.
+
+    Attributes:
+        cutoffs: the K of Recall@K and NDCG@K.
+        eval_block_users: users scored at a time.
+    """
+
+    cutoffs: tuple[int, ...] = setting(ge=1)
+    eval_block_users: int = setting(ge=1)
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """Where curves are logged.
+
+    Attributes:
+        loggers: any of tensorboard, wandb, mlflow.
+    """
+
+    loggers: tuple[str, ...] = setting(choices=("tensorboard", "wandb", "mlflow"))
+
+
+HARNESS_SETTINGS: tuple[type[Any], ...] = (TrainSettings, EvalSettings, LogSettings)
+
+
+def field_names(cls: type[Any]) -> tuple[str, ...]:
+    """Keys of a settings dataclass."""
+    return tuple(spec.name for spec in dataclasses.fields(cls))

@@ -1,0 +1,287 @@
+"""One training loop for every row: validation-selected, early-stopped, resumable at any moment.
+
+Each epoch is a pure function of the parameters, the optimizer state and (seed, epoch): batches, dropout and all other
+random draws restart from a seed made of both. So a checkpoint needs no random state, and on a CPU a run that was killed and
+started again ends with the very numbers of an undisturbed one.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from hellm_recbole.checkpoint import CheckpointFolder, Progress, pack_optimizer, unpack_optimizer
+from hellm_recbole.errors import CheckpointError, SettingsError, TrainingDiverged
+from hellm_recbole.evaluator import ModelScorer, rank_targets
+from hellm_recbole.metrics import from_ranks
+from hellm_recbole.models.spec import ModelSpec
+from hellm_recbole.sampling import BatchSource, PairSource, SequenceSource, epoch_seed
+from hellm_recbole.settings import EvalSettings, TrainSettings
+from hellm_recbole.types import Histories, IdArray, SelectionData, TrainData
+
+DECAY_EPOCHS = 50  # the exponential schedule reaches decay_rate after this many epochs (released HeLLM code)
+
+OnStep = Callable[[int, int, dict[str, float]], None]
+
+
+class Row(Protocol):
+    """What the trainer drives: one of our models or one of RecBole's. It is also a `types.Scorer`."""
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer | None
+    one_pass: bool
+
+    def train_epoch(self, epoch: int, rng_seed: int, on_step: OnStep) -> dict[str, float]:
+        """Train one epoch; mean loss terms."""
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """Tensors that are learned but are no parameters or buffers."""
+
+    def load_extra_state(self, state: dict[str, Tensor]) -> None:
+        """Put them back."""
+
+    def prepare(self) -> None:
+        """See `types.Scorer`."""
+
+    def scores(self, user: IdArray, history: Histories) -> Tensor:
+        """See `types.Scorer`."""
+
+
+class ModelRow:
+    """One of our models with its batches and optimizer."""
+
+    one_pass = False
+
+    def __init__(
+        self, spec: ModelSpec, model_settings: Any, data: TrainData, train: TrainSettings, seed: int, device: torch.device
+    ) -> None:
+        torch.manual_seed(seed)
+        self.module: nn.Module = spec.cls.build(model_settings, data).to(device)
+        self.optimizer: torch.optim.Optimizer = _optimizer(self.module, train)
+        self._clip_norm = train.clip_norm
+        self._batches: BatchSource
+        if spec.batches == "pairs":
+            self._batches = PairSource(data, train.batch_size, device)
+        else:
+            self._batches = SequenceSource(data, train.batch_size, self.module.max_history, device)  # type: ignore[arg-type]
+        self._scorer = ModelScorer(self.module, device)  # type: ignore[arg-type]
+
+    def train_epoch(self, epoch: int, rng_seed: int, on_step: OnStep) -> dict[str, float]:
+        """One pass over the batches of the epoch.
+
+        Raises:
+            TrainingDiverged: a loss term is NaN or infinite.
+        """
+        torch.manual_seed(rng_seed)
+        self.module.train()
+        n_steps = self._batches.n_batches()
+        sums: dict[str, float] = {}
+        for step, batch in enumerate(self._batches.epoch(rng_seed), start=1):
+            self.optimizer.zero_grad(set_to_none=True)
+            terms: dict[str, Tensor] = self.module.loss(batch)  # type: ignore[operator]
+            torch.stack(list(terms.values())).sum().backward()
+            if self._clip_norm > 0:
+                nn.utils.clip_grad_norm_(self.module.parameters(), self._clip_norm)
+            self.optimizer.step()
+            for name, term in terms.items():
+                value = term.item()
+                if not math.isfinite(value):
+                    raise TrainingDiverged(
+                        f"{type(self.module).__name__}: loss term {name} is {value} in epoch {epoch}, step {step}; "
+                        "lower learning_rate or set clip_norm"
+                    )
+                sums[name] = sums.get(name, 0.0) + value
+            on_step(step, n_steps, {name: total / step for name, total in sums.items()})
+        return {name: total / n_steps for name, total in sums.items()}
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """All that our models learn are parameters."""
+        return {}
+
+    def load_extra_state(self, state: dict[str, Tensor]) -> None:
+        """Nothing to put back."""
+
+    def prepare(self) -> None:
+        """See `types.Scorer`."""
+        self.module.eval()
+        self._scorer.prepare()
+
+    def scores(self, user: IdArray, history: Histories) -> Tensor:
+        """See `types.Scorer`."""
+        return self._scorer.scores(user, history)
+
+
+class View(Protocol):
+    """Where progress is shown and logged."""
+
+    def step(self, epoch: int, step: int, n_steps: int, losses: dict[str, float]) -> None:
+        """After each training step."""
+
+    def epoch(self, progress: Progress) -> None:
+        """After each epoch."""
+
+
+def fit(
+    row: Row,
+    data: SelectionData,
+    train: TrainSettings,
+    evaluation: EvalSettings,
+    *,
+    seed: int,
+    checkpoint: CheckpointFolder,
+    run: str,
+    who: str,
+    view: View,
+) -> Progress:
+    """Train until early stopping, from the checkpoint if there is one, and leave the best epoch's state in `row`.
+
+    Args:
+        row: freshly built.
+        data: the training part and the validation targets; there is no test part in it.
+        train: loop, optimizer and selection.
+        evaluation: cut-offs and block size.
+        seed: of all random draws.
+        checkpoint: where the state is kept after each epoch.
+        run: fingerprint of the run, so that a checkpoint of another one is refused.
+        who: model and dataset, for messages.
+        view: told of each step and epoch.
+
+    Raises:
+        CheckpointError: the checkpoint is corrupt or belongs to another run.
+        SettingsError: `valid_metric` is not among the metrics.
+        TrainingDiverged: a loss or score became NaN.
+    """
+    names = [f"{kind}@{k}" for k in evaluation.cutoffs for kind in ("R", "N")]
+    if train.valid_metric not in names:
+        raise SettingsError(f"valid_metric is {train.valid_metric!r}; with the given cutoffs it can be {', '.join(names)}")
+    epochs = 1 if row.one_pass else train.epochs
+    progress = _resume(row, checkpoint, run)
+    while not progress.stopped:
+        epoch = progress.epoch + 1
+        started = time.perf_counter()
+        _set_learning_rate(row.optimizer, train, epoch - 1)
+        losses = row.train_epoch(epoch, epoch_seed(seed, epoch), lambda *args, e=epoch: view.step(e, *args))  # type: ignore[misc]
+        trained = time.perf_counter()
+        evaluated = epoch % train.eval_every == 0 or epoch == epochs
+        valid = evaluate(row, data, evaluation, who) if evaluated else None
+        ended = time.perf_counter()
+        improved = valid is not None and (progress.best_epoch == 0 or valid[train.valid_metric] > progress.best_value)
+        stale = progress.stale if valid is None else 0 if improved else progress.stale + 1
+        entry = {"epoch": epoch, "losses": losses, "valid": valid, "seconds": trained - started}
+        progress = Progress(
+            run=run,
+            epoch=epoch,
+            best_epoch=epoch if improved else progress.best_epoch,
+            best_value=valid[train.valid_metric] if improved and valid is not None else progress.best_value,
+            stale=stale,
+            stopped=epoch >= epochs or stale >= train.patience,
+            train_seconds=progress.train_seconds + trained - started,
+            eval_seconds=progress.eval_seconds + ended - trained,
+            curve=(*progress.curve, entry),
+        )
+        with _interrupt_held():
+            checkpoint.save(progress, _full_state(row), _model_state(row) if improved else None)
+        view.epoch(progress)
+    load_best(row, checkpoint)
+    return progress
+
+
+def load_best(row: Row, checkpoint: CheckpointFolder) -> None:
+    """Put the state of the best epoch into `row`.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, corrupt, or of another model.
+    """
+    _load_model_state(row, checkpoint.load_best())
+
+
+def evaluate(row: Row, data: SelectionData, evaluation: EvalSettings, who: str) -> dict[str, float]:
+    """Validation metrics under the policy `seen`, the one that selects."""
+    history = data.train.history
+    ranks = rank_targets(
+        row, data.valid, train=history, seen=history, block_users=evaluation.eval_block_users, who=f"{who}, validation"
+    )
+    return from_ranks(ranks.user, ranks.seen, evaluation.cutoffs)
+
+
+def _optimizer(module: nn.Module, train: TrainSettings) -> torch.optim.Optimizer:
+    """The optimizer over everything that requires a gradient; fused kernels, several times faster on a CPU."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    return kinds[train.optimizer](parameters, lr=train.learning_rate, weight_decay=train.weight_decay, fused=True)
+
+
+def learning_rate_factor(train: TrainSettings, done: int) -> float:
+    """Learning rate of the epoch after `done` epochs, relative to `learning_rate`."""
+    if done < train.warmup_epochs:
+        return (done + 1) / (train.warmup_epochs + 1)
+    if train.schedule == "exponential":
+        return float(train.decay_rate ** (done / DECAY_EPOCHS))
+    if train.schedule == "cosine":
+        span = max(train.epochs - train.warmup_epochs, 1)
+        return 0.5 * (1.0 + math.cos(math.pi * (done - train.warmup_epochs) / span))
+    return 1.0
+
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer | None, train: TrainSettings, done: int) -> None:
+    if optimizer is None:
+        return
+    for group in optimizer.param_groups:
+        group["lr"] = train.learning_rate * learning_rate_factor(train, done)
+
+
+def _resume(row: Row, checkpoint: CheckpointFolder, run: str) -> Progress:
+    found = checkpoint.load(run)
+    if found is None:
+        return Progress(run, 0, 0, -math.inf, 0, False, 0.0, 0.0, ())
+    progress, state = found
+    _load_model_state(row, state)
+    if row.optimizer is not None:
+        unpack_optimizer(row.optimizer, state)
+    return progress
+
+
+def _model_state(row: Row) -> dict[str, Tensor]:
+    state = {f"model.{name}": value for name, value in row.module.state_dict().items()}
+    return state | {f"extra.{name}": value for name, value in row.extra_state().items()}
+
+
+def _full_state(row: Row) -> dict[str, Tensor]:
+    return _model_state(row) | ({} if row.optimizer is None else pack_optimizer(row.optimizer))
+
+
+def _load_model_state(row: Row, state: dict[str, Tensor]) -> None:
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "extra": {}, "optimizer": {}}
+    for key, value in state.items():
+        part, name = key.split(".", 1)
+        parts[part][name] = value
+    try:
+        row.module.load_state_dict(parts["model"])
+    except RuntimeError as error:
+        raise CheckpointError(f"the checkpoint does not fit the model ({error}); run with --fresh to start anew") from error
+    row.load_extra_state(parts["extra"])
+
+
+@contextmanager
+def _interrupt_held() -> Iterator[None]:
+    """Let a Ctrl-C that arrives while a checkpoint is written take effect after it."""
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread can set handlers, and only it receives Ctrl-C
+        return
+    arrived: list[Any] = []
+    previous = signal.signal(signal.SIGINT, lambda *args: arrived.append(args))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        if arrived:
+            raise KeyboardInterrupt

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hellm_recbole.errors import OutputError, RecordError
+from hellm_recbole.results import (
+    PhaseRanks,
+    check_comparable,
+    find_records,
+    read_ranks,
+    read_record,
+    write_ranks,
+    write_record,
+)
+from tests.toy_records import add_run, toy_ranks, toy_record
+
+
+def edit(path: Path, keys: str, value: Any) -> None:
+    """Change `a.b` of a JSON file; the value `...` removes it."""
+    content = json.loads(path.read_text())
+    *parents, last = keys.split(".")
+    place = content
+    for key in parents:
+        place = place[key]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    path.write_text(json.dumps(content))
+
+
+def test_record_comes_back_as_written(tmp_path: Path) -> None:
+    record = toy_record(modalities=("image", "text"), git_commit="abc", git_dirty=True)
+    path = write_record(tmp_path / "new" / "folder", record)
+    back = read_record(path)
+    assert back == record
+    assert back.path == path
+    assert os.listdir(path.parent) == ["record.json"]
+
+
+def test_names_that_other_tools_rely_on(tmp_path: Path) -> None:
+    raw = json.loads(write_record(tmp_path, toy_record()).read_text())
+    assert raw["metrics"]["test"] == {"R@10": 0.5}
+    assert raw["cutoffs"] == [10, 20]
+    assert {"split_hash", "mask_history", "n_candidates", "status"} <= raw.keys()
+    assert "path" not in raw
+
+
+def test_whole_numbers_are_read_where_a_fraction_is_due(tmp_path: Path) -> None:
+    path = write_record(tmp_path, toy_record())
+    edit(path, "train_seconds", 90)
+    assert isinstance(read_record(path).train_seconds, float)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("extra", 1, "key extra is unknown"),
+        ("seed", ..., "key seed is missing"),
+        ("seed", "2024", "key seed is '2024', it must be of type int"),
+        ("seed", True, "key seed is True, it must be of type int"),
+        ("counts.users", ..., "key counts.users is missing"),
+        ("counts.extra", 1, "key counts.extra is unknown"),
+        ("counts", [], "counts must be an object"),
+        ("cutoffs", 10, "key cutoffs is 10, it must be a list"),
+        ("cutoffs", ["a"], r"key cutoffs\[0\] is 'a', it must be of type int"),
+        ("split_kind", "random", "key split_kind is 'random', not one of leave-one-out, given"),
+        ("metrics.test", {"R@10": "x"}, "key metrics.test.R@10 is 'x', it must be of type float"),
+        ("metrics.test", 3, "key metrics.test is 3, it must be an object"),
+        ("peak_memory_bytes.device", 1.5, "key peak_memory_bytes.device is 1.5, it must be of type int"),
+        ("schema", 2, "has schema 2, this version reads 1"),
+        ("schema", ..., "has schema None"),
+        ("status", "done", "key status is 'done', not one of success, failed, cancelled"),
+        ("status", "failed", "status is failed, which needs a reason and no metrics"),
+        ("reason", "why", "status is success, which needs metrics and no reason"),
+    ],
+)
+def test_a_broken_record_is_refused_with_file_and_key(tmp_path: Path, key: str, value: Any, said: str) -> None:
+    path = write_record(tmp_path, toy_record())
+    edit(path, key, value)
+    with pytest.raises(RecordError, match=said) as caught:
+        read_record(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "nonsense", '{"schema": 1, "threads": NaN}', "\udcff".encode("utf-8", "surrogateescape")]
+)
+def test_a_file_that_is_no_record_is_refused(tmp_path: Path, text: str | bytes) -> None:
+    path = tmp_path / "record.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(RecordError, match=r"record\.json"):
+        read_record(path)
+
+
+def test_a_missing_record_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="cannot be read"):
+        read_record(tmp_path / "record.json")
+
+
+def test_the_writer_keeps_to_the_schema(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="key seed"):
+        write_record(tmp_path, toy_record(seed="2024"))
+    with pytest.raises(RecordError, match="needs a reason"):
+        write_record(tmp_path, toy_record(status="cancelled"))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_failed_write_leaves_the_old_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_record(tmp_path, toy_record())
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OutputError, match="No space left"):
+        write_record(tmp_path, toy_record(seed=1))
+    assert read_record(path).seed == 2024
+    assert os.listdir(tmp_path) == ["record.json"]
+
+
+def test_failed_and_cancelled_rows_are_records(tmp_path: Path) -> None:
+    nothing: Any = {"valid": {}, "test": {}}
+    for status in ("failed", "cancelled"):
+        record = toy_record(status=status, reason="out of memory", metrics=nothing, train_seconds=None, best_epoch=None)
+        assert read_record(write_record(tmp_path, record)) == record
+
+
+def test_ranks_come_back_as_written(tmp_path: Path) -> None:
+    valid, test = toy_ranks([1, 2, 3], train=1, none=2), toy_ranks([4, 5])
+    back = read_ranks(write_ranks(tmp_path, valid, test))
+    assert list(back) == ["valid", "test"]
+    for phase, written in (("valid", valid), ("test", test)):
+        for name in PhaseRanks.__dataclass_fields__:
+            np.testing.assert_array_equal(getattr(back[phase], name), getattr(written, name))
+    assert back["valid"].under("seen").tolist() == [1, 2, 3]
+    assert back["valid"].under("train").tolist() == [2, 3, 4]
+    assert back["valid"].under("none").tolist() == [3, 4, 5]
+
+
+def test_arrays_that_other_tools_rely_on(tmp_path: Path) -> None:
+    with np.load(write_ranks(tmp_path, toy_ranks([1]), toy_ranks([2])), allow_pickle=False) as stored:
+        for phase in ("valid", "test"):
+            assert stored[f"{phase}_user"].dtype.kind == stored[f"{phase}_item"].dtype.kind == "U"
+            for name in ("rank", "rank_train", "rank_none"):
+                assert stored[f"{phase}_{name}"].dtype == np.int32
+
+
+def test_ranks_without_a_test_part(tmp_path: Path) -> None:
+    assert list(read_ranks(write_ranks(tmp_path, toy_ranks([1]), None))) == ["valid"]
+
+
+def test_ranks_of_unequal_length_are_not_written(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="different lengths"):
+        write_ranks(tmp_path, replace(toy_ranks([1, 2]), rank=np.array([1], dtype=np.int32)), None)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"test_rank": None}, "test_rank is missing"),
+        ({"valid_user": None}, "valid_user is missing"),
+        ({"test_rank": np.array([1.5, 2.5])}, "test_rank .* of the wrong type"),
+        ({"test_rank_none": np.array([1], dtype=np.int32)}, "test_rank_none .* another length"),
+        ({"test_rank": np.array([0, 1], dtype=np.int32)}, "test_rank has a rank below 1"),
+        ({"other": np.array([1])}, "other is unknown"),
+        ({"test_user": np.array(["a", {}], dtype=object)}, "cannot be read"),
+    ],
+)
+def test_broken_ranks_are_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    path = write_ranks(tmp_path, toy_ranks([1, 2]), toy_ranks([3, 4]))
+    with np.load(path) as stored:
+        arrays = {**stored, **change}
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    with pytest.raises(RecordError, match=said) as caught:
+        read_ranks(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 200, -30])
+def test_half_written_ranks_are_refused(tmp_path: Path, keep: int) -> None:
+    path = write_ranks(tmp_path, toy_ranks([1, 2]), toy_ranks([3, 4]))
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(RecordError, match=r"ranks\.npz cannot be read"):
+        read_ranks(path)
+
+
+def test_find_records_reads_one_dataset(tmp_path: Path) -> None:
+    add_run(tmp_path, [1, 2], model="VBPR")
+    add_run(tmp_path, [1, 2], seed=7)
+    add_run(tmp_path, [1, 2], dataset="Other")
+    found = find_records(tmp_path, "Toy")
+    assert [(record.model, record.seed) for record in found] == [("LightGCN", 7), ("VBPR", 2024)]
+    assert find_records(tmp_path, "Nothing") == []
+
+
+def test_a_copied_folder_does_not_count_twice(tmp_path: Path) -> None:
+    path = add_run(tmp_path, [1, 2])
+    path.parent.rename(path.parent.with_name("2025"))
+    with pytest.raises(RecordError, match="says it is Toy/LightGCN/2024, not Toy/LightGCN/2025"):
+        find_records(tmp_path, "Toy")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("split_hash", "f" * 64),
+        ("split_kind", "given"),
+        ("mask_history", "train"),
+        ("n_candidates", 999),
+        ("cutoffs", (5, 10)),
+    ],
+)
+def test_rows_of_two_protocols_are_refused_together(key: str, value: Any) -> None:
+    a, b = toy_record(path=Path("a/record.json")), toy_record(path=Path("b/record.json"), **{key: value})
+    check_comparable([a, a])
+    with pytest.raises(RecordError, match=rf"a/record\.json and b/record\.json .* {key} differ") as caught:
+        check_comparable([a, a, b])
+    assert str(value) in str(caught.value)

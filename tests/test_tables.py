@@ -1,0 +1,422 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hellm_recbole import metrics
+from hellm_recbole.errors import OutputError, RecordError, SettingsError
+from hellm_recbole.results import find_records, read_ranks
+from hellm_recbole.settings import load_yaml, properties_dir
+from hellm_recbole.significance import holm, paired_bootstrap
+from hellm_recbole.tables import (
+    Row,
+    Table,
+    build_table,
+    read_test_ranks,
+    report_settings,
+    to_latex,
+    to_markdown,
+    to_terminal,
+    write_tables,
+)
+from tests.toy_records import add_run, toy_ranks
+
+EXPECTED = Path(__file__).parent / "reference" / "toy_table.md"
+N_USERS = 40
+
+
+def hits(n: int, rank: int) -> np.ndarray:
+    """The first `n` of 40 users have the target at `rank`, the others far below."""
+    return np.where(np.arange(N_USERS) < n, rank, 500)
+
+
+def toy_results(folder: Path, **changes: Any) -> Path:
+    """Four rows of three families; one failed, one has two seeds."""
+    add_run(folder, hits(10, 1), train_seconds=90.0, **changes)
+    add_run(folder, hits(20, 1), seed=2025, train_seconds=150.0, **changes)
+    add_run(folder, hits(30, 3), model="VBPR", family="multimodal", **changes)
+    add_run(folder, None, model="BM3", family="multimodal", **changes)
+    add_run(folder, hits(8, 15), model="SAS_Rec", family="sequential", train_seconds=None, **changes)
+    return folder
+
+
+def make_table(folder: Path, protocol: Any = "unified", dataset: str = "Toy", **options: Any) -> Table:
+    records = find_records(folder, dataset)
+    return build_table(records, read_test_ranks(records), protocol, report_settings(), **options)
+
+
+def by_model(table: Table) -> Mapping[str, Row]:
+    return {row.model: row for row in table.rows}
+
+
+def read_csv(path: Path) -> dict[str, dict[str, str]]:
+    return {row["model"]: row for row in csv.DictReader(io.StringIO(path.read_text()))}
+
+
+def test_toy_records_give_the_stored_table(tmp_path: Path) -> None:
+    # LightGCN: R@10 = N@10 = 1/4 and 1/2. VBPR: R = 30/40, N = R / log2(4), which ties with LightGCN's 3/8.
+    # SAS_Rec: R@20 = 8/40, N@20 = R / log2(16).
+    write_tables(toy_results(tmp_path), "Toy", "unified")
+    assert (tmp_path / "Toy" / "table.md").read_text() == EXPECTED.read_text()
+
+
+def test_all_numbers_by_hand(tmp_path: Path) -> None:
+    rows = by_model(make_table(toy_results(tmp_path)))
+    cell = rows["LightGCN"].cells["R@10"]
+    assert (cell.mean, cell.sd) == (3 / 8, pytest.approx(1 / (4 * 2**0.5)))
+    assert rows["VBPR"].cells["N@20"].mean == 3 / 8
+    assert rows["VBPR"].cells["N@20"].sd is None
+    assert rows["SAS_Rec"].cells["N@20"].mean == pytest.approx(1 / 20)
+    assert rows["SAS_Rec"].cells["R@10"].mean == 0
+    assert rows["LightGCN"].train_seconds == 120
+    assert rows["SAS_Rec"].train_seconds is None
+    assert rows["LightGCN"].seeds == (2024, 2025)
+
+
+def test_numbers_come_from_the_ranks_and_agree_with_the_records(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    path = add_run(tmp_path, generator.integers(1, 40, 100))
+    recorded = json.loads(path.read_text())["metrics"]["test"]
+    cells = make_table(tmp_path).rows[0].cells
+    assert {name: cell.mean for name, cell in cells.items()} == pytest.approx(recorded, abs=1e-15)
+
+    content = json.loads(path.read_text())
+    content["metrics"]["test"] = {"R@10": 0.99}
+    path.write_text(json.dumps(content))
+    assert make_table(tmp_path).rows[0].cells == cells
+
+
+def test_any_cutoff_from_the_same_ranks(tmp_path: Path) -> None:
+    toy_results(tmp_path)
+    table = make_table(tmp_path, cutoffs=[50, 1])
+    assert table.metrics == ("R@1", "N@1", "R@50", "N@50")
+    assert by_model(table)["VBPR"].cells["R@1"].mean == 0
+    assert by_model(table)["LightGCN"].cells["R@1"].mean == 3 / 8
+
+
+def test_groups_in_order_and_best_first_inside(tmp_path: Path) -> None:
+    for index, family in enumerate(("llm", "sequential", "multimodal", "collaborative")):
+        add_run(tmp_path, hits(5 + index, 1), model=f"Low{index}", family=family)
+        add_run(tmp_path, hits(20 + index, 12), model=f"High{index}", family=family)
+    table = make_table(tmp_path)
+    assert [row.family for row in table.rows[::2]] == ["collaborative", "multimodal", "sequential", "llm"]
+    by_r10 = make_table(tmp_path, metric="R@10")
+    assert [row.model for row in by_r10.rows[:2]] == ["Low3", "High3"]
+    by_r20 = make_table(tmp_path, metric="R@20")
+    assert [row.model for row in by_r20.rows[:2]] == ["High3", "Low3"]
+
+
+@pytest.mark.parametrize("metric", ["MRR", "N@", "N@0", "n@20", "R@10 "])
+def test_unknown_metric(tmp_path: Path, metric: str) -> None:
+    toy_results(tmp_path)
+    with pytest.raises(SettingsError, match=r"neither R@K nor N@K; choose one such as N@20"):
+        make_table(tmp_path, metric=metric)
+
+
+def test_places_and_ties(tmp_path: Path) -> None:
+    table = by_model(make_table(toy_results(tmp_path)))
+    places = {name: [table[name].cells[metric].place for metric in ("R@10", "N@10")] for name in ("LightGCN", "VBPR")}
+    assert places == {"LightGCN": [2, 1], "VBPR": [1, 1]}
+    assert table["SAS_Rec"].cells["R@10"].place == 0
+    # Equal means are no win, whichever of the two comes first.
+    assert not any(table[name].cells["N@10"].significant for name in places)
+
+
+def test_marks_are_those_of_the_separate_tests(tmp_path: Path) -> None:
+    generator = np.random.default_rng(5)
+    ranks = {name: generator.geometric(p, 300) for name, p in (("A", 0.02), ("B", 0.04), ("C", 0.042))}
+    for name, rank in ranks.items():
+        add_run(tmp_path, rank, model=name)
+    table = by_model(make_table(tmp_path))
+    settings = report_settings()
+    values = {n: metrics.per_user(toy_ranks(r).user, toy_ranks(r).rank, [10, 20])[1] for n, r in ranks.items()}
+    expected = []
+    for metric in ("R@10", "N@10", "R@20", "N@20"):
+        best = max(ranks, key=lambda name: values[name][metric].mean())
+        for name in sorted(ranks.keys() - {best}):
+            p = paired_bootstrap(
+                values[best][metric], values[name][metric], settings.n_resamples, settings.bootstrap_seed
+            )
+            expected.append((metric, best, name, p))
+    for (metric, best, name, _), p in zip(expected, holm(np.array([e[3] for e in expected])), strict=True):
+        assert table[name].cells[metric].p == pytest.approx(p)
+        assert not table[name].cells[metric].significant
+        rival = max(ranks.keys() - {best}, key=lambda n: values[n][metric].mean())
+        assert table[best].cells[metric].p == table[rival].cells[metric].p
+    assert table["A"].cells["R@20"].p < 0.05  # the case can tell a difference from none
+    assert all(cell.low < cell.mean < cell.high for cell in table["B"].cells.values())
+
+
+def test_a_clear_win_is_marked_and_a_close_one_is_not(tmp_path: Path) -> None:
+    add_run(tmp_path, hits(38, 1), model="Winner")
+    add_run(tmp_path, hits(5, 1), model="Other")
+    assert all(cell.significant for cell in by_model(make_table(tmp_path))["Winner"].cells.values())
+    add_run(tmp_path, hits(37, 1), model="Close")
+    assert not any(cell.significant for row in make_table(tmp_path).rows for cell in row.cells.values())
+
+
+def test_one_row_has_no_rival(tmp_path: Path) -> None:
+    add_run(tmp_path, hits(38, 1))
+    cell = make_table(tmp_path).rows[0].cells["R@10"]
+    assert (cell.p, cell.significant, cell.place) == (None, False, 1)
+
+
+def test_protocols_take_the_policy_of_each_family(tmp_path: Path) -> None:
+    for family in ("collaborative", "multimodal", "sequential", "llm"):
+        add_run(tmp_path, hits(N_USERS, 10), model=family, family=family, train=5, none=15)
+    unified, paper = by_model(make_table(tmp_path)), by_model(make_table(tmp_path, "paper"))
+    assert {name: row.cells["R@10"].mean for name, row in unified.items()} == dict.fromkeys(unified, 1.0)
+    seen = {name: (row.cells["R@10"].mean, row.cells["R@20"].mean) for name, row in paper.items()}
+    assert seen == {"collaborative": (0, 1), "multimodal": (0, 1), "sequential": (0, 0), "llm": (0, 0)}
+    notes = " ".join(make_table(tmp_path, "paper").notes)
+    assert "Collaborative train, Multimodal train, Sequential none, LLM none" in notes
+
+
+def test_paper_numbers_stand_only_beside_the_paper_protocol(tmp_path: Path) -> None:
+    toy_results(tmp_path, dataset="Beauty", paper="Beauty")
+    shown = write_tables(tmp_path, "Beauty", "unified")
+    folder = tmp_path / "Beauty"
+    assert "0.0426" not in shown + "".join((folder / f"table.{end}").read_text() for end in ("md", "csv", "tex"))
+    assert "table-paper" in shown
+    for ending in ("md", "csv", "tex"):
+        assert "0.0426" in (folder / f"table-paper.{ending}").read_text()
+    rows = read_csv(folder / "table-paper.csv")
+    assert rows["LightGCN"]["R@10_paper"] == "0.0426"
+    assert rows["SAS_Rec"]["R@10_paper"] == ""
+    line = next(line for line in (folder / "table-paper.md").read_text().splitlines() if "SAS" in line)
+    assert [cell.strip() for cell in line.split("|")][4] == "\u2013"
+    assert "(0.0426)" in write_tables(tmp_path, "Beauty", "paper")
+
+
+def test_no_paper_table_for_other_datasets_unless_asked(tmp_path: Path) -> None:
+    toy_results(tmp_path)
+    write_tables(tmp_path, "Toy", "unified")
+    written = {name for name in os.listdir(tmp_path / "Toy") if "." in name}
+    assert written == {"table.md", "table.csv", "table.tex"}
+    assert "Protocol paper" in write_tables(tmp_path, "Toy", "paper")
+    assert (tmp_path / "Toy" / "table-paper.md").is_file()
+
+
+def test_unknown_column_of_the_paper(tmp_path: Path) -> None:
+    toy_results(tmp_path, paper="Books")
+    with pytest.raises(RecordError, match="name Books as their dataset"):
+        make_table(tmp_path, "paper")
+
+
+def test_stored_numbers_of_the_paper() -> None:
+    table = load_yaml(properties_dir() / "paper" / "table1.yaml")
+    assert list(table) == ["Sports", "Beauty", "Toys"]
+    methods = ["LightGCN", "VBPR", "GRCN", "LATTICE", "SLMRec", "BM3", "FREEDOM", "CoLLM", "LLaRA", "HeLLM"]
+    for rows in table.values():
+        assert list(rows) == methods
+        for row in rows.values():
+            assert list(row) == ["R@10", "N@10", "R@20", "N@20"]
+            assert row["N@10"] < row["R@10"] < row["R@20"]
+            assert row["N@10"] < row["N@20"] < row["R@20"]
+    # HeLLM is first in all columns but three.
+    lost = [
+        (dataset, metric)
+        for dataset, rows in table.items()
+        for metric in rows["HeLLM"]
+        if max(rows, key=lambda name: rows[name][metric]) != "HeLLM"
+    ]
+    assert lost == [("Beauty", "N@10"), ("Toys", "R@10"), ("Toys", "N@10")]
+
+
+def test_a_failed_row_shows_its_reason_and_no_number(tmp_path: Path) -> None:
+    toy_results(tmp_path)
+    shown = write_tables(tmp_path, "Toy", "unified")
+    assert "BM3: failed: loss is NaN at step 7" in shown
+    line = next(line for line in (tmp_path / "Toy" / "table.md").read_text().splitlines() if "BM3" in line)
+    assert [cell for cell in map(str.strip, line.split("|")) if cell] == ["BM3", "failed: loss is NaN at step 7"]
+    row = read_csv(tmp_path / "Toy" / "table.csv")["BM3"]
+    assert row["status"] == "failed"
+    assert row["n_seeds"] == "0"
+    assert {value for key, value in row.items() if "@" in key or "bytes" in key or "parameters" in key} == {""}
+
+
+def test_only_failed_rows(tmp_path: Path) -> None:
+    add_run(tmp_path, None)
+    add_run(tmp_path, None, model="VBPR", status="cancelled", reason="stopped by the user")
+    shown = write_tables(tmp_path, "Toy", "unified")
+    assert "VBPR: cancelled: stopped by the user" in shown
+
+
+def test_a_failed_seed_is_told_and_left_out_of_the_mean(tmp_path: Path) -> None:
+    add_run(tmp_path, hits(10, 1))
+    add_run(tmp_path, None, seed=2025)
+    table = make_table(tmp_path)
+    assert table.rows[0].seeds == (2024,)
+    assert table.rows[0].cells["R@10"].mean == 1 / 4
+    assert "LightGCN, seed 2025, failed: loss is NaN at step 7." in table.notes
+
+
+def test_presets_are_rows_of_their_own(tmp_path: Path) -> None:
+    add_run(tmp_path, hits(10, 1))
+    add_run(tmp_path, hits(20, 1), seed=2025, preset="quick")
+    table = make_table(tmp_path)
+    assert [(row.preset, row.cells["R@10"].mean) for row in table.rows] == [("quick", 1 / 2), ("paper", 1 / 4)]
+    for text in (to_markdown(table), to_latex(table), to_terminal(table, 80)):
+        assert "Preset" in text
+        assert "quick" in text
+
+
+def test_seeds_of_one_row_with_different_settings_are_refused(tmp_path: Path) -> None:
+    add_run(tmp_path, hits(10, 1))
+    add_run(tmp_path, hits(10, 1), seed=2025, settings={"emb_dim": {"value": 32, "origin": "--set"}})
+    with pytest.raises(RecordError, match=r"2024/record\.json and .*2025/record\.json .* emb_dim \(64 and 32\)"):
+        make_table(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("split_hash", "f" * 64),
+        ("split_kind", "given"),
+        ("mask_history", "none"),
+        ("n_candidates", 9),
+        ("cutoffs", (5,)),
+    ],
+)
+def test_rows_of_two_protocols_write_no_table(tmp_path: Path, key: str, value: Any) -> None:
+    add_run(tmp_path, hits(10, 1))
+    add_run(tmp_path, hits(10, 1), model="VBPR", **{key: value})
+    with pytest.raises(RecordError, match=rf"LightGCN/2024/record\.json and .*VBPR/2024/record\.json .*{key}"):
+        write_tables(tmp_path, "Toy", "unified")
+    assert not (tmp_path / "Toy" / "table.md").exists()
+
+
+def test_ranks_of_other_targets_are_refused(tmp_path: Path) -> None:
+    add_run(tmp_path, hits(10, 1))
+    add_run(tmp_path, hits(10, 1)[:-1], model="VBPR")
+    with pytest.raises(RecordError, match=r"VBPR/2024/ranks\.npz .* different \(user, target\) pairs"):
+        make_table(tmp_path)
+
+
+def test_missing_ranks_are_refused(tmp_path: Path) -> None:
+    path = add_run(tmp_path, hits(10, 1))
+    path.with_name("ranks.npz").unlink()
+    with pytest.raises(RecordError, match=r"ranks\.npz cannot be read"):
+        make_table(tmp_path)
+
+
+def test_no_records(tmp_path: Path) -> None:
+    with pytest.raises(
+        RecordError, match=r"no record of dataset Toy in .*Toy; `python benchmarks/run\.py .* makes them"
+    ):
+        write_tables(tmp_path, "Toy", "unified")
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy_results(tmp_path)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the test may run as root, who may write anywhere
+    with pytest.raises(OutputError, match="read-only"):
+        write_tables(tmp_path, "Toy", "unified")
+
+
+def test_csv_is_plain_and_exact(tmp_path: Path) -> None:
+    write_tables(toy_results(tmp_path), "Toy", "unified")
+    rows = read_csv(tmp_path / "Toy" / "table.csv")
+    cells = by_model(make_table(tmp_path))
+    for model in ("LightGCN", "VBPR", "SAS_Rec"):
+        for name, cell in cells[model].cells.items():
+            assert float(rows[model][name]) == cell.mean
+            assert float(rows[model][f"{name}_low"]) == cell.low
+            assert float(rows[model][f"{name}_high"]) == cell.high
+            assert float(rows[model][f"{name}_p"]) == cell.p
+    assert float(rows["LightGCN"]["R@10_sd"]) == cells["LightGCN"].cells["R@10"].sd
+    assert rows["VBPR"]["R@10_sd"] == ""
+    assert rows["LightGCN"]["seeds"] == "2024 2025"
+    assert rows["LightGCN"]["trainable_parameters"] == "123456"
+    assert rows["LightGCN"]["split_hash"] == "0123456789abcdef" * 4
+
+
+def test_latex_escapes_and_keeps_its_columns(tmp_path: Path) -> None:
+    toy_results(tmp_path)
+    add_run(tmp_path, None, model="Odd_Model", reason=r"50% of {a} & b_c # $x ~ ^ \ < é →" + "\n two lines")
+    text = to_latex(make_table(tmp_path))
+    assert r"SAS\_Rec & 0.0000" in text
+    assert (
+        r"Odd\_Model & \multicolumn{8}{l}{failed: 50\% of \{a\} \& b\_c \# \$x \textasciitilde{} \textasciicircum{} "
+        r"\textbackslash{} \textless{} e ? two lines} \\"
+    ) in text
+    assert r"\textbf{0.7500}$^{*}$" in text
+    assert r"\underline{0.3750} $\pm$ 0.1768" in text
+    assert text.isascii()
+    n_columns = text.split(r"\begin{tabular}{")[1].split("}")[0]
+    assert n_columns == "lrrrrrrrr"
+    for line in text.splitlines():
+        if line.startswith(("Model", "LightGCN", "VBPR", "SAS")):
+            assert line.replace(r"\&", "").count("&") == len(n_columns) - 1
+    assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+
+
+def test_markdown_escapes(tmp_path: Path) -> None:
+    add_run(tmp_path, None, model="Odd_Model", reason="a | b *c* <d>")
+    assert r"| Odd\_Model | failed: a \| b \*c\* \<d\> |" in to_markdown(make_table(tmp_path))
+
+
+def test_device_memory_has_a_column_where_there_is_any(tmp_path: Path) -> None:
+    add_run(tmp_path, hits(10, 1))
+    assert "Device memory" not in to_markdown(make_table(tmp_path))
+    add_run(tmp_path, hits(10, 1), model="VBPR", peak_memory_bytes={"host": 2**20, "device": 5 * 2**30})
+    text = to_markdown(make_table(tmp_path))
+    assert "Device memory" in text
+    assert "5.0 GiB" in text
+    assert "1.0 MiB" in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_terminal_view_fits_and_cuts_no_number(tmp_path: Path, width: int) -> None:
+    toy_results(tmp_path, dataset="Beauty", paper="Beauty")
+    add_run(tmp_path, hits(10, 1), model="[b]A_long_model_name", preset="quick", dataset="Beauty", paper="Beauty")
+    text = to_terminal(make_table(tmp_path, "paper", "Beauty"), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "\u2026" not in text
+    assert "\x1b" not in text
+    for shown in ("0.7500\u00b9*", "0.3750\u00b2", "\u00b10.1768", "(0.0669)", "2.0 min", "Sequential"):
+        assert shown in text
+    assert "[b]" in text
+    assert ("R@10" in text) == (width >= 80)
+
+
+def test_the_caption_says_what_was_measured(tmp_path: Path) -> None:
+    text = to_terminal(make_table(toy_results(tmp_path)), 400)
+    for said in (
+        "Toy, test part, full ranking over 1,000 candidates, K = 10, 20.",
+        "Protocol unified: mask policy seen for every row.",
+        "Split leave-one-out, 0123456789ab.",
+        "Preset paper; seeds 2024, 2025",
+        "10,000 resamples, seed 2024",
+        "Holm-corrected over the 8 comparisons",
+    ):
+        assert said in text
+
+
+def test_speed_at_the_size_of_beauty(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for model in range(10):
+        add_run(tmp_path, generator.geometric(1 / (100 + 10 * model), 22_363), model=f"M{model}", cutoffs=(5, 10, 20))
+    start = time.process_time()
+    make_table(tmp_path)
+    assert time.process_time() - start < 20  # about 4 s; the margin is for a busy machine
+
+
+def test_a_user_with_several_targets_counts_once(tmp_path: Path) -> None:
+    path = add_run(tmp_path, [1, 500, 500])
+    ranks_path = path.with_name("ranks.npz")
+    with np.load(ranks_path) as stored:
+        arrays = dict(stored)
+    arrays["test_user"] = np.array(["a", "a", "b"])
+    np.savez(ranks_path, **arrays)
+    assert len(read_ranks(ranks_path)["test"].user) == 3
+    assert make_table(tmp_path).rows[0].cells["R@10"].mean == 1 / 4

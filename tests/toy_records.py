@@ -1,0 +1,92 @@
+"""Records and ranks of toy runs, for the tests of everything that reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hellm_recbole import metrics
+from hellm_recbole.results import PhaseRanks, Record, write_ranks, write_record
+
+CUTOFFS = (10, 20)
+N_CANDIDATES = 1000
+
+
+def toy_ranks(rank: Sequence[int] | npt.NDArray[Any], *, train: int = 0, none: int = 0) -> PhaseRanks:
+    """One target for each of `len(rank)` users; `train` and `none` worsen the ranks of the other two policies."""
+    ranks = np.asarray(rank, dtype=np.int32)
+    index = np.arange(len(ranks), dtype=np.int32)
+    return PhaseRanks(
+        user=np.array([f"u{i:04d}" for i in index]),
+        item=np.array([f"i{i % 50:02d}" for i in index]),
+        rank=ranks,
+        rank_train=ranks + np.int32(train),
+        rank_none=ranks + np.int32(none),
+        history_length=2 + index % 8,
+        item_count=index % 5,
+    )
+
+
+def toy_record(**changes: Any) -> Record:
+    """A successful run of LightGCN, with the given fields changed."""
+    record = Record(
+        schema=1,
+        dataset="Toy",
+        counts={
+            "users": 8, "items": 9, "interactions": 40, "train": 24, "valid": 8, "test": 8, "short_users": 0,
+        },
+        filter={"k_core": 5, "dropped": 3},
+        split_kind="leave-one-out",
+        split_hash="0123456789abcdef" * 4,
+        mask_history="seen",
+        n_candidates=N_CANDIDATES,
+        cutoffs=CUTOFFS,
+        model="LightGCN",
+        family="collaborative",
+        source="hellm_recbole",
+        settings={"emb_dim": {"value": 64, "origin": "model/LightGCN.yaml"}},
+        modalities=("text",),
+        seed=2024,
+        preset="paper",
+        versions={
+            "hellm_recbole": "0.1.0", "python": "3.11", "torch": "2.13", "recbole": "1.2.1", "transformers": None,
+            "peft": None, "numpy": "2.4",
+        },
+        git_commit=None,
+        git_dirty=None,
+        device="cpu",
+        threads=2,
+        train_seconds=90.0,
+        eval_seconds=1.5,
+        epochs_run=3,
+        best_epoch=2,
+        peak_memory_bytes={"host": 3 * 2**29, "device": None},
+        parameters={"trainable": 123456, "total": 123456},
+        metrics={"valid": {"R@10": 0.5}, "test": {"R@10": 0.5}},
+        curve=({"epoch": 1, "losses": {"bpr": 0.7}, "valid": {"N@20": 0.1}, "seconds": 1.0},),
+        ranks="ranks.npz",
+        paper=None,
+        status="success",
+        reason=None,
+    )  # fmt: skip
+    return replace(record, **changes)
+
+
+def add_run(results: Path, rank: Sequence[int] | npt.NDArray[Any] | None, **changes: Any) -> Path:
+    """Write a run as `run.py` would; without ranks it has not succeeded. Returns the path of its record."""
+    shift = {key: changes.pop(key) for key in ("train", "none") if key in changes}
+    if rank is None:
+        empty: Any = {"valid": {}, "test": {}}
+        changes = {"status": "failed", "reason": "loss is NaN at step 7", "metrics": empty, **changes}
+        record = toy_record(**changes)
+    else:
+        ranks = toy_ranks(rank, **shift)
+        means = metrics.from_ranks(ranks.user, ranks.rank, CUTOFFS)
+        record = toy_record(**{"metrics": {"valid": means, "test": means}, **changes})
+        write_ranks(results / record.dataset / record.model / str(record.seed), ranks, ranks)
+    return write_record(results / record.dataset / record.model / str(record.seed), record)
