@@ -49,7 +49,7 @@ def _prepare(args: argparse.Namespace) -> int:
     given = {"k_core": args.k_core, "text": args.text}
     settings = dataset_settings(args.name, args.kind, {key: value for key, value in given.items() if value is not None})
     encoding = feature_settings({} if args.encoder is None else {"encoder": args.encoder})
-    source = args.source if args.source is not None else find_source(args.name, settings.kind, None)
+    source = args.source if args.source is not None else find_source(args.name, settings, None)
     prepared = prepare(args.name, source, settings, encoding, args.output, fresh=args.fresh, progress=True)
     if not prepared.fresh:
         print(f"{prepared.folder} is prepared already; --fresh replaces it")

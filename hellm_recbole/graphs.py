@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,8 @@ class SparseOperator(nn.Module):
         if self._built is None:
             rows, columns = self.shape
             self._built = (
-                torch.sparse_csr_tensor(self.forward_indptr, self.forward_indices, self.forward_data, (rows, columns)),
-                torch.sparse_csr_tensor(self.backward_indptr, self.backward_indices, self.backward_data, (columns, rows)),
+                _tensor(self.forward_indptr, self.forward_indices, self.forward_data, (rows, columns)),
+                _tensor(self.backward_indptr, self.backward_indices, self.backward_data, (columns, rows)),
             )
         return self._built
 
@@ -65,6 +66,12 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         return torch.mm(ctx.transpose, gradients[0].contiguous()), None, None
+
+
+def _tensor(indptr: Tensor, indices: Tensor, data: Tensor, shape: tuple[int, int]) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")  # what is used of it is tested
+        return torch.sparse_csr_tensor(indptr, indices, data, shape, check_invariants=True)
 
 
 def _csr(matrix: sp.csr_matrix) -> tuple[Tensor, Tensor, Tensor]:

@@ -148,6 +148,11 @@ def _plan_row(
     else:
         model_settings = {key: resolved.values[key] for key in own_keys}
     train, evaluation, log = (build_settings(cls, resolved, extra_known=known) for cls in HARNESS_SETTINGS)
+    metrics = [f"{kind}@{k}" for k in evaluation.cutoffs for kind in ("R", "N")]
+    if train.valid_metric not in metrics:
+        raise SettingsError(
+            f"{resolved.origin['valid_metric']}: valid_metric is {train.valid_metric!r}; with the given cutoffs it can be {', '.join(metrics)}"
+        )
     return RowPlan(name, family, spec, recbole_name, preset, resolved, train, evaluation, log, model_settings)
 
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from hellm_recbole.errors import RecordError
 from hellm_recbole.files import atomic_write, ensure_folder
+from hellm_recbole.models.spec import Family
 from hellm_recbole.types import TokenArray
 
 SCHEMA = 1
@@ -29,7 +30,6 @@ RANKS_FILE = "ranks.npz"
 
 RankArray = npt.NDArray[np.int32]
 Policy = Literal["seen", "train", "none"]
-Family = Literal["collaborative", "multimodal", "sequential", "llm"]
 
 # Rows that differ in one of these were not measured alike and never share a table.
 COMPARABLE = ("dataset", "split_kind", "split_hash", "mask_history", "n_candidates", "cutoffs")

@@ -28,14 +28,16 @@ from tabulate import tabulate
 from hellm_recbole import metrics
 from hellm_recbole.errors import RecordError, SettingsError
 from hellm_recbole.files import atomic_write, ensure_folder
-from hellm_recbole.results import Family, PhaseRanks, Policy, Record, check_comparable, find_records, read_ranks
+from hellm_recbole.models.spec import Family
+from hellm_recbole.plan import NEUTRAL_KEYS
+from hellm_recbole.results import PhaseRanks, Policy, Record, check_comparable, find_records, read_ranks
 from hellm_recbole.settings import Resolved, build_settings, load_yaml, properties_dir, setting
 from hellm_recbole.significance import bootstrap_means, holm, p_value
 
 Protocol = Literal["unified", "paper"]
 Floats = npt.NDArray[np.float64]
 
-FAMILIES: dict[Family, str] = {
+FAMILY_TITLES: dict[Family, str] = {
     "collaborative": "Collaborative",
     "multimodal": "Multimodal",
     "sequential": "Sequential",
@@ -250,7 +252,7 @@ def group_rows(records: Sequence[Record]) -> list[tuple[Record, ...]]:
     for row in rows:
         done = [record for record in row if record.status == "success"]
         for other in done[1:]:
-            a, b = ({k: s["value"] for k, s in r.settings.items() if k != "seed"} for r in (done[0], other))
+            a, b = ({k: s["value"] for k, s in r.settings.items() if k not in NEUTRAL_KEYS} for r in (done[0], other))
             for key in sorted(a.keys() | b.keys()):
                 if a.get(key) != b.get(key):
                     raise RecordError(
@@ -292,7 +294,7 @@ def build_table(
     groups = group_rows(records)
     finished = [[record for record in group if record.status == "success"] for group in groups]
     policies: dict[Family, Policy] = (
-        SOURCE_POLICY if protocol == "paper" else dict.fromkeys(FAMILIES, first.mask_history)
+        SOURCE_POLICY if protocol == "paper" else dict.fromkeys(FAMILY_TITLES, first.mask_history)
     )
 
     per_seed = [[_per_user(ranks, record, policies, cutoffs, names) for record in done] for done in finished]
@@ -312,7 +314,7 @@ def build_table(
     order = sorted(
         range(len(groups)),
         key=lambda index: (
-            list(FAMILIES).index(groups[index][0].family),
+            list(FAMILY_TITLES).index(groups[index][0].family),
             not finished[index],
             -worth[index],
             groups[index][0].model,
@@ -454,11 +456,11 @@ def _notes(
 ) -> tuple[str, ...]:
     """The sentences that say what the numbers are."""
     first = records[0]
-    families = [family for family in FAMILIES if any(record.family == family for record in records)]
+    families = [family for family in FAMILY_TITLES if any(record.family == family for record in records)]
     if protocol == "unified":
         masks = f"Protocol unified: mask policy {first.mask_history} for every row."
     else:
-        each = ", ".join(f"{FAMILIES[family]} {policies[family]}" for family in families)
+        each = ", ".join(f"{FAMILY_TITLES[family]} {policies[family]}" for family in families)
         masks = f"Protocol paper: mask policy of each family's source ({each})."
     presets, seeds = sorted({r.preset for r in records}), sorted({r.seed for r in records})
     notes = [
@@ -557,9 +559,9 @@ def to_markdown(table: Table) -> str:
     header = ["Group", *_header(table)]
     lines, group = [], ""
     for row in table.rows:
-        line = ["" if FAMILIES[row.family] == group else FAMILIES[row.family], *_line(table, row, _MARKDOWN)]
+        line = ["" if FAMILY_TITLES[row.family] == group else FAMILY_TITLES[row.family], *_line(table, row, _MARKDOWN)]
         lines.append(line + [""] * (len(header) - len(line)))
-        group = FAMILIES[row.family]
+        group = FAMILY_TITLES[row.family]
     align = ["left", "left", *["right"] * (len(header) - 2)]
     text = tabulate(lines, header, tablefmt="github", disable_numparse=True, colalign=align)
     caption = [*map(_markdown_text, table.notes), "**Best**, <u>second</u> of a column.", f"\\* {table.mark_note}"]
@@ -625,7 +627,7 @@ def to_latex(table: Table) -> str:
     names = 2 if table.several_presets else 1
     lines = []
     for family, rows in groupby(table.rows, key=lambda row: row.family):
-        lines += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{\emph{{{FAMILIES[family]}}}}} \\"]
+        lines += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{\emph{{{FAMILY_TITLES[family]}}}}} \\"]
         for row in rows:
             line = _line(table, row, _LATEX)
             if row.problem is not None:
@@ -669,7 +671,7 @@ def to_terminal(table: Table, width: int | None = None) -> str:
         view.add_column(name, justify="right", no_wrap=True)
     below = [f"{row.model}: {row.problem}" for row in table.rows if row.problem is not None]
     for family, rows in groupby(table.rows, key=lambda row: row.family):
-        view.add_row(f"[italic]{FAMILIES[family]}[/]")
+        view.add_row(f"[italic]{FAMILY_TITLES[family]}[/]")
         for row in rows:
             names = [f" {row.model}", *([row.preset] if table.several_presets else [])]
             if row.problem is not None:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from hellm_recbole.checkpoint import CheckpointFolder, Progress, pack_optimizer, unpack_optimizer
-from hellm_recbole.errors import CheckpointError, SettingsError, TrainingDiverged
+from hellm_recbole.errors import CheckpointError, TrainingDiverged
 from hellm_recbole.evaluator import ModelScorer, rank_targets
 from hellm_recbole.metrics import from_ranks
 from hellm_recbole.models.spec import ModelSpec
@@ -156,12 +156,8 @@ def fit(
 
     Raises:
         CheckpointError: the checkpoint is corrupt or belongs to another run.
-        SettingsError: `valid_metric` is not among the metrics.
         TrainingDiverged: a loss or score became NaN.
     """
-    names = [f"{kind}@{k}" for k in evaluation.cutoffs for kind in ("R", "N")]
-    if train.valid_metric not in names:
-        raise SettingsError(f"valid_metric is {train.valid_metric!r}; with the given cutoffs it can be {', '.join(names)}")
     epochs = 1 if row.one_pass else train.epochs
     progress = _resume(row, checkpoint, run)
     while not progress.stopped:

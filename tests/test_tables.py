@@ -270,6 +270,13 @@ def test_presets_are_rows_of_their_own(tmp_path: Path) -> None:
         assert "quick" in text
 
 
+def test_seeds_may_differ_in_a_setting_that_changes_no_number(tmp_path: Path) -> None:
+    for seed, users in ((1, 64), (2, 128)):
+        settings = {"eval_block_users": {"value": users, "origin": "--set"}}
+        add_run(tmp_path, hits(10, 1), seed=seed, settings=settings)
+    assert make_table(tmp_path).rows[0].seeds == (1, 2)
+
+
 def test_seeds_of_one_row_with_different_settings_are_refused(tmp_path: Path) -> None:
     add_run(tmp_path, hits(10, 1))
     add_run(tmp_path, hits(10, 1), seed=2025, settings={"emb_dim": {"value": 32, "origin": "--set"}})

@@ -13,7 +13,6 @@ from hellm_recbole.bridge import mends
 from hellm_recbole.bridge.finder import BridgeFinder
 from hellm_recbole.errors import MissingDependency
 
-RECBOLE_SERIES = "1.2."
 _INSTALL = "`pip install --no-deps recbole==1.2.1` (in a checkout: `make install`)"
 
 
@@ -38,5 +37,5 @@ def require_recbole() -> None:
         version = importlib.metadata.version("recbole")
     except importlib.metadata.PackageNotFoundError as error:
         raise MissingDependency(f"RecBole is not installed; install it with {_INSTALL}") from error
-    if not version.startswith(RECBOLE_SERIES):
+    if not version.startswith(mends.SERIES):
         raise MissingDependency(f"RecBole {version} is installed but the bridge fits 1.2.x; change it with {_INSTALL}")

@@ -6,8 +6,11 @@ our registry has such a model, the hook answers with a module that holds an adap
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
+import warnings
 from collections.abc import Sequence
+from functools import cache
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -59,6 +62,8 @@ class BridgeFinder(MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Spec of a module to be mended, or of one of our models; None for everything else."""
+        if not fullname.startswith("recbole.") or not _fits():
+            return None
         if fullname in mends.MENDS:
             spec = _spec_of_others(self, fullname, path, target)
             if spec is not None and spec.loader is not None:
@@ -71,6 +76,18 @@ class BridgeFinder(MetaPathFinder):
 
         short = family.rpartition(".")[2]
         return ModuleSpec(fullname, _AdapterLoader(short, name)) if register.offers(short, name) else None
+
+
+@cache
+def _fits() -> bool:
+    """Whether the installed RecBole is one that the mends are written for; if not, it is left alone, with a warning."""
+    version = importlib.metadata.version("recbole")
+    if not version.startswith(mends.SERIES):
+        warnings.warn(
+            f"RecBole {version} is installed, but hellm_recbole mends 1.2.x only; pip install --no-deps recbole==1.2.1",
+            stacklevel=2,
+        )
+    return version.startswith(mends.SERIES)
 
 
 def _spec_of_others(

@@ -10,6 +10,7 @@ own global (`np`, `sp`, `torch`, `pd`) becomes a `Namespace` in which that one n
 | SciPy >= 1.13 | `dok_matrix._update` is gone                       | a `dok_matrix` that has it                      |
 | torch >= 2.6  | `torch.load` refuses a pickled `Config`            | `weights_only=False` in RecBole's own calls     |
 | pandas 3      | chained `fillna(inplace=True)` changes nothing     | the filled column is assigned                   |
+|               | `column.agg(len)` is the column's length           | `len` of a column is that of each field         |
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from typing import Any
 
 Mend = Callable[[ModuleType], None]
 
+SERIES = "1.2."  # versions of RecBole that the mends are written for
+
 _MARK = "__hellm_mended__"
 _GENERAL = "recbole.model.general_recommender"
 _KNOWLEDGE = "recbole.model.knowledge_aware_recommender"
-_DATASET = "recbole.data.dataset.dataset"
+_DATASETS = "recbole.data.dataset"
 _QUICK_START = "recbole.quick_start.quick_start"
 
 
@@ -76,8 +79,8 @@ def _load_whole(*args: Any, **options: Any) -> Any:
     """`torch.load` as before torch 2.6.
 
     A RecBole checkpoint pickles its `Config`, which `weights_only=True` refuses. Unpickling runs code from the file.
-    That is acceptable here because these are files the user wrote himself with RecBole, and RecBole has always read them
-    so. Our own checkpoints hold nothing pickled.
+    That is acceptable here because these are files the user wrote himself with RecBole, and RecBole has always read
+    them so. Our own checkpoints hold nothing pickled.
     """
     import torch
 
@@ -151,6 +154,19 @@ def _pandas_copies(module: ModuleType) -> None:
     module.pd = Namespace(pd, read_csv=read_csv)  # type: ignore[attr-defined]
 
 
+def _field_lengths(module: ModuleType) -> None:
+    """With pandas 3, `column.agg(len)` calls `len(column)`; RecBole wants the length of each sequence in it.
+
+    These modules take the length of a column in no other place.
+    """
+    import pandas as pd
+
+    def length(value: Any) -> Any:
+        return value.map(len) if isinstance(value, pd.Series) else len(value)
+
+    module.len = length  # type: ignore[attr-defined]
+
+
 def _load_data_and_model(module: ModuleType) -> None:
     """`load_data_and_model` imports torch inside itself, where no namespace reaches; it is written again here."""
     scope: Any = module
@@ -185,7 +201,9 @@ MENDS: dict[str, tuple[Mend, ...]] = {
     "recbole.evaluator.metrics": (_numpy_aliases,),
     "recbole.trainer.hyper_tuning": (_numpy_aliases,),
     "recbole.data.interaction": (_numpy_aliases,),
-    _DATASET: (_pandas_copies,),
+    f"{_DATASETS}.dataset": (_pandas_copies, _field_lengths),
+    f"{_DATASETS}.kg_dataset": (_field_lengths,),
+    f"{_DATASETS}.sequential_dataset": (_field_lengths,),
     f"{_GENERAL}.lightgcn": (_dok_update,),
     f"{_GENERAL}.ngcf": (_dok_update,),
     f"{_GENERAL}.spectralcf": (_dok_update,),

@@ -138,8 +138,6 @@ class RecBoleRow:
         kind = recbole_model_kind(name)
         if kind is None:
             raise ModelError(f"RecBole has no model {name!r}")
-        from recbole.utils import get_model
-
         from hellm_recbole.bridge import memory
 
         self.name, self.device = name, device
@@ -150,7 +148,7 @@ class RecBoleRow:
         # The loader first: it writes names into the configuration that models such as BERT4Rec read.
         self._loader = memory.make_loader(self._config, dataset)
         try:
-            self.module: torch.nn.Module = get_model(name)(self._config, dataset).to(device)
+            self.module: torch.nn.Module = memory.model_class(name)(self._config, dataset).to(device)
         except ImportError as error:
             raise ModelError(f"RecBole's {name} needs the package {error.name}; install it with pip") from error
         except (ValueError, TypeError, NotImplementedError, AssertionError, RuntimeError) as error:

@@ -164,7 +164,7 @@ def filter_k_core(data: AtomicData, k_core: int, name: str) -> AtomicData:
     mask = k_core_mask(user, item, k_core)
     if not mask.any():
         raise DataError(
-            f"dataset {name}: the {k_core}-core filter leaves none of {len(mask)} interactions; lower --k-core (0 keeps all)"
+            f"dataset {name}: the {k_core}-core filter leaves none of {len(mask)} interactions; lower --k-core"
         )
     return replace(data, inter=data.inter[mask].reset_index(drop=True))
 
@@ -327,29 +327,28 @@ def read_matrix(path: Path) -> FloatArray:
         raise DataError(f"{path} cannot be read as a .npy matrix: {error}; save it again with numpy.save") from error
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "fiu" or values.shape[1] == 0:
         raise DataError(f"{path} must hold one matrix of numbers with a row for each item")
-    return values.astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and `check_rows` names it
+        return values.astype(np.float32)
 
 
 def read_features(path: Path) -> FeatureMatrix:
     """A feature matrix and the token file beside it.
 
     Raises:
-        DataError: a file is missing or malformed, rows and tokens differ in number, a token occurs twice, or a row holds
-            NaN or infinity.
+        DataError: a file is missing or malformed, rows and tokens differ in number, a token occurs twice, or a
+            row holds NaN or infinity.
     """
     values = read_matrix(path)
     token_file = path.with_name(path.name.removesuffix(FEATURES) + TOKENS)
     tokens = read_lines(token_file)
     if len(tokens) != len(values):
         raise DataError(
-            f"{path} has {len(values)} rows but {token_file.name} has {len(tokens)} tokens; give each row its token"
+            f"{path} has {len(values)} rows but {token_file.name} has {len(tokens)} tokens; give each row one"
         )
     first: dict[str, int] = {}
     for number, token in enumerate(tokens, start=1):
         if token in first:
-            raise DataError(
-                f"{token_file}:{number}: token {token!r} is on line {first[token]} already; keep one of them"
-            )
+            raise DataError(f"{token_file}:{number}: token {token!r} is on line {first[token]} already; keep one")
         first[token] = number
     check_rows(path, values, tokens)
     return FeatureMatrix(tokens, values, {})

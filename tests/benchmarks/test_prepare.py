@@ -1,0 +1,131 @@
+"""The command from outside: exit code, one sentence, no traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.prepare import main
+from hellm_recbole.data import features
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BEAUTY = REPOSITORY.parent / "shared" / "datasets" / "Beauty"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "user_sequences.txt").write_text("u1 a b c\nu2 b c a\nu3 c a b d\n")
+    (folder / "item_text.tsv").write_text("item_id\ttitle\tkeywords\na\tred comb\t\nb\t\tbrush\nc\tsoap\t\nd\t\t\n")
+    return folder
+
+
+def command(tmp_path: Path, source: Path, *more: str) -> list[str]:
+    return ["Mine", "--from", "sequences", "--source", str(source), "--output", str(tmp_path / "dataset"), *more]
+
+
+def test_prepare_then_check(
+    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lengths(texts: list[str], encoder: str, *, batch_size: int, progress: bool) -> np.ndarray:
+        return np.array([[len(text)] for text in texts], dtype=np.float32)
+
+    monkeypatch.setattr(features, "encode_texts", lengths)
+    (tmp_path / "encoder").mkdir()
+    encoder = ("--encoder", str(tmp_path / "encoder"))
+    assert main(command(tmp_path, source, "--k-core", "1", *encoder)) == 0
+    out = capsys.readouterr().out
+    assert "encoded 3 texts in " in out
+    assert out.endswith(f"prepared {tmp_path}/dataset/Mine\n")
+    assert np.load(tmp_path / "dataset" / "Mine" / "text_feat.npy").ravel().tolist() == [8, 5, 4, np.float32(17 / 3)]
+    assert main(command(tmp_path, source, "--k-core", "1", *encoder)) == 0
+    assert "is prepared already; --fresh replaces it" in capsys.readouterr().out
+    assert main(command(tmp_path, source, "--k-core", "1", *encoder, "--fresh")) == 0
+    assert "encoded" not in capsys.readouterr().out  # the cache answered
+    assert main(["Mine", "--check", "--output", str(tmp_path / "dataset")]) == 0
+    card = capsys.readouterr().out
+    assert "coverage 75.00%" in card
+    assert "1 items have the mean" in card
+
+
+def spoil(source: Path, name: str, content: str | None) -> None:
+    if content is None:
+        (source / name).unlink()
+    else:
+        (source / name).write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("user_sequences.txt", None, "user_sequences.txt cannot be read: No such file"),
+        ("user_sequences.txt", "", "user_sequences.txt is empty"),
+        ("user_sequences.txt", "u1 a\nu1 b\n", "user_sequences.txt:2: user 'u1' is on line 1 already"),
+        ("user_sequences.txt", "u1 a b\n", "the 5-core filter leaves none of 2 interactions"),
+        ("item_text.tsv", None, "has no item texts for the columns title|keywords"),
+        ("item_text.tsv", "item\ttitle\nx\ty\n", "item_text.tsv:1: no column 'item_id' among item, title"),
+        ("item_text.tsv", "item_id\ttitle\nx\n", "item_text.tsv:2: 1 fields where the header has 2"),
+        ("item_text.tsv", "item_id\ttitle\nx\ty\nx\ty\n", "item_text.tsv:3: item 'x' occurs before"),
+        ("item_text.tsv", "item_id\tname\na\ty\n", "no text column 'title'; choose --text among name"),
+        ("image_feat.tokens.txt", "a\nb\nc\nd\ne\n", "image_feat.npy has 4 rows but image_feat.tokens.txt has 5"),
+        ("image_feat.tokens.txt", "a\nb\nc\ne\n", "image_feat.npy: no row for 1 item ('d')"),
+        ("image_feat.npy", "", "image_feat.npy cannot be read as a .npy matrix"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str], name: str, content: str | None, sentence: str
+) -> None:
+    if name.startswith("image"):
+        np.save(source / "image_feat.npy", np.eye(4))
+        (source / "image_feat.tokens.txt").write_text("a\nb\nc\nd\n")
+    spoil(source, name, content)
+    more = () if "filter" in sentence else ("--k-core", "0")
+    assert main(command(tmp_path, source, *more)) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert sentence in captured.err
+    assert not (tmp_path / "dataset" / "Mine").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["Beuty"], "unknown dataset 'Beuty'; did you mean 'Beauty'?"),
+        (["Beauty", "--check", "--output", "nowhere"], "holds no prepared dataset"),
+        (["Beauty", "--k-core", "-2"], "k_core = -2 must be >= 0"),
+        (["Beauty", "--source", "nowhere"], "source folder nowhere does not exist"),
+        (["Mine", "--from", "recbole"], "dataset Mine: no Mine.inter in any of"),
+    ],
+)
+def test_bad_arguments(capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert sentence in error
+
+
+def test_no_traceback_from_a_shell(tmp_path: Path) -> None:
+    arguments = [sys.executable, str(REPOSITORY / "benchmarks" / "prepare.py"), "Nothing"]
+    done = subprocess.run(
+        arguments, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: unknown dataset 'Nothing'; ")
+    assert "Traceback" not in done.stderr
+
+
+def test_beauty_without_text_takes_less_than_five_seconds(tmp_path: Path) -> None:
+    if not BEAUTY.is_dir():
+        pytest.skip("no Beauty in ../shared/datasets")
+    started = time.perf_counter()
+    assert main(["Beauty", "--source", str(BEAUTY), "--output", str(tmp_path), "--text"]) == 0
+    assert time.perf_counter() - started < 5

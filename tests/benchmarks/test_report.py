@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import report
+from tests.toy_records import add_run
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    for dataset in ("Toy", "Beauty"):
+        paper = "Beauty" if dataset == "Beauty" else None
+        add_run(tmp_path, [1, 1, 3, 30], dataset=dataset, paper=paper, train=20)
+        add_run(tmp_path, [5, 1, 3, 30], dataset=dataset, paper=paper, model="SASRec", family="sequential")
+    return tmp_path
+
+
+def failure(capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    """The one sentence of a command that must fail."""
+    assert report.main(options) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_all_datasets(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.main(["--output", str(results)]) == 0
+    shown = capsys.readouterr().out
+    assert "Toy, test part" in shown
+    assert "Beauty, test part" in shown
+    for dataset in ("Toy", "Beauty"):
+        for name in ("table.md", "table.csv", "table.tex", "slices.csv"):
+            assert (results / dataset / name).is_file()
+
+
+def test_the_same_bytes_each_time(results: Path) -> None:
+    def made() -> dict[str, bytes]:
+        assert report.main(["--dataset", "Toy,Beauty", "--output", str(results)]) == 0
+        return {str(path): path.read_bytes() for path in results.glob("*/*.*")}
+
+    first = made()
+    assert len(first) == 4 + 7
+    assert made() == first
+
+
+def test_the_protocol_chooses_the_table_that_is_printed(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--dataset", "Beauty", "--output", str(results), "--protocol"]
+    assert report.main([*options, "unified"]) == 0
+    assert "Protocol unified" in capsys.readouterr().out
+    assert report.main([*options, "paper"]) == 0
+    shown = capsys.readouterr().out
+    assert "Protocol paper" in shown
+    assert "(0.0426)" in shown
+
+
+def test_other_cutoffs_and_metric(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.main(["--dataset", "Toy", "--output", str(results), "--cutoffs", "1,30", "--metric", "R@1"]) == 0
+    assert "R@30" in capsys.readouterr().out
+
+
+def test_no_records_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = failure(capsys, "--output", str(tmp_path / "nothing"))
+    assert "no record in " in said
+    assert "benchmarks/run.py --models all" in said
+
+
+def test_a_dataset_without_records(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = failure(capsys, "--dataset", "Toys", "--output", str(results))
+    assert f"no record of dataset Toys in {results / 'Toys'}" in said
+    assert "benchmarks/run.py --models all --dataset Toys" in said
+
+
+def test_two_protocols(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = results / "Toy" / "SASRec" / "2024" / "record.json"
+    content = json.loads(path.read_text())
+    content["split_hash"] = "f" * 64
+    path.write_text(json.dumps(content))
+    said = failure(capsys, "--dataset", "Toy", "--output", str(results))
+    assert "split_hash differ" in said
+    assert str(path) in said
+
+
+@pytest.mark.parametrize("text", ["", "a", "0", "1,,2", "1.5", "-3"])
+def test_bad_cutoffs(results: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    said = failure(capsys, "--dataset", "Toy", "--output", str(results), f"--cutoffs={text}")
+    assert "must be positive integers" in said
+
+
+def test_a_bad_metric(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "neither R@K nor N@K" in failure(capsys, "--dataset", "Toy", "--output", str(results), "--metric", "MRR")
+
+
+def test_as_a_command_from_another_folder(results: Path, tmp_path: Path) -> None:
+    command = [sys.executable, report.__file__, "--dataset", "Toy", "--output", str(results)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "LightGCN" in done.stdout
+    broken = subprocess.run([*command, "--dataset", "None"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert broken.returncode == 2
+    assert broken.stderr.startswith("error: no record")
+    assert "Traceback" not in broken.stderr

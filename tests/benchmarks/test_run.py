@@ -1,0 +1,301 @@
+"""The command line, as its users meet it: rows, records, tables, and every kind of bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from benchmarks import report, run
+from hellm_recbole.data.atomic import load_dataset
+from hellm_recbole.data.split import split_dataset
+from hellm_recbole.results import read_ranks, read_record
+from tests.toy import write_toy_dataset
+
+QUICK = ["--set", "epochs=3", "--set", "batch_size=64", "--threads", "1"]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder with a prepared dataset `toy`: text features made by hand, so no encoder runs."""
+    monkeypatch.chdir(tmp_path)
+    write_toy_dataset(tmp_path / "dataset" / "toy")
+    return tmp_path
+
+
+def command(*arguments: str) -> int:
+    return run.main(["--dataset", "toy", *QUICK, *arguments])
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
+    """The one sentence on stderr of a command that must fail without a traceback."""
+    capsys.readouterr()
+    assert command(*arguments) == code
+    err = capsys.readouterr().err
+    sentences = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(sentences) == 1, err
+    assert "Traceback" not in err
+    return sentences[0]
+
+
+def test_rows_records_ranks_and_tables(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--models", "Pop,BPR,LightGCN,VBPR,SASRec", "--seeds", "1,2") == 0
+    shown = capsys.readouterr().out
+    split = split_dataset(load_dataset(workplace / "dataset" / "toy", modalities=None))
+    for model in ("Pop", "BPR", "LightGCN", "VBPR", "SASRec"):
+        assert model in shown
+        for seed in (1, 2):
+            folder = workplace / "results" / "toy" / model / str(seed)
+            record = read_record(folder / "record.json")
+            assert record.status == "success"
+            assert record.split_hash == split.sha256
+            assert record.n_candidates == split.n_items
+            ranks = read_ranks(folder / record.ranks)["test"]
+            assert ranks.item.tolist() == split.item_tokens[split.test.item].tolist()
+            assert record.metrics["test"]["R@10"] == pytest.approx(float((ranks.rank <= 10).mean()))
+    for ending in ("md", "csv", "tex"):
+        assert "LightGCN" in (workplace / "results" / "toy" / f"table.{ending}").read_text()
+
+
+def test_a_finished_row_is_not_run_again_unless_fresh(workplace: Path) -> None:
+    record = workplace / "results" / "toy" / "LightGCN" / "2024" / "record.json"
+    assert command("--models", "LightGCN") == 0
+    first = record.stat().st_mtime_ns
+    assert command("--models", "LightGCN") == 0
+    assert record.stat().st_mtime_ns == first
+    assert command("--models", "LightGCN", "--fresh") == 0
+    assert record.stat().st_mtime_ns > first
+
+
+def test_a_finished_row_with_other_settings_is_kept(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--models", "LightGCN") == 0
+    sentence = fails(capsys, "--models", "LightGCN", "--set", "emb_dim=8")
+    assert "emb_dim = 64 and now it is 8" in sentence
+    assert "--fresh" in sentence
+
+
+def test_a_failing_row_is_recorded_and_the_others_go_on(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("--models", "LightGCN,VBPR", "--set", "LightGCN.learning_rate=1e30")
+    sentence = fails(capsys, *arguments, code=1)
+    assert "LightGCN on toy, seed 2024: LightGCN: loss term" in sentence
+    results = workplace / "results" / "toy"
+    failed = read_record(results / "LightGCN" / "2024" / "record.json")
+    assert failed.status == "failed"
+    assert failed.reason is not None
+    assert "lower learning_rate" in failed.reason
+    assert read_record(results / "VBPR" / "2024" / "record.json").status == "success"
+    assert "failed" in (results / "table.md").read_text()
+
+
+def test_settings_of_one_model_and_in_the_form_of_recbole(workplace: Path) -> None:
+    assert command("--models", "LightGCN,VBPR", "--set", "LightGCN.emb_dim=8", "--learning_rate=0.01") == 0
+    settings = {
+        model: read_record(workplace / "results" / "toy" / model / "2024" / "record.json").settings for model in ("LightGCN", "VBPR")
+    }
+    assert settings["LightGCN"]["emb_dim"] == {"value": 8, "origin": "--set LightGCN.emb_dim=8"}
+    assert settings["VBPR"]["emb_dim"]["value"] == 64
+    assert settings["VBPR"]["emb_dim"]["origin"] == "model/VBPR.yaml"
+    assert settings["VBPR"]["learning_rate"] == {"value": 0.01, "origin": "--learning_rate=0.01"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (("--models", "LihgtGCN"), ("unknown model 'LihgtGCN'", "did you mean 'LightGCN'")),
+        (("--models", "Gru4Rec"), ("unknown model 'Gru4Rec'", "did you mean 'GRU4Rec'")),
+        (("--models", ","), ("--models names nothing",)),
+        (("--models", "LightGCN", "--preset", "quik"), ("unknown preset 'quik'", "did you mean 'quick'")),
+        (("--models", "LightGCN", "--set", "lerning_rate=1"), ("unknown setting 'lerning_rate'", "did you mean 'learning_rate'")),
+        (("--models", "LightGCN", "--lerning_rate=1"), ("unknown setting 'lerning_rate'", "did you mean 'learning_rate'")),
+        (("--models", "LightGCN", "--set", "emb_dim=wide"), ("emb_dim = 'wide' must be of type int", "--set emb_dim=wide")),
+        (("--models", "LightGCN", "--set", "n_layers=-1"), ("n_layers = -1 must be >= 0",)),
+        (("--models", "LightGCN", "--set", "SASRec.dropout=0.1"), ("SASRec is not among the models of this run",)),
+        (("--models", "LightGCN", "--set", "n_layers"), ("--set n_layers is not understood",)),
+        (("--models", "LightGCN", "--nonsense"), ("--nonsense", "is not understood")),
+        (("--models", "LightGCN", "--seeds", "one"), ("--seeds 'one' must be integers",)),
+        (("--models", "LightGCN", "--device", "cuda:99"), ("--device cuda:99", "no such device")),
+        (("--models", "LightGCN", "--export", "weights"), ("--export 'weights' is unknown",)),
+        (("--models", "LightGCN", "--threads", "0"), ("--threads 0",)),
+        (("--models", "LightGCN", "--set", "valid_metric=N@3"), ("valid_metric is 'N@3'",)),
+    ],
+)
+def test_bad_arguments(workplace: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], parts: tuple[str, ...]) -> None:
+    sentence = fails(capsys, *arguments)
+    for part in parts:
+        assert part in sentence
+    assert not list((workplace / "results").glob("*/*/*/record.json"))
+
+
+def test_an_unknown_dataset_names_the_nearest(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main(["--models", "Pop", "--dataset", "Beuaty", *QUICK]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert "Beauty" in err
+
+
+def test_a_known_dataset_without_its_source_says_what_to_fetch(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("HELLM_DATA", raising=False)
+    assert run.main(["--models", "Pop", "--dataset", "Beauty", *QUICK]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert "user_sequences.txt" in err
+
+
+def test_a_read_only_output_folder(workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    target = workplace / "locked"
+    target.mkdir(mode=0o500)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != target)  # root may write anywhere
+    assert "is read-only" in fails(capsys, "--models", "Pop", "--output", str(target))
+    (workplace / "file").write_text("")
+    assert "cannot make folder" in fails(capsys, "--models", "Pop", "--output", str(workplace / "file" / "results"))
+
+
+def test_a_corrupt_checkpoint_fails_its_row_only(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--models", "LightGCN") == 0
+    folder = workplace / "results" / "toy" / "LightGCN" / "2024"
+    (folder / "record.json").unlink()
+    (folder / "checkpoint" / "state.json").write_text('{"schema": 1, "fil')
+    sentence = fails(capsys, "--models", "LightGCN,VBPR", code=1)
+    assert "is corrupt" in sentence
+    assert "--fresh" in sentence
+    assert command("--models", "LightGCN,VBPR", "--fresh") == 0
+
+
+def test_records_of_two_protocols_in_one_table(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--models", "Pop,LightGCN") == 0
+    path = workplace / "results" / "toy" / "Pop" / "2024" / "record.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "mask_history": "none"}))
+    capsys.readouterr()
+    assert report.main(["--dataset", "toy"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert "mask_history differ" in err
+
+
+def test_a_half_written_record_is_named(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--models", "Pop") == 0
+    path = workplace / "results" / "toy" / "Pop" / "2024" / "record.json"
+    path.write_text(path.read_text()[:100])
+    assert str(Path("results/toy/Pop/2024/record.json")) in fails(capsys, "--models", "Pop")
+
+
+def test_exports(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--models", "LightGCN,SASRec", "--export", "recommendations,embeddings") == 0
+    split = split_dataset(load_dataset(workplace / "dataset" / "toy", modalities=None))
+    seen = split.test_history()
+    for model in ("LightGCN", "SASRec"):
+        folder = workplace / "results" / "toy" / model / "2024"
+        table = pd.read_parquet(folder / "recommendations.parquet")
+        tokens = (folder / "embeddings" / "items.txt").read_text().split()
+        users = (folder / "embeddings" / "users.txt").read_text().split()
+        vectors = load_file(folder / "embeddings" / "embeddings.safetensors")
+        assert tokens == split.item_tokens[1:].tolist()
+        ranks = read_ranks(folder / "ranks.npz")["test"]
+        for u in (1, split.n_users):
+            token = str(split.user_tokens[u])
+            mine = table[table["user_id"] == token].sort_values("rank")
+            assert not set(mine["item_id"]) & set(split.item_tokens[seen.of(u)])
+            scores = vectors["items"] @ vectors["users"][users.index(token)]
+            scores[torch.from_numpy(seen.of(u) - 1)] = -torch.inf
+            best = [tokens[i] for i in scores.topk(len(mine)).indices]
+            assert mine["item_id"].tolist() == best
+            at = ranks.user.tolist().index(token)
+            if ranks.rank[at] <= len(mine):
+                assert best[ranks.rank[at] - 1] == ranks.item[at]
+    assert "offers no embeddings" in fails(capsys, "--models", "BPR", "--export", "embeddings", code=1)
+
+
+def test_list(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main(["--list"]) == 0
+    shown = capsys.readouterr().out
+    for name in ("LightGCN", "ItemKNN", "Beauty", "ml-100k", "quick"):
+        assert name in shown
+
+
+def comparable(path: Path) -> dict[str, Any]:
+    """A record without times and memory."""
+    record = json.loads(path.read_text())
+    for key in ("train_seconds", "eval_seconds", "peak_memory_bytes"):
+        record.pop(key)
+    for entry in record["curve"]:
+        entry.pop("seconds")
+    return dict(record)
+
+
+def start(workplace: Path, model: str, epochs: int) -> subprocess.Popen[str]:
+    script = Path(run.__file__)
+    arguments = ["--models", model, "--dataset", "toy", "--set", f"epochs={epochs}", "--set", "batch_size=16", "--set", "patience=1000"]
+    return subprocess.Popen(
+        [sys.executable, str(script), *arguments, "--threads", "1"], cwd=workplace, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_ctrl_c_in_the_middle_keeps_finished_work(workplace: Path) -> None:
+    process = start(workplace, "Pop,SASRec", 100_000)
+    state = workplace / "results" / "toy" / "SASRec" / "2024" / "checkpoint" / "state.json"
+    deadline = time.monotonic() + 120
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert "the same command goes on" in err
+    results = workplace / "results" / "toy"
+    assert read_record(results / "Pop" / "2024" / "record.json").status == "success"
+    assert read_record(results / "SASRec" / "2024" / "record.json").status == "cancelled"
+
+
+def kill_and_restart(workplace: Path, model: str, kills: int, epochs: int) -> None:
+    """Kill a run `kills` times at random moments, restart it each time, and compare its record with an undisturbed one."""
+    whole = start(workplace, model, epochs)
+    assert whole.wait(timeout=600) == 0
+    folder = workplace / "results" / "toy" / model / "2024"
+    undisturbed, ranks = comparable(folder / "record.json"), read_ranks(folder / "ranks.npz")
+    (workplace / "results").rename(workplace / "whole")
+    draw = random.Random(0)
+    done = 0
+    while done < kills:
+        before = sorted(folder.glob("checkpoint/last-*"))
+        process = start(workplace, model, epochs)
+        deadline = time.monotonic() + 120
+        while sorted(folder.glob("checkpoint/last-*")) == before and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)  # until this process has written something of its own
+        time.sleep(draw.uniform(0.0, 0.3))
+        if process.poll() is not None:
+            break
+        process.kill()
+        process.wait()
+        done += 1
+    assert done == kills, "the run ended before it could be killed often enough; give it more epochs"
+    assert start(workplace, model, epochs).wait(timeout=600) == 0
+    assert comparable(folder / "record.json") == undisturbed
+    for phase, expected in ranks.items():
+        assert np.array_equal(read_ranks(folder / "ranks.npz")[phase].rank, expected.rank)
+    assert not [path for path in folder.rglob("*") if ".tmp." in path.name]
+    assert len(list(folder.glob("checkpoint/*"))) == 3
+
+
+def test_two_kills(workplace: Path) -> None:
+    kill_and_restart(workplace, "LightGCN", kills=2, epochs=150)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["LightGCN", "SASRec", "BPR"])
+def test_twenty_kills(workplace: Path, model: str) -> None:
+    kill_and_restart(workplace, model, kills=20, epochs=1500)

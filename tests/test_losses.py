@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hellm_recbole import losses
+
+
+def test_bpr_is_log_sigmoid_of_the_difference() -> None:
+    positive, negative = torch.tensor([2.0, 0.0]), torch.tensor([1.0, 3.0])
+    expected = -(torch.log(torch.sigmoid(torch.tensor(1.0))) + torch.log(torch.sigmoid(torch.tensor(-3.0)))) / 2
+    assert torch.allclose(losses.bpr(positive, negative), expected, atol=1e-7)
+
+
+def test_bpr_stays_finite_far_out() -> None:
+    assert losses.bpr(torch.tensor([-500.0]), torch.tensor([500.0])) == 1000.0
+
+
+def test_l2_is_half_the_squares_over_rows() -> None:
+    a, b = torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([[1.0, 1.0], [0.0, 0.0]])
+    assert losses.l2(a, b) == pytest.approx((1 + 4 + 9 + 1 + 1) / 2 / 2)
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 3, 100])
+def test_softmax_cross_entropy_equals_torch_in_value_and_gradient(monkeypatch: pytest.MonkeyPatch, chunk_rows: int) -> None:
+    n, n_items, width = 10, 17, 6
+    monkeypatch.setattr(losses, "CHUNK_BYTES", 4 * n_items * chunk_rows)
+    torch.manual_seed(0)
+    query = torch.randn(n, width, dtype=torch.float64, requires_grad=True)
+    items = torch.randn(n_items, width, dtype=torch.float64, requires_grad=True)
+    target = torch.randint(0, n_items, (n,))
+    target[1] = target[0]  # a repeated class
+    (3.0 * F.cross_entropy(query @ items.T, target)).backward()
+    assert query.grad is not None
+    assert items.grad is not None
+    expected = F.cross_entropy(query @ items.T, target).detach(), query.grad.clone(), items.grad.clone()
+    query.grad = items.grad = None
+    loss = losses.softmax_cross_entropy(query, items, target)
+    (3.0 * loss).backward()
+    assert torch.allclose(loss, expected[0], rtol=1e-12)
+    assert torch.allclose(query.grad, expected[1], rtol=1e-10, atol=1e-14)
+    assert torch.allclose(items.grad, expected[2], rtol=1e-10, atol=1e-14)
+
+
+def test_softmax_cross_entropy_survives_large_logits() -> None:
+    query, items = torch.tensor([[1000.0]]), torch.tensor([[1.0], [0.0]])
+    assert losses.softmax_cross_entropy(query, items, torch.tensor([1])) == 1000.0

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hellm_recbole.metrics import from_ranks, per_user
+
+
+def slow(user: list[int], rank: list[int], k: int) -> tuple[float, float]:
+    """Recall and NDCG of the definition, one user and one target at a time."""
+    recalls, ndcgs = [], []
+    for one in sorted(set(user)):
+        ranks = [r for u, r in zip(user, rank, strict=True) if u == one]
+        recalls.append(sum(r <= k for r in ranks) / len(ranks))
+        dcg = sum(1 / math.log2(r + 1) for r in ranks if r <= k)
+        ndcgs.append(dcg / sum(1 / math.log2(place + 1) for place in range(1, min(len(ranks), k) + 1)))
+    return sum(recalls) / len(recalls), sum(ndcgs) / len(ndcgs)
+
+
+def test_one_target_a_user_by_hand() -> None:
+    values = from_ranks(np.array([1, 2, 3, 4]), np.array([1, 3, 10, 11]), [10])
+    assert values["R@10"] == Fraction(3, 4)
+    expected = (1 + Fraction(1, 2)) / 4 + Fraction(1) / 4 / Fraction(math.log2(11))
+    assert values["N@10"] == pytest.approx(float(expected), rel=1e-15)
+
+
+def test_several_targets_use_the_ideal_over_min_of_targets_and_k() -> None:
+    users, values = per_user(np.array([5, 5, 5]), np.array([1, 2, 40]), [2])
+    assert users.tolist() == [5]
+    assert values["R@2"][0] == pytest.approx(2 / 3)
+    assert values["N@2"][0] == pytest.approx(1.0)  # both places of the top 2 are hits
+
+
+def test_users_may_be_tokens_and_unordered() -> None:
+    users, values = per_user(np.array(["b", "a", "b"]), np.array([1, 9, 9]), [5])
+    assert users.tolist() == ["a", "b"]
+    assert values["R@5"].tolist() == [0.0, 0.5]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 5), st.integers(1, 30)), min_size=1, max_size=40),
+    st.integers(1, 25),
+)
+def test_equals_the_slow_definition(pairs: list[tuple[int, int]], k: int) -> None:
+    user, rank = [u for u, _ in pairs], [r for _, r in pairs]
+    values = from_ranks(np.array(user), np.array(rank), [k])
+    recall, ndcg = slow(user, rank, k)
+    assert values[f"R@{k}"] == pytest.approx(recall, abs=1e-12)
+    assert values[f"N@{k}"] == pytest.approx(ndcg, abs=1e-12)

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from hellm_recbole.errors import DataError
+from hellm_recbole.sampling import PairSource, SequenceSource, epoch_seed, pad_recent
+from hellm_recbole.types import Histories, TrainData
+
+CPU = torch.device("cpu")
+
+
+def data(sequences: list[list[int]], n_items: int) -> TrainData:
+    user = np.concatenate([np.full(len(items), u) for u, items in enumerate(sequences, 1)]).astype(np.int64)
+    item = np.concatenate([np.array(items, dtype=np.int64) for items in sequences])
+    return TrainData(len(sequences), n_items, Histories.from_pairs(user, item, len(sequences)), {})
+
+
+def test_every_interaction_once_and_no_negative_is_known() -> None:
+    train = data([[1, 2, 3], [2], [4, 5, 6, 7]], n_items=8)
+    source = PairSource(train, 3, CPU)
+    batches = list(source.epoch(7))
+    assert len(batches) == source.n_batches() == 3
+    pairs = [(int(u), int(i)) for batch in batches for u, i in zip(batch.user, batch.positive, strict=True)]
+    assert sorted(pairs) == [(1, 1), (1, 2), (1, 3), (2, 2), (3, 4), (3, 5), (3, 6), (3, 7)]
+    for seed in range(50):
+        for batch in source.epoch(seed):
+            for u, j in zip(batch.user.tolist(), batch.negative.tolist(), strict=True):
+                assert 1 <= j <= 8
+                assert j not in train.history.of(u)
+
+
+def test_negatives_are_uniform_over_what_is_left() -> None:
+    source = PairSource(data([[1, 2]], n_items=6), 64, CPU)
+    drawn = source.negatives(np.ones(40_000, dtype=np.int64), np.random.default_rng(0))
+    counts = np.bincount(drawn, minlength=7)[1:]
+    assert counts[:2].tolist() == [0, 0]
+    # 4 items at 10,000 each; the standard deviation is sqrt(40000 * 1/4 * 3/4) = 87
+    assert np.all(np.abs(counts[2:] - 10_000) < 5 * 87)
+
+
+def test_an_epoch_is_a_function_of_its_seed() -> None:
+    source = PairSource(data([[1, 2, 3], [4, 5]], n_items=9), 2, CPU)
+    one, same, other = (torch.cat([b.negative for b in source.epoch(seed)]) for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert len({epoch_seed(seed, epoch) for seed in range(20) for epoch in range(20)}) == 400
+
+
+def test_a_user_who_knows_everything_is_refused() -> None:
+    with pytest.raises(DataError, match="every item"):
+        PairSource(data([[1, 2]], n_items=2), 2, CPU)
+
+
+def test_sequences_are_the_most_recent_items_with_the_next_as_target() -> None:
+    source = SequenceSource(data([[1, 2, 3, 4], [5], [6, 7]], n_items=9), 8, 2, CPU)
+    (batch,) = source.epoch(0)
+    rows = sorted(zip(batch.items.tolist(), batch.targets.tolist(), strict=True))
+    assert rows == [([2, 3], [3, 4]), ([6, 0], [7, 0])]
+
+
+def test_nothing_to_learn_from_is_refused() -> None:
+    with pytest.raises(DataError, match="two training interactions"):
+        SequenceSource(data([[1], [2]], n_items=2), 8, 5, CPU)
+
+
+def test_pad_recent_of_users_with_no_short_and_long_histories() -> None:
+    history = data([[1, 2, 3], [4]], n_items=5).history
+    got = pad_recent(history.indptr, history.items, np.array([2, 1]), 2)
+    assert got.tolist() == [[4, 0], [2, 3]]
+    assert pad_recent(history.indptr, history.items, np.array([1, 2]), 0).shape == (2, 0)
+    empty = Histories(np.array([0, 0, 0, 1]), np.array([9]))
+    assert pad_recent(empty.indptr, empty.items, np.array([1, 2]), 2).tolist() == [[0, 0], [9, 0]]

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from hellm_recbole import settings as s
+from hellm_recbole.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Toy:
+    width: int = s.setting(ge=1)
+    rate: float = s.setting(gt=0, lt=1)
+    name: str = s.setting(choices=("a", "b"))
+    flags: tuple[int, ...] = s.setting(ge=1)
+
+
+GOOD = {"width": 4, "rate": 0.5, "name": "a", "flags": [1, 2]}
+
+
+def resolved(**changes: object) -> s.Resolved:
+    return s.merge_layers([("toy.yaml", {**GOOD, **changes})])
+
+
+def test_values_arrive_with_their_types() -> None:
+    assert s.build_settings(Toy, resolved()) == Toy(4, 0.5, "a", (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 0}, "toy.yaml: width = 0 must be >= 1"),
+        ({"width": True}, "width = True must be of type int"),
+        ({"width": 1.5}, "width = 1.5 must be of type int"),
+        ({"rate": "fast"}, "rate = 'fast' must be of type float"),
+        ({"rate": float("nan")}, "must be > 0"),
+        ({"name": "c"}, "must be one of a, b"),
+        ({"flags": 3}, "flags = 3 must be a list"),
+        ({"widht": 3}, "unknown setting 'widht'; did you mean 'width'?"),
+    ],
+)
+def test_each_fault_names_key_value_origin_and_what_is_allowed(change: dict[str, object], message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        s.build_settings(Toy, resolved(**change))
+    assert message in str(caught.value)
+
+
+def test_all_faults_come_together() -> None:
+    with pytest.raises(SettingsError) as caught:
+        s.build_settings(Toy, s.merge_layers([("toy.yaml", {"width": 0, "rate": 2, "other": 1})]))
+    for part in ("width", "rate", "name is not set", "flags is not set", "unknown setting 'other'"):
+        assert part in str(caught.value)
+
+
+def test_two_layers_may_not_set_one_key_but_an_override_may() -> None:
+    with pytest.raises(SettingsError, match=r"b.yaml and a.yaml both set 'x'"):
+        s.merge_layers([("a.yaml", {"x": 1}), ("b.yaml", {"x": 1})])
+    changed = s.merge_layers([("a.yaml", {"x": 1})]).override({"x": 2}, "--set x=2")
+    assert (changed.values["x"], changed.origin["x"]) == (2, "--set x=2")
+
+
+def test_yaml_numbers_and_faults(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("a: 1e-3\nb: 1.0E+2\nc: 12\nd: 1e3x\n")
+    assert s.load_yaml(path) == {"a": 0.001, "b": 100.0, "c": 12, "d": "1e3x"}
+    path.write_text("a: 1\na: 2\n")
+    with pytest.raises(SettingsError, match=r"x.yaml line 2: key 'a' occurs twice"):
+        s.load_yaml(path)
+    path.write_text("- 1\n")
+    with pytest.raises(SettingsError, match="must hold"):
+        s.load_yaml(path)
+    path.write_text("a: [1\n")
+    with pytest.raises(SettingsError, match=r"x.yaml line"):
+        s.load_yaml(path)
+    with pytest.raises(SettingsError, match="cannot be read"):
+        s.load_yaml(tmp_path / "none.yaml")

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import csv
+import io
+import os
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hellm_recbole.errors import RecordError
+from hellm_recbole.slices import history_slices, popularity_slices, write_slices
+from tests.toy_records import add_run
+
+counts = st.lists(st.integers(0, 30), min_size=1, max_size=50)
+
+
+def read(path: Path) -> dict[tuple[str, str], dict[str, str]]:
+    return {(row["model"], row["slice"]): row for row in csv.DictReader(io.StringIO(path.read_text()))}
+
+
+def test_popularity_by_hand() -> None:
+    count = np.array([9, 0, 1, 2, 3, 4, 5, 0], dtype=np.int32)  # warm: 1 2 | 3 4 | 5 9
+    groups = popularity_slices(count, (1 / 3, 2 / 3))
+    found = {name: count[mask].tolist() for name, mask in groups.items()}
+    assert found == {"cold items": [0, 0], "tail items 1-2": [1, 2], "mid items 3-4": [3, 4], "head items 5-9": [9, 5]}
+
+
+def test_other_cuts_are_named_by_their_range() -> None:
+    assert list(popularity_slices(np.array([1, 2, 3, 4], dtype=np.int32), (0.5,))) == [
+        "item count 1-2",
+        "item count 3-4",
+    ]
+
+
+def test_only_cold_targets() -> None:
+    assert list(popularity_slices(np.zeros(3, dtype=np.int32), (1 / 3, 2 / 3))) == ["cold items"]
+
+
+def test_equal_lengths_stay_together() -> None:
+    groups = history_slices(np.array([3] * 9 + [7], dtype=np.int32), 4)
+    assert {name: int(mask.sum()) for name, mask in groups.items()} == {"history 3": 9, "history 7": 1}
+
+
+@given(counts, st.integers(1, 6))
+def test_each_target_is_in_one_slice(values: list[int], n_quantiles: int) -> None:
+    array = np.array(values, dtype=np.int32)
+    for groups in (history_slices(array, n_quantiles), popularity_slices(array, (1 / 3, 2 / 3))):
+        np.testing.assert_array_equal(np.sum(list(groups.values()), axis=0), 1)
+        assert all(mask.any() for mask in groups.values())
+    ordered = [array[mask] for mask in history_slices(array, n_quantiles).values()]
+    assert all(a.max() < b.min() for a, b in pairwise(ordered))
+
+
+def test_file_by_hand(tmp_path: Path) -> None:
+    # Toy targets: history 2, 3, ... 9 and item counts 0, 1, 2, 3, 4, 0, 1, 2. The first four users hit at rank 1.
+    add_run(tmp_path, [1, 1, 1, 1, 99, 99, 99, 99])
+    add_run(tmp_path, [99, 1, 1, 1, 99, 99, 99, 99], seed=2025)
+    add_run(tmp_path, None, model="VBPR")
+    path = write_slices(tmp_path, "Toy")
+    rows = read(path)
+    assert path.name in os.listdir(tmp_path / "Toy")
+    assert {model for model, _ in rows} == {"LightGCN"}
+    found = {name: (int(row["n"]), float(row["R@10"])) for (_, name), row in rows.items()}
+    assert found == {
+        "all": (8, 7 / 16),
+        "history 2-3": (2, 3 / 4),
+        "history 4-5": (2, 1),
+        "history 6-7": (2, 0),
+        "history 8-9": (2, 0),
+        "cold items": (2, 1 / 4),
+        "tail items 1": (2, 1 / 2),
+        "mid items 2": (2, 1 / 2),
+        "head items 3-4": (2, 1 / 2),
+    }
+    assert rows["LightGCN", "all"]["n_seeds"] == "2"
+    assert list(rows["LightGCN", "all"])[-4:] == ["R@10", "N@10", "R@20", "N@20"]
+
+
+def test_any_cutoff(tmp_path: Path) -> None:
+    add_run(tmp_path, [1, 50, 99, 3])
+    rows = read(write_slices(tmp_path, "Toy", cutoffs=[50]))
+    assert float(rows["LightGCN", "all"]["R@50"]) == 3 / 4
+
+
+def test_no_records(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="no record of dataset Toy"):
+        write_slices(tmp_path, "Toy")

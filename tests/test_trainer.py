@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from baselines.registry import REGISTRY
+from hellm_recbole.checkpoint import CheckpointFolder, Progress
+from hellm_recbole.data.split import Split
+from hellm_recbole.errors import CheckpointError, SettingsError, TrainingDiverged
+from hellm_recbole.plan import Override, RowPlan, plan_rows
+from hellm_recbole.sampling import PairSource
+from hellm_recbole.trainer import ModelRow, fit, learning_rate_factor
+
+CPU = torch.device("cpu")
+
+
+def plan(name: str, **values: Any) -> RowPlan:
+    shared = {"epochs": 6, "patience": 6, "batch_size": 32, "cutoffs": [5, 10], "valid_metric": "N@10", **values}
+    return plan_rows([name], "toy", REGISTRY, "paper", [Override(name, k, v, f"{k}={v}") for k, v in shared.items()])[0]
+
+
+class Silent:
+    """A view that can stop the run after some epochs or steps, as a killed process would."""
+
+    def __init__(self, stop_after_epochs: int = 10**9, stop_in_step: int = 10**9) -> None:
+        self.epochs_left, self.steps_left = stop_after_epochs, stop_in_step
+
+    def step(self, epoch: int, step: int, n_steps: int, losses: dict[str, float]) -> None:
+        self.steps_left -= 1
+        if self.steps_left == 0:
+            raise KeyboardInterrupt
+
+    def epoch(self, progress: Progress) -> None:
+        self.epochs_left -= 1
+        if self.epochs_left == 0:
+            raise KeyboardInterrupt
+
+
+def run(split: Split, folder: Path, name: str, view: Silent | None = None, fingerprint: str = "run", **values: Any) -> tuple[Progress, ModelRow]:
+    p = plan(name, **values)
+    assert p.spec is not None
+    row = ModelRow(p.spec, p.model_settings, split.train_data(), p.train, 7, CPU)
+    progress = fit(
+        row, split.selection(), p.train, p.evaluation,
+        seed=7, checkpoint=CheckpointFolder(folder), run=fingerprint, who=name, view=view or Silent(),
+    )
+    return progress, row
+
+
+def without_times(progress: Progress) -> Progress:
+    curve = tuple({**entry, "seconds": 0.0} for entry in progress.curve)
+    return dataclasses.replace(progress, train_seconds=0.0, eval_seconds=0.0, curve=curve)
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+@pytest.mark.parametrize("view", [{"stop_after_epochs": 1}, {"stop_after_epochs": 3}, {"stop_in_step": 5}])
+def test_a_stopped_run_ends_with_the_very_numbers_of_an_undisturbed_one(
+    toy_split: Split, tmp_path: Path, name: str, view: dict[str, int]
+) -> None:
+    whole, row = run(toy_split, tmp_path / "whole", name)
+    with pytest.raises(KeyboardInterrupt):
+        run(toy_split, tmp_path / "parts", name, Silent(**view))
+    parts, resumed = run(toy_split, tmp_path / "parts", name)
+    assert without_times(parts) == without_times(whole)
+    for key, value in row.module.state_dict().items():
+        assert torch.equal(value, resumed.module.state_dict()[key]), key
+
+
+def test_the_best_epoch_is_what_is_left_in_the_row(toy_split: Split, tmp_path: Path) -> None:
+    progress, row = run(toy_split, tmp_path, "LightGCN", learning_rate=0.05)
+    values = [entry["valid"]["N@10"] for entry in progress.curve]
+    assert progress.best_value == max(values)
+    assert progress.best_epoch == values.index(max(values)) + 1
+    best = CheckpointFolder(tmp_path).load_best()
+    for key, value in row.module.state_dict().items():
+        assert torch.equal(value, best[f"model.{key}"])
+
+
+def test_early_stopping_counts_evaluations_without_gain(toy_split: Split, tmp_path: Path) -> None:
+    progress, _ = run(toy_split, tmp_path, "VBPR", learning_rate=1e-12, patience=2, epochs=50)
+    assert progress.epoch == progress.best_epoch + 2
+
+
+def test_validation_only_every_few_epochs_and_at_the_end(toy_split: Split, tmp_path: Path) -> None:
+    progress, _ = run(toy_split, tmp_path, "LightGCN", eval_every=4, epochs=6)
+    assert [entry["epoch"] for entry in progress.curve if entry["valid"]] == [4, 6]
+
+
+def test_a_checkpoint_of_another_run_is_refused(toy_split: Split, tmp_path: Path) -> None:
+    run(toy_split, tmp_path, "LightGCN", epochs=1)
+    with pytest.raises(CheckpointError, match="other settings, data or version"):
+        run(toy_split, tmp_path, "LightGCN", fingerprint="other")
+
+
+@pytest.mark.parametrize("damage", ["truncate tensors", "flip tensors", "truncate state", "no tensors", "empty state"])
+def test_a_damaged_checkpoint_is_refused_in_one_sentence(toy_split: Split, tmp_path: Path, damage: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(toy_split, tmp_path, "LightGCN", Silent(stop_after_epochs=2))
+    state, (tensors,) = tmp_path / "state.json", list(tmp_path.glob("last-*.safetensors"))
+    content = tensors.read_bytes()
+    if damage == "truncate tensors":
+        tensors.write_bytes(content[: len(content) // 2])
+    elif damage == "flip tensors":
+        tensors.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif damage == "no tensors":
+        tensors.unlink()
+    else:
+        state.write_text("" if damage == "empty state" else state.read_text()[:40])
+    with pytest.raises(CheckpointError, match="corrupt.*--fresh"):
+        run(toy_split, tmp_path, "LightGCN")
+
+
+def test_a_checkpoint_folder_holds_two_tensor_files_and_no_leftover(toy_split: Split, tmp_path: Path) -> None:
+    (tmp_path / ".123.tmp.last-00001.safetensors").write_bytes(b"half")
+    run(toy_split, tmp_path, "LightGCN", epochs=3)
+    names = sorted(path.name.split("-")[0] for path in tmp_path.iterdir())
+    assert names == ["best", "last", "state.json"]
+
+
+def test_an_unknown_validation_metric_is_refused(toy_split: Split, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"valid_metric is 'N@20'; with the given cutoffs it can be R@5, N@5"):
+        run(toy_split, tmp_path, "LightGCN", valid_metric="N@20")
+
+
+def test_a_diverging_loss_names_term_and_step(toy_split: Split, tmp_path: Path) -> None:
+    with pytest.raises(TrainingDiverged, match=r"LightGCN: loss term \w+ is (nan|inf) in epoch \d+, step \d+"):
+        run(toy_split, tmp_path, "LightGCN", learning_rate=1e30)
+
+
+def test_schedules() -> None:
+    constant = plan("LightGCN").train
+    assert [learning_rate_factor(constant, done) for done in (0, 5)] == [1.0, 1.0]
+    decayed = plan("LightGCN", schedule="exponential", decay_rate=0.96).train
+    assert learning_rate_factor(decayed, 0) == 1.0
+    assert learning_rate_factor(decayed, 50) == pytest.approx(0.96)
+    assert learning_rate_factor(decayed, 25) == pytest.approx(0.96**0.5)
+    cosine = plan("LightGCN", schedule="cosine", warmup_epochs=2, epochs=12).train
+    assert [learning_rate_factor(cosine, done) for done in (0, 1, 2)] == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert learning_rate_factor(cosine, 7) == pytest.approx(0.5)
+    assert learning_rate_factor(cosine, 12) == pytest.approx(0.0)
+
+
+def test_clipping_bounds_the_gradient(toy_split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    norms = []
+
+    def watch(parameters: Any, bound: float) -> None:
+        held = list(parameters)
+        nn.utils.clip_grad.clip_grad_norm_(held, bound)
+        norms.append(float(torch.cat([p.grad.flatten() for p in held if p.grad is not None]).norm()))
+
+    monkeypatch.setattr(nn.utils, "clip_grad_norm_", watch)
+    p = plan("LightGCN", clip_norm=1e-3)
+    assert p.spec is not None
+    ModelRow(p.spec, p.model_settings, toy_split.train_data(), p.train, 7, CPU).train_epoch(1, 1, lambda *args: None)
+    assert norms
+    assert max(norms) <= 1e-3 * (1 + 1e-5)
+
+
+def test_one_epoch_of_lightgcn_equals_a_plain_loop(toy_split: Split) -> None:
+    """The loop written out: same batches, dense graph, torch's own Adam."""
+    p = plan("LightGCN")
+    assert p.spec is not None
+    data = toy_split.train_data()
+    row = ModelRow(p.spec, p.model_settings, data, p.train, 7, CPU)
+    tables = {key: value.detach().clone().double().requires_grad_() for key, value in row.module.named_parameters()}
+    row.train_epoch(1, 99, lambda *args: None)
+
+    size = data.n_users + 1
+    a = torch.zeros(size + data.n_items + 1, size + data.n_items + 1, dtype=torch.float64)
+    for u, i in zip(data.history.users(), data.history.items, strict=True):
+        a[u, size + i] = a[size + i, u] = 1.0
+    scale = torch.where(a.sum(1) > 0, a.sum(1).clamp(min=1).rsqrt(), 0.0)
+    a = scale[:, None] * a * scale[None, :]
+    optimizer = torch.optim.Adam(tables.values(), lr=p.train.learning_rate)
+    settings = p.model_settings
+    for batch in PairSource(data, p.train.batch_size, CPU).epoch(99):
+        layer = ego = torch.cat([tables["user.weight"], tables["item.weight"]])
+        total = ego
+        for _ in range(settings.n_layers):
+            layer = a @ layer
+            total = total + layer
+        z = total / (settings.n_layers + 1)
+        rows = [batch.user, size + batch.positive, size + batch.negative]
+        u, i, j = (z[at] for at in rows)
+        loss = -torch.log(torch.sigmoid((u * i).sum(1) - (u * j).sum(1))).mean()
+        loss = loss + settings.l2_weight * sum((ego[at] ** 2).sum() for at in rows) / 2 / len(batch.user)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for key, value in row.module.named_parameters():
+        assert torch.allclose(value.double(), tables[key], atol=2e-5), key
