@@ -72,7 +72,9 @@ class LightGCN(nn.Module):
         encoded = self.encode()
         assert encoded.users is not None
         user, positive, negative = (
-            encoded.users[batch.user], encoded.items[batch.positive], encoded.items[batch.negative],
+            encoded.users[batch.user],
+            encoded.items[batch.positive],
+            encoded.items[batch.negative],
         )
         ego = self.user(batch.user), self.item(batch.positive), self.item(batch.negative)
         return {

@@ -2,14 +2,16 @@
 
 He and McAuley, "VBPR: Visual Bayesian Personalized Ranking from Implicit Feedback", AAAI 2016.
 
-- Eq. 4 without biases: `score = gamma_u . gamma_i + theta_u . (E f_i)`, written as one product of the 2 D wide user vector
-  `[gamma_u ; theta_u]` with `q_i = [gamma_i ; W f_i + b]`.
+- Eq. 4 without biases: `score = gamma_u . gamma_i + theta_u . (E f_i)`, written as one product of the 2 D wide user
+  vector `[gamma_u ; theta_u]` with `q_i = [gamma_i ; W f_i + b]`.
 - Eq. 6: BPR with an L2 penalty.
 
-Deviations: `f_i` is the concatenation of all modalities (the paper has images only), W has a bias, and the user, item and
-visual bias terms are left out; all three follow MMRec's VBPR, the form that multimodal papers compare with. The penalty is
-the squared norm divided by the batch size (MMRec: unsquared). Rows of each modality are scaled to unit length by default, so
-that one modality does not drown another; `normalize_features: false` keeps them raw as MMRec does.
+Deviations: `f_i` is the concatenation of all modalities (the paper has images only), W has a bias, and the user, item
+    and
+visual bias terms are left out; all three follow MMRec's VBPR, the form that multimodal papers compare with. The
+penalty is the squared norm divided by the batch size (MMRec: unsquared). Rows of each modality are scaled to unit
+length by default, so that one modality does not drown another; `normalize_features: false` keeps them raw as MMRec
+does.
 """
 
 from __future__ import annotations
@@ -72,8 +74,12 @@ class VBPR(nn.Module):
             ModelError: there are none.
         """
         if not data.features:
-            raise ModelError("VBPR needs item features and the dataset has none; prepare it with text or <modality>_feat.npy")
-        return cls(settings, data.n_users, [torch.from_numpy(np.asarray(data.features[m])) for m in sorted(data.features)])
+            raise ModelError(
+                "VBPR needs item features and the dataset has none; prepare it with text or <modality>_feat.npy"
+            )
+        return cls(
+            settings, data.n_users, [torch.from_numpy(np.asarray(data.features[m])) for m in sorted(data.features)]
+        )
 
     def item_vectors(self, item: Tensor) -> Tensor:
         """[B, 2 D] vectors q_i of the given ids."""

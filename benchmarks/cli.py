@@ -15,5 +15,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments and arguments[0] in COMMANDS:
         return int(importlib.import_module(f"benchmarks.{arguments[0]}").main(arguments[1:]))
     asked = bool(arguments) and arguments[0] in ("-h", "--help")
-    print(f"usage: hellm-recbole {{{','.join(COMMANDS)}}} [options]; `hellm-recbole run --help` shows the options", file=sys.stderr)
+    print(
+        f"usage: hellm-recbole {{{','.join(COMMANDS)}}} [options]; `hellm-recbole run --help` shows the options",
+        file=sys.stderr,
+    )
     return 0 if asked else 2

@@ -29,7 +29,7 @@ EXIT_ROW_FAILED = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the rows and print the tables; returns the exit code: 0, 1 if a row failed, 2 for a fault in what was asked."""
+    """Run the rows and print the tables; exit code 0, 1 if a row failed, 2 for a fault in what was asked."""
     parser = _parser()
     options, rest = parser.parse_known_args(argv)
     return run_main(lambda: _run(options, rest))
@@ -37,18 +37,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="run.py", description=__doc__, epilog="--key=value sets a setting as --set key=value does.", allow_abbrev=False
+        prog="run.py",
+        description=__doc__,
+        epilog="--key=value sets a setting as --set key=value does.",
+        allow_abbrev=False,
     )
-    parser.add_argument("--models", default="all", help="names separated by commas, or all; any general or sequential model of RecBole is one")
+    parser.add_argument(
+        "--models",
+        default="all",
+        help="names separated by commas, or all; any general or sequential model of RecBole is one",
+    )
     parser.add_argument("--dataset", default="ml-100k", help="names separated by commas (%(default)s)")
     parser.add_argument("--preset", default="paper", help="quick or paper (%(default)s)")
     parser.add_argument("--seeds", default="2024", help="separated by commas (%(default)s)")
-    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="[MODEL.]KEY=VALUE", help="override a setting")
+    parser.add_argument(
+        "--set", dest="settings", action="append", default=[], metavar="[MODEL.]KEY=VALUE", help="override a setting"
+    )
     parser.add_argument("--data-path", type=Path, help="folder with the source of the datasets")
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder of the results (%(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (%(default)s)")
     parser.add_argument("--threads", type=int, help="CPU threads; all cores if not given")
-    parser.add_argument("--protocol", choices=("unified", "paper"), default="unified", help="which table is printed (%(default)s)")
+    parser.add_argument(
+        "--protocol", choices=("unified", "paper"), default="unified", help="which table is printed (%(default)s)"
+    )
     parser.add_argument("--export", help=f"write {' or '.join(EXPORTS)} of each row, separated by commas")
     parser.add_argument("--fresh", action="store_true", help="run rows again that are finished or half-way")
     parser.add_argument("--list", action="store_true", help="show models, datasets and presets, and end")
@@ -57,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     if options.list:
-        print(f"models    {', '.join(ALL)}\n          and any general or sequential model of RecBole\ndatasets  {', '.join(known_datasets())}")
+        print(f"models    {', '.join(ALL)}")
+        print("          and any general or sequential model of RecBole")
+        print(f"datasets  {', '.join(known_datasets())}")
         print(f"presets   {', '.join(presets())}")
         return 0
     runtime.keep_freed_memory()
@@ -145,7 +158,9 @@ def _overrides(given: Sequence[str], rest: Sequence[str]) -> list[Override]:
         key, equals, value = text.partition("=")
         origin = f"{option}{text}"
         if not equals or not key or (option == "--" and f"--{text}" not in rest):
-            raise SettingsError(f"{origin} is not understood; write a setting as --set key=value, and see --help for the options")
+            raise SettingsError(
+                f"{origin} is not understood; write a setting as --set key=value, and see --help for the options"
+            )
         model, dot, bare = key.rpartition(".")
         overrides.append(Override(model if dot else None, bare, parse_value(value, origin), origin))
     return overrides

@@ -1,7 +1,7 @@
 """Time this project against RecBole on the same data, machine and run: `python benchmarks/speed.py --dataset Beauty`.
 
-Each figure is the best of several repetitions, taken in turn (ours, RecBole's, ours, ...), in one process: the same threads
-and the same allocator settings for both. Quote the ratios; absolute times drift with the machine.
+Each figure is the best of several repetitions, taken in turn (ours, RecBole's, ours, ...), in one process: the same
+threads and the same allocator settings for both. Quote the ratios; absolute times drift with the machine.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data-path", type=Path, help="folder with the source of the dataset")
     parser.add_argument("--parts", default=",".join(PARTS), help="separated by commas (%(default)s)")
     parser.add_argument("--repeat", type=int, default=3, help="repetitions; the best one counts (%(default)s)")
-    parser.add_argument("--steps", type=int, default=8, help="steps of RecBole's SASRec that stand for its epoch (%(default)s)")
+    parser.add_argument(
+        "--steps", type=int, default=8, help="steps of RecBole's SASRec that stand for its epoch (%(default)s)"
+    )
     parser.add_argument("--threads", type=int, help="CPU threads; all cores if not given")
     options = parser.parse_args(argv)
     return run_main(lambda: _measure(options))
@@ -58,10 +60,10 @@ def _measure(options: argparse.Namespace) -> int:
     split = split_dataset(load_dataset(folder, modalities=[]))
     if split.kind != "leave-one-out":
         raise SettingsError(f"{options.dataset} has a split of its own, which RecBole's leave-one-out does not follow")
-    print(
-        f"{options.dataset}: {split.n_users:,} users, {split.n_items:,} items, {len(split.train.items):,} training interactions; "
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}; freed memory is {'kept' if kept else 'given back'}"
-    )
+    sizes = f"{split.n_users:,} users, {split.n_items:,} items, {len(split.train.items):,} training interactions"
+    memory = "kept" if kept else "given back"
+    print(f"{options.dataset}: {sizes}")
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, freed memory is {memory}")
     rows: list[tuple[str, float, float, str]] = []
     if {"evaluation", "lightgcn"} & set(parts):
         rows += _lightgcn(split, root, parts, options.repeat)
@@ -70,7 +72,8 @@ def _measure(options: argparse.Namespace) -> int:
     print(
         tabulate(
             [(what, f"{ours:.2f}", f"{theirs:.2f}", f"{theirs / ours:.1f}", note) for what, ours, theirs, note in rows],
-            headers=["", "ours, s", "RecBole, s", "ratio", "RecBole's side"], colalign=("left", "right", "right", "right", "left"),
+            headers=["", "ours, s", "RecBole, s", "ratio", "RecBole's side"],
+            colalign=("left", "right", "right", "right", "left"),
         )
     )
     return 0
@@ -97,7 +100,14 @@ def _lightgcn(split: Split, root: Path, parts: Sequence[str], repeat: int) -> li
         ours, theirs = _in_turn(validate, lambda: reference.evaluation_seconds(sizes[best]), repeat)
         _, default = _in_turn(lambda: None, lambda: reference.evaluation_seconds(DEFAULT_EVAL_BATCH), 1)
         rows.append(("full ranking, LightGCN", ours, theirs, f"best eval_batch_size: {best} users at once"))
-        rows.append(("full ranking, LightGCN", ours, default, f"default eval_batch_size: {reference.users_at_once(DEFAULT_EVAL_BATCH)} user at once"))
+        rows.append(
+            (
+                "full ranking, LightGCN",
+                ours,
+                default,
+                f"default eval_batch_size: {reference.users_at_once(DEFAULT_EVAL_BATCH)} user at once",
+            )
+        )
     if "lightgcn" in parts:
         ours, theirs = _in_turn(
             lambda: row.train_epoch(1, 1, _ignore), lambda: reference.epoch_seconds(reference.n_steps), repeat
@@ -109,10 +119,21 @@ def _lightgcn(split: Split, root: Path, parts: Sequence[str], repeat: int) -> li
 def _sasrec(split: Split, root: Path, repeat: int, steps: int) -> list[tuple[str, float, float, str]]:
     row, _ = _row("SASRec", split)
     reference = RecBoleReference(
-        "SASRec", split.dataset, root,
-        {"hidden_size": 64, "n_layers": 2, "n_heads": 1, "train_neg_sample_args": None, "train_batch_size": 2048, "MAX_ITEM_LIST_LENGTH": 50},
+        "SASRec",
+        split.dataset,
+        root,
+        {
+            "hidden_size": 64,
+            "n_layers": 2,
+            "n_heads": 1,
+            "train_neg_sample_args": None,
+            "train_batch_size": 2048,
+            "MAX_ITEM_LIST_LENGTH": 50,
+        },
     )
-    ours, theirs = _in_turn(lambda: row.train_epoch(1, 1, _ignore), lambda: reference.epoch_seconds(steps)[0], repeat, second_tells=True)
+    ours, theirs = _in_turn(
+        lambda: row.train_epoch(1, 1, _ignore), lambda: reference.epoch_seconds(steps)[0], repeat, second_tells=True
+    )
     return [("epoch, SASRec, length 50", ours, theirs, f"{steps} of {reference.n_steps} steps timed, scaled to all")]
 
 

@@ -1,8 +1,8 @@
 """Checkpoints: safetensors and JSON, nothing pickled, complete at every moment.
 
-A checkpoint folder holds `state.json`, which names the tensor files of the last epoch and of the best one with their SHA-256.
-Tensor files get a new name each time and `state.json` is replaced last, so whenever a process is killed the folder holds
-the state of one whole epoch.
+A checkpoint folder holds `state.json`, which names the tensor files of the last epoch and of the best one with their
+SHA-256. Tensor files get a new name each time and `state.json` is replaced last, so whenever a process is killed the
+folder holds the state of one whole epoch.
 """
 
 from __future__ import annotations
@@ -138,7 +138,9 @@ class CheckpointFolder:
             raise self._corrupt(self.folder / STATE, str(error)) from error
 
     def _corrupt(self, path: Path, why: str) -> CheckpointError:
-        return CheckpointError(f"checkpoint {path} is corrupt ({why}); delete its folder or run with --fresh to start this row anew")
+        return CheckpointError(
+            f"checkpoint {path} is corrupt ({why}); delete its folder or run with --fresh to start this row anew"
+        )
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

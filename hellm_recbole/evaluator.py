@@ -1,9 +1,9 @@
 """Full ranking: scores of all items in, integer ranks out, the same for every model.
 
 The rank of a target is the number of candidates with a score at least as high as its own, itself included: ties count
-against the model, so a model that scores all items alike ranks last. Three masking policies come out of the same scores:
-`seen` (the user's history of the phase is no candidate), `train` (only its training part is masked) and `none`. The target
-itself is never masked.
+against the model, so a model that scores all items alike ranks last. Three masking policies come out of the same
+scores: `seen` (the user's history of the phase is no candidate), `train` (only its training part is masked) and
+`none`. The target itself is never masked.
 """
 
 from __future__ import annotations
@@ -153,4 +153,6 @@ def _refuse_nan(scores: Tensor, users: IdArray, who: str) -> None:
         return
     bad = torch.isnan(scores).any(dim=1).cpu().numpy()  # opposite infinities also sum to NaN, and are no fault
     if bad.any():
-        raise TrainingDiverged(f"{who}: score of user id {int(users[np.flatnonzero(bad)[0]])} is NaN; lower the learning rate")
+        raise TrainingDiverged(
+            f"{who}: score of user id {int(users[np.flatnonzero(bad)[0]])} is NaN; lower the learning rate"
+        )

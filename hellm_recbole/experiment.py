@@ -63,7 +63,8 @@ def finished_record(plan: RowPlan, split: Split, place: Place) -> Record | None:
     """The record of this very row if it ran to its end before, else None.
 
     Raises:
-        RecordError: there is a finished row in its place that was made with other settings or data, or an unreadable record.
+        RecordError: there is a finished row in its place that was made with other settings or data, or an unreadable
+            record.
     """
     path = row_folder(place.output, split.dataset, plan.model, place.seed) / RECORD_FILE
     if not path.exists():
@@ -72,7 +73,10 @@ def finished_record(plan: RowPlan, split: Split, place: Place) -> Record | None:
     if record.status != "success":
         return None
     if record.split_hash != split.sha256:
-        raise RecordError(f"{path} was made on another split of {split.dataset}; run with --fresh to replace it, or choose another --output")
+        raise RecordError(
+            f"{path} was made on another split of {split.dataset}; "
+            "run with --fresh to replace it, or choose another --output"
+        )
     before = {key: entry["value"] for key, entry in record.settings.items() if key not in NEUTRAL_KEYS}
     now = json.loads(json.dumps(plan.deciding()))
     for key in sorted(before.keys() | now.keys()):
@@ -134,26 +138,49 @@ def _train_and_rank(plan: RowPlan, split: Split, place: Place, folder: Path, dra
     run = fingerprint(plan, split, place.seed)
     found = checkpoint.load(run)
     done = found[0].epoch if found else 0
-    loggers = open_loggers(plan.log.loggers, folder, f"{split.dataset}/{plan.model}/{place.seed}", done, plan.deciding())
+    loggers = open_loggers(
+        plan.log.loggers, folder, f"{split.dataset}/{plan.model}/{place.seed}", done, plan.deciding()
+    )
     view = ConsoleView(who, 1 if row.one_pass else plan.train.epochs, done, plan.train.valid_metric, loggers)
     try:
         progress = fit(
-            row, split.selection(), plan.train, plan.evaluation,
-            seed=place.seed, checkpoint=checkpoint, run=run, who=who, view=view,
+            row,
+            split.selection(),
+            plan.train,
+            plan.evaluation,
+            seed=place.seed,
+            checkpoint=checkpoint,
+            run=run,
+            who=who,
+            view=view,
         )
     finally:
         view.close()
     phases = {
         name: rank_targets(
-            row, targets, train=split.train, seen=seen, block_users=plan.evaluation.eval_block_users, who=f"{who}, {name}"
+            row,
+            targets,
+            train=split.train,
+            seen=seen,
+            block_users=plan.evaluation.eval_block_users,
+            who=f"{who}, {name}",
         )
         for name, targets, seen in (("valid", split.valid, split.train), ("test", split.test, split.test_history()))
     }
-    write_ranks(folder, *(_with_tokens(ranks, split, seen) for ranks, seen in (
-        (phases["valid"], split.train), (phases["test"], split.test_history()),
-    )))
+    write_ranks(
+        folder,
+        *(
+            _with_tokens(ranks, split, seen)
+            for ranks, seen in (
+                (phases["valid"], split.train),
+                (phases["test"], split.test_history()),
+            )
+        ),
+    )
     metrics = {name: from_ranks(ranks.user, ranks.seen, plan.evaluation.cutoffs) for name, ranks in phases.items()}
-    return Record(**{**draft, **_measured(row, progress, place), "metrics": metrics, "status": "success", "reason": None})
+    return Record(
+        **{**draft, **_measured(row, progress, place), "metrics": metrics, "status": "success", "reason": None}
+    )
 
 
 def fingerprint(plan: RowPlan, split: Split, seed: int) -> str:
@@ -285,7 +312,10 @@ def _export_recommendations(row: Row, plan: RowPlan, split: Split, folder: Path)
         items.append(best.indices.cpu().numpy() + 1)
         scores.append(best.values.cpu().numpy())
     export_recommendations(
-        folder / "recommendations.parquet", split.user_tokens[users], split.item_tokens[np.concatenate(items)], np.concatenate(scores)
+        folder / "recommendations.parquet",
+        split.user_tokens[users],
+        split.item_tokens[np.concatenate(items)],
+        np.concatenate(scores),
     )
 
 

@@ -16,9 +16,16 @@ from hellm_recbole.types import Histories
 class SparseOperator(nn.Module):
     """A fixed sparse matrix M, [R, C], applied to dense [C, D] matrices; its transpose is kept for the backward pass.
 
-    Rows are compressed (CSR), indices int32. Autograd through a sparse tensor would multiply by a transposed copy made in
-    every step; here the backward is one more product with the stored transpose.
+    Rows are compressed (CSR), indices int32. Autograd through a sparse tensor would multiply by a transposed copy
+    made in every step; here the backward is one more product with the stored transpose.
     """
+
+    forward_indptr: Tensor
+    forward_indices: Tensor
+    forward_data: Tensor
+    backward_indptr: Tensor
+    backward_indices: Tensor
+    backward_data: Tensor
 
     def __init__(self, matrix: sp.csr_matrix) -> None:
         super().__init__()
@@ -31,9 +38,11 @@ class SparseOperator(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> SparseOperator:
         self._built = None  # the buffers move to another device; the matrices made of them must follow
-        return super()._apply(fn, recurse)
+        super()._apply(fn, recurse)
+        return self
 
     def matrices(self) -> tuple[Tensor, Tensor]:
+        """M and its transpose as sparse tensors."""
         if self._built is None:
             rows, columns = self.shape
             self._built = (
@@ -45,13 +54,13 @@ class SparseOperator(nn.Module):
     def forward(self, dense: Tensor) -> Tensor:
         """`M @ dense`: [C, D] -> [R, D], differentiable in `dense`."""
         matrix, transpose = self.matrices()
-        product: Tensor = _Product.apply(dense, matrix, transpose)
+        product: Tensor = _Product.apply(dense, matrix, transpose)  # type: ignore[no-untyped-call]
         return product
 
     def transposed(self, dense: Tensor) -> Tensor:
         """`M.T @ dense`: [R, D] -> [C, D], differentiable in `dense`."""
         matrix, transpose = self.matrices()
-        product: Tensor = _Product.apply(dense, transpose, matrix)
+        product: Tensor = _Product.apply(dense, transpose, matrix)  # type: ignore[no-untyped-call]
         return product
 
 
@@ -70,7 +79,9 @@ class _Product(torch.autograd.Function):
 
 def _tensor(indptr: Tensor, indices: Tensor, data: Tensor, shape: tuple[int, int]) -> Tensor:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")  # what is used of it is tested
+        warnings.filterwarnings(
+            "ignore", message="Sparse CSR tensor support is in beta"
+        )  # what is used of it is tested
         return torch.sparse_csr_tensor(indptr, indices, data, shape, check_invariants=True)
 
 
@@ -97,7 +108,8 @@ def normalized_interactions(history: Histories, n_items: int) -> sp.csr_matrix:
     """`B_ui = R_ui / sqrt(deg(u) deg(i))`, [U + 1, I + 1]: the upper right block of the symmetric user-item operator.
 
     The graph is bipartite, so `B` and its transpose are all of `D^-1/2 A D^-1/2`. A user or item without training
-    interactions has an empty row or column (RecBole adds 1e-7 to degrees instead; there is no edge to see the difference).
+    interactions has an empty row or column (RecBole adds 1e-7 to degrees instead; there is no edge to see the
+    difference).
     """
     matrix = interaction_matrix(history, n_items).tocoo()
     user_degree = np.bincount(matrix.row, minlength=matrix.shape[0]).astype(np.float64)

@@ -32,7 +32,9 @@ class _PropagateMean(torch.autograd.Function):
     """Keeps nothing for the backward pass but the operator; each direction needs two buffers a side."""
 
     @staticmethod
-    def forward(ctx: Any, user: Tensor, item: Tensor, interactions: SparseOperator, n_layers: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, user: Tensor, item: Tensor, interactions: SparseOperator, n_layers: int
+    ) -> tuple[Tensor, Tensor]:
         ctx.interactions, ctx.n_layers = interactions, n_layers
         return _mean_of_layers(user, item, interactions, n_layers)
 

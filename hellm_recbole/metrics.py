@@ -44,9 +44,7 @@ def per_user(
     return users, values
 
 
-def from_ranks(
-    user: npt.NDArray[Any], rank: npt.NDArray[np.integer[Any]], cutoffs: Sequence[int]
-) -> dict[str, float]:
+def from_ranks(user: npt.NDArray[Any], rank: npt.NDArray[np.integer[Any]], cutoffs: Sequence[int]) -> dict[str, float]:
     """Means of `per_user` over the users with a target.
 
     >>> from_ranks(np.array([1, 2]), np.array([1, 4]), [2])

@@ -133,8 +133,12 @@ def _plan_row(
     overall = load_yaml(properties_dir() / "overall.yaml")
     layers: list[tuple[str, Mapping[str, Value]]] = [("overall.yaml", overall), (f"model/{name}.yaml", own)]
     if spec is None:
-        layers.append((f"RecBole's {recbole_name}", {k: v for k, v in defaults.items() if k not in own and k not in overall}))
-    resolved = merge_layers(layers).override(for_dataset.get(dataset, {}), f"model/{name}.yaml, {DATASETS_KEY}: {dataset}")
+        layers.append(
+            (f"RecBole's {recbole_name}", {k: v for k, v in defaults.items() if k not in own and k not in overall})
+        )
+    resolved = merge_layers(layers).override(
+        for_dataset.get(dataset, {}), f"model/{name}.yaml, {DATASETS_KEY}: {dataset}"
+    )
     known = {*HARNESS_KEYS, *own_keys}
     resolved = _apply_preset(resolved, preset, name, known)
     for override in overrides:
@@ -151,7 +155,8 @@ def _plan_row(
     metrics = [f"{kind}@{k}" for k in evaluation.cutoffs for kind in ("R", "N")]
     if train.valid_metric not in metrics:
         raise SettingsError(
-            f"{resolved.origin['valid_metric']}: valid_metric is {train.valid_metric!r}; with the given cutoffs it can be {', '.join(metrics)}"
+            f"{resolved.origin['valid_metric']}: valid_metric is {train.valid_metric!r}; "
+            f"with the given cutoffs it can be {', '.join(metrics)}"
         )
     return RowPlan(name, family, spec, recbole_name, preset, resolved, train, evaluation, log, model_settings)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,7 +50,9 @@ class ConsoleView:
         """Show the epoch's validation metric and log all of it."""
         entry = progress.curve[-1]
         if entry["valid"]:
-            self._valid = f"{self.metric} {entry['valid'][self.metric]:.4f} best {progress.best_value:.4f} @{progress.best_epoch}"
+            self._valid = (
+                f"{self.metric} {entry['valid'][self.metric]:.4f} best {progress.best_value:.4f} @{progress.best_epoch}"
+            )
         self._bar.update(1)
         now = time.monotonic()
         if self._bar.disable and (progress.stopped or now - self._said > LINE_EVERY_S):
@@ -59,7 +61,8 @@ class ConsoleView:
             ending = "done" if progress.stopped else f"at most {left:.0f} s left"
             print(
                 f"{self.name}: epoch {progress.epoch}/{self.epochs} {_listed(entry['losses'])} {self._valid}, {ending}",
-                file=sys.stderr, flush=True,
+                file=sys.stderr,
+                flush=True,
             )
         values = {f"loss/{name}": value for name, value in entry["losses"].items()}
         values |= {f"valid/{name}": value for name, value in (entry["valid"] or {}).items()}
@@ -86,7 +89,11 @@ def open_loggers(names: Sequence[str], folder: Path, run: str, done: int, settin
     Raises:
         MissingDependency: a logger's package is not installed.
     """
-    makers = {"tensorboard": _TensorBoard, "wandb": _Wandb, "mlflow": _Mlflow}
+    makers: dict[str, Callable[[Path, str, int, Mapping[str, Any]], Logger]] = {
+        "tensorboard": _TensorBoard,
+        "wandb": _Wandb,
+        "mlflow": _Mlflow,
+    }
     loggers: list[Logger] = []
     for name in names:
         try:

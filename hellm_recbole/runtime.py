@@ -100,7 +100,9 @@ def git_state() -> dict[str, Any]:
         return {"git_commit": None, "git_dirty": None}
     try:
         commit, status = (
-            subprocess.run(["git", "-C", str(root), *command], capture_output=True, text=True, check=True).stdout.strip()
+            subprocess.run(
+                ["git", "-C", str(root), *command], capture_output=True, text=True, check=True
+            ).stdout.strip()
             for command in (["rev-parse", "HEAD"], ["status", "--porcelain"])
         )
     except (OSError, subprocess.CalledProcessError):  # no git program, or a repository without commits

@@ -1,4 +1,4 @@
-"""Training batches. Every epoch is a pure function of (seed, epoch), so a resumed run sees what an undisturbed one does."""
+"""Training batches; an epoch is a pure function of (seed, epoch), so a resumed run sees what a whole one does."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ class PairSource:
         self._known = np.unique(self.user * self._stride + self.item)  # sorted keys of observed pairs
         distinct = np.bincount(self._known // self._stride, minlength=data.n_users + 1)
         if distinct.max(initial=0) >= data.n_items:
-            raise DataError("a user has interacted with every item in training, so no negative can be drawn for him; drop such users")
+            raise DataError(
+                "a user has interacted with every item in training, so no negative can be drawn for him; "
+                "drop such users"
+            )
 
     def n_batches(self) -> int:
         """Batches in an epoch, the last one possibly smaller."""
@@ -70,7 +73,7 @@ class PairSource:
 
 
 class SequenceSource:
-    """Each user's most recent training items once an epoch, in random order; every position has the next item as target."""
+    """Each user's most recent training items once an epoch, in random order; the next item is each one's target."""
 
     def __init__(self, data: TrainData, batch_size: int, max_history: int, device: torch.device) -> None:
         lengths = data.history.lengths()
@@ -78,7 +81,9 @@ class SequenceSource:
         if len(users) == 0:
             raise DataError("no user has two training interactions, so a sequential model has nothing to learn from")
         self.batch_size, self.device = batch_size, device
-        recent = pad_recent(data.history.indptr, data.history.items, users, max_history + 1)  # oldest first, right-padded
+        recent = pad_recent(
+            data.history.indptr, data.history.items, users, max_history + 1
+        )  # oldest first, right-padded
         shifted = np.zeros_like(recent)
         shifted[:, :-1] = recent[:, 1:]
         self.items = np.where(shifted != 0, recent, 0)[:, :-1]

@@ -75,14 +75,14 @@ def parse_value(text: str, where: str) -> Value:
     (0.001, ['a', 'b'], True)
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 -- _Loader is a SafeLoader
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise SettingsError(f"{where}: {text!r} is not a YAML value") from error
 
 
 def _as_mapping(text: str, where: str) -> dict[str, Value]:
     try:
-        loaded = yaml.load(text, Loader=_Loader)  # noqa: S506 -- _Loader is a SafeLoader
+        loaded = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark is not None else ""
@@ -134,7 +134,11 @@ def merge_layers(layers: Iterable[tuple[str, Mapping[str, Value]]]) -> Resolved:
 
 
 def setting(
-    *, ge: float | None = None, gt: float | None = None, le: float | None = None, lt: float | None = None,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
     choices: tuple[Value, ...] | None = None,
 ) -> Any:
     """A dataclass field with its allowed range; it has no default, for values live in `properties/`."""
@@ -201,8 +205,10 @@ def _coerce(value: Value, hint: Any, limits: Mapping[str, Any]) -> Value:
     if limits.get("choices") is not None and value not in limits["choices"]:
         raise ValueError(f"must be one of {', '.join(map(str, limits['choices']))}")
     for name, sign, holds in (
-        ("ge", ">=", lambda a, b: a >= b), ("gt", ">", lambda a, b: a > b),
-        ("le", "<=", lambda a, b: a <= b), ("lt", "<", lambda a, b: a < b),
+        ("ge", ">=", lambda a, b: a >= b),
+        ("gt", ">", lambda a, b: a > b),
+        ("le", "<=", lambda a, b: a <= b),
+        ("lt", "<", lambda a, b: a < b),
     ):
         bound = limits.get(name)
         if bound is not None and not holds(value, bound):  # NaN fails every comparison

@@ -1,8 +1,8 @@
 """One training loop for every row: validation-selected, early-stopped, resumable at any moment.
 
 Each epoch is a pure function of the parameters, the optimizer state and (seed, epoch): batches, dropout and all other
-random draws restart from a seed made of both. So a checkpoint needs no random state, and on a CPU a run that was killed and
-started again ends with the very numbers of an undisturbed one.
+random draws restart from a seed made of both. So a checkpoint needs no random state, and on a CPU a run that was
+killed and started again ends with the very numbers of an undisturbed one.
 """
 
 from __future__ import annotations
@@ -35,9 +35,17 @@ OnStep = Callable[[int, int, dict[str, float]], None]
 class Row(Protocol):
     """What the trainer drives: one of our models or one of RecBole's. It is also a `types.Scorer`."""
 
-    module: nn.Module
-    optimizer: torch.optim.Optimizer | None
-    one_pass: bool
+    @property
+    def module(self) -> nn.Module:
+        """What is trained."""
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer | None:
+        """None if there is nothing to optimise."""
+
+    @property
+    def one_pass(self) -> bool:
+        """Whether one epoch is all the training there is."""
 
     def train_epoch(self, epoch: int, rng_seed: int, on_step: OnStep) -> dict[str, float]:
         """Train one epoch; mean loss terms."""
@@ -61,7 +69,13 @@ class ModelRow:
     one_pass = False
 
     def __init__(
-        self, spec: ModelSpec, model_settings: Any, data: TrainData, train: TrainSettings, seed: int, device: torch.device
+        self,
+        spec: ModelSpec,
+        model_settings: Any,
+        data: TrainData,
+        train: TrainSettings,
+        seed: int,
+        device: torch.device,
     ) -> None:
         torch.manual_seed(seed)
         self.module: nn.Module = spec.cls.build(model_settings, data).to(device)
@@ -71,7 +85,7 @@ class ModelRow:
         if spec.batches == "pairs":
             self._batches = PairSource(data, train.batch_size, device)
         else:
-            self._batches = SequenceSource(data, train.batch_size, self.module.max_history, device)  # type: ignore[arg-type]
+            self._batches = SequenceSource(data, train.batch_size, self.module.max_history, device)
         self._scorer = ModelScorer(self.module, device)  # type: ignore[arg-type]
 
     def train_epoch(self, epoch: int, rng_seed: int, on_step: OnStep) -> dict[str, float]:
@@ -211,8 +225,8 @@ def evaluate(row: Row, data: SelectionData, evaluation: EvalSettings, who: str) 
 def _optimizer(module: nn.Module, train: TrainSettings) -> torch.optim.Optimizer:
     """The optimizer over everything that requires a gradient; fused kernels, several times faster on a CPU."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    return kinds[train.optimizer](parameters, lr=train.learning_rate, weight_decay=train.weight_decay, fused=True)
+    kind = torch.optim.Adam if train.optimizer == "adam" else torch.optim.AdamW
+    return kind(parameters, lr=train.learning_rate, weight_decay=train.weight_decay, fused=True)
 
 
 def learning_rate_factor(train: TrainSettings, done: int) -> float:
@@ -262,14 +276,15 @@ def _load_model_state(row: Row, state: dict[str, Tensor]) -> None:
     try:
         row.module.load_state_dict(parts["model"])
     except RuntimeError as error:
-        raise CheckpointError(f"the checkpoint does not fit the model ({error}); run with --fresh to start anew") from error
+        raise CheckpointError(
+            f"the checkpoint does not fit the model ({error}); run with --fresh to start anew"
+        ) from error
     row.load_extra_state(parts["extra"])
 
 
 @contextmanager
 def _interrupt_held() -> Iterator[None]:
     """Let a Ctrl-C that arrives while a checkpoint is written take effect after it."""
-
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread can set handlers, and only it receives Ctrl-C
         return

@@ -103,7 +103,7 @@ class TrainData:
 
 @dataclass(frozen=True)
 class SelectionData:
-    """What training and model selection are handed: the training part and the validation targets. It holds no test part."""
+    """What training and selection are handed: the training part and the validation targets, and no test part."""
 
     train: TrainData
     valid: Targets
@@ -137,7 +137,8 @@ class QueryBatch:
 
     Attributes:
         user: [B] user ids.
-        items: [B, L] the most recent history items, oldest first, right-padded with 0; L is 0 for models that read none.
+        items: [B, L] the most recent history items, oldest first, right-padded with 0; L is 0 for models that read
+            none.
     """
 
     user: Tensor

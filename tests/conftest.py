@@ -1,4 +1,4 @@
-"""What all tests share: one thread, reproducible hypothesis, a structured toy dataset, the real datasets if they are there."""
+"""What all tests share: one thread, reproducible hypothesis, a structured toy dataset, the real datasets."""
 
 from __future__ import annotations
 

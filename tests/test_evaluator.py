@@ -25,7 +25,9 @@ class Table:
 
 def histories(sequences: list[list[int]]) -> Histories:
     user = np.array([u for u, items in enumerate(sequences, 1) for _ in items], dtype=np.int64)
-    return Histories.from_pairs(user, np.array([i for items in sequences for i in items], dtype=np.int64), len(sequences))
+    return Histories.from_pairs(
+        user, np.array([i for items in sequences for i in items], dtype=np.int64), len(sequences)
+    )
 
 
 def slow_rank(scores: list[float], target: int, masked: list[int]) -> int:
@@ -37,7 +39,9 @@ def slow_rank(scores: list[float], target: int, masked: list[int]) -> int:
 def test_masks_and_ties_by_hand() -> None:
     table = torch.tensor([[0.0] * 5, [5.0, 4.0, 3.0, 3.0, 1.0]])
     train, seen = histories([[1]]), histories([[1, 2]])
-    ranks = rank_targets(Table(table), Targets(np.array([1]), np.array([3])), train=train, seen=seen, block_users=8, who="x")
+    ranks = rank_targets(
+        Table(table), Targets(np.array([1]), np.array([3])), train=train, seen=seen, block_users=8, who="x"
+    )
     # items 1 and 2 score higher, item 4 ties and counts against the target
     assert (ranks.none.tolist(), ranks.train.tolist(), ranks.seen.tolist()) == ([4], [3], [2])
 
@@ -45,8 +49,12 @@ def test_masks_and_ties_by_hand() -> None:
 def test_a_constant_scorer_ranks_last() -> None:
     table = torch.ones(3, 50)
     ranks = rank_targets(
-        Table(table), Targets(np.array([1, 2]), np.array([9, 1])), train=histories([[1, 2], []]), seen=histories([[1, 2], []]),
-        block_users=8, who="x",
+        Table(table),
+        Targets(np.array([1, 2]), np.array([9, 1])),
+        train=histories([[1, 2], []]),
+        seen=histories([[1, 2], []]),
+        block_users=8,
+        who="x",
     )
     assert ranks.none.tolist() == [50, 50]
     assert ranks.seen.tolist() == [48, 50]
@@ -55,7 +63,9 @@ def test_a_constant_scorer_ranks_last() -> None:
 def test_a_target_that_was_seen_is_not_masked() -> None:
     table = torch.tensor([[0.0] * 3, [3.0, 2.0, 1.0]])
     seen = histories([[1, 2, 2]])
-    ranks = rank_targets(Table(table), Targets(np.array([1]), np.array([2])), train=seen, seen=seen, block_users=8, who="x")
+    ranks = rank_targets(
+        Table(table), Targets(np.array([1]), np.array([2])), train=seen, seen=seen, block_users=8, who="x"
+    )
     assert (ranks.seen.tolist(), ranks.none.tolist()) == ([1], [2])
 
 
@@ -71,7 +81,9 @@ def test_nan_names_model_phase_and_user() -> None:
 def test_opposite_infinities_are_ranked() -> None:
     table = torch.tensor([[0.0, 0.0, 0.0], [torch.inf, -torch.inf, 1.0]])
     empty = histories([[]])
-    ranks = rank_targets(Table(table), Targets(np.array([1]), np.array([3])), train=empty, seen=empty, block_users=2, who="x")
+    ranks = rank_targets(
+        Table(table), Targets(np.array([1]), np.array([3])), train=empty, seen=empty, block_users=2, who="x"
+    )
     assert ranks.seen.tolist() == [2]
 
 
@@ -88,7 +100,12 @@ def test_equals_the_slow_definition_whatever_the_block_size(seed: int, block_use
         return
     targets = Targets(np.array([u for u, _ in pairs]), np.array([i for _, i in pairs]))
     ranks = rank_targets(
-        Table(torch.from_numpy(table)), targets, train=histories(train), seen=histories(seen), block_users=block_users, who="x"
+        Table(torch.from_numpy(table)),
+        targets,
+        train=histories(train),
+        seen=histories(seen),
+        block_users=block_users,
+        who="x",
     )
     for at, (u, i) in enumerate(pairs):
         scores = table[u].tolist()

@@ -23,7 +23,9 @@ def test_l2_is_half_the_squares_over_rows() -> None:
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 3, 100])
-def test_softmax_cross_entropy_equals_torch_in_value_and_gradient(monkeypatch: pytest.MonkeyPatch, chunk_rows: int) -> None:
+def test_softmax_cross_entropy_equals_torch_in_value_and_gradient(
+    monkeypatch: pytest.MonkeyPatch, chunk_rows: int
+) -> None:
     n, n_items, width = 10, 17, 6
     monkeypatch.setattr(losses, "CHUNK_BYTES", 4 * n_items * chunk_rows)
     torch.manual_seed(0)

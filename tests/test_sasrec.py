@@ -14,7 +14,9 @@ def slow_states(model: SASRec, items: list[int], n_heads: int) -> torch.Tensor:
     """Section III of the paper for one sequence, one position and one head at a time."""
     d = model.item.embedding_dim
     length = len(items)
-    x = [model.item.weight[item] * math.sqrt(d) + model.position.weight[length - 1 - at] for at, item in enumerate(items)]
+    x = [
+        model.item.weight[item] * math.sqrt(d) + model.position.weight[length - 1 - at] for at, item in enumerate(items)
+    ]
     width = d // n_heads
     for block in model.blocks:
         keys_values = [block.key_value_map(row) for row in x]
@@ -45,7 +47,10 @@ def test_states_and_loss_equal_the_equations(n_heads: int) -> None:
     for row, (sequence, target) in enumerate(zip(sequences, targets, strict=True)):
         expected = slow_states(model, sequence, n_heads)
         assert torch.allclose(states[row, : len(sequence)], expected, atol=1e-5)
-        losses += [F.cross_entropy(model.item.weight[1:] @ state, torch.tensor(t - 1)) for state, t in zip(expected, target, strict=True)]
+        losses += [
+            F.cross_entropy(model.item.weight[1:] @ state, torch.tensor(t - 1))
+            for state, t in zip(expected, target, strict=True)
+        ]
     loss = model.loss(HistoryBatch(items, wanted))["cross_entropy"]
     assert torch.allclose(loss, torch.stack(losses).mean(), rtol=1e-5)
 

@@ -9,7 +9,11 @@ from hellm_recbole.errors import DataError
 
 
 def make(
-    user: list[int], item: list[int], *, time: list[float] | None = None, part: list[int] | None = None,
+    user: list[int],
+    item: list[int],
+    *,
+    time: list[float] | None = None,
+    part: list[int] | None = None,
     tokens: str = "abcdefgh",
 ) -> Dataset:
     n_users, n_items = max(user), max(item)
@@ -17,10 +21,15 @@ def make(
         name="hand",
         user_tokens=np.array(["", *tokens[:n_users]]),
         item_tokens=np.array(["", *(f"i{n}" for n in range(1, n_items + 1))]),
-        user=np.array(user), item=np.array(item),
-        time=None if time is None else np.array(time), time_known=time is not None,
+        user=np.array(user),
+        item=np.array(item),
+        time=None if time is None else np.array(time),
+        time_known=time is not None,
         part=None if part is None else np.array(part, dtype=np.int8),
-        features={}, k_core=0, n_dropped=0, paper=None,
+        features={},
+        k_core=0,
+        n_dropped=0,
+        paper=None,
     )
 
 
@@ -73,7 +82,9 @@ def test_the_hash_does_not_depend_on_the_order_of_users_in_the_file() -> None:
 
 @pytest.mark.parametrize("items", [[1, 3, 2], [2, 1, 3]])
 def test_the_hash_depends_on_what_is_held_out_and_on_the_order(items: list[int]) -> None:
-    assert split_dataset(make([1, 1, 1, 1], [1, 2, 3, 4])).sha256 != split_dataset(make([1, 1, 1, 1], [*items, 4])).sha256
+    assert (
+        split_dataset(make([1, 1, 1, 1], [1, 2, 3, 4])).sha256 != split_dataset(make([1, 1, 1, 1], [*items, 4])).sha256
+    )
 
 
 def test_what_selection_is_handed_holds_no_test_part() -> None:

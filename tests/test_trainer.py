@@ -41,13 +41,22 @@ class Silent:
             raise KeyboardInterrupt
 
 
-def run(split: Split, folder: Path, name: str, view: Silent | None = None, fingerprint: str = "run", **values: Any) -> tuple[Progress, ModelRow]:
+def run(
+    split: Split, folder: Path, name: str, view: Silent | None = None, fingerprint: str = "run", **values: Any
+) -> tuple[Progress, ModelRow]:
     p = plan(name, **values)
     assert p.spec is not None
     row = ModelRow(p.spec, p.model_settings, split.train_data(), p.train, 7, CPU)
     progress = fit(
-        row, split.selection(), p.train, p.evaluation,
-        seed=7, checkpoint=CheckpointFolder(folder), run=fingerprint, who=name, view=view or Silent(),
+        row,
+        split.selection(),
+        p.train,
+        p.evaluation,
+        seed=7,
+        checkpoint=CheckpointFolder(folder),
+        run=fingerprint,
+        who=name,
+        view=view or Silent(),
     )
     return progress, row
 
@@ -111,7 +120,7 @@ def test_a_damaged_checkpoint_is_refused_in_one_sentence(toy_split: Split, tmp_p
         tensors.unlink()
     else:
         state.write_text("" if damage == "empty state" else state.read_text()[:40])
-    with pytest.raises(CheckpointError, match="corrupt.*--fresh"):
+    with pytest.raises(CheckpointError, match=r"corrupt.*--fresh"):
         run(toy_split, tmp_path, "LightGCN")
 
 

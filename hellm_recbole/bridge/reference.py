@@ -1,4 +1,4 @@
-"""RecBole left to itself on a prepared dataset, for side-by-side timings: its files, loaders, trainer and evaluation."""
+"""RecBole left to itself on a prepared dataset, for timings: its own files, loaders, trainer and evaluation."""
 
 from __future__ import annotations
 

@@ -39,8 +39,11 @@ _READS_ATTRIBUTES = {"DIEN", "DIN", "FDSA", "GRU4RecF", "GRU4RecKG", "KSR", "S3R
 
 # Our training setting -> RecBole's. Settings of ours that are not here are the harness's own business.
 _TRAINING = {
-    "batch_size": "train_batch_size", "learning_rate": "learning_rate", "weight_decay": "weight_decay",
-    "optimizer": "learner", "epochs": "epochs",
+    "batch_size": "train_batch_size",
+    "learning_rate": "learning_rate",
+    "weight_decay": "weight_decay",
+    "optimizer": "learner",
+    "epochs": "epochs",
 }
 _MODEL_TRAINING = ("batch_size", "learning_rate", "weight_decay")  # set by model, not for all models together
 _OURS = {*TrainSettings.__dataclass_fields__, *EvalSettings.__dataclass_fields__}

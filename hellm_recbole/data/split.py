@@ -1,8 +1,8 @@
 """The split: built once per dataset, free of seeds, hashed.
 
-Leave-one-out keeps a user's last interaction for test and the one before it for validation. A dataset with a split of its
-own keeps that one. Both kinds carry a SHA-256 over the ordered (user token, item token, part) triples, so that two results
-can be compared only if their splits are the same.
+Leave-one-out keeps a user's last interaction for test and the one before it for validation. A dataset with a split of
+its own keeps that one. Both kinds carry a SHA-256 over the ordered (user token, item token, part) triples, so that
+two results can be compared only if their splits are the same.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ def split_dataset(dataset: Dataset) -> Split:
     for code, name in enumerate(PARTS):
         if not np.any(part == code):
             raise DataError(
-                f"dataset {dataset.name}: no interaction is left for the {name} part; leave-one-out needs users with at least "
-                f"{MIN_EVALUATED} interactions, a given split needs all of {', '.join(PARTS)}"
+                f"dataset {dataset.name}: no interaction is left for the {name} part; leave-one-out needs "
+                f"users with at least {MIN_EVALUATED} interactions, a given split needs all of {', '.join(PARTS)}"
             )
     sides = [Histories.from_pairs(user[part == code], item[part == code], dataset.n_users) for code in (VALID, TEST)]
     valid, test = (Targets(side.users(), side.items) for side in sides)
@@ -136,7 +136,7 @@ def _time_order(dataset: Dataset) -> IdArray:
 
 
 def _leave_one_out(user: IdArray, n_users: int) -> tuple[IdArray, int]:
-    """[E] part codes of interactions that are sorted by user and time, and the number of users too short to evaluate."""
+    """[E] part codes of interactions sorted by user and time, and the number of users too short to evaluate."""
     counts = np.bincount(user, minlength=n_users + 1)
     ends = np.cumsum(counts)
     from_end = ends[user] - 1 - np.arange(len(user))  # 0 for a user's last interaction
@@ -147,9 +147,10 @@ def _leave_one_out(user: IdArray, n_users: int) -> tuple[IdArray, int]:
 
 
 def _sha256(dataset: Dataset, user: IdArray, item: IdArray, part: IdArray, kind: SplitKind) -> str:
-    """Hash of the triples, users in token order; within a user in time order, or by part and item token if the split was given.
+    """Hash of the triples in an order of their own.
 
-    Token order makes the hash the same whatever file layout the data came from.
+    Users come in token order; within a user time orders, or part and item token if the split was given. Token order
+    makes the hash the same whatever file layout the data came from.
     """
     users, items = dataset.user_tokens[user], dataset.item_tokens[item]
     if kind == "given":

@@ -2,14 +2,15 @@
 
 Kang and McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018. Equations in order:
 
-- Eq. 2: input `E_i = sqrt(D) M_{s_i} + P_i`, learned positions, dropout. Positions count back from the most recent item, as
-  left padding does in the released code.
+- Eq. 2: input `E_i = sqrt(D) M_{s_i} + P_i`, learned positions, dropout. Positions count back from the most recent
+  item, as left padding does in the released code.
 - Eq. 3 to 5: causal self-attention whose query is layer-normalised.
 - Eq. 6: point-wise feed-forward network of width D with ReLU.
 - Section III-C: residual connections, layer normalisation, dropout; a last layer normalisation.
 - Eq. 7: score of item i is the inner product of the last state with the item embedding `M_i`.
 
-Deviations: cross-entropy over all items at every position replaces the binary loss with one sampled negative (Eq. 8), as in
+Deviations: cross-entropy over all items at every position replaces the binary loss with one sampled negative (Eq. 8),
+    as in
 the logs the settings come from; it is the stronger and today the usual form. Padding is masked out of attention (the
 released code lets padded positions be attended to). Attention has an output projection and biases, as in
 `torch.nn.MultiheadAttention`. RecBole's SASRec is another variant: post-norm blocks, GELU, feed-forward width 256.

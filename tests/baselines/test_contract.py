@@ -127,7 +127,10 @@ def test_structure_beats_shuffled_data(name: str, toy_split: Split) -> None:
     structured = toy_split.train_data()
     shuffled_items = np.random.default_rng(0).permutation(structured.history.items)
     shuffled = TrainData(
-        structured.n_users, structured.n_items, Histories(structured.history.indptr, shuffled_items), structured.features
+        structured.n_users,
+        structured.n_items,
+        Histories(structured.history.indptr, shuffled_items),
+        structured.features,
     )
     scores = []
     for data in (structured, shuffled):
@@ -135,7 +138,12 @@ def test_structure_beats_shuffled_data(name: str, toy_split: Split) -> None:
         for epoch in range(1, 31):
             row.train_epoch(epoch, epoch, quiet)
         ranks = rank_targets(
-            row, Targets(toy_split.valid.user, toy_split.valid.item), train=data.history, seen=data.history, block_users=64, who=name
+            row,
+            Targets(toy_split.valid.user, toy_split.valid.item),
+            train=data.history,
+            seen=data.history,
+            block_users=64,
+            who=name,
         )
         scores.append(from_ranks(ranks.user, ranks.seen, [5])["N@5"])
     assert scores[0] > 1.5 * scores[1]

@@ -26,6 +26,7 @@ def test_equals_the_equations_written_out(widths: tuple[int, ...], normalize: bo
     content = torch.cat(scaled, dim=1) @ matrix.T + bias
     losses, squares = [], []
     for u, i, j in zip(batch.user.tolist(), batch.positive.tolist(), batch.negative.tolist(), strict=True):
+
         def score(at: int, u: int = u) -> torch.Tensor:
             return user[u, :d] @ item[at] + user[u, d:] @ content[at]
 

@@ -19,19 +19,19 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks import report, run
-from hellm_recbole.data.atomic import load_dataset
+from hellm_recbole.data.atomic import Dataset, load_dataset
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.results import read_ranks, read_record
-from tests.toy import write_toy_dataset
+from tests.toy import write_prepared
 
 QUICK = ["--set", "epochs=3", "--set", "batch_size=64", "--threads", "1"]
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_dataset: Dataset) -> Path:
     """An empty current folder with a prepared dataset `toy`: text features made by hand, so no encoder runs."""
     monkeypatch.chdir(tmp_path)
-    write_toy_dataset(tmp_path / "dataset" / "toy")
+    write_prepared(tmp_path / "dataset" / "toy", toy_dataset)
     return tmp_path
 
 
@@ -102,7 +102,8 @@ def test_a_failing_row_is_recorded_and_the_others_go_on(workplace: Path, capsys:
 def test_settings_of_one_model_and_in_the_form_of_recbole(workplace: Path) -> None:
     assert command("--models", "LightGCN,VBPR", "--set", "LightGCN.emb_dim=8", "--learning_rate=0.01") == 0
     settings = {
-        model: read_record(workplace / "results" / "toy" / model / "2024" / "record.json").settings for model in ("LightGCN", "VBPR")
+        model: read_record(workplace / "results" / "toy" / model / "2024" / "record.json").settings
+        for model in ("LightGCN", "VBPR")
     }
     assert settings["LightGCN"]["emb_dim"] == {"value": 8, "origin": "--set LightGCN.emb_dim=8"}
     assert settings["VBPR"]["emb_dim"]["value"] == 64
@@ -117,9 +118,18 @@ def test_settings_of_one_model_and_in_the_form_of_recbole(workplace: Path) -> No
         (("--models", "Gru4Rec"), ("unknown model 'Gru4Rec'", "did you mean 'GRU4Rec'")),
         (("--models", ","), ("--models names nothing",)),
         (("--models", "LightGCN", "--preset", "quik"), ("unknown preset 'quik'", "did you mean 'quick'")),
-        (("--models", "LightGCN", "--set", "lerning_rate=1"), ("unknown setting 'lerning_rate'", "did you mean 'learning_rate'")),
-        (("--models", "LightGCN", "--lerning_rate=1"), ("unknown setting 'lerning_rate'", "did you mean 'learning_rate'")),
-        (("--models", "LightGCN", "--set", "emb_dim=wide"), ("emb_dim = 'wide' must be of type int", "--set emb_dim=wide")),
+        (
+            ("--models", "LightGCN", "--set", "lerning_rate=1"),
+            ("unknown setting 'lerning_rate'", "did you mean 'learning_rate'"),
+        ),
+        (
+            ("--models", "LightGCN", "--lerning_rate=1"),
+            ("unknown setting 'lerning_rate'", "did you mean 'learning_rate'"),
+        ),
+        (
+            ("--models", "LightGCN", "--set", "emb_dim=wide"),
+            ("emb_dim = 'wide' must be of type int", "--set emb_dim=wide"),
+        ),
         (("--models", "LightGCN", "--set", "n_layers=-1"), ("n_layers = -1 must be >= 0",)),
         (("--models", "LightGCN", "--set", "SASRec.dropout=0.1"), ("SASRec is not among the models of this run",)),
         (("--models", "LightGCN", "--set", "n_layers"), ("--set n_layers is not understood",)),
@@ -131,7 +141,9 @@ def test_settings_of_one_model_and_in_the_form_of_recbole(workplace: Path) -> No
         (("--models", "LightGCN", "--set", "valid_metric=N@3"), ("valid_metric is 'N@3'",)),
     ],
 )
-def test_bad_arguments(workplace: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], parts: tuple[str, ...]) -> None:
+def test_bad_arguments(
+    workplace: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], parts: tuple[str, ...]
+) -> None:
     sentence = fails(capsys, *arguments)
     for part in parts:
         assert part in sentence
@@ -155,7 +167,9 @@ def test_a_known_dataset_without_its_source_says_what_to_fetch(
     assert "user_sequences.txt" in err
 
 
-def test_a_read_only_output_folder(workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_output_folder(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = workplace / "locked"
     target.mkdir(mode=0o500)
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != target)  # root may write anywhere
@@ -239,9 +253,24 @@ def comparable(path: Path) -> dict[str, Any]:
 
 def start(workplace: Path, model: str, epochs: int) -> subprocess.Popen[str]:
     script = Path(run.__file__)
-    arguments = ["--models", model, "--dataset", "toy", "--set", f"epochs={epochs}", "--set", "batch_size=16", "--set", "patience=1000"]
+    arguments = [
+        "--models",
+        model,
+        "--dataset",
+        "toy",
+        "--set",
+        f"epochs={epochs}",
+        "--set",
+        "batch_size=16",
+        "--set",
+        "patience=1000",
+    ]
     return subprocess.Popen(
-        [sys.executable, str(script), *arguments, "--threads", "1"], cwd=workplace, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [sys.executable, str(script), *arguments, "--threads", "1"],
+        cwd=workplace,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -262,7 +291,7 @@ def test_ctrl_c_in_the_middle_keeps_finished_work(workplace: Path) -> None:
 
 
 def kill_and_restart(workplace: Path, model: str, kills: int, epochs: int) -> None:
-    """Kill a run `kills` times at random moments, restart it each time, and compare its record with an undisturbed one."""
+    """Kill a run `kills` times at random moments, restart it each time, compare with an undisturbed one."""
     whole = start(workplace, model, epochs)
     assert whole.wait(timeout=600) == 0
     folder = workplace / "results" / "toy" / model / "2024"
@@ -274,7 +303,11 @@ def kill_and_restart(workplace: Path, model: str, kills: int, epochs: int) -> No
         before = sorted(folder.glob("checkpoint/last-*"))
         process = start(workplace, model, epochs)
         deadline = time.monotonic() + 120
-        while sorted(folder.glob("checkpoint/last-*")) == before and process.poll() is None and time.monotonic() < deadline:
+        while (
+            sorted(folder.glob("checkpoint/last-*")) == before
+            and process.poll() is None
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.02)  # until this process has written something of its own
         time.sleep(draw.uniform(0.0, 0.3))
         if process.poll() is not None:

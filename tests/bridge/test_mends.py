@@ -114,8 +114,14 @@ def test_recbole_runs_saves_and_loads(model: str, tmp_path: Path) -> None:
     from recbole.quick_start import load_data_and_model, run_recbole
 
     values = {
-        **BASE, **toy.FEW, "embedding_size": 8, "hidden_size": 8, "inner_size": 8,
-        "n_heads": 1, "n_layers": 1, "MAX_ITEM_LIST_LENGTH": 5,
+        **BASE,
+        **toy.FEW,
+        "embedding_size": 8,
+        "hidden_size": 8,
+        "inner_size": 8,
+        "n_heads": 1,
+        "n_layers": 1,
+        "MAX_ITEM_LIST_LENGTH": 5,
     }
     if model == "SASRec":
         values["train_neg_sample_args"] = None

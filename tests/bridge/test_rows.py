@@ -67,8 +67,13 @@ def test_unknown_model_is_refused() -> None:
 def test_settings_are_recboles_under_our_names() -> None:
     values = rows.recbole_settings("LightGCN")
     assert values == {
-        "batch_size": 2048, "learning_rate": 0.001, "weight_decay": 0.0, "embedding_size": 64, "n_layers": 2,
-        "reg_weight": 1e-5, "train_neg_sample_args": values["train_neg_sample_args"],
+        "batch_size": 2048,
+        "learning_rate": 0.001,
+        "weight_decay": 0.0,
+        "embedding_size": 64,
+        "n_layers": 2,
+        "reg_weight": 1e-5,
+        "train_neg_sample_args": values["train_neg_sample_args"],
     }
     assert values["train_neg_sample_args"]["distribution"] == "uniform"
     assert rows.recbole_settings("GRU4Rec")["train_neg_sample_args"] is None
@@ -128,8 +133,11 @@ def test_sequential_models_see_our_prefixes_in_our_order() -> None:
     found = []
     for batch in row._loader:
         for user, item, items, length in zip(
-            batch["user_id"].tolist(), batch["item_id"].tolist(), batch["item_id_list"].tolist(),
-            batch["item_length"].tolist(), strict=True,
+            batch["user_id"].tolist(),
+            batch["item_id"].tolist(),
+            batch["item_id_list"].tolist(),
+            batch["item_length"].tolist(),
+            strict=True,
         ):
             assert items[length:] == [0] * (4 - length)
             found.append((user, items[:length], item))
@@ -151,7 +159,10 @@ def recboles_own(name: str, row: RecBoleRow, root: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(sys, "argv", ["test"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     values = {
-        **toy.SMALL, "data_path": str(root), "load_col": {"inter": ["user_id", "item_id", "timestamp"]}, "gpu_id": "",
+        **toy.SMALL,
+        "data_path": str(root),
+        "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+        "gpu_id": "",
         "MAX_ITEM_LIST_LENGTH": row._config["MAX_ITEM_LIST_LENGTH"],
     }
     if name == "GRU4Rec":
@@ -176,7 +187,8 @@ def test_scores_are_recboles_own(name: str, tmp_path: Path, monkeypatch: pytest.
     for user in (1, 2, 17, toy.N_USERS):
         recent = data.history.of(user)[-5:].tolist()
         columns = {
-            "user_id": torch.tensor([user]), "item_length": torch.tensor([len(recent)]),
+            "user_id": torch.tensor([user]),
+            "item_length": torch.tensor([len(recent)]),
             "item_id_list": torch.tensor([recent + [0] * (5 - len(recent))]),
         }
         with torch.no_grad():

@@ -10,17 +10,34 @@ from hellm_recbole.types import Histories, TrainData
 
 N_USERS, N_ITEMS = 30, 40
 SMALL = {
-    "embedding_size": 8, "hidden_size": 8, "latent_dimension": 8, "mlp_hidden_size": [16], "n_layers": 1,
+    "embedding_size": 8,
+    "hidden_size": 8,
+    "latent_dimension": 8,
+    "mlp_hidden_size": [16],
+    "n_layers": 1,
     "num_layers": 1,
 }
 OURS = {
-    "epochs": 3, "patience": 1, "eval_every": 1, "valid_metric": "N@20", "batch_size": 64, "optimizer": "adam",
-    "learning_rate": 0.01, "weight_decay": 0.0, "clip_norm": 0.0, "schedule": "constant", "decay_rate": 1.0,
-    "warmup_epochs": 0, "cutoffs": [5], "eval_block_users": 7,
+    "epochs": 3,
+    "patience": 1,
+    "eval_every": 1,
+    "valid_metric": "N@20",
+    "batch_size": 64,
+    "optimizer": "adam",
+    "learning_rate": 0.01,
+    "weight_decay": 0.0,
+    "clip_norm": 0.0,
+    "schedule": "constant",
+    "decay_rate": 1.0,
+    "warmup_epochs": 0,
+    "cutoffs": [5],
+    "eval_block_users": 7,
 }
 
 FEW = {  # of MovieLens-100K: 3,498 interactions, 122 users, 77 items
-    "val_interval": {"rating": "[5,inf)"}, "user_inter_num_interval": "[20,inf)", "item_inter_num_interval": "[30,inf)",
+    "val_interval": {"rating": "[5,inf)"},
+    "user_inter_num_interval": "[20,inf)",
+    "item_inter_num_interval": "[30,inf)",
 }
 
 
