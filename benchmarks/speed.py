@@ -84,7 +84,9 @@ def _row(name: str, split: Split, **values: object) -> tuple[ModelRow, Callable[
     overrides = [Override(name, key, value, f"{key}={value}") for key, value in values.items()]
     (plan,) = plan_rows([name], split.dataset, REGISTRY, "paper", overrides)
     assert plan.spec is not None
-    row = ModelRow(plan.spec, plan.model_settings, split.train_data(), plan.train, 2024, torch.device("cpu"))
+    row = ModelRow(
+        plan.spec, plan.model_settings, split.train_data(), plan.train, plan.pairs, 2024, torch.device("cpu")
+    )
     return row, lambda: evaluate(row, split.selection(), plan.evaluation, name)
 
 

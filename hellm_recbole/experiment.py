@@ -125,7 +125,7 @@ def build_row(plan: RowPlan, split: Split, place: Place) -> Row:
     """A freshly initialised row; it is handed the training part only."""
     data = split.train_data()
     if plan.spec is not None:
-        return ModelRow(plan.spec, plan.model_settings, data, plan.train, place.seed, place.device)
+        return ModelRow(plan.spec, plan.model_settings, data, plan.train, plan.pairs, place.seed, place.device)
     assert plan.recbole_name is not None
     values = dict(plan.resolved.values)
     return RecBoleRow(plan.recbole_name, data, values, place.seed, place.device)

@@ -38,7 +38,7 @@ class SparseOperator(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> SparseOperator:
         self._built = None  # the buffers move to another device; the matrices made of them must follow
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def matrices(self) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ def propagate_mean(user: Tensor, item: Tensor, interactions: SparseOperator, n_l
     Returns:
         [U + 1, D] and [I + 1, D].
     """
-    propagated: tuple[Tensor, Tensor] = _PropagateMean.apply(user, item, interactions, n_layers)
+    propagated: tuple[Tensor, Tensor] = _PropagateMean.apply(user, item, interactions, n_layers)  # type: ignore[no-untyped-call]
     return propagated
 
 

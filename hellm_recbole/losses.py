@@ -50,7 +50,7 @@ def softmax_cross_entropy(query: Tensor, items: Tensor, target: Tensor) -> Tenso
         items: [I, D] one vector a class.
         target: [N] class indices in 0..I-1.
     """
-    loss: Tensor = _SoftmaxCrossEntropy.apply(query, items, target)
+    loss: Tensor = _SoftmaxCrossEntropy.apply(query, items, target)  # type: ignore[no-untyped-call]
     return loss
 
 

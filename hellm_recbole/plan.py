@@ -15,6 +15,7 @@ from hellm_recbole.settings import (
     HARNESS_SETTINGS,
     EvalSettings,
     LogSettings,
+    PairSettings,
     Resolved,
     TrainSettings,
     Value,
@@ -64,6 +65,7 @@ class RowPlan:
         evaluation: cut-offs and block size.
         log: loggers.
         model_settings: the model's own dataclass, or RecBole's keys.
+        pairs: how pairs are drawn; None for models that do not train on pairs, and for RecBole's.
     """
 
     model: str
@@ -76,6 +78,7 @@ class RowPlan:
     evaluation: EvalSettings
     log: LogSettings
     model_settings: Any
+    pairs: PairSettings | None
 
     @property
     def source(self) -> Literal["hellm_recbole", "recbole"]:
@@ -122,6 +125,8 @@ def _plan_row(
     if spec is not None:
         own = load_yaml(own_file)
         own_keys = field_names(spec.settings)
+        if spec.batches == "pairs":
+            own_keys += field_names(PairSettings)
         family = spec.family
     else:
         assert recbole_name is not None
@@ -151,6 +156,9 @@ def _plan_row(
         model_settings: Any = build_settings(spec.settings, resolved, extra_known=known)
     else:
         model_settings = {key: resolved.values[key] for key in own_keys}
+    pairs = None
+    if spec is not None and spec.batches == "pairs":
+        pairs = build_settings(PairSettings, resolved, extra_known=known)
     train, evaluation, log = (build_settings(cls, resolved, extra_known=known) for cls in HARNESS_SETTINGS)
     metrics = [f"{kind}@{k}" for k in evaluation.cutoffs for kind in ("R", "N")]
     if train.valid_metric not in metrics:
@@ -158,7 +166,19 @@ def _plan_row(
             f"{resolved.origin['valid_metric']}: valid_metric is {train.valid_metric!r}; "
             f"with the given cutoffs it can be {', '.join(metrics)}"
         )
-    return RowPlan(name, family, spec, recbole_name, preset, resolved, train, evaluation, log, model_settings)
+    return RowPlan(
+        model=name,
+        family=family,
+        spec=spec,
+        recbole_name=recbole_name,
+        preset=preset,
+        resolved=resolved,
+        train=train,
+        evaluation=evaluation,
+        log=log,
+        model_settings=model_settings,
+        pairs=pairs,
+    )
 
 
 def _apply_preset(resolved: Resolved, preset: str, model: str, known: Iterable[str]) -> Resolved:

@@ -28,16 +28,20 @@ class BatchSource(Protocol):
 
 
 class PairSource:
-    """Each training interaction once an epoch, in random order, each with one item the user has not interacted with.
+    """BPR triples, as many an epoch as there are training interactions, each with an item the user has not met.
 
-    Interaction-uniform: active users occur more often. Negatives are uniform over the items that are not in the user's
-    training part; a validation or test item may be one, as in RecBole, MMRec and the released HeLLM code.
+    `interactions` takes each training interaction once, in random order, so that active users occur more often
+    (RecBole, MMRec). `users` draws users uniformly with replacement and one of the user's items uniformly (RecBoard;
+    the released HeLLM code draws distinct users for each batch). Negatives are uniform over the items that are not in
+    the user's training part; a validation or test item may be one, as in all of these.
     """
 
-    def __init__(self, data: TrainData, batch_size: int, device: torch.device) -> None:
+    def __init__(self, data: TrainData, batch_size: int, sampling: str, device: torch.device) -> None:
         self.user = data.history.users()
         self.item = data.history.items
-        self.n_items, self.batch_size, self.device = data.n_items, batch_size, device
+        self.n_items, self.batch_size, self.sampling, self.device = data.n_items, batch_size, sampling, device
+        self._indptr, self._lengths = data.history.indptr, data.history.lengths()
+        self._active = np.flatnonzero(self._lengths)
         self._stride = data.n_items + 1
         self._known = np.unique(self.user * self._stride + self.item)  # sorted keys of observed pairs
         distinct = np.bincount(self._known // self._stride, minlength=data.n_users + 1)
@@ -52,13 +56,20 @@ class PairSource:
         return -(-len(self.user) // self.batch_size)
 
     def epoch(self, seed: int) -> Iterator[PairBatch]:
-        """Shuffled triples."""
+        """Random triples."""
         rng = np.random.default_rng(seed)
-        order = rng.permutation(len(self.user))
-        user, positive = self.user[order], self.item[order]
+        user, positive = self._positives(rng)
         columns = [as_ids(part, self.device) for part in (user, positive, self.negatives(user, rng))]
         for rows in zip(*(column.split(self.batch_size) for column in columns), strict=True):
             yield PairBatch(*rows)
+
+    def _positives(self, rng: np.random.Generator) -> tuple[IdArray, IdArray]:
+        """[E] users and an observed item of each."""
+        if self.sampling == "interactions":
+            order = rng.permutation(len(self.user))
+            return self.user[order], self.item[order]
+        user = rng.choice(self._active, size=len(self.user))
+        return user, self.item[self._indptr[user] + rng.integers(0, self._lengths[user])]
 
     def negatives(self, user: IdArray, rng: np.random.Generator) -> IdArray:
         """[B] one item for each entry of `user`, uniform over those not in its training part."""

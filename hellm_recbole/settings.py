@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import operator
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -205,10 +206,10 @@ def _coerce(value: Value, hint: Any, limits: Mapping[str, Any]) -> Value:
     if limits.get("choices") is not None and value not in limits["choices"]:
         raise ValueError(f"must be one of {', '.join(map(str, limits['choices']))}")
     for name, sign, holds in (
-        ("ge", ">=", lambda a, b: a >= b),
-        ("gt", ">", lambda a, b: a > b),
-        ("le", "<=", lambda a, b: a <= b),
-        ("lt", "<", lambda a, b: a < b),
+        ("ge", ">=", operator.ge),
+        ("gt", ">", operator.gt),
+        ("le", "<=", operator.le),
+        ("lt", "<", operator.lt),
     ):
         bound = limits.get(name)
         if bound is not None and not holds(value, bound):  # NaN fails every comparison
@@ -247,6 +248,17 @@ class TrainSettings:
     schedule: str = setting(choices=("constant", "cosine", "exponential"))
     decay_rate: float = setting(gt=0, le=1)
     warmup_epochs: int = setting(ge=0)
+
+
+@dataclass(frozen=True)
+class PairSettings:
+    """How pairs are drawn, for models that train on pairs.
+
+    Attributes:
+        sampling: interactions (each once an epoch) or users (drawn uniformly, then one of the user's items).
+    """
+
+    sampling: str = setting(choices=("interactions", "users"))
 
 
 @dataclass(frozen=True)

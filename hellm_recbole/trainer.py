@@ -24,7 +24,7 @@ from hellm_recbole.evaluator import ModelScorer, rank_targets
 from hellm_recbole.metrics import from_ranks
 from hellm_recbole.models.spec import ModelSpec
 from hellm_recbole.sampling import BatchSource, PairSource, SequenceSource, epoch_seed
-from hellm_recbole.settings import EvalSettings, TrainSettings
+from hellm_recbole.settings import EvalSettings, PairSettings, TrainSettings
 from hellm_recbole.types import Histories, IdArray, SelectionData, TrainData
 
 DECAY_EPOCHS = 50  # the exponential schedule reaches decay_rate after this many epochs (released HeLLM code)
@@ -74,6 +74,7 @@ class ModelRow:
         model_settings: Any,
         data: TrainData,
         train: TrainSettings,
+        pairs: PairSettings | None,
         seed: int,
         device: torch.device,
     ) -> None:
@@ -82,11 +83,11 @@ class ModelRow:
         self.optimizer: torch.optim.Optimizer = _optimizer(self.module, train)
         self._clip_norm = train.clip_norm
         self._batches: BatchSource
-        if spec.batches == "pairs":
-            self._batches = PairSource(data, train.batch_size, device)
+        if pairs is not None:
+            self._batches = PairSource(data, train.batch_size, pairs.sampling, device)
         else:
             self._batches = SequenceSource(data, train.batch_size, self.module.max_history, device)
-        self._scorer = ModelScorer(self.module, device)  # type: ignore[arg-type]
+        self._scorer = ModelScorer(self.module, device)
 
     def train_epoch(self, epoch: int, rng_seed: int, on_step: OnStep) -> dict[str, float]:
         """One pass over the batches of the epoch.
@@ -178,7 +179,7 @@ def fit(
         epoch = progress.epoch + 1
         started = time.perf_counter()
         _set_learning_rate(row.optimizer, train, epoch - 1)
-        losses = row.train_epoch(epoch, epoch_seed(seed, epoch), lambda *args, e=epoch: view.step(e, *args))  # type: ignore[misc]
+        losses = row.train_epoch(epoch, epoch_seed(seed, epoch), lambda *args, e=epoch: view.step(e, *args))
         trained = time.perf_counter()
         evaluated = epoch % train.eval_every == 0 or epoch == epochs
         valid = evaluate(row, data, evaluation, who) if evaluated else None

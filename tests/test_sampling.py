@@ -19,7 +19,7 @@ def data(sequences: list[list[int]], n_items: int) -> TrainData:
 
 def test_every_interaction_once_and_no_negative_is_known() -> None:
     train = data([[1, 2, 3], [2], [4, 5, 6, 7]], n_items=8)
-    source = PairSource(train, 3, CPU)
+    source = PairSource(train, 3, "interactions", CPU)
     batches = list(source.epoch(7))
     assert len(batches) == source.n_batches() == 3
     pairs = [(int(u), int(i)) for batch in batches for u, i in zip(batch.user, batch.positive, strict=True)]
@@ -32,7 +32,7 @@ def test_every_interaction_once_and_no_negative_is_known() -> None:
 
 
 def test_negatives_are_uniform_over_what_is_left() -> None:
-    source = PairSource(data([[1, 2]], n_items=6), 64, CPU)
+    source = PairSource(data([[1, 2]], n_items=6), 64, "interactions", CPU)
     drawn = source.negatives(np.ones(40_000, dtype=np.int64), np.random.default_rng(0))
     counts = np.bincount(drawn, minlength=7)[1:]
     assert counts[:2].tolist() == [0, 0]
@@ -40,8 +40,23 @@ def test_negatives_are_uniform_over_what_is_left() -> None:
     assert np.all(np.abs(counts[2:] - 10_000) < 5 * 87)
 
 
+def test_drawing_users_gives_each_user_and_each_of_his_items_an_equal_share() -> None:
+    train = data([[1, 2, 3, 3], [], [4]], n_items=8)
+    source = PairSource(train, 1000, "users", CPU)
+    pairs = [
+        (int(u), int(i))
+        for seed in range(2000)
+        for batch in source.epoch(seed)
+        for u, i in zip(batch.user, batch.positive, strict=True)
+    ]
+    assert len(pairs) == 2000 * len(train.history.items)
+    share = {pair: pairs.count(pair) / len(pairs) for pair in set(pairs)}
+    # a repeated item counts as often as it occurs; standard deviations are below 0.005
+    assert share == pytest.approx({(1, 1): 1 / 8, (1, 2): 1 / 8, (1, 3): 1 / 4, (3, 4): 1 / 2}, abs=0.025)
+
+
 def test_an_epoch_is_a_function_of_its_seed() -> None:
-    source = PairSource(data([[1, 2, 3], [4, 5]], n_items=9), 2, CPU)
+    source = PairSource(data([[1, 2, 3], [4, 5]], n_items=9), 2, "interactions", CPU)
     one, same, other = (torch.cat([b.negative for b in source.epoch(seed)]) for seed in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
@@ -50,7 +65,7 @@ def test_an_epoch_is_a_function_of_its_seed() -> None:
 
 def test_a_user_who_knows_everything_is_refused() -> None:
     with pytest.raises(DataError, match="every item"):
-        PairSource(data([[1, 2]], n_items=2), 2, CPU)
+        PairSource(data([[1, 2]], n_items=2), 2, "interactions", CPU)
 
 
 def test_sequences_are_the_most_recent_items_with_the_next_as_target() -> None:

@@ -46,7 +46,7 @@ def run(
 ) -> tuple[Progress, ModelRow]:
     p = plan(name, **values)
     assert p.spec is not None
-    row = ModelRow(p.spec, p.model_settings, split.train_data(), p.train, 7, CPU)
+    row = ModelRow(p.spec, p.model_settings, split.train_data(), p.train, p.pairs, 7, CPU)
     progress = fit(
         row,
         split.selection(),
@@ -165,7 +165,9 @@ def test_clipping_bounds_the_gradient(toy_split: Split, monkeypatch: pytest.Monk
     monkeypatch.setattr(nn.utils, "clip_grad_norm_", watch)
     p = plan("LightGCN", clip_norm=1e-3)
     assert p.spec is not None
-    ModelRow(p.spec, p.model_settings, toy_split.train_data(), p.train, 7, CPU).train_epoch(1, 1, lambda *args: None)
+    ModelRow(p.spec, p.model_settings, toy_split.train_data(), p.train, p.pairs, 7, CPU).train_epoch(
+        1, 1, lambda *args: None
+    )
     assert norms
     assert max(norms) <= 1e-3 * (1 + 1e-5)
 
@@ -175,7 +177,7 @@ def test_one_epoch_of_lightgcn_equals_a_plain_loop(toy_split: Split) -> None:
     p = plan("LightGCN")
     assert p.spec is not None
     data = toy_split.train_data()
-    row = ModelRow(p.spec, p.model_settings, data, p.train, 7, CPU)
+    row = ModelRow(p.spec, p.model_settings, data, p.train, p.pairs, 7, CPU)
     tables = {key: value.detach().clone().double().requires_grad_() for key, value in row.module.named_parameters()}
     row.train_epoch(1, 99, lambda *args: None)
 
@@ -187,7 +189,7 @@ def test_one_epoch_of_lightgcn_equals_a_plain_loop(toy_split: Split) -> None:
     a = scale[:, None] * a * scale[None, :]
     optimizer = torch.optim.Adam(tables.values(), lr=p.train.learning_rate)
     settings = p.model_settings
-    for batch in PairSource(data, p.train.batch_size, CPU).epoch(99):
+    for batch in PairSource(data, p.train.batch_size, "interactions", CPU).epoch(99):
         layer = ego = torch.cat([tables["user.weight"], tables["item.weight"]])
         total = ego
         for _ in range(settings.n_layers):

@@ -31,7 +31,7 @@ def plan(name: str, **values: Any) -> RowPlan:
 def make(name: str, data: TrainData, seed: int = 3, **values: Any) -> ModelRow:
     p = plan(name, **values)
     assert p.spec is not None
-    return ModelRow(p.spec, p.model_settings, data, p.train, seed, CPU)
+    return ModelRow(p.spec, p.model_settings, data, p.train, p.pairs, seed, CPU)
 
 
 def first_batch(row: ModelRow) -> Any:
