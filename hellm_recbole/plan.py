@@ -13,6 +13,7 @@ from hellm_recbole.errors import MissingDependency, ModelError, SettingsError
 from hellm_recbole.models.spec import Family, ModelSpec
 from hellm_recbole.settings import (
     HARNESS_SETTINGS,
+    NEUTRAL_KEYS,
     EvalSettings,
     LogSettings,
     PairSettings,
@@ -30,7 +31,6 @@ from hellm_recbole.settings import (
 RECBOLE_PREFIX = "RecBole-"  # RecBole's own model where the registry has one of the same name: RecBole-LightGCN
 DATASETS_KEY = "datasets"  # section of a model's file with values for single datasets
 HARNESS_KEYS = tuple(key for cls in HARNESS_SETTINGS for key in field_names(cls))
-NEUTRAL_KEYS = frozenset({"loggers", "eval_block_users"})  # cannot change a number
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,10 @@ def open_loggers(names: Sequence[str], folder: Path, run: str, done: int, settin
         try:
             loggers.append(makers[name](folder, run, done, settings))
         except ImportError as error:
-            raise MissingDependency(f"logger {name} is not installed; pip install 'hellm-recbole[{name}]'") from error
+            raise MissingDependency(
+                f"logger {name} needs the package {error.name}, which is not installed; pip install it, "
+                f"or run with --set loggers=[]"
+            ) from error
     return loggers
 
 

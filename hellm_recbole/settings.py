@@ -285,6 +285,7 @@ class LogSettings:
     loggers: tuple[str, ...] = setting(choices=("tensorboard", "wandb", "mlflow"))
 
 
+NEUTRAL_KEYS = frozenset({"loggers", "eval_block_users"})  # cannot change a number
 HARNESS_SETTINGS: tuple[type[Any], ...] = (TrainSettings, EvalSettings, LogSettings)
 
 

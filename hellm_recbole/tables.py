@@ -29,9 +29,8 @@ from hellm_recbole import metrics
 from hellm_recbole.errors import RecordError, SettingsError
 from hellm_recbole.files import atomic_write, ensure_folder
 from hellm_recbole.models.spec import Family
-from hellm_recbole.plan import NEUTRAL_KEYS
 from hellm_recbole.results import PhaseRanks, Policy, Record, check_comparable, find_records, read_ranks
-from hellm_recbole.settings import Resolved, build_settings, load_yaml, properties_dir, setting
+from hellm_recbole.settings import NEUTRAL_KEYS, Resolved, build_settings, load_yaml, properties_dir, setting
 from hellm_recbole.significance import bootstrap_means, holm, p_value
 
 Protocol = Literal["unified", "paper"]
