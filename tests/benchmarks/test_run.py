@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -165,6 +166,77 @@ def test_a_known_dataset_without_its_source_says_what_to_fetch(
     err = capsys.readouterr().err
     assert err.startswith("error: ")
     assert "user_sequences.txt" in err
+
+
+def damage(folder: Path, what: str) -> None:
+    """Break one thing in a prepared dataset, as a hand edit would."""
+    inter, matrix, tokens = folder / "toy.inter", folder / "text_feat.npy", folder / "text_feat.tokens.txt"
+    lines, values, names = inter.read_text().splitlines(), np.load(matrix), tokens.read_text().splitlines()
+    if what == "missing file":
+        inter.unlink()
+    elif what == "empty file":
+        inter.write_text("")
+    elif what == "wrong header":
+        inter.write_text("\n".join(["user\titem\ttime", *lines[1:]]) + "\n")
+    elif what == "duplicate column":
+        inter.write_text("\n".join(["user_id:token\titem_id:token\titem_id:token", *lines[1:]]) + "\n")
+    elif what == "non-numeric field":
+        inter.write_text("\n".join([*lines[:5], lines[5].rsplit("\t", 1)[0] + "\tsoon", *lines[6:]]) + "\n")
+    elif what == "missing field":
+        inter.write_text("\n".join([*lines[:5], "u1\ti1", *lines[6:]]) + "\n")
+    elif what == "item without features":
+        np.save(matrix, values[:-1])
+        tokens.write_text("\n".join(names[:-1]) + "\n")
+    elif what == "features of no item":
+        np.save(matrix, np.vstack([values, values[:1]]))
+        tokens.write_text("\n".join([*names, "stranger"]) + "\n")
+    elif what == "NaN in features":
+        values[3, 1] = np.nan
+        np.save(matrix, values)
+    elif what == "wrong row count":
+        np.save(matrix, values[:-2])
+    elif what == "duplicate token":
+        tokens.write_text("\n".join([names[1], *names[1:]]) + "\n")
+    elif what == "half a manifest":
+        manifest = folder / "dataset.json"
+        manifest.write_text(manifest.read_text()[:50])
+
+
+@pytest.mark.parametrize(
+    ("what", "parts"),
+    [
+        ("missing file", ("toy.inter", "missing")),
+        ("empty file", ("toy.inter", "empty")),
+        ("wrong header", ("toy.inter:1",)),
+        ("duplicate column", ("toy.inter:1", "item_id")),
+        ("non-numeric field", ("toy.inter:6", "soon")),
+        ("missing field", ("toy.inter:6", "fields")),
+        ("item without features", ("text_feat", "no row")),
+        ("features of no item", ("text_feat", "stranger")),
+        ("NaN in features", ("text_feat.npy",)),
+        ("wrong row count", ("text_feat.npy", "rows")),
+        ("duplicate token", ("text_feat.tokens.txt",)),
+        ("half a manifest", ("dataset.json", "--fresh")),
+    ],
+)
+def test_bad_data(workplace: Path, capsys: pytest.CaptureFixture[str], what: str, parts: tuple[str, ...]) -> None:
+    damage(workplace / "dataset" / "toy", what)
+    sentence = fails(capsys, "--models", "LightGCN")
+    for part in parts:
+        assert part in sentence
+
+
+def test_users_with_fewer_than_three_interactions_leave_nothing_to_evaluate(
+    workplace: Path, capsys: pytest.CaptureFixture[str], toy_dataset: Dataset
+) -> None:
+    short = np.concatenate([np.flatnonzero(toy_dataset.user == user)[:2] for user in np.unique(toy_dataset.user)])
+    changed = dataclasses.replace(
+        toy_dataset, user=toy_dataset.user[short], item=toy_dataset.item[short], time=np.zeros(len(short)), features={}
+    )
+    write_prepared(workplace / "dataset" / "short", changed)
+    capsys.readouterr()
+    assert run.main(["--models", "Pop", "--dataset", "short"]) == 2
+    assert "users with at least 3 interactions" in capsys.readouterr().err
 
 
 def test_a_read_only_output_folder(
@@ -331,4 +403,4 @@ def test_two_kills(workplace: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["LightGCN", "SASRec", "BPR"])
 def test_twenty_kills(workplace: Path, model: str) -> None:
-    kill_and_restart(workplace, model, kills=20, epochs=1500)
+    kill_and_restart(workplace, model, kills=20, epochs=600)
