@@ -6,10 +6,8 @@ He et al., "LightGCN: Simplifying and Powering Graph Convolution Network for Rec
 - Eq. 4, with alpha_l = 1 / (L + 1): `Z = mean of X^(0) .. X^(L)`; score `z_u . z_i`.
 - Eq. 15: BPR plus `lambda ||X^(0)||^2`, on the batch's rows and divided by the batch size, as the released code does.
 
-Deviations: none from the paper's equations. Embeddings start near zero, as in the source of the settings: users and
-items with few interactions then bring little noise of their own. The paper starts from a normal law of deviation 0.1,
-RecBole and MMRec from Xavier's uniform law (about 0.01 here). RecBole and MMRec regularise with the unsquared norm of
-the same rows.
+Deviations: none from the paper. RecBole and MMRec regularise with the unsquared norm of the same rows and start from
+Xavier's uniform law instead of the paper's normal one.
 """
 
 from __future__ import annotations

@@ -74,6 +74,7 @@ def _measure(options: argparse.Namespace) -> int:
             [(what, f"{ours:.2f}", f"{theirs:.2f}", f"{theirs / ours:.1f}", note) for what, ours, theirs, note in rows],
             headers=["", "ours, s", "RecBole, s", "ratio", "RecBole's side"],
             colalign=("left", "right", "right", "right", "left"),
+            disable_numparse=True,
         )
     )
     return 0

@@ -1,0 +1,83 @@
+"""Our ranks and metrics against RecBole's own evaluator, on the same scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hellm_recbole.evaluator import rank_targets
+from hellm_recbole.metrics import from_ranks
+from hellm_recbole.types import Histories, IdArray, Targets
+
+pytest.importorskip("recbole", reason="RecBole is not installed")
+
+N_USERS, N_ITEMS, CUTOFFS = 300, 120, [5, 10, 20]
+
+
+class Table:
+    """A scorer with a fixed [U + 1, I] table."""
+
+    def __init__(self, table: torch.Tensor) -> None:
+        self.table = table
+
+    def prepare(self) -> None: ...
+
+    def scores(self, user: IdArray, history: Histories) -> torch.Tensor:
+        return self.table[torch.from_numpy(user)]
+
+
+def recbole_metrics(scores: torch.Tensor, history: Histories, targets: Targets) -> dict[str, float]:
+    """What RecBole's trainer and evaluator make of a score matrix [U + 1, I]."""
+    from recbole.evaluator import Collector, Evaluator
+    from recbole.utils import EvaluatorType
+
+    class Settings(dict[str, Any]):
+        def __getitem__(self, key: str) -> Any:
+            return self.get(key)
+
+    config = Settings(
+        eval_args={"mode": {"valid": "full", "test": "full"}},
+        metrics=["Recall", "NDCG"],
+        topk=CUTOFFS,
+        metric_decimal_place=16,
+        eval_type=EvaluatorType.RANKING,
+        device="cpu",
+    )
+    users = np.unique(targets.user)
+    row = {int(user): at for at, user in enumerate(users)}
+    matrix = torch.cat([torch.full((len(users), 1), -torch.inf), scores[torch.from_numpy(users)]], dim=1)
+    for at, user in enumerate(users):
+        matrix[at, torch.from_numpy(history.of(int(user)))] = -torch.inf
+    collector: Any = Collector(config)
+    positive_user = torch.tensor([row[int(user)] for user in targets.user])
+    collector.eval_batch_collect(matrix, None, positive_user, torch.from_numpy(targets.item))
+    return dict(Evaluator(config).evaluate(collector.get_data_struct()))
+
+
+@pytest.mark.parametrize("n_targets", [1, 3])
+def test_recall_and_ndcg_equal_recboles(n_targets: int) -> None:
+    rng = np.random.default_rng(n_targets)
+    # a permutation for each user: no two scores alike
+    table = torch.from_numpy(np.stack([rng.permutation(N_ITEMS) for _ in range(N_USERS + 1)]).astype(np.float32))
+    picks = np.stack([rng.permutation(N_ITEMS)[: n_targets + 6] + 1 for _ in range(N_USERS)])
+    users = np.arange(1, N_USERS + 1)
+    targets = Targets(np.repeat(users, n_targets), picks[:, :n_targets].ravel())
+    history = Histories.from_pairs(np.repeat(users, 6), picks[:, n_targets:].ravel(), N_USERS)
+    ranks = rank_targets(Table(table), targets, train=history, seen=history, block_users=64, who="x")
+    ours = from_ranks(ranks.user, ranks.seen, CUTOFFS)
+    theirs = recbole_metrics(table, history, targets)
+    for k in CUTOFFS:
+        assert ours[f"R@{k}"] == pytest.approx(theirs[f"recall@{k}"], abs=1e-12)
+        assert ours[f"N@{k}"] == pytest.approx(theirs[f"ndcg@{k}"], abs=1e-12)
+        assert 0 < ours[f"R@{k}"] < 1
+
+
+def test_a_constant_scorer_gets_nothing_from_us() -> None:
+    targets = Targets(np.arange(1, N_USERS + 1), np.arange(N_USERS) % N_ITEMS + 1)
+    empty = Histories(np.zeros(N_USERS + 2, dtype=np.int64), np.zeros(0, dtype=np.int64))
+    table = torch.zeros(N_USERS + 1, N_ITEMS)
+    ranks = rank_targets(Table(table), targets, train=empty, seen=empty, block_users=64, who="x")
+    assert set(from_ranks(ranks.user, ranks.seen, CUTOFFS).values()) == {0.0}
