@@ -189,7 +189,7 @@ def test_one_epoch_of_lightgcn_equals_a_plain_loop(toy_split: Split) -> None:
     a = scale[:, None] * a * scale[None, :]
     optimizer = torch.optim.Adam(tables.values(), lr=p.train.learning_rate)
     settings = p.model_settings
-    for batch in PairSource(data, p.train.batch_size, "interactions", CPU).epoch(99):
+    for batch in PairSource(data, p.train.batch_size, p.pairs.sampling, CPU).epoch(99):
         layer = ego = torch.cat([tables["user.weight"], tables["item.weight"]])
         total = ego
         for _ in range(settings.n_layers):
