@@ -122,8 +122,11 @@ def _rank_block(
         wanted_on_device = scores[rows, torch.from_numpy(item - 1).to(scores.device)]
         count = (scores[rows] >= wanted_on_device.unsqueeze(1)).sum(dim=1).cpu().numpy()
         wanted = wanted_on_device.cpu().numpy()
+    under_seen = count - _masked_at_least(matrix, wanted, row_of, item, users, seen)
+    if seen is train:  # at validation the two policies are the same
+        return {"seen": under_seen, "train": under_seen, "none": count}
     return {
-        "seen": count - _masked_at_least(matrix, wanted, row_of, item, users, seen),
+        "seen": under_seen,
         "train": count - _masked_at_least(matrix, wanted, row_of, item, users, train),
         "none": count,
     }
