@@ -323,6 +323,11 @@ def comparable(path: Path) -> dict[str, Any]:
     return dict(record)
 
 
+def hear_ctrl_c() -> None:
+    """Shells start background jobs with SIGINT ignored and children inherit that; in a terminal it is not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(workplace: Path, model: str, epochs: int) -> subprocess.Popen[str]:
     script = Path(run.__file__)
     arguments = [
@@ -343,6 +348,7 @@ def start(workplace: Path, model: str, epochs: int) -> subprocess.Popen[str]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_ctrl_c,
     )
 
 
