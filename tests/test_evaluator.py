@@ -8,19 +8,8 @@ from hypothesis import strategies as st
 
 from hellm_recbole.errors import TrainingDiverged
 from hellm_recbole.evaluator import rank_targets
-from hellm_recbole.types import Histories, IdArray, Targets
-
-
-class Table:
-    """A scorer with a fixed [U + 1, I] table."""
-
-    def __init__(self, table: torch.Tensor) -> None:
-        self.table = table
-
-    def prepare(self) -> None: ...
-
-    def scores(self, user: IdArray, history: Histories) -> torch.Tensor:
-        return self.table[torch.from_numpy(user)]
+from hellm_recbole.types import Histories, Targets
+from tests.toy import Table
 
 
 def histories(sequences: list[list[int]]) -> Histories:

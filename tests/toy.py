@@ -1,12 +1,14 @@
-"""Writing an in-memory dataset as a prepared one, for tests of the commands."""
+"""Small stand-ins that several tests share: a dataset on disk, a scorer with fixed scores."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from hellm_recbole.data.atomic import AtomicData, Dataset, FeatureMatrix, write_dataset
+from hellm_recbole.types import Histories, IdArray
 
 
 def write_prepared(folder: Path, dataset: Dataset) -> None:
@@ -46,3 +48,15 @@ def write_prepared(folder: Path, dataset: Dataset) -> None:
         "dropped_items": [],
     }
     write_dataset(folder, data, features, manifest)
+
+
+class Table:
+    """A scorer with a fixed [U + 1, I] table."""
+
+    def __init__(self, table: torch.Tensor) -> None:
+        self.table = table
+
+    def prepare(self) -> None: ...
+
+    def scores(self, user: IdArray, history: Histories) -> torch.Tensor:
+        return self.table[torch.from_numpy(user)]

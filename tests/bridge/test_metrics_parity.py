@@ -10,23 +10,12 @@ import torch
 
 from hellm_recbole.evaluator import rank_targets
 from hellm_recbole.metrics import from_ranks
-from hellm_recbole.types import Histories, IdArray, Targets
+from hellm_recbole.types import Histories, Targets
+from tests.toy import Table
 
 pytest.importorskip("recbole", reason="RecBole is not installed")
 
 N_USERS, N_ITEMS, CUTOFFS = 300, 120, [5, 10, 20]
-
-
-class Table:
-    """A scorer with a fixed [U + 1, I] table."""
-
-    def __init__(self, table: torch.Tensor) -> None:
-        self.table = table
-
-    def prepare(self) -> None: ...
-
-    def scores(self, user: IdArray, history: Histories) -> torch.Tensor:
-        return self.table[torch.from_numpy(user)]
 
 
 def recbole_metrics(scores: torch.Tensor, history: Histories, targets: Targets) -> dict[str, float]:
