@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from baselines.lightgcn import LightGCN, LightGCNSettings
 from baselines.vbpr import VBPR, VBPRSettings
+from hellm_recbole.models.hellm_pre import HeLLMPre, HeLLMPreSettings
 from hellm_recbole.models.sasrec import SASRec, SASRecSettings
 from hellm_recbole.models.spec import ModelSpec
 
 REGISTRY: dict[str, ModelSpec] = {
     "LightGCN": ModelSpec(LightGCN, LightGCNSettings, "collaborative", "pairs"),
     "VBPR": ModelSpec(VBPR, VBPRSettings, "multimodal", "pairs"),
+    "HeLLMPre": ModelSpec(HeLLMPre, HeLLMPreSettings, "multimodal", "pairs"),
     "SASRec": ModelSpec(SASRec, SASRecSettings, "sequential", "sequences"),
 }
 

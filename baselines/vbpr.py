@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hellm_recbole.errors import ModelError
 from hellm_recbole.losses import bpr, l2
+from hellm_recbole.models.modalities import choose_modalities
 from hellm_recbole.settings import setting
 from hellm_recbole.types import Encoded, PairBatch, QueryBatch, TrainData
 
@@ -36,11 +36,13 @@ class VBPRSettings:
 
     Attributes:
         emb_dim: D, width of the collaborative and of the content half.
+        modalities: whose features are read; null takes all that the dataset has.
         normalize_features: scale each feature row to unit length.
         l2_weight: weight of the L2 penalty.
     """
 
     emb_dim: int = setting(ge=1)
+    modalities: tuple[str, ...] | None = setting()
     normalize_features: bool = setting()
     l2_weight: float = setting(ge=0)
 
@@ -68,18 +70,13 @@ class VBPR(nn.Module):
 
     @classmethod
     def build(cls, settings: VBPRSettings, data: TrainData) -> VBPR:
-        """A model on all modalities of `data`, in name order.
+        """A model on the chosen modalities of `data`, in name order.
 
         Raises:
-            ModelError: there are none.
+            ModelError: there are none, or one is missing.
         """
-        if not data.features:
-            raise ModelError(
-                "VBPR needs item features and the dataset has none; prepare it with text or <modality>_feat.npy"
-            )
-        return cls(
-            settings, data.n_users, [torch.from_numpy(np.asarray(data.features[m])) for m in sorted(data.features)]
-        )
+        features = choose_modalities("VBPR", settings.modalities, data.features)
+        return cls(settings, data.n_users, [torch.from_numpy(np.asarray(matrix)) for matrix in features.values()])
 
     def item_vectors(self, item: Tensor) -> Tensor:
         """[B, 2 D] vectors q_i of the given ids."""

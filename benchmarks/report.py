@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+from benchmarks.run import print_ablation
 from hellm_recbole.console import run_main
 from hellm_recbole.errors import RecordError, SettingsError
 from hellm_recbole.results import RECORD_FILE
@@ -44,6 +45,7 @@ def _report(options: argparse.Namespace) -> int:
         shown = write_tables(options.output, dataset, options.protocol, metric=options.metric, cutoffs=cutoffs)
         write_slices(options.output, dataset, cutoffs=cutoffs)
         print(shown)
+        print_ablation(options.output, dataset)
         print(f"written to {options.output / dataset}")
     return 0
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from baselines.registry import RECBOLE_BASELINES, REGISTRY
 from hellm_recbole import runtime
+from hellm_recbole.ablation import write_ablation
 from hellm_recbole.console import run_main
 from hellm_recbole.data.atomic import Dataset, load_dataset
 from hellm_recbole.data.catalog import known_datasets, prepare_if_known
@@ -19,10 +20,13 @@ from hellm_recbole.errors import HellmError, ModelError, SettingsError
 from hellm_recbole.experiment import Place, export_row, finished_record, run_row
 from hellm_recbole.files import ensure_folder
 from hellm_recbole.plan import Override, RowPlan, plan_rows, presets
+from hellm_recbole.results import find_records
 from hellm_recbole.settings import parse_value
 from hellm_recbole.slices import write_slices
 from hellm_recbole.tables import write_tables
+from hellm_recbole.variants import all_variants
 
+Choose = Callable[[Sequence[str], str, Sequence[str]], list[str]]
 ALL = (*RECBOLE_BASELINES, *REGISTRY)
 EXPORTS = ("recommendations", "embeddings")
 EXIT_ROW_FAILED = 1
@@ -30,15 +34,15 @@ EXIT_ROW_FAILED = 1
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the rows and print the tables; exit code 0, 1 if a row failed, 2 for a fault in what was asked."""
-    parser = _parser()
-    options, rest = parser.parse_known_args(argv)
-    return run_main(lambda: _run(options, rest))
+    options, rest = argument_parser("run.py", __doc__).parse_known_args(argv)
+    return run_main(lambda: run(options, rest))
 
 
-def _parser() -> argparse.ArgumentParser:
+def argument_parser(program: str, description: str | None) -> argparse.ArgumentParser:
+    """The options that all commands which run rows share."""
     parser = argparse.ArgumentParser(
-        prog="run.py",
-        description=__doc__,
+        prog=program,
+        description=description,
         epilog="--key=value sets a setting as --set key=value does.",
         allow_abbrev=False,
     )
@@ -66,9 +70,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+def run(options: argparse.Namespace, rest: Sequence[str], choose: Choose | None = None) -> int:
+    """Run all rows of all datasets, print and write the tables; returns the exit code.
+
+    Args:
+        options: from `argument_parser`.
+        rest: arguments it did not know, settings in RecBole's form among them.
+        choose: the rows of a dataset, from those asked for and its modalities; None takes those asked for.
+    """
     if options.list:
         print(f"models    {', '.join(ALL)}")
+        print(f"variants  {', '.join(all_variants())}")
         print("          and any general or sequential model of RecBole")
         print(f"datasets  {', '.join(known_datasets())}")
         print(f"presets   {', '.join(presets())}")
@@ -87,6 +99,13 @@ def _run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     plans = {name: plan_rows(models, name, REGISTRY, options.preset, overrides) for name in names}
     ensure_folder(options.output)
     data = {name: _load(name, options.data_path) for name in names}
+    if choose is not None:
+        plans = {
+            name: plan_rows(
+                choose(models, name, sorted(data[name][0].features)), name, REGISTRY, options.preset, overrides
+            )
+            for name in names
+        }
     places = [Place(options.output, seed, device) for seed in seeds]
     if not options.fresh:  # refuse before the first epoch, not after hours
         for name in names:
@@ -99,9 +118,17 @@ def _run(options: argparse.Namespace, rest: Sequence[str]) -> int:
             for plan in plans[name]:
                 failed += not _one(plan, *data[name], place, options.fresh, exports)
         print(write_tables(options.output, name, options.protocol))
+        print_ablation(options.output, name)
         write_slices(options.output, name)
         print(f"written to {options.output / name}")
     return EXIT_ROW_FAILED if failed else 0
+
+
+def print_ablation(output: Path, dataset: str) -> None:
+    """Write and print the ablation table of a dataset where a variant has finished."""
+    shown = write_ablation(output, dataset, find_records(output, dataset))
+    if shown is not None:
+        print(f"{shown}\n")
 
 
 def _one(plan: RowPlan, dataset: Dataset, split: Split, place: Place, fresh: bool, exports: Sequence[str]) -> bool:

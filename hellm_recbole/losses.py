@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK_BYTES = 4 << 20  # of logits held at a time: they stay in cache, which matters more than the arithmetic
+MIN_CONTRAST_ROWS = 128  # fewer rows a product are slower than leaving the cache
 
 
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:
@@ -91,3 +92,65 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
         query_gradient, items_gradient = ctx.saved_tensors
         scale = gradients[0]
         return query_gradient * scale, items_gradient * scale, None
+
+
+def node_contrast(anchor: Tensor, view: Tensor, temperature: float, dtype: torch.dtype) -> Tensor:
+    """Contrast of two views of the same nodes (HeLLM Eq. 7, in the form of the released code).
+
+    With `c` the cosine, and z and h the rows of `anchor` and `view`:
+    `-mean_n log exp(c(z_n, h_n) / t) / (sum_{m != n} exp(c(z_n, z_m) / t) + sum_m exp(c(z_n, h_m) / t))`,
+    a cross-entropy over 2 N - 1 nodes in one direction. GRACE, which it descends from, averages both directions. Blocks
+    of rows are turned into both gradients at once, so that memory is bounded by a block, not by N squared.
+
+    Args:
+        anchor: [N, D] any length; z.
+        view: [N, D] any length; h.
+        temperature: t, at least 0.02 (exponents stay within single precision).
+        dtype: of the products with the nodes; sums and the loss are in that of the arguments.
+    """
+    unit_anchor, unit_view = F.normalize(anchor, dim=1), F.normalize(view, dim=1)
+    loss: Tensor = _NodeContrast.apply(unit_anchor, unit_view, temperature, dtype)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _NodeContrast(torch.autograd.Function):
+    """Computes the gradients in the forward pass, block by block; the backward pass only scales them."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, view: Tensor, temperature: float, dtype: torch.dtype) -> Tensor:
+        n = anchor.shape[0]
+        nodes = torch.cat([anchor, view]).to(dtype)  # [2 N, D]
+        rows = max(MIN_CONTRAST_ROWS, CHUNK_BYTES // (nodes.element_size() * 2 * n))
+        buffer = nodes.new_empty(min(rows, n), 2 * n)
+        row_gradient = torch.empty_like(anchor)
+        node_gradient = anchor.new_zeros(2 * n, anchor.shape[1])
+        log_sum = anchor.new_empty(n)
+        for start in range(0, n, rows):
+            block = nodes[start : min(start + rows, n)]
+            within = torch.arange(len(block), device=block.device)
+            weight = torch.mm(block / temperature, nodes.T, out=buffer[: len(block)]).exp_()  # [rows, 2 N]
+            weight[within, start + within] = 0.0  # a node is no negative of itself
+            total = weight.sum(dim=1, keepdim=True, dtype=anchor.dtype)
+            span = slice(start, start + len(block))
+            log_sum[span] = total.squeeze(1).log()
+            row_gradient[span] = torch.mm(weight, nodes) / total
+            _add_product(node_gradient, weight, (block / total).to(dtype))
+        alike = (anchor * view).sum(dim=1) / temperature
+        scale = 1.0 / (temperature * n)
+        view_gradient = node_gradient[n:].sub_(anchor).mul_(scale)
+        anchor_gradient = row_gradient.add_(node_gradient[:n]).sub_(view).mul_(scale)
+        ctx.save_for_backward(anchor_gradient, view_gradient)
+        return (log_sum - alike).mean()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        anchor_gradient, view_gradient = ctx.saved_tensors
+        return anchor_gradient * gradients[0], view_gradient * gradients[0], None, None
+
+
+def _add_product(total: Tensor, weight: Tensor, block: Tensor) -> None:
+    """`total += weight.T @ block`, summed in the precision of `total`."""
+    if weight.dtype == total.dtype:
+        total.addmm_(weight.T, block)
+    else:
+        total += torch.mm(weight.T, block)

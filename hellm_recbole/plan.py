@@ -12,8 +12,12 @@ from hellm_recbole.bridge.rows import recbole_model_kind, recbole_model_names, r
 from hellm_recbole.errors import MissingDependency, ModelError, SettingsError
 from hellm_recbole.models.spec import Family, ModelSpec
 from hellm_recbole.settings import (
+    DATASETS,
     HARNESS_SETTINGS,
     NEUTRAL_KEYS,
+    OVERRIDES,
+    SECTIONS,
+    VARIANTS,
     EvalSettings,
     LogSettings,
     PairSettings,
@@ -27,9 +31,9 @@ from hellm_recbole.settings import (
     properties_dir,
     unknown_keys,
 )
+from hellm_recbole.variants import variants
 
 RECBOLE_PREFIX = "RecBole-"  # RecBole's own model where the registry has one of the same name: RecBole-LightGCN
-DATASETS_KEY = "datasets"  # section of a model's file with values for single datasets
 HARNESS_KEYS = tuple(key for cls in HARNESS_SETTINGS for key in field_names(cls))
 
 
@@ -106,9 +110,11 @@ def plan_rows(
     """
     plans = [_plan_row(name, dataset, registry, preset, overrides) for name in models]
     for override in overrides:
-        applies = [plan for plan in plans if override.model in (None, plan.model)]
+        applies = [
+            plan for plan in plans if override.model in (None, plan.model, split_variant(plan.model, registry)[0])
+        ]
         if not any(override.key in plan.resolved.values for plan in applies):
-            if override.model is not None and override.model not in models:
+            if override.model is not None and not applies:
                 raise SettingsError(f"{override.origin}: {override.model} is not among the models of this run")
             known = {key for plan in applies for key in plan.resolved.values}
             stray = Resolved({override.key: override.value}, {override.key: override.origin})
@@ -116,14 +122,24 @@ def plan_rows(
     return plans
 
 
+def split_variant(name: str, registry: Mapping[str, ModelSpec]) -> tuple[str, str | None]:
+    """The registered model and the variant that a row's name stands for; (name, None) if it is no variant."""
+    for model in registry:
+        if name in variants(model):
+            return model, name.removeprefix(f"{model}-")
+    return name, None
+
+
 def _plan_row(
     name: str, dataset: str, registry: Mapping[str, ModelSpec], preset: str, overrides: Sequence[Override]
 ) -> RowPlan:
-    spec = registry.get(name)
+    base, variant = split_variant(name, registry)
+    spec = registry.get(base)
     recbole_name = None if spec is not None else _recbole_name(name, registry)
-    own_file = properties_dir() / "model" / f"{name}.yaml"
+    own_file = properties_dir() / "model" / f"{base}.yaml"
+    own = load_yaml(own_file) if spec is not None or own_file.exists() else {}
+    sections = {section: own.pop(section, None) or {} for section in SECTIONS}
     if spec is not None:
-        own = load_yaml(own_file)
         own_keys = field_names(spec.settings)
         if spec.batches == "pairs":
             own_keys += field_names(PairSettings)
@@ -131,23 +147,26 @@ def _plan_row(
     else:
         assert recbole_name is not None
         defaults = recbole_settings(recbole_name)
-        own = load_yaml(own_file) if own_file.exists() else {}
         own_keys = tuple(defaults)
         family = "sequential" if recbole_model_kind(recbole_name) == "sequential" else "collaborative"
-    for_dataset = own.pop(DATASETS_KEY, None) or {}
     overall = load_yaml(properties_dir() / "overall.yaml")
-    layers: list[tuple[str, Mapping[str, Value]]] = [("overall.yaml", overall), (f"model/{name}.yaml", own)]
+    layers: list[tuple[str, Mapping[str, Value]]] = [("overall.yaml", overall), (f"model/{base}.yaml", own)]
     if spec is None:
         layers.append(
             (f"RecBole's {recbole_name}", {k: v for k, v in defaults.items() if k not in own and k not in overall})
         )
-    resolved = merge_layers(layers).override(
-        for_dataset.get(dataset, {}), f"model/{name}.yaml, {DATASETS_KEY}: {dataset}"
-    )
+    resolved = merge_layers(layers)
+    for section, layer in (
+        (OVERRIDES, sections[OVERRIDES]),
+        (f"{DATASETS}: {dataset}", sections[DATASETS].get(dataset, {})),
+    ):
+        resolved = resolved.override(layer, f"model/{base}.yaml, {section}")
     known = {*HARNESS_KEYS, *own_keys}
-    resolved = _apply_preset(resolved, preset, name, known)
+    resolved = _apply_preset(resolved, preset, base, known)
+    if variant is not None:
+        resolved = resolved.override(sections[VARIANTS][variant], f"model/{base}.yaml, {VARIANTS}: {variant}")
     for override in overrides:
-        if override.model == name or (override.model is None and override.key in known):
+        if override.model in (name, base) or (override.model is None and override.key in known):
             resolved = resolved.override({override.key: override.value}, override.origin)
     faults = unknown_keys(resolved, known)
     if faults:
@@ -208,7 +227,7 @@ def _recbole_name(name: str, registry: Mapping[str, ModelSpec]) -> str:
     try:
         if recbole_model_kind(bare) is not None:
             return bare
-        names = [*registry, *recbole_model_names()]
+        names = [*registry, *(name for model in registry for name in variants(model)), *recbole_model_names()]
     except MissingDependency as error:
         raise MissingDependency(f"{name} is none of our own models ({', '.join(registry)}); {error}") from error
     by_lower = {known.lower(): known for known in names}

@@ -1,7 +1,8 @@
 """Settings: strict YAML, layered, every value with its origin. No value is written in code; all are in `properties/`.
 
-Layers, in order: `overall.yaml`, `model/<Name>.yaml` (these two may not set the same key), then a preset and `--set`,
-which may override. All faults are collected and reported in one `SettingsError`.
+Layers, in order: `overall.yaml`, `model/<Name>.yaml` (these two may not set the same key), the model's
+sections `overrides` and `datasets`, a preset, the model's variant, then `--set`; these may override. All faults are
+collected and reported in one `SettingsError`.
 """
 
 from __future__ import annotations
@@ -191,14 +192,14 @@ def _coerce(value: Value, hint: Any, limits: Mapping[str, Any]) -> Value:
     Raises:
         ValueError: with what is allowed; the caller adds where the value came from.
     """
-    if get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple):
-            raise ValueError("must be a list")
-        return tuple(_coerce(part, get_args(hint)[0], limits) for part in value)
     if type(None) in get_args(hint):
         if value is None:
             return None
         hint = next(arg for arg in get_args(hint) if arg is not type(None))
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError("must be a list")
+        return tuple(_coerce(part, get_args(hint)[0], limits) for part in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if hint in (int, float, str, bool) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
@@ -285,6 +286,8 @@ class LogSettings:
     loggers: tuple[str, ...] = setting(choices=("tensorboard", "wandb", "mlflow"))
 
 
+# Sections of a model's file: values instead of those of overall.yaml, values for single datasets, named variants.
+OVERRIDES, DATASETS, VARIANTS = SECTIONS = ("overrides", "datasets", "variants")
 NEUTRAL_KEYS = frozenset({"loggers", "eval_block_users"})  # cannot change a number
 HARNESS_SETTINGS: tuple[type[Any], ...] = (TrainSettings, EvalSettings, LogSettings)
 

@@ -19,7 +19,7 @@ from hellm_recbole import metrics
 from hellm_recbole.errors import RecordError
 from hellm_recbole.files import atomic_write
 from hellm_recbole.results import find_records
-from hellm_recbole.tables import group_rows, read_test_ranks, report_settings
+from hellm_recbole.tables import group_rows, read_test_ranks, report_settings, without_variants
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -94,7 +94,7 @@ def write_slices(results_dir: Path, dataset: str, *, cutoffs: Sequence[int] | No
         RecordError: there are no records, one is broken, or they may not share a table.
         OutputError: the file cannot be written.
     """
-    records = find_records(results_dir, dataset)
+    records = without_variants(find_records(results_dir, dataset))
     if not records:
         raise RecordError(f"no record of dataset {dataset} in {results_dir / dataset}; run benchmarks/run.py first")
     ranks = read_test_ranks(records)

@@ -32,6 +32,7 @@ from hellm_recbole.models.spec import Family
 from hellm_recbole.results import PhaseRanks, Policy, Record, check_comparable, find_records, read_ranks
 from hellm_recbole.settings import NEUTRAL_KEYS, Resolved, build_settings, load_yaml, properties_dir, setting
 from hellm_recbole.significance import bootstrap_means, holm, p_value
+from hellm_recbole.variants import all_variants
 
 Protocol = Literal["unified", "paper"]
 Floats = npt.NDArray[np.float64]
@@ -197,6 +198,7 @@ def write_tables(
             f"no record of dataset {dataset} in {results_dir / dataset}; "
             f"`python benchmarks/run.py --models all --dataset {dataset} --output {results_dir}` makes them"
         )
+    records = without_variants(records)
     settings = report_settings()
     ranks = read_test_ranks(records)
     in_paper = any(record.paper is not None for record in records)
@@ -211,6 +213,12 @@ def write_tables(
         if name == protocol:
             shown = to_terminal(table)
     return shown
+
+
+def without_variants(records: Sequence[Record]) -> list[Record]:
+    """Records of whole models; all records where there are only variants. Variants have a table of their own."""
+    of = all_variants()
+    return [record for record in records if record.model not in of] or list(records)
 
 
 def read_test_ranks(records: Sequence[Record]) -> dict[Path, PhaseRanks]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -93,12 +94,14 @@ class TrainData:
         n_items: I.
         history: training interactions of each user, oldest first.
         features: modality name -> [I + 1, D_m] float32; row i belongs to item id i, row 0 is zero.
+        cache: folder for what is costly to derive from the features; None keeps nothing.
     """
 
     n_users: int
     n_items: int
     history: Histories
     features: Mapping[str, FloatArray]
+    cache: Path | None = None
 
 
 @dataclass(frozen=True)

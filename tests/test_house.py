@@ -24,6 +24,8 @@ MATHS_MAY_USE = (
     *("__future__", "collections", "dataclasses", "math", "typing", "numpy", "scipy", "torch", "transformers", "peft"),
     *(
         "hellm_recbole.graphs",
+        "hellm_recbole.hypergraphs",
+        "hellm_recbole.neighbors",
         "hellm_recbole.layers",
         "hellm_recbole.llm",
         "hellm_recbole.losses",

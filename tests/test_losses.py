@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from hellm_recbole import losses
+from tests.reference import hellm_pre as slow
 
 
 def test_bpr_is_log_sigmoid_of_the_difference() -> None:
@@ -48,3 +49,34 @@ def test_softmax_cross_entropy_equals_torch_in_value_and_gradient(
 def test_softmax_cross_entropy_survives_large_logits() -> None:
     query, items = torch.tensor([[1000.0]]), torch.tensor([[1.0], [0.0]])
     assert losses.softmax_cross_entropy(query, items, torch.tensor([1])) == 1000.0
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 3, 100])
+@pytest.mark.parametrize("temperature", [0.1, 0.5])
+def test_node_contrast_equals_the_loop_over_nodes_in_value_and_gradient(
+    monkeypatch: pytest.MonkeyPatch, chunk_rows: int, temperature: float
+) -> None:
+    n = 11
+    monkeypatch.setattr(losses, "CHUNK_BYTES", 8 * 2 * n * chunk_rows)
+    monkeypatch.setattr(losses, "MIN_CONTRAST_ROWS", 1)
+    torch.manual_seed(0)
+    anchor, view = (torch.randn(n, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    with torch.no_grad():
+        view[3] = 0.0  # a node without hyperedges
+    (3.0 * slow.contrast(anchor, view, temperature)).backward()
+    assert anchor.grad is not None
+    assert view.grad is not None
+    expected = slow.contrast(anchor, view, temperature).detach(), anchor.grad.clone(), view.grad.clone()
+    anchor.grad = view.grad = None
+    loss = losses.node_contrast(anchor, view, temperature, torch.float64)
+    (3.0 * loss).backward()
+    assert torch.allclose(loss, expected[0], rtol=1e-12)
+    assert torch.allclose(anchor.grad, expected[1], rtol=1e-10, atol=1e-13)
+    assert torch.allclose(view.grad, expected[2], rtol=1e-10, atol=1e-13)
+
+
+def test_node_contrast_in_bfloat16_is_close() -> None:
+    torch.manual_seed(0)
+    anchor, view = torch.randn(50, 8), torch.randn(50, 8)
+    exact = losses.node_contrast(anchor, view, 0.5, torch.float32)
+    assert torch.allclose(losses.node_contrast(anchor, view, 0.5, torch.bfloat16), exact, rtol=1e-2)

@@ -20,7 +20,15 @@ CPU = torch.device("cpu")
 
 
 def plan(name: str, **values: Any) -> RowPlan:
-    shared = {"epochs": 6, "patience": 6, "batch_size": 32, "cutoffs": [5, 10], "valid_metric": "N@10", **values}
+    shared = {
+        "epochs": 6,
+        "patience": 6,
+        "eval_every": 1,
+        "batch_size": 32,
+        "cutoffs": [5, 10],
+        "valid_metric": "N@10",
+        **values,
+    }
     return plan_rows([name], "toy", REGISTRY, "paper", [Override(name, k, v, f"{k}={v}") for k, v in shared.items()])[0]
 
 

@@ -22,7 +22,7 @@ from hellm_recbole.data.features import text_features
 from hellm_recbole.data.sources import KINDS, item_texts
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.models.spec import ModelSpec
-from hellm_recbole.settings import Resolved, Value, build_settings, load_yaml, properties_dir
+from hellm_recbole.settings import SECTIONS, Resolved, Value, build_settings, load_yaml, properties_dir
 from hellm_recbole.types import (
     Encoded,
     FloatArray,
@@ -54,6 +54,7 @@ class _Adapter(torch.nn.Module):
     def recbole_defaults(cls) -> dict[str, Value]:
         """Our settings file of the model, training keys under RecBole's names; RecBole's own layers override it."""
         values = load_yaml(properties_dir() / "model" / f"{cls.ours}.yaml")
+        values = {key: value for key, value in values.items() if key not in SECTIONS}  # those are our harness's
         renamed = {"batch_size": "train_batch_size", "optimizer": "learner"}
         defaults = {renamed.get(key, key): value for key, value in values.items() if key != "clip_norm"}
         if values.get("clip_norm"):

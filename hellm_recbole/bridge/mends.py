@@ -11,6 +11,7 @@ own global (`np`, `sp`, `torch`, `pd`) becomes a `Namespace` in which that one n
 | torch >= 2.6  | `torch.load` refuses a pickled `Config`            | `weights_only=False` in RecBole's own calls     |
 | pandas 3      | chained `fillna(inplace=True)` changes nothing     | the filled column is assigned                   |
 |               | `column.agg(len)` is the column's length           | `len` of a column is that of each field         |
+| (none)        | importing SINE turns on torch's anomaly detection  | turned off again                                |
 """
 
 from __future__ import annotations
@@ -73,6 +74,16 @@ def _dok_update(module: ModuleType) -> None:
                 self[rows, columns] = np.array(list(entries.values()), dtype=self.dtype)
 
     module.sp = Namespace(sp, dok_matrix=DokMatrix)  # type: ignore[attr-defined]
+
+
+def _no_anomaly_detection(module: ModuleType) -> None:
+    """Importing SINE turns torch's anomaly detection on for the whole process.
+
+    Every backward pass is slower from then on, and fails at a NaN before a trainer can name the loss term.
+    """
+    import torch
+
+    torch.autograd.set_detect_anomaly(False)
 
 
 def _load_whole(*args: Any, **options: Any) -> Any:
@@ -218,6 +229,7 @@ MENDS: dict[str, tuple[Mend, ...]] = {
     f"{_GENERAL}.ract": (_torch_load,),
     "recbole.model.context_aware_recommender.kd_dagfm": (_torch_load,),
     "recbole.model.sequential_recommender.s3rec": (_torch_load,),
+    "recbole.model.sequential_recommender.sine": (_no_anomaly_detection,),
     _QUICK_START: (_load_data_and_model,),
     "recbole.quick_start": (_export_load_data_and_model,),
 }

@@ -26,6 +26,7 @@ PARTS = ("train", "valid", "test")
 SCHEMA = 1
 MANIFEST = "dataset.json"
 DROPPED = "dropped_items.txt"  # items that the k-core filter dropped, where there are any
+CACHE = ".cache"  # inside the folder of a dataset: what models derived from it
 FEATURES = "_feat.npy"
 TOKENS = "_feat.tokens.txt"
 SHOWN = 3  # ids that a message names
@@ -50,6 +51,7 @@ class Dataset:
         k_core: filter that was applied; 0 is none.
         n_dropped: interactions it dropped.
         paper: the column of the HeLLM paper's Table 1 that this is, else None.
+        cache: folder for what is costly to derive from it; None keeps nothing.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Dataset:
     k_core: int
     n_dropped: int
     paper: str | None
+    cache: Path | None = None
 
     @property
     def n_users(self) -> int:
@@ -285,6 +288,7 @@ def load_dataset(folder: Path, *, modalities: Sequence[str] | None) -> Dataset:
         k_core=manifest["k_core"],
         n_dropped=manifest["counts"]["before"]["interactions"] - expected,
         paper=manifest["paper"],
+        cache=folder / CACHE,
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -48,6 +49,7 @@ class Split:
         sha256: hash of the ordered triples.
         n_interactions: of all parts.
         n_short_users: users with fewer than three interactions, trained on but not evaluated (leave-one-out only).
+        cache: of the dataset.
     """
 
     dataset: str
@@ -61,6 +63,7 @@ class Split:
     sha256: str
     n_interactions: int
     n_short_users: int
+    cache: Path | None
 
     @property
     def n_users(self) -> int:
@@ -74,7 +77,7 @@ class Split:
 
     def train_data(self) -> TrainData:
         """What a model may see."""
-        return TrainData(self.n_users, self.n_items, self.train, self.features)
+        return TrainData(self.n_users, self.n_items, self.train, self.features, self.cache)
 
     def selection(self) -> SelectionData:
         """Training part and validation targets, for training and model selection; the test part is not in it."""
@@ -125,6 +128,7 @@ def split_dataset(dataset: Dataset) -> Split:
         sha256=_sha256(dataset, user, item, part, kind),
         n_interactions=len(user),
         n_short_users=n_short,
+        cache=dataset.cache,
     )
 
 

@@ -15,7 +15,7 @@ def test_equals_the_equations_written_out(widths: tuple[int, ...], normalize: bo
     torch.manual_seed(0)
     n_users, n_items, d, weight = 5, 7, 4, 0.3
     features = [torch.randn(n_items + 1, width) for width in widths]
-    model = VBPR(VBPRSettings(d, normalize, weight), n_users, features)
+    model = VBPR(VBPRSettings(d, None, normalize, weight), n_users, features)
     batch = PairBatch(torch.tensor([1, 2, 2]), torch.tensor([3, 4, 7]), torch.tensor([5, 5, 1]))
     terms = model.loss(batch)
     sum(terms.values()).backward()
@@ -45,4 +45,4 @@ def test_equals_the_equations_written_out(widths: tuple[int, ...], normalize: bo
 def test_without_features_it_says_what_is_missing() -> None:
     history = Histories.from_pairs(torch.tensor([1]).numpy(), torch.tensor([1]).numpy(), 1)
     with pytest.raises(ModelError, match="needs item features"):
-        VBPR.build(VBPRSettings(4, True, 0.0), TrainData(1, 1, history, {}))
+        VBPR.build(VBPRSettings(4, None, True, 0.0), TrainData(1, 1, history, {}))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import subprocess
 import sys
@@ -148,3 +149,8 @@ def test_missing_and_foreign_recbole_is_one_sentence(monkeypatch: pytest.MonkeyP
         assert finder.BridgeFinder().find_spec("recbole.config.configurator", None) is None
     finder._fits.cache_clear()
     assert hellm_recbole.__version__
+
+
+def test_importing_all_of_recboles_models_leaves_anomaly_detection_off() -> None:
+    importlib.import_module("recbole.model.sequential_recommender.sine")
+    assert not torch.is_anomaly_enabled()

@@ -11,6 +11,7 @@ import torch
 
 from hellm_recbole.bridge import register
 from hellm_recbole.errors import DataError, ModelError, SettingsError
+from hellm_recbole.settings import load_yaml, properties_dir
 from hellm_recbole.types import Histories
 from tests.bridge import toy
 
@@ -83,7 +84,9 @@ def test_run_recbole_runs_our_models(model: str, values: dict[str, Any], tmp_pat
 
 def test_settings_are_ours_unless_recboles_configuration_says_otherwise(tmp_path: Path) -> None:
     config, _, model = adapter("HellmLightGCN", tmp_path)
-    assert (model.model.settings.emb_dim, config["train_batch_size"], config["learning_rate"]) == (64, 2048, 1e-3)
+    ours = load_yaml(properties_dir() / "model" / "LightGCN.yaml")
+    assert model.model.settings.emb_dim == ours["emb_dim"]
+    assert (config["train_batch_size"], config["learning_rate"]) == (ours["batch_size"], ours["learning_rate"])
     config, _, model = adapter("HellmLightGCN", tmp_path, emb_dim=8, train_batch_size=32)
     assert (model.model.settings.emb_dim, config["train_batch_size"]) == (8, 32)
     config, _, model = adapter("HellmSASRec", tmp_path)

@@ -1,0 +1,53 @@
+"""Run a model and its variants: `python benchmarks/ablate.py --models HeLLMPre --dataset Beauty`.
+
+Prints the ablation table. Takes the options of run.py. Variants that need a modality the dataset lacks, or that would
+be the model itself because the dataset has that modality only, are left out, and it says so.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from baselines.registry import REGISTRY
+from benchmarks import run
+from hellm_recbole.console import run_main
+from hellm_recbole.errors import ModelError
+from hellm_recbole.plan import plan_rows
+from hellm_recbole.variants import variants
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the rows and print the tables; exit codes are those of run.py."""
+    options, rest = run.argument_parser("ablate.py", __doc__).parse_known_args(argv)
+    if options.models == "all":
+        options.models = ",".join(name for name in REGISTRY if variants(name))
+    return run_main(lambda: run.run(options, rest, with_variants))
+
+
+def with_variants(models: Sequence[str], dataset: str, modalities: Sequence[str]) -> list[str]:
+    """The models, each followed by those of its variants that the dataset allows.
+
+    Raises:
+        ModelError: one of them has no variants.
+    """
+    rows = []
+    for model in models:
+        if not variants(model):
+            known = ", ".join(name for name in REGISTRY if variants(name))
+            raise ModelError(f"{model} has no variants to compare it with; those that have: {known}")
+        rows.append(model)
+        for plan in plan_rows(variants(model), dataset, REGISTRY, "paper", []):
+            wanted = plan.resolved.values.get("modalities")
+            missing = sorted(set(wanted or ()) - set(modalities))
+            if missing:
+                print(f"{plan.model} is left out: {dataset} has no modality {missing[0]}", file=sys.stderr)
+            elif wanted is not None and set(wanted) == set(modalities):
+                print(f"{plan.model} is left out: {dataset} has no other modality, so it is {model}", file=sys.stderr)
+            else:
+                rows.append(plan.model)
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())

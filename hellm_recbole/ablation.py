@@ -1,0 +1,158 @@
+"""Ablation tables: a model beside its variants, made from records and saved ranks alone.
+
+A variant is named in the section `variants` of its model's file and runs as a row `<Model>-<variant>`. The main table
+leaves variants out, so that a part of a model is not counted among its rivals.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tabulate import tabulate
+
+from hellm_recbole import metrics
+from hellm_recbole.files import atomic_write
+from hellm_recbole.results import PhaseRanks, Record
+from hellm_recbole.significance import holm, paired_bootstrap
+from hellm_recbole.tables import ReportSettings, group_rows, read_test_ranks, report_settings
+from hellm_recbole.variants import all_variants, variants
+
+STEM = "ablation"
+
+
+@dataclass(frozen=True)
+class AblationRow:
+    """A model or one of its variants under one preset.
+
+    Attributes:
+        model: the row's name.
+        preset: of its records.
+        n_seeds: that succeeded.
+        means: metric -> mean over users and seeds.
+        change: of the last metric against the whole model, relative; None for the model itself and where it is missing.
+        p: Holm-corrected over the variants of the model, two-sided paired bootstrap over users; None as above.
+    """
+
+    model: str
+    preset: str
+    n_seeds: int
+    means: Mapping[str, float]
+    change: float | None
+    p: float | None
+
+
+def ablation_rows(
+    records: Sequence[Record], ranks: Mapping[Path, PhaseRanks], cutoffs: Sequence[int], settings: ReportSettings
+) -> list[AblationRow]:
+    """Rows of every model that has a finished variant among the records: the model, then its variants.
+
+    Args:
+        records: of one dataset.
+        ranks: from `read_test_ranks`.
+        cutoffs: the K, ascending; the change is that of Recall at the largest.
+        settings: of the bootstrap.
+    """
+    names = [f"{kind}@{k}" for k in cutoffs for kind in "RN"]
+    told = f"R@{max(cutoffs)}"
+    finished = {
+        (group[0].model, group[0].preset): [record for record in group if record.status == "success"]
+        for group in group_rows(records)
+    }
+    values = {
+        key: np.mean([_per_user(ranks, record, cutoffs, names) for record in done], axis=0)
+        for key, done in finished.items()
+        if done
+    }
+    of = all_variants()
+    rows = []
+    for model in dict.fromkeys(of.values()):
+        for preset in sorted({key[1] for key in values}):
+            present = [(name, preset) for name in variants(model) if (name, preset) in values]
+            if not present:
+                continue
+            whole = values.get((model, preset))
+            at = names.index(told)
+            p_values = {}
+            if whole is not None:
+                raw = [
+                    paired_bootstrap(values[key][:, at], whole[:, at], settings.n_resamples, settings.bootstrap_seed)
+                    for key in present
+                ]
+                p_values = dict(zip(present, holm(np.array(raw)), strict=True))
+            for key in [(model, preset)] * (whole is not None) + present:
+                means = dict(zip(names, map(float, values[key].mean(axis=0)), strict=True))
+                change = None if whole is None or key[0] == model else means[told] / float(whole[:, at].mean()) - 1
+                p = None if key not in p_values else float(p_values[key])
+                rows.append(AblationRow(key[0], preset, len(finished[key]), means, change, p))
+    return rows
+
+
+def _per_user(
+    ranks: Mapping[Path, PhaseRanks], record: Record, cutoffs: Sequence[int], names: Sequence[str]
+) -> np.ndarray:
+    """[U, M] metrics of each user, sorted by token."""
+    assert record.path is not None
+    phase = ranks[record.path]
+    _, values = metrics.per_user(phase.user, phase.under(record.mask_history), cutoffs)
+    return np.stack([values[name] for name in names], axis=1)
+
+
+def write_ablation(results_dir: Path, dataset: str, records: Sequence[Record]) -> str | None:
+    """Write `ablation.md` and `ablation.csv` of a dataset, if any variant of a model has finished.
+
+    Args:
+        results_dir: holds the dataset's folder.
+        dataset: name.
+        records: of the dataset.
+
+    Returns:
+        The table as text, or None where there is nothing to show.
+
+    Raises:
+        RecordError: records may not share a table, or ranks are broken.
+        OutputError: a file cannot be written.
+    """
+    of = all_variants()
+    concerned = [record for record in records if record.model in of or record.model in set(of.values())]
+    if not any(record.model in of and record.status == "success" for record in concerned):
+        return None
+    settings = report_settings()
+    rows = ablation_rows(concerned, read_test_ranks(concerned), concerned[0].cutoffs, settings)
+    names = list(rows[0].means)
+    told = f"R@{max(concerned[0].cutoffs)}"
+    table = tabulate(
+        [
+            [
+                row.model,
+                *([row.preset] if len({r.preset for r in rows}) > 1 else []),
+                *(f"{row.means[name]:.4f}" for name in names),
+                "" if row.change is None else f"{row.change:+.1%}",
+                "" if row.p is None else f"{row.p:.4f}",
+                row.n_seeds,
+            ]
+            for row in rows
+        ],
+        ["Row", *(["Preset"] if len({r.preset for r in rows}) > 1 else []), *names, f"{told} change", "p", "Seeds"],
+        tablefmt="github",
+        disable_numparse=True,
+        colalign=None,
+    )
+    note = (
+        f"{dataset}, test part, mask policy {concerned[0].mask_history}. Change of {told} against the whole model; p: "
+        f"two-sided paired bootstrap over users ({settings.n_resamples:,} resamples), Holm-corrected over a model's "
+        "variants."
+    )
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["model", "preset", "n_seeds", *names, f"{told}_change", f"{told}_p"])
+    for row in rows:
+        writer.writerow([row.model, row.preset, row.n_seeds, *(row.means[n] for n in names), row.change, row.p])
+    for ending, text in (("md", f"{table}\n\n{note}\n"), ("csv", stream.getvalue())):
+        with atomic_write(results_dir / dataset / f"{STEM}.{ending}") as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return f"{table}\n\n{note}"

@@ -1,0 +1,220 @@
+"""HeLLMPre: the pre-training stage of HeLLM, a hypergraph encoder of users and items.
+
+Guo et al., "Multi-Modal Hypergraph Enhanced LLM Learning for Recommendation", 2025; Section 3.2 to 3.4. The released
+code of this stage is MMHCL's. Equations in order:
+
+- Eq. 1, 2: user hypergraph, items are hyperedges; `P^(l+1) = Norm(R R^T) P^(l)`, `H_U = P^(L_U)`.
+- Eq. 3, 4: in each modality an item's k nearest neighbours by cosine, itself included, give one hyperedge.
+- Eq. 5: the modalities' incidences side by side; `Q^(l+1) = D^-1/2 G D^-1/2 Q^(l)` with `G = I I^T`, `H_I = Q^(L_I)`.
+- Eq. 6: LightGCN on the user-item graph gives Z; fused vectors are `z = Z + h / ||h||`, the score `z_u . z_i`.
+- Eq. 7: contrast of z with h over the users and over the items, `losses.node_contrast`.
+- Eq. 12, 13: BPR, `lambda_U` and `lambda_I` times the contrasts, `lambda` times the L2 penalty.
+
+Deviations: none from the released code in its equations. Where it departs from the paper, it is the default here and
+the paper's reading is one setting away:
+
+- U2U: the code removes the diagonal and divides rows by their sums; `user_normalization: symmetric` is the Laplacian.
+- I2I: in the code hyperedge j holds the items that list j; `hyperedges: neighbors` is the paper's transpose.
+- Contrast: the code contrasts the fused z, which already holds h; `contrast_anchor: bipartite` contrasts Z.
+- L2: the code penalises the batch's fused vectors; `l2_on: parameters` penalises their rows of the tables.
+- `lambda_U = 0` in the code removes the user hypergraph as a whole; here it removes the loss term only, and `use_u2u:
+  false` is the removal. The same holds for items.
+
+All nodes are negatives in the released contrast; `contrast_nodes: batch` takes the distinct nodes of the batch, which
+costs a small part of it and is not the published loss. The code divides L2 by the configured batch size, here it is the
+actual one; they differ in an epoch's last, shorter batch only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hellm_recbole.graphs import SparseOperator, normalized_interactions
+from hellm_recbole.hypergraphs import HypergraphOperator, item_hypergraph, neighbor_incidence, user_hypergraph
+from hellm_recbole.layers import propagate_mean
+from hellm_recbole.losses import bpr, l2, node_contrast
+from hellm_recbole.models.modalities import choose_modalities
+from hellm_recbole.neighbors import item_neighbors
+from hellm_recbole.settings import setting
+from hellm_recbole.types import Encoded, PairBatch, QueryBatch, TrainData
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class HeLLMPreSettings:
+    """Hyper-parameters of HeLLMPre.
+
+    Attributes:
+        emb_dim: D.
+        n_layers: L of the user-item graph.
+        n_user_layers: L_U of the user hypergraph.
+        n_item_layers: L_I of the item hypergraph.
+        n_neighbors: k, an item's neighbours in each modality, itself included.
+        exact_knn_items: up to this many items neighbours are searched exactly, above it approximately.
+        modalities: of the item hypergraph; null takes all that the dataset has.
+        use_u2u: whether there is a user hypergraph.
+        use_i2i: whether there is an item hypergraph.
+        user_normalization: row or symmetric.
+        hyperedges: listed_by or neighbors.
+        temperature: of both contrasts.
+        user_contrast_weight: lambda_U.
+        item_contrast_weight: lambda_I.
+        contrast_nodes: negatives, all or batch.
+        contrast_anchor: fused or bipartite.
+        contrast_dtype: float32 or bfloat16, of the products inside the contrasts.
+        l2_weight: lambda.
+        l2_on: embeddings or parameters.
+    """
+
+    emb_dim: int = setting(ge=1)
+    n_layers: int = setting(ge=0)
+    n_user_layers: int = setting(ge=0)
+    n_item_layers: int = setting(ge=0)
+    n_neighbors: int = setting(ge=1)
+    exact_knn_items: int = setting(ge=0)
+    modalities: tuple[str, ...] | None = setting()
+    use_u2u: bool = setting()
+    use_i2i: bool = setting()
+    user_normalization: str = setting(choices=("row", "symmetric"))
+    hyperedges: str = setting(choices=("listed_by", "neighbors"))
+    temperature: float = setting(ge=0.02)
+    user_contrast_weight: float = setting(ge=0)
+    item_contrast_weight: float = setting(ge=0)
+    contrast_nodes: str = setting(choices=("all", "batch"))
+    contrast_anchor: str = setting(choices=("fused", "bipartite"))
+    contrast_dtype: str = setting(choices=tuple(DTYPES))
+    l2_weight: float = setting(ge=0)
+    l2_on: str = setting(choices=("embeddings", "parameters"))
+
+
+class Side(nn.Module):
+    """Users, or items: the bipartite table, and the hypergraph with its own table where there is one."""
+
+    def __init__(self, n_rows: int, emb_dim: int, hypergraph: HypergraphOperator | None, n_layers: int) -> None:
+        super().__init__()
+        self.n_layers, self.hypergraph = n_layers, hypergraph
+        self.bipartite = nn.Embedding(n_rows, emb_dim)
+        self.hyper = None if hypergraph is None else nn.Embedding(n_rows, emb_dim)
+        for table in (self.bipartite, self.hyper):
+            if table is not None:
+                nn.init.xavier_uniform_(table.weight)
+
+    def convolved(self) -> Tensor | None:
+        """[N + 1, D] last layer of the hypergraph convolution, H."""
+        if self.hyper is None or self.hypergraph is None:
+            return None
+        nodes: Tensor = self.hyper.weight
+        for _ in range(self.n_layers):
+            nodes = self.hypergraph(nodes)
+        return nodes
+
+    def parameter_rows(self, ids: Tensor) -> Tensor:
+        """[B, D] or [B, 2 D] rows of the tables."""
+        tables = [self.bipartite] if self.hyper is None else [self.bipartite, self.hyper]
+        return torch.cat([table(ids) for table in tables], dim=1)
+
+
+def fuse(bipartite: Tensor, hyper: Tensor | None) -> Tensor:
+    """`z = Z + h / ||h||` (Eq. 6); Z alone without a hypergraph."""
+    return bipartite if hyper is None else bipartite + F.normalize(hyper, dim=1)
+
+
+class HeLLMPre(nn.Module):
+    """Two sides and the user-item graph between them."""
+
+    max_history = 0
+
+    def __init__(
+        self,
+        settings: HeLLMPreSettings,
+        interactions: SparseOperator,
+        users: HypergraphOperator | None,
+        items: HypergraphOperator | None,
+    ) -> None:
+        super().__init__()
+        self.settings, self.interactions = settings, interactions
+        n_user_rows, n_item_rows = interactions.shape
+        self.user = Side(n_user_rows, settings.emb_dim, users, settings.n_user_layers)
+        self.item = Side(n_item_rows, settings.emb_dim, items, settings.n_item_layers)
+
+    @classmethod
+    def build(cls, settings: HeLLMPreSettings, data: TrainData) -> HeLLMPre:
+        """A model on the graphs of `data`.
+
+        Raises:
+            ModelError: there is an item hypergraph to be made and no modality to make it of.
+            DataError: fewer items than neighbours, or a broken cache.
+            MissingDependency: approximate neighbours without faiss.
+        """
+        users = items = None
+        if settings.use_u2u:
+            users = user_hypergraph(data.history, data.n_items, settings.user_normalization)
+        if settings.use_i2i:
+            incidences = [
+                neighbor_incidence(
+                    *item_neighbors(matrix[1:], settings.n_neighbors, settings.exact_knn_items, data.cache)
+                )
+                for matrix in choose_modalities("HeLLMPre", settings.modalities, data.features).values()
+            ]
+            items = item_hypergraph(incidences, settings.hyperedges)
+        return cls(settings, SparseOperator(normalized_interactions(data.history, data.n_items)), users, items)
+
+    def propagated(self) -> tuple[Tensor, Tensor]:
+        """Z of users [U + 1, D] and items [I + 1, D]."""
+        tables = self.user.bipartite.weight, self.item.bipartite.weight
+        return propagate_mean(*tables, self.interactions, self.settings.n_layers)
+
+    def encode(self) -> Encoded:
+        """Fused vectors z, the graph embeddings of the LLM stage."""
+        user, item = self.propagated()
+        return Encoded(items=fuse(item, self.item.convolved()), users=fuse(user, self.user.convolved()))
+
+    def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
+        """[B, D] fused user vectors."""
+        assert encoded.users is not None
+        return encoded.users[batch.user]
+
+    def loss(self, batch: PairBatch) -> dict[str, Tensor]:
+        """BPR, L2 and the two contrasts (Eq. 13)."""
+        settings, size = self.settings, len(batch.user)
+        propagated_user, propagated_item = self.propagated()
+        user_at, user_z, user_h = self._nodes(self.user, propagated_user, batch.user)
+        item_ids = torch.cat([batch.positive, batch.negative])
+        item_at, item_z, item_h = self._nodes(self.item, propagated_item, item_ids)
+        users, items = fuse(user_z, user_h), fuse(item_z, item_h)
+        user, item = F.embedding(user_at, users), F.embedding(item_at, items)
+        positive, negative = item[:size], item[size:]
+        penalised = user, positive, negative
+        if settings.l2_on == "parameters":
+            positive_rows, negative_rows = self.item.parameter_rows(item_ids).split(size)
+            penalised = self.user.parameter_rows(batch.user), positive_rows, negative_rows
+        return {
+            "bpr": bpr((user * positive).sum(dim=1), (user * negative).sum(dim=1)),
+            "l2": settings.l2_weight * l2(*penalised),
+            **self._contrast("user", settings.user_contrast_weight, users, user_z, user_h),
+            **self._contrast("item", settings.item_contrast_weight, items, item_z, item_h),
+        }
+
+    def _nodes(self, side: Side, propagated: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Where each id is among the contrasted nodes, and these nodes' rows of Z and of H."""
+        if self.settings.contrast_nodes == "all":
+            rows, at = torch.arange(1, len(propagated), device=ids.device), ids - 1
+        else:
+            rows, at = torch.unique(ids, return_inverse=True)
+        hyper = side.convolved()
+        return at, F.embedding(rows, propagated), None if hyper is None else F.embedding(rows, hyper)
+
+    def _contrast(
+        self, side: str, weight: float, fused: Tensor, propagated: Tensor, hyper: Tensor | None
+    ) -> dict[str, Tensor]:
+        """The named term of Eq. 7, or nothing where it has no weight or no hypergraph."""
+        if hyper is None or weight == 0:
+            return {}
+        anchor = fused if self.settings.contrast_anchor == "fused" else propagated
+        dtype = DTYPES[self.settings.contrast_dtype]
+        return {f"{side}_contrast": weight * node_contrast(anchor, hyper, self.settings.temperature, dtype)}

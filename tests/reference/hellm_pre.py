@@ -1,0 +1,70 @@
+"""HeLLMPre written from its equations with dense matrices and loops, in double precision; ids from 0, no padding."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def user_operator(interactions: Tensor, normalization: str) -> Tensor:
+    """[U, U] from binary [U, I]."""
+    shared = interactions @ interactions.T
+    if normalization == "symmetric":
+        return symmetric(shared)
+    shared = shared - torch.diag(torch.diag(shared))
+    total = shared.sum(dim=1, keepdim=True)
+    return torch.where(total > 0, shared / torch.where(total > 0, total, 1.0), torch.zeros_like(shared))
+
+
+def item_operator(features: list[Tensor], k: int, hyperedges: str) -> Tensor:
+    """[I, I] from one [I, D_m] matrix a modality."""
+    sides = []
+    for matrix in features:
+        n_items = len(matrix)
+        incidence = torch.zeros(n_items, n_items, dtype=torch.float64)
+        for i in range(n_items):
+            cosine = torch.tensor([float(torch.cosine_similarity(matrix[i], row, dim=0)) for row in matrix])
+            for j in cosine.topk(k).indices.tolist():
+                if cosine[j] > 0:
+                    incidence[i, j] = 1.0
+        sides.append(incidence if hyperedges == "listed_by" else incidence.T)
+    together = torch.cat(sides, dim=1)
+    return symmetric(together @ together.T)
+
+
+def symmetric(matrix: Tensor) -> Tensor:
+    """`D^-1/2 M D^-1/2`."""
+    degree = matrix.sum(dim=1)
+    scale = torch.where(degree > 0, degree.clamp(min=1e-30).rsqrt(), torch.zeros_like(degree))
+    return scale[:, None] * matrix * scale[None, :]
+
+
+def bipartite(interactions: Tensor, user: Tensor, item: Tensor, n_layers: int) -> tuple[Tensor, Tensor]:
+    """Mean of the layers of LightGCN."""
+    n_users, n_items = interactions.shape
+    adjacency = torch.zeros(n_users + n_items, n_users + n_items, dtype=torch.float64)
+    adjacency[:n_users, n_users:] = interactions
+    adjacency[n_users:, :n_users] = interactions.T
+    operator = symmetric(adjacency)
+    layers = [torch.cat([user, item])]
+    for _ in range(n_layers):
+        layers.append(operator @ layers[-1])
+    mean = torch.stack(layers).mean(dim=0)
+    return mean[:n_users], mean[n_users:]
+
+
+def unit(row: Tensor) -> Tensor:
+    """A row of length one; a zero row stays."""
+    return row / row.norm().clamp(min=1e-12)
+
+
+def contrast(anchor: Tensor, view: Tensor, temperature: float) -> Tensor:
+    """Eq. 7 node by node."""
+    losses = []
+    for n in range(len(anchor)):
+        z = unit(anchor[n])
+        positive = torch.exp(z @ unit(view[n]) / temperature)
+        within = [torch.exp(z @ unit(anchor[m]) / temperature) for m in range(len(anchor)) if m != n]
+        between = [torch.exp(z @ unit(view[m]) / temperature) for m in range(len(view))]
+        losses.append(-torch.log(positive / torch.stack(within + between).sum()))
+    return torch.stack(losses).mean()

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hellm_recbole.ablation import ablation_rows, write_ablation
+from hellm_recbole.results import find_records
+from hellm_recbole.tables import read_test_ranks, report_settings, without_variants
+from hellm_recbole.variants import all_variants, variants
+from tests.toy_records import CUTOFFS, add_run
+
+HIT, MISS = 1, 900
+
+
+def ranks_with(hits: int, users: int = 200) -> np.ndarray:
+    return np.array([HIT] * hits + [MISS] * (users - hits))
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    add_run(tmp_path, ranks_with(100), model="HeLLMPre", family="multimodal")
+    add_run(tmp_path, ranks_with(50), model="HeLLMPre-without-U2U", family="multimodal")
+    add_run(tmp_path, ranks_with(100), model="HeLLMPre-without-CL", family="multimodal")
+    add_run(tmp_path, ranks_with(80), model="LightGCN")
+    return tmp_path
+
+
+def test_variants_are_named_after_their_model() -> None:
+    assert "HeLLMPre-without-U2U" in variants("HeLLMPre")
+    assert variants("LightGCN") == []
+    assert all_variants()["HeLLMPre-text-only"] == "HeLLMPre"
+
+
+def test_changes_are_against_the_whole_model(results: Path) -> None:
+    records = find_records(results, "Toy")
+    rows = ablation_rows(records, read_test_ranks(records), CUTOFFS, report_settings())
+    assert [row.model for row in rows] == ["HeLLMPre", "HeLLMPre-without-U2U", "HeLLMPre-without-CL"]
+    whole, without_users, without_contrast = rows
+    assert (whole.change, whole.p) == (None, None)
+    assert whole.means["R@20"] == pytest.approx(0.5)
+    assert without_users.change == pytest.approx(-0.5)
+    assert without_users.p is not None
+    assert without_users.p < 0.01
+    assert (without_contrast.change, without_contrast.p) == (0.0, 1.0)
+
+
+def test_the_table_is_written_and_the_main_one_leaves_variants_out(results: Path) -> None:
+    records = find_records(results, "Toy")
+    shown = write_ablation(results, "Toy", records)
+    assert shown is not None
+    assert "-50.0%" in shown
+    assert "HeLLMPre-without-CL" in (results / "Toy" / "ablation.md").read_text()
+    assert (results / "Toy" / "ablation.csv").read_text().count("\n") == 4
+    assert {record.model for record in without_variants(records)} == {"HeLLMPre", "LightGCN"}
+
+
+def test_without_a_finished_variant_there_is_no_table(tmp_path: Path) -> None:
+    add_run(tmp_path, ranks_with(80), model="LightGCN")
+    add_run(tmp_path, None, model="HeLLMPre-without-CL", family="multimodal")
+    assert write_ablation(tmp_path, "Toy", find_records(tmp_path, "Toy")) is None
+
+
+def test_a_variant_alone_is_shown_without_a_change(tmp_path: Path) -> None:
+    add_run(tmp_path, ranks_with(80), model="HeLLMPre-without-CL", family="multimodal")
+    records = find_records(tmp_path, "Toy")
+    (row,) = ablation_rows(records, read_test_ranks(records), CUTOFFS, report_settings())
+    assert (row.change, row.p) == (None, None)
+    assert without_variants(records) == records

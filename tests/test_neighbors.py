@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hellm_recbole import neighbors
+from hellm_recbole.errors import DataError, MissingDependency
+from hellm_recbole.neighbors import approximate_neighbors, item_neighbors, nearest_neighbors
+
+FEATURES = np.random.default_rng(0).normal(size=(200, 12)).astype(np.float32)
+
+
+def by_hand(features: np.ndarray, k: int) -> list[set[int]]:
+    unit = features.astype(np.float64) / np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
+    return [set(np.argsort(-(unit @ row), kind="stable")[:k].tolist()) for row in unit]
+
+
+@pytest.mark.parametrize("block_rows", [1, 7, 1000])
+def test_blocks_find_the_same_neighbours_as_a_full_sort(monkeypatch: pytest.MonkeyPatch, block_rows: int) -> None:
+    monkeypatch.setattr(neighbors, "BLOCK_BYTES", 4 * len(FEATURES) * block_rows)
+    index, cosine = nearest_neighbors(FEATURES, 6)
+    assert [set(row.tolist()) for row in index] == by_hand(FEATURES, 6)
+    assert (index[:, 0] == np.arange(200)).all()
+    assert np.allclose(cosine[:, 0], 1.0, atol=1e-6)
+    assert (np.diff(cosine, axis=1) <= 0).all()
+
+
+def test_approximate_neighbours_are_nearly_all_found() -> None:
+    pytest.importorskip("faiss")
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(3000, 24)).astype(np.float32)
+    exact, found = nearest_neighbors(features, 10)[0], approximate_neighbors(features, 10)[0]
+    shared = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact.tolist(), found.tolist(), strict=True)])
+    assert shared > 0.95
+    assert np.array_equal(found, approximate_neighbors(features, 10)[0])
+
+
+def test_without_faiss_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "faiss", None)
+    with pytest.raises(MissingDependency, match="faiss-cpu"):
+        item_neighbors(FEATURES, 3, 100, None)
+
+
+def test_the_cache_is_read_again_and_keyed_by_all_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = item_neighbors(FEATURES, 4, 1000, tmp_path)
+    monkeypatch.setattr(neighbors, "nearest_neighbors", lambda *_: pytest.fail("computed again"))
+    again = item_neighbors(FEATURES, 4, 1000, tmp_path)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    monkeypatch.undo()
+    changed = FEATURES.copy()
+    changed[3, 3] += 1e-3
+    item_neighbors(changed, 4, 1000, tmp_path)
+    item_neighbors(FEATURES, 5, 1000, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no archive", None])
+def test_a_broken_cache_is_named(tmp_path: Path, damage: bytes | None) -> None:
+    item_neighbors(FEATURES, 4, 1000, tmp_path)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:-200] if damage is None else damage)
+    with pytest.raises(DataError, match="delete that file"):
+        item_neighbors(FEATURES, 4, 1000, tmp_path)
+
+
+def test_more_neighbours_than_items_are_refused() -> None:
+    with pytest.raises(DataError, match="lower n_neighbors"):
+        item_neighbors(FEATURES[:3], 4, 1000, None)
