@@ -1,4 +1,4 @@
-"""Time this project against RecBole on the same data, machine and run: `python benchmarks/speed.py --dataset Beauty`.
+"""Time this project against others on the same data, machine and run: `python benchmarks/speed.py --dataset Beauty`.
 
 Each figure is the best of several repetitions, taken in turn (ours, RecBole's, ours, ...), in one process: the same
 threads and the same allocator settings for both. Quote the ratios; absolute times drift with the machine.
@@ -7,15 +7,19 @@ threads and the same allocator settings for both. Quote the ratios; absolute tim
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from tabulate import tabulate
 
 from baselines.registry import REGISTRY
+from benchmarks.released import ReleasedHeLLMPre
 from hellm_recbole import runtime
 from hellm_recbole.bridge.reference import RecBoleReference
 from hellm_recbole.console import run_main
@@ -26,9 +30,11 @@ from hellm_recbole.errors import SettingsError
 from hellm_recbole.plan import Override, plan_rows
 from hellm_recbole.trainer import ModelRow, evaluate
 
-PARTS = ("evaluation", "lightgcn", "sasrec")
+PARTS = ("evaluation", "lightgcn", "sasrec", "hellmpre")
+DEFAULT_PARTS = PARTS[:-1]  # the last one needs a checkout of the published code
 DEFAULT_EVAL_BATCH = 4096  # RecBole's own
 USERS_AT_ONCE = (64, 256, 1024)  # tried for RecBole's best eval_batch_size
+FEW_STEPS = (20, 1)  # of ours that stand for an epoch, with the default contrast and with all nodes
 LAYERS = 2  # RecBole's default depth; both sides use it
 
 
@@ -37,12 +43,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="speed.py", description=__doc__)
     parser.add_argument("--dataset", default="Beauty", help="a leave-one-out dataset (%(default)s)")
     parser.add_argument("--data-path", type=Path, help="folder with the source of the dataset")
-    parser.add_argument("--parts", default=",".join(PARTS), help="separated by commas (%(default)s)")
+    parser.add_argument("--parts", default=",".join(DEFAULT_PARTS), help="separated by commas (%(default)s)")
     parser.add_argument("--repeat", type=int, default=3, help="repetitions; the best one counts (%(default)s)")
     parser.add_argument(
         "--steps", type=int, default=8, help="steps of RecBole's SASRec that stand for its epoch (%(default)s)"
     )
     parser.add_argument("--threads", type=int, help="CPU threads; all cores if not given")
+    parser.add_argument(
+        "--released", type=Path, help="for the part hellmpre: a checkout of https://github.com/Xu107/MMHCL"
+    )
     options = parser.parse_args(argv)
     return run_main(lambda: _measure(options))
 
@@ -57,7 +66,9 @@ def _measure(options: argparse.Namespace) -> int:
         torch.set_num_threads(options.threads)
     root = Path("dataset").resolve()
     folder = prepare_if_known(options.dataset, data_path=options.data_path, dataset_root=root)
-    split = split_dataset(load_dataset(folder, modalities=[]))
+    split = split_dataset(load_dataset(folder, modalities=None if "hellmpre" in parts else []))
+    if "hellmpre" in parts and options.released is None:
+        raise SettingsError("--parts hellmpre needs --released, a checkout of https://github.com/Xu107/MMHCL")
     if split.kind != "leave-one-out":
         raise SettingsError(f"{options.dataset} has a split of its own, which RecBole's leave-one-out does not follow")
     sizes = f"{split.n_users:,} users, {split.n_items:,} items, {len(split.train.items):,} training interactions"
@@ -69,10 +80,12 @@ def _measure(options: argparse.Namespace) -> int:
         rows += _lightgcn(split, root, parts, options.repeat)
     if "sasrec" in parts:
         rows += _sasrec(split, root, options.repeat, options.steps)
+    if "hellmpre" in parts:
+        rows += _hellm_pre(split, options.released, options.repeat)
     print(
         tabulate(
             [(what, f"{ours:.2f}", f"{theirs:.2f}", f"{theirs / ours:.1f}", note) for what, ours, theirs, note in rows],
-            headers=["", "ours, s", "RecBole, s", "ratio", "RecBole's side"],
+            headers=["", "ours, s", "theirs, s", "ratio", "their side"],
             colalign=("left", "right", "right", "right", "left"),
             disable_numparse=True,
         )
@@ -135,22 +148,61 @@ def _sasrec(split: Split, root: Path, repeat: int, steps: int) -> list[tuple[str
         },
     )
     ours, theirs = _in_turn(
-        lambda: row.train_epoch(1, 1, _ignore), lambda: reference.epoch_seconds(steps)[0], repeat, second_tells=True
+        lambda: row.train_epoch(1, 1, _ignore), lambda: reference.epoch_seconds(steps)[0], repeat, tells=(False, True)
     )
     return [("epoch, SASRec, length 50", ours, theirs, f"{steps} of {reference.n_steps} steps timed, scaled to all")]
 
 
+def _hellm_pre(split: Split, checkout: Path, repeat: int) -> list[tuple[str, float, float, str]]:
+    """Epochs with both forms of the contrast against the published code, from a few steps each."""
+    started = time.perf_counter()
+    row, _ = _row("HeLLMPre", replace(split, cache=None))
+    rows = [("building the graphs, HeLLMPre", time.perf_counter() - started, float("nan"), "")]
+    exact, _ = _row("HeLLMPre", split, contrast_nodes="all")
+    (plan,) = plan_rows(["HeLLMPre"], split.dataset, REGISTRY, "paper", [])
+    theirs = ReleasedHeLLMPre(checkout, split.train_data(), plan.model_settings, plan.train.batch_size)
+    for what, ours, steps in (("default contrast", row, FEW_STEPS[0]), ("all nodes", exact, FEW_STEPS[1])):
+        best = _in_turn(partial(_few_steps, ours, steps), lambda: theirs.seconds(1), repeat, tells=(True, True))
+        rows.append((f"epoch, HeLLMPre, {what}", *best, "MMHCL, 1 step timed, scaled to all"))
+    return rows
+
+
+class _Enough(Exception):
+    """Enough steps have been timed."""
+
+
+def _few_steps(row: ModelRow, steps: int) -> float:
+    """Seconds of an epoch, from the time of some of its steps; the first one warms up."""
+    seen: list[float] = []
+    n_steps = 0
+
+    def on_step(step: int, total: int, losses: dict[str, float]) -> None:
+        nonlocal n_steps
+        n_steps = total
+        seen.append(time.perf_counter())
+        if len(seen) > steps:
+            raise _Enough
+
+    with contextlib.suppress(_Enough):
+        row.train_epoch(1, 1, on_step)
+    return (seen[-1] - seen[0]) / (len(seen) - 1) * n_steps
+
+
 def _in_turn(
-    first: Callable[[], object], second: Callable[[], object], repeat: int, *, second_tells: bool = False
+    first: Callable[[], object],
+    second: Callable[[], object],
+    repeat: int,
+    *,
+    tells: tuple[bool, bool] = (False, False),
 ) -> tuple[float, float]:
-    """Best seconds of each, run in turn; `second_tells`: it returns its own seconds."""
+    """Best seconds of each, run in turn; `tells`: whether each returns its own seconds."""
     best = [float("inf"), float("inf")]
     for _ in range(repeat):
         for at, call in enumerate((first, second)):
             started = time.perf_counter()
             told = call()
             seconds = time.perf_counter() - started
-            best[at] = min(best[at], float(told) if at == 1 and second_tells else seconds)  # type: ignore[arg-type]
+            best[at] = min(best[at], float(told) if tells[at] else seconds)  # type: ignore[arg-type]
     return best[0], best[1]
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK_BYTES = 4 << 20  # of logits held at a time: they stay in cache, which matters more than the arithmetic
-MIN_CONTRAST_ROWS = 128  # fewer rows a product are slower than leaving the cache
+CONTRAST_TILE = (512, 2048)  # nodes: a tile of their similarities is 4 MB
 
 
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:
@@ -120,21 +120,28 @@ class _NodeContrast(torch.autograd.Function):
     def forward(ctx: Any, anchor: Tensor, view: Tensor, temperature: float, dtype: torch.dtype) -> Tensor:
         n = anchor.shape[0]
         nodes = torch.cat([anchor, view]).to(dtype)  # [2 N, D]
-        rows = max(MIN_CONTRAST_ROWS, CHUNK_BYTES // (nodes.element_size() * 2 * n))
+        rows, columns = CONTRAST_TILE
         buffer = nodes.new_empty(min(rows, n), 2 * n)
-        row_gradient = torch.empty_like(anchor)
+        row_gradient = torch.zeros_like(anchor)
         node_gradient = anchor.new_zeros(2 * n, anchor.shape[1])
         log_sum = anchor.new_empty(n)
         for start in range(0, n, rows):
             block = nodes[start : min(start + rows, n)]
-            within = torch.arange(len(block), device=block.device)
-            weight = torch.mm(block / temperature, nodes.T, out=buffer[: len(block)]).exp_()  # [rows, 2 N]
-            weight[within, start + within] = 0.0  # a node is no negative of itself
-            total = weight.sum(dim=1, keepdim=True, dtype=anchor.dtype)
             span = slice(start, start + len(block))
+            scaled, rows_gradient = block / temperature, row_gradient[span]
+            total = anchor.new_zeros(len(block), 1)
+            for left in range(0, 2 * n, columns):  # a tile is used while it is in cache
+                others = nodes[left : left + columns]
+                weight = torch.mm(scaled, others.T, out=buffer[: len(block), left : left + columns]).exp_()
+                weight.diagonal(start - left).zero_()  # a node is no negative of itself; empty off the diagonal tiles
+                total += weight.sum(dim=1, keepdim=True, dtype=anchor.dtype)
+                _add_product(rows_gradient, weight, others)
             log_sum[span] = total.squeeze(1).log()
-            row_gradient[span] = torch.mm(weight, nodes) / total
-            _add_product(node_gradient, weight, (block / total).to(dtype))
+            rows_gradient /= total
+            share = (block / total).to(dtype)
+            for left in range(0, 2 * n, columns):
+                weight = buffer[: len(block), left : left + columns]
+                _add_product(node_gradient[left : left + columns], weight.T, share)
         alike = (anchor * view).sum(dim=1) / temperature
         scale = 1.0 / (temperature * n)
         view_gradient = node_gradient[n:].sub_(anchor).mul_(scale)
@@ -148,9 +155,9 @@ class _NodeContrast(torch.autograd.Function):
         return anchor_gradient * gradients[0], view_gradient * gradients[0], None, None
 
 
-def _add_product(total: Tensor, weight: Tensor, block: Tensor) -> None:
-    """`total += weight.T @ block`, summed in the precision of `total`."""
-    if weight.dtype == total.dtype:
-        total.addmm_(weight.T, block)
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """`total += left @ right`, summed in the precision of `total`."""
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
     else:
-        total += torch.mm(weight.T, block)
+        total += torch.mm(left, right)

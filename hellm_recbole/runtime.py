@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
+import os
 import platform
 import resource
 import subprocess
@@ -23,9 +24,13 @@ _KEPT_BYTES = 1 << 30
 def keep_freed_memory() -> bool:
     """Let glibc keep freed memory for the next large tensor instead of giving it back to the system.
 
+    Settings of the environment (`MALLOC_TRIM_THRESHOLD_` and the like) win.
+
     Returns:
-        Whether it took effect; False without glibc.
+        Whether freed memory is kept; False without glibc.
     """
+    if any(name.startswith("MALLOC_") and name.endswith("_") for name in os.environ):
+        return True
     if not sys.platform.startswith("linux"):
         return False
     try:

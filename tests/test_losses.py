@@ -51,14 +51,13 @@ def test_softmax_cross_entropy_survives_large_logits() -> None:
     assert losses.softmax_cross_entropy(query, items, torch.tensor([1])) == 1000.0
 
 
-@pytest.mark.parametrize("chunk_rows", [1, 3, 100])
+@pytest.mark.parametrize("tile", [(1, 1), (3, 4), (4, 3), (7, 50), (100, 100)])
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
 def test_node_contrast_equals_the_loop_over_nodes_in_value_and_gradient(
-    monkeypatch: pytest.MonkeyPatch, chunk_rows: int, temperature: float
+    monkeypatch: pytest.MonkeyPatch, tile: tuple[int, int], temperature: float
 ) -> None:
     n = 11
-    monkeypatch.setattr(losses, "CHUNK_BYTES", 8 * 2 * n * chunk_rows)
-    monkeypatch.setattr(losses, "MIN_CONTRAST_ROWS", 1)
+    monkeypatch.setattr(losses, "CONTRAST_TILE", tile)
     torch.manual_seed(0)
     anchor, view = (torch.randn(n, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
     with torch.no_grad():
