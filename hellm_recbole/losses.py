@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK_BYTES = 4 << 20  # of logits held at a time: they stay in cache, which matters more than the arithmetic
-CONTRAST_TILE = (512, 2048)  # nodes: a tile of their similarities is 4 MB
+TILE = (512, 2048)  # rows and columns of a block of products that is used while it is in cache: 4 MB
 
 
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:
@@ -55,35 +55,47 @@ def softmax_cross_entropy(query: Tensor, items: Tensor, target: Tensor) -> Tenso
     return loss
 
 
+def _tiles(like: Tensor, rows: int, spans: Sequence[slice]) -> list[Tensor]:
+    """A [rows, columns of the span] buffer for each span; apart from each other, so that one fits a cache."""
+    return [like.new_empty(rows, span.stop - span.start) for span in spans]
+
+
 class _SoftmaxCrossEntropy(torch.autograd.Function):
     """Computes the gradients in the forward pass, block by block; the backward pass only scales them."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, items: Tensor, target: Tensor) -> Tensor:
         n, n_items = query.shape[0], items.shape[0]
-        rows = max(1, CHUNK_BYTES // (4 * n_items))
-        needs_gradient = query.requires_grad or items.requires_grad
-        query_gradient = torch.empty_like(query)
+        rows, columns = TILE
+        spans = [slice(left, min(left + columns, n_items)) for left in range(0, n_items, columns)]
+        query_gradient = torch.zeros_like(query)
         items_gradient = torch.zeros_like(items)
-        buffer = query.new_empty(min(rows, n), n_items)
+        tiles = _tiles(query, min(rows, n), spans)
         total = query.new_zeros((), dtype=torch.float64)
         for start in range(0, n, rows):
             block, label = query[start : start + rows], target[start : start + rows]
-            logits = buffer[: len(block)]
-            torch.mm(block, items.T, out=logits)
-            top = logits.amax(dim=1, keepdim=True)
-            at_label = logits.gather(1, label.unsqueeze(1)) - top
-            probability = logits.sub_(top).exp_()
-            normaliser = probability.sum(dim=1, keepdim=True)
-            total += (normaliser.log() - at_label).sum(dtype=torch.float64)
-            if needs_gradient:  # d loss / d logits = (softmax - one hot) / N; the 1 / N is left to the end
-                rows_gradient = query_gradient[start : start + rows]
-                torch.mm(probability, items, out=rows_gradient)
-                rows_gradient.div_(normaliser).sub_(
-                    items[label]
-                )  # scaling the narrow matrices spares a pass over logits
-                items_gradient.addmm_(probability.T, block / normaliser)
-                items_gradient.index_add_(0, label, block, alpha=-1.0)
+            rows_gradient = query_gradient[start : start + rows]
+            top = block.new_full((len(block), 1), -torch.inf)  # largest logit of each row so far
+            normaliser = block.new_zeros(len(block), 1)  # sum of exp(logit - top) so far
+            tops = []
+            for span, tile in zip(spans, tiles, strict=True):  # each is scaled by its own largest logits
+                logits = torch.mm(block, items[span].T, out=tile[: len(block)])
+                tile_top = logits.amax(dim=1, keepdim=True)
+                weight = logits.sub_(tile_top).exp_()
+                new_top = torch.maximum(top, tile_top)
+                before, now = (top - new_top).exp_(), (tile_top - new_top).exp_()
+                normaliser.mul_(before).add_(weight.sum(dim=1, keepdim=True).mul_(now))
+                rows_gradient.mul_(before).add_(torch.mm(weight, items[span]).mul_(now))
+                top = new_top
+                tops.append(tile_top)
+            wanted = items[label]
+            at_label = (block * wanted).sum(dim=1, keepdim=True)
+            total += (top + normaliser.log() - at_label).sum(dtype=torch.float64)
+            rows_gradient.div_(normaliser).sub_(wanted)  # d loss / d logits = (softmax - one hot) / N; 1 / N comes last
+            share = block / normaliser
+            for span, tile, tile_top in zip(spans, tiles, tops, strict=True):
+                items_gradient[span].addmm_(tile[: len(block)].T, share * (tile_top - top).exp_())
+            items_gradient.index_add_(0, label, block, alpha=-1.0)
         ctx.save_for_backward(query_gradient.div_(n), items_gradient.div_(n))
         return (total / n).to(query.dtype)
 
@@ -120,28 +132,27 @@ class _NodeContrast(torch.autograd.Function):
     def forward(ctx: Any, anchor: Tensor, view: Tensor, temperature: float, dtype: torch.dtype) -> Tensor:
         n = anchor.shape[0]
         nodes = torch.cat([anchor, view]).to(dtype)  # [2 N, D]
-        rows, columns = CONTRAST_TILE
-        buffer = nodes.new_empty(min(rows, n), 2 * n)
+        rows, columns = TILE
+        spans = [slice(left, min(left + columns, 2 * n)) for left in range(0, 2 * n, columns)]
+        tiles = _tiles(nodes, min(rows, n), spans)
         row_gradient = torch.zeros_like(anchor)
         node_gradient = anchor.new_zeros(2 * n, anchor.shape[1])
         log_sum = anchor.new_empty(n)
         for start in range(0, n, rows):
             block = nodes[start : min(start + rows, n)]
-            span = slice(start, start + len(block))
-            scaled, rows_gradient = block / temperature, row_gradient[span]
+            here = slice(start, start + len(block))
+            scaled, rows_gradient = block / temperature, row_gradient[here]
             total = anchor.new_zeros(len(block), 1)
-            for left in range(0, 2 * n, columns):  # a tile is used while it is in cache
-                others = nodes[left : left + columns]
-                weight = torch.mm(scaled, others.T, out=buffer[: len(block), left : left + columns]).exp_()
-                weight.diagonal(start - left).zero_()  # a node is no negative of itself; empty off the diagonal tiles
+            for span, tile in zip(spans, tiles, strict=True):
+                weight = torch.mm(scaled, nodes[span].T, out=tile[: len(block)]).exp_()
+                weight.diagonal(start - span.start).zero_()  # a node is no negative of itself; empty in most tiles
                 total += weight.sum(dim=1, keepdim=True, dtype=anchor.dtype)
-                _add_product(rows_gradient, weight, others)
-            log_sum[span] = total.squeeze(1).log()
+                _add_product(rows_gradient, weight, nodes[span])
+            log_sum[here] = total.squeeze(1).log()
             rows_gradient /= total
             share = (block / total).to(dtype)
-            for left in range(0, 2 * n, columns):
-                weight = buffer[: len(block), left : left + columns]
-                _add_product(node_gradient[left : left + columns], weight.T, share)
+            for span, tile in zip(spans, tiles, strict=True):
+                _add_product(node_gradient[span], tile[: len(block)].T, share)
         alike = (anchor * view).sum(dim=1) / temperature
         scale = 1.0 / (temperature * n)
         view_gradient = node_gradient[n:].sub_(anchor).mul_(scale)

@@ -23,12 +23,12 @@ def test_l2_is_half_the_squares_over_rows() -> None:
     assert losses.l2(a, b) == pytest.approx((1 + 4 + 9 + 1 + 1) / 2 / 2)
 
 
-@pytest.mark.parametrize("chunk_rows", [1, 3, 100])
+@pytest.mark.parametrize("tile", [(1, 1), (3, 4), (4, 3), (100, 5), (100, 100)])
 def test_softmax_cross_entropy_equals_torch_in_value_and_gradient(
-    monkeypatch: pytest.MonkeyPatch, chunk_rows: int
+    monkeypatch: pytest.MonkeyPatch, tile: tuple[int, int]
 ) -> None:
     n, n_items, width = 10, 17, 6
-    monkeypatch.setattr(losses, "CHUNK_BYTES", 4 * n_items * chunk_rows)
+    monkeypatch.setattr(losses, "TILE", tile)
     torch.manual_seed(0)
     query = torch.randn(n, width, dtype=torch.float64, requires_grad=True)
     items = torch.randn(n_items, width, dtype=torch.float64, requires_grad=True)
@@ -57,7 +57,7 @@ def test_node_contrast_equals_the_loop_over_nodes_in_value_and_gradient(
     monkeypatch: pytest.MonkeyPatch, tile: tuple[int, int], temperature: float
 ) -> None:
     n = 11
-    monkeypatch.setattr(losses, "CONTRAST_TILE", tile)
+    monkeypatch.setattr(losses, "TILE", tile)
     torch.manual_seed(0)
     anchor, view = (torch.randn(n, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
     with torch.no_grad():

@@ -69,6 +69,7 @@ def test_every_registered_model_is_a_recbole_model(name: str) -> None:
     [
         ("VBPR", {"emb_dim": 8}),
         ("HellmLightGCN", {"emb_dim": 8, "n_layers": 1}),
+        ("HeLLMPre", {"emb_dim": 8, "n_neighbors": 3}),
         ("HellmSASRec", {"emb_dim": 8, "max_history": 5, "MAX_ITEM_LIST_LENGTH": 5, "n_blocks": 1}),
     ],
 )
