@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import scale
+from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.data.split import Split
+from tests.toy import write_prepared
+
+
+def test_enlarging_keeps_degrees(toy_split: Split) -> None:
+    data = toy_split.train_data()
+    large = scale.enlarge(data, 3, seed=0)
+    assert (large.n_users, large.n_items) == (3 * data.n_users, 3 * data.n_items)
+    assert large.history.lengths()[1:].tolist() == np.tile(data.history.lengths()[1:], 3).tolist()
+    count, large_count = (np.bincount(d.history.items, minlength=d.n_items + 1)[1:] for d in (data, large))
+    assert large_count.reshape(3, -1).sum(axis=0).tolist() == (3 * count).tolist()
+    for name, values in large.features.items():
+        assert values.dtype == np.float32
+        assert not values[0].any()
+        assert np.allclose(values[1:], np.tile(data.features[name][1:], (3, 1)), atol=0.2)
+
+
+def test_the_table_has_a_line_for_each_factor(
+    tmp_path: Path, toy_dataset: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_prepared(tmp_path / "dataset" / "toy", toy_dataset)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--model", "LightGCN", "--dataset", "toy", "--factors", "1,2", "--steps", "1", "--threads", "1"]
+    assert scale.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "| 1 " in out
+    assert "| 2 " in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"), [(["--factors", "0"], "positive integers"), (["--one", "1", "--model", "X"], "none of our")]
+)
+def test_bad_input_is_one_sentence(capsys: pytest.CaptureFixture[str], arguments: list[str], part: str) -> None:
+    assert scale.main(arguments) == 2
+    assert part in capsys.readouterr().err
