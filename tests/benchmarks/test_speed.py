@@ -32,3 +32,14 @@ def test_all_parts_print_a_ratio(workplace: Path, capsys: pytest.CaptureFixture[
 def test_an_unknown_part_is_refused(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert speed.main(["--dataset", "toy", "--parts", "epochs"]) == 2
     assert "--parts 'epochs' is unknown" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [([], "needs --released"), (["--released", "."], "holds no codes/Models.py; pass a checkout of")],
+)
+def test_the_published_code_must_be_there(
+    workplace: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
+) -> None:
+    assert speed.main(["--dataset", "toy", "--parts", "hellmpre", "--threads", "1", *arguments]) == 2
+    assert part in capsys.readouterr().err
