@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -105,10 +107,8 @@ def _read(path: Path, n_rows: int, n_neighbors: int) -> tuple[IndexArray, FloatA
     try:
         with np.load(path, allow_pickle=False) as stored:
             index, cosine = stored["index"], stored["cosine"]
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"cached neighbours {path} are broken; delete that file") from error
-    except Exception as error:  # zipfile and zlib raise their own for a damaged archive
-        raise DataError(f"cached neighbours {path} are broken ({error}); delete that file") from error
     if index.shape != (n_rows, n_neighbors) or cosine.shape != index.shape or index.max() >= n_rows:
         raise DataError(f"cached neighbours {path} do not fit the features; delete that file")
     return index, cosine

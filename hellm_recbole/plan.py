@@ -125,7 +125,7 @@ def plan_rows(
 def split_variant(name: str, registry: Mapping[str, ModelSpec]) -> tuple[str, str | None]:
     """The registered model and the variant that a row's name stands for; (name, None) if it is no variant."""
     for model in registry:
-        if name in variants(model):
+        if name.startswith(f"{model}-") and name in variants(model):  # the file is read only where it may matter
             return model, name.removeprefix(f"{model}-")
     return name, None
 
