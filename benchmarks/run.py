@@ -80,8 +80,8 @@ def run(options: argparse.Namespace, rest: Sequence[str], choose: Choose | None 
     """
     if options.list:
         print(f"models    {', '.join(ALL)}")
-        print(f"variants  {', '.join(all_variants())}")
         print("          and any general or sequential model of RecBole")
+        print(f"variants  {', '.join(all_variants())}")
         print(f"datasets  {', '.join(known_datasets())}")
         print(f"presets   {', '.join(presets())}")
         return 0
