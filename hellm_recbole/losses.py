@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -55,9 +54,10 @@ def softmax_cross_entropy(query: Tensor, items: Tensor, target: Tensor) -> Tenso
     return loss
 
 
-def _tiles(like: Tensor, rows: int, spans: Sequence[slice]) -> list[Tensor]:
-    """A [rows, columns of the span] buffer for each span; apart from each other, so that one fits a cache."""
-    return [like.new_empty(rows, span.stop - span.start) for span in spans]
+def _tiles(like: Tensor, rows: int, n_columns: int) -> list[tuple[slice, Tensor]]:
+    """Spans of `TILE` columns with a [rows, columns] buffer each; apart from each other, so that one fits a cache."""
+    spans = [slice(left, min(left + TILE[1], n_columns)) for left in range(0, n_columns, TILE[1])]
+    return [(span, like.new_empty(rows, span.stop - span.start)) for span in spans]
 
 
 class _SoftmaxCrossEntropy(torch.autograd.Function):
@@ -66,11 +66,10 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, items: Tensor, target: Tensor) -> Tensor:
         n, n_items = query.shape[0], items.shape[0]
-        rows, columns = TILE
-        spans = [slice(left, min(left + columns, n_items)) for left in range(0, n_items, columns)]
+        rows = TILE[0]
         query_gradient = torch.zeros_like(query)
         items_gradient = torch.zeros_like(items)
-        tiles = _tiles(query, min(rows, n), spans)
+        tiles = _tiles(query, min(rows, n), n_items)
         total = query.new_zeros((), dtype=torch.float64)
         for start in range(0, n, rows):
             block, label = query[start : start + rows], target[start : start + rows]
@@ -78,7 +77,7 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
             top = block.new_full((len(block), 1), -torch.inf)  # largest logit of each row so far
             normaliser = block.new_zeros(len(block), 1)  # sum of exp(logit - top) so far
             tops = []
-            for span, tile in zip(spans, tiles, strict=True):  # each is scaled by its own largest logits
+            for span, tile in tiles:  # each is scaled by its own largest logits
                 logits = torch.mm(block, items[span].T, out=tile[: len(block)])
                 tile_top = logits.amax(dim=1, keepdim=True)
                 weight = logits.sub_(tile_top).exp_()
@@ -93,7 +92,7 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
             total += (top + normaliser.log() - at_label).sum(dtype=torch.float64)
             rows_gradient.div_(normaliser).sub_(wanted)  # d loss / d logits = (softmax - one hot) / N; 1 / N comes last
             share = block / normaliser
-            for span, tile, tile_top in zip(spans, tiles, tops, strict=True):
+            for (span, tile), tile_top in zip(tiles, tops, strict=True):
                 items_gradient[span].addmm_(tile[: len(block)].T, share * (tile_top - top).exp_())
             items_gradient.index_add_(0, label, block, alpha=-1.0)
         ctx.save_for_backward(query_gradient.div_(n), items_gradient.div_(n))
@@ -132,9 +131,8 @@ class _NodeContrast(torch.autograd.Function):
     def forward(ctx: Any, anchor: Tensor, view: Tensor, temperature: float, dtype: torch.dtype) -> Tensor:
         n = anchor.shape[0]
         nodes = torch.cat([anchor, view]).to(dtype)  # [2 N, D]
-        rows, columns = TILE
-        spans = [slice(left, min(left + columns, 2 * n)) for left in range(0, 2 * n, columns)]
-        tiles = _tiles(nodes, min(rows, n), spans)
+        rows = TILE[0]
+        tiles = _tiles(nodes, min(rows, n), 2 * n)
         row_gradient = torch.zeros_like(anchor)
         node_gradient = anchor.new_zeros(2 * n, anchor.shape[1])
         log_sum = anchor.new_empty(n)
@@ -143,7 +141,7 @@ class _NodeContrast(torch.autograd.Function):
             here = slice(start, start + len(block))
             scaled, rows_gradient = block / temperature, row_gradient[here]
             total = anchor.new_zeros(len(block), 1)
-            for span, tile in zip(spans, tiles, strict=True):
+            for span, tile in tiles:
                 weight = torch.mm(scaled, nodes[span].T, out=tile[: len(block)]).exp_()
                 weight.diagonal(start - span.start).zero_()  # a node is no negative of itself; empty in most tiles
                 total += weight.sum(dim=1, keepdim=True, dtype=anchor.dtype)
@@ -151,7 +149,7 @@ class _NodeContrast(torch.autograd.Function):
             log_sum[here] = total.squeeze(1).log()
             rows_gradient /= total
             share = (block / total).to(dtype)
-            for span, tile in zip(spans, tiles, strict=True):
+            for span, tile in tiles:
                 _add_product(node_gradient[span], tile[: len(block)].T, share)
         alike = (anchor * view).sum(dim=1) / temperature
         scale = 1.0 / (temperature * n)
