@@ -3,6 +3,10 @@
 The dataset is enlarged by copies: factor f makes f copies of each user and item, and each interaction of a copied user
 goes to a random copy of its item, so that users keep their degrees and items theirs in the mean. Every factor runs in a
 process of its own, so that each has its own peak memory.
+
+Each step of a graph model propagates over the whole graph. With `--batch grows` the batch is as many times larger as
+the data, so an epoch keeps its number of steps and its cost grows with the interactions; with `--batch fixed` the steps
+grow too, and the cost grows with the square of that.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dataset", default="Beauty", help="what is enlarged (%(default)s)")
     parser.add_argument("--data-path", type=Path, help="folder with the source of the dataset")
     parser.add_argument("--factors", default="1,2,4,8", help="separated by commas (%(default)s)")
+    parser.add_argument("--batch", choices=("grows", "fixed"), default="grows", help="with the data (%(default)s)")
     parser.add_argument("--steps", type=int, default=20, help="timed steps that stand for an epoch (%(default)s)")
     parser.add_argument(
         "--threads", type=int, default=torch.get_num_threads(), help="CPU threads; all cores if not given"
@@ -80,7 +86,7 @@ def _all(options: argparse.Namespace) -> int:
     first: dict[str, float] = {}
     for factor in map(int, parts):
         arguments = ["--model", options.model, "--dataset", options.dataset, "--steps", str(options.steps)]
-        arguments += ["--threads", str(options.threads), "--one", str(factor)]
+        arguments += ["--batch", options.batch, "--threads", str(options.threads), "--one", str(factor)]
         arguments += [] if options.data_path is None else ["--data-path", str(options.data_path)]
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-m", "benchmarks.scale", *arguments], capture_output=True, text=True
@@ -93,6 +99,7 @@ def _all(options: argparse.Namespace) -> int:
             [
                 factor,
                 f"{found['interactions']:,}",
+                f"{found['batch']:,}",
                 f"{found['build_s']:.1f} s",
                 f"{found['step_s'] * 1000:.0f} ms",
                 f"{found['epoch_s']:.1f} s",
@@ -101,7 +108,17 @@ def _all(options: argparse.Namespace) -> int:
                 f"{found['bytes'] / first['bytes']:.1f}",
             ]
         )
-    headers = ["factor", "interactions", "build", "step", "epoch", "epoch / first", "peak memory", "memory / first"]
+    headers = [
+        "factor",
+        "interactions",
+        "batch",
+        "build",
+        "step",
+        "epoch",
+        "epoch / first",
+        "peak memory",
+        "memory / first",
+    ]
     print(f"{options.model} on {options.dataset} enlarged, {options.threads} threads")
     print(tabulate(lines, headers, tablefmt="github", disable_numparse=True))
     return 0
@@ -118,12 +135,15 @@ def _one(options: argparse.Namespace) -> int:
     large = enlarge(data, options.one, seed=1)
     (plan,) = plan_rows([options.model], options.dataset, REGISTRY, "paper", [])
     assert plan.spec is not None
+    growth = options.one if options.batch == "grows" else 1
+    train = replace(plan.train, batch_size=plan.train.batch_size * growth)
     started = time.perf_counter()
-    row = ModelRow(plan.spec, plan.model_settings, large, plan.train, plan.pairs, 2024, device)
+    row = ModelRow(plan.spec, plan.model_settings, large, train, plan.pairs, 2024, device)
     build = time.perf_counter() - started
     epoch, n_steps = few_steps(row, options.steps)
     found = {
         "interactions": len(large.history.items),
+        "batch": train.batch_size,
         "build_s": build,
         "step_s": epoch / n_steps,
         "epoch_s": epoch,

@@ -36,7 +36,7 @@ class HypergraphOperator(nn.Module):
     def forward(self, nodes: Tensor) -> Tensor:
         """One convolution."""
         mixed: Tensor = self.left(self.right.transposed(nodes))
-        return mixed if self.diagonal is None else torch.addcmul(mixed, self.diagonal, nodes, value=-1.0)
+        return mixed if self.diagonal is None else mixed.addcmul_(self.diagonal, nodes, value=-1.0)
 
 
 def user_hypergraph(history: Histories, n_items: int, normalization: str) -> HypergraphOperator:

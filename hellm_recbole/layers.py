@@ -45,10 +45,9 @@ class _PropagateMean(torch.autograd.Function):
 
 
 def _mean_of_layers(user: Tensor, item: Tensor, interactions: SparseOperator, n_layers: int) -> tuple[Tensor, Tensor]:
-    block, transpose = interactions.matrices()
     user_sum, item_sum = user.clone(), item.clone()
     for _ in range(n_layers):
-        user, item = torch.mm(block, item), torch.mm(transpose, user)
+        user, item = interactions.rows(item), interactions.columns(user)
         user_sum += user
         item_sum += item
     return user_sum.div_(n_layers + 1), item_sum.div_(n_layers + 1)

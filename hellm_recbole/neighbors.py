@@ -37,10 +37,14 @@ def nearest_neighbors(features: FloatArray, n_neighbors: int) -> tuple[IndexArra
         [N, k] rows, best first, and [N, k] their cosines.
     """
     unit = F.normalize(torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32)), dim=1)
-    rows = max(1, BLOCK_BYTES // (4 * len(unit)))
-    found = [torch.mm(block, unit.T).topk(n_neighbors, dim=1) for block in unit.split(rows)]
-    index = torch.cat([part.indices for part in found]).numpy().astype(np.int32)
-    return index, torch.cat([part.values for part in found]).numpy()
+    rows = min(len(unit), max(1, BLOCK_BYTES // (4 * len(unit))))
+    similarity = unit.new_empty(rows, len(unit))  # one buffer: results between fresh ones would scatter the memory
+    index, cosine = torch.empty(len(unit), n_neighbors, dtype=torch.int32), unit.new_empty(len(unit), n_neighbors)
+    for start in range(0, len(unit), rows):
+        here = slice(start, min(start + rows, len(unit)))
+        block = torch.mm(unit[here], unit.T, out=similarity[: here.stop - start])
+        cosine[here], index[here] = block.topk(n_neighbors, dim=1)
+    return index.numpy(), cosine.numpy()
 
 
 def approximate_neighbors(features: FloatArray, n_neighbors: int) -> tuple[IndexArray, FloatArray]:

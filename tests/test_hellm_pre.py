@@ -10,6 +10,7 @@ import torch
 
 from hellm_recbole.errors import ModelError
 from hellm_recbole.graphs import interaction_matrix
+from hellm_recbole.models import hellm_pre
 from hellm_recbole.models.hellm_pre import HeLLMPre, HeLLMPreSettings
 from hellm_recbole.types import Histories, PairBatch, TrainData
 from tests.reference import hellm_pre as slow
@@ -128,6 +129,25 @@ def test_terms_and_gradients_equal_the_dense_reference(n_modalities: int, change
         assert not parameter.grad[0].any()
         error = (parameter.grad[1:].double() - gradients[name]).norm() / gradients[name].norm()
         assert error < 1e-5, name
+
+
+def test_a_large_batch_is_contrasted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = HeLLMPre.build(settings(contrast_nodes="batch"), train_data(1))
+    monkeypatch.setattr(hellm_pre, "CONTRASTED_TRIPLES", 2)
+    drawn: list[torch.Tensor] = []
+    draw = torch.randperm
+    monkeypatch.setattr(torch, "randperm", lambda n, **kwargs: drawn.append(draw(n, **kwargs)) or drawn[-1])
+    term = float(model.loss(BATCH)["item_contrast"].detach())
+    items = torch.cat([BATCH.positive, BATCH.negative]).unique()
+    assert [len(order) for order in drawn] == [3, 6]
+    fused = model.encode().items
+    hyper = model.item.convolved()
+    assert hyper is not None
+    wanted = sum(
+        slow.contrast(fused[rows].double(), hyper[rows].double(), 0.5) / 2
+        for rows in map(items.__getitem__, drawn[1].tensor_split(2))
+    )
+    assert term == pytest.approx(0.1 * float(wanted.detach()), rel=1e-5)
 
 
 def test_encoded_vectors_equal_the_dense_reference() -> None:

@@ -21,8 +21,9 @@ the paper's reading is one setting away:
   false` is the removal. The same holds for items.
 
 All nodes are negatives in the released contrast; `contrast_nodes: batch` takes the distinct nodes of the batch, which
-costs a small part of it and is not the published loss. The code divides L2 by the configured batch size, here it is the
-actual one; they differ in an epoch's last, shorter batch only.
+costs a small part of it and is not the published loss. A batch of more than 1,024 triples, the published size, is
+contrasted in random parts of about that size, so that the cost grows with the batch and not with its square. The code
+divides L2 by the configured batch size, here it is the actual one; they differ in an epoch's last, shorter batch only.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from hellm_recbole.settings import setting
 from hellm_recbole.types import Encoded, PairBatch, QueryBatch, TrainData
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+CONTRASTED_TRIPLES = 1024  # the nodes of a larger batch are contrasted in as many parts as it has so many triples
 
 
 @dataclass(frozen=True)
@@ -193,11 +195,12 @@ class HeLLMPre(nn.Module):
         if settings.l2_on == "parameters":
             positive_rows, negative_rows = self.item.parameter_rows(item_ids).split(size)
             penalised = self.user.parameter_rows(batch.user), positive_rows, negative_rows
+        n_parts = 1 if settings.contrast_nodes == "all" else -(-size // CONTRASTED_TRIPLES)
         return {
             "bpr": bpr((user * positive).sum(dim=1), (user * negative).sum(dim=1)),
             "l2": settings.l2_weight * l2(*penalised),
-            **self._contrast("user", settings.user_contrast_weight, users, user_z, user_h),
-            **self._contrast("item", settings.item_contrast_weight, items, item_z, item_h),
+            **self._contrast("user", settings.user_contrast_weight, users, user_z, user_h, n_parts),
+            **self._contrast("item", settings.item_contrast_weight, items, item_z, item_h, n_parts),
         }
 
     def _nodes(self, side: Side, propagated: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -210,11 +213,23 @@ class HeLLMPre(nn.Module):
         return at, F.embedding(rows, propagated), None if hyper is None else F.embedding(rows, hyper)
 
     def _contrast(
-        self, side: str, weight: float, fused: Tensor, propagated: Tensor, hyper: Tensor | None
+        self, side: str, weight: float, fused: Tensor, propagated: Tensor, hyper: Tensor | None, n_parts: int
     ) -> dict[str, Tensor]:
         """The named term of Eq. 7, or nothing where it has no weight or no hypergraph."""
         if hyper is None or weight == 0:
             return {}
         anchor = fused if self.settings.contrast_anchor == "fused" else propagated
         dtype = DTYPES[self.settings.contrast_dtype]
-        return {f"{side}_contrast": weight * node_contrast(anchor, hyper, self.settings.temperature, dtype)}
+        terms = [
+            node_contrast(own, view, self.settings.temperature, dtype) * (len(own) / len(anchor))
+            for own, view in _random_parts(anchor, hyper, n_parts)
+        ]
+        return {f"{side}_contrast": weight * torch.stack(terms).sum()}
+
+
+def _random_parts(anchor: Tensor, view: Tensor, n_parts: int) -> list[tuple[Tensor, Tensor]]:
+    """The rows of both in random parts of about equal size."""
+    if n_parts == 1:
+        return [(anchor, view)]
+    parts = torch.randperm(len(anchor), device=anchor.device).tensor_split(n_parts)
+    return [(anchor[rows], view[rows]) for rows in parts]

@@ -10,9 +10,8 @@ Kang and McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018. Equatio
 - Eq. 7: score of item i is the inner product of the last state with the item embedding `M_i`.
 
 Deviations: cross-entropy over all items at every position replaces the binary loss with one sampled negative (Eq. 8),
-    as in
-the logs the settings come from; it is the stronger and today the usual form. Padding is masked out of attention (the
-released code lets padded positions be attended to). Attention has an output projection and biases, as in
+as in the logs the settings come from; it is the stronger and today the usual form. Padding is masked out of attention
+(the released code lets padded positions be attended to). Attention has an output projection and biases, as in
 `torch.nn.MultiheadAttention`. RecBole's SASRec is another variant: post-norm blocks, GELU, feed-forward width 256.
 """
 

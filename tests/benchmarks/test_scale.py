@@ -33,8 +33,9 @@ def test_the_table_has_a_line_for_each_factor(
     arguments = ["--model", "LightGCN", "--dataset", "toy", "--factors", "1,2", "--steps", "1", "--threads", "1"]
     assert scale.main(arguments) == 0
     out = capsys.readouterr().out
-    assert "| 1 " in out
-    assert "| 2 " in out
+    first, second = (line.split("|") for line in out.splitlines()[-2:])
+    assert (first[1].strip(), second[1].strip()) == ("1", "2")
+    assert (first[3].strip(), second[3].strip()) == ("2,048", "4,096")
 
 
 @pytest.mark.parametrize(
