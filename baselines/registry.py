@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from baselines.bm3 import BM3, BM3Settings
+from baselines.freedom import FREEDOM, FREEDOMSettings
+from baselines.grcn import GRCN, GRCNSettings
+from baselines.lattice import LATTICE, LATTICESettings
 from baselines.lightgcn import LightGCN, LightGCNSettings
+from baselines.slmrec import SLMRec, SLMRecSettings
 from baselines.vbpr import VBPR, VBPRSettings
 from hellm_recbole.models.hellm_pre import HeLLMPre, HeLLMPreSettings
 from hellm_recbole.models.sasrec import SASRec, SASRecSettings
@@ -11,6 +16,11 @@ from hellm_recbole.models.spec import ModelSpec
 REGISTRY: dict[str, ModelSpec] = {
     "LightGCN": ModelSpec(LightGCN, LightGCNSettings, "collaborative", "pairs"),
     "VBPR": ModelSpec(VBPR, VBPRSettings, "multimodal", "pairs"),
+    "GRCN": ModelSpec(GRCN, GRCNSettings, "multimodal", "pairs"),
+    "LATTICE": ModelSpec(LATTICE, LATTICESettings, "multimodal", "pairs"),
+    "SLMRec": ModelSpec(SLMRec, SLMRecSettings, "multimodal", "pairs"),
+    "BM3": ModelSpec(BM3, BM3Settings, "multimodal", "pairs"),
+    "FREEDOM": ModelSpec(FREEDOM, FREEDOMSettings, "multimodal", "pairs"),
     "HeLLMPre": ModelSpec(HeLLMPre, HeLLMPreSettings, "multimodal", "pairs"),
     "SASRec": ModelSpec(SASRec, SASRecSettings, "sequential", "sequences"),
 }

@@ -7,8 +7,7 @@ He and McAuley, "VBPR: Visual Bayesian Personalized Ranking from Implicit Feedba
 - Eq. 6: BPR with an L2 penalty.
 
 Deviations: `f_i` is the concatenation of all modalities (the paper has images only), W has a bias, and the user, item
-    and
-visual bias terms are left out; all three follow MMRec's VBPR, the form that multimodal papers compare with. The
+and visual bias terms are left out; all three follow MMRec's VBPR, the form that multimodal papers compare with. The
 penalty is the squared norm divided by the batch size (MMRec: unsquared). Rows of each modality are scaled to unit
 length by default, so that one modality does not drown another; `normalize_features: false` keeps them raw as MMRec
 does.

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
-from hellm_recbole.graphs import SparseOperator, interaction_matrix
+from hellm_recbole.graphs import SparseOperator, interaction_matrix, scale_rows
 from hellm_recbole.types import FloatArray, Histories
 
 
@@ -54,11 +54,11 @@ def user_hypergraph(history: Histories, n_items: int, normalization: str) -> Hyp
     item_degree = np.asarray(incidence.sum(axis=0), dtype=np.float64).ravel()
     row_sum = incidence @ item_degree
     if normalization == "symmetric":
-        scaled = SparseOperator(_scale_rows(incidence, _power(row_sum, -0.5)))
+        scaled = SparseOperator(scale_rows(incidence, _power(row_sum, -0.5)))
         return HypergraphOperator(scaled, scaled, None)
     inverse = _power(row_sum - user_degree, -1.0)
     return HypergraphOperator(
-        SparseOperator(_scale_rows(incidence, inverse)),
+        SparseOperator(scale_rows(incidence, inverse)),
         SparseOperator(incidence),
         torch.from_numpy((inverse * user_degree).astype(np.float32)).unsqueeze(1),
     )
@@ -94,16 +94,10 @@ def item_hypergraph(incidences: Sequence[sp.csr_matrix], hyperedges: str) -> Hyp
     turned = [matrix if hyperedges == "listed_by" else matrix.T for matrix in incidences]
     incidence = sp.csr_matrix(sp.hstack(turned))  # [I + 1, modalities x (I + 1)]
     row_sum = incidence @ np.asarray(incidence.sum(axis=0), dtype=np.float64).ravel()
-    scaled = SparseOperator(_scale_rows(incidence, _power(row_sum, -0.5)))
+    scaled = SparseOperator(scale_rows(incidence, _power(row_sum, -0.5)))
     return HypergraphOperator(scaled, scaled, None)
 
 
 def _power(values: np.ndarray, exponent: float) -> np.ndarray:
     """Elementwise power, 0 where the value is 0."""
     return np.where(values > 0, np.where(values > 0, values, 1.0) ** exponent, 0.0)
-
-
-def _scale_rows(matrix: sp.csr_matrix, factor: np.ndarray) -> sp.csr_matrix:
-    scaled = matrix.copy()
-    scaled.data = (matrix.data * np.repeat(factor, np.diff(matrix.indptr))).astype(np.float32)
-    return scaled

@@ -25,7 +25,7 @@ from hellm_recbole.metrics import from_ranks
 from hellm_recbole.models.spec import ModelSpec
 from hellm_recbole.sampling import BatchSource, PairSource, SequenceSource, epoch_seed
 from hellm_recbole.settings import EvalSettings, PairSettings, TrainSettings
-from hellm_recbole.types import Histories, IdArray, SelectionData, TrainData
+from hellm_recbole.types import Histories, IdArray, SelectionData, StartsEpochs, TrainData
 
 DECAY_EPOCHS = 50  # the exponential schedule reaches decay_rate after this many epochs (released HeLLM code)
 
@@ -97,6 +97,8 @@ class ModelRow:
         """
         torch.manual_seed(rng_seed)
         self.module.train()
+        if isinstance(self.module, StartsEpochs):
+            self.module.start_epoch()
         n_steps = self._batches.n_batches()
         sums: dict[str, float] = {}
         for step, batch in enumerate(self._batches.epoch(rng_seed), start=1):

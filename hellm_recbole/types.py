@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -179,6 +179,14 @@ class Recommender(Protocol):
 
     def loss(self, batch: PairBatch | HistoryBatch) -> dict[str, Tensor]:
         """Named scalar terms; their sum is what is minimised."""
+
+
+@runtime_checkable
+class StartsEpochs(Protocol):
+    """A model that draws or builds something for each epoch of training."""
+
+    def start_epoch(self) -> None:
+        """Called before an epoch's first step, with torch's random stream at the epoch's start."""
 
 
 class Scorer(Protocol):

@@ -30,6 +30,7 @@ from hellm_recbole.types import (
     HistoryBatch,
     PairBatch,
     QueryBatch,
+    StartsEpochs,
     TrainData,
 )
 
@@ -90,8 +91,13 @@ class _Adapter(torch.nn.Module):
         raise NotImplementedError
 
     def train(self, mode: bool = True) -> Any:
-        """Also forgets the encoded users and items: parameters change between two evaluations."""
+        """Also forgets the encoded users and items: parameters change between two evaluations.
+
+        RecBole calls it at the start of each epoch of training.
+        """
         self._encoded = None
+        if mode and isinstance(self.model, StartsEpochs):
+            self.model.start_epoch()
         return super().train(mode)
 
     @torch.no_grad()

@@ -1,8 +1,12 @@
-"""Which of a dataset's modalities a model reads."""
+"""Which of a dataset's modalities a model reads, and what models make of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import nn
 
 from hellm_recbole.errors import ModelError
 from hellm_recbole.types import FloatArray
@@ -35,3 +39,17 @@ def choose_modalities(
             "change the setting modalities or prepare the dataset with it"
         )
     return {name: features[name] for name in sorted(names)}
+
+
+def feature_tables(features: Mapping[str, FloatArray]) -> nn.ModuleDict:
+    """A trainable table of each modality, [I + 1, D_m], that starts as its features."""
+    tables = {
+        name: nn.Embedding.from_pretrained(torch.from_numpy(np.array(matrix)), freeze=False, padding_idx=0)
+        for name, matrix in features.items()
+    }
+    return nn.ModuleDict(tables)
+
+
+def feature_maps(features: Mapping[str, FloatArray], emb_dim: int, *, bias: bool = True) -> nn.ModuleDict:
+    """A map of each modality, D_m -> D, with torch's initial law."""
+    return nn.ModuleDict({name: nn.Linear(matrix.shape[1], emb_dim, bias) for name, matrix in features.items()})

@@ -1,0 +1,128 @@
+"""BM3: bootstrapped multimodal recommendation without negatives.
+
+Zhou et al., "Bootstrap Latent Representations for Multi-modal Recommendation", WWW 2023. In the paper's order:
+
+- `z_U`, `y_I`: mean of layers 0..L of LightGCN propagation; `z_I = y_I + E_I`, a residual of the item embedding.
+- `m_i = W_m f_i^m + b_m` in each modality m.
+- Targets are dropped-out vectors without gradient, marked with '; q is a linear predictor and
+  `c(a, b) = 1 - mean of the cosines of a and b` over the positive pairs of the batch.
+- Reconstruction of interactions: `c(q(z_u), z_i') + c(q(z_i), z_u')`.
+- Alignment between modalities `w c(q(m_i), z_i')` and within each `w c(q(m_i), m_i')`.
+- Penalty `lambda (||z_U|| + ||z_I||) / I`, unsquared norms of the whole tables.
+- Score `q(z_u) . q(z_i)`.
+
+Deviations: any set of modalities (the paper has image and text). Rows of the batch are gathered before dropout, where
+the public code drops out whole tables: the same law, another random stream, a small part of the work. Features are
+trainable tables, as in the public code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hellm_recbole.graphs import SparseOperator, normalized_interactions
+from hellm_recbole.layers import propagate_mean
+from hellm_recbole.models.modalities import choose_modalities, feature_maps, feature_tables
+from hellm_recbole.settings import setting
+from hellm_recbole.types import Encoded, FloatArray, PairBatch, QueryBatch, TrainData
+
+
+@dataclass(frozen=True)
+class BM3Settings:
+    """Hyper-parameters of BM3.
+
+    Attributes:
+        emb_dim: D.
+        n_layers: L.
+        modalities: whose features are aligned; null takes all that the dataset has.
+        dropout: probability, of the targets.
+        modality_weight: w, of the alignments.
+        norm_weight: lambda.
+    """
+
+    emb_dim: int = setting(ge=1)
+    n_layers: int = setting(ge=0)
+    modalities: tuple[str, ...] | None = setting()
+    dropout: float = setting(ge=0, lt=1)
+    modality_weight: float = setting(ge=0)
+    norm_weight: float = setting(ge=0)
+
+
+def away(prediction: Tensor, target: Tensor) -> Tensor:
+    """`1 - mean cosine` of the rows of both, [B, D]."""
+    return 1.0 - F.cosine_similarity(prediction, target, dim=1).mean()
+
+
+class BM3(nn.Module):
+    """Two embedding tables, the graph, the features with a map each, and the predictor."""
+
+    max_history = 0
+
+    def __init__(self, settings: BM3Settings, interactions: SparseOperator, features: Mapping[str, FloatArray]) -> None:
+        super().__init__()
+        self.settings, self.interactions = settings, interactions
+        n_user_rows, n_item_rows = interactions.shape
+        self.user = nn.Embedding(n_user_rows, settings.emb_dim)
+        self.item = nn.Embedding(n_item_rows, settings.emb_dim)
+        nn.init.xavier_uniform_(self.user.weight)
+        nn.init.xavier_uniform_(self.item.weight)
+        self.features = feature_tables(features)
+        self.maps = feature_maps(features, settings.emb_dim)
+        self.predictor = nn.Linear(settings.emb_dim, settings.emb_dim)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_normal_(module.weight)
+
+    @classmethod
+    def build(cls, settings: BM3Settings, data: TrainData) -> BM3:
+        """A model on the training graph and the chosen modalities of `data`.
+
+        Raises:
+            ModelError: there is no modality, or one is missing.
+        """
+        features = choose_modalities("BM3", settings.modalities, data.features)
+        return cls(settings, SparseOperator(normalized_interactions(data.history, data.n_items)), features)
+
+    def vectors(self) -> tuple[Tensor, Tensor]:
+        """Vectors z of users [U + 1, D] and items [I + 1, D]."""
+        user, item = propagate_mean(self.user.weight, self.item.weight, self.interactions, self.settings.n_layers)
+        return user, item + self.item.weight
+
+    def encode(self) -> Encoded:
+        """Predictions q(z) of all users and items."""
+        user, item = self.vectors()
+        return Encoded(items=self.predictor(item), users=self.predictor(user))
+
+    def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
+        """[B, D] predictions of users."""
+        assert encoded.users is not None
+        return encoded.users[batch.user]
+
+    def target(self, vectors: Tensor) -> Tensor:
+        """Another view of vectors, without gradient."""
+        return F.dropout(vectors.detach(), self.settings.dropout, self.training)
+
+    def loss(self, batch: PairBatch) -> dict[str, Tensor]:
+        """Reconstruction, alignments and penalty; the negatives of the batch are not read."""
+        settings = self.settings
+        users, items = self.vectors()
+        user, item = users[batch.user], items[batch.positive]
+        user_target, item_target = self.target(user), self.target(item)
+        between, within = [], []
+        for name, table in self.features.items():
+            projected = self.maps[name](table(batch.positive))
+            predicted = self.predictor(projected)
+            between.append(away(predicted, item_target))
+            within.append(away(predicted, self.target(projected)))
+        norms = users[1:].norm() + items[1:].norm()
+        return {
+            "user_item": away(self.predictor(user), item_target) + away(self.predictor(item), user_target),
+            "alignment": settings.modality_weight * torch.stack(between).sum(),
+            "within": settings.modality_weight * torch.stack(within).sum(),
+            "norm": settings.norm_weight * norms / (len(items) - 1),
+        }
