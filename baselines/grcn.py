@@ -19,6 +19,7 @@ scores with those of the last training step.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -90,9 +91,12 @@ class GRCN(nn.Module):
         self.maps = feature_maps(features, width)
         self.user_confidence = nn.Embedding(n_user_rows, len(features))
         self.item_confidence = nn.Embedding(n_item_rows, len(features))
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.xavier_normal_(module.weight)
+        for table in (*self.maps.values(), *self.preferences.values()):
+            nn.init.xavier_normal_(table.weight)  # type: ignore[arg-type]
+        for pair in ((self.user, self.item), (self.user_confidence, self.item_confidence)):  # one table in two
+            n_rows = n_user_rows + n_item_rows - len(pair)  # without padding
+            for part in pair:
+                nn.init.normal_(part.weight, std=math.sqrt(2.0 / (n_rows + part.embedding_dim)))
 
     @classmethod
     def build(cls, settings: GRCNSettings, data: TrainData) -> GRCN:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from hellm_recbole.graphs import SparseOperator, interaction_matrix, normalized_interactions
+from hellm_recbole.graphs import EdgePattern, SparseOperator, interaction_matrix, normalized_interactions
 from hellm_recbole.layers import propagate_mean
 from hellm_recbole.types import Histories
 
@@ -75,3 +77,52 @@ def test_operator_and_transpose_with_gradients() -> None:
         assert x.grad is not None
         assert torch.allclose(out, matrix @ x, atol=1e-6)
         assert torch.allclose(x.grad, matrix.T @ weight, atol=1e-6)
+
+
+PATTERN = EdgePattern.of(normalized_interactions(HISTORY, N_ITEMS))
+N_EDGES = len(PATTERN.row)
+
+
+def as_dense(values: torch.Tensor, elsewhere: float = 0.0) -> torch.Tensor:
+    return torch.full(PATTERN.shape, elsewhere).index_put((PATTERN.row, PATTERN.column), values)
+
+
+def on_edges(dense: torch.Tensor) -> torch.Tensor:
+    return dense[PATTERN.row, PATTERN.column]
+
+
+FORMS: dict[str, tuple[Any, Any]] = {
+    "product": (lambda v, x, y: PATTERN.product(v, y), lambda v, x, y: as_dense(v) @ y),
+    "transposed_product": (lambda v, x, y: PATTERN.transposed_product(v, x), lambda v, x, y: as_dense(v).T @ x),
+    "dots": (lambda v, x, y: PATTERN.dots(x, y), lambda v, x, y: on_edges(x @ y.T)),
+    "softmax_in_rows": (
+        lambda v, x, y: PATTERN.softmax_in_rows(v),
+        lambda v, x, y: on_edges(as_dense(v, -1e30).softmax(dim=1)),
+    ),
+    "softmax_in_columns": (
+        lambda v, x, y: PATTERN.softmax_in_columns(v),
+        lambda v, x, y: on_edges(as_dense(v, -1e30).softmax(dim=0)),
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_learned_edges_and_their_gradients_equal_the_dense_formula(form: str) -> None:
+    torch.manual_seed(2)
+    found = []
+    values = [torch.randn(shape) for shape in ((N_EDGES,), (N_USERS + 1, 3), (N_ITEMS + 1, 3))]
+    for apply in FORMS[form]:
+        arguments = [value.clone().requires_grad_() for value in values]
+        out = apply(*arguments)
+        (out * torch.linspace(-1, 2, out.numel()).view_as(out)).sum().backward()
+        found.append([out, *(argument.grad for argument in arguments)])
+    for fast, dense in zip(*found, strict=True):
+        assert (fast is None) == (dense is None)
+        if fast is not None:
+            assert torch.allclose(fast, dense, atol=1e-6)
+
+
+def test_softmax_of_large_logits_stays_finite() -> None:
+    logits = torch.full((N_EDGES,), 1e4)
+    sums = torch.zeros(N_USERS + 1).index_add(0, PATTERN.row, PATTERN.softmax_in_rows(logits))
+    assert torch.allclose(sums[PATTERN.row.unique()], torch.ones(1))

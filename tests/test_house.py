@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from baselines.registry import REGISTRY
+from hellm_recbole.plan import Override, plan_rows
 from hellm_recbole.settings import load_yaml, properties_dir
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -114,3 +115,12 @@ def test_the_settings_files_are_found() -> None:
 
 def test_every_model_has_its_settings_file() -> None:
     assert set(REGISTRY) <= {path.stem for path in (properties_dir() / "model").glob("*.yaml")}
+
+
+@pytest.mark.parametrize("path", sorted((properties_dir() / "sweep").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_searched_value_is_one_the_model_takes(path: Path) -> None:
+    for key, values in load_yaml(path).items():
+        assert len(values) > 1
+        for value in values:
+            (plan,) = plan_rows([path.stem], "toy", REGISTRY, "paper", [Override(path.stem, key, value, path.name)])
+            assert value in (getattr(part, key, None) for part in (plan.model_settings, plan.train, plan.pairs))

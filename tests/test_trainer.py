@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from baselines.freedom import FREEDOM
 from baselines.registry import REGISTRY
 from hellm_recbole.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.data.split import Split
@@ -178,6 +179,17 @@ def test_clipping_bounds_the_gradient(toy_split: Split, monkeypatch: pytest.Monk
     )
     assert norms
     assert max(norms) <= 1e-3 * (1 + 1e-5)
+
+
+def test_a_model_is_told_of_each_epoch_before_its_first_step(
+    toy_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    start, loss = FREEDOM.start_epoch, FREEDOM.loss
+    monkeypatch.setattr(FREEDOM, "start_epoch", lambda model: (told.append("epoch"), start(model))[1])
+    monkeypatch.setattr(FREEDOM, "loss", lambda model, batch: (told.append("step"), loss(model, batch))[1])
+    run(toy_split, tmp_path, "FREEDOM", epochs=2, batch_size=10**6)
+    assert told == ["epoch", "step"] * 2
 
 
 def test_one_epoch_of_lightgcn_equals_a_plain_loop(toy_split: Split) -> None:

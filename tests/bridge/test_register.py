@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from baselines.lightgcn import LightGCN
 from hellm_recbole.bridge import register
 from hellm_recbole.errors import DataError, ModelError, SettingsError
 from hellm_recbole.settings import load_yaml, properties_dir
@@ -139,6 +140,15 @@ def test_scores_are_the_models_own(tmp_path: Path) -> None:
     model.train()
     model.eval()
     torch.testing.assert_close(model.full_sort_predict(Interaction({"user_id": users})), 4 * expected)
+
+
+def test_recbole_starts_an_epoch_by_switching_to_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(LightGCN, "start_epoch", lambda model: told.append(1), raising=False)
+    _, _, model = adapter("HellmLightGCN", tmp_path, emb_dim=8)
+    model.train()
+    model.eval()
+    assert told == [1]
 
 
 def test_a_sequence_row_has_one_target(tmp_path: Path) -> None:

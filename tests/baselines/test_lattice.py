@@ -1,0 +1,294 @@
+"""LATTICE against the dense reference, when its graph is rebuilt, and that it stays sparse."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from baselines import lattice
+from baselines.lattice import LATTICE, LATTICESettings
+from hellm_recbole import neighbors
+from hellm_recbole.errors import DataError, ModelError
+from hellm_recbole.types import Histories, PairBatch, TrainData
+from tests.baselines.small import (
+    BATCH,
+    IDS,
+    N_ITEMS,
+    WIDTH,
+    assert_same_gradients,
+    assert_same_terms,
+    assert_same_vectors,
+    backward,
+    interactions,
+    leaves,
+    linear,
+    raw,
+    train_data,
+)
+from tests.reference import lattice as slow
+
+PAPER = ("image", "text")
+GRAPH_PARTS = ("features.", "maps.", "modality_logits")
+
+
+def settings(**changes: Any) -> LATTICESettings:
+    values: dict[str, Any] = {
+        "emb_dim": WIDTH,
+        "n_layers": 2,
+        "n_item_layers": 1,
+        "n_neighbors": 3,
+        "exact_knn_items": 1000,
+        "modalities": None,
+        "fixed_share": 0.5,
+        "idle_gradients": "zero",
+        "l2_weight": 0.01,
+    }
+    return LATTICESettings(**{**values, **changes})
+
+
+def build(data: TrainData, **changes: Any) -> LATTICE:
+    torch.manual_seed(0)
+    model = LATTICE.build(settings(**changes), data)
+    torch.nn.init.normal_(model.modality_logits)  # unlike shares
+    return model
+
+
+def graph(model: LATTICE, data: TrainData, tables: dict[str, Tensor]) -> Tensor:
+    """[I, I] of the current weights, with gradient."""
+    s, names = model.settings, model.settings.modalities or sorted(data.features)
+    mapped = [linear(tables, f"maps.{name}", tables[f"features.{name}.weight"]) for name in names]
+    fixed = [raw(data, name) for name in names]
+    return slow.item_graph(fixed, mapped, tables["modality_logits"], s.n_neighbors, s.fixed_share)
+
+
+def vectors(model: LATTICE, data: TrainData, tables: dict[str, Tensor], on: Tensor) -> tuple[Tensor, Tensor]:
+    s, user, item = model.settings, tables["user.weight"], tables["item.weight"]
+    return slow.encode(interactions(data), user, item, on, s.n_layers, s.n_item_layers)
+
+
+def terms(model: LATTICE, data: TrainData, tables: dict[str, Tensor], on: Tensor) -> dict[str, Tensor]:
+    return slow.terms(*vectors(model, data, tables, on), IDS, model.settings.l2_weight)
+
+
+def move(model: LATTICE) -> None:
+    """Other weights everywhere, as after a step."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+
+
+CASES: list[tuple[tuple[str, ...], dict[str, Any]]] = [
+    (PAPER, {"fixed_share": 0.9}),
+    (PAPER, {"fixed_share": 0.0, "n_neighbors": 4}),
+    (PAPER, {"fixed_share": 1.0}),
+    (("text",), {"n_layers": 1, "l2_weight": 3.0}),
+    (("audio", "image", "text"), {"n_item_layers": 2, "n_neighbors": 5}),
+    (("audio", "image", "text"), {"n_item_layers": 3, "fixed_share": 0.0, "n_neighbors": 2}),
+    (("audio", "image", "text"), {"modalities": ("audio", "text"), "n_layers": 3}),
+    (PAPER, {"n_layers": 0, "n_neighbors": 1}),
+    (PAPER, {"n_item_layers": 0}),
+    (PAPER, {"n_neighbors": N_ITEMS}),
+]
+
+
+@pytest.mark.parametrize(("names", "changes"), CASES)
+def test_an_epochs_first_step_equals_the_dense_reference(names: tuple[str, ...], changes: dict[str, Any]) -> None:
+    data = train_data(*names)
+    model = build(data, **changes)
+    tables = leaves(model)
+    model.start_epoch()
+    got, wanted = model.loss(BATCH), terms(model, data, tables, graph(model, data, tables))
+    assert_same_terms(got, wanted)
+    backward(got)
+    backward(wanted)
+    assert_same_gradients(model, tables)
+
+
+@pytest.mark.parametrize("idle_gradients", ["zero", "none"])
+@pytest.mark.parametrize(("names", "changes"), CASES)
+def test_later_steps_equal_the_reference_on_the_graph_of_the_first(
+    names: tuple[str, ...], changes: dict[str, Any], idle_gradients: str
+) -> None:
+    data = train_data(*names)
+    model = build(data, **changes, idle_gradients=idle_gradients)
+    constant = graph(model, data, leaves(model)).detach()
+    model.start_epoch()
+    backward(model.loss(BATCH))
+    for _ in range(2):
+        move(model)
+        model.zero_grad()
+        tables = leaves(model)
+        got, wanted = model.loss(BATCH), terms(model, data, tables, constant)
+        assert_same_terms(got, wanted)
+        backward(got)
+        backward(wanted)
+        assert_same_gradients(model, tables, without=GRAPH_PARTS if idle_gradients == "none" else ())
+
+
+@pytest.mark.parametrize(("names", "changes"), CASES)
+def test_evaluation_is_on_a_graph_of_the_current_weights(names: tuple[str, ...], changes: dict[str, Any]) -> None:
+    data = train_data(*names)
+    model = build(data, **changes)
+    model.loss(BATCH)
+    move(model)
+    tables = leaves(model)
+    assert_same_vectors(model.encode(), *vectors(model, data, tables, graph(model, data, tables)))
+
+
+def test_evaluation_leaves_the_graph_of_the_epoch() -> None:
+    data = train_data(*PAPER)
+    model = build(data)
+    constant = graph(model, data, leaves(model)).detach()
+    model.loss(BATCH)
+    move(model)
+    model.encode()
+    assert_same_terms(model.loss(BATCH), terms(model, data, leaves(model), constant))
+
+
+def test_a_model_starts_with_equal_modalities_and_raw_features() -> None:
+    data = train_data("audio", "image", "text")
+    model = LATTICE.build(settings(), data)
+    assert torch.equal(model.modality_logits, torch.full((3,), 0.5))
+    for name, table in model.features.items():
+        assert torch.equal(table.get_parameter("weight"), torch.from_numpy(np.array(data.features[name])))
+
+
+def graph_gradients(model: LATTICE) -> list[Tensor | None]:
+    return [values.grad for name, values in model.named_parameters() if name.startswith(GRAPH_PARTS)]
+
+
+@pytest.mark.parametrize("idle_gradients", ["zero", "none"])
+def test_the_graph_learns_in_an_epochs_first_step_alone(idle_gradients: str) -> None:
+    model = build(train_data(*PAPER), idle_gradients=idle_gradients)
+    for _ in range(2):
+        model.start_epoch()
+        for step in range(3):
+            model.zero_grad()
+            backward(model.loss(BATCH))
+            gradients = graph_gradients(model)
+            assert len(gradients) == 7
+            if step == 0:
+                assert all(gradient is not None and gradient.any() for gradient in gradients)
+            elif idle_gradients == "zero":
+                assert all(gradient is not None and not gradient.any() for gradient in gradients)
+            else:
+                assert all(gradient is None for gradient in gradients)
+
+
+@pytest.mark.parametrize("idle_gradients", ["zero", "none"])
+def test_adam_goes_on_by_its_momentum_or_stands_still(idle_gradients: str) -> None:
+    model = build(train_data(*PAPER), idle_gradients=idle_gradients)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    logits = [model.modality_logits.detach().clone()]
+    model.start_epoch()
+    for _ in range(3):
+        optimizer.zero_grad()
+        backward(model.loss(BATCH))
+        optimizer.step()
+        logits.append(model.modality_logits.detach().clone())
+    assert not torch.equal(logits[0], logits[1])
+    for before, after in ((1, 2), (2, 3)):
+        assert torch.equal(logits[before], logits[after]) == (idle_gradients == "none")
+
+
+def test_neighbors_are_searched_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(train_data(*PAPER))
+    search, searched = neighbors.item_neighbors, []
+
+    def counted(*args: Any) -> Any:
+        searched.append(1)
+        return search(*args)
+
+    monkeypatch.setattr(lattice, "item_neighbors", counted)
+    for epoch in (1, 2):
+        model.start_epoch()
+        for _ in range(3):
+            model.loss(BATCH)
+        assert len(searched) == 2 * epoch  # one for each modality
+
+
+def test_a_row_sum_that_is_not_positive_scales_by_zero() -> None:
+    """Item 2 points away from the others; with all of them as neighbours its cosines sum to less than nothing."""
+    data = train_data("text")
+    features = np.ones((N_ITEMS + 1, 8), dtype=np.float32)
+    features += 0.1 * data.features["text"]
+    features[2] *= -1.0
+    features[0] = 0.0
+    opposed = TrainData(data.n_users, data.n_items, data.history, {"text": features})
+    model = build(opposed, n_neighbors=N_ITEMS, fixed_share=0.5)
+    tables = leaves(model)
+    similarity = slow.similarity(raw(opposed, "text"), N_ITEMS)
+    assert (similarity.sum(dim=1) <= 0).tolist() == [at == 1 for at in range(N_ITEMS)]
+    got, wanted = model.loss(BATCH), terms(model, opposed, tables, graph(model, opposed, tables))
+    assert_same_terms(got, wanted)
+    backward(got)
+    backward(wanted)
+    assert_same_gradients(model, tables)
+
+
+def test_an_item_without_features_is_finite() -> None:
+    data = train_data(*PAPER)
+    features = {name: matrix.copy() for name, matrix in data.features.items()}
+    features["image"][2] = features["text"][2] = 0.0
+    model = build(TrainData(data.n_users, data.n_items, data.history, features))
+    backward(model.loss(BATCH))
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all(), name
+    assert model.encode().items.isfinite().all()
+
+
+class Largest(TorchDispatchMode):
+    """Watches how many numbers torch stores in whatever it makes."""
+
+    n_numbers = 0
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for made in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(made, Tensor):
+                stored = made.numel() if made.layout == torch.strided else made._nnz()
+                self.n_numbers = max(self.n_numbers, stored)
+        return result
+
+
+def test_no_dense_item_graph_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a tensor nor an array comes near I x I; neighbours are searched in blocks."""
+    n_users, n_items = 50, 1000
+    rng = np.random.default_rng(1)
+    history = Histories.from_pairs(rng.integers(1, n_users + 1, 300), rng.integers(1, n_items + 1, 300), n_users)
+    features = {name: rng.normal(size=(n_items + 1, 4)).astype(np.float32) for name in PAPER}
+    monkeypatch.setattr(neighbors, "BLOCK_BYTES", 4 * 50 * n_items)
+    batch = PairBatch(*(torch.from_numpy(rng.integers(1, n_users + 1, 64)) for _ in range(3)))
+    data = TrainData(n_users, n_items, history, features)
+
+    def use() -> None:
+        model = build(data, n_item_layers=2)
+        for _ in range(2):
+            backward(model.loss(batch))
+        model.encode()
+
+    with Largest() as seen:
+        use()
+    tracemalloc.start()
+    use()
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert seen.n_numbers <= 50 * n_items
+    assert peak_bytes < n_items**2
+
+
+def test_what_is_missing_is_named() -> None:
+    with pytest.raises(ModelError, match="LATTICE needs item features"):
+        build(train_data())
+    with pytest.raises(DataError, match="11 neighbours asked of 10 items"):
+        build(train_data(*PAPER), n_neighbors=N_ITEMS + 1)

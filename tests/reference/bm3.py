@@ -1,0 +1,49 @@
+"""BM3 written from its equations with dense matrices and loops, in double precision; ids from 0, no padding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from tests.reference.blocks import adjacency, cosine, mean_of_layers
+from tests.reference.hellm_pre import symmetric
+
+Rows = Callable[[Tensor], Tensor]  # a map of rows to rows: the predictor, or dropout
+
+
+def vectors(interactions: Tensor, user: Tensor, item: Tensor, n_layers: int) -> tuple[Tensor, Tensor]:
+    """`z_u = LGC_u`, `z_i = LGC_i + E_i`."""
+    z_user, y_item = mean_of_layers(symmetric(adjacency(interactions)), user, item, n_layers)
+    return z_user, y_item + item
+
+
+def distance(online: Tensor, target: Tensor) -> Tensor:
+    """`1 - mean_b cos(a_b, b_b)`; no gradient reaches the target."""
+    return 1.0 - torch.stack([cosine(a, b.detach()) for a, b in zip(online, target, strict=True)]).mean()
+
+
+def terms(
+    z_user: Tensor,
+    z_item: Tensor,
+    contents: Sequence[Tensor],
+    batch: tuple[Tensor, Tensor],
+    predictor: Rows,
+    drop: Rows,
+    modality_weight: float,
+    norm_weight: float,
+) -> dict[str, Tensor]:
+    """All four terms from full tables; `contents` are the mapped features of each modality, [I, D]."""
+    u, i = batch
+    target_user, target_item = drop(z_user), drop(z_item)
+    targets = [drop(content) for content in contents]
+    alignment = [distance(predictor(content[i]), target_item[i]) for content in contents]
+    within = [distance(predictor(content[i]), own[i]) for content, own in zip(contents, targets, strict=True)]
+    norms = torch.sqrt((z_user**2).sum()) + torch.sqrt((z_item**2).sum())
+    return {
+        "user_item": distance(predictor(z_user[u]), target_item[i]) + distance(predictor(z_item[i]), target_user[u]),
+        "norm": norm_weight * norms / len(z_item),
+        "alignment": modality_weight * torch.stack(alignment).sum(),
+        "within": modality_weight * torch.stack(within).sum(),
+    }
