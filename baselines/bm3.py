@@ -12,8 +12,8 @@ Zhou et al., "Bootstrap Latent Representations for Multi-modal Recommendation", 
 - Score `q(z_u) . q(z_i)`.
 
 Deviations: any set of modalities (the paper has image and text). Rows of the batch are gathered before dropout, where
-the public code drops out whole tables: the same law, another random stream, a small part of the work. Features are
-trainable tables, as in the public code.
+the public code drops out whole tables: a small part of the work, and the same law but for a user or item that occurs
+twice in a batch, whose views are then drawn apart. Features are trainable tables, as in the public code.
 """
 
 from __future__ import annotations

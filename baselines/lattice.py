@@ -16,7 +16,8 @@ gradient, and only their cosines are computed again with it.
 Deviations: the paper normalises each modality's learned graph before the sum; the released code sums first, and so does
 this. In steps in which the graph is constant, the released code (torch 1.5) left gradients of zero, with which Adam
 goes on moving the features, maps and omega by its momentum; today's torch leaves none. `idle_gradients: zero` is the
-released behaviour. A row sum that is not positive gives no number in the public code, here a factor of zero.
+released behaviour. A row sum that is not positive gives no number in the public code, here a factor of zero. The
+public penalty is divided by the configured batch size, here by the actual one; an epoch's last batch shows it.
 """
 
 from __future__ import annotations

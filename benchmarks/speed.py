@@ -19,6 +19,7 @@ import torch
 from tabulate import tabulate
 
 from baselines.registry import REGISTRY
+from benchmarks import mmrec
 from benchmarks.released import ReleasedHeLLMPre
 from hellm_recbole import runtime
 from hellm_recbole.bridge.reference import RecBoleReference
@@ -30,8 +31,8 @@ from hellm_recbole.errors import SettingsError
 from hellm_recbole.plan import Override, plan_rows
 from hellm_recbole.trainer import ModelRow, evaluate
 
-PARTS = ("evaluation", "lightgcn", "sasrec", "hellmpre")
-DEFAULT_PARTS = PARTS[:-1]  # the last one needs a checkout of the published code
+PARTS = ("evaluation", "lightgcn", "sasrec", "hellmpre", "multimodal")
+DEFAULT_PARTS = PARTS[:3]  # the others need a checkout of published code
 DEFAULT_EVAL_BATCH = 4096  # RecBole's own
 USERS_AT_ONCE = (64, 256, 1024)  # tried for RecBole's best eval_batch_size
 FEW_STEPS = (20, 1)  # of ours that stand for an epoch, with the default contrast and with all nodes
@@ -46,11 +47,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--parts", default=",".join(DEFAULT_PARTS), help="separated by commas (%(default)s)")
     parser.add_argument("--repeat", type=int, default=3, help="repetitions; the best one counts (%(default)s)")
     parser.add_argument(
-        "--steps", type=int, default=8, help="steps of RecBole's SASRec that stand for its epoch (%(default)s)"
+        "--steps",
+        type=int,
+        default=8,
+        help="steps of RecBole's SASRec or of MMRec's models that stand for an epoch (%(default)s)",
     )
     parser.add_argument("--threads", type=int, help="CPU threads; all cores if not given")
     parser.add_argument(
         "--released", type=Path, help="for the part hellmpre: a checkout of https://github.com/Xu107/MMHCL"
+    )
+    parser.add_argument(
+        "--mmrec", type=Path, help="for the part multimodal: a checkout of https://github.com/enoche/MMRec"
     )
     options = parser.parse_args(argv)
     return run_main(lambda: _measure(options))
@@ -69,6 +76,8 @@ def _measure(options: argparse.Namespace) -> int:
     split = split_dataset(load_dataset(folder, modalities=None if "hellmpre" in parts else []))
     if "hellmpre" in parts and options.released is None:
         raise SettingsError("--parts hellmpre needs --released, a checkout of https://github.com/Xu107/MMHCL")
+    if "multimodal" in parts and options.mmrec is None:
+        raise SettingsError("--parts multimodal needs --mmrec, a checkout of https://github.com/enoche/MMRec")
     if split.kind != "leave-one-out":
         raise SettingsError(f"{options.dataset} has a split of its own, which RecBole's leave-one-out does not follow")
     sizes = f"{split.n_users:,} users, {split.n_items:,} items, {len(split.train.items):,} training interactions"
@@ -82,10 +91,13 @@ def _measure(options: argparse.Namespace) -> int:
         rows += _sasrec(split, root, options.repeat, options.steps)
     if "hellmpre" in parts:
         rows += _hellm_pre(split, options.released, options.repeat)
+    if "multimodal" in parts:
+        threads = torch.get_num_threads()
+        rows += mmrec.compare(folder, options.mmrec, mmrec.MODELS, threads, options.steps)
     print(
         tabulate(
             [(what, f"{ours:.2f}", f"{theirs:.2f}", f"{theirs / ours:.1f}", note) for what, ours, theirs, note in rows],
-            headers=["", "ours, s", "theirs, s", "ratio", "their side"],
+            headers=["seconds, or what is said", "ours", "theirs", "ratio", "their side"],
             colalign=("left", "right", "right", "right", "left"),
             disable_numparse=True,
         )

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import speed
+from baselines.registry import REGISTRY
+from benchmarks import mmrec, speed
 from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.plan import plan_rows
 from tests.toy import write_prepared
 
 pytest.importorskip("recbole", reason="RecBole is not installed")
@@ -36,10 +38,24 @@ def test_an_unknown_part_is_refused(workplace: Path, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize(
     ("arguments", "part"),
-    [([], "needs --released"), (["--released", "."], "holds no codes/Models.py; pass a checkout of")],
+    [
+        (["hellmpre"], "needs --released"),
+        (["hellmpre", "--released", "."], "holds no codes/Models.py; pass a checkout of"),
+        (["multimodal"], "needs --mmrec"),
+        (["multimodal", "--mmrec", "."], "VBPR, public: . holds no src/models/vbpr.py; pass a checkout of"),
+    ],
 )
 def test_the_published_code_must_be_there(
     workplace: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
 ) -> None:
-    assert speed.main(["--dataset", "toy", "--parts", "hellmpre", "--threads", "1", *arguments]) == 2
+    assert speed.main(["--dataset", "toy", "--threads", "1", "--parts", *arguments]) == 2
     assert part in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", mmrec.MODELS)
+def test_settings_of_the_other_side_are_known_for_every_model(name: str) -> None:
+    (plan,) = plan_rows([name], "toy", REGISTRY, "paper", [])
+    values = mmrec.public_settings(name, plan)
+    ours = [value for value in vars(plan.model_settings).values() if isinstance(value, float)]
+    assert {value for value in values.values() if isinstance(value, float)} <= {*ours, 0.9}
+    assert values["reg_weight"] in ours if "reg_weight" in values else name == "SLMRec"

@@ -1,0 +1,299 @@
+"""Our multimodal rows beside MMRec's, run from a checkout of its repository, for timing only.
+
+Nothing of MMRec is part of this project: `git clone https://github.com/enoche/MMRec` and pass the folder to
+`speed.py --parts multimodal --mmrec DIR`. Each side of each model runs in a process of its own, so that each has its
+own peak memory and MMRec's needs (modules that are not installed, tensors moved to a GPU that is not there) touch
+nothing else. Both sides get the same interactions, the same batches and the same two modalities: the dataset's text and
+random numbers of the width of CLIP's images, because MMRec's models ask for both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import types
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from baselines.registry import REGISTRY
+from hellm_recbole import runtime
+from hellm_recbole.console import run_main
+from hellm_recbole.data.atomic import load_dataset
+from hellm_recbole.data.split import Split, split_dataset
+from hellm_recbole.errors import DataError, HellmError, MissingDependency
+from hellm_recbole.plan import RowPlan, plan_rows
+from hellm_recbole.sampling import PairSource
+from hellm_recbole.trainer import ModelRow, evaluate
+from hellm_recbole.types import PairBatch
+
+MODELS = ("VBPR", "LightGCN", "FREEDOM", "BM3", "SLMRec", "GRCN", "LATTICE")
+IMAGE_WIDTH = 512  # of CLIP ViT-B/32
+EVAL_USERS = 4096  # scored at a time (MMRec)
+TOP_K = 50  # MMRec's
+CPU = torch.device("cpu")
+
+
+class _Config(dict[str, Any]):
+    """MMRec's configuration: a key that is not set is None."""
+
+    def __missing__(self, key: str) -> None:
+        return None
+
+
+class _Interactions:
+    """What MMRec's models ask of its data loader."""
+
+    def __init__(self, split: Split) -> None:
+        self.split, self.dataset = split, self
+
+    def get_user_num(self) -> int:
+        return self.split.n_users
+
+    def get_item_num(self) -> int:
+        return self.split.n_items
+
+    def inter_matrix(self, form: str = "coo", value_field: str | None = None) -> Any:
+        """Training matrix without padding."""
+        history = self.split.train
+        shape = self.split.n_users, self.split.n_items
+        matrix = sp.coo_matrix((np.ones(len(history.items)), (history.users() - 1, history.items - 1)), shape=shape)
+        return matrix if form == "coo" else matrix.tocsr()
+
+
+def with_two_modalities(split: Split) -> Split:
+    """The split with its text, or its first modality in that place, and random image features."""
+    text = split.features.get("text", next(iter(split.features.values())))
+    image = np.random.default_rng(0).standard_normal((len(text), IMAGE_WIDTH), dtype=np.float32)
+    image[0] = 0.0
+    return replace(split, features={"image": image, "text": text}, cache=None)
+
+
+def public_settings(name: str, plan: RowPlan) -> dict[str, Any]:
+    """MMRec's names for the values of our row."""
+    ours: Any = plan.model_settings
+    width = [ours.emb_dim] * 2
+    of_model = {
+        "LightGCN": lambda: {"n_layers": ours.n_layers, "reg_weight": ours.l2_weight},
+        "VBPR": lambda: {"reg_weight": ours.l2_weight},
+        "FREEDOM": lambda: {
+            "feat_embed_dim": ours.emb_dim,
+            "knn_k": ours.n_neighbors,
+            "n_mm_layers": ours.n_item_layers,
+            "n_ui_layers": ours.n_layers,
+            "reg_weight": ours.modality_weight,
+            "mm_image_weight": ours.image_share,
+            "dropout": ours.edge_dropout,
+            "weight_size": width,
+            "lambda_coeff": 0.9,
+        },
+        "BM3": lambda: {
+            "feat_embed_dim": ours.emb_dim,
+            "n_layers": ours.n_layers,
+            "reg_weight": ours.norm_weight,
+            "cl_weight": ours.modality_weight,
+            "dropout": ours.dropout,
+        },
+        "SLMRec": lambda: {
+            "recdim": ours.emb_dim,
+            "layer_num": ours.n_layers,
+            "ssl_task": "FAC",
+            "ssl_alpha": ours.ssl_weight,
+            "ssl_temp": ours.ssl_temperature,
+            "temp": ours.temperature,
+            "mm_fusion_mode": "concat",
+            "init": "xavier",
+            "adj_type": "pre",
+        },
+        "GRCN": lambda: {"latent_embedding": ours.emb_dim, "n_layers": ours.n_routing, "reg_weight": ours.l2_weight},
+        "LATTICE": lambda: {
+            "feat_embed_dim": ours.emb_dim,
+            "weight_size": width,
+            "knn_k": ours.n_neighbors,
+            "lambda_coeff": ours.fixed_share,
+            "cf_model": "lightgcn",
+            "n_layers": ours.n_item_layers,
+            "reg_weight": ours.l2_weight,
+        },
+    }
+    return of_model[name]()
+
+
+def public_model(name: str, checkout: Path, split: Split, plan: RowPlan, folder: Path) -> Any:
+    """MMRec's model on our data; its features and caches are written to `folder`.
+
+    Raises:
+        DataError: the checkout is none of MMRec.
+        MissingDependency: a package that MMRec's model imports is not installed.
+    """
+    source = checkout / "src"
+    if not (source / "models" / f"{name.lower()}.py").is_file():
+        raise DataError(f"{checkout} holds no src/models/{name.lower()}.py; pass a checkout of enoche/MMRec")
+    stub: Any = types.ModuleType("torch_scatter")
+    stub.scatter = stub.scatter_add = None  # imported, never called
+    sys.modules.setdefault("torch_scatter", stub)
+    torch.Tensor.cuda = lambda tensor, *_, **__: tensor  # type: ignore[method-assign]
+    sp.dok_matrix._update = lambda matrix, values: matrix._dict.update(values)
+    sys.path.insert(0, str(source))
+    (folder / "timing").mkdir()
+    for modality, file in (("image", "v.npy"), ("text", "t.npy")):
+        np.save(folder / "timing" / file, split.features[modality][1:])
+    config = _Config(
+        USER_ID_FIELD="user",
+        ITEM_ID_FIELD="item",
+        NEG_PREFIX="neg_",
+        device=CPU,
+        end2end=False,
+        is_multimodal_model=True,
+        data_path=f"{folder}/",
+        dataset="timing",
+        vision_feature_file="v.npy",
+        text_feature_file="t.npy",
+        embedding_size=plan.model_settings.emb_dim,
+        train_batch_size=plan.train.batch_size,
+        **public_settings(name, plan),
+    )
+    try:
+        module = importlib.import_module(f"models.{name.lower()}")
+    except ImportError as error:
+        raise MissingDependency(f"MMRec's {name} needs {error.name}, which is not installed; pip install it") from error
+    return getattr(module, name)(config, _Interactions(split))
+
+
+def time_public(name: str, checkout: Path, split: Split, plan: RowPlan, steps: int) -> dict[str, float]:
+    """Seconds of MMRec's set-up, of an epoch (from its first step and some later ones) and of an evaluation."""
+    torch.manual_seed(2024)
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        model = public_model(name, checkout, split, plan, Path(folder))
+        build = time.perf_counter() - started
+        optimizer = torch.optim.Adam(
+            model.parameters(), lr=plan.train.learning_rate, weight_decay=plan.train.weight_decay
+        )
+        source = PairSource(split.train_data(), plan.train.batch_size, "interactions", CPU)
+        batches = source.epoch(1)
+
+        def step(batch: PairBatch) -> float:
+            started = time.perf_counter()
+            optimizer.zero_grad()
+            columns = torch.stack([batch.user - 1, batch.positive - 1, batch.negative - 1])
+            model.calculate_loss(columns).sum().backward()
+            optimizer.step()
+            return time.perf_counter() - started
+
+        model.train()
+        model.pre_epoch_processing()
+        step(next(batches))  # warms up
+        started = time.perf_counter()
+        model.pre_epoch_processing()
+        first = step(next(batches)) + time.perf_counter() - started
+        later = [step(next(batches)) for _ in range(min(steps, source.n_batches() - 2))]
+        epoch = first + float(np.mean(later)) * (source.n_batches() - 1)
+        return {"build": build, "epoch": epoch, "evaluation": _public_evaluation(name, model, split)}
+
+
+def _public_evaluation(name: str, model: Any, split: Split) -> float:
+    """Seconds of a full ranking, from one block of users; MMRec computes all vectors again in each block."""
+    model.eval()
+    history = split.train
+    users = torch.arange(min(EVAL_USERS, split.n_users))
+    seen = torch.from_numpy(history.users()[: history.indptr[len(users) + 1]] - 1)
+    with torch.no_grad():
+        if name == "GRCN":
+            model.forward()
+        if name == "SLMRec":
+            model.all_users, model.all_items = model.compute()
+        started = time.perf_counter()
+        scores = model.full_sort_predict([users])
+        scores[seen, torch.from_numpy(history.items[: len(seen)] - 1)] = -1e10
+        scores.topk(min(TOP_K, scores.shape[1]), dim=1)
+        return (time.perf_counter() - started) * split.n_users / len(users)
+
+
+def time_ours(name: str, split: Split, plan: RowPlan) -> dict[str, float]:
+    """Seconds of our set-up, of a whole epoch after a first one, and of an evaluation."""
+    assert plan.spec is not None
+    started = time.perf_counter()
+    row = ModelRow(plan.spec, plan.model_settings, split.train_data(), plan.train, plan.pairs, 2024, CPU)
+    build = time.perf_counter() - started
+    row.train_epoch(1, 1, _ignore)
+    started = time.perf_counter()
+    row.train_epoch(2, 2, _ignore)
+    epoch = time.perf_counter() - started
+    started = time.perf_counter()
+    evaluate(row, split.selection(), plan.evaluation, name)
+    return {"build": build, "epoch": epoch, "evaluation": time.perf_counter() - started}
+
+
+def _ignore(step: int, n_steps: int, losses: dict[str, float]) -> None:
+    """Nobody watches."""
+
+
+def compare(
+    folder: Path, checkout: Path, names: Sequence[str], threads: int, steps: int
+) -> list[tuple[str, float, float, str]]:
+    """Lines of the table: what, ours, theirs, a note; seconds, and GiB of peak memory.
+
+    Raises:
+        HellmError: one side of a model could not be run.
+    """
+    lines = []
+    for name in names:
+        found = {}
+        for side in ("ours", "public"):
+            arguments = [side, name, str(folder), str(checkout), "--threads", str(threads), "--steps", str(steps)]
+            done = subprocess.run(
+                [sys.executable, "-W", "ignore", "-m", "benchmarks.mmrec", *arguments], capture_output=True, text=True
+            )
+            if done.returncode:
+                reason = done.stderr.strip().splitlines()[-1].removeprefix("error: ")
+                raise HellmError(f"{name}, {side}: {reason}")
+            found[side] = json.loads(done.stdout.splitlines()[-1])
+        ours, theirs = found["ours"], found["public"]
+        for what, note in (
+            ("build", ""),
+            ("epoch", f"MMRec, its first step and {steps} others timed, scaled to all"),
+            ("evaluation", "MMRec, one block of 4,096 users timed, scaled to all"),
+            ("peak GiB", "of the whole process"),
+        ):
+            lines.append((f"{what}, {name}", ours[what], theirs[what], note))
+    return lines
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Time one side of one model and print it as JSON; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="mmrec.py", description=__doc__)
+    parser.add_argument("side", choices=("ours", "public"))
+    parser.add_argument("model", choices=MODELS)
+    parser.add_argument("folder", type=Path, help="a prepared dataset")
+    parser.add_argument("checkout", type=Path, help="a checkout of https://github.com/enoche/MMRec")
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--steps", type=int, required=True)
+    return run_main(lambda: _one(parser.parse_args(argv)))
+
+
+def _one(options: argparse.Namespace) -> int:
+    runtime.keep_freed_memory()
+    torch.set_num_threads(options.threads)
+    split = with_two_modalities(split_dataset(load_dataset(options.folder, modalities=None)))
+    (plan,) = plan_rows([options.model], split.dataset, REGISTRY, "paper", [])
+    if options.side == "ours":
+        found = time_ours(options.model, split, plan)
+    else:
+        found = time_public(options.model, options.checkout, split, plan, options.steps)
+    print(json.dumps({**found, "peak GiB": (runtime.peak_memory_bytes(CPU)["host"] or 0) / 2**30}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
