@@ -259,6 +259,10 @@ def compare(
                 reason = done.stderr.strip().splitlines()[-1].removeprefix("error: ")
                 raise HellmError(f"{name}, {side}: {reason}")
             found[side] = json.loads(done.stdout.splitlines()[-1])
+            print(
+                f"{name}, {side}: " + ", ".join(f"{what} {value:.2f}" for what, value in found[side].items()),
+                flush=True,
+            )
         ours, theirs = found["ours"], found["public"]
         for what, note in (
             ("build", ""),
