@@ -100,8 +100,7 @@ class BM3(nn.Module):
 
     def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
         """[B, D] predictions of users."""
-        assert encoded.users is not None
-        return encoded.users[batch.user]
+        return encoded.of_users(batch.user)
 
     def target(self, vectors: Tensor) -> Tensor:
         """Another view of vectors, without gradient."""

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from hellm_recbole.graphs import SparseOperator, interaction_matrix, normalize_bipartite
 from hellm_recbole.layers import propagate_mean
-from hellm_recbole.losses import bpr
+from hellm_recbole.losses import bpr_of_vectors
 from hellm_recbole.models.modalities import choose_modalities, feature_maps, feature_tables
 from hellm_recbole.neighbors import item_neighbors
 from hellm_recbole.settings import setting
@@ -97,10 +97,11 @@ class FREEDOM(nn.Module):
     ) -> None:
         super().__init__()
         self.settings, self.items = settings, items
-        self.whole = SparseOperator(normalize_bipartite(training))
+        normalized = normalize_bipartite(training)
+        self.whole = SparseOperator(normalized)
         self.pruned: SparseOperator | None = None
         self._edges = training.tocoo()  # in row-major order
-        self._edge_weight = torch.from_numpy(normalize_bipartite(training).tocoo().data)  # [E]
+        self._edge_weight = torch.from_numpy(normalized.tocoo().data)  # [E]
         n_user_rows, n_item_rows = training.shape
         self.user = nn.Embedding(n_user_rows, settings.emb_dim)
         self.item = nn.Embedding(n_item_rows, settings.emb_dim)
@@ -152,22 +153,17 @@ class FREEDOM(nn.Module):
 
     def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
         """[B, D] user vectors."""
-        assert encoded.users is not None
-        return encoded.users[batch.user]
+        return encoded.of_users(batch.user)
 
     def loss(self, batch: PairBatch) -> dict[str, Tensor]:
         """BPR on the denoised graph, and on the features of each modality."""
         users, items = self.vectors(self.whole if self.pruned is None else self.pruned)
         user = users[batch.user]
-
-        def ranking(positive: Tensor, negative: Tensor) -> Tensor:
-            return bpr((user * positive).sum(dim=1), (user * negative).sum(dim=1))
-
         by_modality = [
-            ranking(self.maps[name](table(batch.positive)), self.maps[name](table(batch.negative)))
+            bpr_of_vectors(user, self.maps[name](table(batch.positive)), self.maps[name](table(batch.negative)))
             for name, table in self.features.items()
         ]
         return {
-            "bpr": ranking(items[batch.positive], items[batch.negative]),
+            "bpr": bpr_of_vectors(user, items[batch.positive], items[batch.negative]),
             "modality_bpr": self.settings.modality_weight * torch.stack(by_modality).sum(),
         }

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hellm_recbole.graphs import EdgePattern, interaction_matrix
-from hellm_recbole.losses import bpr
+from hellm_recbole.losses import bpr_of_vectors
 from hellm_recbole.models.modalities import choose_modalities, feature_maps
 from hellm_recbole.settings import setting
 from hellm_recbole.types import Encoded, FloatArray, PairBatch, QueryBatch, TrainData
@@ -142,15 +142,13 @@ class GRCN(nn.Module):
 
     def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
         """[B, (1 + M) D] user vectors."""
-        assert encoded.users is not None
-        return encoded.users[batch.user]
+        return encoded.of_users(batch.user)
 
     def loss(self, batch: PairBatch) -> dict[str, Tensor]:
         """BPR, and the penalty on the batch's rows of the tables."""
         encoded = self.encode()
-        assert encoded.users is not None
         user, positive, negative = (
-            encoded.users[batch.user],
+            encoded.of_users(batch.user),
             encoded.items[batch.positive],
             encoded.items[batch.negative],
         )
@@ -159,6 +157,6 @@ class GRCN(nn.Module):
         for table in self.preferences.values():
             penalty = penalty + table(batch.user).square().mean()
         return {
-            "bpr": bpr((user * positive).sum(dim=1), (user * negative).sum(dim=1)),
+            "bpr": bpr_of_vectors(user, positive, negative),
             "l2": self.settings.l2_weight * penalty,
         }

@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hellm_recbole.graphs import EdgePattern, SparseOperator, interaction_matrix, scale_rows
-from hellm_recbole.losses import bpr, l2
+from hellm_recbole.losses import bpr_of_vectors, l2
 from hellm_recbole.models.modalities import choose_modalities, feature_maps, feature_tables
 from hellm_recbole.neighbors import IndexArray, item_neighbors
 from hellm_recbole.settings import setting
@@ -193,8 +193,7 @@ class LATTICE(nn.Module):
 
     def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
         """[B, D] user vectors."""
-        assert encoded.users is not None
-        return encoded.users[batch.user]
+        return encoded.of_users(batch.user)
 
     def loss(self, batch: PairBatch) -> dict[str, Tensor]:
         """BPR and L2 on the batch's vectors; the first step of an epoch builds the graph."""
@@ -211,7 +210,7 @@ class LATTICE(nn.Module):
                 idle = [*self.features.parameters(), *self.maps.parameters(), self.modality_logits]
         users, items = self.vectors(similar)
         user, positive, negative = users[batch.user], items[batch.positive], items[batch.negative]
-        ranking = bpr((user * positive).sum(dim=1), (user * negative).sum(dim=1))
+        ranking = bpr_of_vectors(user, positive, negative)
         for parameter in idle:
             ranking = ranking + 0.0 * parameter.sum()
         return {"bpr": ranking, "l2": self.settings.l2_weight * l2(user, positive, negative)}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from hellm_recbole.graphs import SparseOperator, normalized_interactions
 from hellm_recbole.layers import propagate_mean
-from hellm_recbole.losses import bpr, l2
+from hellm_recbole.losses import bpr_of_vectors, l2
 from hellm_recbole.settings import setting
 from hellm_recbole.types import Encoded, PairBatch, QueryBatch, TrainData
 
@@ -67,20 +67,18 @@ class LightGCN(nn.Module):
 
     def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
         """[B, D] propagated user vectors."""
-        assert encoded.users is not None
-        return encoded.users[batch.user]
+        return encoded.of_users(batch.user)
 
     def loss(self, batch: PairBatch) -> dict[str, Tensor]:
         """BPR on propagated vectors, L2 on layer-0 embeddings."""
         encoded = self.encode()
-        assert encoded.users is not None
         user, positive, negative = (
-            encoded.users[batch.user],
+            encoded.of_users(batch.user),
             encoded.items[batch.positive],
             encoded.items[batch.negative],
         )
         ego = self.user(batch.user), self.item(batch.positive), self.item(batch.negative)
         return {
-            "bpr": bpr((user * positive).sum(dim=1), (user * negative).sum(dim=1)),
+            "bpr": bpr_of_vectors(user, positive, negative),
             "l2": self.settings.l2_weight * l2(*ego),
         }

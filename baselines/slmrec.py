@@ -126,8 +126,7 @@ class SLMRec(nn.Module):
 
     def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
         """[B, D] user vectors."""
-        assert encoded.users is not None
-        return encoded.users[batch.user]
+        return encoded.of_users(batch.user)
 
     def loss(self, batch: PairBatch) -> dict[str, Tensor]:
         """Main contrast and the chain; the negatives of the batch are not read."""

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hellm_recbole.losses import bpr, l2
+from hellm_recbole.losses import bpr_of_vectors, l2
 from hellm_recbole.models.modalities import choose_modalities
 from hellm_recbole.settings import setting
 from hellm_recbole.types import Encoded, PairBatch, QueryBatch, TrainData
@@ -88,14 +88,13 @@ class VBPR(nn.Module):
 
     def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
         """[B, 2 D] user vectors."""
-        assert encoded.users is not None
-        return encoded.users[batch.user]
+        return encoded.of_users(batch.user)
 
     def loss(self, batch: PairBatch) -> dict[str, Tensor]:
         """BPR and L2 on the batch's vectors; only the batch's items are projected."""
         user = self.user(batch.user)
         positive, negative = self.item_vectors(batch.positive), self.item_vectors(batch.negative)
         return {
-            "bpr": bpr((user * positive).sum(dim=1), (user * negative).sum(dim=1)),
+            "bpr": bpr_of_vectors(user, positive, negative),
             "l2": self.settings.l2_weight * l2(user, positive, negative),
         }

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ import scipy.sparse as sp
 import torch
 
 from baselines.registry import REGISTRY
+from benchmarks.apart import run_apart
 from hellm_recbole import runtime
 from hellm_recbole.console import run_main
 from hellm_recbole.data.atomic import load_dataset
@@ -252,13 +252,10 @@ def compare(
         found = {}
         for side in ("ours", "public"):
             arguments = [side, name, str(folder), str(checkout), "--threads", str(threads), "--steps", str(steps)]
-            done = subprocess.run(
-                [sys.executable, "-W", "ignore", "-m", "benchmarks.mmrec", *arguments], capture_output=True, text=True
-            )
-            if done.returncode:
-                reason = done.stderr.strip().splitlines()[-1].removeprefix("error: ")
-                raise HellmError(f"{name}, {side}: {reason}")
-            found[side] = json.loads(done.stdout.splitlines()[-1])
+            try:
+                found[side] = run_apart("benchmarks.mmrec", arguments)
+            except HellmError as error:
+                raise HellmError(f"{name}, {side}: {error}") from error
             print(
                 f"{name}, {side}: " + ", ".join(f"{what} {value:.2f}" for what, value in found[side].items()),
                 flush=True,

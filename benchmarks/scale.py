@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -25,13 +24,14 @@ import torch
 from tabulate import tabulate
 
 from baselines.registry import REGISTRY
+from benchmarks.apart import run_apart
 from benchmarks.speed import few_steps
 from hellm_recbole import runtime
 from hellm_recbole.console import run_main
 from hellm_recbole.data.atomic import load_dataset
 from hellm_recbole.data.catalog import prepare_if_known
 from hellm_recbole.data.split import split_dataset
-from hellm_recbole.errors import HellmError, ModelError, SettingsError
+from hellm_recbole.errors import ModelError, SettingsError
 from hellm_recbole.plan import plan_rows
 from hellm_recbole.trainer import ModelRow
 from hellm_recbole.types import FloatArray, Histories, TrainData
@@ -88,12 +88,7 @@ def _all(options: argparse.Namespace) -> int:
         arguments = ["--model", options.model, "--dataset", options.dataset, "--steps", str(options.steps)]
         arguments += ["--batch", options.batch, "--threads", str(options.threads), "--one", str(factor)]
         arguments += [] if options.data_path is None else ["--data-path", str(options.data_path)]
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "benchmarks.scale", *arguments], capture_output=True, text=True
-        )
-        if done.returncode:
-            raise HellmError(done.stderr.strip().splitlines()[-1].removeprefix("error: "))
-        found = json.loads(done.stdout.splitlines()[-1])
+        found = run_apart("benchmarks.scale", arguments)
         first = first or found
         lines.append(
             [

@@ -27,6 +27,16 @@ def bpr(positive: Tensor, negative: Tensor) -> Tensor:
     return F.softplus(negative - positive).mean()
 
 
+def bpr_of_vectors(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """`bpr` of the inner products of [B, D] user vectors with those of their items.
+
+    >>> ones = torch.ones(1, 2)
+    >>> round(float(bpr_of_vectors(ones, ones, ones)), 4)
+    0.6931
+    """
+    return bpr((user * positive).sum(dim=1), (user * negative).sum(dim=1))
+
+
 def l2(*blocks: Tensor) -> Tensor:
     """`1/2 * sum of squares / B` over blocks of B rows each (LightGCN Eq. 15 per batch).
 

@@ -162,6 +162,11 @@ class Encoded:
     users: Tensor | None = None
     item_bias: Tensor | None = None
 
+    def of_users(self, user: Tensor) -> Tensor:
+        """[B, D] vectors of user ids, for models that have users."""
+        assert self.users is not None
+        return self.users[user]
+
 
 class Recommender(Protocol):
     """A model: only maths. The score of a user for item i is `query(...) . encoded.items[i] + encoded.item_bias[i]`.

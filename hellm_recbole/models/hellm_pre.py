@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from hellm_recbole.graphs import SparseOperator, normalized_interactions
 from hellm_recbole.hypergraphs import HypergraphOperator, item_hypergraph, neighbor_incidence, user_hypergraph
 from hellm_recbole.layers import propagate_mean
-from hellm_recbole.losses import bpr, l2, node_contrast
+from hellm_recbole.losses import bpr_of_vectors, l2, node_contrast
 from hellm_recbole.models.modalities import choose_modalities
 from hellm_recbole.neighbors import item_neighbors
 from hellm_recbole.settings import setting
@@ -178,8 +178,7 @@ class HeLLMPre(nn.Module):
 
     def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
         """[B, D] fused user vectors."""
-        assert encoded.users is not None
-        return encoded.users[batch.user]
+        return encoded.of_users(batch.user)
 
     def loss(self, batch: PairBatch) -> dict[str, Tensor]:
         """BPR, L2 and the two contrasts (Eq. 13)."""
@@ -197,7 +196,7 @@ class HeLLMPre(nn.Module):
             penalised = self.user.parameter_rows(batch.user), positive_rows, negative_rows
         n_parts = 1 if settings.contrast_nodes == "all" else -(-size // CONTRASTED_TRIPLES)
         return {
-            "bpr": bpr((user * positive).sum(dim=1), (user * negative).sum(dim=1)),
+            "bpr": bpr_of_vectors(user, positive, negative),
             "l2": settings.l2_weight * l2(*penalised),
             **self._contrast("user", settings.user_contrast_weight, users, user_z, user_h, n_parts),
             **self._contrast("item", settings.item_contrast_weight, items, item_z, item_h, n_parts),

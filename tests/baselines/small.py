@@ -12,6 +12,7 @@ from hellm_recbole.types import Encoded, Histories, PairBatch, TrainData
 
 N_USERS, N_ITEMS, WIDTH = 12, 10, 5
 MODALITY_WIDTHS = {"audio": 6, "image": 4, "text": 8, "video": 3}
+PAPER = ("image", "text")  # the modalities of the methods' own papers
 BATCH = PairBatch(torch.tensor([1, 4, 4, 9, 12]), torch.tensor([2, 3, 2, 7, 10]), torch.tensor([5, 2, 8, 1, 4]))
 IDS = BATCH.user - 1, BATCH.positive - 1, BATCH.negative - 1  # as references count
 

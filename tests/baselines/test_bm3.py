@@ -16,6 +16,7 @@ from hellm_recbole.types import PairBatch, TrainData
 from tests.baselines.small import (
     BATCH,
     IDS,
+    PAPER,
     WIDTH,
     assert_same_gradients,
     assert_same_terms,
@@ -27,8 +28,6 @@ from tests.baselines.small import (
     train_data,
 )
 from tests.reference import bm3 as slow
-
-PAPER = ("image", "text")
 
 
 def settings(**changes: Any) -> BM3Settings:

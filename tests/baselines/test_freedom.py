@@ -18,6 +18,7 @@ from tests.baselines.small import (
     IDS,
     N_ITEMS,
     N_USERS,
+    PAPER,
     WIDTH,
     assert_same_gradients,
     assert_same_terms,
@@ -31,8 +32,6 @@ from tests.baselines.small import (
 )
 from tests.reference import freedom as slow
 from tests.reference.blocks import bpr
-
-PAPER = ("image", "text")
 
 
 def settings(**changes: Any) -> FREEDOMSettings:

@@ -17,6 +17,7 @@ from tests.baselines.small import (
     IDS,
     N_ITEMS,
     N_USERS,
+    PAPER,
     WIDTH,
     assert_same_gradients,
     assert_same_terms,
@@ -29,8 +30,6 @@ from tests.baselines.small import (
     train_data,
 )
 from tests.reference import grcn as slow
-
-PAPER = ("image", "text")
 
 
 def settings(**changes: Any) -> GRCNSettings:

@@ -20,6 +20,7 @@ from tests.baselines.small import (
     BATCH,
     IDS,
     N_ITEMS,
+    PAPER,
     WIDTH,
     assert_same_gradients,
     assert_same_terms,
@@ -33,7 +34,6 @@ from tests.baselines.small import (
 )
 from tests.reference import lattice as slow
 
-PAPER = ("image", "text")
 GRAPH_PARTS = ("features.", "maps.", "modality_logits")
 
 

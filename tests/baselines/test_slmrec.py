@@ -15,6 +15,7 @@ from hellm_recbole.types import PairBatch, TrainData
 from tests.baselines.small import (
     BATCH,
     IDS,
+    PAPER,
     WIDTH,
     assert_same_gradients,
     assert_same_terms,
@@ -29,7 +30,6 @@ from tests.baselines.small import (
 from tests.reference import slmrec as slow
 from tests.reference.blocks import nce
 
-PAPER = ("image", "text")
 ALL = ("audio", "image", "text", "video")
 
 

@@ -30,6 +30,18 @@ def adjacency(interactions: Tensor) -> Tensor:
     return matrix
 
 
+def symmetric(matrix: Tensor) -> Tensor:
+    """`D^-1/2 M D^-1/2`."""
+    degree = matrix.sum(dim=1)
+    scale = torch.where(degree > 0, degree.clamp(min=1e-30).rsqrt(), torch.zeros_like(degree))
+    return scale[:, None] * matrix * scale[None, :]
+
+
+def unit(row: Tensor) -> Tensor:
+    """A row of length one; a zero row stays."""
+    return row / row.norm().clamp(min=1e-12)
+
+
 def mean_of_layers(operator: Tensor, user: Tensor, item: Tensor, n_layers: int) -> tuple[Tensor, Tensor]:
     """`1 / (L + 1) sum_l M^l X`, with X the users above the items, split into both again."""
     layers = [torch.cat([user, item])]

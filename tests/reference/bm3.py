@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from tests.reference.blocks import adjacency, cosine, mean_of_layers
-from tests.reference.hellm_pre import symmetric
+from tests.reference.blocks import adjacency, cosine, mean_of_layers, symmetric
 
 Rows = Callable[[Tensor], Tensor]  # a map of rows to rows: the predictor, or dropout
 

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tests.reference.blocks import adjacency, bpr
-from tests.reference.hellm_pre import unit
+from tests.reference.blocks import adjacency, bpr, unit
 
 
 def units(matrix: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tests.reference.blocks import adjacency, mean_of_layers, symmetric, unit
+
 
 def user_operator(interactions: Tensor, normalization: str) -> Tensor:
     """[U, U] from binary [U, I]."""
@@ -32,30 +34,9 @@ def item_operator(features: list[Tensor], k: int, hyperedges: str) -> Tensor:
     return symmetric(together @ together.T)
 
 
-def symmetric(matrix: Tensor) -> Tensor:
-    """`D^-1/2 M D^-1/2`."""
-    degree = matrix.sum(dim=1)
-    scale = torch.where(degree > 0, degree.clamp(min=1e-30).rsqrt(), torch.zeros_like(degree))
-    return scale[:, None] * matrix * scale[None, :]
-
-
 def bipartite(interactions: Tensor, user: Tensor, item: Tensor, n_layers: int) -> tuple[Tensor, Tensor]:
     """Mean of the layers of LightGCN."""
-    n_users, n_items = interactions.shape
-    adjacency = torch.zeros(n_users + n_items, n_users + n_items, dtype=torch.float64)
-    adjacency[:n_users, n_users:] = interactions
-    adjacency[n_users:, :n_users] = interactions.T
-    operator = symmetric(adjacency)
-    layers = [torch.cat([user, item])]
-    for _ in range(n_layers):
-        layers.append(operator @ layers[-1])
-    mean = torch.stack(layers).mean(dim=0)
-    return mean[:n_users], mean[n_users:]
-
-
-def unit(row: Tensor) -> Tensor:
-    """A row of length one; a zero row stays."""
-    return row / row.norm().clamp(min=1e-12)
+    return mean_of_layers(symmetric(adjacency(interactions)), user, item, n_layers)
 
 
 def contrast(anchor: Tensor, view: Tensor, temperature: float) -> Tensor:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tests.reference.blocks import adjacency, bpr, cosine, half_squares, mean_of_layers, nearest
-from tests.reference.hellm_pre import unit
+from tests.reference.blocks import adjacency, bpr, cosine, half_squares, mean_of_layers, nearest, unit
 
 
 def similarity(features: Tensor, k: int) -> Tensor:

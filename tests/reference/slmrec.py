@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from tests.reference.blocks import adjacency, mean_of_layers, nce
-from tests.reference.hellm_pre import symmetric, unit
+from tests.reference.blocks import adjacency, mean_of_layers, nce, symmetric, unit
 
 Linear = Callable[[Tensor], Tensor]
 
