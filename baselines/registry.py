@@ -9,6 +9,7 @@ from baselines.lattice import LATTICE, LATTICESettings
 from baselines.lightgcn import LightGCN, LightGCNSettings
 from baselines.slmrec import SLMRec, SLMRecSettings
 from baselines.vbpr import VBPR, VBPRSettings
+from hellm_recbole.models.hellm import LLMRecommender, LLMSettings
 from hellm_recbole.models.hellm_pre import HeLLMPre, HeLLMPreSettings
 from hellm_recbole.models.sasrec import SASRec, SASRecSettings
 from hellm_recbole.models.spec import ModelSpec
@@ -23,6 +24,9 @@ REGISTRY: dict[str, ModelSpec] = {
     "FREEDOM": ModelSpec(FREEDOM, FREEDOMSettings, "multimodal", "pairs"),
     "HeLLMPre": ModelSpec(HeLLMPre, HeLLMPreSettings, "multimodal", "pairs"),
     "SASRec": ModelSpec(SASRec, SASRecSettings, "sequential", "sequences"),
+    "CoLLM": ModelSpec(LLMRecommender, LLMSettings, "llm", "sequences"),
+    "LLaRA": ModelSpec(LLMRecommender, LLMSettings, "llm", "sequences"),
+    "HeLLM": ModelSpec(LLMRecommender, LLMSettings, "llm", "sequences"),
 }
 
 # Rows of `--models all` that are RecBole's own implementations.

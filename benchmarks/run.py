@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import HellmError, ModelError, SettingsError
 from hellm_recbole.experiment import Place, export_row, finished_record, run_row
 from hellm_recbole.files import ensure_folder
-from hellm_recbole.plan import Override, RowPlan, plan_rows, presets
+from hellm_recbole.plan import Override, RowPlan, is_stage, plan_with_stages, presets
 from hellm_recbole.results import find_records
 from hellm_recbole.settings import parse_value
 from hellm_recbole.slices import write_slices
@@ -57,6 +57,8 @@ def argument_parser(program: str, description: str | None) -> argparse.ArgumentP
     parser.add_argument(
         "--set", dest="settings", action="append", default=[], metavar="[MODEL.]KEY=VALUE", help="override a setting"
     )
+    parser.add_argument("--llm", help="language model of the LLM rows: auto, a hub id, a folder or a GGUF file (auto)")
+    parser.add_argument("--llm-layers", type=int, metavar="N", help="keep its first N layers, for CPUs")
     parser.add_argument("--data-path", type=Path, help="folder with the source of the datasets")
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder of the results (%(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (%(default)s)")
@@ -91,21 +93,20 @@ def run(options: argparse.Namespace, rest: Sequence[str], choose: Choose | None 
             raise SettingsError(f"--threads {options.threads} must be at least 1")
         torch.set_num_threads(options.threads)
     device = runtime.choose_device(options.device)
-    overrides = _overrides(options.settings, rest)
+    overrides = [*_llm_overrides(options), *_overrides(options.settings, rest)]
     seeds = _seeds(options.seeds)
     exports = _exports(options.export)
     models = list(ALL) if options.models == "all" else _names(options.models, "--models")
     names = _names(options.dataset, "--dataset")
-    plans = {name: plan_rows(models, name, REGISTRY, options.preset, overrides) for name in names}
+
+    def planned(asked: Sequence[str], name: str) -> list[RowPlan]:
+        return plan_with_stages(asked, name, REGISTRY, options.preset, overrides)
+
+    plans = {name: planned(models, name) for name in names}
     ensure_folder(options.output)
     data = {name: _load(name, options.data_path) for name in names}
     if choose is not None:
-        plans = {
-            name: plan_rows(
-                choose(models, name, sorted(data[name][0].features)), name, REGISTRY, options.preset, overrides
-            )
-            for name in names
-        }
+        plans = {name: planned(choose(models, name, sorted(data[name][0].features)), name) for name in names}
     places = [Place(options.output, seed, device) for seed in seeds]
     if not options.fresh:  # refuse before the first epoch, not after hours
         for name in names:
@@ -116,7 +117,8 @@ def run(options: argparse.Namespace, rest: Sequence[str], choose: Choose | None 
     for name in names:
         for place in places:
             for plan in plans[name]:
-                failed += not _one(plan, *data[name], place, options.fresh, exports)
+                wanted = {*exports, "embeddings"} if is_stage(plan, plans[name]) else exports
+                failed += not _one(plan, *data[name], place, options.fresh, wanted)
         print(write_tables(options.output, name, options.protocol))
         print_ablation(options.output, name)
         write_slices(options.output, name)
@@ -131,7 +133,7 @@ def print_ablation(output: Path, dataset: str) -> None:
         print(f"{shown}\n")
 
 
-def _one(plan: RowPlan, dataset: Dataset, split: Split, place: Place, fresh: bool, exports: Sequence[str]) -> bool:
+def _one(plan: RowPlan, dataset: Dataset, split: Split, place: Place, fresh: bool, exports: Collection[str]) -> bool:
     """Run one row unless it is finished; whether all went well."""
     record = None if fresh else finished_record(plan, split, place)
     if record is None:
@@ -168,6 +170,12 @@ def _seeds(text: str) -> list[int]:
     if min(seeds) < 0:
         raise SettingsError(f"--seeds {text!r}: a seed must be at least 0")
     return list(dict.fromkeys(seeds))
+
+
+def _llm_overrides(options: argparse.Namespace) -> list[Override]:
+    """`--llm` and `--llm-layers` are settings of every LLM row."""
+    given = (("llm", options.llm, "--llm"), ("llm_layers", options.llm_layers, "--llm-layers"))
+    return [Override(None, key, value, f"{option} {value}") for key, value, option in given if value is not None]
 
 
 def _exports(text: str | None) -> list[str]:

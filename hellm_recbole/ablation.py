@@ -17,7 +17,7 @@ from tabulate import tabulate
 
 from hellm_recbole import metrics
 from hellm_recbole.files import atomic_write
-from hellm_recbole.results import PhaseRanks, Record
+from hellm_recbole.results import PhaseRanks, Record, row_name
 from hellm_recbole.significance import holm, paired_bootstrap
 from hellm_recbole.tables import ReportSettings, group_rows, read_test_ranks, report_settings
 from hellm_recbole.variants import all_variants, variants
@@ -60,7 +60,9 @@ def ablation_rows(
     names = [f"{kind}@{k}" for k in cutoffs for kind in "RN"]
     told = f"R@{max(cutoffs)}"
     finished = {
-        (group[0].model, group[0].preset): [record for record in group if record.status == "success"]
+        (group[0].model, (group[0].preset, group[0].backbone)): [
+            record for record in group if record.status == "success"
+        ]
         for group in group_rows(records)
     }
     values = {
@@ -71,11 +73,11 @@ def ablation_rows(
     of = all_variants()
     rows = []
     for model in dict.fromkeys(of.values()):
-        for preset in sorted({key[1] for key in values}):
-            present = [(name, preset) for name in variants(model) if (name, preset) in values]
+        for setup in sorted({key[1] for key in values}, key=str):
+            present = [(name, setup) for name in variants(model) if (name, setup) in values]
             if not present:
                 continue
-            whole = values.get((model, preset))
+            whole = values.get((model, setup))
             at = names.index(told)
             p_values = {}
             if whole is not None:
@@ -84,11 +86,11 @@ def ablation_rows(
                     for key in present
                 ]
                 p_values = dict(zip(present, holm(np.array(raw)), strict=True))
-            for key in [(model, preset)] * (whole is not None) + present:
+            for key in [(model, setup)] * (whole is not None) + present:
                 means = dict(zip(names, map(float, values[key].mean(axis=0)), strict=True))
                 change = None if whole is None or key[0] == model else means[told] / float(whole[:, at].mean()) - 1
                 p = None if key not in p_values else float(p_values[key])
-                rows.append(AblationRow(key[0], preset, len(finished[key]), means, change, p))
+                rows.append(AblationRow(row_name(key[0], setup[1]), setup[0], len(finished[key]), means, change, p))
     return rows
 
 

@@ -7,8 +7,8 @@ import json
 import shutil
 import time
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, ModelError, RecordError
 from hellm_recbole.evaluator import Ranks, rank_targets
-from hellm_recbole.export import export_embeddings, export_recommendations
+from hellm_recbole.export import EMBEDDINGS, export_embeddings, export_recommendations
 from hellm_recbole.files import atomic_write, ensure_folder
 from hellm_recbole.metrics import from_ranks
 from hellm_recbole.plan import RowPlan, row_folder
@@ -40,8 +40,9 @@ from hellm_recbole.results import (
 )
 from hellm_recbole.sampling import pad_recent
 from hellm_recbole.settings import NEUTRAL_KEYS
+from hellm_recbole.stages import digests, stage_tables
 from hellm_recbole.trainer import ModelRow, Row, fit, load_best
-from hellm_recbole.types import Histories, QueryBatch, as_ids
+from hellm_recbole.types import FloatArray, Histories, QueryBatch, as_ids
 
 TRACEBACK = "traceback.txt"
 
@@ -68,7 +69,7 @@ def finished_record(plan: RowPlan, split: Split, place: Place) -> Record | None:
         RecordError: there is a finished row in its place that was made with other settings or data, or an unreadable
             record.
     """
-    path = row_folder(place.output, split.dataset, plan.model, place.seed) / RECORD_FILE
+    path = row_folder(place.output, split.dataset, plan, place.seed) / RECORD_FILE
     if not path.exists():
         return None
     record = read_record(path)
@@ -77,6 +78,11 @@ def finished_record(plan: RowPlan, split: Split, place: Place) -> Record | None:
     if record.split_hash != split.sha256:
         raise RecordError(
             f"{path} was made on another split of {split.dataset}; "
+            "run with --fresh to replace it, or choose another --output"
+        )
+    if plan.stages and record.stages != digests(_stages(plan, split, place)):
+        raise RecordError(
+            f"{path} was made with other embeddings of {', '.join(plan.stages)} than there are now; "
             "run with --fresh to replace it, or choose another --output"
         )
     before = {key: entry["value"] for key, entry in record.settings.items() if key not in NEUTRAL_KEYS}
@@ -100,7 +106,7 @@ def run_row(plan: RowPlan, dataset: Dataset, split: Split, place: Place, *, fres
         KeyboardInterrupt: passed on after a record with status `cancelled` is written.
         OutputError: the folder cannot be written.
     """
-    folder = ensure_folder(row_folder(place.output, split.dataset, plan.model, place.seed))
+    folder = ensure_folder(row_folder(place.output, split.dataset, plan, place.seed))
     if fresh:
         shutil.rmtree(folder)
         ensure_folder(folder)
@@ -124,13 +130,23 @@ def run_row(plan: RowPlan, dataset: Dataset, split: Split, place: Place, *, fres
 
 
 def build_row(plan: RowPlan, split: Split, place: Place) -> Row:
-    """A freshly initialised row; it is handed the training part only."""
-    data = split.train_data()
+    """A freshly initialised row; it is handed the training part only, and the embeddings of the stages it builds on.
+
+    Raises:
+        ModelError: the row of a stage is missing or does not fit.
+    """
+    data = replace(split.train_data(), stages=_stages(plan, split, place))
     if plan.spec is not None:
-        return ModelRow(plan.spec, plan.model_settings, data, plan.train, plan.pairs, place.seed, place.device)
+        return ModelRow(
+            plan.spec, plan.model_settings, data, plan.train, plan.pairs, place.seed, place.device, plan.steps
+        )
     assert plan.recbole_name is not None
     values = dict(plan.resolved.values)
     return RecBoleRow(plan.recbole_name, data, values, place.seed, place.device)
+
+
+def _stages(plan: RowPlan, split: Split, place: Place) -> dict[str, FloatArray]:
+    return stage_tables(place.output, split.dataset, plan.stages, place.seed, split.sha256, split.item_tokens)
 
 
 def _train_and_rank(plan: RowPlan, split: Split, place: Place, folder: Path, draft: dict[str, Any]) -> Record:
@@ -139,7 +155,9 @@ def _train_and_rank(plan: RowPlan, split: Split, place: Place, folder: Path, dra
     row = build_row(plan, split, place)
     build_seconds = time.perf_counter() - started  # graphs, and all there is to ItemKNN's training
     checkpoint = CheckpointFolder(folder / "checkpoint")
-    run = fingerprint(plan, split, place.seed)
+    draft["stages"] = digests(_stages(plan, split, place))
+    identity = getattr(row.module, "identity", "")
+    run = fingerprint(plan, split, place.seed, [identity, *draft["stages"].values()] if plan.stages else [])
     found = checkpoint.load(run)
     done = found[0].epoch if found else 0
     loggers = open_loggers(
@@ -193,10 +211,25 @@ def _train_and_rank(plan: RowPlan, split: Split, place: Place, folder: Path, dra
     )
 
 
-def fingerprint(plan: RowPlan, split: Split, seed: int) -> str:
-    """Hash of all that a run depends on; a checkpoint of another run is refused."""
+def fingerprint(plan: RowPlan, split: Split, seed: int, builds_on: Sequence[str] = ()) -> str:
+    """Hash of all that a run depends on; a checkpoint of another run is refused.
+
+    Args:
+        plan: of the row.
+        split: and its features.
+        seed: of the run.
+        builds_on: digests of the language model and of the embeddings that an LLM row builds on.
+    """
     digest = hashlib.sha256()
-    for part in (__version__, plan.model, plan.source, json.dumps(plan.deciding(), sort_keys=True), seed, split.sha256):
+    for part in (
+        __version__,
+        plan.model,
+        plan.source,
+        json.dumps(plan.deciding(), sort_keys=True),
+        seed,
+        split.sha256,
+        *builds_on,
+    ):
         digest.update(f"{part}\n".encode())
     for name in sorted(split.features):
         digest.update(name.encode())
@@ -229,6 +262,7 @@ def _draft(plan: RowPlan, dataset: Dataset, split: Split, place: Place) -> dict[
         "n_candidates": split.n_items,
         "cutoffs": tuple(plan.evaluation.cutoffs),
         "model": plan.model,
+        "backbone": plan.backbone,
         "family": plan.family,
         "source": plan.source,
         "settings": settings,
@@ -285,7 +319,7 @@ def _with_tokens(ranks: Ranks, split: Split, seen: Histories) -> PhaseRanks:
 
 
 @torch.no_grad()
-def export_row(plan: RowPlan, split: Split, place: Place, what: Sequence[str]) -> None:
+def export_row(plan: RowPlan, split: Split, place: Place, what: Collection[str]) -> None:
     """Write recommendations or embeddings of a finished row into its folder, from its best checkpoint.
 
     Recommendations are the top max(cutoffs) items a user has in neither his training nor his validation part.
@@ -295,7 +329,7 @@ def export_row(plan: RowPlan, split: Split, place: Place, what: Sequence[str]) -
         CheckpointError: the checkpoint is gone or corrupt.
         OutputError: a file cannot be written.
     """
-    folder = row_folder(place.output, split.dataset, plan.model, place.seed)
+    folder = row_folder(place.output, split.dataset, plan, place.seed)
     row = build_row(plan, split, place)
     load_best(row, CheckpointFolder(folder / "checkpoint"))
     row.prepare()
@@ -339,7 +373,7 @@ def _export_embeddings(row: ModelRow, split: Split, folder: Path, device: torch.
         recent = pad_recent(seen.indptr, seen.items, block, model.max_history)
         vectors.append(model.query(encoded, QueryBatch(as_ids(block, device), as_ids(recent, device))).cpu())
     export_embeddings(
-        folder / "embeddings",
+        folder / EMBEDDINGS,
         split.user_tokens[1:],
         torch.cat(vectors).numpy(),
         split.item_tokens[1:],

@@ -13,6 +13,8 @@ from hellm_recbole.errors import DataError
 from hellm_recbole.files import atomic_write, ensure_folder
 from hellm_recbole.types import FloatArray, TokenArray
 
+EMBEDDINGS = "embeddings"  # folder of a row, and name of the file in it
+
 
 def export_recommendations(path: Path, users: TokenArray, items: TokenArray, scores: FloatArray) -> None:
     """Write top-K lists as parquet: `user_id`, `rank` (from 1), `item_id`, `score`, one row for each recommended item.
@@ -80,5 +82,5 @@ def export_embeddings(
     for name, (tokens, _) in sides.items():
         with atomic_write(folder / f"{name}.txt") as temporary:
             temporary.write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
-    with atomic_write(folder / "embeddings.safetensors") as temporary:
+    with atomic_write(folder / f"{EMBEDDINGS}.safetensors") as temporary:
         save_file({name: np.ascontiguousarray(vectors) for name, (_, vectors) in sides.items()}, temporary)

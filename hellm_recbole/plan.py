@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from hellm_recbole.bridge.rows import recbole_model_kind, recbole_model_names, recbole_settings
 from hellm_recbole.errors import MissingDependency, ModelError, SettingsError
-from hellm_recbole.models.spec import Family, ModelSpec
+from hellm_recbole.models.spec import LLM, Family, ModelSpec
+from hellm_recbole.results import row_name
 from hellm_recbole.settings import (
     DATASETS,
     HARNESS_SETTINGS,
@@ -22,6 +23,7 @@ from hellm_recbole.settings import (
     LogSettings,
     PairSettings,
     Resolved,
+    StepSettings,
     TrainSettings,
     Value,
     build_settings,
@@ -70,6 +72,7 @@ class RowPlan:
         log: loggers.
         model_settings: the model's own dataclass, or RecBole's keys.
         pairs: how pairs are drawn; None for models that do not train on pairs, and for RecBole's.
+        steps: how the steps of an LLM row are taken; None for others.
     """
 
     model: str
@@ -83,6 +86,17 @@ class RowPlan:
     log: LogSettings
     model_settings: Any
     pairs: PairSettings | None
+    steps: StepSettings | None = None
+
+    @property
+    def backbone(self) -> str | None:
+        """Short name of the language model; None where the row has none."""
+        return self.model_settings.backbone_label if self.family == LLM else None
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Models whose item embeddings the row reads."""
+        return self.model_settings.stages if self.family == LLM else ()
 
     @property
     def source(self) -> Literal["hellm_recbole", "recbole"]:
@@ -122,6 +136,30 @@ def plan_rows(
     return plans
 
 
+def plan_with_stages(
+    models: Sequence[str], dataset: str, registry: Mapping[str, ModelSpec], preset: str, overrides: Sequence[Override]
+) -> list[RowPlan]:
+    """`plan_rows`, with the stages that LLM rows read before them, whether they were asked for or not.
+
+    Raises:
+        ModelError: a model is unknown.
+        SettingsError: a setting is wrong.
+    """
+    asked = plan_rows(models, dataset, registry, preset, overrides)
+    stages = list(dict.fromkeys(stage for plan in asked for stage in plan.stages))
+    if not stages:
+        return asked
+    others = [plan.model for plan in asked if plan.family != LLM and plan.model not in stages]
+    return plan_rows(
+        [*others, *stages, *(plan.model for plan in asked if plan.family == LLM)], dataset, registry, preset, overrides
+    )
+
+
+def is_stage(plan: RowPlan, plans: Sequence[RowPlan]) -> bool:
+    """Whether an LLM row among `plans` reads the embeddings of this one."""
+    return any(plan.model in other.stages for other in plans)
+
+
 def split_variant(name: str, registry: Mapping[str, ModelSpec]) -> tuple[str, str | None]:
     """The registered model and the variant that a row's name stands for; (name, None) if it is no variant."""
     for model in registry:
@@ -139,11 +177,17 @@ def _plan_row(
     own_file = properties_dir() / "model" / f"{base}.yaml"
     own = load_yaml(own_file) if spec is not None or own_file.exists() else {}
     sections = {section: own.pop(section, None) or {} for section in SECTIONS}
+    shared: dict[str, Value] = {}
+    shared_overrides: dict[str, Value] = {}
     if spec is not None:
         own_keys = field_names(spec.settings)
         if spec.batches == "pairs":
             own_keys += field_names(PairSettings)
         family = spec.family
+        if family == LLM:
+            own_keys += field_names(StepSettings)
+            shared = load_yaml(properties_dir() / "llm.yaml")
+            shared_overrides = shared.pop(OVERRIDES)
     else:
         assert recbole_name is not None
         defaults = recbole_settings(recbole_name)
@@ -151,23 +195,28 @@ def _plan_row(
         family = "sequential" if recbole_model_kind(recbole_name) == "sequential" else "collaborative"
     overall = load_yaml(properties_dir() / "overall.yaml")
     layers: list[tuple[str, Mapping[str, Value]]] = [("overall.yaml", overall), (f"model/{base}.yaml", own)]
+    if shared:
+        layers.insert(1, ("llm.yaml", shared))
     if spec is None:
         layers.append(
             (f"RecBole's {recbole_name}", {k: v for k, v in defaults.items() if k not in own and k not in overall})
         )
-    resolved = merge_layers(layers)
+    resolved = merge_layers(layers).override(shared_overrides, f"llm.yaml, {OVERRIDES}")
     for section, layer in (
         (OVERRIDES, sections[OVERRIDES]),
         (f"{DATASETS}: {dataset}", sections[DATASETS].get(dataset, {})),
     ):
         resolved = resolved.override(layer, f"model/{base}.yaml, {section}")
     known = {*HARNESS_KEYS, *own_keys}
+    overrides = [o for o in overrides if o.model in (name, base) or (o.model is None and o.key in known)]
+    if family == LLM:
+        chosen = [o.value for o in overrides if o.key == "llm"] or [resolved.values["llm"]]
+        resolved = resolved.override(*_backbone_values(str(chosen[-1])))
     resolved = _apply_preset(resolved, preset, base, known)
     if variant is not None:
         resolved = resolved.override(sections[VARIANTS][variant], f"model/{base}.yaml, {VARIANTS}: {variant}")
     for override in overrides:
-        if override.model in (name, base) or (override.model is None and override.key in known):
-            resolved = resolved.override({override.key: override.value}, override.origin)
+        resolved = resolved.override({override.key: override.value}, override.origin)
     faults = unknown_keys(resolved, known)
     if faults:
         raise SettingsError("; ".join(faults))
@@ -178,6 +227,7 @@ def _plan_row(
     pairs = None
     if spec is not None and spec.batches == "pairs":
         pairs = build_settings(PairSettings, resolved, extra_known=known)
+    steps = build_settings(StepSettings, resolved, extra_known=known) if family == LLM else None
     train, evaluation, log = (build_settings(cls, resolved, extra_known=known) for cls in HARNESS_SETTINGS)
     metrics = [f"{kind}@{k}" for k in evaluation.cutoffs for kind in ("R", "N")]
     if train.valid_metric not in metrics:
@@ -197,7 +247,17 @@ def _plan_row(
         log=log,
         model_settings=model_settings,
         pairs=pairs,
+        steps=steps,
     )
+
+
+def _backbone_values(llm: str) -> tuple[dict[str, Value], str]:
+    """Values that suit a known language model, and the file they stand in; none for an unknown one."""
+    for path in sorted((properties_dir() / "llm").glob("*.yaml")):
+        content = load_yaml(path)
+        if llm in content["names"]:
+            return content["values"], f"llm/{path.name}"
+    return {}, ""
 
 
 def _apply_preset(resolved: Resolved, preset: str, model: str, known: Iterable[str]) -> Resolved:
@@ -236,6 +296,6 @@ def _recbole_name(name: str, registry: Mapping[str, ModelSpec]) -> str:
     raise ModelError(f"unknown model {name!r}; {hint}")
 
 
-def row_folder(output: Path, dataset: str, model: str, seed: int) -> Path:
-    """`<output>/<dataset>/<model>/<seed>`."""
-    return output / dataset / model / str(seed)
+def row_folder(output: Path, dataset: str, plan: RowPlan, seed: int) -> Path:
+    """`<output>/<dataset>/<row>/<seed>`."""
+    return output / dataset / row_name(plan.model, plan.backbone) / str(seed)

@@ -108,7 +108,8 @@ class Record:
     """One run: a dataset, a model, a seed. The fields are the keys of `record.json`, but for `path`.
 
     `train_seconds`, `eval_seconds`, `best_epoch`, memory and parameters are null where a failed run did not get so far.
-    `path` is the file the record was read from; errors name it.
+    `backbone` names the language model of an LLM row, `stages` the models whose embeddings it reads, each with the
+    SHA-256 of those; null and empty for others. `path` is the file the record was read from; errors name it.
     """
 
     schema: int
@@ -144,7 +145,23 @@ class Record:
     paper: str | None
     status: Literal["success", "failed", "cancelled"]
     reason: str | None
+    backbone: str | None = None
+    stages: dict[str, str] = field(default_factory=dict)
     path: Path | None = field(default=None, compare=False)
+
+    @property
+    def row(self) -> str:
+        """Name of the row: the model, with its language model where it has one."""
+        return row_name(self.model, self.backbone)
+
+
+def row_name(model: str, backbone: str | None) -> str:
+    """`model`, or `model@backbone`: rows with different language models are different rows.
+
+    >>> row_name("HeLLM", "Llama-2-7b-hf"), row_name("SASRec", None)
+    ('HeLLM@Llama-2-7b-hf', 'SASRec')
+    """
+    return model if backbone is None else f"{model}@{backbone}"
 
 
 @dataclass(frozen=True)
@@ -216,7 +233,7 @@ def find_records(results_dir: Path, dataset: str) -> list[Record]:
     records = [read_record(path) for path in sorted((results_dir / dataset).glob(f"*/*/{RECORD_FILE}"))]
     for record in records:
         assert record.path is not None
-        stands, says = record.path.parent.parts[-3:], (record.dataset, record.model, str(record.seed))
+        stands, says = record.path.parent.parts[-3:], (record.dataset, record.row, str(record.seed))
         if stands != says:
             raise RecordError(
                 f"record {record.path} says it is {'/'.join(says)}, not {'/'.join(stands)}; move the copied or renamed "
@@ -308,6 +325,7 @@ def _parse(text: str, path: Path) -> Record:
             "run its row again with --fresh"
         )
     hints = {name: hint for name, hint in get_type_hints(Record).items() if name != "path"}
+    raw = {"backbone": None, "stages": {}, **raw}  # records from before the LLM stage have neither
     try:
         record = Record(**_keyed(raw, hints, ""), path=path)
     except ValueError as error:

@@ -112,6 +112,77 @@ class SequenceSource:
             yield HistoryBatch(as_ids(self.items[rows], self.device), as_ids(self.targets[rows], self.device))
 
 
+class PrefixSource:
+    """Prefixes of each user's most recent training items, each with the item after it as its only target.
+
+    The released HeLLM code keeps the last 50 items of a user, validation and test item among them; here it is the last
+    `max_history + 1` training items, so that a test item decides nothing.
+
+    Args:
+        data: the training part.
+        batch_size: prefixes a batch.
+        max_history: most items of a prefix.
+        per_user: prefixes drawn for each user an epoch, without replacement; None takes all.
+        device: of the batches.
+    """
+
+    def __init__(
+        self, data: TrainData, batch_size: int, max_history: int, per_user: int | None, device: torch.device
+    ) -> None:
+        lengths = np.minimum(data.history.lengths(), max_history + 1)
+        self._users = np.flatnonzero(lengths >= 2)
+        if len(self._users) == 0:
+            raise DataError("no user has two training interactions, so a sequential model has nothing to learn from")
+        self.batch_size, self.max_history, self.per_user, self.device = batch_size, max_history, per_user, device
+        self._history = data.history
+        self._n_prefixes = lengths[self._users] - 1
+        kept = self._n_prefixes if per_user is None else np.minimum(self._n_prefixes, per_user)
+        self._n_examples = int(kept.sum())
+
+    def n_batches(self) -> int:
+        """Batches in an epoch, the last one possibly smaller."""
+        return -(-self._n_examples // self.batch_size)
+
+    def epoch(self, seed: int) -> Iterator[HistoryBatch]:
+        """Shuffled prefixes."""
+        rng = np.random.default_rng(seed)
+        owner = np.repeat(np.arange(len(self._users)), self._n_prefixes)
+        first = np.repeat(np.cumsum(self._n_prefixes) - self._n_prefixes, self._n_prefixes)
+        number = np.arange(len(owner)) - first  # 0 is a user's shortest prefix
+        order = rng.permutation(len(owner))
+        if self.per_user is not None:  # of each user the ones that come first in random order
+            by_user = order[np.argsort(owner[order], kind="stable")]
+            order = rng.permutation(by_user[number < self.per_user])
+        end = self._history.indptr[self._users + 1][owner] - self._n_prefixes[owner] + number  # place of the target
+        start = np.maximum(self._history.indptr[self._users][owner], end - self.max_history)
+        for at in range(0, len(order), self.batch_size):
+            rows = order[at : at + self.batch_size]
+            length = end[rows] - start[rows]
+            place = np.arange(length.max())
+            inside = place < length[:, None]
+            items = np.where(inside, self._history.items[np.where(inside, start[rows, None] + place, 0)], 0)
+            targets = np.where(place == length[:, None] - 1, self._history.items[end[rows], None], 0)
+            yield HistoryBatch(as_ids(items, self.device), as_ids(targets, self.device))
+
+
+def micro_batches(batch: HistoryBatch, size: int) -> list[tuple[float, HistoryBatch]]:
+    """Parts of a batch with sequences of like length, each cut to its longest, and its share of the targets.
+
+    The mean loss of the batch is the sum of share times mean loss over the parts.
+    """
+    length = (batch.items != 0).sum(dim=1)
+    order = torch.argsort(length, stable=True)
+    total = int((batch.targets != 0).sum())
+    parts = []
+    for rows in order.split(size):
+        width = int(length[rows].max())
+        part = HistoryBatch(batch.items[rows, :width], batch.targets[rows, :width])
+        n_targets = int((part.targets != 0).sum())
+        if n_targets:
+            parts.append((n_targets / total, part))
+    return parts
+
+
 def pad_recent(indptr: IdArray, items: IdArray, users: IdArray, length: int) -> IdArray:
     """[B, length] the most recent items of each user, oldest first, right-padded with 0.
 

@@ -263,6 +263,24 @@ class PairSettings:
 
 
 @dataclass(frozen=True)
+class StepSettings:
+    """How the steps of an LLM row are taken, beside what `TrainSettings` says.
+
+    Attributes:
+        micro_batch_size: sequences read at a time; gradients of a whole batch are summed, so it changes no result but
+            by rounding and dropout. It is halved when memory runs out.
+        adam_beta2: decay of the optimizer's second moment.
+        learning_rate_floor: least learning rate of the cosine, as a part of `learning_rate`.
+        examples_per_user: prefixes of a history that are drawn for each user an epoch, where examples are random.
+    """
+
+    micro_batch_size: int = setting(ge=1)
+    adam_beta2: float = setting(gt=0, lt=1)
+    learning_rate_floor: float = setting(ge=0, le=1)
+    examples_per_user: int = setting(ge=1)
+
+
+@dataclass(frozen=True)
 class EvalSettings:
     """How every model is evaluated.
 

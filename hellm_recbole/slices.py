@@ -118,7 +118,7 @@ def write_slices(results_dir: Path, dataset: str, *, cutoffs: Sequence[int] | No
             ]
             means = [sum(one[key] for one in each) / len(each) for key in each[0]]
             n_users = len(np.unique(test.user[mask]))
-            writer.writerow([group[0].model, group[0].preset, len(done), name, n_users, *means])
+            writer.writerow([group[0].row, group[0].preset, len(done), name, n_users, *means])
     path = results_dir / dataset / "slices.csv"
     with atomic_write(path) as temporary:
         temporary.write_text(stream.getvalue(), encoding="utf-8")

@@ -254,8 +254,8 @@ def group_rows(records: Sequence[Record]) -> list[tuple[Record, ...]]:
     Raises:
         RecordError: successful seeds of one row have different settings, so that their mean would mean nothing.
     """
-    by_row = sorted(records, key=lambda r: (r.model, r.preset, r.seed))
-    rows = [tuple(group) for _, group in groupby(by_row, key=lambda r: (r.model, r.preset))]
+    by_row = sorted(records, key=lambda r: (r.row, r.preset, r.seed))
+    rows = [tuple(group) for _, group in groupby(by_row, key=lambda r: (r.row, r.preset))]
     for row in rows:
         done = [record for record in row if record.status == "success"]
         for other in done[1:]:
@@ -324,7 +324,7 @@ def build_table(
             list(FAMILY_TITLES).index(groups[index][0].family),
             not finished[index],
             -worth[index],
-            groups[index][0].model,
+            groups[index][0].row,
         ),
     )
     rows = [_row(groups[index], cells[index], paper) for index in order]
@@ -438,7 +438,7 @@ def _row(group: Sequence[Record], cells: Mapping[str, Cell], paper: Mapping[str,
     device = [record.peak_memory_bytes["device"] for record in done]
     return Row(
         family=last.family,
-        model=last.model,
+        model=last.row,
         source=last.source,
         preset=last.preset,
         status="success" if done else last.status,
@@ -490,7 +490,7 @@ def _notes(
     for group in group_rows(records):
         if any(record.status == "success" for record in group):
             others = [record for record in group if record.status != "success"]
-            notes += [f"{record.model}, seed {record.seed}, {_problem(record)}." for record in others]
+            notes += [f"{record.row}, seed {record.seed}, {_problem(record)}." for record in others]
     return tuple(notes)
 
 

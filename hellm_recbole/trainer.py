@@ -23,9 +23,16 @@ from hellm_recbole.errors import CheckpointError, TrainingDiverged
 from hellm_recbole.evaluator import ModelScorer, rank_targets
 from hellm_recbole.metrics import from_ranks
 from hellm_recbole.models.spec import ModelSpec
-from hellm_recbole.sampling import BatchSource, PairSource, SequenceSource, epoch_seed
-from hellm_recbole.settings import EvalSettings, PairSettings, TrainSettings
-from hellm_recbole.types import Histories, IdArray, SelectionData, StartsEpochs, TrainData
+from hellm_recbole.sampling import (
+    BatchSource,
+    PairSource,
+    PrefixSource,
+    SequenceSource,
+    epoch_seed,
+    micro_batches,
+)
+from hellm_recbole.settings import EvalSettings, PairSettings, StepSettings, TrainSettings
+from hellm_recbole.types import Histories, HistoryBatch, IdArray, PairBatch, SelectionData, StartsEpochs, TrainData
 
 DECAY_EPOCHS = 50  # the exponential schedule reaches decay_rate after this many epochs (released HeLLM code)
 
@@ -77,14 +84,19 @@ class ModelRow:
         pairs: PairSettings | None,
         seed: int,
         device: torch.device,
+        steps: StepSettings | None = None,
     ) -> None:
         torch.manual_seed(seed)
         self.module: nn.Module = spec.cls.build(model_settings, data).to(device)
-        self.optimizer: torch.optim.Optimizer = _optimizer(self.module, train)
-        self._clip_norm = train.clip_norm
+        self.optimizer: torch.optim.Optimizer = _optimizer(self.module, train, steps)
+        self._train, self._steps = train, steps
+        self._micro_batch_size = 0 if steps is None else steps.micro_batch_size
         self._batches: BatchSource
         if pairs is not None:
             self._batches = PairSource(data, train.batch_size, pairs.sampling, device)
+        elif steps is not None and model_settings.examples != "causal":
+            per_user = steps.examples_per_user if model_settings.examples == "random" else None
+            self._batches = PrefixSource(data, train.batch_size, model_settings.max_history, per_user, device)
         else:
             self._batches = SequenceSource(data, train.batch_size, self.module.max_history, device)
         self._scorer = ModelScorer(self.module, device)
@@ -102,14 +114,14 @@ class ModelRow:
         n_steps = self._batches.n_batches()
         sums: dict[str, float] = {}
         for step, batch in enumerate(self._batches.epoch(rng_seed), start=1):
-            self.optimizer.zero_grad(set_to_none=True)
-            terms: dict[str, Tensor] = self.module.loss(batch)  # type: ignore[operator]
-            torch.stack(list(terms.values())).sum().backward()
-            if self._clip_norm > 0:
-                nn.utils.clip_grad_norm_(self.module.parameters(), self._clip_norm)
+            if self._steps is not None:
+                done = epoch - 1 + (step - 1) / n_steps
+                set_learning_rate(self.optimizer, self._train, done, self._steps.learning_rate_floor)
+            terms = self._gradients(batch)
+            if self._train.clip_norm > 0:
+                nn.utils.clip_grad_norm_(self.module.parameters(), self._train.clip_norm)
             self.optimizer.step()
-            for name, term in terms.items():
-                value = term.item()
+            for name, value in terms.items():
                 if not math.isfinite(value):
                     raise TrainingDiverged(
                         f"{type(self.module).__name__}: loss term {name} is {value} in epoch {epoch}, step {step}; "
@@ -118,6 +130,29 @@ class ModelRow:
                 sums[name] = sums.get(name, 0.0) + value
             on_step(step, n_steps, {name: total / step for name, total in sums.items()})
         return {name: total / n_steps for name, total in sums.items()}
+
+    def _gradients(self, batch: PairBatch | HistoryBatch) -> dict[str, float]:
+        """Gradients of a whole batch, read in parts where the row says so; mean loss terms."""
+        model: Any = self.module
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            parts: list[tuple[float, PairBatch | HistoryBatch]] = [(1.0, batch)]
+            if self._micro_batch_size and isinstance(batch, HistoryBatch):
+                parts = list(micro_batches(batch, self._micro_batch_size))
+            sums: dict[str, float] = {}
+            try:
+                for share, part in parts:
+                    terms: dict[str, Tensor] = model.loss(part)
+                    total = torch.stack(list(terms.values())).sum()
+                    (total if share == 1.0 else total * share).backward()
+                    for name, term in terms.items():
+                        sums[name] = sums.get(name, 0.0) + share * term.item()
+                return sums
+            except torch.OutOfMemoryError:
+                if self._micro_batch_size <= 1:
+                    raise
+                self._micro_batch_size //= 2
+                torch.cuda.empty_cache()
 
     def extra_state(self) -> dict[str, Tensor]:
         """All that our models learn are parameters."""
@@ -180,7 +215,7 @@ def fit(
     while not progress.stopped:
         epoch = progress.epoch + 1
         started = time.perf_counter()
-        _set_learning_rate(row.optimizer, train, epoch - 1)
+        set_learning_rate(row.optimizer, train, epoch - 1)
         losses = row.train_epoch(epoch, epoch_seed(seed, epoch), lambda *args, e=epoch: view.step(e, *args))
         trained = time.perf_counter()
         evaluated = epoch % train.eval_every == 0 or epoch == epochs
@@ -225,30 +260,37 @@ def evaluate(row: Row, data: SelectionData, evaluation: EvalSettings, who: str) 
     return from_ranks(ranks.user, ranks.seen, evaluation.cutoffs)
 
 
-def _optimizer(module: nn.Module, train: TrainSettings) -> torch.optim.Optimizer:
+def _optimizer(module: nn.Module, train: TrainSettings, steps: StepSettings | None) -> torch.optim.Optimizer:
     """The optimizer over everything that requires a gradient; fused kernels, several times faster on a CPU."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     kind = torch.optim.Adam if train.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, lr=train.learning_rate, weight_decay=train.weight_decay, fused=True)
+    betas = (0.9, 0.999 if steps is None else steps.adam_beta2)
+    return kind(parameters, lr=train.learning_rate, betas=betas, weight_decay=train.weight_decay, fused=True)
 
 
-def learning_rate_factor(train: TrainSettings, done: int) -> float:
-    """Learning rate of the epoch after `done` epochs, relative to `learning_rate`."""
+def learning_rate_factor(train: TrainSettings, done: float, floor: float = 0.0) -> float:
+    """Learning rate after `done` epochs, relative to `learning_rate`; `floor` is where a cosine ends.
+
+    `done` is a whole number for rows whose rate changes once an epoch; warm-up then has a step for each epoch.
+    """
     if done < train.warmup_epochs:
-        return (done + 1) / (train.warmup_epochs + 1)
+        return (done + 1) / (train.warmup_epochs + 1) if isinstance(done, int) else done / train.warmup_epochs
     if train.schedule == "exponential":
         return float(train.decay_rate ** (done / DECAY_EPOCHS))
     if train.schedule == "cosine":
         span = max(train.epochs - train.warmup_epochs, 1)
-        return 0.5 * (1.0 + math.cos(math.pi * (done - train.warmup_epochs) / span))
+        return floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * (done - train.warmup_epochs) / span))
     return 1.0
 
 
-def _set_learning_rate(optimizer: torch.optim.Optimizer | None, train: TrainSettings, done: int) -> None:
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer | None, train: TrainSettings, done: float, floor: float = 0.0
+) -> None:
+    """Set the rate that `learning_rate_factor` gives after `done` epochs."""
     if optimizer is None:
         return
     for group in optimizer.param_groups:
-        group["lr"] = train.learning_rate * learning_rate_factor(train, done)
+        group["lr"] = train.learning_rate * learning_rate_factor(train, done, floor)
 
 
 def _resume(row: Row, checkpoint: CheckpointFolder, run: str) -> Progress:
@@ -262,8 +304,14 @@ def _resume(row: Row, checkpoint: CheckpointFolder, run: str) -> Progress:
     return progress
 
 
+def frozen_names(module: nn.Module) -> set[str]:
+    """Parameters that are not trained: those of a language model, which can be had again from where they came."""
+    return {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+
+
 def _model_state(row: Row) -> dict[str, Tensor]:
-    state = {f"model.{name}": value for name, value in row.module.state_dict().items()}
+    frozen = frozen_names(row.module)
+    state = {f"model.{name}": value for name, value in row.module.state_dict().items() if name not in frozen}
     return state | {f"extra.{name}": value for name, value in row.extra_state().items()}
 
 
@@ -277,7 +325,9 @@ def _load_model_state(row: Row, state: dict[str, Tensor]) -> None:
         part, name = key.split(".", 1)
         parts[part][name] = value
     try:
-        row.module.load_state_dict(parts["model"])
+        frozen = frozen_names(row.module)
+        kept = {name: value for name, value in row.module.state_dict().items() if name in frozen}
+        row.module.load_state_dict({**kept, **parts["model"]})
     except RuntimeError as error:
         raise CheckpointError(
             f"the checkpoint does not fit the model ({error}); run with --fresh to start anew"

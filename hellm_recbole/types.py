@@ -10,7 +10,7 @@ id has U + 1 or I + 1 rows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -95,6 +95,7 @@ class TrainData:
         history: training interactions of each user, oldest first.
         features: modality name -> [I + 1, D_m] float32; row i belongs to item id i, row 0 is zero.
         cache: folder for what is costly to derive from the features; None keeps nothing.
+        stages: model name -> [I + 1, D] item embeddings of a model trained before on the same split, row 0 zero.
     """
 
     n_users: int
@@ -102,6 +103,7 @@ class TrainData:
     history: Histories
     features: Mapping[str, FloatArray]
     cache: Path | None = None
+    stages: Mapping[str, FloatArray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 Family = Literal["collaborative", "multimodal", "sequential", "llm"]
 FAMILIES: tuple[Family, ...] = ("collaborative", "multimodal", "sequential", "llm")
 BatchKind = Literal["pairs", "sequences"]
+LLM: Family = "llm"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The language model of the LLM stage: loading, adapters, prefix attention."""

