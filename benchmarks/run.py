@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from baselines.registry import RECBOLE_BASELINES, REGISTRY
+from benchmarks.dry_run import dry_run
 from hellm_recbole import runtime
 from hellm_recbole.ablation import write_ablation
 from hellm_recbole.console import run_main
@@ -18,17 +19,19 @@ from hellm_recbole.data.catalog import known_datasets, prepare_if_known
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import HellmError, ModelError, SettingsError
 from hellm_recbole.experiment import Place, export_row, finished_record, run_row
+from hellm_recbole.export import EMBEDDINGS
 from hellm_recbole.files import ensure_folder
 from hellm_recbole.plan import Override, RowPlan, is_stage, plan_with_stages, presets
 from hellm_recbole.results import find_records
 from hellm_recbole.settings import parse_value
 from hellm_recbole.slices import write_slices
+from hellm_recbole.stages import stage_folder
 from hellm_recbole.tables import write_tables
 from hellm_recbole.variants import all_variants
 
 Choose = Callable[[Sequence[str], str, Sequence[str]], list[str]]
 ALL = (*RECBOLE_BASELINES, *REGISTRY)
-EXPORTS = ("recommendations", "embeddings")
+EXPORTS = ("recommendations", EMBEDDINGS)
 EXIT_ROW_FAILED = 1
 
 
@@ -67,7 +70,10 @@ def argument_parser(program: str, description: str | None) -> argparse.ArgumentP
         "--protocol", choices=("unified", "paper"), default="unified", help="which table is printed (%(default)s)"
     )
     parser.add_argument("--export", help=f"write {' or '.join(EXPORTS)} of each row, separated by commas")
-    parser.add_argument("--fresh", action="store_true", help="run rows again that are finished or half-way")
+    parser.add_argument(
+        "--fresh", action="store_true", help="run the named rows again if they are finished or half-way"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print what the LLM rows would take, and end")
     parser.add_argument("--list", action="store_true", help="show models, datasets and presets, and end")
     return parser
 
@@ -108,17 +114,24 @@ def run(options: argparse.Namespace, rest: Sequence[str], choose: Choose | None 
     if choose is not None:
         plans = {name: planned(choose(models, name, sorted(data[name][0].features)), name) for name in names}
     places = [Place(options.output, seed, device) for seed in seeds]
-    if not options.fresh:  # refuse before the first epoch, not after hours
+
+    def fresh(plan: RowPlan) -> bool:
+        return bool(options.fresh) and plan.model in models  # a stage that nobody named is kept
+
+    if options.dry_run:
         for name in names:
-            for plan in plans[name]:
-                for place in places:
+            dry_run(plans[name], data[name][1], places[0])
+        return 0
+    for name in names:  # refuse before the first epoch, not after hours
+        for plan in plans[name]:
+            for place in places:
+                if not fresh(plan):
                     finished_record(plan, data[name][1], place)
     failed = 0
     for name in names:
         for place in places:
             for plan in plans[name]:
-                wanted = {*exports, "embeddings"} if is_stage(plan, plans[name]) else exports
-                failed += not _one(plan, *data[name], place, options.fresh, wanted)
+                failed += not _one(plan, *data[name], place, fresh(plan), exports, is_stage(plan, plans[name]))
         print(write_tables(options.output, name, options.protocol))
         print_ablation(options.output, name)
         write_slices(options.output, name)
@@ -133,14 +146,18 @@ def print_ablation(output: Path, dataset: str) -> None:
         print(f"{shown}\n")
 
 
-def _one(plan: RowPlan, dataset: Dataset, split: Split, place: Place, fresh: bool, exports: Collection[str]) -> bool:
-    """Run one row unless it is finished; whether all went well."""
+def _one(
+    plan: RowPlan, dataset: Dataset, split: Split, place: Place, fresh: bool, exports: Collection[str], stage: bool
+) -> bool:
+    """Run one row unless it is finished, export what is asked for or another row reads; whether all went well."""
     record = None if fresh else finished_record(plan, split, place)
     if record is None:
         record = run_row(plan, dataset, split, place, fresh=fresh)
     if record.status != "success":
         print(f"error: {plan.model} on {split.dataset}, seed {place.seed}: {record.reason}", file=sys.stderr)
         return False
+    if stage and not (stage_folder(place.output, split.dataset, plan.model, place.seed) / EMBEDDINGS).is_dir():
+        exports = {*exports, EMBEDDINGS}
     if exports:
         try:
             export_row(plan, split, place, exports)

@@ -25,6 +25,7 @@ from hellm_recbole.errors import HellmError, ModelError, RecordError
 from hellm_recbole.evaluator import Ranks, rank_targets
 from hellm_recbole.export import EMBEDDINGS, export_embeddings, export_recommendations
 from hellm_recbole.files import atomic_write, ensure_folder
+from hellm_recbole.llm.saved import save_llm_row
 from hellm_recbole.metrics import from_ranks
 from hellm_recbole.plan import RowPlan, row_folder
 from hellm_recbole.progress import ConsoleView, open_loggers
@@ -200,7 +201,7 @@ def _train_and_rank(plan: RowPlan, split: Split, place: Place, folder: Path, dra
         ),
     )
     metrics = {name: from_ranks(ranks.user, ranks.seen, plan.evaluation.cutoffs) for name, ranks in phases.items()}
-    return Record(
+    record = Record(
         **{
             **draft,
             **_measured(row, progress, place, build_seconds),
@@ -209,6 +210,9 @@ def _train_and_rank(plan: RowPlan, split: Split, place: Place, folder: Path, dra
             "reason": None,
         }
     )
+    if plan.backbone is not None:
+        save_llm_row(row.module, record, folder / "model")
+    return record
 
 
 def fingerprint(plan: RowPlan, split: Split, seed: int, builds_on: Sequence[str] = ()) -> str:

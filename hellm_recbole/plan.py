@@ -145,14 +145,11 @@ def plan_with_stages(
         ModelError: a model is unknown.
         SettingsError: a setting is wrong.
     """
-    asked = plan_rows(models, dataset, registry, preset, overrides)
+    asked = [_plan_row(name, dataset, registry, preset, overrides) for name in models]
     stages = list(dict.fromkeys(stage for plan in asked for stage in plan.stages))
-    if not stages:
-        return asked
-    others = [plan.model for plan in asked if plan.family != LLM and plan.model not in stages]
-    return plan_rows(
-        [*others, *stages, *(plan.model for plan in asked if plan.family == LLM)], dataset, registry, preset, overrides
-    )
+    first = [plan.model for plan in asked if plan.family != LLM and plan.model not in stages]
+    last = [plan.model for plan in asked if plan.family == LLM]
+    return plan_rows([*first, *stages, *last] if stages else models, dataset, registry, preset, overrides)
 
 
 def is_stage(plan: RowPlan, plans: Sequence[RowPlan]) -> bool:

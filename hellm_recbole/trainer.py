@@ -91,14 +91,7 @@ class ModelRow:
         self.optimizer: torch.optim.Optimizer = _optimizer(self.module, train, steps)
         self._train, self._steps = train, steps
         self._micro_batch_size = 0 if steps is None else steps.micro_batch_size
-        self._batches: BatchSource
-        if pairs is not None:
-            self._batches = PairSource(data, train.batch_size, pairs.sampling, device)
-        elif steps is not None and model_settings.examples != "causal":
-            per_user = steps.examples_per_user if model_settings.examples == "random" else None
-            self._batches = PrefixSource(data, train.batch_size, model_settings.max_history, per_user, device)
-        else:
-            self._batches = SequenceSource(data, train.batch_size, self.module.max_history, device)
+        self._batches = batch_source(model_settings, train, pairs, steps, data, device)
         self._scorer = ModelScorer(self.module, device)
 
     def train_epoch(self, epoch: int, rng_seed: int, on_step: OnStep) -> dict[str, float]:
@@ -169,6 +162,23 @@ class ModelRow:
     def scores(self, user: IdArray, history: Histories) -> Tensor:
         """See `types.Scorer`."""
         return self._scorer.scores(user, history)
+
+
+def batch_source(
+    model_settings: Any,
+    train: TrainSettings,
+    pairs: PairSettings | None,
+    steps: StepSettings | None,
+    data: TrainData,
+    device: torch.device,
+) -> BatchSource:
+    """What a model is trained on: triples, prefixes, or whole sequences."""
+    if pairs is not None:
+        return PairSource(data, train.batch_size, pairs.sampling, device)
+    if steps is not None and model_settings.examples != "causal":
+        per_user = steps.examples_per_user if model_settings.examples == "random" else None
+        return PrefixSource(data, train.batch_size, model_settings.max_history, per_user, device)
+    return SequenceSource(data, train.batch_size, model_settings.max_history, device)
 
 
 class View(Protocol):

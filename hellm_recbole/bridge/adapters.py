@@ -21,8 +21,9 @@ from hellm_recbole.data.catalog import TEXT, dataset_settings, feature_settings,
 from hellm_recbole.data.features import text_features
 from hellm_recbole.data.sources import KINDS, item_texts
 from hellm_recbole.errors import SettingsError
-from hellm_recbole.models.spec import ModelSpec
-from hellm_recbole.settings import SECTIONS, Resolved, Value, build_settings, load_yaml, properties_dir
+from hellm_recbole.models.spec import LLM, ModelSpec
+from hellm_recbole.settings import OVERRIDES, SECTIONS, Resolved, Value, build_settings, load_yaml, properties_dir
+from hellm_recbole.stages import read_item_embeddings
 from hellm_recbole.types import (
     Encoded,
     FloatArray,
@@ -35,7 +36,7 @@ from hellm_recbole.types import (
 )
 
 _ORIGIN = "RecBole's configuration"
-_READS_FEATURES = ("multimodal", "llm")  # families
+_READS_FEATURES = ("multimodal",)  # families
 
 
 class _Adapter(torch.nn.Module):
@@ -55,6 +56,9 @@ class _Adapter(torch.nn.Module):
     def recbole_defaults(cls) -> dict[str, Value]:
         """Our settings file of the model, training keys under RecBole's names; RecBole's own layers override it."""
         values = load_yaml(properties_dir() / "model" / f"{cls.ours}.yaml")
+        if cls.spec.family == LLM:
+            shared = load_yaml(properties_dir() / "llm.yaml")
+            values = {**shared, **shared[OVERRIDES], **values, **values.get(OVERRIDES, {})}
         values = {key: value for key, value in values.items() if key not in SECTIONS}  # those are our harness's
         renamed = {"batch_size": "train_batch_size", "optimizer": "learner"}
         defaults = {renamed.get(key, key): value for key, value in values.items() if key != "clip_norm"}
@@ -78,6 +82,7 @@ class _Adapter(torch.nn.Module):
             n_items=int(dataset.item_num) - 1,
             history=self.history(config, dataset),
             features=_features(config, dataset) if self.spec.family in _READS_FEATURES else {},
+            stages=_stages(config, dataset) if self.spec.family == LLM else {},
         )
         self.model: Any = self.spec.cls.build(settings, data)
         self._encoded: Encoded | None = None
@@ -234,6 +239,23 @@ def _features(config: Any, dataset: Any) -> Mapping[str, FloatArray]:
         cache = Path(config["checkpoint_dir"]) / "encodings"
         found[TEXT] = text_features(items, texts, feature_settings({}), cache, progress=False)[0].values
     return {modality: _with_padding(values) for modality, values in found.items()}
+
+
+def _stages(config: Any, dataset: Any) -> Mapping[str, FloatArray]:
+    """Model -> [I + 1, D] item embeddings, from the folders that the configuration's `embeddings` names.
+
+    Raises:
+        SettingsError: `embeddings` is not a mapping.
+        DataError: a folder is broken or lacks an item.
+    """
+    folders = config["embeddings"] or {}
+    if not isinstance(folders, dict):
+        raise SettingsError(
+            f"{_ORIGIN}: embeddings = {folders!r} must name a folder for each model, such as "
+            "{SASRec: results/ml-100k/SASRec/2024/embeddings}"
+        )
+    tokens = np.array(["", *(str(token) for token in dataset.field2id_token[dataset.iid_field][1:])])
+    return {name: read_item_embeddings(Path(folder), tokens) for name, folder in folders.items()}
 
 
 def _with_padding(values: FloatArray) -> FloatArray:

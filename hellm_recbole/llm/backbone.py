@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from hellm_recbole.errors import DataError, MissingDependency, ModelError
 from hellm_recbole.llm import packaged
-from hellm_recbole.llm.prefix import ATTENTION, Context
+from hellm_recbole.llm.prefix import ATTENTION, Context, register_attention
 from hellm_recbole.llm.quiet import quiet
 
 AUTO = "auto"
@@ -148,7 +148,8 @@ class Backbone(nn.Module):
         self.n_layers: int = model.config.num_hidden_layers
         decoder.set_input_embeddings(nn.Identity())
         model.set_output_embeddings(nn.Identity())
-        self.model = _with_lora(model, settings)
+        with quiet():
+            self.model = _with_lora(model, settings)
         if settings.checkpointing:
             decoder.gradient_checkpointing_enable({"use_reentrant": False})
 
@@ -180,6 +181,43 @@ class Backbone(nn.Module):
         return states[0]
 
 
+@dataclass(frozen=True)
+class Weights:
+    """Size of a language model.
+
+    Attributes:
+        frozen: numbers in the layers and the last normalisation; token embeddings and output head are left out.
+        width: hidden width.
+    """
+
+    frozen: int
+    width: int
+
+
+def count_weights(settings: BackboneSettings) -> tuple[Weights, int]:
+    """Size and number of layers of a language model, from its configuration alone.
+
+    Raises:
+        DataError: it cannot be had.
+        ModelError: it has fewer layers than asked for.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    source = find_source(settings.llm)
+    try:
+        config = AutoConfig.from_pretrained(source.folder, **source.options, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"language model {settings.llm!r} has no configuration in {source.folder}") from error
+    config = getattr(config, "text_config", None) or config
+    _keep_layers(config, settings)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    decoder = model.get_decoder()
+    without = sum(value.numel() for value in decoder.get_input_embeddings().parameters())
+    frozen = sum(value.numel() for value in decoder.parameters()) - without
+    return Weights(frozen, config.hidden_size), config.num_hidden_layers
+
+
 def _no_rows(embeddings: nn.Module) -> Tensor:
     return torch.zeros(0, int(embeddings.embedding_dim))  # type: ignore[arg-type]
 
@@ -191,6 +229,7 @@ def _token_ids(tokenizer: Any, text: str) -> list[int]:
 def _load(settings: BackboneSettings, source: Source) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    register_attention()
     options: dict[str, Any] = {**source.options, "trust_remote_code": False}
     try:
         config = AutoConfig.from_pretrained(source.folder, **options)
@@ -259,9 +298,10 @@ def _with_lora(model: Any, settings: BackboneSettings) -> Any:
         lora_dropout=settings.lora_dropout,
         target_modules=list(targets),
         task_type="CAUSAL_LM",
-        base_model_name_or_path=settings.llm,
     )
-    return get_peft_model(model, config, autocast_adapter_dtype=True)
+    adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
+    config.base_model_name_or_path = packaged.HUB_ID if settings.llm == AUTO else settings.llm
+    return adapted
 
 
 def _digest(model: nn.Module) -> str:

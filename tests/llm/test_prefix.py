@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
+from hellm_recbole.errors import ModelError
 from hellm_recbole.llm.backbone import Backbone
 from hellm_recbole.llm.prefix import EPS, Context, GraphPrefix, Rows, pooled_graph
 from hellm_recbole.models.hellm import LLMRecommender
@@ -202,6 +203,13 @@ def test_padding_and_the_rest_of_the_batch_change_nothing(
             alone[0, :length] = HISTORIES[row, :length]
             found = model.query(encoded, QueryBatch(user[:1], alone))
             assert (found - together[row]).abs().max() <= tolerance * scale
+
+
+def test_missing_inputs_are_named(llama: Path) -> None:
+    with pytest.raises(ModelError, match="embeddings of BM3 are needed"):
+        build(llama, item_inputs=("SASRec", "BM3"))
+    with pytest.raises(ModelError, match="item_inputs is empty"):
+        build(llama, item_inputs=(), prefix_graph=None)
 
 
 @torch.no_grad()

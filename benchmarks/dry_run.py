@@ -1,0 +1,84 @@
+"""`run.py --dry-run`: what each LLM row would take, printed before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import psutil
+import torch
+from tabulate import tabulate
+
+from hellm_recbole.data.split import Split
+from hellm_recbole.errors import DataError, HellmError
+from hellm_recbole.experiment import Place
+from hellm_recbole.llm.budget import Budget, predict, time_steps
+from hellm_recbole.plan import RowPlan
+from hellm_recbole.results import row_name
+from hellm_recbole.stages import stage_tables
+from hellm_recbole.trainer import ModelRow, batch_source
+from hellm_recbole.types import FloatArray, TrainData
+
+N_STEPS = 3
+GIB = 1024**3
+
+
+def dry_run(plans: Sequence[RowPlan], split: Split, place: Place) -> None:
+    """Print parameters by part, predicted memory, seconds of an epoch and a micro-batch that fits, for LLM rows."""
+    for plan in plans:
+        if plan.steps is None or plan.spec is None:
+            continue
+        data = _with_stages(plan, plans, split, place)
+        batches = batch_source(plan.model_settings, plan.train, plan.pairs, plan.steps, data, place.device)
+        budget = predict(plan.model_settings, data, batches, plan.steps.micro_batch_size)
+        print(f"{row_name(plan.model, plan.backbone)} on {split.dataset}")
+        print(_shown(budget))
+        memory = _memory_bytes(place.device)
+        fitting = budget.fitting(memory)
+        print(f"device memory {memory / GIB:.1f} GiB: micro_batch_size up to {fitting}")
+        if budget.total_bytes > memory:
+            print("an epoch is not timed, for the row does not fit\n")
+            continue
+        try:
+            row = ModelRow(
+                plan.spec, plan.model_settings, data, plan.train, plan.pairs, place.seed, place.device, plan.steps
+            )
+        except DataError as error:  # a configuration without weights is enough for all but this
+            print(f"an epoch is not timed: {error}\n")
+            continue
+        seconds = time_steps(row, N_STEPS)
+        n_batches = batches.n_batches()
+        print(f"an epoch: {n_batches} steps of {seconds:.2f} s, {n_batches * seconds / 60:.1f} min\n")
+
+
+def _shown(budget: Budget) -> str:
+    parts = [(name, f"{trained:,}", f"{total:,}") for name, (trained, total) in budget.parts.items()]
+    sums = [sum(counts) for counts in zip(*budget.parts.values(), strict=True)]
+    table = tabulate([*parts, ("all", *(f"{n:,}" for n in sums))], ["part", "trained", "parameters"], tablefmt="github")
+    return (
+        f"{table}\n"
+        f"predicted peak {budget.total_bytes / GIB:.2f} GiB at micro_batch_size {budget.micro_batch_size}: "
+        f"frozen weights {budget.weight_bytes / GIB:.2f}, training state {budget.trained_bytes / GIB:.2f}, activations "
+        f"{budget.activation_bytes / GIB:.2f}"
+    )
+
+
+def _memory_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return int(psutil.virtual_memory().available)
+
+
+def _with_stages(plan: RowPlan, plans: Sequence[RowPlan], split: Split, place: Place) -> TrainData:
+    """The training part with the stages' embeddings, or random ones of their width where they are not trained yet."""
+    tables: dict[str, FloatArray] = {}
+    for stage in plan.stages:
+        try:
+            tables |= stage_tables(place.output, split.dataset, (stage,), place.seed, split.sha256, split.item_tokens)
+        except HellmError:
+            width = next(other.model_settings.emb_dim for other in plans if other.model == stage)
+            drawn = np.random.default_rng(0).normal(size=(split.n_items + 1, width)).astype(np.float32)
+            drawn[0] = 0.0
+            tables[stage] = drawn
+    return replace(split.train_data(), stages=tables)

