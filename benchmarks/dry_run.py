@@ -10,10 +10,11 @@ import psutil
 import torch
 from tabulate import tabulate
 
+from benchmarks.speed import few_steps
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import DataError, HellmError
 from hellm_recbole.experiment import Place
-from hellm_recbole.llm.budget import Budget, predict, time_steps
+from hellm_recbole.llm.budget import Budget, predict
 from hellm_recbole.plan import RowPlan
 from hellm_recbole.results import row_name
 from hellm_recbole.stages import stage_tables
@@ -47,9 +48,8 @@ def dry_run(plans: Sequence[RowPlan], split: Split, place: Place) -> None:
         except DataError as error:  # a configuration without weights is enough for all but this
             print(f"an epoch is not timed: {error}\n")
             continue
-        seconds = time_steps(row, N_STEPS)
-        n_batches = batches.n_batches()
-        print(f"an epoch: {n_batches} steps of {seconds:.2f} s, {n_batches * seconds / 60:.1f} min\n")
+        seconds, n_steps = few_steps(row, N_STEPS)
+        print(f"an epoch: {n_steps} steps of {seconds / n_steps:.2f} s, {seconds / 60:.1f} min\n")
 
 
 def _shown(budget: Budget) -> str:

@@ -15,12 +15,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from tabulate import tabulate
 
 from baselines.registry import REGISTRY
 from benchmarks import mmrec
 from benchmarks.released import ReleasedHeLLMPre
+from benchmarks.released_llm import ReleasedLLM
 from hellm_recbole import runtime
 from hellm_recbole.bridge.reference import RecBoleReference
 from hellm_recbole.console import run_main
@@ -31,11 +33,13 @@ from hellm_recbole.errors import SettingsError
 from hellm_recbole.plan import Override, plan_rows
 from hellm_recbole.trainer import ModelRow, evaluate
 
-PARTS = ("evaluation", "lightgcn", "sasrec", "hellmpre", "multimodal")
-DEFAULT_PARTS = PARTS[:3]  # the others need a checkout of published code
+PARTS = ("evaluation", "lightgcn", "sasrec", "hellmpre", "multimodal", "llm")
+DEFAULT_PARTS = PARTS[:3]  # the others need a checkout of published code, or a language model
 DEFAULT_EVAL_BATCH = 4096  # RecBole's own
 USERS_AT_ONCE = (64, 256, 1024)  # tried for RecBole's best eval_batch_size
 FEW_STEPS = (20, 1)  # of ours that stand for an epoch, with the default contrast and with all nodes
+LLM_STAGES, POOLED_WIDTH = ("HeLLMPre", "SASRec"), 64
+SCORED, SCORED_ALONE = 8, 40  # blocks of users by ours, users by the other side
 LAYERS = 2  # RecBole's default depth; both sides use it
 
 
@@ -59,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--mmrec", type=Path, help="for the part multimodal: a checkout of https://github.com/enoche/MMRec"
     )
+    parser.add_argument("--llm", default="auto", help="for the part llm: hub id, folder or GGUF file (%(default)s)")
+    parser.add_argument("--llm-layers", type=int, metavar="N", help="for the part llm: keep its first N layers")
     options = parser.parse_args(argv)
     return run_main(lambda: _measure(options))
 
@@ -94,6 +100,8 @@ def _measure(options: argparse.Namespace) -> int:
     if "multimodal" in parts:
         threads = torch.get_num_threads()
         rows += mmrec.compare(folder, options.mmrec, mmrec.MODELS, threads, options.steps)
+    if "llm" in parts:
+        rows += _llm(split, options.llm, options.llm_layers, options.steps)
     print(
         tabulate(
             [(what, f"{ours:.2f}", f"{theirs:.2f}", f"{theirs / ours:.1f}", note) for what, ours, theirs, note in rows],
@@ -177,6 +185,42 @@ def _hellm_pre(split: Split, checkout: Path, repeat: int) -> list[tuple[str, flo
     for what, ours, steps in (("default contrast", row, FEW_STEPS[0]), ("all nodes", exact, FEW_STEPS[1])):
         best = _in_turn(partial(_epoch_seconds, ours, steps), lambda: theirs.seconds(1), repeat, tells=(True, True))
         rows.append((f"epoch, HeLLMPre, {what}", *best, "MMHCL, 1 step timed, scaled to all"))
+    return rows
+
+
+def _llm(split: Split, llm: str, n_layers: int | None, steps: int) -> list[tuple[str, float, float, str]]:
+    """HeLLM's training and scoring, 1,000 examples and users, against the way of the released code."""
+    rng = np.random.default_rng(0)  # what the embeddings say makes no difference to the time
+    tables = {name: rng.normal(size=(split.n_items + 1, POOLED_WIDTH)).astype(np.float32) for name in LLM_STAGES}
+    data = replace(split.train_data(), stages=tables)
+    given = [Override(None, "llm", llm, "--llm"), Override(None, "llm_layers", n_layers, "--llm-layers")]
+    wide = Override(None, "prefix_hidden", POOLED_WIDTH**2, "as wide as theirs")
+    rows = []
+    theirs: ReleasedLLM | None = None
+    one_by_one = 0.0
+    for what, overrides in (("", given), (", prefix networks as wide as theirs", [*given, wide])):
+        (plan,) = plan_rows(["HeLLM"], split.dataset, REGISTRY, "paper", overrides)
+        assert plan.spec is not None
+        row = ModelRow(plan.spec, plan.model_settings, data, plan.train, None, 2024, torch.device("cpu"), plan.steps)
+        if theirs is None:
+            theirs = ReleasedLLM(plan.model_settings, data)
+            one_by_one = 1 / theirs.samples_a_second(steps)
+        n_targets = int((np.minimum(split.train.lengths(), plan.model_settings.max_history + 1) - 1).clip(min=0).sum())
+        seconds = few_steps(row, steps)[0] / n_targets
+        name = f"HeLLM@{plan.backbone}"
+        note = "a sample a prefix, 7 a batch"
+        rows.append((f"training, {name}, 1,000 examples{what}", 1000 * seconds, 1000 * one_by_one, note))
+        if what:
+            continue
+        users = np.flatnonzero(split.train.lengths())[: SCORED * plan.model_settings.score_rows]
+        row.prepare()
+        with torch.no_grad():
+            started = time.perf_counter()
+            for block in np.array_split(users, SCORED):
+                row.scores(block, split.train)
+            scoring = (time.perf_counter() - started) / len(users)
+        alone = 1 / theirs.users_a_second(SCORED_ALONE)
+        rows.append((f"scoring, {name}, 1,000 users", 1000 * scoring, 1000 * alone, "one user at a time"))
     return rows
 
 

@@ -16,6 +16,8 @@ from hellm_recbole.errors import CheckpointError, SettingsError, TrainingDiverge
 from hellm_recbole.plan import Override, RowPlan, plan_rows
 from hellm_recbole.sampling import PairSource
 from hellm_recbole.trainer import ModelRow, fit, learning_rate_factor
+from hellm_recbole.types import HistoryBatch
+from tests.toy_llm import small_values, with_stages
 
 CPU = torch.device("cpu")
 
@@ -28,6 +30,7 @@ def plan(name: str, **values: Any) -> RowPlan:
         "batch_size": 32,
         "cutoffs": [5, 10],
         "valid_metric": "N@10",
+        **small_values(name),
         **values,
     }
     return plan_rows([name], "toy", REGISTRY, "paper", [Override(name, k, v, f"{k}={v}") for k, v in shared.items()])[0]
@@ -55,7 +58,8 @@ def run(
 ) -> tuple[Progress, ModelRow]:
     p = plan(name, **values)
     assert p.spec is not None
-    row = ModelRow(p.spec, p.model_settings, split.train_data(), p.train, p.pairs, 7, CPU)
+    data = with_stages(split.train_data(), p)
+    row = ModelRow(p.spec, p.model_settings, data, p.train, p.pairs, 7, CPU, p.steps)
     progress = fit(
         row,
         split.selection(),
@@ -225,3 +229,43 @@ def test_one_epoch_of_lightgcn_equals_a_plain_loop(toy_split: Split) -> None:
         optimizer.step()
     for key, value in row.module.named_parameters():
         assert torch.allclose(value.double(), tables[key], atol=2e-5), key
+
+
+def test_a_step_in_parts_is_the_step_of_the_whole_batch(toy_split: Split) -> None:
+    states = []
+    for size in (64, 3):
+        p = plan("LLaRA", batch_size=64, micro_batch_size=size)
+        assert p.spec is not None
+        data = with_stages(toy_split.train_data(), p)
+        row = ModelRow(p.spec, p.model_settings, data, p.train, p.pairs, 7, CPU, p.steps)
+        losses = row.train_epoch(1, 1, lambda *args: None)
+        states.append((losses["cross_entropy"], row.module.state_dict()))
+    assert states[0][0] == pytest.approx(states[1][0], rel=1e-5)
+    for name, value in states[0][1].items():
+        assert torch.allclose(value, states[1][1][name], atol=1e-4), name
+
+
+def test_out_of_memory_halves_the_parts_and_keeps_the_step(toy_split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    p = plan("LLaRA", batch_size=64, micro_batch_size=64)
+    assert p.spec is not None
+    data = with_stages(toy_split.train_data(), p)
+    row = ModelRow(p.spec, p.model_settings, data, p.train, p.pairs, 7, CPU, p.steps)
+    model: Any = row.module
+    whole = model.loss
+
+    def scarce(batch: HistoryBatch) -> dict[str, torch.Tensor]:
+        if len(batch.items) > 20:
+            raise torch.OutOfMemoryError("more than 20 sequences do not fit")
+        found: dict[str, torch.Tensor] = whole(batch)
+        return found
+
+    monkeypatch.setattr(model, "loss", scarce)
+    loss = row.train_epoch(1, 1, lambda *args: None)["cross_entropy"]
+    fits = ModelRow(p.spec, p.model_settings, data, p.train, p.pairs, 7, CPU, p.steps)
+    assert loss == pytest.approx(fits.train_epoch(1, 1, lambda *args: None)["cross_entropy"], rel=1e-5)
+
+
+def test_a_cosine_by_step_warms_up_from_zero_and_ends_at_its_floor() -> None:
+    train = plan("LLaRA", epochs=6, schedule="cosine", warmup_epochs=2).train
+    rates = [learning_rate_factor(train, done, 0.1) for done in (0.0, 0.5, 2.0, 4.0, 6.0)]
+    assert rates == pytest.approx([0.0, 0.25, 1.0, 0.55, 0.1])

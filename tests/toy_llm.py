@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +23,11 @@ from transformers import (
     Qwen3Config,
 )
 
+from baselines.registry import REGISTRY
 from hellm_recbole.models.hellm import LLMSettings
-from hellm_recbole.types import FloatArray
+from hellm_recbole.models.spec import LLM
+from hellm_recbole.plan import RowPlan
+from hellm_recbole.types import FloatArray, TrainData
 
 WORDS = ["<unk>", "<s>", "products", "bought", "next", ":", "a", "customer"]
 SHAPE: dict[str, Any] = {
@@ -63,6 +71,37 @@ def save_tiny(folder: Path, kind: str) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>").save_pretrained(folder)
     return folder
+
+
+@cache
+def tiny_llama() -> Path:
+    """The folder of a tiny Llama that lasts as long as the process."""
+    folder = Path(tempfile.mkdtemp(prefix="tiny-llama-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return save_tiny(folder, "llama")
+
+
+def small_values(name: str) -> dict[str, Any]:
+    """Settings with which an LLM row trains in seconds; none for other models."""
+    if REGISTRY[name].family != LLM:
+        return {}
+    return {
+        "llm": str(tiny_llama()),
+        "batch_size": 16,
+        "micro_batch_size": 12,
+        "schedule": "constant",
+        "warmup_epochs": 0,
+        "prefix_hidden": 8,
+        "prefix_dropout": 0.0,
+        "lora_dropout": 0.0,
+        "item_dropout": 0.0,
+        "head_dropout": 0.0,
+    }
+
+
+def with_stages(data: TrainData, plan: RowPlan) -> TrainData:
+    """The data, with embeddings of the stages that the row reads."""
+    return replace(data, stages=toy_tables(data.n_items, width=16)) if plan.stages else data
 
 
 def toy_tables(n_items: int, width: int = 6) -> dict[str, FloatArray]:

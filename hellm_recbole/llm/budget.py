@@ -7,10 +7,8 @@ counted without being loaded.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -146,22 +144,3 @@ def _kept_bytes(model: LLMRecommender, batch: HistoryBatch) -> int:
     total = sum(kept.values())
     del terms
     return total
-
-
-def time_steps(row: Any, n_steps: int) -> float:
-    """Mean seconds of `n_steps` training steps of a row, the first left out."""
-    stamps: list[float] = []
-
-    class Enough(Exception):
-        pass
-
-    def on_step(step: int, n: int, losses: dict[str, float]) -> None:
-        stamps.append(time.perf_counter())
-        if step > n_steps:
-            raise Enough
-
-    try:
-        row.train_epoch(1, 0, on_step)
-    except Enough:
-        pass
-    return (stamps[-1] - stamps[0]) / max(len(stamps) - 1, 1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,51 +15,26 @@ from baselines.registry import REGISTRY
 from hellm_recbole.data.split import Split
 from hellm_recbole.evaluator import rank_targets
 from hellm_recbole.metrics import from_ranks
-from hellm_recbole.models.spec import LLM
 from hellm_recbole.plan import Override, RowPlan, plan_rows
 from hellm_recbole.settings import field_names
 from hellm_recbole.trainer import ModelRow
 from hellm_recbole.types import Histories, QueryBatch, Targets, TrainData, as_ids
-from tests.toy_llm import save_tiny, toy_tables
+from tests.toy_llm import small_values, with_stages
 
 CPU = torch.device("cpu")
 NAMES = sorted(REGISTRY)
 pytestmark = pytest.mark.parametrize("name", NAMES)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _tiny_llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    SMALL["llm"] = str(save_tiny(tmp_path_factory.mktemp("llm") / "llama", "llama"))
-    yield
-    del SMALL["llm"]
-
-
-# LLM rows run on a tiny language model; what `paper` sets for hours is set for seconds.
-SMALL: dict[str, Any] = {
-    "batch_size": 16,
-    "epochs": 30,
-    "schedule": "constant",
-    "warmup_epochs": 0,
-    "prefix_hidden": 8,
-    "prefix_dropout": 0.0,
-    "lora_dropout": 0.0,
-    "item_dropout": 0.0,
-    "head_dropout": 0.0,
-    "micro_batch_size": 24,
-}
-
-
 def plan(name: str, **values: Any) -> RowPlan:
-    own = SMALL if REGISTRY[name].family == LLM else {}
-    shared = {"batch_size": 64, "learning_rate": 0.01, **own, **values}
+    shared = {"batch_size": 64, "learning_rate": 0.01, **small_values(name), **values}
     return plan_rows([name], "toy", REGISTRY, "paper", [Override(name, k, v, f"{k}={v}") for k, v in shared.items()])[0]
 
 
 def make(name: str, data: TrainData, seed: int = 3, **values: Any) -> ModelRow:
     p = plan(name, **values)
     assert p.spec is not None
-    data = replace(data, stages=toy_tables(data.n_items, width=16)) if p.stages else data
-    return ModelRow(p.spec, p.model_settings, data, p.train, p.pairs, seed, CPU, p.steps)
+    return ModelRow(p.spec, p.model_settings, with_stages(data, p), p.train, p.pairs, seed, CPU, p.steps)
 
 
 def first_batch(row: ModelRow) -> Any:
