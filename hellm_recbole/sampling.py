@@ -113,10 +113,11 @@ class SequenceSource:
 
 
 class PrefixSource:
-    """Prefixes of each user's most recent training items, each with the item after it as its only target.
+    """Each of a user's most recent training items as the only target of the items before it.
 
-    The released HeLLM code keeps the last 50 items of a user, validation and test item among them; here it is the last
-    `max_history + 1` training items, so that a test item decides nothing.
+    The released HeLLM code keeps the last 50 items of a user, validation and test item among them, and cuts prefixes
+    from those; here the last `max_history` training items are targets, so that a test item decides nothing, and each
+    has up to `max_history` items before it, as in scoring.
 
     Args:
         data: the training part.

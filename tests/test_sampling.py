@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from hellm_recbole.errors import DataError
-from hellm_recbole.sampling import PairSource, SequenceSource, epoch_seed, pad_recent
-from hellm_recbole.types import Histories, TrainData
+from hellm_recbole.sampling import PairSource, PrefixSource, SequenceSource, epoch_seed, micro_batches, pad_recent
+from hellm_recbole.types import Histories, HistoryBatch, TrainData
 
 CPU = torch.device("cpu")
 
@@ -87,3 +87,33 @@ def test_pad_recent_of_users_with_no_short_and_long_histories() -> None:
     assert pad_recent(history.indptr, history.items, np.array([1, 2]), 0).shape == (2, 0)
     empty = Histories(np.array([0, 0, 0, 1]), np.array([9]))
     assert pad_recent(empty.indptr, empty.items, np.array([1, 2]), 2).tolist() == [[0, 0], [9, 0]]
+
+
+def test_every_prefix_of_the_recent_items_once() -> None:
+    source = PrefixSource(data([[1, 2, 3, 4], [5], [6, 7]], n_items=8), 2, 2, None, CPU)
+    seen = []
+    batches = list(source.epoch(3))
+    assert len(batches) == source.n_batches() == 2
+    for batch in batches:
+        for items, targets in zip(batch.items.tolist(), batch.targets.tolist(), strict=True):
+            length = sum(item > 0 for item in items)
+            assert [target > 0 for target in targets] == [at == length - 1 for at in range(len(targets))]
+            seen.append((tuple(items[:length]), targets[length - 1]))
+    assert sorted(seen) == [((1, 2), 3), ((2, 3), 4), ((6,), 7)]  # the last two of a user are predicted
+
+
+def test_some_prefixes_of_each_user_differ_between_epochs() -> None:
+    source = PrefixSource(data([list(range(1, 9)), [1, 2]], n_items=8), 8, 7, 2, CPU)
+    drawn = []
+    for seed in range(20):
+        (batch,) = source.epoch(seed)
+        assert len(batch.items) == 3
+        drawn.append(frozenset((batch.items != 0).sum(1).tolist()))
+    assert len(set(drawn)) > 5
+
+
+def test_parts_of_a_batch_hold_all_of_it_by_length() -> None:
+    items = torch.tensor([[1, 2, 3], [4, 0, 0], [5, 6, 0], [7, 0, 0]])
+    parts = micro_batches(HistoryBatch(items, items), 2)
+    assert [part.items.tolist() for _, part in parts] == [[[4], [7]], [[5, 6, 0], [1, 2, 3]]]
+    assert [share for share, _ in parts] == pytest.approx([2 / 7, 5 / 7])

@@ -149,15 +149,16 @@ class Backbone(nn.Module):
         decoder.set_input_embeddings(nn.Identity())
         model.set_output_embeddings(nn.Identity())
         with quiet():
-            self.model = _with_lora(model, settings)
+            self._adapted = [_with_lora(model, settings)]  # in a list: its parts are those of the decoder, once
+        self.decoder: nn.Module = decoder
         if settings.checkpointing:
-            decoder.gradient_checkpointing_enable({"use_reentrant": False})
+            enable = getattr(decoder, "activation_checkpointing_enable", None) or decoder.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
 
-    @property
-    def decoder(self) -> nn.Module:
-        """The layers and the last normalisation."""
-        found: nn.Module = self.model.get_base_model().get_decoder()
-        return found
+    def save_adapter(self, folder: Path) -> None:
+        """Write the adapter as PEFT does."""
+        with quiet():
+            self._adapted[0].save_pretrained(folder, save_embedding_layers=False)
 
     def text(self, number: int) -> Tensor:
         """[P, H] token embeddings of a prompt."""

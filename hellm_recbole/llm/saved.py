@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 from hellm_recbole.files import ensure_folder
-from hellm_recbole.llm.quiet import quiet
 from hellm_recbole.results import Record
 
 ADAPTER, REST, CARD = "adapter", "rest.safetensors", "README.md"
@@ -37,8 +36,7 @@ def save_llm_row(model: nn.Module, record: Record, folder: Path) -> None:
     rest = {name: value.contiguous() for name, value in model.state_dict().items() if name not in inside}
     save_file(rest, work / REST)
     if backbone is not None:
-        with quiet():
-            backbone.model.save_pretrained(work / ADAPTER, save_embedding_layers=False)
+        backbone.save_adapter(work / ADAPTER)
         (work / ADAPTER / CARD).unlink(missing_ok=True)  # PEFT's empty form
     (work / CARD).write_text(model_card(record), encoding="utf-8")
     work.chmod(0o755)

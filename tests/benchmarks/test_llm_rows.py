@@ -133,7 +133,8 @@ def test_the_saved_adapter_is_one_that_peft_loads(workplace: Path, tiny: Path) -
     adapters = {name: value for name, value in loaded.state_dict().items() if "lora_" in name}
     assert adapters
     for name, value in adapters.items():
-        assert torch.equal(value, state[f"model.backbone.model.{name}"])
+        ours = name.removeprefix("base_model.model.model.")
+        assert torch.equal(value, state[f"model.backbone.decoder.{ours}"])
     rest = load_torch(folder / "model" / "rest.safetensors")
     assert {"projector.0.weight", "output.weight", "item_bias"} <= rest.keys()
     assert not [name for name in rest if name.startswith("backbone")]

@@ -12,9 +12,11 @@ import torch
 from baselines.lightgcn import LightGCN
 from hellm_recbole.bridge import register
 from hellm_recbole.errors import DataError, ModelError, SettingsError
+from hellm_recbole.export import export_embeddings
 from hellm_recbole.settings import load_yaml, properties_dir
 from hellm_recbole.types import Histories
 from tests.bridge import toy
+from tests.toy_llm import tiny_llama
 
 BASE = {"state": "error", "show_progress": False, "epochs": 1, "gpu_id": ""}
 TIMES = {"load_col": {"inter": ["user_id", "item_id", "timestamp"]}}
@@ -180,3 +182,22 @@ def test_faulty_or_absent_features_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "toy" / "image_feat.tokens.txt").write_text("i1\n")
     with pytest.raises(DataError, match="no row for"):
         adapter("VBPR", tmp_path)
+
+
+def test_an_llm_row_reads_exported_embeddings_in_recbole(tmp_path: Path) -> None:
+    from recbole.quick_start import run_recbole
+
+    few = {**BASE, **toy.FEW, "llm": str(tiny_llama()), "prefix_hidden": 8, "max_history": 5, "MAX_ITEM_LIST_LENGTH": 5}
+    with pytest.raises(ModelError, match="item embeddings of HeLLMPre and SASRec are needed"):
+        run_recbole(model="HeLLM", dataset="ml-100k", config_dict=few)
+    with pytest.raises(SettingsError, match="must name a folder for each model"):
+        run_recbole(model="HeLLM", dataset="ml-100k", config_dict={**few, "embeddings": "results"})
+    tokens = np.array([str(number) for number in range(1, 1683)])
+    rng = np.random.default_rng(0)
+    folders = {}
+    for name in ("HeLLMPre", "SASRec"):
+        vectors = rng.normal(size=(len(tokens), 4)).astype(np.float32)
+        export_embeddings(tmp_path / name, tokens[:1], vectors[:1], tokens, vectors)
+        folders[name] = str(tmp_path / name)
+    result = run_recbole(model="HeLLM", dataset="ml-100k", config_dict={**few, "embeddings": folders}, saved=False)
+    assert 0 <= result["test_result"]["recall@10"] <= 1

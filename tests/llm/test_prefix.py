@@ -232,7 +232,8 @@ def test_checkpointing_gives_the_same_gradients(tiny: Path, examples: str, graph
     for checkpointing in (False, True):
         model = build(tiny, examples=examples, prefix_graph=graph, gradient_checkpointing=checkpointing).train()
         assert model.backbone is not None
-        assert model.backbone.decoder.is_gradient_checkpointing is checkpointing
+        layers: Any = model.backbone.decoder.layers
+        assert layers[0].gradient_checkpointing is checkpointing
         model.loss(HistoryBatch(HISTORIES, targets))["cross_entropy"].backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.requires_grad})
     assert gradients[0].keys() == gradients[1].keys()

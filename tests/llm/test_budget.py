@@ -1,0 +1,69 @@
+"""Predictions of a dry run against what is there when the row is built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import run
+from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.data.split import Split
+from hellm_recbole.llm.budget import _kept_bytes, _longest, parameters_by_part, predict
+from hellm_recbole.models.hellm import LLMRecommender
+from hellm_recbole.sampling import SequenceSource
+from hellm_recbole.types import TrainData
+from tests.toy import write_prepared
+from tests.toy_llm import save_tiny, settings, toy_tables
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("llm") / "tiny-llama", "llama")
+
+
+def data_of(split: Split) -> TrainData:
+    plain = split.train_data()
+    return TrainData(plain.n_users, plain.n_items, plain.history, {}, stages=toy_tables(plain.n_items))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+def test_parameters_are_exact_and_kept_tensors_within_a_tenth(
+    tiny: Path, toy_split: Split, checkpointing: bool, n_layers: int
+) -> None:
+    data = data_of(toy_split)
+    chosen = settings(tiny, llm_layers=n_layers, gradient_checkpointing=checkpointing)
+    batches = SequenceSource(data, 32, 20, torch.device("cpu"))
+    budget = predict(chosen, data, batches, 16)
+    model = LLMRecommender.build(chosen, data).train()
+    assert budget.parts == parameters_by_part(model)
+    assert sum(total for _, total in budget.parts.values()) == sum(p.numel() for p in model.parameters())
+    if not checkpointing:
+        assert budget.activation_bytes == pytest.approx(_kept_bytes(model, _longest(batches, 16)), rel=0.1)
+    elif n_layers > 1:
+        whole = predict(settings(tiny, llm_layers=n_layers), data, batches, 16)
+        assert budget.activation_bytes < whole.activation_bytes
+    assert budget.fitting(budget.total_bytes * 2) > 16 > budget.fitting(budget.total_bytes - budget.activation_bytes)
+
+
+def test_a_dry_run_prints_and_trains_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    toy_dataset: Dataset,
+    tiny: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_prepared(tmp_path / "dataset" / "toy", toy_dataset)
+    words = ["--dataset", "toy", "--models", "HeLLM", "--llm", str(tiny), "--threads", "1", "--dry-run"]
+    assert run.main(words) == 0
+    shown = capsys.readouterr().out
+    for part in ("language model", "item projector", "prefix", "head", "micro_batch_size up to", "an epoch: "):
+        assert part in shown
+    assert not list((tmp_path / "results").rglob("record.json"))
+    (tiny / "model.safetensors").rename(tiny / "elsewhere")
+    assert run.main(words) == 0
+    (tiny / "elsewhere").rename(tiny / "model.safetensors")
+    assert "an epoch is not timed: language model" in capsys.readouterr().out
