@@ -32,7 +32,16 @@ from hellm_recbole.sampling import (
     micro_batches,
 )
 from hellm_recbole.settings import EvalSettings, PairSettings, StepSettings, TrainSettings
-from hellm_recbole.types import Histories, HistoryBatch, IdArray, PairBatch, SelectionData, StartsEpochs, TrainData
+from hellm_recbole.types import (
+    FollowsProgress,
+    Histories,
+    HistoryBatch,
+    IdArray,
+    PairBatch,
+    SelectionData,
+    StartsEpochs,
+    TrainData,
+)
 
 DECAY_EPOCHS = 50  # the exponential schedule reaches decay_rate after this many epochs (released HeLLM code)
 
@@ -110,6 +119,8 @@ class ModelRow:
             if self._steps is not None:
                 done = epoch - 1 + (step - 1) / n_steps
                 set_learning_rate(self.optimizer, self._train, done, self._steps.learning_rate_floor)
+                if isinstance(self.module, FollowsProgress):
+                    self.module.at(done / self._train.epochs)
             terms = self._gradients(batch)
             if self._train.clip_norm > 0:
                 nn.utils.clip_grad_norm_(self.module.parameters(), self._train.clip_norm)

@@ -96,6 +96,7 @@ class TrainData:
         features: modality name -> [I + 1, D_m] float32; row i belongs to item id i, row 0 is zero.
         cache: folder for what is costly to derive from the features; None keeps nothing.
         stages: model name -> [I + 1, D] item embeddings of a model trained before on the same split, row 0 zero.
+        item_text: [I + 1] text of each item, entry 0 ""; empty where the dataset has none.
     """
 
     n_users: int
@@ -104,6 +105,7 @@ class TrainData:
     features: Mapping[str, FloatArray]
     cache: Path | None = None
     stages: Mapping[str, FloatArray] = field(default_factory=dict)
+    item_text: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,14 @@ class StartsEpochs(Protocol):
 
     def start_epoch(self) -> None:
         """Called before an epoch's first step, with torch's random stream at the epoch's start."""
+
+
+@runtime_checkable
+class FollowsProgress(Protocol):
+    """A model that trains differently as training goes on."""
+
+    def at(self, progress: float) -> None:
+        """Called before each step with the part of all epochs that is done, in [0, 1)."""
 
 
 class Scorer(Protocol):

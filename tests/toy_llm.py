@@ -125,6 +125,8 @@ def settings(folder: Path, **changes: Any) -> LLMSettings:
         "prefix_norm": "after",
         "examples": "causal",
         "head": "embedding",
+        "item_text_tokens": 0,
+        "tuning": "joint",
         "prompt": "a customer bought products :",
         "ending": "next :",
         "max_history": 20,

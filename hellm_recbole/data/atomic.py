@@ -52,6 +52,7 @@ class Dataset:
         n_dropped: interactions it dropped.
         paper: the column of the HeLLM paper's Table 1 that this is, else None.
         cache: folder for what is costly to derive from it; None keeps nothing.
+        item_text: [I + 1] text of each item, entry 0 ""; empty where there are none.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Dataset:
     n_dropped: int
     paper: str | None
     cache: Path | None = None
+    item_text: tuple[str, ...] = ()
 
     @property
     def n_users(self) -> int:
@@ -289,7 +291,45 @@ def load_dataset(folder: Path, *, modalities: Sequence[str] | None) -> Dataset:
         n_dropped=manifest["counts"]["before"]["interactions"] - expected,
         paper=manifest["paper"],
         cache=folder / CACHE,
+        item_text=_loaded_texts(folder, manifest, item_tokens),
     )
+
+
+def item_texts(items: pd.DataFrame | None, ids: list[str], columns: Sequence[str], where: Path) -> list[str]:
+    """The text of each item: columns joined with ". "; of an entry `a|b` the first column that is not empty.
+
+    Args:
+        items: item_id and text columns.
+        ids: items wanted; an item that the table lacks has no text.
+        columns: entries as described.
+        where: the source folder, for messages.
+
+    Raises:
+        DataError: there is no table, or a column is not in it.
+    """
+    if items is None:
+        raise DataError(
+            f"{where} has no item texts for the columns {', '.join(columns)}; add them or pass an empty --text"
+        )
+    table = items.set_index("item_id").reindex(ids, fill_value="")
+    texts = [""] * len(ids)
+    for entry in columns:
+        chosen = [""] * len(ids)
+        for column in entry.split("|"):
+            if column not in table:
+                raise DataError(f"{where}: no text column {column!r}; choose --text among {', '.join(table.columns)}")
+            chosen = [first or other for first, other in zip(chosen, table[column], strict=True)]
+        texts = [f"{text}. {part}" if text and part else text or part for text, part in zip(texts, chosen, strict=True)]
+    return texts
+
+
+def _loaded_texts(folder: Path, manifest: Manifest, item_tokens: TokenArray) -> tuple[str, ...]:
+    """[I + 1] text of each item, "" where it has none; empty where the dataset has no texts."""
+    path = folder / f"{manifest['name']}.item"
+    if not manifest["text"] or not path.is_file():
+        return ()
+    table = read_table(path, typed=True)
+    return ("", *item_texts(table.frame, [str(token) for token in item_tokens[1:]], manifest["text"], folder))
 
 
 def feature_names(folder: Path) -> list[str]:

@@ -21,11 +21,12 @@ from hellm_recbole.data.atomic import (
     Manifest,
     feature_names,
     filter_k_core,
+    item_texts,
     read_manifest,
     write_dataset,
 )
 from hellm_recbole.data.features import FeatureSettings, Speed, text_features
-from hellm_recbole.data.sources import KINDS, item_texts
+from hellm_recbole.data.sources import KINDS
 from hellm_recbole.errors import DataError, MissingDependency, OutputError
 from hellm_recbole.files import ensure_folder, sha256_file
 from hellm_recbole.settings import Resolved, build_settings, load_yaml, properties_dir, setting

@@ -137,34 +137,6 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
-def item_texts(items: pd.DataFrame | None, ids: list[str], columns: Sequence[str], where: Path) -> list[str]:
-    """The text of each item: columns joined with ". "; of an entry `a|b` the first column that is not empty.
-
-    Args:
-        items: item_id and text columns.
-        ids: items wanted; an item that the table lacks has no text.
-        columns: entries as described.
-        where: the source folder, for messages.
-
-    Raises:
-        DataError: there is no table, or a column is not in it.
-    """
-    if items is None:
-        raise DataError(
-            f"{where} has no item texts for the columns {', '.join(columns)}; add them or pass an empty --text"
-        )
-    table = items.set_index("item_id").reindex(ids, fill_value="")
-    texts = [""] * len(ids)
-    for entry in columns:
-        chosen = [""] * len(ids)
-        for column in entry.split("|"):
-            if column not in table:
-                raise DataError(f"{where}: no text column {column!r}; choose --text among {', '.join(table.columns)}")
-            chosen = [first or other for first, other in zip(chosen, table[column], strict=True)]
-        texts = [f"{text}. {part}" if text and part else text or part for text, part in zip(texts, chosen, strict=True)]
-    return texts
-
-
 def _item_text(source: Path) -> tuple[pd.DataFrame | None, dict[str, str]]:
     """item_text.tsv where there is one, and the atomic types of its columns."""
     path = source / ITEM_TEXT

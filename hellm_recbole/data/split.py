@@ -50,6 +50,7 @@ class Split:
         n_interactions: of all parts.
         n_short_users: users with fewer than three interactions, trained on but not evaluated (leave-one-out only).
         cache: of the dataset.
+        item_text: [I + 1] text of each item, or empty.
     """
 
     dataset: str
@@ -64,6 +65,7 @@ class Split:
     n_interactions: int
     n_short_users: int
     cache: Path | None
+    item_text: tuple[str, ...] = ()
 
     @property
     def n_users(self) -> int:
@@ -77,7 +79,7 @@ class Split:
 
     def train_data(self) -> TrainData:
         """What a model may see."""
-        return TrainData(self.n_users, self.n_items, self.train, self.features, self.cache)
+        return TrainData(self.n_users, self.n_items, self.train, self.features, self.cache, item_text=self.item_text)
 
     def selection(self) -> SelectionData:
         """Training part and validation targets, for training and model selection; the test part is not in it."""
@@ -129,6 +131,7 @@ def split_dataset(dataset: Dataset) -> Split:
         n_interactions=len(user),
         n_short_users=n_short,
         cache=dataset.cache,
+        item_text=dataset.item_text,
     )
 
 

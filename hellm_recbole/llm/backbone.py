@@ -125,9 +125,13 @@ class Backbone(nn.Module):
     Args:
         settings: which one.
         texts: prompts whose token embeddings are needed.
+        item_texts: [I + 1] texts of items, or none.
+        item_tokens: most tokens of an item's text.
     """
 
-    def __init__(self, settings: BackboneSettings, texts: Sequence[str]) -> None:
+    def __init__(
+        self, settings: BackboneSettings, texts: Sequence[str], item_texts: Sequence[str] = (), item_tokens: int = 0
+    ) -> None:
         super().__init__()
         source = find_source(settings.llm)
         with quiet():
@@ -141,6 +145,10 @@ class Backbone(nn.Module):
             for number, ids in enumerate(self.tokens):
                 rows = embeddings(torch.tensor([ids], dtype=torch.int64))[0].float() if ids else _no_rows(embeddings)
                 self.register_buffer(f"text_{number}", rows, persistent=False)
+            words, number_of, count = _item_words(tokenizer, item_texts, item_tokens)
+            self.register_buffer("words", embeddings(words).float(), persistent=False)
+            self.register_buffer("word_of", number_of, persistent=False)
+            self.register_buffer("n_words", count, persistent=False)
             sample = torch.linspace(0, embeddings.num_embeddings - 1, 512).long()
             self.token_rms = float(embeddings(sample).float().square().mean().sqrt())
         self.dtype: torch.dtype = settings.dtype
@@ -154,6 +162,14 @@ class Backbone(nn.Module):
         if settings.checkpointing:
             enable = getattr(decoder, "activation_checkpointing_enable", None) or decoder.gradient_checkpointing_enable
             enable({"use_reentrant": False})
+
+    def spell(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Token embeddings [M, H] of the texts of [N] items, one text after the other, and their [N] lengths."""
+        count: Tensor = self.n_words[items]  # type: ignore[index]
+        table: Tensor = self.word_of[items]  # type: ignore[index]
+        inside = torch.arange(table.shape[1], device=items.device) < count[:, None]
+        words: Tensor = self.words[table[inside]]  # type: ignore[index]
+        return words, count
 
     def save_adapter(self, folder: Path) -> None:
         """Write the adapter as PEFT does."""
@@ -225,6 +241,18 @@ def _no_rows(embeddings: nn.Module) -> Tensor:
 
 def _token_ids(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=True)["input_ids"]) if text else []
+
+
+def _item_words(tokenizer: Any, texts: Sequence[str], most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Distinct token ids [V], places in them [I + 1, most] of each text's tokens, and their numbers [I + 1]."""
+    found = [list(tokenizer(f"\n{text}", add_special_tokens=False)["input_ids"])[:most] for text in texts]
+    found = [ids if text else [] for ids, text in zip(found, texts, strict=True)]
+    distinct = sorted({token for ids in found for token in ids})
+    place = {token: number for number, token in enumerate(distinct)}
+    places = torch.zeros(len(found), most, dtype=torch.int64)
+    for row, ids in enumerate(found):
+        places[row, : len(ids)] = torch.tensor([place[token] for token in ids], dtype=torch.int64)
+    return torch.tensor(distinct, dtype=torch.int64), places, torch.tensor([len(ids) for ids in found])
 
 
 def _load(settings: BackboneSettings, source: Source) -> tuple[Any, Any]:

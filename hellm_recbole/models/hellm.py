@@ -43,6 +43,8 @@ from hellm_recbole.settings import setting
 from hellm_recbole.types import Encoded, HistoryBatch, QueryBatch, TrainData
 
 PRETRAINED, RANDOM, NO_BACKBONE = "pretrained", "random", "none"
+JOINT, CURRICULUM, TWO_STEP = "joint", "curriculum", "two-step"
+PLACEHOLDER = "item"  # stands for an item's embedding where texts are read alone
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,9 @@ class LLMSettings:
         prefix_norm: after (released code) or before (paper) the networks.
         examples: causal, all or random.
         head: embedding, linear or frozen-random.
+        item_text_tokens: most tokens of an item's text, read before the item's embedding; 0 reads none.
+        tuning: joint; curriculum (LLaRA: a step reads texts alone with a probability that falls from 1 to 0 over
+            training); two-step (CoLLM: texts alone in the first half of the epochs, then the adapters are frozen).
         prompt: text before the items.
         ending: text after the items; not read by causal examples.
         max_history: most recent items read.
@@ -85,6 +90,8 @@ class LLMSettings:
     prefix_norm: str = setting(choices=("after", "before"))
     examples: str = setting(choices=("causal", "all", "random"))
     head: str = setting(choices=("embedding", "linear", "frozen-random"))
+    item_text_tokens: int = setting(ge=0)
+    tuning: str = setting(choices=(JOINT, CURRICULUM, TWO_STEP))
     prompt: str = setting()
     ending: str = setting()
     max_history: int = setting(ge=1)
@@ -154,6 +161,11 @@ class LLMRecommender(nn.Module):
         if settings.scaled_inputs and backbone is not None:
             with torch.no_grad():
                 self.token_scale = backbone.token_rms / self.projector(inputs[1:]).square().mean().sqrt()
+        self.register_buffer("text_alone", torch.zeros((), dtype=torch.bool))
+        if settings.tuning == TWO_STEP and backbone is not None:
+            for parameter in backbone.parameters():
+                if parameter.requires_grad:
+                    parameter.register_post_accumulate_grad_hook(self._hold)
         self.prefix: GraphPrefix | None = None
         if settings.prefix_length and backbone is not None:
             self.prefix = GraphPrefix(
@@ -187,6 +199,8 @@ class LLMRecommender(nn.Module):
             ModelError: a stage's embeddings are missing.
             DataError: the language model cannot be had.
         """
+        if settings.tuning != JOINT and not settings.item_text_tokens:
+            raise ModelError(f"tuning {settings.tuning} reads item texts; set item_text_tokens, to 16 for example")
         missing = [name for name in settings.stages if name not in data.stages]
         if missing or not settings.item_inputs:
             raise ModelError(
@@ -202,13 +216,29 @@ class LLMRecommender(nn.Module):
         graph = torch.from_numpy(data.stages[str(settings.prefix_graph)]) if uses_graph else None
         backbone = None
         if settings.llm_weights != NO_BACKBONE:
-            backbone = Backbone(settings.backbone(), (settings.prompt, settings.ending))
+            texts = data.item_text if settings.item_text_tokens else ()
+            if settings.item_text_tokens and not texts:
+                raise ModelError("item_text_tokens is set, but the dataset has no item texts; set it to 0")
+            prompts = settings.prompt, settings.ending, PLACEHOLDER
+            backbone = Backbone(settings.backbone(), prompts, texts, settings.item_text_tokens)
         return cls(settings, torch.cat(tables, dim=1), graph, backbone)
 
     @property
     def identity(self) -> str:
         """Digest of the language model, which no checkpoint holds."""
         return "" if self.backbone is None else self.backbone.digest
+
+    def at(self, progress: float) -> None:
+        """See `types.FollowsProgress`."""
+        if self.settings.tuning == CURRICULUM:
+            self.text_alone = torch.rand(()) >= progress
+        elif self.settings.tuning == TWO_STEP:
+            self.text_alone = torch.tensor(progress < 0.5)
+
+    def _hold(self, parameter: Tensor) -> None:
+        """Adapters stay as the first of two steps left them."""
+        if not self.text_alone:
+            parameter.grad = None
 
     def loss(self, batch: HistoryBatch) -> dict[str, Tensor]:
         """Cross-entropy over all items (Eq. 14), mean over the positions that have a target."""
@@ -255,7 +285,10 @@ class LLMRecommender(nn.Module):
         return found
 
     def _tokens(self, items: Tensor) -> Tensor:
-        """[N, H] what the language model reads for [N] items."""
+        """[N, H] what the language model reads for [N] items, their texts left out."""
+        if self.text_alone and (self.training or self.settings.tuning == TWO_STEP):
+            assert self.backbone is not None
+            return self.backbone.text(2)[-1].expand(len(items), -1)
         rows = F.dropout(self._table("inputs")[items], self.settings.item_dropout, self.training)
         tokens: Tensor = self.projector(rows) * self.token_scale
         return tokens
@@ -279,23 +312,46 @@ class LLMRecommender(nn.Module):
     def _causal_states(self, items: Tensor) -> Tensor:
         """[N, H] state after each item of right-padded [B, L] histories, row by row."""
         rows = Rows.of(items != 0)
-        tokens = self._tokens(items.flatten()[rows.flat])
+        flat = items.flatten()[rows.flat]
+        tokens = self._tokens(flat)
         if self.backbone is None:
             return _running_mean(tokens, rows)
         prompt, before = self._prompt()
         start = len(before) + (0 if self.prefix is None else self.prefix.length)
-        position = start + rows.flat % items.shape[1]
         graph = self._graph_terms(items, rows, causal=True)
-        return self.backbone.states(tokens, Context(rows, position, self.prefix, graph, prompt, before))
+        if not self.settings.item_text_tokens:
+            position = start + rows.flat % items.shape[1]
+            return self.backbone.states(tokens, Context(rows, position, self.prefix, graph, prompt, before))
+        words, lengths, ends = self._with_texts(tokens, flat)
+        spelled = _rows_of(_sums(lengths, (items != 0).sum(1)))
+        if graph is not None:
+            graph = graph[0].repeat_interleave(lengths, dim=0), graph[1].repeat_interleave(lengths, dim=0)
+        position = start + spelled.flat % spelled.there.shape[1]
+        return self.backbone.states(words, Context(spelled, position, self.prefix, graph, prompt, before))[ends]
+
+    def _with_texts(self, tokens: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Each item's text and then its token: [M, H], the [N] lengths of both, and the [N] places of the tokens."""
+        assert self.backbone is not None
+        texts, counts = self.backbone.spell(items)
+        lengths = counts + 1
+        ends = lengths.cumsum(0) - 1
+        words = tokens.new_zeros(int(lengths.sum()), tokens.shape[1]).index_copy(0, ends, tokens)
+        elsewhere = torch.ones(len(words), dtype=torch.bool, device=words.device)
+        elsewhere[ends] = False
+        return words.masked_scatter(elsewhere[:, None], texts.to(words.dtype)), lengths, ends
 
     def _ending_states(self, items: Tensor) -> Tensor:
         """[B, H] state after the ending of `prompt | items | ending`, for right-padded [B, L] histories."""
         there = items != 0
         rows = Rows.of(there)
         length = there.sum(1)
-        tokens = self._tokens(items.flatten()[rows.flat])
+        flat = items.flatten()[rows.flat]
+        tokens = self._tokens(flat)
         if self.backbone is None:
             return _running_mean(tokens, rows)[length.cumsum(0) - 1]
+        if self.settings.item_text_tokens:
+            tokens, lengths, _ = self._with_texts(tokens, flat)
+            length = _sums(lengths, length)
         graph = self._graph_terms(items, rows, causal=False)
         before, after = self.backbone.text(0), self.backbone.text(1)
         prompt: dict[int, tuple[Tensor, Tensor]] = {}
@@ -305,9 +361,8 @@ class LLMRecommender(nn.Module):
             prompt, prompt_position = self._prompt()
             start, before = start + len(before), before[:0]
         length = length + len(before) + len(after)
-        place = torch.arange(int(length.max()), device=items.device)
-        whole = Rows.of(place < length[:, None])
-        at = whole.flat % len(place)  # [N] place in its row
+        whole = _rows_of(length)
+        at = whole.flat % whole.there.shape[1]  # [N] place in its row
         left = length.repeat_interleave(length) - at  # tokens to the row's end, this one counted
         words = tokens.new_empty(len(at), tokens.shape[1])
         words[at < len(before)] = before.to(words.dtype).repeat(len(items), 1)
@@ -315,6 +370,18 @@ class LLMRecommender(nn.Module):
         words = words.masked_scatter(((at >= len(before)) & (left > len(after)))[:, None], tokens)
         context = Context(whole, start + at, self.prefix, graph, prompt, prompt_position)
         return self.backbone.states(words, context)[length.cumsum(0) - 1]
+
+
+def _rows_of(length: Tensor) -> Rows:
+    """Rows of [B] lengths."""
+    return Rows.of(torch.arange(int(length.max()), device=length.device) < length[:, None])
+
+
+def _sums(values: Tensor, counts: Tensor) -> Tensor:
+    """[B] sums of consecutive runs of values, run b being counts[b] long."""
+    total = F.pad(values.cumsum(0), (1, 0))
+    ends = counts.cumsum(0)
+    return total[ends] - total[ends - counts]
 
 
 def _running_mean(tokens: Tensor, rows: Rows) -> Tensor:

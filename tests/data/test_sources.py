@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hellm_recbole.data.atomic import load_dataset, read_manifest
+from hellm_recbole.data.atomic import item_texts, load_dataset, read_manifest
 from hellm_recbole.data.catalog import Prepared, dataset_settings, feature_settings, prepare
-from hellm_recbole.data.sources import clean, item_texts, read_recbole, read_sequences
+from hellm_recbole.data.sources import clean, read_recbole, read_sequences
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.errors import DataError
 

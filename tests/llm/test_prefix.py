@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ from hellm_recbole.errors import ModelError
 from hellm_recbole.llm.backbone import Backbone
 from hellm_recbole.llm.prefix import EPS, Context, GraphPrefix, Rows, pooled_graph
 from hellm_recbole.models.hellm import LLMRecommender
-from hellm_recbole.types import Encoded, HistoryBatch, QueryBatch, TrainData
+from hellm_recbole.types import Encoded, Histories, HistoryBatch, QueryBatch, TrainData
 from tests.toy_llm import CONFIGS, save_tiny, settings, toy_tables
 
 N_ITEMS = 12
@@ -32,11 +34,13 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("llm") / "llama", "llama")
 
 
-def data() -> TrainData:
-    from hellm_recbole.types import Histories
+ITEM_TEXT = ("", *(" ".join((TEXT.split() * 2)[number : number + number % 4]) for number in range(N_ITEMS)))
 
-    none: Any = Histories.from_pairs(torch.tensor([1]).numpy(), torch.tensor([1]).numpy(), 1)
-    return TrainData(1, N_ITEMS, none, {}, stages=toy_tables(N_ITEMS))
+
+def data() -> TrainData:
+    one = np.array([1])
+    history = Histories.from_pairs(one, one, 1)
+    return TrainData(1, N_ITEMS, history, {}, stages=toy_tables(N_ITEMS), item_text=ITEM_TEXT)
 
 
 def build(folder: Path, **changes: Any) -> LLMRecommender:
@@ -183,6 +187,78 @@ def test_causal_reading_is_token_by_token_reading_with_each_tokens_own_prefix(ti
             state, new = run_cached(plain, joined(own, seen), token, place, n)
             assert torch.allclose(states[number], state[0], atol=1e-5, rtol=1e-5)
             seen = joined(seen, new)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("examples", ["causal", "all"])
+def test_texts_stand_before_their_items(tiny: Path, examples: str) -> None:
+    model = build(tiny, examples=examples, prefix_length=0, prefix_graph=None, item_text_tokens=2)
+    plain = reference_model(model, tiny)
+    assert model.backbone is not None
+    found = model._causal_states(HISTORIES) if examples == "causal" else model._ending_states(HISTORIES)
+    embed, tokenizer = plain.get_input_embeddings(), AutoTokenizer.from_pretrained(tiny)
+    expected = []
+    for row in HISTORIES:
+        parts, ends = [model.backbone.text(0)], []
+        for item in row[row > 0].tolist():
+            if ITEM_TEXT[item]:
+                ids = tokenizer(f"\n{ITEM_TEXT[item]}", add_special_tokens=False)["input_ids"][:2]
+                parts.append(embed(torch.tensor(ids, dtype=torch.int64)))
+            parts.append(model._tokens(torch.tensor([item])))
+            ends.append(sum(len(part) for part in parts) - 1)
+        if examples == "all":
+            parts.append(model.backbone.text(1))
+            ends = [-1]
+        embedded = torch.cat(parts)[None]
+        expected.append(plain.get_decoder()(inputs_embeds=embedded).last_hidden_state[0, ends])
+    assert torch.allclose(found, torch.cat(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_a_curriculum_goes_from_texts_to_embeddings(llama: Path) -> None:
+    model = build(llama, item_text_tokens=2, tuning="curriculum").train()
+    batch = HistoryBatch(HISTORIES, torch.where(HISTORIES > 0, HISTORIES % N_ITEMS + 1, 0))
+    drawn = {}
+    for progress in (0.0, 0.3, 0.99):
+        torch.manual_seed(0)
+        drawn[progress] = []
+        for _ in range(100):
+            model.at(progress)
+            drawn[progress].append(bool(model.text_alone))
+    assert sum(drawn[0.0]) == 100
+    assert 55 < sum(drawn[0.3]) < 85
+    assert sum(drawn[0.99]) < 8
+    model.at(0.0)
+    model.loss(batch)["cross_entropy"].backward()
+    assert model.projector[0].weight.grad is None
+    alone = model.loss(batch)["cross_entropy"]
+    model.eval()
+    assert model.loss(batch)["cross_entropy"] != alone  # scoring always reads embeddings
+
+
+def test_two_steps_train_adapters_then_the_projector(llama: Path) -> None:
+    model = build(llama, item_text_tokens=2, tuning="two-step").train()
+    batch = HistoryBatch(HISTORIES, torch.where(HISTORIES > 0, HISTORIES % N_ITEMS + 1, 0))
+    assert model.backbone is not None
+    adapters = [p for p in model.backbone.parameters() if p.requires_grad]
+    model.at(0.2)
+    model.loss(batch)["cross_entropy"].backward()
+    assert all(p.grad is not None and p.grad.any() for p in adapters)
+    assert model.projector[0].weight.grad is None
+    texts = model.eval().loss(batch)["cross_entropy"]
+    model.zero_grad(set_to_none=True)
+    model.train().at(0.7)
+    both = model.loss(batch)["cross_entropy"]
+    both.backward()
+    assert all(p.grad is None for p in adapters)
+    assert model.projector[0].weight.grad is not None
+    assert texts != both
+
+
+def test_tuning_with_texts_needs_texts(llama: Path) -> None:
+    with pytest.raises(ModelError, match="set item_text_tokens"):
+        build(llama, tuning="curriculum")
+    with pytest.raises(ModelError, match="no item texts"):
+        LLMRecommender.build(settings(llama, item_text_tokens=2), replace(data(), item_text=()))
 
 
 @torch.no_grad()
