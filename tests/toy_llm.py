@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     Gemma3TextConfig,
@@ -24,7 +25,7 @@ from transformers import (
 )
 
 from baselines.registry import REGISTRY
-from hellm_recbole.models.hellm import LLMSettings
+from hellm_recbole.models.hellm import LLMRecommender, LLMSettings
 from hellm_recbole.models.spec import LLM
 from hellm_recbole.plan import RowPlan
 from hellm_recbole.types import FloatArray, TrainData
@@ -102,6 +103,17 @@ def small_values(name: str) -> dict[str, Any]:
 def with_stages(data: TrainData, plan: RowPlan) -> TrainData:
     """The data, with embeddings of the stages that the row reads."""
     return replace(data, stages=toy_tables(data.n_items, width=16)) if plan.stages else data
+
+
+def awaken(model: nn.Module) -> None:
+    """Let an untrained LLM row tell items apart: measure its states, and give weights that start at zero a value."""
+    if isinstance(model, LLMRecommender):
+        for name, value in model.named_parameters():
+            if "lora_B" in name:
+                nn.init.normal_(value, std=0.1)
+        model.start_epoch()
+        if model.output is not None:
+            nn.init.normal_(model.output.weight, std=0.3)
 
 
 def toy_tables(n_items: int, width: int = 6) -> dict[str, FloatArray]:

@@ -20,17 +20,19 @@ sample in which the state after each item predicts the next; the prefix of an it
 by that item's queries, while the prompt sees the learnable part only, so that its states are the same for all users and
 are computed once a step. Training and scoring read alike in each form.
 
-**Deviations** from the released code, each of them but the last two one setting away: examples are `causal`, the head
+**Deviations** from the released code, each of them but the last two a setting away: examples are `causal`, the head
 is `embedding`, item tables and tokens are brought to one scale before and after the projection, a dropout on items and
-states. States are brought to mean square 1 before the head. Padding is never pooled (the release pools padding as item
-0). CoLLM's and LLaRA's own tasks (yes/no; choosing among 20 titles) are replaced by ranking all items, as in the HeLLM
-paper.
+states. Before the head each dimension of the states is brought to mean 0 and deviation 1, as measured once on a sample
+of training histories: some dimensions of a language model are a hundred times larger than others. Padding is never
+pooled (the release pools padding as item 0). CoLLM's and LLaRA's own tasks (yes/no; choosing among 20 titles) are
+replaced by ranking all items, as in the HeLLM paper.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,11 +41,14 @@ from hellm_recbole.errors import ModelError
 from hellm_recbole.llm.backbone import Backbone, BackboneSettings, label
 from hellm_recbole.llm.prefix import Context, GraphPrefix, Rows, pooled_graph
 from hellm_recbole.losses import softmax_cross_entropy
+from hellm_recbole.sampling import pad_recent
 from hellm_recbole.settings import setting
 from hellm_recbole.types import Encoded, HistoryBatch, QueryBatch, TrainData
 
 PRETRAINED, RANDOM, NO_BACKBONE = "pretrained", "random", "none"
 JOINT, CURRICULUM, TWO_STEP = "joint", "curriculum", "two-step"
+SAMPLED_USERS = 64
+STATE_EPS = 1e-3  # of the deviation of all, so that a dimension that never changes is not blown up
 PLACEHOLDER = "item"  # stands for an item's embedding where texts are read alone
 
 
@@ -68,7 +73,8 @@ class LLMSettings:
         max_history: most recent items read.
         item_dropout: probability, on an item's embeddings before the projection.
         head_dropout: probability, on the state before the head.
-        scaled_inputs: bring item tables to mean square 1, and item tokens to the mean square of word tokens.
+        scaled_inputs: bring item tables to mean square 1, item tokens to the mean square of word tokens, and each
+            dimension of the states to mean 0 and deviation 1.
         score_rows: users read at a time in scoring.
         llm: `auto` (the packaged one), a hub id, a folder or a GGUF file.
         llm_layers: keep the first n layers; None keeps all.
@@ -147,9 +153,12 @@ class LLMRecommender(nn.Module):
         inputs: [I + 1, D] joined item embeddings, row 0 zero.
         graph: [I + 1, D_g] item embeddings that are pooled, or None.
         backbone: the language model, or None to average items instead.
+        sample: [S, L] right-padded histories on which the scale of states is measured.
     """
 
-    def __init__(self, settings: LLMSettings, inputs: Tensor, graph: Tensor | None, backbone: Backbone | None) -> None:
+    def __init__(
+        self, settings: LLMSettings, inputs: Tensor, graph: Tensor | None, backbone: Backbone | None, sample: Tensor
+    ) -> None:
         super().__init__()
         self.settings, self.max_history = settings, settings.max_history
         self.backbone = backbone
@@ -161,6 +170,9 @@ class LLMRecommender(nn.Module):
         if settings.scaled_inputs and backbone is not None:
             with torch.no_grad():
                 self.token_scale = backbone.token_rms / self.projector(inputs[1:]).square().mean().sqrt()
+        self._sample = sample
+        self.register_buffer("state_mean", torch.zeros(width))
+        self.register_buffer("state_scale", torch.full((width,), 0.0 if settings.scaled_inputs else 1.0))
         self.register_buffer("text_alone", torch.zeros((), dtype=torch.bool))
         if settings.tuning == TWO_STEP and backbone is not None:
             for parameter in backbone.parameters():
@@ -221,7 +233,28 @@ class LLMRecommender(nn.Module):
                 raise ModelError("item_text_tokens is set, but the dataset has no item texts; set it to 0")
             prompts = settings.prompt, settings.ending, PLACEHOLDER
             backbone = Backbone(settings.backbone(), prompts, texts, settings.item_text_tokens)
-        return cls(settings, torch.cat(tables, dim=1), graph, backbone)
+        history = data.history
+        users = np.flatnonzero(history.lengths())
+        users = users[np.linspace(0, len(users) - 1, SAMPLED_USERS).astype(np.int64)]
+        sample = torch.from_numpy(pad_recent(history.indptr, history.items, users, settings.max_history))
+        return cls(settings, torch.cat(tables, dim=1), graph, backbone, sample)
+
+    @torch.no_grad()
+    def start_epoch(self) -> None:
+        """Before the first one: measure mean and deviation of each dimension of the states at a sample of histories."""
+        if bool(self._table("state_scale").any()):
+            return  # measured, or not wanted
+        was_training = self.training
+        self.eval()
+        items = self._sample.to(self._table("inputs").device)
+        if self.settings.examples == "causal":
+            states = self._causal_states(items)
+        else:
+            states = self._ending_states(items)
+        self.train(was_training)
+        states = states.float()
+        self.state_mean = states.mean(dim=0)
+        self.state_scale = 1.0 / (states.std(dim=0) + STATE_EPS * states.std())
 
     @property
     def identity(self) -> str:
@@ -276,7 +309,7 @@ class LLMRecommender(nn.Module):
         return vectors
 
     def _to_query(self, states: Tensor) -> Tensor:
-        states = F.rms_norm(states.float(), states.shape[-1:])  # some models' last norms have gains far from 1
+        states = (states.float() - self._table("state_mean")) * self._table("state_scale")
         mapped: Tensor = states if self.output is None else self.output(states)
         return mapped
 

@@ -19,7 +19,7 @@ from hellm_recbole.plan import Override, RowPlan, plan_rows
 from hellm_recbole.settings import field_names
 from hellm_recbole.trainer import ModelRow
 from hellm_recbole.types import Histories, QueryBatch, Targets, TrainData, as_ids
-from tests.toy_llm import small_values, with_stages
+from tests.toy_llm import awaken, small_values, with_stages
 
 CPU = torch.device("cpu")
 NAMES = sorted(REGISTRY)
@@ -34,7 +34,9 @@ def plan(name: str, **values: Any) -> RowPlan:
 def make(name: str, data: TrainData, seed: int = 3, **values: Any) -> ModelRow:
     p = plan(name, **values)
     assert p.spec is not None
-    return ModelRow(p.spec, p.model_settings, with_stages(data, p), p.train, p.pairs, seed, CPU, p.steps)
+    row = ModelRow(p.spec, p.model_settings, with_stages(data, p), p.train, p.pairs, seed, CPU, p.steps)
+    awaken(row.module)
+    return row
 
 
 def first_batch(row: ModelRow) -> Any:

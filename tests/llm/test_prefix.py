@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from hellm_recbole.errors import ModelError
@@ -17,7 +17,7 @@ from hellm_recbole.llm.backbone import Backbone
 from hellm_recbole.llm.prefix import EPS, Context, GraphPrefix, Rows, pooled_graph
 from hellm_recbole.models.hellm import LLMRecommender
 from hellm_recbole.types import Encoded, Histories, HistoryBatch, QueryBatch, TrainData
-from tests.toy_llm import CONFIGS, save_tiny, settings, toy_tables
+from tests.toy_llm import CONFIGS, awaken, save_tiny, settings, toy_tables
 
 N_ITEMS = 12
 HISTORIES = torch.tensor([[3, 5, 1, 0, 0, 0], [7, 0, 0, 0, 0, 0], [2, 4, 6, 8, 10, 12], [9, 9, 2, 1, 0, 0]])
@@ -46,11 +46,7 @@ def data() -> TrainData:
 def build(folder: Path, **changes: Any) -> LLMRecommender:
     torch.manual_seed(1)
     model = LLMRecommender.build(settings(folder, **changes), data())
-    if model.output is not None:
-        nn.init.normal_(model.output.weight)
-    for name, value in model.named_parameters():
-        if "lora_B" in name:  # zero at the start: adapters would do nothing
-            nn.init.normal_(value, std=0.1)
+    awaken(model)
     return model.eval()
 
 
