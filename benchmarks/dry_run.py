@@ -11,10 +11,10 @@ import torch
 from tabulate import tabulate
 
 from benchmarks.speed import few_steps
+from hellm_recbole.budget import Budget, predict
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import DataError, HellmError
 from hellm_recbole.experiment import Place
-from hellm_recbole.llm.budget import Budget, predict
 from hellm_recbole.plan import RowPlan
 from hellm_recbole.results import row_name
 from hellm_recbole.stages import stage_tables

@@ -25,7 +25,6 @@ from hellm_recbole.errors import HellmError, ModelError, RecordError
 from hellm_recbole.evaluator import Ranks, rank_targets
 from hellm_recbole.export import EMBEDDINGS, export_embeddings, export_recommendations
 from hellm_recbole.files import atomic_write, ensure_folder
-from hellm_recbole.llm.saved import save_llm_row
 from hellm_recbole.metrics import from_ranks
 from hellm_recbole.plan import RowPlan, row_folder
 from hellm_recbole.progress import ConsoleView, open_loggers
@@ -40,6 +39,7 @@ from hellm_recbole.results import (
     write_record,
 )
 from hellm_recbole.sampling import pad_recent
+from hellm_recbole.saved import save_llm_row
 from hellm_recbole.settings import NEUTRAL_KEYS
 from hellm_recbole.stages import digests, stage_tables
 from hellm_recbole.trainer import ModelRow, Row, fit, load_best
