@@ -16,7 +16,6 @@ from hellm_recbole.data.split import Split
 from hellm_recbole.errors import DataError, HellmError
 from hellm_recbole.experiment import Place
 from hellm_recbole.plan import RowPlan
-from hellm_recbole.results import row_name
 from hellm_recbole.stages import stage_tables
 from hellm_recbole.trainer import ModelRow, batch_source
 from hellm_recbole.types import FloatArray, TrainData
@@ -33,7 +32,7 @@ def dry_run(plans: Sequence[RowPlan], split: Split, place: Place) -> None:
         data = _with_stages(plan, plans, split, place)
         batches = batch_source(plan.model_settings, plan.train, plan.pairs, plan.steps, data, place.device)
         budget = predict(plan.model_settings, data, batches, plan.steps.micro_batch_size)
-        print(f"{row_name(plan.model, plan.backbone)} on {split.dataset}")
+        print(f"{plan.row} on {split.dataset}")
         print(_shown(budget))
         memory = _memory_bytes(place.device)
         fitting = budget.fitting(memory)

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from baselines.registry import RECBOLE_BASELINES, REGISTRY
 from benchmarks.dry_run import dry_run
+from benchmarks.rows import RowJob, run_job, run_on_ray, told
 from hellm_recbole import runtime
 from hellm_recbole.ablation import write_ablation
+from hellm_recbole.cluster import LOCAL
 from hellm_recbole.console import run_main
 from hellm_recbole.data.atomic import Dataset, load_dataset
 from hellm_recbole.data.catalog import known_datasets, prepare_if_known
 from hellm_recbole.data.split import Split, split_dataset
-from hellm_recbole.errors import HellmError, ModelError, SettingsError
-from hellm_recbole.experiment import Place, export_row, finished_record, run_row
+from hellm_recbole.errors import ModelError, SettingsError
+from hellm_recbole.experiment import Place, finished_record
 from hellm_recbole.export import EMBEDDINGS
 from hellm_recbole.files import ensure_folder
-from hellm_recbole.plan import Override, RowPlan, is_stage, plan_with_stages, presets
+from hellm_recbole.plan import Override, Tuned, is_stage, plan_with_stages, presets, split_variant
 from hellm_recbole.results import find_records
+from hellm_recbole.search_space import can_be_searched
 from hellm_recbole.settings import parse_value
 from hellm_recbole.slices import write_slices
-from hellm_recbole.stages import stage_folder
+from hellm_recbole.sweeps import read_tuned, tuned_file
 from hellm_recbole.tables import write_tables
 from hellm_recbole.variants import all_variants
 
@@ -49,23 +52,16 @@ def argument_parser(program: str, description: str | None) -> argparse.ArgumentP
         epilog="--key=value sets a setting as --set key=value does.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--models",
-        default="all",
-        help="names separated by commas, or all; any general or sequential model of RecBole is one",
-    )
-    parser.add_argument("--dataset", default="ml-100k", help="names separated by commas (%(default)s)")
-    parser.add_argument("--preset", default="paper", help="quick or paper (%(default)s)")
+    add_what_and_where(parser)
     parser.add_argument("--seeds", default="2024", help="separated by commas (%(default)s)")
+    parser.add_argument("--tuned", action="store_true", help="run the rows with the values that tune.py has found")
     parser.add_argument(
-        "--set", dest="settings", action="append", default=[], metavar="[MODEL.]KEY=VALUE", help="override a setting"
+        "--ray",
+        nargs="?",
+        const=LOCAL,
+        metavar="ADDRESS",
+        help="run the rows side by side as Ray tasks: on this machine, or on the cluster at ADDRESS (auto, ray://HOST:PORT)",
     )
-    parser.add_argument("--llm", help="language model of the LLM rows: auto, a hub id, a folder or a GGUF file (auto)")
-    parser.add_argument("--llm-layers", type=int, metavar="N", help="keep its first N layers, for CPUs")
-    parser.add_argument("--data-path", type=Path, help="folder with the source of the datasets")
-    parser.add_argument("--output", type=Path, default=Path("results"), help="folder of the results (%(default)s)")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (%(default)s)")
-    parser.add_argument("--threads", type=int, help="CPU threads; all cores if not given")
     parser.add_argument(
         "--protocol", choices=("unified", "paper"), default="unified", help="which table is printed (%(default)s)"
     )
@@ -76,6 +72,26 @@ def argument_parser(program: str, description: str | None) -> argparse.ArgumentP
     parser.add_argument("--dry-run", action="store_true", help="print what the LLM rows would take, and end")
     parser.add_argument("--list", action="store_true", help="show models, datasets and presets, and end")
     return parser
+
+
+def add_what_and_where(parser: argparse.ArgumentParser) -> None:
+    """The options that say which models, data, settings and machine: those of run.py and tune.py alike."""
+    parser.add_argument(
+        "--models",
+        default="all",
+        help="names separated by commas, or all; any general or sequential model of RecBole is one",
+    )
+    parser.add_argument("--dataset", default="ml-100k", help="names separated by commas (%(default)s)")
+    parser.add_argument("--preset", default="paper", help="quick or paper (%(default)s)")
+    parser.add_argument(
+        "--set", dest="settings", action="append", default=[], metavar="[MODEL.]KEY=VALUE", help="override a setting"
+    )
+    parser.add_argument("--llm", help="language model of the LLM rows: auto, a hub id, a folder or a GGUF file (auto)")
+    parser.add_argument("--llm-layers", type=int, metavar="N", help="keep its first N layers, for CPUs")
+    parser.add_argument("--data-path", type=Path, help="folder with the source of the datasets")
+    parser.add_argument("--output", type=Path, default=Path("results"), help="folder of the results (%(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (%(default)s)")
+    parser.add_argument("--threads", type=int, help="CPU threads, or CPUs of a local Ray cluster; all if not given")
 
 
 def run(options: argparse.Namespace, rest: Sequence[str], choose: Choose | None = None) -> int:
@@ -99,44 +115,83 @@ def run(options: argparse.Namespace, rest: Sequence[str], choose: Choose | None 
             raise SettingsError(f"--threads {options.threads} must be at least 1")
         torch.set_num_threads(options.threads)
     device = runtime.choose_device(options.device)
-    overrides = [*_llm_overrides(options), *_overrides(options.settings, rest)]
-    seeds = _seeds(options.seeds)
+    overrides = overrides_of(options, rest)
+    seeds = seeds_of(options.seeds)
     exports = _exports(options.export)
-    models = list(ALL) if options.models == "all" else _names(options.models, "--models")
-    names = _names(options.dataset, "--dataset")
-
-    def planned(asked: Sequence[str], name: str) -> list[RowPlan]:
-        return plan_with_stages(asked, name, REGISTRY, options.preset, overrides)
-
-    plans = {name: planned(models, name) for name in names}
+    models = list(ALL) if options.models == "all" else named(options.models, "--models")
+    names = named(options.dataset, "--dataset")
+    for name in names:
+        plan_with_stages(models, name, REGISTRY, options.preset, overrides)  # what is misspelt is refused before data
     ensure_folder(options.output)
-    data = {name: _load(name, options.data_path) for name in names}
-    if choose is not None:
-        plans = {name: planned(choose(models, name, sorted(data[name][0].features)), name) for name in names}
+    data = {name: load(name, options.data_path) for name in names}
+    plans = {}
+    for name in names:
+        chosen = models if choose is None else choose(models, name, sorted(data[name][0].features))
+        tuned = _tuned(chosen, name, data[name][1], options, overrides) if options.tuned else {}
+        plans[name] = plan_with_stages(chosen, name, REGISTRY, options.preset, overrides, tuned)
     places = [Place(options.output, seed, device) for seed in seeds]
-
-    def fresh(plan: RowPlan) -> bool:
-        return bool(options.fresh) and plan.model in models  # a stage that nobody named is kept
-
     if options.dry_run:
         for name in names:
             dry_run(plans[name], data[name][1], places[0])
         return 0
-    for name in names:  # refuse before the first epoch, not after hours
-        for plan in plans[name]:
-            for place in places:
-                if not fresh(plan):
-                    finished_record(plan, data[name][1], place)
-    failed = 0
-    for name in names:
-        for place in places:
-            for plan in plans[name]:
-                failed += not _one(plan, *data[name], place, fresh(plan), exports, is_stage(plan, plans[name]))
+    jobs = [
+        RowJob(
+            plan=plan,
+            place=place,
+            fresh=bool(options.fresh) and plan.model in models,  # a stage that nobody named is kept
+            exports=tuple(exports),
+            stage=is_stage(plan, plans[name]),
+            dataset=name,
+        )
+        for name in names
+        for place in places
+        for plan in plans[name]
+    ]
+    for job in jobs:  # refuse before the first epoch, not after hours
+        if not job.fresh:
+            finished_record(job.plan, data[job.dataset][1], job.place)
+
+    def finish(name: str) -> None:
         print(write_tables(options.output, name, options.protocol))
         print_ablation(options.output, name)
         write_slices(options.output, name)
         print(f"written to {options.output / name}")
+
+    if options.ray is not None:
+        failed = run_on_ray(jobs, data, options.ray, options.threads, options.device)
+        for name in names:
+            finish(name)
+    else:
+        failed = 0
+        for name in names:
+            for job in jobs:
+                if job.dataset == name:
+                    failed += not told(job, run_job(job, *data[name]))
+            finish(name)
     return EXIT_ROW_FAILED if failed else 0
+
+
+def _tuned(
+    models: Sequence[str], dataset: str, split: Split, options: argparse.Namespace, overrides: Sequence[Override]
+) -> dict[str, Tuned]:
+    """Model -> what tune.py has found for it; models without anything to search run as they are.
+
+    Raises:
+        SettingsError: a model could be searched and was not.
+    """
+    found = {}
+    for plan in plan_with_stages(models, dataset, REGISTRY, options.preset, overrides):
+        if plan.model not in models:
+            continue
+        tuned = read_tuned(options.output, dataset, plan.row, split.sha256)
+        if tuned is not None:
+            found[plan.model] = tuned
+        elif can_be_searched(split_variant(plan.model, REGISTRY)[0]):
+            raise SettingsError(
+                f"--tuned: there is no {tuned_file(options.output, dataset, plan.row)}; run "
+                f"`python benchmarks/tune.py --models {plan.model} --dataset {dataset}` first"
+            )
+    return found
 
 
 def print_ablation(output: Path, dataset: str) -> None:
@@ -146,40 +201,30 @@ def print_ablation(output: Path, dataset: str) -> None:
         print(f"{shown}\n")
 
 
-def _one(
-    plan: RowPlan, dataset: Dataset, split: Split, place: Place, fresh: bool, exports: Collection[str], stage: bool
-) -> bool:
-    """Run one row unless it is finished, export what is asked for or another row reads; whether all went well."""
-    record = None if fresh else finished_record(plan, split, place)
-    if record is None:
-        record = run_row(plan, dataset, split, place, fresh=fresh)
-    if record.status != "success":
-        print(f"error: {plan.model} on {split.dataset}, seed {place.seed}: {record.reason}", file=sys.stderr)
-        return False
-    if stage and not (stage_folder(place.output, split.dataset, plan.model, place.seed) / EMBEDDINGS).is_dir():
-        exports = {*exports, EMBEDDINGS}
-    if exports:
-        try:
-            export_row(plan, split, place, exports)
-        except HellmError as error:
-            print(f"error: export of {plan.model} on {split.dataset}: {error}", file=sys.stderr)
-            return False
-    return True
-
-
-def _load(name: str, data_path: Path | None) -> tuple[Dataset, Split]:
+def load(name: str, data_path: Path | None) -> tuple[Dataset, Split]:
+    """A dataset, prepared first where its source is at hand, and its split."""
     dataset = load_dataset(prepare_if_known(name, data_path=data_path, dataset_root=Path("dataset")), modalities=None)
     return dataset, split_dataset(dataset)
 
 
-def _names(text: str, option: str) -> list[str]:
+def named(text: str, option: str) -> list[str]:
+    """Names separated by commas, each once.
+
+    Raises:
+        ModelError: there is none.
+    """
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise ModelError(f"{option} names nothing; give names separated by commas")
     return list(dict.fromkeys(names))
 
 
-def _seeds(text: str) -> list[int]:
+def seeds_of(text: str) -> list[int]:
+    """Seeds separated by commas, each once.
+
+    Raises:
+        SettingsError: one of them is no integer, or negative.
+    """
     try:
         seeds = [int(part) for part in text.split(",")]
     except ValueError as error:
@@ -189,24 +234,26 @@ def _seeds(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
-def _llm_overrides(options: argparse.Namespace) -> list[Override]:
-    """`--llm` and `--llm-layers` are settings of every LLM row."""
-    given = (("llm", options.llm, "--llm"), ("llm_layers", options.llm_layers, "--llm-layers"))
-    return [Override(None, key, value, f"{option} {value}") for key, value, option in given if value is not None]
-
-
 def _exports(text: str | None) -> list[str]:
-    exports = [] if text is None else _names(text, "--export")
+    exports = [] if text is None else named(text, "--export")
     for name in exports:
         if name not in EXPORTS:
             raise SettingsError(f"--export {name!r} is unknown; it can be {' or '.join(EXPORTS)}")
     return exports
 
 
-def _overrides(given: Sequence[str], rest: Sequence[str]) -> list[Override]:
-    """Settings of `--set key=value` and of RecBole's form `--key=value`."""
-    overrides = []
-    for text, option in [*((text, "--set ") for text in given), *((text.removeprefix("--"), "--") for text in rest)]:
+def overrides_of(options: argparse.Namespace, rest: Sequence[str]) -> list[Override]:
+    """Settings of `--llm`, `--llm-layers`, `--set key=value`, and of RecBole's form `--key=value`.
+
+    Raises:
+        SettingsError: one of them is not understood.
+    """
+    llm = (("llm", options.llm, "--llm"), ("llm_layers", options.llm_layers, "--llm-layers"))
+    overrides = [Override(None, key, value, f"{option} {value}") for key, value, option in llm if value is not None]
+    for text, option in [
+        *((text, "--set ") for text in options.settings),
+        *((text.removeprefix("--"), "--") for text in rest),
+    ]:
         key, equals, value = text.partition("=")
         origin = f"{option}{text}"
         if not equals or not key or (option == "--" and f"--{text}" not in rest):

@@ -27,7 +27,7 @@ from hellm_recbole.export import EMBEDDINGS, export_embeddings, export_recommend
 from hellm_recbole.files import atomic_write, ensure_folder
 from hellm_recbole.metrics import from_ranks
 from hellm_recbole.plan import RowPlan, row_folder
-from hellm_recbole.progress import ConsoleView, open_loggers
+from hellm_recbole.progress import ConsoleView, Logger, open_loggers
 from hellm_recbole.results import (
     RANKS_FILE,
     RECORD_FILE,
@@ -43,7 +43,7 @@ from hellm_recbole.saved import save_llm_row
 from hellm_recbole.settings import NEUTRAL_KEYS
 from hellm_recbole.stages import digests, stage_tables
 from hellm_recbole.trainer import ModelRow, Row, fit, load_best
-from hellm_recbole.types import FloatArray, Histories, QueryBatch, as_ids
+from hellm_recbole.types import FloatArray, Histories, QueryBatch, TrainData, as_ids
 
 TRACEBACK = "traceback.txt"
 
@@ -97,8 +97,18 @@ def finished_record(plan: RowPlan, split: Split, place: Place) -> Record | None:
     return record
 
 
-def run_row(plan: RowPlan, dataset: Dataset, split: Split, place: Place, *, fresh: bool) -> Record:
+def run_row(
+    plan: RowPlan, dataset: Dataset, split: Split, place: Place, *, fresh: bool, watchers: Sequence[Logger] = ()
+) -> Record:
     """Run one row to its end, or go on where it was stopped, and write its folder. A fault is recorded with its reason.
+
+    Args:
+        plan: of the row.
+        dataset: it runs on.
+        split: of the dataset.
+        place: where it runs and what its results go to.
+        fresh: start anew.
+        watchers: told of each epoch, beside the loggers of the settings.
 
     Returns:
         Its record, with status `success` or `failed`.
@@ -116,7 +126,7 @@ def run_row(plan: RowPlan, dataset: Dataset, split: Split, place: Place, *, fres
     runtime.reset_peak_memory(place.device)
     draft = _draft(plan, dataset, split, place)
     try:
-        record = _train_and_rank(plan, split, place, folder, draft)
+        record = _train_and_rank(plan, split, place, folder, draft, watchers)
     except KeyboardInterrupt:
         write_record(folder, Record(**{**draft, "status": "cancelled", "reason": "stopped by Ctrl-C"}))
         raise
@@ -130,28 +140,42 @@ def run_row(plan: RowPlan, dataset: Dataset, split: Split, place: Place, *, fres
     return record
 
 
+def record_loss(plan: RowPlan, dataset: Dataset, split: Split, place: Place, reason: str) -> Record:
+    """Write the record of a row whose process was lost before it could write one itself.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    record = Record(**{**_draft(plan, dataset, split, place), "status": "failed", "reason": reason})
+    write_record(row_folder(place.output, split.dataset, plan, place.seed), record)
+    return record
+
+
 def build_row(plan: RowPlan, split: Split, place: Place) -> Row:
     """A freshly initialised row; it is handed the training part only, and the embeddings of the stages it builds on.
 
     Raises:
         ModelError: the row of a stage is missing or does not fit.
     """
-    data = replace(split.train_data(), stages=_stages(plan, split, place))
+    return row_on(plan, replace(split.train_data(), stages=_stages(plan, split, place)), place.seed, place.device)
+
+
+def row_on(plan: RowPlan, data: TrainData, seed: int, device: torch.device) -> Row:
+    """A freshly initialised row on a training part that holds the embeddings it builds on."""
     if plan.spec is not None:
-        return ModelRow(
-            plan.spec, plan.model_settings, data, plan.train, plan.pairs, place.seed, place.device, plan.steps
-        )
+        return ModelRow(plan.spec, plan.model_settings, data, plan.train, plan.pairs, seed, device, plan.steps)
     assert plan.recbole_name is not None
-    values = dict(plan.resolved.values)
-    return RecBoleRow(plan.recbole_name, data, values, place.seed, place.device)
+    return RecBoleRow(plan.recbole_name, data, dict(plan.resolved.values), seed, device)
 
 
 def _stages(plan: RowPlan, split: Split, place: Place) -> dict[str, FloatArray]:
     return stage_tables(place.output, split.dataset, plan.stages, place.seed, split.sha256, split.item_tokens)
 
 
-def _train_and_rank(plan: RowPlan, split: Split, place: Place, folder: Path, draft: dict[str, Any]) -> Record:
-    who = f"{plan.model} on {split.dataset}"
+def _train_and_rank(
+    plan: RowPlan, split: Split, place: Place, folder: Path, draft: dict[str, Any], watchers: Sequence[Logger]
+) -> Record:
+    who = f"{plan.row} on {split.dataset}"
     started = time.perf_counter()
     row = build_row(plan, split, place)
     build_seconds = time.perf_counter() - started  # graphs, and all there is to ItemKNN's training
@@ -161,10 +185,9 @@ def _train_and_rank(plan: RowPlan, split: Split, place: Place, folder: Path, dra
     run = fingerprint(plan, split, place.seed, [identity, *draft["stages"].values()] if plan.stages else [])
     found = checkpoint.load(run)
     done = found[0].epoch if found else 0
-    loggers = open_loggers(
-        plan.log.loggers, folder, f"{split.dataset}/{plan.model}/{place.seed}", done, plan.deciding()
-    )
-    view = ConsoleView(who, 1 if row.one_pass else plan.train.epochs, done, plan.train.valid_metric, loggers)
+    loggers = open_loggers(plan.log.loggers, folder, f"{split.dataset}/{plan.row}/{place.seed}", done, plan.deciding())
+    epochs = 1 if row.one_pass else plan.train.epochs
+    view = ConsoleView(who, epochs, done, plan.train.valid_metric, [*loggers, *watchers])
     try:
         progress = fit(
             row,
@@ -267,6 +290,7 @@ def _draft(plan: RowPlan, dataset: Dataset, split: Split, place: Place) -> dict[
         "cutoffs": tuple(plan.evaluation.cutoffs),
         "model": plan.model,
         "backbone": plan.backbone,
+        "search": plan.search,
         "family": plan.family,
         "source": plan.source,
         "settings": settings,

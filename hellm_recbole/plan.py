@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from hellm_recbole.bridge.rows import recbole_model_kind, recbole_model_names, recbole_settings
 from hellm_recbole.errors import MissingDependency, ModelError, SettingsError
 from hellm_recbole.models.spec import LLM, Family, ModelSpec
-from hellm_recbole.results import row_name
+from hellm_recbole.results import Search, row_name
 from hellm_recbole.settings import (
     DATASETS,
     HARNESS_SETTINGS,
@@ -19,6 +20,7 @@ from hellm_recbole.settings import (
     OVERRIDES,
     SECTIONS,
     VARIANTS,
+    ClusterSettings,
     EvalSettings,
     LogSettings,
     PairSettings,
@@ -57,6 +59,24 @@ class Override:
 
 
 @dataclass(frozen=True)
+class Tuned:
+    """Values that a search has found for one row.
+
+    Attributes:
+        values: of the searched settings.
+        search: what it took.
+        origin: the file they stand in.
+    """
+
+    values: Mapping[str, Value]
+    search: Search
+    origin: str
+
+
+NOTHING_TUNED: Mapping[str, Tuned] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
 class RowPlan:
     """One model on one dataset, settings resolved and checked.
 
@@ -70,9 +90,11 @@ class RowPlan:
         train: loop, optimizer and selection.
         evaluation: cut-offs and block size.
         log: loggers.
+        resources: asked of a Ray cluster.
         model_settings: the model's own dataclass, or RecBole's keys.
         pairs: how pairs are drawn; None for models that do not train on pairs, and for RecBole's.
         steps: how the steps of an LLM row are taken; None for others.
+        search: how the values of a tuned row were found; None for others.
     """
 
     model: str
@@ -84,9 +106,16 @@ class RowPlan:
     train: TrainSettings
     evaluation: EvalSettings
     log: LogSettings
+    resources: ClusterSettings
     model_settings: Any
     pairs: PairSettings | None
     steps: StepSettings | None = None
+    search: Search | None = None
+
+    @property
+    def row(self) -> str:
+        """Name of the row, which is also its folder's."""
+        return row_name(self.model, self.backbone, self.search is not None)
 
     @property
     def backbone(self) -> str | None:
@@ -114,15 +143,77 @@ def presets() -> list[str]:
 
 
 def plan_rows(
-    models: Sequence[str], dataset: str, registry: Mapping[str, ModelSpec], preset: str, overrides: Sequence[Override]
+    models: Sequence[str],
+    dataset: str,
+    registry: Mapping[str, ModelSpec],
+    preset: str,
+    overrides: Sequence[Override],
+    tuned: Mapping[str, Tuned] = NOTHING_TUNED,
 ) -> list[RowPlan]:
     """Plans of the named models on one dataset.
+
+    Args:
+        models: names of rows.
+        dataset: name.
+        registry: our models.
+        preset: name.
+        overrides: they win over everything.
+        tuned: model -> values that a search found; they win over the preset.
 
     Raises:
         ModelError: a model is unknown, with the nearest name.
         SettingsError: a setting is wrong, or an override is known to none of the models.
     """
-    plans = [_plan_row(name, dataset, registry, preset, overrides) for name in models]
+    plans = [_tuned_row(name, dataset, registry, preset, overrides, tuned.get(name)) for name in models]
+    _refuse_strays(plans, registry, overrides)
+    return plans
+
+
+def plan_with_stages(
+    models: Sequence[str],
+    dataset: str,
+    registry: Mapping[str, ModelSpec],
+    preset: str,
+    overrides: Sequence[Override],
+    tuned: Mapping[str, Tuned] = NOTHING_TUNED,
+) -> list[RowPlan]:
+    """`plan_rows`, with the stages that LLM rows read before them, whether they were asked for or not.
+
+    Stages have the values of their files, also where a tuned row of the same model is asked for.
+
+    Raises:
+        ModelError: a model is unknown.
+        SettingsError: a setting is wrong.
+    """
+    asked = [_tuned_row(name, dataset, registry, preset, overrides, tuned.get(name)) for name in models]
+    needed = dict.fromkeys(stage for plan in asked for stage in plan.stages)
+    stages = [_plan_row(name, dataset, registry, preset, overrides) for name in needed]
+    first = [plan for plan in asked if plan.family != LLM and not is_stage(plan, asked)]
+    plans = [*first, *stages, *(plan for plan in asked if plan.family == LLM)] if stages else asked
+    _refuse_strays(plans, registry, overrides)
+    return plans
+
+
+def _tuned_row(
+    name: str,
+    dataset: str,
+    registry: Mapping[str, ModelSpec],
+    preset: str,
+    overrides: Sequence[Override],
+    tuned: Tuned | None,
+) -> RowPlan:
+    if tuned is None:
+        return _plan_row(name, dataset, registry, preset, overrides)
+    found = [Override(name, key, value, tuned.origin) for key, value in tuned.values.items()]
+    return replace(_plan_row(name, dataset, registry, preset, [*found, *overrides]), search=tuned.search)
+
+
+def _refuse_strays(plans: Sequence[RowPlan], registry: Mapping[str, ModelSpec], overrides: Sequence[Override]) -> None:
+    """Refuse an override that none of the rows knows.
+
+    Raises:
+        SettingsError: with the nearest key.
+    """
     for override in overrides:
         applies = [
             plan for plan in plans if override.model in (None, plan.model, split_variant(plan.model, registry)[0])
@@ -133,28 +224,11 @@ def plan_rows(
             known = {key for plan in applies for key in plan.resolved.values}
             stray = Resolved({override.key: override.value}, {override.key: override.origin})
             raise SettingsError("; ".join(unknown_keys(stray, known)))
-    return plans
-
-
-def plan_with_stages(
-    models: Sequence[str], dataset: str, registry: Mapping[str, ModelSpec], preset: str, overrides: Sequence[Override]
-) -> list[RowPlan]:
-    """`plan_rows`, with the stages that LLM rows read before them, whether they were asked for or not.
-
-    Raises:
-        ModelError: a model is unknown.
-        SettingsError: a setting is wrong.
-    """
-    asked = [_plan_row(name, dataset, registry, preset, overrides) for name in models]
-    stages = list(dict.fromkeys(stage for plan in asked for stage in plan.stages))
-    first = [plan.model for plan in asked if plan.family != LLM and plan.model not in stages]
-    last = [plan.model for plan in asked if plan.family == LLM]
-    return plan_rows([*first, *stages, *last] if stages else models, dataset, registry, preset, overrides)
 
 
 def is_stage(plan: RowPlan, plans: Sequence[RowPlan]) -> bool:
-    """Whether an LLM row among `plans` reads the embeddings of this one."""
-    return any(plan.model in other.stages for other in plans)
+    """Whether an LLM row among `plans` reads the embeddings of this one; tuned rows are never read."""
+    return plan.search is None and any(plan.model in other.stages for other in plans)
 
 
 def split_variant(name: str, registry: Mapping[str, ModelSpec]) -> tuple[str, str | None]:
@@ -225,7 +299,7 @@ def _plan_row(
     if spec is not None and spec.batches == "pairs":
         pairs = build_settings(PairSettings, resolved, extra_known=known)
     steps = build_settings(StepSettings, resolved, extra_known=known) if family == LLM else None
-    train, evaluation, log = (build_settings(cls, resolved, extra_known=known) for cls in HARNESS_SETTINGS)
+    train, evaluation, log, resources = (build_settings(cls, resolved, extra_known=known) for cls in HARNESS_SETTINGS)
     metrics = [f"{kind}@{k}" for k in evaluation.cutoffs for kind in ("R", "N")]
     if train.valid_metric not in metrics:
         raise SettingsError(
@@ -242,6 +316,7 @@ def _plan_row(
         train=train,
         evaluation=evaluation,
         log=log,
+        resources=resources,
         model_settings=model_settings,
         pairs=pairs,
         steps=steps,
@@ -295,4 +370,4 @@ def _recbole_name(name: str, registry: Mapping[str, ModelSpec]) -> str:
 
 def row_folder(output: Path, dataset: str, plan: RowPlan, seed: int) -> Path:
     """`<output>/<dataset>/<row>/<seed>`."""
-    return output / dataset / row_name(plan.model, plan.backbone) / str(seed)
+    return output / dataset / plan.row / str(seed)

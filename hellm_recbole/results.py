@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import types
 import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, Literal, NoReturn, TypedDict, get_args, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +21,7 @@ import numpy.typing as npt
 from hellm_recbole.errors import RecordError
 from hellm_recbole.files import atomic_write, ensure_folder
 from hellm_recbole.models.spec import Family
+from hellm_recbole.schema import keyed, no_constant
 from hellm_recbole.types import TokenArray
 
 SCHEMA = 1
@@ -94,6 +94,21 @@ class Metrics(TypedDict):
     test: dict[str, float]
 
 
+class Search(TypedDict):
+    """How the values of a tuned row were found: what it cost, and what it reached on validation.
+
+    `budget` is as it was asked for, `trials` counts those that were begun, `valid` is the best value of `valid_metric`.
+    """
+
+    budget: str
+    scheduler: str
+    search: str
+    seed: int
+    trials: int
+    valid_metric: str
+    valid: float
+
+
 class CurvePoint(TypedDict):
     """One epoch: mean of each loss term, validation metrics (empty if not evaluated) and seconds."""
 
@@ -109,7 +124,8 @@ class Record:
 
     `train_seconds`, `eval_seconds`, `best_epoch`, memory and parameters are null where a failed run did not get so far.
     `backbone` names the language model of an LLM row, `stages` the models whose embeddings it reads, each with the
-    SHA-256 of those; null and empty for others. `path` is the file the record was read from; errors name it.
+    SHA-256 of those; null and empty for others. `search` says how a tuned row's values were found; null for others.
+    `path` is the file the record was read from; errors name it.
     """
 
     schema: int
@@ -147,21 +163,23 @@ class Record:
     reason: str | None
     backbone: str | None = None
     stages: dict[str, str] = field(default_factory=dict)
+    search: Search | None = None
     path: Path | None = field(default=None, compare=False)
 
     @property
     def row(self) -> str:
-        """Name of the row: the model, with its language model where it has one."""
-        return row_name(self.model, self.backbone)
+        """Name of the row, which is also its folder's."""
+        return row_name(self.model, self.backbone, self.search is not None)
 
 
-def row_name(model: str, backbone: str | None) -> str:
-    """`model`, or `model@backbone`: rows with different language models are different rows.
+def row_name(model: str, backbone: str | None, tuned: bool = False) -> str:
+    """Rows with different language models are different rows, and so are those with tuned values.
 
-    >>> row_name("HeLLM", "Llama-2-7b-hf"), row_name("SASRec", None)
-    ('HeLLM@Llama-2-7b-hf', 'SASRec')
+    >>> row_name("SASRec", None), row_name("SASRec", None, True), row_name("HeLLM", "Llama-2-7b-hf", True)
+    ('SASRec', 'SASRec-tuned', 'HeLLM-tuned@Llama-2-7b-hf')
     """
-    return model if backbone is None else f"{model}@{backbone}"
+    name = f"{model}-tuned" if tuned else model
+    return name if backbone is None else f"{name}@{backbone}"
 
 
 @dataclass(frozen=True)
@@ -314,7 +332,7 @@ def _broken(path: Path, key: str, problem: str) -> NoReturn:
 def _parse(text: str, path: Path) -> Record:
     """A record from JSON text, every key and type checked."""
     try:
-        raw = json.loads(text, parse_constant=_no_constant)
+        raw = json.loads(text, parse_constant=no_constant)
     except ValueError as error:
         raise RecordError(f"record {path} is not JSON ({error}); run its row again with --fresh") from error
     if not isinstance(raw, dict):
@@ -325,9 +343,9 @@ def _parse(text: str, path: Path) -> Record:
             "run its row again with --fresh"
         )
     hints = {name: hint for name, hint in get_type_hints(Record).items() if name != "path"}
-    raw = {"backbone": None, "stages": {}, **raw}  # records from before the LLM stage have neither
+    raw = {"backbone": None, "stages": {}, "search": None, **raw}  # older records lack what came later
     try:
-        record = Record(**_keyed(raw, hints, ""), path=path)
+        record = Record(**keyed(raw, hints, ""), path=path)
     except ValueError as error:
         raise RecordError(f"record {path}: {error}; run its row again with --fresh") from error
     if record.status == "success" and (record.reason is not None or not record.metrics["valid"]):
@@ -335,50 +353,3 @@ def _parse(text: str, path: Path) -> Record:
     if record.status != "success" and (not record.reason or record.metrics["valid"] or record.metrics["test"]):
         _broken(path, "status", f"is {record.status}, which needs a reason and no metrics")
     return record
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number")
-
-
-def _keyed(value: Any, hints: dict[str, Any], where: str) -> dict[str, Any]:
-    """An object with exactly the keys of `hints`.
-
-    Raises:
-        ValueError: names the key.
-    """
-    if not isinstance(value, dict):
-        raise ValueError(f"{where} must be an object")
-    prefix = f"{where}." if where else ""
-    for key in sorted(value.keys() ^ hints.keys()):
-        raise ValueError(f"key {prefix}{key} is {'unknown' if key in value else 'missing'}")
-    return {key: _typed(value[key], hint, f"{prefix}{key}") for key, hint in hints.items()}
-
-
-def _typed(value: Any, hint: Any, where: str) -> Any:
-    """`value` as the annotated type.
-
-    Raises:
-        ValueError: names the key.
-    """
-    origin, arguments = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return value
-    if is_typeddict(hint):
-        return _keyed(value, get_type_hints(hint), where)
-    if origin is types.UnionType:  # the schema's only unions are `T | None`
-        return None if value is None else _typed(value, arguments[0], where)
-    if origin is Literal:
-        if value not in arguments:
-            raise ValueError(f"key {where} is {value!r}, not one of {', '.join(arguments)}")
-        return value
-    if origin is dict and isinstance(value, dict):
-        return {key: _typed(part, arguments[1], f"{where}.{key}") for key, part in value.items()}
-    if origin is tuple and isinstance(value, list):
-        return tuple(_typed(part, arguments[0], f"{where}[{index}]") for index, part in enumerate(value))
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint:
-        name = {dict: "an object", tuple: "a list"}.get(origin) if origin else f"of type {hint.__name__}"
-        raise ValueError(f"key {where} is {value!r}, it must be {name}")
-    return value

@@ -304,10 +304,23 @@ class LogSettings:
     loggers: tuple[str, ...] = setting(choices=("tensorboard", "wandb", "mlflow"))
 
 
+@dataclass(frozen=True)
+class ClusterSettings:
+    """What a row or a trial asks of a Ray cluster.
+
+    Attributes:
+        ray_cpus: CPUs, which are also its threads.
+        ray_gpus: GPUs or a part of one; only where the cluster has any.
+    """
+
+    ray_cpus: float = setting(gt=0)
+    ray_gpus: float = setting(ge=0)
+
+
 # Sections of a model's file: values instead of those of overall.yaml, values for single datasets, named variants.
 OVERRIDES, DATASETS, VARIANTS = SECTIONS = ("overrides", "datasets", "variants")
-NEUTRAL_KEYS = frozenset({"loggers", "eval_block_users"})  # cannot change a number
-HARNESS_SETTINGS: tuple[type[Any], ...] = (TrainSettings, EvalSettings, LogSettings)
+NEUTRAL_KEYS = frozenset({"loggers", "eval_block_users", "ray_cpus", "ray_gpus"})  # cannot change a number
+HARNESS_SETTINGS: tuple[type[Any], ...] = (TrainSettings, EvalSettings, LogSettings, ClusterSettings)
 
 
 def field_names(cls: type[Any]) -> tuple[str, ...]:

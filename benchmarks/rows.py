@@ -1,0 +1,255 @@
+"""Rows one after the other in this process, or side by side as tasks of a Ray cluster."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+import rich.live
+import rich.table
+from rich.console import Console
+
+from hellm_recbole import runtime
+from hellm_recbole.cluster import cluster, enter_worker, resources
+from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.data.split import Split
+from hellm_recbole.errors import HellmError
+from hellm_recbole.experiment import Place, export_row, finished_record, record_loss, run_row
+from hellm_recbole.export import EMBEDDINGS
+from hellm_recbole.plan import RowPlan
+from hellm_recbole.progress import LINE_EVERY_S, Logger
+from hellm_recbole.stages import stage_folder
+
+MAX_RETRIES = 3  # a row whose worker died is begun again so often, from its last epoch
+LOOK_EVERY_S = 1.0
+
+Part = TypeVar("Part", Dataset, Split)
+
+
+@dataclass(frozen=True)
+class RowJob:
+    """One row that is to be there in the end.
+
+    Attributes:
+        plan: of the row.
+        place: where it runs and what its results go to.
+        fresh: run it again if it is finished or half-way.
+        exports: what else to write of it.
+        stage: another row reads its embeddings.
+        dataset: name.
+    """
+
+    plan: RowPlan
+    place: Place
+    fresh: bool
+    exports: tuple[str, ...]
+    stage: bool
+    dataset: str
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{self.plan.row} on {self.dataset}, seed {self.place.seed}"
+
+
+def run_job(job: RowJob, dataset: Dataset, split: Split, watchers: Sequence[Logger] = ()) -> str | None:
+    """Run a row unless it is finished, and export what is asked for or what another row reads.
+
+    Returns:
+        What went wrong, None if nothing did.
+
+    Raises:
+        RecordError: a finished row in its place was made with other settings or data.
+        OutputError: the folder cannot be written.
+    """
+    record = None if job.fresh else finished_record(job.plan, split, job.place)
+    if record is None:
+        record = run_row(job.plan, dataset, split, job.place, fresh=job.fresh, watchers=watchers)
+    if record.status != "success":
+        return record.reason
+    exports = set(job.exports)
+    if (
+        job.stage
+        and not (stage_folder(job.place.output, split.dataset, job.plan.model, job.place.seed) / EMBEDDINGS).is_dir()
+    ):
+        exports.add(EMBEDDINGS)
+    if exports:
+        try:
+            export_row(job.plan, split, job.place, exports)
+        except HellmError as error:
+            return f"export: {error}"
+    return None
+
+
+def told(job: RowJob, problem: str | None) -> bool:
+    """Print what went wrong with a row; whether all went well."""
+    if problem is not None:
+        print(f"error: {job.name}: {problem}", file=sys.stderr)
+    return problem is None
+
+
+def run_on_ray(
+    jobs: Sequence[RowJob],
+    data: Mapping[str, tuple[Dataset, Split]],
+    address: str,
+    n_cpus: int | None,
+    device: str,
+) -> int:
+    """Run all rows as tasks of a Ray cluster, each as soon as what it needs is there; returns how many failed.
+
+    Nodes of a cluster need the results folder and the prepared data at the same place. A task whose worker died is
+    begun again and goes on from its last epoch; a row that fails leaves the others alone.
+
+    Args:
+        jobs: rows, stages before those that read them.
+        data: dataset -> what its rows run on.
+        address: see `cluster`.
+        n_cpus: CPUs of a local cluster; None offers all.
+        device: as on the command line; chosen anew where the task runs.
+
+    Raises:
+        HellmError: there is no cluster at the address.
+        SettingsError: a row asks for more than any node has.
+    """
+    with cluster(address, n_cpus):
+        board: Any = _Board.remote()  # type: ignore[attr-defined]
+        shared = {name: ray.put((_movable(dataset), _movable(split))) for name, (dataset, split) in data.items()}
+        running: dict[Any, RowJob] = {}
+        stages: dict[tuple[str, int, str], Any] = {}
+        for job in jobs:
+            asked = resources(job.plan.resources.ray_cpus, job.plan.resources.ray_gpus)
+            needs = [stages[job.dataset, job.place.seed, stage] for stage in job.plan.stages]
+            task = _task.options(num_cpus=asked["cpu"], num_gpus=asked["gpu"], max_retries=MAX_RETRIES, name=job.name)
+            away = replace(job, place=replace(job.place, output=job.place.output.resolve()))
+            reference = task.remote(away, shared[job.dataset], device, Path.cwd(), board, *needs)
+            running[reference] = job
+            if job.stage:
+                stages[job.dataset, job.place.seed, job.plan.model] = reference
+        return _follow(running, data, board)
+
+
+def _movable(part: Part) -> Part:
+    """The same with a cache folder that does not depend on the working folder."""
+    return replace(part, cache=None if part.cache is None else part.cache.resolve())
+
+
+def _follow(running: dict[Any, RowJob], data: Mapping[str, tuple[Dataset, Split]], board: Any) -> int:
+    """Show how the rows stand until all are over; returns how many failed."""
+    waiting, done, failed = dict(running), 0, 0
+    with _view(len(running)) as show:
+        while waiting:
+            ready, _ = ray.wait(list(waiting), num_returns=1, timeout=LOOK_EVERY_S)
+            for reference in ready:
+                job = waiting.pop(reference)
+                try:
+                    problem = ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    problem = _lost(job, data, error)
+                done += 1
+                failed += not told(job, problem)
+            lines = ray.get(board.lines.remote())
+            show(done, failed, {job.name: lines[job.name] for job in waiting.values() if job.name in lines})
+    return failed
+
+
+def _lost(job: RowJob, data: Mapping[str, tuple[Dataset, Split]], error: Exception) -> str:
+    """What to say of a row whose task ended without an answer; its record says the same."""
+    reason = (
+        f"its Ray worker was lost {MAX_RETRIES + 1} times ({type(error).__name__}), most often for want of memory; "
+        "the same command goes on from its last epoch"
+        if isinstance(error, ray.exceptions.WorkerCrashedError | ray.exceptions.OutOfMemoryError)
+        else str(error).strip().splitlines()[-1]
+    )
+    record_loss(job.plan, *data[job.dataset], job.place, reason)
+    return reason
+
+
+@ray.remote
+def _task(
+    job: RowJob, data: tuple[Dataset, Split], device: str, folder: Path, board: Any, *needs: str | None
+) -> str | None:
+    """`run_job` in a worker's process, after the tasks whose results are `needs`."""
+    enter_worker(folder, job.plan.resources.ray_cpus)
+    job = replace(job, place=replace(job.place, device=runtime.choose_device(device)))
+    watcher = _Tells(board, job)
+    try:
+        return run_job(job, *data, watchers=[watcher])
+    except HellmError as error:
+        return str(error)
+
+
+@ray.remote(num_cpus=0)
+class _Board:
+    """How each row that runs stands."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, str] = {}
+
+    def say(self, name: str, text: str) -> None:
+        """Keep a row's latest line."""
+        self._lines[name] = text
+
+    def lines(self) -> dict[str, str]:
+        """Row -> its latest line."""
+        return self._lines
+
+
+class _Tells:
+    """A logger that writes to the board."""
+
+    def __init__(self, board: Any, job: RowJob) -> None:
+        self._board, self._job = board, job
+        board.say.remote(job.name, "begins")
+
+    def log(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Epoch and validation metric."""
+        train = self._job.plan.train
+        valid = values.get(f"valid/{train.valid_metric}")
+        text = f"epoch {epoch}/{train.epochs}" + ("" if valid is None else f" {train.valid_metric} {valid:.4f}")
+        self._board.say.remote(self._job.name, text)
+
+    def close(self) -> None:
+        """Say that training is over."""
+        self._board.say.remote(self._job.name, "ranking")
+
+
+@contextmanager
+def _view(total: int) -> Iterator[Any]:
+    """A table that is drawn anew in a terminal, else a line now and then."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines(total)
+        return
+    with rich.live.Live(console=console, transient=True) as live:
+
+        def show(done: int, failed: int, lines: Mapping[str, str]) -> None:
+            table = rich.table.Table(title=_head(total, done, failed, len(lines)), box=None)
+            for name, text in lines.items():
+                table.add_row(name, text)
+            live.update(table)
+
+        yield show
+
+
+def _head(total: int, done: int, failed: int, running: int) -> str:
+    return f"{done} of {total} rows over ({failed} failed), {running} running"
+
+
+class _Lines:
+    """Without a terminal: a line when a row is over, and now and then."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._done, self._said = total, -1, time.monotonic()
+
+    def __call__(self, done: int, failed: int, lines: Mapping[str, str]) -> None:
+        if done == self._done and time.monotonic() - self._said < LINE_EVERY_S:
+            return
+        self._done, self._said = done, time.monotonic()
+        each = "; ".join(f"{name}: {text}" for name, text in lines.items())
+        print(f"{_head(self._total, done, failed, len(lines))} {each}", file=sys.stderr, flush=True)

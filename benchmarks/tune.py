@@ -1,0 +1,180 @@
+"""Search settings with Ray Tune: `python benchmarks/tune.py --models HeLLMPre --dataset Beauty --budget trials=20`.
+
+Every model gets the same budget. Trials see the training and validation parts only; the best values of each row go to
+`results/<dataset>/tuned/`, from where `run.py --tuned` takes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+from tabulate import tabulate
+
+from baselines.registry import REGISTRY
+from benchmarks.run import add_what_and_where, load, named, overrides_of, seeds_of
+from hellm_recbole.cluster import LOCAL, cluster
+from hellm_recbole.console import run_main
+from hellm_recbole.data.split import Split
+from hellm_recbole.errors import SettingsError
+from hellm_recbole.plan import Override, RowPlan, plan_rows, split_variant
+from hellm_recbole.search_space import Space, search_space
+from hellm_recbole.settings import parse_value, properties_dir
+from hellm_recbole.stages import digests, stage_tables
+from hellm_recbole.sweeps import Sweep, sweep_folder, write_tuned
+from hellm_recbole.tuning import Budget, SchedulerName, SearchName, SweepTask, TrialJob, job_digest, run_sweep
+
+EXIT_NOTHING_FOUND = 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the searches and print what they found; exit code 0, 1 if one found nothing, 2 for bad arguments."""
+    parser = argparse.ArgumentParser(
+        prog="tune.py",
+        description=__doc__,
+        epilog="--key=value sets a setting of every trial as --set key=value does.",
+        allow_abbrev=False,
+    )
+    add_what_and_where(parser)
+    parser.add_argument("--seed", type=int, default=2024, help="of every trial, and of the points drawn (%(default)s)")
+    parser.add_argument("--budget", default="trials=20", help="of each model: trials=20 or minutes=60 (%(default)s)")
+    parser.add_argument(
+        "--scheduler",
+        choices=get_args(SchedulerName),
+        default="asha",
+        help="asha stops poor trials early (%(default)s)",
+    )
+    parser.add_argument(
+        "--search", choices=get_args(SearchName), default="random", help="how values are chosen (%(default)s)"
+    )
+    parser.add_argument(
+        "--space",
+        action="append",
+        default=[],
+        metavar="[MODEL.]KEY=[A,B]",
+        help="other values to try; [] leaves a key out",
+    )
+    parser.add_argument("--name", default="tune", help="of the search, where a model has several (%(default)s)")
+    parser.add_argument("--resume", action="store_true", help="go on with searches that were stopped")
+    parser.add_argument("--fresh", action="store_true", help="start anew")
+    parser.add_argument(
+        "--address",
+        default=LOCAL,
+        help="local, auto (a cluster that runs on this machine), or ray://HOST:PORT (%(default)s)",
+    )
+    options, rest = parser.parse_known_args(argv)
+    return run_main(lambda: _tune(options, rest))
+
+
+def _tune(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    budget = Budget.parse(options.budget)
+    overrides = overrides_of(options, rest)
+    (seed,) = seeds_of(str(options.seed))
+    tunable = [path.stem for path in sorted((properties_dir() / "sweep").glob("*.yaml"))]
+    models = tunable if options.models == "all" else named(options.models, "--models")
+    datasets = named(options.dataset, "--dataset")
+    changed = [_space(text) for text in options.space]
+    tasks = []
+    for dataset in datasets:
+        plans = plan_rows(models, dataset, REGISTRY, options.preset, overrides)
+        split = load(dataset, options.data_path)[1]
+        tasks += [sweep_task(plan, split, _of(changed, plan.model), overrides, budget, options, seed) for plan in plans]
+    sweeps = []
+    with cluster(options.address, options.threads):
+        for task in tasks:
+            folder = sweep_folder(options.output, task.job.dataset, task.base.row, task.name)
+            try:
+                sweeps.append(run_sweep(task, folder, resume=options.resume, fresh=options.fresh))
+            except KeyboardInterrupt:
+                print("give the same command with --resume to go on with this search", file=sys.stderr)
+                raise
+    found = [sweep for sweep in sweeps if any(trial["valid"] for trial in sweep.trials)]
+    for sweep in sweeps:
+        if sweep in found:
+            print(f"{shown(sweep)}\nwritten to {write_tuned(options.output, sweep)}\n")
+        else:
+            reason = next((trial["reason"] for trial in sweep.trials), "no trial was finished within the budget")
+            print(f"error: {sweep.row} on {sweep.dataset}: no trial reached a validation: {reason}", file=sys.stderr)
+    return 0 if len(found) == len(sweeps) else EXIT_NOTHING_FOUND
+
+
+def sweep_task(
+    plan: RowPlan,
+    split: Split,
+    changed: Space,
+    overrides: Sequence[Override],
+    budget: Budget,
+    options: argparse.Namespace,
+    seed: int,
+) -> SweepTask:
+    """The search of one row; all that a trial is handed comes without the test part.
+
+    Raises:
+        SettingsError: nothing is left to search.
+        ModelError: a stage that the row reads from has not been run.
+    """
+    space = search_space(split_variant(plan.model, REGISTRY)[0], changed, plan.resolved.values)
+    data = split.selection()
+    stages = stage_tables(options.output, split.dataset, plan.stages, seed, split.sha256, split.item_tokens)
+    cache = None if data.train.cache is None else data.train.cache.resolve()
+    job = TrialJob(
+        model=plan.model,
+        dataset=split.dataset,
+        registry=REGISTRY,
+        preset=options.preset,
+        overrides=tuple(overrides),
+        space=space,
+        data=replace(data, train=replace(data.train, stages=stages, cache=cache)),
+        seed=seed,
+        device=options.device,
+        folder=Path.cwd(),
+        run=job_digest(plan, split.sha256, seed, digests(stages)),
+    )
+    return SweepTask(
+        job, plan, space, options.name, budget, options.scheduler, options.search, split.sha256, split.n_items
+    )
+
+
+def shown(sweep: Sweep) -> str:
+    """The trials of a search as a table, best first."""
+    metric = sweep.valid_metric
+    keys = list(sweep.space)
+    order = sorted(sweep.trials, key=lambda trial: -trial["valid"].get(metric, 0.0))
+    lines = [
+        [
+            trial["number"],
+            *(trial["values"][key] for key in keys),
+            f"{trial['valid'][metric]:.4f}" if trial["valid"] else "\u2013",
+            trial["best_epoch"],
+            trial["epochs"],
+            trial["status"],
+        ]
+        for trial in order
+    ]
+    head = ["trial", *keys, metric, "best epoch", "epochs", "status"]
+    table = tabulate(lines, head, tablefmt="github", disable_numparse=True)
+    return (
+        f"{sweep.row} on {sweep.dataset}, validation, {sweep.budget}, scheduler {sweep.scheduler}, "
+        f"search {sweep.search}, seed {sweep.seed}; trial 1 has the values of the files\n{table}"
+    )
+
+
+def _space(text: str) -> tuple[str | None, str, list[object]]:
+    key, equals, value = text.partition("=")
+    parsed = parse_value(value, f"--space {text}") if equals else None
+    if not isinstance(parsed, list):
+        raise SettingsError(f"--space {text} is not understood; write --space KEY=[A,B] or --space MODEL.KEY=[A,B]")
+    model, dot, bare = key.rpartition(".")
+    return (model if dot else None), bare, parsed
+
+
+def _of(changed: Sequence[tuple[str | None, str, list[object]]], model: str) -> dict[str, list[object]]:
+    return {key: values for owner, key, values in changed if owner in (None, model)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""Ray: a local cluster that ends with the command, or one that is there already."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from hellm_recbole import runtime
+from hellm_recbole.errors import HellmError, SettingsError
+
+LOCAL = "local"
+
+# Nothing is sent to anyone; trials keep their own records; Ctrl-C is ours.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+@contextmanager
+def cluster(address: str, n_cpus: int | None) -> Iterator[None]:
+    """Be connected to a Ray cluster.
+
+    Args:
+        address: `local` starts one on this machine that ends with the block; `auto` takes the one that runs here;
+            `ray://HOST:PORT` and `HOST:PORT` take a remote one.
+        n_cpus: CPUs of a local cluster; None offers all.
+
+    Raises:
+        HellmError: there is no cluster at the address.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", message=".*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO.*")
+    only_local: dict[str, Any] = {"num_cpus": n_cpus, "include_dashboard": False} if address == LOCAL else {}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **only_local)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise HellmError(
+            f"no Ray cluster answers at {address!r} ({reason}); start one with `ray start --head`, or name none"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def resources(n_cpus: float, n_gpus: float) -> dict[str, float]:
+    """What a task asks of the cluster: GPUs only where it has any.
+
+    Raises:
+        SettingsError: no cluster of this size could ever run it.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    most = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
+    if n_cpus > most:
+        raise SettingsError(f"ray_cpus is {n_cpus:g}, but the largest node of the Ray cluster has {most:g} CPUs")
+    gpus = n_gpus if any(node.get("GPU", 0.0) > 0 for node in nodes) else 0.0
+    return {"cpu": n_cpus, "gpu": gpus}
+
+
+def enter_worker(folder: Path, n_cpus: float) -> None:
+    """Make a worker's process like that of a command: folder, threads, allocator."""
+    if folder.is_dir():  # on another machine it may be missing
+        os.chdir(folder)
+    runtime.keep_freed_memory()
+    torch.set_num_threads(max(1, int(n_cpus)))
+    # Arrays in Ray's shared memory are read-only, and nothing of ours writes to what it is handed.
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)

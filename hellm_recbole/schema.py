@@ -1,0 +1,58 @@
+"""Strict reading of JSON against annotated types: every key and every type is checked, faults name the key."""
+
+from __future__ import annotations
+
+import types
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints, is_typeddict
+
+
+def no_constant(name: str) -> NoReturn:
+    """For `json.loads(parse_constant=...)`: NaN and infinities are no numbers of ours.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(f"{name} is not a number")
+
+
+def keyed(value: Any, hints: dict[str, Any], where: str) -> dict[str, Any]:
+    """An object with exactly the keys of `hints`.
+
+    Raises:
+        ValueError: names the key.
+    """
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} must be an object")
+    prefix = f"{where}." if where else ""
+    for key in sorted(value.keys() ^ hints.keys()):
+        raise ValueError(f"key {prefix}{key} is {'unknown' if key in value else 'missing'}")
+    return {key: typed(value[key], hint, f"{prefix}{key}") for key, hint in hints.items()}
+
+
+def typed(value: Any, hint: Any, where: str) -> Any:
+    """`value` as the annotated type.
+
+    Raises:
+        ValueError: names the key.
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if is_typeddict(hint):
+        return keyed(value, get_type_hints(hint), where)
+    if origin is types.UnionType:  # the schema's only unions are `T | None`
+        return None if value is None else typed(value, arguments[0], where)
+    if origin is Literal:
+        if value not in arguments:
+            raise ValueError(f"key {where} is {value!r}, not one of {', '.join(arguments)}")
+        return value
+    if origin is dict and isinstance(value, dict):
+        return {key: typed(part, arguments[1], f"{where}.{key}") for key, part in value.items()}
+    if origin is tuple and isinstance(value, list):
+        return tuple(typed(part, arguments[0], f"{where}[{index}]") for index, part in enumerate(value))
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        name = {dict: "an object", tuple: "a list"}.get(origin) if origin else f"of type {hint.__name__}"
+        raise ValueError(f"key {where} is {value!r}, it must be {name}")
+    return value

@@ -1,0 +1,196 @@
+"""What a search leaves behind: `sweep.json` with every trial, and the values of the best one.
+
+`results/<dataset>/sweeps/<row>/<name>/sweep.json` is written by the search and read by figures;
+`results/<dataset>/tuned/<row>.yaml` is what `run.py --tuned` takes. Neither holds a number of the test part: a trial is
+never handed it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypedDict, get_type_hints
+
+import yaml
+
+from hellm_recbole.errors import RecordError, SettingsError
+from hellm_recbole.files import atomic_write, ensure_folder
+from hellm_recbole.plan import Tuned
+from hellm_recbole.results import Search, Versions
+from hellm_recbole.schema import keyed, no_constant
+from hellm_recbole.settings import Value, load_yaml
+
+SCHEMA = 1
+SWEEP_FILE = "sweep.json"
+SWEEPS, TUNED = "sweeps", "tuned"
+
+
+class Trial(TypedDict):
+    """One point and what it reached on validation.
+
+    `status`: `ended` by itself, `pruned` by the scheduler, `cut` off when the budget was spent, or `failed`. `valid`
+    holds the metrics of the best epoch; `curve` has [epoch, value of the deciding metric] of each report.
+    """
+
+    number: int
+    values: dict[str, Any]
+    status: Literal["ended", "pruned", "cut", "failed"]
+    reason: str | None
+    epochs: int
+    best_epoch: int
+    valid: dict[str, float]
+    curve: tuple[tuple[float, ...], ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A finished search for one row.
+
+    `settings` are the values that were the same in all trials, `space` those that were tried for each searched key;
+    `trials` are in the order in which they began.
+    """
+
+    schema: int
+    dataset: str
+    split_hash: str
+    n_candidates: int
+    row: str
+    model: str
+    name: str
+    preset: str
+    seed: int
+    valid_metric: str
+    budget: str
+    scheduler: str
+    search: str
+    space: dict[str, Any]
+    settings: dict[str, Any]
+    versions: Versions
+    git_commit: str | None
+    git_dirty: bool | None
+    seconds: float
+    trials: tuple[Trial, ...]
+    path: Path | None = field(default=None, compare=False)
+
+    @property
+    def best(self) -> Trial:
+        """The trial with the highest validation metric; of equal ones the first.
+
+        Raises:
+            RecordError: no trial has reported.
+        """
+        reported = [trial for trial in self.trials if trial["valid"]]
+        if not reported:
+            raise RecordError(f"the search {self.path or self.name} has no trial that reached a validation")
+        return max(reported, key=lambda trial: trial["valid"][self.valid_metric])
+
+    def found(self) -> Search:
+        """What the search took and reached, for the record of a tuned row."""
+        return {
+            "budget": self.budget,
+            "scheduler": self.scheduler,
+            "search": self.search,
+            "seed": self.seed,
+            "trials": len(self.trials),
+            "valid_metric": self.valid_metric,
+            "valid": self.best["valid"][self.valid_metric],
+        }
+
+
+def sweep_folder(results_dir: Path, dataset: str, row: str, name: str) -> Path:
+    """Where a search of a row lies."""
+    return results_dir / dataset / SWEEPS / row / name
+
+
+def write_sweep(folder: Path, sweep: Sweep) -> Path:
+    """Write `sweep.json`, checked against the schema first.
+
+    Raises:
+        RecordError: it breaks the schema.
+        OutputError: the folder cannot be written to.
+    """
+    path = ensure_folder(folder) / SWEEP_FILE
+    content = {spec.name: getattr(sweep, spec.name) for spec in dataclasses.fields(Sweep) if spec.name != "path"}
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    _parse(text, path)
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def read_sweep(path: Path) -> Sweep:
+    """The search in a `sweep.json`.
+
+    Raises:
+        RecordError: the file cannot be read, is not JSON, or breaks the schema; file and key are named.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"search {path} cannot be read ({error}); run it again with --fresh") from error
+    return _parse(text, path)
+
+
+def find_sweeps(results_dir: Path, dataset: str) -> list[Sweep]:
+    """All finished searches of a dataset, by row and name."""
+    return [read_sweep(path) for path in sorted((results_dir / dataset / SWEEPS).glob(f"*/*/{SWEEP_FILE}"))]
+
+
+def _parse(text: str, path: Path) -> Sweep:
+    hints = {name: hint for name, hint in get_type_hints(Sweep).items() if name != "path"}
+    try:
+        raw = json.loads(text, parse_constant=no_constant)
+        if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+            raise ValueError(f"it is not of schema {SCHEMA}")
+        return Sweep(**keyed(raw, hints, ""), path=path)
+    except ValueError as error:
+        raise RecordError(f"search {path}: {error}; run it again with --fresh") from error
+
+
+def tuned_file(results_dir: Path, dataset: str, row: str) -> Path:
+    """Where the values that a search has found for a row stand."""
+    return results_dir / dataset / TUNED / f"{row}.yaml"
+
+
+def write_tuned(results_dir: Path, sweep: Sweep) -> Path:
+    """Write the values of the best trial, for `run.py --tuned`.
+
+    Raises:
+        RecordError: no trial has reported.
+        OutputError: the file cannot be written.
+    """
+    path = tuned_file(results_dir, sweep.dataset, sweep.row)
+    ensure_folder(path.parent)
+    content = {"split_hash": sweep.split_hash, "search": dict(sweep.found()), "values": sweep.best["values"]}
+    with atomic_write(path) as temporary:
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        temporary.write_text(
+            f"# {sweep.row} on {sweep.dataset}: the best trial on validation.\n{text}", encoding="utf-8"
+        )
+    return path
+
+
+def read_tuned(results_dir: Path, dataset: str, row: str, split_hash: str) -> Tuned | None:
+    """The values that a search has found for a row on this split; None if there was no search.
+
+    Raises:
+        RecordError: the file is broken or of another split.
+    """
+    path = tuned_file(results_dir, dataset, row)
+    if not path.exists():
+        return None
+    try:
+        content: Mapping[str, Value] = keyed(
+            load_yaml(path), {"split_hash": str, "search": Search, "values": dict[str, Any]}, ""
+        )
+    except (ValueError, SettingsError) as error:
+        raise RecordError(f"tuned values {path}: {error}; run tune.py again") from error
+    if content["split_hash"] != split_hash:
+        raise RecordError(
+            f"tuned values {path} were found on another split of {dataset}; run tune.py again with --fresh"
+        )
+    return Tuned(content["values"], content["search"], str(path))

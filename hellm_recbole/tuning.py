@@ -1,0 +1,486 @@
+"""Searching a row's settings with Ray Tune, on validation alone.
+
+A trial is handed the training part and the validation targets (`types.SelectionData`); it has no test part that it
+could report. It trains with the harness's own loop and reports after each validation, with its checkpoint, so that ASHA
+can stop it, a lost one goes on from its last report, and a search that was killed is taken up where it stood.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+from ray.tune.search import BasicVariantGenerator, Searcher
+
+from hellm_recbole import __version__, runtime
+from hellm_recbole.checkpoint import CheckpointFolder, Progress
+from hellm_recbole.cluster import enter_worker, resources
+from hellm_recbole.errors import HellmError, MissingDependency, RecordError, SettingsError
+from hellm_recbole.experiment import row_on
+from hellm_recbole.files import atomic_write, ensure_folder
+from hellm_recbole.models.spec import ModelSpec
+from hellm_recbole.plan import Override, RowPlan, plan_rows
+from hellm_recbole.progress import LINE_EVERY_S
+from hellm_recbole.search_space import Point, Space, drawn, grid, n_points
+from hellm_recbole.settings import Resolved, build_settings, load_yaml, properties_dir, setting
+from hellm_recbole.sweeps import SCHEMA, SWEEP_FILE, Sweep, Trial, read_sweep, write_sweep
+from hellm_recbole.trainer import fit
+from hellm_recbole.types import SelectionData
+
+SchedulerName = Literal["asha", "none"]
+SearchName = Literal["random", "optuna", "grid"]
+BEST = "best"  # what trials report and are compared by: the best validation metric so far
+RAY_FOLDER = "ray"
+REQUEST_FILE = "request.json"
+MOST_POINTS = 10_000  # drawn where only time bounds a search
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """How trials are pruned; values in `properties/tune.yaml`.
+
+    Attributes:
+        grace_reports: reports before a trial may be stopped.
+        reduction_factor: of the trials at a rung, one in this many goes on.
+        max_failures: times a trial whose process died is begun again.
+    """
+
+    grace_reports: int = setting(ge=1)
+    reduction_factor: int = setting(ge=2)
+    max_failures: int = setting(ge=0)
+
+
+def tune_settings() -> TuneSettings:
+    """The values of `properties/tune.yaml`."""
+    path = properties_dir() / "tune.yaml"
+    values = load_yaml(path)
+    return build_settings(TuneSettings, Resolved(values, dict.fromkeys(values, str(path))))
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a search may spend: a number of trials, or minutes.
+
+    >>> Budget.parse("trials=20"), str(Budget.parse("minutes=1.5"))
+    (Budget(trials=20, minutes=None), 'minutes=1.5')
+    """
+
+    trials: int | None
+    minutes: float | None
+
+    @staticmethod
+    def parse(text: str) -> Budget:
+        """From `trials=N` or `minutes=M`.
+
+        Raises:
+            SettingsError: it is neither.
+        """
+        kind, _, amount = text.partition("=")
+        try:
+            if kind == "trials" and int(amount) > 0:
+                return Budget(int(amount), None)
+            if kind == "minutes" and 0 < float(amount) < math.inf:
+                return Budget(None, float(amount))
+        except ValueError:
+            pass
+        raise SettingsError(f"--budget {text!r} is not understood; write trials=20 or minutes=60")
+
+    def __str__(self) -> str:
+        return f"minutes={self.minutes:g}" if self.trials is None else f"trials={self.trials}"
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """All that a trial is handed, beside its point.
+
+    Attributes:
+        model: name of the row.
+        dataset: name.
+        registry: our models.
+        preset: name.
+        overrides: the settings of the search.
+        space: values that a point's indices stand for.
+        data: training part and validation targets; there is no test part in it.
+        seed: of the run, the same for all trials.
+        device: as on the command line.
+        folder: the command's working folder.
+        run: digest of all that the trials share.
+    """
+
+    model: str
+    dataset: str
+    registry: Mapping[str, ModelSpec]
+    preset: str
+    overrides: Sequence[Override]
+    space: Space
+    data: SelectionData
+    seed: int
+    device: str
+    folder: Path
+    run: str
+
+    def plan(self, point: Point) -> RowPlan:
+        """The row at one point."""
+        tried = [Override(self.model, key, value, f"{key} of the search") for key, value in point.items()]
+        return plan_rows([self.model], self.dataset, self.registry, self.preset, [*self.overrides, *tried])[0]
+
+
+@dataclass(frozen=True)
+class SweepTask:
+    """One search for one row.
+
+    Attributes:
+        job: what trials are handed.
+        base: the row without a search.
+        space: from `search_space`.
+        name: of the search.
+        budget: what it may spend.
+        scheduler: whether ASHA prunes.
+        search: how points are chosen.
+        split_hash: of the dataset's split.
+        n_candidates: items ranked.
+    """
+
+    job: TrialJob
+    base: RowPlan
+    space: Space
+    name: str
+    budget: Budget
+    scheduler: SchedulerName
+    search: SearchName
+    split_hash: str
+    n_candidates: int
+
+    def request(self) -> dict[str, Any]:
+        """All that decides the search, as it is kept on disk."""
+        fixed = {key: value for key, value in self.base.deciding().items() if key not in self.space}
+        asked = {
+            "dataset": self.job.dataset,
+            "split_hash": self.split_hash,
+            "n_candidates": self.n_candidates,
+            "row": self.base.row,
+            "model": self.base.model,
+            "name": self.name,
+            "preset": self.job.preset,
+            "seed": self.job.seed,
+            "valid_metric": self.base.train.valid_metric,
+            "budget": str(self.budget),
+            "scheduler": self.scheduler,
+            "search": self.search,
+            "space": {key: list(values) for key, values in self.space.items()},
+            "settings": fixed,
+        }
+        copied: dict[str, Any] = json.loads(json.dumps(asked))
+        return copied
+
+
+def job_digest(plan: RowPlan, split_hash: str, seed: int, stages: Mapping[str, str]) -> str:
+    """Digest of what the trials of a search share; a checkpoint of another search is refused."""
+    parts = (
+        __version__,
+        plan.row,
+        json.dumps(plan.deciding(), sort_keys=True),
+        split_hash,
+        seed,
+        sorted(stages.items()),
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def run_sweep(task: SweepTask, folder: Path, *, resume: bool, fresh: bool) -> Sweep:
+    """Run a search to its end and write `sweep.json`; a finished one is only read. Needs a Ray cluster.
+
+    Args:
+        task: what to search.
+        folder: of the search.
+        resume: go on with a search that was stopped.
+        fresh: start anew.
+
+    Raises:
+        RecordError: there is another search in the folder, or a stopped one and `resume` was not asked for.
+        SettingsError: the budget does not hold the grid.
+        MissingDependency: Optuna is not installed.
+    """
+    request = task.request()
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    earlier = folder / REQUEST_FILE
+    if earlier.exists():
+        _refuse_another(earlier, request)
+        if (folder / SWEEP_FILE).exists():
+            return read_sweep(folder / SWEEP_FILE)
+        if not resume:
+            raise RecordError(
+                f"{folder} holds a search that was stopped; go on with --resume, or start anew with --fresh"
+            )
+    storage = (ensure_folder(folder) / RAY_FOLDER).resolve()
+    asked = task.base.resources
+    trainable = tune.with_resources(
+        tune.with_parameters(_trial, job=task.job), resources(asked.ray_cpus, asked.ray_gpus)
+    )
+    if earlier.exists() and tune.Tuner.can_restore(str(storage)):
+        tuner = tune.Tuner.restore(str(storage), trainable, resume_unfinished=True, resume_errored=True)
+    else:
+        shutil.rmtree(storage, ignore_errors=True)
+        tuner = _tuner(task, trainable, storage)
+        with atomic_write(earlier) as path:
+            path.write_text(json.dumps(request, indent=1), encoding="utf-8")
+    trials = _trials(task, tuner.fit())
+    sweep = Sweep(
+        schema=SCHEMA,
+        **request,
+        versions={**runtime.versions(), "hellm_recbole": __version__},  # type: ignore[typeddict-item]
+        **runtime.git_state(),
+        seconds=sum(trial["seconds"] for trial in trials),
+        trials=tuple(trials),
+    )
+    write_sweep(folder, sweep)
+    shutil.rmtree(storage, ignore_errors=True)  # checkpoints of trials; run.py --tuned trains the winner anew
+    return sweep
+
+
+def _refuse_another(path: Path, request: Mapping[str, Any]) -> None:
+    """Refuse to go on with a search that was asked for differently.
+
+    Raises:
+        RecordError: names the first difference.
+    """
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path} cannot be read ({error}); run the search again with --fresh") from error
+    for key in sorted(request.keys() | earlier.keys()):
+        if earlier.get(key) != request.get(key):
+            raise RecordError(
+                f"{path.parent} holds a search with {key} = {earlier.get(key)} and now it is {request.get(key)}; "
+                "give this one a --name of its own, or replace the other with --fresh"
+            )
+
+
+def _tuner(task: SweepTask, trainable: Any, storage: Path) -> tune.Tuner:
+    """A search that has not begun."""
+    settings = tune_settings()
+    points = _points(task)
+    searcher: Any
+    sizes = {key: tune.choice(range(len(values))) for key, values in task.space.items()}
+    started = [_indices(task.space, point) for point in points]
+    if task.search == "optuna":
+        searcher, n_samples = _optuna(task, started), task.budget.trials or -1
+    else:
+        searcher, n_samples = BasicVariantGenerator(points_to_evaluate=started), len(started)
+    return tune.Tuner(
+        trainable,
+        param_space=sizes,
+        tune_config=tune.TuneConfig(
+            metric=BEST,
+            mode="max",
+            search_alg=searcher,
+            scheduler=_scheduler(task, settings),
+            num_samples=n_samples,
+            time_budget_s=None if task.budget.minutes is None else 60 * task.budget.minutes,
+        ),
+        run_config=tune.RunConfig(
+            name=storage.name,
+            storage_path=str(storage.parent),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=settings.max_failures),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+            callbacks=[_Watcher(task)],
+        ),
+    )
+
+
+def _points(task: SweepTask) -> list[Point]:
+    """The points to try, in order; for Optuna those to begin with.
+
+    Raises:
+        SettingsError: the budget does not hold the grid.
+    """
+    current = task.base.resolved.values
+    if task.search == "optuna":
+        return drawn(task.space, current, 1, task.job.seed)
+    if task.search == "random":
+        return drawn(task.space, current, task.budget.trials or MOST_POINTS, task.job.seed)
+    size = n_points(task.space)
+    if task.budget.trials is not None and size > task.budget.trials:
+        raise SettingsError(
+            f"the grid of {task.base.row} has {size} points and the budget is {task.budget}; raise it, narrow the grid "
+            "with --space, or use --search random"
+        )
+    return grid(task.space)
+
+
+def _indices(space: Space, point: Point) -> dict[str, int]:
+    """A point as positions in the lists of values, which any searcher can handle whatever the values are."""
+    return {key: list(space[key]).index(value) for key, value in point.items()}
+
+
+def _optuna(task: SweepTask, started: Sequence[Mapping[str, int]]) -> Searcher:
+    try:
+        import optuna
+        from ray.tune.search.optuna import OptunaSearch
+    except ImportError as error:
+        raise MissingDependency(
+            "--search optuna needs the package optuna; pip install 'hellm-recbole[optuna]', or use --search random"
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return OptunaSearch(points_to_evaluate=[dict(point) for point in started], seed=task.job.seed)
+
+
+def _most_reports(task: SweepTask) -> int:
+    train = task.base.train
+    return -(-train.epochs // train.eval_every)
+
+
+def _scheduler(task: SweepTask, settings: TuneSettings) -> TrialScheduler | None:
+    if task.scheduler == "none":
+        return None
+    most = _most_reports(task)
+    return ASHAScheduler(
+        time_attr="reports",
+        max_t=most,
+        grace_period=min(settings.grace_reports, most),
+        reduction_factor=settings.reduction_factor,
+    )
+
+
+def _trial(config: dict[str, int], job: TrialJob) -> None:
+    """Train one point in a worker's process, with a report after each validation."""
+    plan = job.plan({key: job.space[key][index] for key, index in config.items()})
+    enter_worker(job.folder, plan.resources.ray_cpus)
+    try:
+        row = row_on(plan, job.data.train, job.seed, runtime.choose_device(job.device))
+        with tempfile.TemporaryDirectory() as scratch:
+            checkpoint = CheckpointFolder(Path(scratch) / "checkpoint")
+            if (earlier := tune.get_checkpoint()) is not None:
+                earlier.to_directory(checkpoint.folder)
+            fit(
+                row,
+                job.data,
+                plan.train,
+                plan.evaluation,
+                seed=job.seed,
+                checkpoint=checkpoint,
+                run=f"{job.run} {sorted(config.items())}",
+                who=f"{plan.row} on {job.dataset}",
+                view=_Reporter(checkpoint.folder, plan.train.valid_metric),
+            )
+    except Exception as error:  # a bad point, such as one whose loss became infinite, is no reason to end the search
+        known = isinstance(error, HellmError)
+        reason = str(error) if known else f"{type(error).__name__}: {error}".splitlines()[0]
+        tune.report({BEST: 0.0, "reports": 0, "ended": True, "reason": reason})
+
+
+class _Reporter:
+    """The trainer's view of a trial: tells Ray Tune of every validation."""
+
+    def __init__(self, folder: Path, metric: str) -> None:
+        self._folder, self._metric = folder, metric
+
+    def step(self, epoch: int, step: int, n_steps: int, losses: dict[str, float]) -> None:
+        """Steps are not reported."""
+
+    def epoch(self, progress: Progress) -> None:
+        """Report an epoch that was validated, with its checkpoint."""
+        curve = [(entry["epoch"], entry["valid"][self._metric]) for entry in progress.curve if entry["valid"]]
+        if not progress.curve[-1]["valid"]:
+            return
+        best = next(entry["valid"] for entry in progress.curve if entry["epoch"] == progress.best_epoch)
+        values = {
+            BEST: progress.best_value,
+            "reports": len(curve),
+            "ended": progress.stopped,
+            "epoch": progress.epoch,
+            "best_epoch": progress.best_epoch,
+            "valid": best,
+            "curve": curve,
+            "seconds": progress.train_seconds + progress.eval_seconds,
+        }
+        tune.report(values, checkpoint=tune.Checkpoint.from_directory(str(self._folder)))
+
+
+class _Watcher(tune.Callback):
+    """Prints a line for each trial that is over, and now and then how the others stand."""
+
+    def __init__(self, task: SweepTask) -> None:
+        self._row, self._metric = task.base.row, task.base.train.valid_metric
+        self._space = {key: list(values) for key, values in task.space.items()}
+        self._of = f"/{task.budget.trials}" if task.budget.trials is not None and task.search != "grid" else ""
+        self._best, self._said = 0.0, time.monotonic()
+        self._numbers: dict[str, int] = {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Number the trials in the order in which they begin."""
+        self._numbers.setdefault(trial.trial_id, len(self._numbers) + 1)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Now and then, one line for the trial that has just reported."""
+        self._best = max(self._best, result[BEST])
+        if time.monotonic() - self._said > LINE_EVERY_S and not result["ended"]:
+            self._say(trial, f"epoch {result['epoch']}, {self._metric} {result[BEST]:.4f}")
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """One line for each trial."""
+        last = trial.last_result or {}
+        if last.get("reason"):
+            self._say(trial, f"failed: {last['reason']}")
+        elif last:
+            how = "ended" if last["ended"] else "stopped"
+            self._say(
+                trial, f"{how} after epoch {last['epoch']}, {self._metric} {last[BEST]:.4f} @{last['best_epoch']}"
+            )
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial whose process was lost; Ray begins it again a few times."""
+        self._say(trial, "lost")
+
+    def _say(self, trial: Any, text: str) -> None:
+        self._said = time.monotonic()
+        point = ", ".join(f"{key}={self._space[key][index]}" for key, index in trial.config.items())
+        number = self._numbers.setdefault(trial.trial_id, len(self._numbers) + 1)
+        print(
+            f"{self._row} trial {number}{self._of} ({point}): {text}; best {self._best:.4f}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _trials(task: SweepTask, results: tune.ResultGrid) -> list[Trial]:
+    """The trials that have begun, in that order."""
+    settings, most = tune_settings(), _most_reports(task)
+    rungs = [settings.grace_reports * settings.reduction_factor**k for k in range(most.bit_length())]
+    trials: list[Trial] = []
+    for result in (results[index] for index in range(len(results))):
+        last = result.metrics or {}
+        if BEST not in last and result.error is None:
+            continue  # it was waiting when the budget was spent
+        lost = None if result.error is None else str(result.error).strip().splitlines()[-1]
+        reason = last.get("reason") or lost
+        stopped = "pruned" if task.scheduler == "asha" and last.get("reports") in rungs else "cut"
+        trials.append(
+            {
+                "number": len(trials) + 1,
+                "values": {key: task.space[key][index] for key, index in (result.config or {}).items()},
+                "status": "failed" if reason else "ended" if last["ended"] else stopped,  # type: ignore[typeddict-item]
+                "reason": reason,
+                "epochs": last.get("epoch", 0),
+                "best_epoch": last.get("best_epoch", 0),
+                "valid": dict(last.get("valid", {})),
+                "curve": tuple(tuple(map(float, point)) for point in last.get("curve", ())),
+                "seconds": float(last.get("seconds", 0.0)),
+            }
+        )
+    return trials
