@@ -1,4 +1,4 @@
-"""Make the tables again from the records alone: `python benchmarks/report.py --dataset Beauty`."""
+"""Make the tables and the page from the records alone: `python benchmarks/report.py --dataset Beauty`."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from benchmarks.run import print_ablation
+from hellm_recbole.ablation import print_ablation
 from hellm_recbole.console import run_main
 from hellm_recbole.errors import RecordError, SettingsError
+from hellm_recbole.page import write_report
 from hellm_recbole.results import RECORD_FILE
 from hellm_recbole.slices import write_slices
 from hellm_recbole.tables import Protocol, write_tables
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write tables and slices of each dataset and print its table; returns the exit code."""
+    """Write tables, slices and the page of each dataset and print its table; returns the exit code."""
     parser = argparse.ArgumentParser(prog="report.py", description=__doc__)
     parser.add_argument("--dataset", help="names separated by commas; all that have records if not given")
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder of the results (%(default)s)")
@@ -46,7 +47,8 @@ def _report(options: argparse.Namespace) -> int:
         write_slices(options.output, dataset, cutoffs=cutoffs)
         print(shown)
         print_ablation(options.output, dataset)
-        print(f"written to {options.output / dataset}")
+        page = write_report(options.output, dataset, metric=options.metric, cutoffs=cutoffs)
+        print(f"written to {options.output / dataset}; the page is {page}")
     return 0
 
 

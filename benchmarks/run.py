@@ -13,7 +13,7 @@ from baselines.registry import RECBOLE_BASELINES, REGISTRY
 from benchmarks.dry_run import dry_run
 from benchmarks.rows import RowJob, run_job, run_on_ray, told
 from hellm_recbole import runtime
-from hellm_recbole.ablation import write_ablation
+from hellm_recbole.ablation import print_ablation
 from hellm_recbole.cluster import LOCAL
 from hellm_recbole.console import run_main
 from hellm_recbole.data.atomic import Dataset, load_dataset
@@ -24,7 +24,6 @@ from hellm_recbole.experiment import Place, finished_record
 from hellm_recbole.export import EMBEDDINGS
 from hellm_recbole.files import ensure_folder
 from hellm_recbole.plan import Override, Tuned, is_stage, plan_with_stages, presets, split_variant
-from hellm_recbole.results import find_records
 from hellm_recbole.search_space import can_be_searched
 from hellm_recbole.settings import parse_value
 from hellm_recbole.slices import write_slices
@@ -192,13 +191,6 @@ def _tuned(
                 f"`python benchmarks/tune.py --models {plan.model} --dataset {dataset}` first"
             )
     return found
-
-
-def print_ablation(output: Path, dataset: str) -> None:
-    """Write and print the ablation table of a dataset where a variant has finished."""
-    shown = write_ablation(output, dataset, find_records(output, dataset))
-    if shown is not None:
-        print(f"{shown}\n")
 
 
 def load(name: str, data_path: Path | None) -> tuple[Dataset, Split]:

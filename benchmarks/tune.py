@@ -82,7 +82,27 @@ def _tune(options: argparse.Namespace, rest: Sequence[str]) -> int:
     for dataset in datasets:
         plans = plan_rows(models, dataset, REGISTRY, options.preset, overrides)
         split = load(dataset, options.data_path)[1]
-        tasks += [sweep_task(plan, split, _of(changed, plan.model), overrides, budget, options, seed) for plan in plans]
+        for plan in plans:
+            base = split_variant(plan.model, REGISTRY)[0]
+            tasks.append(
+                sweep_task(
+                    plan,
+                    split,
+                    search_space(
+                        base,
+                        _of(changed, plan.model),
+                        plan.resolved.values,
+                        with_current=options.search != "grid",
+                    ),
+                    overrides,
+                    seed,
+                    budget=budget,
+                    scheduler=options.scheduler,
+                    search=options.search,
+                    name=options.name,
+                    options=options,
+                )
+            )
     sweeps = []
     with cluster(options.address, options.threads):
         for task in tasks:
@@ -105,19 +125,34 @@ def _tune(options: argparse.Namespace, rest: Sequence[str]) -> int:
 def sweep_task(
     plan: RowPlan,
     split: Split,
-    changed: Space,
+    space: Space,
     overrides: Sequence[Override],
-    budget: Budget,
-    options: argparse.Namespace,
     seed: int,
+    *,
+    budget: Budget,
+    scheduler: SchedulerName,
+    search: SearchName,
+    name: str,
+    options: argparse.Namespace,
 ) -> SweepTask:
     """The search of one row; all that a trial is handed comes without the test part.
 
+    Args:
+        plan: of the row.
+        split: of the dataset.
+        space: values to try.
+        overrides: settings of all trials.
+        seed: of all trials.
+        budget: what it may spend.
+        scheduler: whether ASHA prunes.
+        search: how points are chosen.
+        name: of the search.
+        options: output folder, preset and device.
+
     Raises:
-        SettingsError: nothing is left to search.
+        SettingsError: a value to try is not one that the setting can have.
         ModelError: a stage that the row reads from has not been run.
     """
-    space = search_space(split_variant(plan.model, REGISTRY)[0], changed, plan.resolved.values)
     data = split.selection()
     stages = stage_tables(options.output, split.dataset, plan.stages, seed, split.sha256, split.item_tokens)
     cache = None if data.train.cache is None else data.train.cache.resolve()
@@ -134,9 +169,10 @@ def sweep_task(
         folder=Path.cwd(),
         run=job_digest(plan, split.sha256, seed, digests(stages)),
     )
-    return SweepTask(
-        job, plan, space, options.name, budget, options.scheduler, options.search, split.sha256, split.n_items
-    )
+    for key, values in space.items():
+        for value in values:
+            job.plan({key: value})  # a misspelt or impossible value is refused before the first trial
+    return SweepTask(job, plan, space, name, budget, scheduler, search, split.sha256, split.n_items)
 
 
 def shown(sweep: Sweep) -> str:

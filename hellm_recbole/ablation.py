@@ -17,8 +17,9 @@ from tabulate import tabulate
 
 from hellm_recbole import metrics
 from hellm_recbole.files import atomic_write
-from hellm_recbole.results import PhaseRanks, Record, row_name
-from hellm_recbole.significance import holm, paired_bootstrap
+from hellm_recbole.metrics import FloatVector
+from hellm_recbole.results import PhaseRanks, Record, find_records, row_name
+from hellm_recbole.significance import bootstrap_means, holm, p_value
 from hellm_recbole.tables import ReportSettings, group_rows, read_test_ranks, report_settings
 from hellm_recbole.variants import all_variants, variants
 
@@ -35,6 +36,8 @@ class AblationRow:
         n_seeds: that succeeded.
         means: metric -> mean over users and seeds.
         change: of the last metric against the whole model, relative; None for the model itself and where it is missing.
+        low: lower end of the bootstrap interval of the difference of that metric, absolute; None as above.
+        high: upper end.
         p: Holm-corrected over the variants of the model, two-sided paired bootstrap over users; None as above.
     """
 
@@ -43,6 +46,8 @@ class AblationRow:
     n_seeds: int
     means: Mapping[str, float]
     change: float | None
+    low: float | None
+    high: float | None
     p: float | None
 
 
@@ -79,19 +84,36 @@ def ablation_rows(
                 continue
             whole = values.get((model, setup))
             at = names.index(told)
-            p_values = {}
-            if whole is not None:
-                raw = [
-                    paired_bootstrap(values[key][:, at], whole[:, at], settings.n_resamples, settings.bootstrap_seed)
-                    for key in present
-                ]
-                p_values = dict(zip(present, holm(np.array(raw)), strict=True))
-            for key in [(model, setup)] * (whole is not None) + present:
+            tests = {} if whole is None else _against(whole[:, at], [values[key][:, at] for key in present], settings)
+            for place, key in enumerate([(model, setup)] * (whole is not None) + present, start=-(whole is not None)):
                 means = dict(zip(names, map(float, values[key].mean(axis=0)), strict=True))
-                change = None if whole is None or key[0] == model else means[told] / float(whole[:, at].mean()) - 1
-                p = None if key not in p_values else float(p_values[key])
-                rows.append(AblationRow(row_name(key[0], setup[1]), setup[0], len(finished[key]), means, change, p))
+                change, low, high, p = tests.get(place, (None, None, None, None))
+                name = row_name(key[0], setup[1])
+                rows.append(AblationRow(name, setup[0], len(finished[key]), means, change, low, high, p))
     return rows
+
+
+def _against(
+    whole: FloatVector, variants_of_it: Sequence[FloatVector], settings: ReportSettings
+) -> dict[int, tuple[float, float, float, float]]:
+    """Place of each variant -> relative change of the mean, interval of the difference, Holm-corrected p-value.
+
+    Args:
+        whole: [U] the metric of each user.
+        variants_of_it: [U] each.
+        settings: of the bootstrap.
+    """
+    differences = np.stack([values - whole for values in variants_of_it], axis=1)
+    means = differences.mean(axis=0)
+    resampled = bootstrap_means(differences, settings.n_resamples, settings.bootstrap_seed)
+    tail = (1 - settings.confidence_level) / 2
+    low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
+    p = holm(np.array([p_value(float(mean), resampled[:, place]) for place, mean in enumerate(means)]))
+    base = float(whole.mean())
+    return {
+        place: (float(means[place]) / base if base else 0.0, float(low[place]), float(high[place]), float(p[place]))
+        for place in range(len(means))
+    }
 
 
 def _per_user(
@@ -120,7 +142,7 @@ def write_ablation(results_dir: Path, dataset: str, records: Sequence[Record]) -
         OutputError: a file cannot be written.
     """
     of = all_variants()
-    concerned = [record for record in records if record.model in of or record.model in set(of.values())]
+    concerned = [r for r in records if r.search is None and (r.model in of or r.model in set(of.values()))]
     if not any(record.model in of and record.status == "success" for record in concerned):
         return None
     settings = report_settings()
@@ -134,7 +156,7 @@ def write_ablation(results_dir: Path, dataset: str, records: Sequence[Record]) -
                 *([row.preset] if len({r.preset for r in rows}) > 1 else []),
                 *(f"{row.means[name]:.4f}" for name in names),
                 "" if row.change is None else f"{row.change:+.1%}",
-                "" if row.p is None else f"{row.p:.4f}",
+                "" if row.p is None else f"{row.p:.4f}{'*' if row.p < settings.significance_level else ''}",
                 row.n_seeds,
             ]
             for row in rows
@@ -147,14 +169,24 @@ def write_ablation(results_dir: Path, dataset: str, records: Sequence[Record]) -
     note = (
         f"{dataset}, test part, mask policy {concerned[0].mask_history}. Change of {told} against the whole model; p: "
         f"two-sided paired bootstrap over users ({settings.n_resamples:,} resamples), Holm-corrected over a model's "
-        "variants."
+        f"variants; \\* below {settings.significance_level:g}."
     )
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["model", "preset", "n_seeds", *names, f"{told}_change", f"{told}_p"])
+    writer.writerow(
+        ["model", "preset", "n_seeds", *names, *(f"{told}_{part}" for part in ("change", "low", "high", "p"))]
+    )
     for row in rows:
-        writer.writerow([row.model, row.preset, row.n_seeds, *(row.means[n] for n in names), row.change, row.p])
+        tested = (row.change, row.low, row.high, row.p)
+        writer.writerow([row.model, row.preset, row.n_seeds, *(row.means[n] for n in names), *tested])
     for ending, text in (("md", f"{table}\n\n{note}\n"), ("csv", stream.getvalue())):
         with atomic_write(results_dir / dataset / f"{STEM}.{ending}") as temporary:
             temporary.write_text(text, encoding="utf-8")
     return f"{table}\n\n{note}"
+
+
+def print_ablation(results_dir: Path, dataset: str) -> None:
+    """Write and print the ablation table of a dataset where a variant has finished."""
+    shown = write_ablation(results_dir, dataset, find_records(results_dir, dataset))
+    if shown is not None:
+        print(f"{shown}\n")

@@ -1,7 +1,7 @@
 """What a search may try: the values in `properties/sweep/<Model>.yaml`, and points drawn from them.
 
-A point is a value for each searched setting. The values that a row has without a search are always among those tried,
-and its own point comes first, so that a search can only find better on validation.
+A point is a value for each searched setting. Unless a whole grid is asked for, the values that a row has without a
+search are among those tried, and its own point comes first, so that a search can only find better on validation.
 """
 
 from __future__ import annotations
@@ -29,13 +29,16 @@ def _file(model: str) -> Path:
     return properties_dir() / "sweep" / f"{model}.yaml"
 
 
-def search_space(model: str, changed: Space, current: Mapping[str, Value]) -> dict[str, list[Value]]:
-    """Key -> values to try, the current one among them.
+def search_space(
+    model: str, changed: Space, current: Mapping[str, Value], *, with_current: bool
+) -> dict[str, list[Value]]:
+    """Key -> values to try.
 
     Args:
         model: whose file is read, a registered name.
         changed: keys with other values than the file's; an empty list leaves the key as it is.
         current: all values of the row.
+        with_current: try the row's own value of each key too.
 
     Raises:
         SettingsError: nothing is left to search, or a key has no list of values or is none of the row's.
@@ -49,7 +52,8 @@ def search_space(model: str, changed: Space, current: Mapping[str, Value]) -> di
         if not isinstance(tried, list):
             raise SettingsError(f"values of {key} to search are {tried!r}; they must be a list, such as [1, 2]")
         if tried:
-            space[key] = [*([] if current[key] in tried else [current[key]]), *tried]
+            own = [current[key]] if with_current and current[key] not in tried else []
+            space[key] = [*own, *tried]
     if not space:
         raise SettingsError(
             f"nothing to search for {model}: {path} names no values; give some with --space {model}.KEY=[A,B]"

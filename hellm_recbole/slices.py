@@ -16,10 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hellm_recbole import metrics
-from hellm_recbole.errors import RecordError
 from hellm_recbole.files import atomic_write
-from hellm_recbole.results import find_records
-from hellm_recbole.tables import group_rows, read_test_ranks, report_settings, without_variants
+from hellm_recbole.tables import group_rows, read_test_ranks, records_of, report_settings, without_variants
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -94,9 +92,7 @@ def write_slices(results_dir: Path, dataset: str, *, cutoffs: Sequence[int] | No
         RecordError: there are no records, one is broken, or they may not share a table.
         OutputError: the file cannot be written.
     """
-    records = without_variants(find_records(results_dir, dataset))
-    if not records:
-        raise RecordError(f"no record of dataset {dataset} in {results_dir / dataset}; run benchmarks/run.py first")
+    records = without_variants(records_of(results_dir, dataset))
     ranks = read_test_ranks(records)
     settings = report_settings()
     cutoffs = records[0].cutoffs if cutoffs is None else sorted(set(cutoffs))

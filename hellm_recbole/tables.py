@@ -29,7 +29,7 @@ from hellm_recbole import metrics
 from hellm_recbole.errors import RecordError, SettingsError
 from hellm_recbole.files import atomic_write, ensure_folder
 from hellm_recbole.models.spec import Family
-from hellm_recbole.results import PhaseRanks, Policy, Record, check_comparable, find_records, read_ranks
+from hellm_recbole.results import PhaseRanks, Policy, Record, Search, check_comparable, find_records, read_ranks
 from hellm_recbole.settings import NEUTRAL_KEYS, Resolved, build_settings, load_yaml, properties_dir, setting
 from hellm_recbole.significance import bootstrap_means, holm, p_value
 from hellm_recbole.variants import all_variants
@@ -49,6 +49,7 @@ SOURCE_POLICY: dict[Family, Policy] = {
     "sequential": "none",
     "llm": "none",
 }
+STRONG_BASELINES = ("Pop", "ItemKNN", "SASRec")  # what a language model has to beat before anything is said of it
 _HASH_DIGITS = 12
 _WIDE = 80  # columns that hold the two largest K; a narrower terminal gets the largest one
 _TERMINAL_MARKS = {1: ("\u00b9", "bold"), 2: ("\u00b2", "underline")}
@@ -130,11 +131,12 @@ class Row:
     device_bytes: float | None
     trainable_parameters: int | None
     total_parameters: int | None
+    search: Search | None
 
 
 @dataclass(frozen=True)
 class Table:
-    """Everything the four output forms print.
+    """Everything the output forms print.
 
     Attributes:
         protocol: see the head of this file.
@@ -144,6 +146,7 @@ class Table:
         notes: sentences of the caption.
         mark_note: the sentence that says what the mark means.
         split_hash: of all rows.
+        stamp: what a reader must know before any number; None where there is nothing.
     """
 
     protocol: Protocol
@@ -153,6 +156,12 @@ class Table:
     notes: tuple[str, ...]
     mark_note: str
     split_hash: str
+    stamp: str | None
+
+    @property
+    def searched(self) -> bool:
+        """Whether any row has tuned values."""
+        return any(row.search is not None for row in self.rows)
 
     @property
     def several_presets(self) -> bool:
@@ -192,13 +201,7 @@ def write_tables(
         RecordError: there are no records, one is broken, or they may not share a table.
         OutputError: a table cannot be written.
     """
-    records = find_records(results_dir, dataset)
-    if not records:
-        raise RecordError(
-            f"no record of dataset {dataset} in {results_dir / dataset}; "
-            f"`python benchmarks/run.py --models all --dataset {dataset} --output {results_dir}` makes them"
-        )
-    records = without_variants(records)
+    records = without_variants(records_of(results_dir, dataset))
     settings = report_settings()
     ranks = read_test_ranks(records)
     in_paper = any(record.paper is not None for record in records)
@@ -213,6 +216,21 @@ def write_tables(
         if name == protocol:
             shown = to_terminal(table)
     return shown
+
+
+def records_of(results_dir: Path, dataset: str) -> list[Record]:
+    """All records of a dataset.
+
+    Raises:
+        RecordError: there are none, or one is broken.
+    """
+    records = find_records(results_dir, dataset)
+    if not records:
+        raise RecordError(
+            f"no record of dataset {dataset} in {results_dir / dataset}; "
+            f"`python benchmarks/run.py --models all --dataset {dataset} --output {results_dir}` makes them"
+        )
+    return records
 
 
 def without_variants(records: Sequence[Record]) -> list[Record]:
@@ -342,7 +360,17 @@ def build_table(
             "rival in this table."
         ),
         split_hash=first.split_hash,
+        stamp=_stamp(records),
     )
+
+
+def _stamp(records: Sequence[Record]) -> str | None:
+    """Says that a language model's row stands without the rows that it has to beat first."""
+    done = [record for record in records if record.status == "success"]
+    missing = [name for name in STRONG_BASELINES if name not in {record.model for record in done}]
+    if not missing or not any(record.family == "llm" for record in done):
+        return None
+    return f"No strong baseline: LLM rows stand here without {_listed(missing)} on the same split."
 
 
 def _per_user(
@@ -451,6 +479,7 @@ def _row(group: Sequence[Record], cells: Mapping[str, Cell], paper: Mapping[str,
         device_bytes=max((size for size in device if size is not None), default=None),
         trainable_parameters=done[0].parameters["trainable"] if done else None,
         total_parameters=done[0].parameters["total"] if done else None,
+        search=last.search,
     )
 
 
@@ -481,6 +510,12 @@ def _notes(
             else f"seed {seeds[0]}."
         ),
     ]
+    budgets = {record.row: record.search["budget"] for record in records if record.search is not None}
+    if budgets:
+        alike = len(set(budgets.values())) == 1
+        each = _listed([f"{row} {budget}" for row, budget in sorted(budgets.items())])
+        kind = "equal budgets" if alike else "UNEQUAL budgets"
+        notes.append(f"Values of tuned rows were searched on validation with {kind}: {each}.")
     if any(record.paper is not None for record in records):
         notes.append(
             "Paper: Table 1 of the HeLLM paper."
@@ -517,7 +552,8 @@ def _header(table: Table) -> list[str]:
     header = ["Model", *(["Preset"] if table.several_presets else [])]
     for name in table.metrics:
         header += [name, *([f"paper {name}"] if name in table.paper_metrics else [])]
-    return [*header, "Seeds", "Training", "Host memory", *(["Device memory"] if table.on_device else []), "Parameters"]
+    header += ["Seeds", "Training", "Host memory", *(["Device memory"] if table.on_device else []), "Parameters"]
+    return [*header, *(["Search"] if table.searched else [])]
 
 
 def _line(table: Table, row: Row, style: _Style) -> list[str]:
@@ -537,7 +573,10 @@ def _line(table: Table, row: Row, style: _Style) -> list[str]:
     if table.on_device:
         line.append(_scaled(row.device_bytes, _BYTES) or style.missing)
     parameters = row.trainable_parameters
-    return [*line, style.missing if parameters is None else f"{parameters:,}"]
+    line.append(style.missing if parameters is None else f"{parameters:,}")
+    if table.searched:
+        line.append(style.missing if row.search is None else style.text(row.search["budget"]))
+    return line
 
 
 def _number(cell: Cell, style: _Style) -> str:
@@ -572,7 +611,8 @@ def to_markdown(table: Table) -> str:
     align = ["left", "left", *["right"] * (len(header) - 2)]
     text = tabulate(lines, header, tablefmt="github", disable_numparse=True, colalign=align)
     caption = [*map(_markdown_text, table.notes), "**Best**, <u>second</u> of a column.", f"\\* {table.mark_note}"]
-    return f"{text}\n\n{' '.join(caption)}\n"
+    stamp = "" if table.stamp is None else f"**{_markdown_text(table.stamp)}**\n\n"
+    return f"{stamp}{text}\n\n{' '.join(caption)}\n"
 
 
 def to_csv(table: Table) -> str:
@@ -587,6 +627,7 @@ def to_csv(table: Table) -> str:
     for name in table.metrics:
         header += [name + part for part in parts if part != "_paper" or name in table.paper_metrics]
     header += ["train_seconds", "host_bytes", "device_bytes", "trainable_parameters", "total_parameters"]
+    header += ["search", "stamp"]
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(header)
     for row in table.rows:
@@ -597,6 +638,7 @@ def to_csv(table: Table) -> str:
             line += [None] * 5 if cell is None else [cell.mean, cell.sd, cell.low, cell.high, cell.p]
             line += [row.paper.get(name) if row.cells else None] * (name in table.paper_metrics)
         line += [row.train_seconds, row.host_bytes, row.device_bytes, row.trainable_parameters, row.total_parameters]
+        line += [None if row.search is None else row.search["budget"], table.stamp]
         writer.writerow(line)
     return stream.getvalue()
 
@@ -640,7 +682,8 @@ def to_latex(table: Table) -> str:
             if row.problem is not None:
                 line[names] = rf"\multicolumn{{{len(header) - names}}}{{l}}{{{line[names]}}}"
             lines.append(" & ".join(line) + r" \\")
-    caption = [*map(_latex_text, table.notes), r"\textbf{Best}, \underline{second} of a column."]
+    stamp = [] if table.stamp is None else [rf"\textbf{{{_latex_text(table.stamp)}}}"]
+    caption = [*stamp, *map(_latex_text, table.notes), r"\textbf{Best}, \underline{second} of a column."]
     caption.append(f"$^{{*}}$ {_latex_text(table.mark_note)}")
     return "\n".join(
         [
@@ -687,7 +730,7 @@ def to_terminal(table: Table, width: int | None = None) -> str:
             numbers = [_terminal_number(row, name, name in table.paper_metrics) for name in shown]
             training = _scaled(row.train_seconds, _SECONDS) or "\u2013"
             view.add_row(*map(rich.markup.escape, names), *numbers, str(len(row.seeds)), training)
-    notes = [*below, *table.notes]
+    notes = [*([] if table.stamp is None else [table.stamp]), *below, *table.notes]
     if table.paper_metrics:
         notes.append("In parentheses: the paper's number.")
     notes += ["\u00b9 best (bold), \u00b2 second (underlined) of a column.", f"* {table.mark_note}"]

@@ -347,12 +347,24 @@ def _scheduler(task: SweepTask, settings: TuneSettings) -> TrialScheduler | None
     if task.scheduler == "none":
         return None
     most = _most_reports(task)
-    return ASHAScheduler(
+    return _ASHA(
         time_attr="reports",
         max_t=most,
         grace_period=min(settings.grace_reports, most),
         reduction_factor=settings.reduction_factor,
     )
+
+
+class _ASHA(ASHAScheduler):
+    """ASHA that is told again what trials had reported when a search is taken up; Ray does not keep its rungs."""
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Put a trial into its bracket, and what it has reported onto the rungs."""
+        super().on_trial_add(tune_controller, trial)
+        best = 0.0
+        for reports, (_, value) in enumerate((trial.last_result or {}).get("curve", ()), start=1):
+            best = max(best, value)
+            self._trial_info[trial.trial_id].on_result(trial, reports, best)
 
 
 def _trial(config: dict[str, int], job: TrialJob) -> None:
@@ -418,11 +430,11 @@ class _Watcher(tune.Callback):
         self._space = {key: list(values) for key, values in task.space.items()}
         self._of = f"/{task.budget.trials}" if task.budget.trials is not None and task.search != "grid" else ""
         self._best, self._said = 0.0, time.monotonic()
-        self._numbers: dict[str, int] = {}
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Number the trials in the order in which they begin."""
-        self._numbers.setdefault(trial.trial_id, len(self._numbers) + 1)
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Know the best value of a search that was taken up."""
+        if iteration <= 1:
+            self._best = max([0.0, *(trial.last_result.get(BEST, 0.0) for trial in trials if trial.last_result)])
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -450,12 +462,20 @@ class _Watcher(tune.Callback):
     def _say(self, trial: Any, text: str) -> None:
         self._said = time.monotonic()
         point = ", ".join(f"{key}={self._space[key][index]}" for key, index in trial.config.items())
-        number = self._numbers.setdefault(trial.trial_id, len(self._numbers) + 1)
         print(
-            f"{self._row} trial {number}{self._of} ({point}): {text}; best {self._best:.4f}",
+            f"{self._row} trial {_number(trial.trial_id)}{self._of} ({point}): {text}; best {self._best:.4f}",
             file=sys.stderr,
             flush=True,
         )
+
+
+def _number(trial_id: str) -> int:
+    """Place of a trial in the order in which Ray made them, from 1.
+
+    >>> _number("d7aeb_00003")
+    4
+    """
+    return int(trial_id.rsplit("_", 1)[1]) + 1
 
 
 def _trials(task: SweepTask, results: tune.ResultGrid) -> list[Trial]:
@@ -465,14 +485,14 @@ def _trials(task: SweepTask, results: tune.ResultGrid) -> list[Trial]:
     trials: list[Trial] = []
     for result in (results[index] for index in range(len(results))):
         last = result.metrics or {}
-        if BEST not in last and result.error is None:
-            continue  # it was waiting when the budget was spent
+        if BEST not in last:
+            continue  # it was waiting when the budget was spent, or was lost before its first report
         lost = None if result.error is None else str(result.error).strip().splitlines()[-1]
         reason = last.get("reason") or lost
         stopped = "pruned" if task.scheduler == "asha" and last.get("reports") in rungs else "cut"
         trials.append(
             {
-                "number": len(trials) + 1,
+                "number": _number(last["trial_id"]),
                 "values": {key: task.space[key][index] for key, index in (result.config or {}).items()},
                 "status": "failed" if reason else "ended" if last["ended"] else stopped,  # type: ignore[typeddict-item]
                 "reason": reason,
@@ -483,4 +503,4 @@ def _trials(task: SweepTask, results: tune.ResultGrid) -> list[Trial]:
                 "seconds": float(last.get("seconds", 0.0)),
             }
         )
-    return trials
+    return sorted(trials, key=lambda trial: trial["number"])

@@ -1,0 +1,109 @@
+"""Run and draw the hyperparameter studies of a model: `python benchmarks/study.py --models HeLLMPre --dataset TikTok`.
+
+One or two settings go over their values, all else as in the files; what is drawn is validation, never the test part.
+Values stand in `properties/study/<Model>.yaml`. A study that has been run is only drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from baselines.registry import REGISTRY
+from benchmarks.run import add_what_and_where, load, named, overrides_of, seeds_of
+from benchmarks.tune import sweep_task
+from hellm_recbole.cluster import LOCAL, cluster
+from hellm_recbole.console import run_main
+from hellm_recbole.errors import ModelError
+from hellm_recbole.figures import write_figure
+from hellm_recbole.page import FIGURES, figure_name
+from hellm_recbole.plan import plan_rows, split_variant
+from hellm_recbole.search_space import n_points
+from hellm_recbole.studies import PREFIX, studies, study_figure
+from hellm_recbole.sweeps import sweep_folder
+from hellm_recbole.tuning import Budget, SweepTask, run_sweep
+
+EXIT_NOTHING_TO_DRAW = 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what is missing and write the figures; exit code 0, 1 if a study has nothing to draw, 2 for bad arguments."""
+    parser = argparse.ArgumentParser(
+        prog="study.py",
+        description=__doc__,
+        epilog="--key=value sets a setting of every trial as --set key=value does.",
+        allow_abbrev=False,
+    )
+    add_what_and_where(parser)
+    parser.set_defaults(models="HeLLMPre")
+    parser.add_argument("--studies", default="all", help="names separated by commas, or all (%(default)s)")
+    parser.add_argument("--seed", type=int, default=2024, help="of every trial (%(default)s)")
+    parser.add_argument("--resume", action="store_true", help="go on with studies that were stopped")
+    parser.add_argument("--fresh", action="store_true", help="start anew")
+    parser.add_argument(
+        "--address", default=LOCAL, help="local, auto (a cluster that runs here), or ray://HOST:PORT (%(default)s)"
+    )
+    options, rest = parser.parse_known_args(argv)
+    return run_main(lambda: _study(options, rest))
+
+
+def _study(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    overrides = overrides_of(options, rest)
+    (seed,) = seeds_of(str(options.seed))
+    tasks: list[SweepTask] = []
+    for dataset in named(options.dataset, "--dataset"):
+        split = load(dataset, options.data_path)[1]
+        for plan in plan_rows(named(options.models, "--models"), dataset, REGISTRY, options.preset, overrides):
+            for name, axes in _chosen(split_variant(plan.model, REGISTRY)[0], options.studies).items():
+                tasks.append(
+                    sweep_task(
+                        plan,
+                        split,
+                        axes,
+                        overrides,
+                        seed,
+                        budget=Budget(n_points(axes), None),
+                        scheduler="none",
+                        search="grid",
+                        name=f"{PREFIX}{name}",
+                        options=options,
+                    )
+                )
+    undrawn = 0
+    with cluster(options.address, options.threads):
+        for task in tasks:
+            folder = sweep_folder(options.output, task.job.dataset, task.base.row, task.name)
+            sweep = run_sweep(task, folder, resume=options.resume, fresh=options.fresh)
+            study = study_figure(sweep)
+            if study is None:
+                reason = next((trial["reason"] for trial in sweep.trials if trial["reason"]), "no trial has reported")
+                print(f"error: {task.name} of {task.base.row} has nothing to draw: {reason}", file=sys.stderr)
+                undrawn += 1
+                continue
+            path = write_figure(options.output / task.job.dataset / FIGURES, figure_name(sweep), study.figure)
+            best = ", ".join(f"{key}={value}" for key, value in sweep.best["values"].items())
+            print(f"{study.title}: best {best}; {study.caption} written to {path} and {Path(path).with_suffix('.png')}")
+    return EXIT_NOTHING_TO_DRAW if undrawn else 0
+
+
+def _chosen(model: str, asked: str) -> dict[str, dict[str, list[object]]]:
+    """The studies of a model that were asked for.
+
+    Raises:
+        ModelError: one of them is unknown.
+        SettingsError: the model has none.
+    """
+    known = studies(model)
+    if asked == "all":
+        return known
+    names = named(asked, "--studies")
+    for name in names:
+        if name not in known:
+            raise ModelError(f"{model} has no study {name!r}; it has {', '.join(known)}")
+    return {name: known[name] for name in names}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,403 @@
+"""The report: one HTML page for a dataset that opens without a network, made from records, ranks and searches alone.
+
+Figures are written as SVG and PNG beside it and stand in the page as images of their own; every value that comes from a
+record passes through Jinja's escaping.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import numpy.typing as npt
+
+from hellm_recbole import __version__, figures, metrics
+from hellm_recbole.ablation import AblationRow, ablation_rows
+from hellm_recbole.figures import Panel, Series
+from hellm_recbole.files import atomic_write, ensure_folder
+from hellm_recbole.results import PhaseRanks, Record
+from hellm_recbole.significance import bootstrap_means, p_value
+from hellm_recbole.slices import history_slices, popularity_slices
+from hellm_recbole.studies import study_figure
+from hellm_recbole.sweeps import Sweep, find_sweeps
+from hellm_recbole.tables import (
+    FAMILY_TITLES,
+    ReportSettings,
+    Table,
+    build_table,
+    group_rows,
+    read_test_ranks,
+    records_of,
+    report_settings,
+    without_variants,
+)
+
+PAGE_FILE = "report.html"
+FIGURES = "figures"
+LARGEST_K = 50  # of the curves over K
+TEMPLATE = "page.html.jinja"
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A figure in the page."""
+
+    title: str
+    caption: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A row with numbers: its seeds, and its place among the rows."""
+
+    name: str
+    place: int
+    records: tuple[Record, ...]
+    ranks: tuple[PhaseRanks, ...]
+
+    def per_user(self, cutoffs: Sequence[int]) -> dict[str, Floats]:
+        """Metric -> [U] value of each user, averaged over seeds."""
+        each = [
+            metrics.per_user(phase.user, phase.under(self.records[0].mask_history), cutoffs)[1] for phase in self.ranks
+        ]
+        return {name: np.mean([one[name] for one in each], axis=0) for name in each[0]}
+
+
+def write_report(
+    results_dir: Path, dataset: str, *, metric: str | None = None, cutoffs: Sequence[int] | None = None
+) -> Path:
+    """Write `report.html` and `figures/` of a dataset; the path of the page.
+
+    Args:
+        results_dir: holds `<dataset>/<row>/<seed>/record.json`.
+        dataset: name.
+        metric: orders the rows inside a group; None takes it from `properties/report.yaml`.
+        cutoffs: the K; None takes those of the records.
+
+    Raises:
+        RecordError: there are no records, one is broken, or they may not share a table.
+        OutputError: a file cannot be written.
+    """
+    every = records_of(results_dir, dataset)
+    settings = report_settings()
+    ranks = read_test_ranks(every)
+    records = without_variants(every)
+    chosen = tuple(every[0].cutoffs if cutoffs is None else sorted(set(cutoffs)))
+    table = build_table(records, ranks, "unified", settings, metric=metric, cutoffs=chosen)
+    papers = None
+    if any(record.paper is not None for record in records):
+        papers = build_table(records, ranks, "paper", settings, metric=metric, cutoffs=chosen)
+    rows = _finished(table, records, ranks)
+    folder = ensure_folder(results_dir / dataset) / FIGURES
+    shown = [
+        _shown(folder, name, title, caption, figure)
+        for name, title, caption, figure in (
+            *_row_figures(rows, chosen, settings),
+            *_ablation_figures(every, ranks, chosen, settings),
+            *_sweep_figures(find_sweeps(results_dir, dataset)),
+        )
+    ]
+    page = _template().render(
+        dataset=dataset,
+        version=__version__,
+        card=_card(records),
+        table=table,
+        families=FAMILY_TITLES,
+        papers=papers,
+        figures=shown,
+        ablation=_concerned(every, ranks, chosen, settings),
+        pairs=pairs(rows, chosen, settings),
+        searches=[row for row in table.rows if row.search is not None],
+    )
+    path = results_dir / dataset / PAGE_FILE
+    with atomic_write(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("hellm_recbole", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template(TEMPLATE)
+
+
+def _finished(table: Table, records: Sequence[Record], ranks: Mapping[Path, PhaseRanks]) -> list[Finished]:
+    """The rows of the table that have numbers, in its order."""
+    groups = {(group[0].row, group[0].preset): group for group in group_rows(records)}
+    rows: list[Finished] = []
+    for row in table.rows:
+        done = tuple(record for record in groups[row.model, row.preset] if record.path in ranks)
+        if done:
+            name = f"{row.model} ({row.preset})" if table.several_presets else row.model
+            rows.append(Finished(name, len(rows), done, tuple(ranks[record.path] for record in done if record.path)))
+    return rows
+
+
+def _card(records: Sequence[Record]) -> list[tuple[str, str]]:
+    """What the rows have in common."""
+    first = records[0]
+    counts = first.counts
+    kept = f"{first.filter['k_core']}-core, {first.filter['dropped']:,} interactions dropped"
+    searches = sorted({record.search["budget"] for record in records if record.search is not None})
+    return [
+        ("Data", f"{counts['users']:,} users, {counts['items']:,} items, {counts['interactions']:,} interactions"),
+        ("Filter", kept if first.filter["k_core"] else "none"),
+        (
+            "Split",
+            f"{first.split_kind}: {counts['train']:,} train, {counts['valid']:,} validation, {counts['test']:,} test",
+        ),
+        ("Split hash", first.split_hash),
+        ("Candidates", f"all {first.n_candidates:,} items"),
+        ("Mask policy", f"{first.mask_history}: what a user had before is masked, for every row"),
+        ("K", ", ".join(map(str, first.cutoffs))),
+        ("Seeds", ", ".join(map(str, sorted({record.seed for record in records})))),
+        ("Presets", ", ".join(sorted({record.preset for record in records}))),
+        ("Search budget", ", ".join(searches) if searches else "no row was searched"),
+        ("Modalities", ", ".join(sorted({name for record in records for name in record.modalities})) or "none"),
+    ]
+
+
+Drawn = tuple[str, str, str, Any]
+
+
+def _row_figures(rows: Sequence[Finished], cutoffs: Sequence[int], settings: ReportSettings) -> list[Drawn]:
+    """Figures of the rows of the table: over K, over training, against cost, by slice."""
+    if not rows:
+        return []
+    k = max(cutoffs)
+    every_k = range(1, LARGEST_K + 1)
+    over_k = {row.name: {name: float(value.mean()) for name, value in row.per_user(every_k).items()} for row in rows}
+    drawn: list[Drawn] = []
+    panels = [
+        Panel(
+            title,
+            "K",
+            f"{title}@K",
+            [
+                Series(row.name, row.place, list(every_k), [over_k[row.name][f"{kind}@{n}"] for n in every_k])
+                for row in rows
+            ],
+        )
+        for kind, title in (("R", "Recall"), ("N", "NDCG"))
+    ]
+    drawn.append(("over-k", "Recall and NDCG over K", "Test part, from the saved ranks.", figures.lines(panels)))
+    drawn += _learning(rows)
+    valued = [(row, over_k[row.name][f"N@{k}"] if k <= LARGEST_K else 0.0) for row in rows]
+    drawn += _costs(valued, k)
+    drawn += _slices(rows, k, settings)
+    return drawn
+
+
+def _learning(rows: Sequence[Finished]) -> list[Drawn]:
+    """Validation over epochs and over time; of each row its first seed."""
+    by_epoch, by_time, metric = [], [], "N@20"
+    for row in rows:
+        record = row.records[0]
+        metric = str(record.settings["valid_metric"]["value"])
+        points = [(entry["epoch"], entry["valid"].get(metric)) for entry in record.curve]
+        seconds = np.cumsum([entry["seconds"] for entry in record.curve])
+        kept = [
+            (epoch, float(spent) / 60, value) for (epoch, value), spent in zip(points, seconds, strict=True) if value
+        ]
+        if len(kept) > 1:
+            epochs, minutes, values = zip(*kept, strict=True)
+            by_epoch.append(Series(row.name, row.place, epochs, values))
+            by_time.append(Series(row.name, row.place, minutes, values))
+    if not by_epoch:
+        return []
+    label = f"{metric}, validation"
+    panels = [
+        Panel("by epoch", "epoch", label, by_epoch, log_x=True),
+        Panel("by time", "training time (min)", label, by_time, log_x=True),
+    ]
+    caption = "Validation part; the first seed of each row. Rows of a single epoch are left out."
+    return [("learning", "Learning curves", caption, figures.lines(panels))]
+
+
+def _costs(valued: Sequence[tuple[Finished, float]], k: int) -> list[Drawn]:
+    """Accuracy against training time and memory."""
+    panels = []
+    for title, label, cost in (
+        ("time", "training time (min)", lambda r: None if r.train_seconds is None else max(r.train_seconds, 0.06) / 60),
+        ("memory", "peak memory (GiB)", _memory_gib),
+    ):
+        series = []
+        for row, value in valued:
+            costs = [cost(record) for record in row.records]
+            if all(one is not None for one in costs):
+                series.append(Series(row.name, row.place, [float(np.mean([c for c in costs if c]))], [value]))
+        if series:
+            log = figures.spans_decades([one.x[0] for one in series])
+            panels.append(Panel(f"against {title}", label, f"N@{k}, test", series, log_x=log))
+    if not panels:
+        return []
+    caption = (
+        "Up and left is better; the grey line joins the rows that no other row beats on both. Memory is the device's "
+        "where one was used, else the process's."
+    )
+    return [("cost", "Accuracy against cost", caption, figures.scatter(panels))]
+
+
+def _memory_gib(record: Record) -> float | None:
+    used = record.peak_memory_bytes["device"] or record.peak_memory_bytes["host"]
+    return None if used is None else used / 2**30
+
+
+def _slices(rows: Sequence[Finished], k: int, settings: ReportSettings) -> list[Drawn]:
+    """Recall by history length and by popularity of the target."""
+    test = rows[0].ranks[0]
+    panels = []
+    for title, groups in (
+        ("by history length", history_slices(test.history_length, settings.history_quantiles)),
+        ("by the target's popularity", popularity_slices(test.item_count, settings.popularity_quantiles)),
+    ):
+        series = []
+        for row in rows:
+            values = [
+                float(
+                    np.mean(
+                        [
+                            metrics.from_ranks(r.user[mask], r.under(row.records[0].mask_history)[mask], [k])[f"R@{k}"]
+                            for r in row.ranks
+                        ]
+                    )
+                )
+                for mask in groups.values()
+            ]
+            series.append(Series(row.name, row.place, list(range(len(groups))), values))
+        names = [name.removeprefix("history ").replace(" items", "") for name in groups]
+        unit = "interactions before" if "history" in title else "items, by training interactions"
+        panels.append(Panel(title, unit, f"R@{k}, test", series, ticks=names))
+    caption = "Groups of users by history length, and of targets by how often they occur in training (cold: never)."
+    return [("slices", "Slices", caption, figures.lines(panels, points=True))]
+
+
+def _concerned(
+    every: Sequence[Record], ranks: Mapping[Path, PhaseRanks], cutoffs: Sequence[int], settings: ReportSettings
+) -> list[AblationRow]:
+    return ablation_rows([record for record in every if record.search is None], ranks, cutoffs, settings)
+
+
+def _ablation_figures(
+    every: Sequence[Record], ranks: Mapping[Path, PhaseRanks], cutoffs: Sequence[int], settings: ReportSettings
+) -> list[Drawn]:
+    """One figure of bars for each model with variants."""
+    drawn: list[Drawn] = []
+    whole: AblationRow | None = None
+    parts: dict[str, list[AblationRow]] = {}
+    for row in _concerned(every, ranks, cutoffs, settings):
+        if row.change is None:
+            whole = row
+        elif whole is not None:
+            parts.setdefault(whole.model, []).append(row)
+    told = f"R@{max(cutoffs)}"
+    for model, rows in parts.items():
+        base = next(row.means[told] / (1 + (row.change or 0.0)) for row in rows)
+        spans = [((row.low or 0.0) / base, (row.high or 0.0) / base) for row in rows]
+        figure = figures.bars(
+            f"{model} = {base:.4f}",
+            f"change of {told}, test (%), with {settings.confidence_level:.0%} interval",
+            [
+                f"{row.model.partition('@')[0]}{'*' if (row.p or 0) < settings.significance_level else ''}"
+                for row in rows
+            ],
+            [100 * (row.change or 0.0) for row in rows],
+            [(100 * low, 100 * high) for low, high in spans],
+        )
+        caption = f"* differs from the whole model at p < {settings.significance_level:g}, Holm-corrected."
+        drawn.append((f"ablation-{_stem(model)}", f"What the parts of {model} are worth", caption, figure))
+    return drawn
+
+
+def _sweep_figures(sweeps: Sequence[Sweep]) -> list[Drawn]:
+    """The trials of each search, and each study."""
+    drawn: list[Drawn] = []
+    for sweep in sweeps:
+        name = figure_name(sweep)
+        if (study := study_figure(sweep)) is not None:
+            drawn.append((name, study.title, study.caption, study.figure))
+            continue
+        reported = [trial for trial in sweep.trials if trial["curve"]]
+        best = sweep.best if reported else None
+        series = [
+            Series(
+                f"trial {trial['number']}" if trial is best else trial["status"],
+                0 if trial is best else 4 if trial["status"] == "ended" else 1,
+                [point[0] for point in trial["curve"]],
+                [point[1] for point in trial["curve"]],
+            )
+            for trial in sorted(reported, key=lambda trial: trial is best)
+        ]
+        if series:
+            panel = Panel(sweep.row, "epoch", f"{sweep.valid_metric}, validation", series, log_x=True)
+            caption = f"{len(sweep.trials)} trials, {sweep.budget}, scheduler {sweep.scheduler}, search {sweep.search}."
+            drawn.append((name, f"Search of {sweep.row}", caption, figures.lines([panel])))
+    return drawn
+
+
+def figure_name(sweep: Sweep) -> str:
+    """File name of a search's figure, without ending."""
+    return f"{_stem(sweep.row)}-{_stem(sweep.name)}"
+
+
+def _stem(name: str) -> str:
+    """A file name: letters, digits, dots and dashes.
+
+    >>> _stem("HeLLM@a/b")
+    'HeLLM-a-b'
+    """
+    return "".join(char if char.isalnum() or char in ".-" else "-" for char in name)
+
+
+def _shown(folder: Path, name: str, title: str, caption: str, figure: Any) -> Shown:
+    path = figures.write_figure(folder, name, figure)
+    source = base64.b64encode(path.read_bytes()).decode("ascii")
+    return Shown(title, caption, f"data:image/svg+xml;base64,{source}")
+
+
+def pairs(rows: Sequence[Finished], cutoffs: Sequence[int], settings: ReportSettings) -> dict[str, Any]:
+    """Wins and losses of every two rows over users, for the page's script.
+
+    Returns:
+        `names`; `metric`; `versus`: for i < j at place i, j - i - 1 the users for whom i is better, as good and worse,
+        the mean difference, its interval and its uncorrected p-value.
+    """
+    name = f"N@{max(cutoffs)}"
+    if len(rows) < 2:
+        return {"names": [row.name for row in rows], "metric": name, "versus": []}
+    values = np.stack([row.per_user([max(cutoffs)])[name] for row in rows], axis=1)
+    resampled = bootstrap_means(values, settings.n_resamples, settings.bootstrap_seed)
+    tail = (1 - settings.confidence_level) / 2
+    versus = []
+    for i in range(len(rows)):
+        line = []
+        for j in range(i + 1, len(rows)):
+            difference = values[:, i] - values[:, j]
+            drawn = resampled[:, i] - resampled[:, j]
+            low, high = np.quantile(drawn, [tail, 1 - tail])
+            line.append(
+                {
+                    "wins": int((difference > 0).sum()),
+                    "ties": int((difference == 0).sum()),
+                    "losses": int((difference < 0).sum()),
+                    "mean": float(difference.mean()),
+                    "low": float(low),
+                    "high": float(high),
+                    "p": p_value(float(difference.mean()), drawn),
+                }
+            )
+        versus.append(line)
+    loaded: dict[str, Any] = json.loads(
+        json.dumps({"names": [row.name for row in rows], "metric": name, "versus": versus})
+    )
+    return loaded
