@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from hellm_recbole import runtime
 from hellm_recbole.errors import HellmError, SettingsError
 
 LOCAL = "local"
+CONNECT_S = 10.0
 
 # Nothing is sent to anyone; trials keep their own records; Ctrl-C is ours.
 _ENVIRONMENT = {
@@ -44,18 +46,37 @@ def cluster(address: str, n_cpus: int | None) -> Iterator[None]:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", message=".*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO.*")
+    _refuse_silence(address)
     only_local: dict[str, Any] = {"num_cpus": n_cpus, "include_dashboard": False} if address == LOCAL else {}
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **only_local)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise HellmError(
-            f"no Ray cluster answers at {address!r} ({reason}); start one with `ray start --head`, or name none"
-        ) from error
+        raise _no_cluster(address, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _refuse_silence(address: str) -> None:
+    """Refuse an address where nothing listens; Ray itself would try for minutes.
+
+    Raises:
+        HellmError: nothing listens there.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise _no_cluster(address, error.strerror or str(error)) from error
+
+
+def _no_cluster(address: str, reason: str) -> HellmError:
+    return HellmError(
+        f"no Ray cluster answers at {address!r} ({reason}); start one with `ray start --head`, or name none"
+    )
 
 
 def resources(n_cpus: float, n_gpus: float) -> dict[str, float]:

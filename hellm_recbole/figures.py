@@ -74,7 +74,6 @@ class Panel:
         series: what is drawn.
         ticks: names of the places 0, 1, ... of the x axis, where it has no numbers.
         log_x: whether the x axis is logarithmic.
-        reference: x of a dashed line, such as the value in use.
     """
 
     title: str
@@ -83,7 +82,6 @@ class Panel:
     series: Sequence[Series]
     ticks: Sequence[str] = ()
     log_x: bool = False
-    reference: float | None = None
 
 
 def spans_decades(values: Sequence[float]) -> bool:
@@ -266,8 +264,6 @@ def _finish(ax: Axes, panel: Panel) -> None:
         ax.set_xticks(range(len(panel.ticks)), panel.ticks)
         if max(map(len, panel.ticks)) > 12:
             ax.tick_params(axis="x", rotation=15)
-    if panel.reference is not None:
-        ax.axvline(panel.reference, color="0.5", linestyle=":", linewidth=1.0)
 
 
 def exact_ticks(figure: Figure, values: Sequence[float]) -> None:

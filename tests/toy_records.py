@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from hellm_recbole import metrics
 from hellm_recbole.results import PhaseRanks, Record, write_ranks, write_record
+from hellm_recbole.sweeps import Sweep, Trial
 
 CUTOFFS = (10, 20)
 N_CANDIDATES = 1000
@@ -49,7 +50,10 @@ def toy_record(**changes: Any) -> Record:
         model="LightGCN",
         family="collaborative",
         source="hellm_recbole",
-        settings={"emb_dim": {"value": 64, "origin": "model/LightGCN.yaml"}},
+        settings={
+            "emb_dim": {"value": 64, "origin": "model/LightGCN.yaml"},
+            "valid_metric": {"value": "N@20", "origin": "overall.yaml"},
+        },
         modalities=("text",),
         seed=2024,
         preset="paper",
@@ -88,5 +92,49 @@ def add_run(results: Path, rank: Sequence[int] | npt.NDArray[Any] | None, **chan
         ranks = toy_ranks(rank, **shift)
         means = metrics.from_ranks(ranks.user, ranks.rank, CUTOFFS)
         record = toy_record(**{"metrics": {"valid": means, "test": means}, **changes})
-        write_ranks(results / record.dataset / record.model / str(record.seed), ranks, ranks)
-    return write_record(results / record.dataset / record.model / str(record.seed), record)
+        write_ranks(results / record.dataset / record.row / str(record.seed), ranks, ranks)
+    return write_record(results / record.dataset / record.row / str(record.seed), record)
+
+
+def toy_trial(number: int, value: float, **changes: Any) -> Trial:
+    """A trial of `n_layers = number` that ended with `value` as its best validation N@20."""
+    trial: Trial = {
+        "number": number,
+        "values": {"n_layers": number},
+        "status": "ended",
+        "reason": None,
+        "epochs": 2,
+        "best_epoch": 2,
+        "valid": {"R@20": 2 * value, "N@20": value},
+        "curve": ((1.0, value / 2), (2.0, value)),
+        "seconds": 1.5,
+    }
+    return {**trial, **changes}  # type: ignore[typeddict-item]
+
+
+def toy_sweep(trials: Sequence[Trial], **changes: Any) -> Sweep:
+    """A finished search of LightGCN's n_layers, with the given fields changed."""
+    record = toy_record()
+    sweep = Sweep(
+        schema=1,
+        dataset="Toy",
+        split_hash=record.split_hash,
+        n_candidates=N_CANDIDATES,
+        row="LightGCN",
+        model="LightGCN",
+        name="tune",
+        preset="paper",
+        seed=2024,
+        valid_metric="N@20",
+        budget=f"trials={len(trials)}",
+        scheduler="asha",
+        search="random",
+        space={"n_layers": [trial["values"].get("n_layers") for trial in trials]},
+        settings={"emb_dim": 64},
+        versions=record.versions,
+        git_commit=None,
+        git_dirty=None,
+        seconds=3.0,
+        trials=tuple(trials),
+    )
+    return replace(sweep, **changes)

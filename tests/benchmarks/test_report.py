@@ -46,7 +46,7 @@ def test_the_same_bytes_each_time(results: Path) -> None:
         return {str(path): path.read_bytes() for path in results.glob("*/*.*")}
 
     first = made()
-    assert len(first) == 4 + 7
+    assert len(first) == 5 + 8
     assert made() == first
 
 

@@ -1,0 +1,235 @@
+"""Searches on a real local Ray cluster, and what they are handed."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from baselines.registry import REGISTRY
+from benchmarks import run, study, tune
+from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.data.split import Split
+from hellm_recbole.plan import plan_rows
+from hellm_recbole.results import read_record
+from hellm_recbole.sweeps import read_sweep
+from hellm_recbole.tuning import Budget
+from tests.toy import write_prepared
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ["--dataset", "toy", "--threads", "1", "--set", "epochs=9", "--set", "eval_every=1", "--set", "batch_size=64"]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_dataset: Dataset) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_prepared(tmp_path / "dataset" / "toy", toy_dataset)
+    return tmp_path
+
+
+def arrays(value: Any) -> Iterator[np.ndarray]:
+    """Every array that can be reached from an object."""
+    if isinstance(value, np.ndarray):
+        yield value
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from arrays(getattr(value, field.name))
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from arrays(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from arrays(part)
+
+
+def task_of(split: Split) -> Any:
+    (plan,) = plan_rows(["LightGCN"], "toy", REGISTRY, "paper", [])
+    options = argparse.Namespace(output=Path("results"), preset="paper", device="cpu")
+    return tune.sweep_task(
+        plan,
+        split,
+        {"n_layers": [1, 2]},
+        [],
+        2024,
+        budget=Budget(2, None),
+        scheduler="none",
+        search="grid",
+        name="tune",
+        options=options,
+    )
+
+
+def test_a_trial_is_not_handed_the_test_part(toy_split: Split) -> None:
+    job = task_of(toy_split).job
+    found = [array for array in arrays(job) if array.dtype.kind in "iu"]
+    held_out = toy_split.test.item
+    assert any(np.array_equal(array, toy_split.valid.item) for array in found)  # the walk does reach such arrays
+    assert not any(np.array_equal(array, held_out) for array in found)
+    known = set(zip(job.data.train.history.users().tolist(), job.data.train.history.items.tolist(), strict=True))
+    known |= set(zip(job.data.valid.user.tolist(), job.data.valid.item.tolist(), strict=True))
+    assert not known & set(zip(toy_split.test.user.tolist(), held_out.tolist(), strict=True))
+    assert not any(isinstance(getattr(job, field.name), Split) for field in dataclasses.fields(job))
+
+
+def test_a_search_then_the_row_with_its_values(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    space = ["--space", "learning_rate=[1.0e-5, 1.0e-6]", "--space", "n_layers=[]", "--space", "l2_weight=[]"]
+    assert tune.main(["--models", "LightGCN", *SMALL, "--budget", "trials=3", *space]) == 0
+    captured = capsys.readouterr()
+    folder = workplace / "results" / "toy"
+    sweep = read_sweep(folder / "sweeps" / "LightGCN" / "tune" / "sweep.json")
+    assert sweep.trials[0]["values"]["learning_rate"] == 5e-3  # the row's own comes first
+    assert [trial["status"] for trial in sweep.trials] == ["ended", "pruned", "pruned"]
+    assert [trial["epochs"] for trial in sweep.trials] == [9, 4, 4]  # stopped at the first rung
+    assert sweep.best["number"] == 1
+    assert "pruned" in captured.out
+    assert re.search(r"trial 2/3 .* stopped after epoch 4", captured.err)
+    assert not (folder / "sweeps" / "LightGCN" / "tune" / "ray").exists()
+
+    assert run.main(["--models", "LightGCN,Pop", *SMALL, "--tuned"]) == 0
+    record = read_record(folder / "LightGCN-tuned" / "2024" / "record.json")
+    assert record.search is not None
+    assert record.search["budget"] == "trials=3"
+    assert record.settings["learning_rate"]["origin"] == "results/toy/tuned/LightGCN.yaml"
+    assert record.metrics["valid"]["N@20"] == pytest.approx(sweep.best["valid"]["N@20"], abs=1e-12)
+    assert "trials=3" in (folder / "table.md").read_text()
+    assert (folder / "Pop" / "2024" / "record.json").exists()
+
+    assert tune.main(["--models", "LightGCN", *SMALL, "--budget", "trials=4", *space]) == 2
+    assert "budget = trials=3 and now it is trials=4" in capsys.readouterr().err
+
+
+def test_a_point_that_diverges_does_not_end_the_search(workplace: Path) -> None:
+    space = ["--space", "learning_rate=[1.0e+30]", "--space", "n_layers=[]", "--space", "l2_weight=[]"]
+    assert tune.main(["--models", "LightGCN", *SMALL, "--set", "epochs=2", "--budget", "trials=2", *space]) == 0
+    trials = read_sweep(workplace / "results" / "toy" / "sweeps" / "LightGCN" / "tune" / "sweep.json").trials
+    assert [trial["status"] for trial in trials] == ["ended", "failed"]
+    assert trials[1]["reason"] is not None
+    assert "lower learning_rate" in trials[1]["reason"]
+
+
+def test_a_killed_search_is_taken_up(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--models", "LightGCN", *SMALL, "--set", "epochs=40", "--set", "patience=40", "--budget", "trials=3"]
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.tune", *options]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "ended after" in line or "stopped after" in line:  # the first of the three is over
+                break
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGKILL)
+    ray_folder = workplace / "results" / "toy" / "sweeps" / "LightGCN" / "tune" / "ray"
+    assert ray_folder.is_dir()
+    first = len(list(ray_folder.glob("_trial_*")))
+    assert first >= 1
+    assert tune.main(options) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert tune.main([*options, "--resume"]) == 0
+    said = capsys.readouterr().err
+    assert "trial 1/3" not in said  # what had ended is not run again
+    trials = read_sweep(ray_folder.parent / "sweep.json").trials
+    assert [trial["number"] for trial in trials] == [1, 2, 3]
+    assert trials[0]["status"] == "ended"
+
+
+def test_a_study_is_run_once_and_drawn_again(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--studies", "width", *SMALL, "--set", "epochs=1"]
+    assert study.main(options) == 0
+    figures = workplace / "results" / "toy" / "figures"
+    drawn = {path.name: path.read_bytes() for path in figures.iterdir()}
+    assert set(drawn) == {"HeLLMPre-study-width.png", "HeLLMPre-study-width.svg"}
+    sweep = read_sweep(workplace / "results" / "toy" / "sweeps" / "HeLLMPre" / "study-width" / "sweep.json")
+    assert [trial["values"]["emb_dim"] for trial in sweep.trials] == [32, 64, 128, 256]
+    (figures / "HeLLMPre-study-width.svg").unlink()
+    began = time.monotonic()
+    assert study.main(options) == 0
+    assert time.monotonic() - began < 20
+    assert {path.name: path.read_bytes() for path in figures.iterdir()} == drawn
+    assert "written to" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--budget", "20"], "--budget '20' is not understood"),
+        (["--budget", "minutes=0"], "--budget 'minutes=0'"),
+        (["--space", "n_layers=3"], "--space n_layers=3 is not understood"),
+        (["--space", "n_layer=[3]"], "no setting 'n_layer'"),
+        (["--space", "n_layers=[-1]"], "must be >= 0"),
+        (["--search", "grid", "--budget", "trials=3"], "has 80 points and the budget is trials=3"),
+        (["--address", "127.0.0.1:1"], "no Ray cluster answers at '127.0.0.1:1'"),
+        (["--set", "ray_cpus=512"], "the largest node of the Ray cluster has 1 CPUs"),
+    ],
+)
+def test_bad_arguments(workplace: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], part: str) -> None:
+    assert tune.main(["--models", "LightGCN", *SMALL, *arguments]) == 2
+    err = capsys.readouterr().err
+    assert part in err
+    assert err.count("error: ") == 1
+    assert "Traceback" not in err
+
+
+def test_tuned_without_a_search(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main(["--models", "VBPR", *SMALL, "--tuned"]) == 2
+    assert "tune.py --models VBPR --dataset toy" in capsys.readouterr().err
+
+
+def test_rows_side_by_side_with_a_worker_killed(workplace: Path) -> None:
+    """A row whose worker dies goes on and ends with the very numbers of an undisturbed one."""
+    rows = ["--models", "Pop,LightGCN,SASRec", *SMALL, "--seeds", "1,2"]
+    long = ["--set", "epochs=150", "--set", "patience=150"]
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.run", *rows, *long, "--ray"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_CURRENT_TEST": ""}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        state = workplace / "results" / "toy" / "LightGCN" / "1" / "checkpoint" / "state.json"
+        while not state.exists():
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            time.sleep(0.05)
+        killed = [
+            pid
+            for pid in map(int, filter(str.isdecimal, os.listdir("/proc")))
+            if b"ray::LightGCN" in cmdline(pid) and str(workplace).encode() in environ(pid)
+        ]
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        _, said = process.communicate(timeout=200)
+        assert process.returncode == 0, said
+    assert killed
+    assert "6 of 6 rows over (0 failed)" in said
+    assert run.main([*rows, *long, "--output", "alone"]) == 0
+    for model in ("Pop", "LightGCN", "SASRec"):
+        for seed in (1, 2):
+            there, alone = (
+                read_record(workplace / place / "toy" / model / str(seed) / "record.json")
+                for place in ("results", "alone")
+            )
+            assert there.metrics == alone.metrics
+    assert json.loads(state.read_text())["progress"]["stopped"]
+
+
+def cmdline(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def environ(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes() + os.readlink(f"/proc/{pid}/cwd").encode()
+    except OSError:
+        return b""

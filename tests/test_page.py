@@ -1,0 +1,212 @@
+"""The report: what stands in it, that nothing in it can be executed, and that it needs records alone."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import report
+from hellm_recbole.errors import RecordError
+from hellm_recbole.figures import (
+    Grid,
+    Panel,
+    Series,
+    bars,
+    exact_ticks,
+    heat_maps,
+    lines,
+    pareto,
+    scatter,
+    write_figure,
+)
+from hellm_recbole.page import write_report
+from hellm_recbole.studies import studies, study_figure
+from hellm_recbole.sweeps import sweep_folder, write_sweep
+from tests.toy_records import add_run, toy_sweep, toy_trial
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = "<script>alert(1)</script>"
+SEARCH = {
+    "budget": "trials=2",
+    "scheduler": "asha",
+    "search": "random",
+    "seed": 2024,
+    "trials": 2,
+    "valid_metric": "N@20",
+    "valid": 0.2,
+}
+
+
+def fill(results: Path, dataset: str = "Toy") -> None:
+    """Rows of every kind: several seeds, a failure, a tuned row, an LLM row, a variant, a search and two studies."""
+    rng = np.random.default_rng(3)
+    for seed in (1, 2):
+        add_run(results, rng.integers(1, 40, 60), dataset=dataset, seed=seed)
+    add_run(results, rng.integers(1, 30, 60), dataset=dataset, model="SASRec", family="sequential", train_seconds=900.0)
+    add_run(results, rng.integers(1, 90, 60), dataset=dataset, model="Pop")
+    add_run(results, rng.integers(1, 25, 60), dataset=dataset, model="HeLLMPre", family="multimodal")
+    add_run(results, rng.integers(1, 35, 60), dataset=dataset, model="HeLLMPre-without-CL", family="multimodal")
+    add_run(results, rng.integers(1, 20, 60), dataset=dataset, model="LightGCN", search=SEARCH)
+    add_run(results, rng.integers(1, 20, 60), dataset=dataset, model="HeLLM", family="llm", backbone="tiny")
+    add_run(results, None, dataset=dataset, model="VBPR", family="multimodal")
+    study = [toy_trial(n, 0.1 * n, values={"n_neighbors": 5 * n}) for n in (1, 2, 3)]
+    pairs = [
+        toy_trial(n, 0.05 * n, values={"user_contrast_weight": a, "item_contrast_weight": b})
+        for n, (a, b) in enumerate([(0.1, 0.1), (0.1, 0.9), (0.9, 0.1), (0.9, 0.9)], start=1)
+    ]
+    weights = {"user_contrast_weight": [0.1, 0.9], "item_contrast_weight": [0.1, 0.9]}
+    for sweep in (
+        toy_sweep([toy_trial(1, 0.1), toy_trial(2, 0.2, status="pruned")], dataset=dataset),
+        toy_sweep(study, dataset=dataset, row="HeLLMPre", name="study-neighbors", space={"n_neighbors": [5, 10, 15]}),
+        toy_sweep(pairs, dataset=dataset, row="HeLLMPre", name="study-contrast", space=weights),
+    ):
+        write_sweep(sweep_folder(results, dataset, sweep.row, sweep.name), sweep)
+
+
+def test_everything_is_in_the_page(tmp_path: Path) -> None:
+    fill(tmp_path)
+    page = write_report(tmp_path, "Toy").read_text(encoding="utf-8")
+    rows = re.findall(r'<tr data-family="\w+"><td class="text">([^<]*)</td>', page)
+    assert set(rows) == {"LightGCN-tuned", "LightGCN", "Pop", "HeLLMPre", "VBPR", "SASRec", "HeLLM@tiny"}
+    assert "loss is NaN at step 7" in page
+    assert "No strong baseline: LLM rows stand here without ItemKNN" in page
+    assert "trials=2" in page
+    assert "0123456789abcdef" * 4 in page
+    assert "HeLLMPre-without-CL" in page
+    names = {path.stem for path in (tmp_path / "Toy" / "figures").glob("*.svg")}
+    assert names == {
+        "over-k", "cost", "slices", "ablation-HeLLMPre", "LightGCN-tune", "HeLLMPre-study-neighbors",
+        "HeLLMPre-study-contrast",
+    }  # fmt: skip
+    assert page.count('src="data:image/svg+xml;base64,') == len(names)
+    assert {path.stem for path in (tmp_path / "Toy" / "figures").glob("*.png")} == names
+    for path in (tmp_path / "Toy" / "figures").glob("*.svg"):
+        ET.parse(path)
+
+
+def test_the_page_asks_nothing_of_the_network(tmp_path: Path) -> None:
+    fill(tmp_path)
+    page = write_report(tmp_path, "Toy").read_text(encoding="utf-8")
+    assert re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)[^"']*""", page) == []
+    assert not re.search(r"https?://|@import|url\(|fetch\(|XMLHttpRequest", page)
+    assert "default-src 'none'" in page
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    """A `/` cannot be in a folder's name, so the closing tag is written without one here and with one in the record."""
+    hostile = "<script>alert(1)<script>"
+    fill(tmp_path, hostile)
+    reason = f"{SCRIPT} </script><img src=x onerror=alert(1)> $x$ {{{{ 7 * 7 }}}}"
+    add_run(tmp_path, None, dataset=hostile, model="<b>BPR", reason=reason)
+    add_run(tmp_path, [1] * 60, dataset=hostile, model='"><svg onload=alert(1)>')
+    page = write_report(tmp_path, hostile).read_text(encoding="utf-8")
+    assert "&lt;script&gt;alert(1)" in page
+    assert "{{ 7 * 7 }}" in page  # as it was written, not as a template would have it
+    assert page.count("<script") == 2  # the page's own: the data of the pairs and the code
+    assert "<img src=x" not in page
+    assert "<svg onload" not in page
+    assert "<b>BPR" not in page
+    names = json.loads(re.search(r'id="pairs">(.*?)</script>', page, re.S).group(1))["names"]  # type: ignore[union-attr]
+    assert '"><svg onload=alert(1)>' in names
+
+
+def test_the_pairs_count_users(tmp_path: Path) -> None:
+    add_run(tmp_path, [1, 1, 50, 2])
+    add_run(tmp_path, [1, 5, 3, 90], model="SASRec", family="sequential")
+    page = write_report(tmp_path, "Toy").read_text(encoding="utf-8")
+    (one,) = json.loads(re.search(r'id="pairs">(.*?)</script>', page, re.S).group(1))["versus"][0]  # type: ignore[union-attr]
+    assert (one["wins"], one["ties"], one["losses"]) == (2, 1, 1)
+    expected = np.mean([0.0, 1 - 1 / np.log2(6), -1 / 2, 1 / np.log2(3)])
+    assert one["mean"] == pytest.approx(expected)
+    assert one["low"] < one["mean"] < one["high"]
+
+
+def test_one_row_and_no_rows(tmp_path: Path) -> None:
+    add_run(tmp_path, None)
+    assert "loss is NaN" in write_report(tmp_path, "Toy").read_text()
+    add_run(tmp_path, [1, 2, 3], seed=1)
+    assert 'id="pair"' not in write_report(tmp_path, "Toy").read_text()
+    with pytest.raises(RecordError, match="no record of dataset Other"):
+        write_report(tmp_path, "Other")
+
+
+def test_mixed_protocols_are_refused(tmp_path: Path) -> None:
+    add_run(tmp_path, [1, 2, 3])
+    add_run(tmp_path, [1, 2, 3], model="SASRec", mask_history="none")
+    with pytest.raises(RecordError, match=r"mask_history differ \(seen and none\)"):
+        write_report(tmp_path, "Toy")
+
+
+def test_the_report_needs_no_model(tmp_path: Path) -> None:
+    """With the code of every model gone, tables and page are the same, byte by byte."""
+    house = tmp_path / "house"
+    for name in ("hellm_recbole", "benchmarks", "properties", "baselines"):
+        shutil.copytree(ROOT / name, house / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.rmtree(house / "baselines")
+    shutil.rmtree(house / "hellm_recbole" / "llm")
+    for path in (house / "hellm_recbole" / "models").glob("*.py"):
+        if path.name not in ("__init__.py", "spec.py"):  # spec.py names the families, and is no model
+            path.unlink()
+    results = tmp_path / "results"
+    fill(results)
+    assert report.main(["--output", str(results)]) == 0
+    made = {path.name: path.read_bytes() for path in (results / "Toy").iterdir() if path.is_file()}
+    assert "report.html" in made
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.report", "--output", str(results)]
+    done = subprocess.run(command, cwd=house, capture_output=True, text=True, env={"PYTHONPATH": str(house)})
+    assert done.returncode == 0, done.stderr
+    assert {path.name: path.read_bytes() for path in (results / "Toy").iterdir() if path.is_file()} == made
+
+
+def test_pareto_by_hand() -> None:
+    assert pareto([(3.0, 3.0), (1.0, 1.0), (2.0, 1.0), (2.0, 2.0), (4.0, 3.0)]) == [(1.0, 1.0), (2.0, 2.0), (3.0, 3.0)]
+
+
+def test_figures_name_their_axes_and_rows(tmp_path: Path) -> None:
+    series = [Series(f"row {n}", n, [1, 2, 3], [n, n + 1, n]) for n in range(20)]
+    figure = lines([Panel("left", "K", "Recall@K", series), Panel("right", "K", "NDCG@K", series, log_x=True)])
+    assert [(ax.get_xlabel(), ax.get_ylabel()) for ax in figure.axes] == [("K", "Recall@K"), ("K", "NDCG@K")]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [f"row {n}" for n in range(20)]
+    looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
+    assert len(looks) == 20  # no two rows look alike
+    exact_ticks(figure, [1, 2, 3])
+    assert figure.axes[0].get_xticks().tolist() == [1, 2, 3]
+    first, again = (write_figure(tmp_path, name, lines([Panel("p", "x", "y", series)])) for name in "ab")
+    assert first.read_bytes() == again.read_bytes()
+    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+    dots = scatter([Panel("t", "minutes", "N@20", [Series("a", 0, [1.0], [0.2]), Series("b", 1, [2.0], [0.1])])])
+    assert [text.get_text() for text in dots.legends[0].get_texts()] == ["a", "b"]
+
+
+def test_bars_and_maps_show_their_values() -> None:
+    figure = bars("whole", "change (%)", ["a", "b"], [-3.0, 1.0], [(-5.0, -1.0), (-1.0, 3.0)])
+    (ax,) = figure.axes
+    assert [patch.get_width() for patch in ax.patches] == [-3.0, 1.0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+    values = np.array([[0.1, 0.2], [np.nan, 0.4]])
+    mapped = heat_maps([Grid("N@20", "item", "user", [0.1, 0.9], [0.3, 0.5], values)])
+    assert sorted(text.get_text() for text in mapped.axes[0].texts) == [".1000", ".2000", ".4000"]
+    assert mapped.axes[0].get_xlabel() == "item"
+
+
+def test_studies_of_the_paper() -> None:
+    found = studies("HeLLMPre")
+    assert list(found) == ["neighbors", "temperature", "l2", "width", "contrast"]
+    trials = [toy_trial(n, 0.1 * n, values={"l2_weight": 10.0**-n}) for n in (3, 1, 5)]
+    sweep = toy_sweep(trials, row="HeLLMPre", name="study-l2", space={"l2_weight": [1e-5, 1e-3, 1e-1]})
+    study = study_figure(sweep)
+    assert study is not None
+    left, right = study.figure.axes
+    assert (left.get_ylabel(), right.get_ylabel()) == ("R@20, validation", "N@20, validation")
+    assert right.lines[0].get_xdata().tolist() == [1e-5, 1e-3, 1e-1]  # type: ignore[union-attr]
+    assert right.lines[0].get_ydata() == pytest.approx([0.5, 0.3, 0.1])
+    assert right.get_xscale() == "log"
+    assert study_figure(toy_sweep(trials, name="tune")) is None

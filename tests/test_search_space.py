@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from baselines.registry import REGISTRY
+from hellm_recbole.errors import SettingsError
+from hellm_recbole.plan import plan_rows
+from hellm_recbole.search_space import can_be_searched, drawn, grid, n_points, search_space
+
+CURRENT = {"emb_dim": 64, "l2_weight": 1e-3, "n_layers": 3, "learning_rate": 5e-3}
+
+
+def test_the_rows_own_values_are_among_those_tried() -> None:
+    space = search_space("LightGCN", {"emb_dim": [16, 32]}, CURRENT, with_current=True)
+    assert space["emb_dim"] == [64, 16, 32]
+    assert space["n_layers"] == [1, 2, 3, 4]  # 3 is there already
+    assert search_space("LightGCN", {"emb_dim": [16]}, CURRENT, with_current=False)["emb_dim"] == [16]
+
+
+def test_an_empty_list_leaves_a_key_out() -> None:
+    space = search_space("LightGCN", {"n_layers": [], "l2_weight": []}, CURRENT, with_current=True)
+    assert list(space) == ["learning_rate"]
+
+
+@pytest.mark.parametrize(
+    ("model", "changed", "part"),
+    [
+        ("LightGCN", {"n_layer": [1, 2]}, "no setting 'n_layer'"),
+        ("LightGCN", {"n_layers": 2}, "must be a list"),
+        ("Pop", {}, "nothing to search for Pop"),
+        ("LightGCN", {"n_layers": [], "l2_weight": [], "learning_rate": []}, "nothing to search"),
+    ],
+)
+def test_what_cannot_be_searched(model: str, changed: dict[str, object], part: str) -> None:
+    with pytest.raises(SettingsError, match=part):
+        search_space(model, changed, CURRENT, with_current=True)  # type: ignore[arg-type]
+
+
+@given(
+    st.lists(st.integers(1, 4), min_size=1, max_size=4),
+    st.integers(1, 300),
+    st.integers(0, 5),
+)
+def test_points_are_drawn_without_repetition_and_begin_with_the_current_one(
+    sizes: list[int], n: int, seed: int
+) -> None:
+    space = {f"k{place}": list(range(size)) for place, size in enumerate(sizes)}
+    current = {key: values[-1] for key, values in space.items()}
+    points = drawn(space, current, n, seed)
+    assert points[0] == current
+    assert len(points) == min(n, n_points(space))
+    assert len({tuple(point.items()) for point in points}) == len(points)
+    assert all(point in grid(space) for point in points)
+    assert points == drawn(space, current, n, seed)
+
+
+def test_every_row_of_ours_but_the_simplest_can_be_searched() -> None:
+    assert all(can_be_searched(model) for model in REGISTRY)
+
+
+@pytest.mark.parametrize("model", sorted(REGISTRY))
+def test_every_space_fits_its_model(model: str) -> None:
+    (plan,) = plan_rows([model], "toy", REGISTRY, "paper", [])
+    assert n_points(search_space(model, {}, plan.resolved.values, with_current=True)) >= 8

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from hellm_recbole.errors import RecordError
+from hellm_recbole.sweeps import Trial, find_sweeps, read_sweep, read_tuned, sweep_folder, write_sweep, write_tuned
+from tests.toy_records import toy_sweep, toy_trial
+
+
+def test_a_search_comes_back_as_written(tmp_path: Path) -> None:
+    sweep = toy_sweep([toy_trial(1, 0.1), toy_trial(2, 0.2)])
+    path = write_sweep(sweep_folder(tmp_path, sweep.dataset, sweep.row, sweep.name), sweep)
+    assert read_sweep(path) == sweep
+    assert find_sweeps(tmp_path, "Toy") == [sweep]
+
+
+def test_the_best_trial_is_the_highest_on_validation_and_of_equal_ones_the_first() -> None:
+    assert toy_sweep([toy_trial(1, 0.1), toy_trial(2, 0.3), toy_trial(3, 0.3)]).best["number"] == 2
+
+
+def test_a_failed_trial_is_never_the_best() -> None:
+    lost: Trial = {**toy_trial(1, 0.9), "status": "failed", "reason": "loss is nan", "valid": {}}
+    assert toy_sweep([lost, toy_trial(2, 0.1)]).best["number"] == 2
+    with pytest.raises(RecordError, match="no trial that reached a validation"):
+        _ = toy_sweep([lost]).best
+
+
+def test_tuned_values_and_what_they_cost(tmp_path: Path) -> None:
+    sweep = toy_sweep([toy_trial(1, 0.1), toy_trial(2, 0.2)])
+    write_tuned(tmp_path, sweep)
+    tuned = read_tuned(tmp_path, "Toy", "LightGCN", sweep.split_hash)
+    assert tuned is not None
+    assert tuned.values == {"n_layers": 2}
+    assert tuned.search["trials"] == 2
+    assert tuned.search["valid"] == 0.2
+    assert tuned.search["budget"] == "trials=2"
+    assert read_tuned(tmp_path, "Toy", "VBPR", sweep.split_hash) is None
+    with pytest.raises(RecordError, match="another split"):
+        read_tuned(tmp_path, "Toy", "LightGCN", "f" * 64)
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"schema": 7}, "schema"),
+        ({"trials": "none"}, "key trials"),
+        ({"extra": 1}, "key extra is unknown"),
+    ],
+)
+def test_a_broken_search_is_named(tmp_path: Path, change: dict[str, object], part: str) -> None:
+    path = write_sweep(tmp_path, toy_sweep([toy_trial(1, 0.1)]))
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(RecordError, match=part) as fault:
+        read_sweep(path)
+    assert str(path) in str(fault.value)
+
+
+def test_a_broken_file_of_tuned_values_is_named(tmp_path: Path) -> None:
+    sweep = toy_sweep([toy_trial(1, 0.1)])
+    path = write_tuned(tmp_path, sweep)
+    path.write_text("values: 3\n")
+    with pytest.raises(RecordError, match=r"LightGCN\.yaml"):
+        read_tuned(tmp_path, "Toy", "LightGCN", sweep.split_hash)
+
+
+def test_no_field_of_a_search_holds_a_test_metric() -> None:
+    sweep = dataclasses.asdict(toy_sweep([toy_trial(1, 0.1)]))
+    assert not any("test" in key for key in [*sweep, *sweep["trials"][0]])
