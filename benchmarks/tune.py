@@ -161,7 +161,7 @@ def sweep_task(
         dataset=split.dataset,
         registry=REGISTRY,
         preset=options.preset,
-        overrides=tuple(overrides),
+        overrides=tuple(o for o in overrides if o.origin in plan.resolved.origin.values()),  # those of other models go
         space=space,
         data=replace(data, train=replace(data.train, stages=stages, cache=cache)),
         seed=seed,
