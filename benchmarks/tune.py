@@ -22,7 +22,7 @@ from hellm_recbole.console import run_main
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.plan import Override, RowPlan, plan_rows, split_variant
-from hellm_recbole.search_space import Space, search_space
+from hellm_recbole.search_space import Space, listed_keys, search_space
 from hellm_recbole.settings import parse_value, properties_dir
 from hellm_recbole.stages import digests, stage_tables
 from hellm_recbole.sweeps import Sweep, sweep_folder, write_tuned
@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="[MODEL.]KEY=[A,B]",
         help="other values to try; [] leaves a key out",
     )
+    parser.add_argument("--only", metavar="KEY,KEY", help="search these settings alone")
     parser.add_argument("--name", default="tune", help="of the search, where a model has several (%(default)s)")
     parser.add_argument("--resume", action="store_true", help="go on with searches that were stopped")
     parser.add_argument("--fresh", action="store_true", help="start anew")
@@ -90,7 +91,7 @@ def _tune(options: argparse.Namespace, rest: Sequence[str]) -> int:
                     split,
                     search_space(
                         base,
-                        _of(changed, plan.model),
+                        _tried(base, plan.model, changed, options.only),
                         plan.resolved.values,
                         with_current=options.search != "grid",
                     ),
@@ -208,8 +209,24 @@ def _space(text: str) -> tuple[str | None, str, list[object]]:
     return (model if dot else None), bare, parsed
 
 
-def _of(changed: Sequence[tuple[str | None, str, list[object]]], model: str) -> dict[str, list[object]]:
-    return {key: values for owner, key, values in changed if owner in (None, model)}
+def _tried(
+    base: str, model: str, changed: Sequence[tuple[str | None, str, list[object]]], only: str | None
+) -> dict[str, list[object]]:
+    """Values instead of those of the model's file; an empty list leaves a key out.
+
+    Raises:
+        SettingsError: `--only` names a key that has no values.
+    """
+    values = {key: tried for owner, key, tried in changed if owner in (None, model)}
+    if only is None:
+        return values
+    kept, listed = named(only, "--only"), {*listed_keys(base), *values}
+    for key in kept:
+        if key not in listed:
+            raise SettingsError(
+                f"--only names {key}, for which {model} has no values; give some with --space {key}=[A,B]"
+            )
+    return {key: [] for key in listed if key not in kept} | {key: values[key] for key in kept if key in values}
 
 
 if __name__ == "__main__":

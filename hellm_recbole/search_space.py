@@ -25,6 +25,11 @@ def can_be_searched(model: str) -> bool:
     return _file(model).exists()
 
 
+def listed_keys(model: str) -> list[str]:
+    """Settings that the model's file has values for."""
+    return list(load_yaml(_file(model))) if can_be_searched(model) else []
+
+
 def _file(model: str) -> Path:
     return properties_dir() / "sweep" / f"{model}.yaml"
 
