@@ -123,4 +123,4 @@ def test_every_searched_value_is_one_the_model_takes(path: Path) -> None:
         assert len(values) > 1
         for value in values:
             (plan,) = plan_rows([path.stem], "toy", REGISTRY, "paper", [Override(path.stem, key, value, path.name)])
-            assert value in (getattr(part, key, None) for part in (plan.model_settings, plan.train, plan.pairs))
+            assert plan.resolved.values[key] == value
