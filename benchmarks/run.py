@@ -13,7 +13,6 @@ from baselines.registry import RECBOLE_BASELINES, REGISTRY
 from benchmarks.dry_run import dry_run
 from benchmarks.rows import RowJob, run_job, run_on_ray, told
 from hellm_recbole import runtime
-from hellm_recbole.ablation import print_ablation
 from hellm_recbole.cluster import LOCAL
 from hellm_recbole.console import run_main
 from hellm_recbole.data.atomic import Dataset, load_dataset
@@ -24,11 +23,12 @@ from hellm_recbole.experiment import Place, finished_record
 from hellm_recbole.export import EMBEDDINGS
 from hellm_recbole.files import ensure_folder
 from hellm_recbole.plan import Override, Tuned, is_stage, plan_with_stages, presets, split_variant
-from hellm_recbole.search_space import can_be_searched
+from hellm_recbole.report.ablation import print_ablation
+from hellm_recbole.report.slices import write_slices
+from hellm_recbole.report.tables import write_tables
+from hellm_recbole.search.space import can_be_searched
+from hellm_recbole.search.sweeps import read_tuned, tuned_file
 from hellm_recbole.settings import parse_value
-from hellm_recbole.slices import write_slices
-from hellm_recbole.sweeps import read_tuned, tuned_file
-from hellm_recbole.tables import write_tables
 from hellm_recbole.variants import all_variants
 
 Choose = Callable[[Sequence[str], str, Sequence[str]], list[str]]

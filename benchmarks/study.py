@@ -17,13 +17,13 @@ from benchmarks.tune import sweep_task
 from hellm_recbole.cluster import LOCAL, cluster
 from hellm_recbole.console import run_main
 from hellm_recbole.errors import ModelError
-from hellm_recbole.figures import write_figure
-from hellm_recbole.page import FIGURES, figure_name
 from hellm_recbole.plan import plan_rows, split_variant
-from hellm_recbole.search_space import n_points
-from hellm_recbole.studies import PREFIX, studies, study_figure
-from hellm_recbole.sweeps import sweep_folder
-from hellm_recbole.tuning import Budget, SweepTask, run_sweep
+from hellm_recbole.report.figures import write_figure
+from hellm_recbole.report.page import FIGURES, figure_name
+from hellm_recbole.report.studies import PREFIX, studies, study_figure
+from hellm_recbole.search.space import n_points
+from hellm_recbole.search.sweeps import sweep_folder
+from hellm_recbole.search.tuning import Budget, SweepTask, run_sweep
 
 EXIT_NOTHING_TO_DRAW = 1
 

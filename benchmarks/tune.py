@@ -22,11 +22,11 @@ from hellm_recbole.console import run_main
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.plan import Override, RowPlan, plan_rows, split_variant
-from hellm_recbole.search_space import Space, listed_keys, search_space
+from hellm_recbole.search.space import Space, listed_keys, search_space
+from hellm_recbole.search.sweeps import Sweep, sweep_folder, write_tuned
+from hellm_recbole.search.tuning import Budget, SchedulerName, SearchName, SweepTask, TrialJob, job_digest, run_sweep
 from hellm_recbole.settings import parse_value, properties_dir
 from hellm_recbole.stages import digests, stage_tables
-from hellm_recbole.sweeps import Sweep, sweep_folder, write_tuned
-from hellm_recbole.tuning import Budget, SchedulerName, SearchName, SweepTask, TrialJob, job_digest, run_sweep
 
 EXIT_NOTHING_FOUND = 1
 

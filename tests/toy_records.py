@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from hellm_recbole import metrics
 from hellm_recbole.results import PhaseRanks, Record, write_ranks, write_record
-from hellm_recbole.sweeps import Sweep, Trial
+from hellm_recbole.search.sweeps import Sweep, Trial
 
 CUTOFFS = (10, 20)
 N_CANDIDATES = 1000

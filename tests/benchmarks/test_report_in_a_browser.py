@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from hellm_recbole.page import write_report
-from tests.test_page import fill
+from hellm_recbole.report.page import write_report
+from tests.report.test_page import fill
 from tests.toy_records import add_run
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")

@@ -24,8 +24,8 @@ from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.plan import plan_rows
 from hellm_recbole.results import read_record
-from hellm_recbole.sweeps import read_sweep
-from hellm_recbole.tuning import Budget
+from hellm_recbole.search.sweeps import read_sweep
+from hellm_recbole.search.tuning import Budget
 from tests.toy import write_prepared
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,16 +17,15 @@ import jinja2
 import numpy as np
 import numpy.typing as npt
 
-from hellm_recbole import __version__, figures, metrics
-from hellm_recbole.ablation import AblationRow, ablation_rows
-from hellm_recbole.figures import Panel, Series
+from hellm_recbole import __version__, metrics
 from hellm_recbole.files import atomic_write, ensure_folder
-from hellm_recbole.results import PhaseRanks, Record
-from hellm_recbole.significance import bootstrap_means, p_value
-from hellm_recbole.slices import history_slices, popularity_slices
-from hellm_recbole.studies import study_figure
-from hellm_recbole.sweeps import Sweep, find_sweeps
-from hellm_recbole.tables import (
+from hellm_recbole.report import figures
+from hellm_recbole.report.ablation import AblationRow, ablation_rows
+from hellm_recbole.report.figures import Panel, Series
+from hellm_recbole.report.significance import bootstrap_means, p_value
+from hellm_recbole.report.slices import history_slices, popularity_slices
+from hellm_recbole.report.studies import study_figure
+from hellm_recbole.report.tables import (
     FAMILY_TITLES,
     ReportSettings,
     Table,
@@ -37,6 +36,8 @@ from hellm_recbole.tables import (
     report_settings,
     without_variants,
 )
+from hellm_recbole.results import PhaseRanks, Record
+from hellm_recbole.search.sweeps import Sweep, find_sweeps
 
 PAGE_FILE = "report.html"
 FIGURES = "figures"
@@ -126,7 +127,7 @@ def write_report(
 
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("hellm_recbole", "."), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("hellm_recbole.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
     return environment.get_template(TEMPLATE)
 

@@ -14,10 +14,8 @@ import pytest
 
 from hellm_recbole import metrics
 from hellm_recbole.errors import OutputError, RecordError, SettingsError
-from hellm_recbole.results import find_records, read_ranks
-from hellm_recbole.settings import load_yaml, properties_dir
-from hellm_recbole.significance import holm, paired_bootstrap
-from hellm_recbole.tables import (
+from hellm_recbole.report.significance import holm, paired_bootstrap
+from hellm_recbole.report.tables import (
     Row,
     Table,
     build_table,
@@ -28,9 +26,11 @@ from hellm_recbole.tables import (
     to_terminal,
     write_tables,
 )
+from hellm_recbole.results import find_records, read_ranks
+from hellm_recbole.settings import load_yaml, properties_dir
 from tests.toy_records import add_run, toy_ranks
 
-EXPECTED = Path(__file__).parent / "reference" / "toy_table.md"
+EXPECTED = Path(__file__).parents[1] / "reference" / "toy_table.md"
 N_USERS = 40
 
 

@@ -32,9 +32,9 @@ from hellm_recbole.files import atomic_write, ensure_folder
 from hellm_recbole.models.spec import ModelSpec
 from hellm_recbole.plan import Override, RowPlan, plan_rows
 from hellm_recbole.progress import LINE_EVERY_S
-from hellm_recbole.search_space import Point, Space, drawn, grid, n_points
+from hellm_recbole.search.space import Point, Space, drawn, grid, n_points
+from hellm_recbole.search.sweeps import SCHEMA, SWEEP_FILE, Sweep, Trial, read_sweep, write_sweep
 from hellm_recbole.settings import Resolved, build_settings, load_yaml, properties_dir, setting
-from hellm_recbole.sweeps import SCHEMA, SWEEP_FILE, Sweep, Trial, read_sweep, write_sweep
 from hellm_recbole.trainer import fit
 from hellm_recbole.types import SelectionData
 

@@ -29,9 +29,9 @@ from hellm_recbole import metrics
 from hellm_recbole.errors import RecordError, SettingsError
 from hellm_recbole.files import atomic_write, ensure_folder
 from hellm_recbole.models.spec import Family
+from hellm_recbole.report.significance import bootstrap_means, holm, p_value
 from hellm_recbole.results import PhaseRanks, Policy, Record, Search, check_comparable, find_records, read_ranks
 from hellm_recbole.settings import NEUTRAL_KEYS, Resolved, build_settings, load_yaml, properties_dir, setting
-from hellm_recbole.significance import bootstrap_means, holm, p_value
 from hellm_recbole.variants import all_variants
 
 Protocol = Literal["unified", "paper"]

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hellm_recbole.ablation import ablation_rows, write_ablation
+from hellm_recbole.report.ablation import ablation_rows, write_ablation
+from hellm_recbole.report.tables import read_test_ranks, report_settings, without_variants
 from hellm_recbole.results import find_records
-from hellm_recbole.tables import read_test_ranks, report_settings, without_variants
 from hellm_recbole.variants import all_variants, variants
 from tests.toy_records import CUTOFFS, add_run
 

@@ -18,9 +18,9 @@ from tabulate import tabulate
 from hellm_recbole import metrics
 from hellm_recbole.files import atomic_write
 from hellm_recbole.metrics import FloatVector
+from hellm_recbole.report.significance import bootstrap_means, holm, p_value
+from hellm_recbole.report.tables import ReportSettings, group_rows, read_test_ranks, report_settings
 from hellm_recbole.results import PhaseRanks, Record, find_records, row_name
-from hellm_recbole.significance import bootstrap_means, holm, p_value
-from hellm_recbole.tables import ReportSettings, group_rows, read_test_ranks, report_settings
 from hellm_recbole.variants import all_variants, variants
 
 STEM = "ablation"

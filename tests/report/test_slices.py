@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hellm_recbole.errors import RecordError
-from hellm_recbole.slices import history_slices, popularity_slices, write_slices
+from hellm_recbole.report.slices import history_slices, popularity_slices, write_slices
 from tests.toy_records import add_run
 
 counts = st.lists(st.integers(0, 30), min_size=1, max_size=50)

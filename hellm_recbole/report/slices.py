@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from hellm_recbole import metrics
 from hellm_recbole.files import atomic_write
-from hellm_recbole.tables import group_rows, read_test_ranks, records_of, report_settings, without_variants
+from hellm_recbole.report.tables import group_rows, read_test_ranks, records_of, report_settings, without_variants
 
 BoolArray = npt.NDArray[np.bool_]
 

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from hellm_recbole.errors import RecordError
-from hellm_recbole.sweeps import Trial, find_sweeps, read_sweep, read_tuned, sweep_folder, write_sweep, write_tuned
+from hellm_recbole.search.sweeps import (
+    Trial,
+    find_sweeps,
+    read_sweep,
+    read_tuned,
+    sweep_folder,
+    write_sweep,
+    write_tuned,
+)
 from tests.toy_records import toy_sweep, toy_trial
 
 
