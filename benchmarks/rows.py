@@ -16,7 +16,7 @@ import rich.table
 from rich.console import Console
 
 from hellm_recbole import runtime
-from hellm_recbole.cluster import cluster, enter_worker, resources
+from hellm_recbole.cluster import cluster, enter_worker, refuse_numbered, resources
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError
@@ -115,8 +115,9 @@ def run_on_ray(
 
     Raises:
         HellmError: there is no cluster at the address.
-        SettingsError: a row asks for more than any node has.
+        SettingsError: a row asks for more than any node has, or the device has a number.
     """
+    refuse_numbered(device)
     with cluster(address, n_cpus):
         board: Any = _Board.remote()  # type: ignore[attr-defined]
         shared = {name: ray.put((_movable(dataset), _movable(split))) for name, (dataset, split) in data.items()}

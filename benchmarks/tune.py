@@ -17,7 +17,7 @@ from tabulate import tabulate
 
 from baselines.registry import REGISTRY
 from benchmarks.run import add_what_and_where, load, named, overrides_of, seeds_of
-from hellm_recbole.cluster import LOCAL, cluster
+from hellm_recbole.cluster import LOCAL, cluster, refuse_numbered
 from hellm_recbole.console import run_main
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import SettingsError
@@ -151,10 +151,11 @@ def sweep_task(
         options: output folder, preset and device.
 
     Raises:
-        SettingsError: a value to try is not one that the setting can have.
+        SettingsError: a value to try is not one that the setting can have, or the device has a number.
         ModelError: a stage that the row reads from has not been run.
     """
     data = split.selection()
+    refuse_numbered(options.device)
     stages = stage_tables(options.output, split.dataset, plan.stages, seed, split.sha256, split.item_tokens)
     cache = None if data.train.cache is None else data.train.cache.resolve()
     job = TrialJob(

@@ -23,7 +23,7 @@ CONNECT_S = 10.0
 # Nothing is sent to anyone; trials keep their own records; Ctrl-C is ours.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a task that asks for no GPU sees none
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",  # no progress tables of Ray's beside our lines
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -45,12 +45,13 @@ def cluster(address: str, n_cpus: int | None) -> Iterator[None]:
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    warnings.filterwarnings("ignore", message=".*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO.*")
-    _refuse_silence(address)
+    if address != LOCAL:
+        _refuse_silence(address)
+        _use_token()
     only_local: dict[str, Any] = {"num_cpus": n_cpus, "include_dashboard": False} if address == LOCAL else {}
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **only_local)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (ConnectionError, ValueError, RuntimeError, ImportError, ray.exceptions.RayError) as error:
         raise _no_cluster(address, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
     try:
         yield
@@ -73,10 +74,34 @@ def _refuse_silence(address: str) -> None:
         raise _no_cluster(address, error.strerror or str(error)) from error
 
 
+def _use_token() -> None:
+    """Show the token of this user's clusters where there is one, as `ray start` does.
+
+    A local cluster leaves one behind, from then on `ray start` asks for it, and `ray.init` alone would not show it.
+    """
+    try:
+        from ray._private.authentication import authentication_token_setup as setup
+    except ImportError:  # an older Ray, which has no tokens
+        return
+    setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+
+
 def _no_cluster(address: str, reason: str) -> HellmError:
     return HellmError(
         f"no Ray cluster answers at {address!r} ({reason}); start one with `ray start --head`, or name none"
     )
+
+
+def refuse_numbered(device: str) -> None:
+    """Refuse a GPU by its number: on a cluster Ray gives each task its own, which is then number 0.
+
+    Raises:
+        SettingsError: it is one.
+    """
+    if ":" in device:
+        raise SettingsError(
+            f"--device {device}: on a Ray cluster the device is auto, cpu or cuda; Ray chooses which one"
+        )
 
 
 def resources(n_cpus: float, n_gpus: float) -> dict[str, float]:

@@ -429,44 +429,35 @@ class _Watcher(tune.Callback):
         self._row, self._metric = task.base.row, task.base.train.valid_metric
         self._space = {key: list(values) for key, values in task.space.items()}
         self._of = f"/{task.budget.trials}" if task.budget.trials is not None and task.search != "grid" else ""
-        self._best, self._said = 0.0, time.monotonic()
-
-    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Know the best value of a search that was taken up."""
-        if iteration <= 1:
-            self._best = max([0.0, *(trial.last_result.get(BEST, 0.0) for trial in trials if trial.last_result)])
+        self._said = time.monotonic()
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Now and then, one line for the trial that has just reported."""
-        self._best = max(self._best, result[BEST])
         if time.monotonic() - self._said > LINE_EVERY_S and not result["ended"]:
-            self._say(trial, f"epoch {result['epoch']}, {self._metric} {result[BEST]:.4f}")
+            self._say(trials, trial, f"epoch {result['epoch']}, {self._metric} {result[BEST]:.4f}")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """One line for each trial."""
         last = trial.last_result or {}
         if last.get("reason"):
-            self._say(trial, f"failed: {last['reason']}")
+            self._say(trials, trial, f"failed: {last['reason']}")
         elif last:
             how = "ended" if last["ended"] else "stopped"
-            self._say(
-                trial, f"{how} after epoch {last['epoch']}, {self._metric} {last[BEST]:.4f} @{last['best_epoch']}"
-            )
+            reached = f"{self._metric} {last[BEST]:.4f} @{last['best_epoch']}"
+            self._say(trials, trial, f"{how} after epoch {last['epoch']}, {reached}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial whose process was lost; Ray begins it again a few times."""
-        self._say(trial, "lost")
+        self._say(trials, trial, "lost")
 
-    def _say(self, trial: Any, text: str) -> None:
+    def _say(self, trials: list[Any], trial: Any, text: str) -> None:
         self._said = time.monotonic()
         point = ", ".join(f"{key}={self._space[key][index]}" for key, index in trial.config.items())
-        print(
-            f"{self._row} trial {_number(trial.trial_id)}{self._of} ({point}): {text}; best {self._best:.4f}",
-            file=sys.stderr,
-            flush=True,
-        )
+        best = max((other.last_result or {}).get(BEST, 0.0) for other in trials)
+        line = f"{self._row} trial {_number(trial.trial_id)}{self._of} ({point}): {text}; best {best:.4f}"
+        print(line, file=sys.stderr, flush=True)
 
 
 def _number(trial_id: str) -> int:

@@ -172,6 +172,7 @@ def test_a_study_is_run_once_and_drawn_again(workplace: Path, capsys: pytest.Cap
         (["--space", "n_layers=[-1]"], "must be >= 0"),
         (["--search", "grid", "--budget", "trials=3"], "has 80 points and the budget is trials=3"),
         (["--address", "127.0.0.1:1"], "no Ray cluster answers at '127.0.0.1:1'"),
+        (["--device", "cuda:1"], "the device is auto, cpu or cuda"),
         (["--only", "n_layers,n_layer"], "--only names n_layer"),
         (["--set", "ray_cpus=512"], "the largest node of the Ray cluster has 1 CPUs"),
     ],
