@@ -21,7 +21,7 @@ import numpy.typing as npt
 from hellm_recbole.errors import RecordError
 from hellm_recbole.files import atomic_write, ensure_folder
 from hellm_recbole.models.spec import Family
-from hellm_recbole.schema import keyed, no_constant
+from hellm_recbole.schema import as_json, keyed, no_constant
 from hellm_recbole.types import TokenArray
 
 SCHEMA = 1
@@ -220,8 +220,7 @@ def write_record(folder: Path, record: Record) -> Path:
         OutputError: the folder cannot be written to.
     """
     path = ensure_folder(folder) / RECORD_FILE
-    content = {spec.name: getattr(record, spec.name) for spec in dataclasses.fields(Record) if spec.name != "path"}
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = as_json(record)
     _parse(text, path)
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import types
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints, is_typeddict
+
+
+def as_json(record: Any) -> str:
+    """A dataclass as JSON text, without its field `path`, which says where it was read from.
+
+    Raises:
+        ValueError: a number is NaN or infinite.
+    """
+    content = {spec.name: getattr(record, spec.name) for spec in dataclasses.fields(record) if spec.name != "path"}
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def no_constant(name: str) -> NoReturn:

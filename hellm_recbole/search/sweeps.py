@@ -7,7 +7,6 @@ never handed it.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from hellm_recbole.errors import RecordError, SettingsError
 from hellm_recbole.files import atomic_write, ensure_folder
 from hellm_recbole.plan import Tuned
 from hellm_recbole.results import Search, Versions
-from hellm_recbole.schema import keyed, no_constant
+from hellm_recbole.schema import as_json, keyed, no_constant
 from hellm_recbole.settings import Value, load_yaml
 
 SCHEMA = 1
@@ -114,8 +113,7 @@ def write_sweep(folder: Path, sweep: Sweep) -> Path:
         OutputError: the folder cannot be written to.
     """
     path = ensure_folder(folder) / SWEEP_FILE
-    content = {spec.name: getattr(sweep, spec.name) for spec in dataclasses.fields(Sweep) if spec.name != "path"}
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = as_json(sweep)
     _parse(text, path)
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
