@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from hellm_recbole.errors import ModelError
 from hellm_recbole.llm.backbone import Backbone
+from hellm_recbole.llm.packaged import packaged_folder
 from hellm_recbole.llm.prefix import EPS, Context, GraphPrefix, Rows, pooled_graph
 from hellm_recbole.models.hellm import LLMRecommender
 from hellm_recbole.types import Encoded, Histories, HistoryBatch, QueryBatch, TrainData
@@ -134,17 +135,28 @@ def joined(*parts: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
-@torch.no_grad()
-def test_text_alone_gives_the_states_of_transformers(tiny: Path) -> None:
-    backbone = Backbone(settings(tiny).backbone(), (TEXT, "")).eval()
+def check_text_alone(folder: Path, longer_than: int) -> None:
+    """Our states of a text are, to the last bit, those of transformers' own model."""
+    backbone = Backbone(settings(folder).backbone(), (TEXT, "")).eval()
     words = backbone.text(0)
     position = torch.arange(len(words))
     ours = backbone.states(words, Context(Rows.of(position[None] >= 0), position))
-    plain = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = tokenizer(TEXT, return_tensors="pt")["input_ids"]
-    assert ids.shape[1] == len(words) > 4  # longer than the sliding windows
+    assert ids.shape[1] == len(words) > longer_than
     assert torch.equal(ours, plain.get_decoder()(input_ids=ids).last_hidden_state[0])
+
+
+@torch.no_grad()
+def test_text_alone_gives_the_states_of_transformers(tiny: Path) -> None:
+    check_text_alone(tiny, longer_than=4)  # the sliding windows
+
+
+@torch.no_grad()
+@pytest.mark.slow
+def test_text_alone_gives_the_states_of_transformers_on_the_packaged_model() -> None:
+    check_text_alone(packaged_folder(), longer_than=0)
 
 
 @torch.no_grad()
