@@ -104,23 +104,27 @@ def _tune(options: argparse.Namespace, rest: Sequence[str]) -> int:
                     options=options,
                 )
             )
-    sweeps = []
+    found = 0
     with cluster(options.address, options.threads):
         for task in tasks:
             folder = sweep_folder(options.output, task.job.dataset, task.base.row, task.name)
             try:
-                sweeps.append(run_sweep(task, folder, resume=options.resume, fresh=options.fresh))
+                sweep = run_sweep(task, folder, resume=options.resume, fresh=options.fresh)
             except KeyboardInterrupt:
                 print("give the same command with --resume to go on with this search", file=sys.stderr)
                 raise
-    found = [sweep for sweep in sweeps if any(trial["valid"] for trial in sweep.trials)]
-    for sweep in sweeps:
-        if sweep in found:
-            print(f"{shown(sweep)}\nwritten to {write_tuned(options.output, sweep)}\n")
-        else:
-            reason = next((trial["reason"] for trial in sweep.trials), "no trial was finished within the budget")
-            print(f"error: {sweep.row} on {sweep.dataset}: no trial reached a validation: {reason}", file=sys.stderr)
-    return 0 if len(found) == len(sweeps) else EXIT_NOTHING_FOUND
+            found += _told(sweep, options.output)
+    return 0 if found == len(tasks) else EXIT_NOTHING_FOUND
+
+
+def _told(sweep: Sweep, output: Path) -> bool:
+    """Print what a search has found and write the best values; whether it has found any."""
+    if any(trial["valid"] for trial in sweep.trials):
+        print(f"{shown(sweep)}\nwritten to {write_tuned(output, sweep)}\n", flush=True)
+        return True
+    reason = next((trial["reason"] for trial in sweep.trials), "no trial was finished within the budget")
+    print(f"error: {sweep.row} on {sweep.dataset}: no trial reached a validation: {reason}", file=sys.stderr)
+    return False
 
 
 def sweep_task(
