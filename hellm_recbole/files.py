@@ -49,8 +49,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 def sweep_temporaries(folder: Path) -> None:
     """Remove what a killed writer left behind in `folder`."""
-    for leftover in folder.glob(".*.tmp.*"):
-        leftover.unlink(missing_ok=True)
+    for pattern in (".*.tmp.*", ".tmp??????"):  # ours, and safetensors' own while it writes
+        for leftover in folder.glob(pattern):
+            leftover.unlink(missing_ok=True)
 
 
 def sha256_file(path: Path) -> str:
