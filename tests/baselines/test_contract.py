@@ -60,9 +60,7 @@ def test_a_batch_scores_as_its_users_do_one_by_one(name: str, toy_split: Split) 
     together = all_scores(row, data, users)
     alone = torch.cat([all_scores(row, data, users[at : at + 1]) for at in range(len(users))])
     assert together.shape == (len(users), data.n_items)
-    scale = max(
-        1.0, float(together.abs().max())
-    )  # products of another shape round otherwise, in proportion to the sums
+    scale = max(1.0, float(together.abs().max()))  # another shape of product rounds otherwise
     assert torch.allclose(together, alone, atol=1e-5 * scale)
 
 
