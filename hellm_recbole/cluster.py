@@ -52,7 +52,8 @@ def cluster(address: str, n_cpus: int | None) -> Iterator[None]:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **only_local)
     except (ConnectionError, ValueError, RuntimeError, ImportError, ray.exceptions.RayError) as error:
-        raise _no_cluster(address, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+        lines = str(error).strip().splitlines()
+        raise _no_cluster(address, lines[-1].strip() if lines else type(error).__name__) from error
     try:
         yield
     finally:
