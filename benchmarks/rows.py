@@ -19,7 +19,7 @@ from hellm_recbole import runtime
 from hellm_recbole.cluster import cluster, enter_worker, refuse_numbered, resources
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
-from hellm_recbole.errors import HellmError
+from hellm_recbole.errors import HellmError, last_line
 from hellm_recbole.experiment import Place, export_row, finished_record, record_loss, run_row
 from hellm_recbole.export import EMBEDDINGS
 from hellm_recbole.plan import RowPlan
@@ -121,12 +121,12 @@ def run_on_ray(
     with cluster(address, n_cpus):
         board: Any = _Board.remote()  # type: ignore[attr-defined]
         shared = {name: ray.put((_movable(dataset), _movable(split))) for name, (dataset, split) in data.items()}
+        asked = [resources(job.plan.resources.ray_cpus, job.plan.resources.ray_gpus) for job in jobs]  # before any runs
         running: dict[Any, RowJob] = {}
         stages: dict[tuple[str, int, str], Any] = {}
-        for job in jobs:
-            asked = resources(job.plan.resources.ray_cpus, job.plan.resources.ray_gpus)
+        for job, size in zip(jobs, asked, strict=True):
             needs = [stages[job.dataset, job.place.seed, stage] for stage in job.plan.stages]
-            task = _task.options(num_cpus=asked["cpu"], num_gpus=asked["gpu"], max_retries=MAX_RETRIES, name=job.name)
+            task = _task.options(num_cpus=size["cpu"], num_gpus=size["gpu"], max_retries=MAX_RETRIES, name=job.name)
             away = replace(job, place=replace(job.place, output=job.place.output.resolve()))
             reference = task.remote(away, shared[job.dataset], device, Path.cwd(), board, *needs)
             running[reference] = job
@@ -162,10 +162,10 @@ def _follow(running: dict[Any, RowJob], data: Mapping[str, tuple[Dataset, Split]
 def _lost(job: RowJob, data: Mapping[str, tuple[Dataset, Split]], error: Exception) -> str:
     """What to say of a row whose task ended without an answer; its record says the same."""
     reason = (
-        f"its Ray worker was lost {MAX_RETRIES + 1} times ({type(error).__name__}), most often for want of memory; "
-        "the same command goes on from its last epoch"
+        f"its Ray worker, or that of a row it reads, was lost {MAX_RETRIES + 1} times ({type(error).__name__}), most "
+        "often for want of memory; the same command goes on from its last epoch"
         if isinstance(error, ray.exceptions.WorkerCrashedError | ray.exceptions.OutOfMemoryError)
-        else str(error).strip().splitlines()[-1]
+        else last_line(error)
     )
     record_loss(job.plan, *data[job.dataset], job.place, reason)
     return reason

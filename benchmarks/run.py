@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,7 +22,16 @@ from hellm_recbole.errors import ModelError, SettingsError
 from hellm_recbole.experiment import Place, finished_record
 from hellm_recbole.export import EMBEDDINGS
 from hellm_recbole.files import ensure_folder
-from hellm_recbole.plan import Override, Tuned, is_stage, plan_with_stages, presets, split_variant
+from hellm_recbole.plan import (
+    NOTHING_TUNED,
+    Override,
+    RowPlan,
+    Tuned,
+    is_stage,
+    plan_with_stages,
+    presets,
+    split_variant,
+)
 from hellm_recbole.report.ablation import print_ablation
 from hellm_recbole.report.slices import write_slices
 from hellm_recbole.report.tables import write_tables
@@ -119,15 +128,23 @@ def run(options: argparse.Namespace, rest: Sequence[str], choose: Choose | None 
     exports = _exports(options.export)
     models = list(ALL) if options.models == "all" else named(options.models, "--models")
     names = named(options.dataset, "--dataset")
-    for name in names:
-        plan_with_stages(models, name, REGISTRY, options.preset, overrides)  # what is misspelt is refused before data
+
+    def planned(asked: Sequence[str], name: str, tuned: Mapping[str, Tuned] = NOTHING_TUNED) -> list[RowPlan]:
+        return plan_with_stages(asked, name, REGISTRY, options.preset, overrides, tuned)
+
+    plans = {name: planned(models, name) for name in names}  # what is misspelt is refused before any data is read
     ensure_folder(options.output)
     data = {name: load(name, options.data_path) for name in names}
-    plans = {}
-    for name in names:
-        chosen = models if choose is None else choose(models, name, sorted(data[name][0].features))
-        tuned = _tuned(chosen, name, data[name][1], options, overrides) if options.tuned else {}
-        plans[name] = plan_with_stages(chosen, name, REGISTRY, options.preset, overrides, tuned)
+    asked = dict.fromkeys(names, models)
+    if choose is not None:
+        asked = {name: choose(models, name, sorted(data[name][0].features)) for name in names}
+        plans = {name: planned(asked[name], name) for name in names}
+    tuned: dict[str, dict[str, Tuned]] = {name: {} for name in names}
+    if options.tuned:
+        for name in names:
+            rows = [plan for plan in plans[name] if plan.model in asked[name]]
+            tuned[name] = _tuned(rows, options.output, data[name][1])
+            plans[name] = planned(asked[name], name, tuned[name])
     places = [Place(options.output, seed, device) for seed in seeds]
     if options.dry_run:
         for name in names:
@@ -137,7 +154,10 @@ def run(options: argparse.Namespace, rest: Sequence[str], choose: Choose | None 
         RowJob(
             plan=plan,
             place=place,
-            fresh=bool(options.fresh) and plan.model in models,  # a stage that nobody named is kept
+            # A stage that nobody named is kept, and so is the one beside a tuned row of the same model.
+            fresh=bool(options.fresh)
+            and plan.model in models
+            and (plan.search is None) == (plan.model not in tuned[name]),
             exports=tuple(exports),
             stage=is_stage(plan, plans[name]),
             dataset=name,
@@ -170,25 +190,22 @@ def run(options: argparse.Namespace, rest: Sequence[str], choose: Choose | None 
     return EXIT_ROW_FAILED if failed else 0
 
 
-def _tuned(
-    models: Sequence[str], dataset: str, split: Split, options: argparse.Namespace, overrides: Sequence[Override]
-) -> dict[str, Tuned]:
+def _tuned(rows: Sequence[RowPlan], output: Path, split: Split) -> dict[str, Tuned]:
     """Model -> what tune.py has found for it; models without anything to search run as they are.
 
     Raises:
         SettingsError: a model could be searched and was not.
+        RecordError: what was found is broken or of another split.
     """
     found = {}
-    for plan in plan_with_stages(models, dataset, REGISTRY, options.preset, overrides):
-        if plan.model not in models:
-            continue
-        tuned = read_tuned(options.output, dataset, plan.row, split.sha256)
+    for plan in rows:
+        tuned = read_tuned(output, split.dataset, plan.row, split.sha256)
         if tuned is not None:
             found[plan.model] = tuned
         elif can_be_searched(split_variant(plan.model, REGISTRY)[0]):
             raise SettingsError(
-                f"--tuned: there is no {tuned_file(options.output, dataset, plan.row)}; run "
-                f"`python benchmarks/tune.py --models {plan.model} --dataset {dataset}` first"
+                f"--tuned: there is no {tuned_file(output, split.dataset, plan.row)}; run "
+                f"`python benchmarks/tune.py --models {plan.model} --dataset {split.dataset}` first"
             )
     return found
 

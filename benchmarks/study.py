@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from baselines.registry import REGISTRY
-from benchmarks.run import add_what_and_where, load, named, overrides_of, seeds_of
-from benchmarks.tune import sweep_task
-from hellm_recbole.cluster import LOCAL, cluster
+from benchmarks.run import load, named, overrides_of, seeds_of
+from benchmarks.tune import search_parser, sweep_task, swept
 from hellm_recbole.console import run_main
 from hellm_recbole.errors import ModelError
 from hellm_recbole.plan import plan_rows, split_variant
@@ -22,29 +21,17 @@ from hellm_recbole.report.figures import write_figure
 from hellm_recbole.report.page import FIGURES, figure_name
 from hellm_recbole.report.studies import PREFIX, studies, study_figure
 from hellm_recbole.search.space import n_points
-from hellm_recbole.search.sweeps import sweep_folder
-from hellm_recbole.search.tuning import Budget, SweepTask, run_sweep
+from hellm_recbole.search.sweeps import Sweep
+from hellm_recbole.search.tuning import Budget, SweepTask
 
 EXIT_NOTHING_TO_DRAW = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing and write the figures; exit code 0, 1 if a study has nothing to draw, 2 for bad arguments."""
-    parser = argparse.ArgumentParser(
-        prog="study.py",
-        description=__doc__,
-        epilog="--key=value sets a setting of every trial as --set key=value does.",
-        allow_abbrev=False,
-    )
-    add_what_and_where(parser)
+    parser = search_parser("study.py", __doc__)
     parser.set_defaults(models="HeLLMPre")
     parser.add_argument("--studies", default="all", help="names separated by commas, or all (%(default)s)")
-    parser.add_argument("--seed", type=int, default=2024, help="of every trial (%(default)s)")
-    parser.add_argument("--resume", action="store_true", help="go on with studies that were stopped")
-    parser.add_argument("--fresh", action="store_true", help="start anew")
-    parser.add_argument(
-        "--address", default=LOCAL, help="local, auto (a cluster that runs here), or ray://HOST:PORT (%(default)s)"
-    )
     options, rest = parser.parse_known_args(argv)
     return run_main(lambda: _study(options, rest))
 
@@ -71,21 +58,20 @@ def _study(options: argparse.Namespace, rest: Sequence[str]) -> int:
                         options=options,
                     )
                 )
-    undrawn = 0
-    with cluster(options.address, options.threads):
-        for task in tasks:
-            folder = sweep_folder(options.output, task.job.dataset, task.base.row, task.name)
-            sweep = run_sweep(task, folder, resume=options.resume, fresh=options.fresh)
-            study = study_figure(sweep)
-            if study is None:
-                reason = next((trial["reason"] for trial in sweep.trials if trial["reason"]), "no trial has reported")
-                print(f"error: {task.name} of {task.base.row} has nothing to draw: {reason}", file=sys.stderr)
-                undrawn += 1
-                continue
-            path = write_figure(options.output / task.job.dataset / FIGURES, figure_name(sweep), study.figure)
-            best = ", ".join(f"{key}={value}" for key, value in sweep.best["values"].items())
-            print(f"{study.title}: best {best}; {study.caption} written to {path} and {Path(path).with_suffix('.png')}")
-    return EXIT_NOTHING_TO_DRAW if undrawn else 0
+    drawn = [_drawn(sweep, options.output) for sweep in swept(tasks, options)]
+    return 0 if all(drawn) else EXIT_NOTHING_TO_DRAW
+
+
+def _drawn(sweep: Sweep, output: Path) -> bool:
+    """Write the figure of a study and say where it is; whether there was anything to draw."""
+    study = study_figure(sweep)
+    if study is None:
+        print(f"error: {sweep.name} of {sweep.row} has nothing to draw: {sweep.problem}", file=sys.stderr)
+        return False
+    path = write_figure(output / sweep.dataset / FIGURES, figure_name(sweep), study.figure)
+    best = ", ".join(f"{key}={value}" for key, value in sweep.best["values"].items())
+    print(f"{study.title}: best {best}; {study.caption} written to {path} and {path.with_suffix('.png')}", flush=True)
+    return True
 
 
 def _chosen(model: str, asked: str) -> dict[str, dict[str, list[object]]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -33,14 +33,7 @@ EXIT_NOTHING_FOUND = 1
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the searches and print what they found; exit code 0, 1 if one found nothing, 2 for bad arguments."""
-    parser = argparse.ArgumentParser(
-        prog="tune.py",
-        description=__doc__,
-        epilog="--key=value sets a setting of every trial as --set key=value does.",
-        allow_abbrev=False,
-    )
-    add_what_and_where(parser)
-    parser.add_argument("--seed", type=int, default=2024, help="of every trial, and of the points drawn (%(default)s)")
+    parser = search_parser("tune.py", __doc__)
     parser.add_argument("--budget", default="trials=20", help="of each model: trials=20 or minutes=60 (%(default)s)")
     parser.add_argument(
         "--scheduler",
@@ -60,6 +53,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--only", metavar="KEY,KEY", help="search these settings alone")
     parser.add_argument("--name", default="tune", help="of the search, where a model has several (%(default)s)")
+    options, rest = parser.parse_known_args(argv)
+    return run_main(lambda: _tune(options, rest))
+
+
+def search_parser(program: str, description: str | None) -> argparse.ArgumentParser:
+    """The options that all commands which run trials share."""
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description=description,
+        epilog="--key=value sets a setting of every trial as --set key=value does.",
+        allow_abbrev=False,
+    )
+    add_what_and_where(parser)
+    parser.add_argument("--seed", type=int, default=2024, help="of every trial, and of the points drawn (%(default)s)")
     parser.add_argument("--resume", action="store_true", help="go on with searches that were stopped")
     parser.add_argument("--fresh", action="store_true", help="start anew")
     parser.add_argument(
@@ -67,8 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=LOCAL,
         help="local, auto (a cluster that runs on this machine), or ray://HOST:PORT (%(default)s)",
     )
-    options, rest = parser.parse_known_args(argv)
-    return run_main(lambda: _tune(options, rest))
+    return parser
 
 
 def _tune(options: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -104,26 +110,32 @@ def _tune(options: argparse.Namespace, rest: Sequence[str]) -> int:
                     options=options,
                 )
             )
-    found = 0
+    found = [_told(sweep, options.output) for sweep in swept(tasks, options)]
+    return 0 if all(found) else EXIT_NOTHING_FOUND
+
+
+def swept(tasks: Sequence[SweepTask], options: argparse.Namespace) -> Iterator[Sweep]:
+    """Run searches one after the other on one cluster; each as soon as it is over.
+
+    Raises:
+        HellmError: there is no cluster at the address, or a search cannot be run or taken up.
+    """
     with cluster(options.address, options.threads):
         for task in tasks:
             folder = sweep_folder(options.output, task.job.dataset, task.base.row, task.name)
             try:
-                sweep = run_sweep(task, folder, resume=options.resume, fresh=options.fresh)
+                yield run_sweep(task, folder, resume=options.resume, fresh=options.fresh)
             except KeyboardInterrupt:
                 print("give the same command with --resume to go on with this search", file=sys.stderr)
                 raise
-            found += _told(sweep, options.output)
-    return 0 if found == len(tasks) else EXIT_NOTHING_FOUND
 
 
 def _told(sweep: Sweep, output: Path) -> bool:
     """Print what a search has found and write the best values; whether it has found any."""
-    if any(trial["valid"] for trial in sweep.trials):
+    if sweep.problem is None:
         print(f"{shown(sweep)}\nwritten to {write_tuned(output, sweep)}\n", flush=True)
         return True
-    reason = next((trial["reason"] for trial in sweep.trials), "no trial was finished within the budget")
-    print(f"error: {sweep.row} on {sweep.dataset}: no trial reached a validation: {reason}", file=sys.stderr)
+    print(f"error: {sweep.row} on {sweep.dataset}: {sweep.problem}", file=sys.stderr)
     return False
 
 
@@ -167,7 +179,7 @@ def sweep_task(
         dataset=split.dataset,
         registry=REGISTRY,
         preset=options.preset,
-        overrides=tuple(o for o in overrides if o.origin in plan.resolved.origin.values()),  # those of other models go
+        overrides=tuple(overrides),
         space=space,
         data=replace(data, train=replace(data.train, stages=stages, cache=cache)),
         seed=seed,
@@ -201,7 +213,8 @@ def shown(sweep: Sweep) -> str:
     table = tabulate(lines, head, tablefmt="github", disable_numparse=True)
     return (
         f"{sweep.row} on {sweep.dataset}, validation, {sweep.budget}, scheduler {sweep.scheduler}, "
-        f"search {sweep.search}, seed {sweep.seed}; trial 1 has the values of the files\n{table}"
+        f"search {sweep.search}, seed {sweep.seed}"
+        f"{'' if sweep.search == 'grid' else '; trial 1 has the values of the files'}\n{table}"
     )
 
 

@@ -15,7 +15,7 @@ import ray
 import torch
 
 from hellm_recbole import runtime
-from hellm_recbole.errors import HellmError, SettingsError
+from hellm_recbole.errors import HellmError, SettingsError, last_line
 
 LOCAL = "local"
 CONNECT_S = 10.0
@@ -52,8 +52,7 @@ def cluster(address: str, n_cpus: int | None) -> Iterator[None]:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **only_local)
     except (ConnectionError, ValueError, RuntimeError, ImportError, ray.exceptions.RayError) as error:
-        lines = str(error).strip().splitlines()
-        raise _no_cluster(address, lines[-1].strip() if lines else type(error).__name__) from error
+        raise _no_cluster(address, last_line(error)) from error
     try:
         yield
     finally:

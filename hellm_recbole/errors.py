@@ -7,6 +7,16 @@ class HellmError(Exception):
     """Base of every fault that is reported as one sentence, without a traceback."""
 
 
+def last_line(error: BaseException) -> str:
+    r"""The last line of a fault's message, which is the one that says most where a library sends a whole traceback.
+
+    >>> last_line(ValueError("Traceback ...\n  disk is full")), last_line(KeyError())
+    ('disk is full', 'KeyError')
+    """
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
+
+
 class SettingsError(HellmError):
     """A setting is unknown, missing, of the wrong type or out of range."""
 

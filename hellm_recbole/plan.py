@@ -187,7 +187,7 @@ def plan_with_stages(
     """
     asked = [_tuned_row(name, dataset, registry, preset, overrides, tuned.get(name)) for name in models]
     needed = dict.fromkeys(stage for plan in asked for stage in plan.stages)
-    stages = [_plan_row(name, dataset, registry, preset, overrides) for name in needed]
+    stages = [plan_row(name, dataset, registry, preset, overrides) for name in needed]
     first = [plan for plan in asked if plan.family != LLM and not is_stage(plan, asked)]
     plans = [*first, *stages, *(plan for plan in asked if plan.family == LLM)] if stages else asked
     _refuse_strays(plans, registry, overrides)
@@ -203,9 +203,9 @@ def _tuned_row(
     tuned: Tuned | None,
 ) -> RowPlan:
     if tuned is None:
-        return _plan_row(name, dataset, registry, preset, overrides)
+        return plan_row(name, dataset, registry, preset, overrides)
     found = [Override(name, key, value, tuned.origin) for key, value in tuned.values.items()]
-    return replace(_plan_row(name, dataset, registry, preset, [*found, *overrides]), search=tuned.search)
+    return replace(plan_row(name, dataset, registry, preset, [*found, *overrides]), search=tuned.search)
 
 
 def _refuse_strays(plans: Sequence[RowPlan], registry: Mapping[str, ModelSpec], overrides: Sequence[Override]) -> None:
@@ -239,9 +239,15 @@ def split_variant(name: str, registry: Mapping[str, ModelSpec]) -> tuple[str, st
     return name, None
 
 
-def _plan_row(
+def plan_row(
     name: str, dataset: str, registry: Mapping[str, ModelSpec], preset: str, overrides: Sequence[Override]
 ) -> RowPlan:
+    """One row of `plan_rows`; overrides that are meant for other rows are passed over.
+
+    Raises:
+        ModelError: the model is unknown, with the nearest name.
+        SettingsError: a setting is wrong.
+    """
     base, variant = split_variant(name, registry)
     spec = registry.get(base)
     recbole_name = None if spec is not None else _recbole_name(name, registry)

@@ -173,6 +173,17 @@ def build_settings(cls: type[S], resolved: Resolved, *, extra_known: Iterable[st
     return cls(**values)
 
 
+def load_settings(cls: type[S], name: str) -> S:
+    """The settings in one file of `properties/` that stands alone, with no layer above it.
+
+    Raises:
+        SettingsError: every fault, in one message.
+    """
+    path = properties_dir() / name
+    values = load_yaml(path)
+    return build_settings(cls, Resolved(values, dict.fromkeys(values, str(path))))
+
+
 def unknown_keys(resolved: Resolved, known: Iterable[str]) -> list[str]:
     """One clause for each key that nobody knows, with the nearest valid one."""
     valid = sorted(known)

@@ -18,7 +18,7 @@ from tabulate import tabulate
 from hellm_recbole import metrics
 from hellm_recbole.files import atomic_write
 from hellm_recbole.metrics import FloatVector
-from hellm_recbole.report.significance import bootstrap_means, holm, p_value
+from hellm_recbole.report.significance import bootstrap_means, holm, interval, p_value
 from hellm_recbole.report.tables import ReportSettings, group_rows, read_test_ranks, report_settings
 from hellm_recbole.results import PhaseRanks, Record, find_records, row_name
 from hellm_recbole.variants import all_variants, variants
@@ -106,8 +106,7 @@ def _against(
     differences = np.stack([values - whole for values in variants_of_it], axis=1)
     means = differences.mean(axis=0)
     resampled = bootstrap_means(differences, settings.n_resamples, settings.bootstrap_seed)
-    tail = (1 - settings.confidence_level) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
+    low, high = interval(resampled, settings.confidence_level)
     p = holm(np.array([p_value(float(mean), resampled[:, place]) for place, mean in enumerate(means)]))
     base = float(whole.mean())
     return {

@@ -119,9 +119,7 @@ def scatter(panels: Sequence[Panel]) -> Figure:
         for panel, ax in zip(panels, axes, strict=True):
             points = [(series.x[0], series.y[0]) for series in panel.series]
             front = pareto(points)
-            ax.plot(
-                *zip(*front, strict=True), "-", color="0.6", linewidth=0.8, zorder=1, label="_front"
-            ) if front else None
+            ax.plot(*zip(*front, strict=True), "-", color="0.6", linewidth=0.8, zorder=1, label="_front")
             for series in panel.series:
                 colour, _, marker = _look(series.place)
                 ax.plot(series.x, series.y, linestyle="", marker=marker, color=colour, markersize=5, label=series.name)

@@ -7,7 +7,6 @@ record passes through Jinja's escaping.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,8 @@ from hellm_recbole.files import atomic_write, ensure_folder
 from hellm_recbole.report import figures
 from hellm_recbole.report.ablation import AblationRow, ablation_rows
 from hellm_recbole.report.figures import Panel, Series
-from hellm_recbole.report.significance import bootstrap_means, p_value
-from hellm_recbole.report.slices import history_slices, popularity_slices
+from hellm_recbole.report.significance import bootstrap_means, interval, p_value
+from hellm_recbole.report.slices import history_slices, popularity_slices, slice_means
 from hellm_recbole.report.studies import study_figure
 from hellm_recbole.report.tables import (
     FAMILY_TITLES,
@@ -36,12 +35,17 @@ from hellm_recbole.report.tables import (
     report_settings,
     without_variants,
 )
-from hellm_recbole.results import PhaseRanks, Record
+from hellm_recbole.results import PhaseRanks, Policy, Record
 from hellm_recbole.search.sweeps import Sweep, find_sweeps
 
 PAGE_FILE = "report.html"
 FIGURES = "figures"
-LARGEST_K = 50  # of the curves over K
+LARGEST_K = 50  # of the curves over K, unless a larger one was asked for
+MASKED: dict[Policy, str] = {
+    "seen": "what a user had before is masked, for every row",
+    "train": "what a user had in training is masked, for every row",
+    "none": "nothing is masked, for any row",
+}
 TEMPLATE = "page.html.jinja"
 
 Floats = npt.NDArray[np.float64]
@@ -98,12 +102,13 @@ def write_report(
     if any(record.paper is not None for record in records):
         papers = build_table(records, ranks, "paper", settings, metric=metric, cutoffs=chosen)
     rows = _finished(table, records, ranks)
+    parts = ablation_rows([record for record in every if record.search is None], ranks, chosen, settings)
     folder = ensure_folder(results_dir / dataset) / FIGURES
     shown = [
         _shown(folder, name, title, caption, figure)
         for name, title, caption, figure in (
             *_row_figures(rows, chosen, settings),
-            *_ablation_figures(every, ranks, chosen, settings),
+            *_ablation_figures(parts, chosen, settings),
             *_sweep_figures(find_sweeps(results_dir, dataset)),
         )
     ]
@@ -115,9 +120,8 @@ def write_report(
         families=FAMILY_TITLES,
         papers=papers,
         figures=shown,
-        ablation=_concerned(every, ranks, chosen, settings),
+        ablation=parts,
         pairs=pairs(rows, chosen, settings),
-        searches=[row for row in table.rows if row.search is not None],
     )
     path = results_dir / dataset / PAGE_FILE
     with atomic_write(path) as temporary:
@@ -159,7 +163,7 @@ def _card(records: Sequence[Record]) -> list[tuple[str, str]]:
         ),
         ("Split hash", first.split_hash),
         ("Candidates", f"all {first.n_candidates:,} items"),
-        ("Mask policy", f"{first.mask_history}: what a user had before is masked, for every row"),
+        ("Mask policy", f"{first.mask_history}: {MASKED[first.mask_history]}"),
         ("K", ", ".join(map(str, first.cutoffs))),
         ("Seeds", ", ".join(map(str, sorted({record.seed for record in records})))),
         ("Presets", ", ".join(sorted({record.preset for record in records}))),
@@ -176,7 +180,7 @@ def _row_figures(rows: Sequence[Finished], cutoffs: Sequence[int], settings: Rep
     if not rows:
         return []
     k = max(cutoffs)
-    every_k = range(1, LARGEST_K + 1)
+    every_k = range(1, max(LARGEST_K, k) + 1)
     over_k = {row.name: {name: float(value.mean()) for name, value in row.per_user(every_k).items()} for row in rows}
     drawn: list[Drawn] = []
     panels = [
@@ -193,7 +197,7 @@ def _row_figures(rows: Sequence[Finished], cutoffs: Sequence[int], settings: Rep
     ]
     drawn.append(("over-k", "Recall and NDCG over K", "Test part, from the saved ranks.", figures.lines(panels)))
     drawn += _learning(rows)
-    valued = [(row, over_k[row.name][f"N@{k}"] if k <= LARGEST_K else 0.0) for row in rows]
+    valued = [(row, over_k[row.name][f"N@{k}"]) for row in rows]
     drawn += _costs(valued, k)
     drawn += _slices(rows, k, settings)
     return drawn
@@ -201,22 +205,25 @@ def _row_figures(rows: Sequence[Finished], cutoffs: Sequence[int], settings: Rep
 
 def _learning(rows: Sequence[Finished]) -> list[Drawn]:
     """Validation over epochs and over time; of each row its first seed."""
-    by_epoch, by_time, metric = [], [], "N@20"
+    by_epoch, by_time, chosen_by = [], [], set()
     for row in rows:
         record = row.records[0]
         metric = str(record.settings["valid_metric"]["value"])
         points = [(entry["epoch"], entry["valid"].get(metric)) for entry in record.curve]
         seconds = np.cumsum([entry["seconds"] for entry in record.curve])
         kept = [
-            (epoch, float(spent) / 60, value) for (epoch, value), spent in zip(points, seconds, strict=True) if value
+            (epoch, float(spent) / 60, value)
+            for (epoch, value), spent in zip(points, seconds, strict=True)
+            if value is not None
         ]
         if len(kept) > 1:
+            chosen_by.add(metric)
             epochs, minutes, values = zip(*kept, strict=True)
             by_epoch.append(Series(row.name, row.place, epochs, values))
             by_time.append(Series(row.name, row.place, minutes, values))
     if not by_epoch:
         return []
-    label = f"{metric}, validation"
+    label = f"{' or '.join(sorted(chosen_by))}, validation"
     panels = [
         Panel("by epoch", "epoch", label, by_epoch, log_x=True),
         Panel("by time", "training time (min)", label, by_time, log_x=True),
@@ -229,14 +236,14 @@ def _costs(valued: Sequence[tuple[Finished, float]], k: int) -> list[Drawn]:
     """Accuracy against training time and memory."""
     panels = []
     for title, label, cost in (
-        ("time", "training time (min)", lambda r: None if r.train_seconds is None else max(r.train_seconds, 0.06) / 60),
+        ("time", "training time (min)", lambda r: None if r.train_seconds is None else r.train_seconds / 60),
         ("memory", "peak memory (GiB)", _memory_gib),
     ):
         series = []
         for row, value in valued:
-            costs = [cost(record) for record in row.records]
-            if all(one is not None for one in costs):
-                series.append(Series(row.name, row.place, [float(np.mean([c for c in costs if c]))], [value]))
+            costs = [one for one in map(cost, row.records) if one is not None]
+            if len(costs) == len(row.records):
+                series.append(Series(row.name, row.place, [float(np.mean(costs))], [value]))
         if series:
             log = figures.spans_decades([one.x[0] for one in series])
             panels.append(Panel(f"against {title}", label, f"N@{k}, test", series, log_x=log))
@@ -265,15 +272,7 @@ def _slices(rows: Sequence[Finished], k: int, settings: ReportSettings) -> list[
         series = []
         for row in rows:
             values = [
-                float(
-                    np.mean(
-                        [
-                            metrics.from_ranks(r.user[mask], r.under(row.records[0].mask_history)[mask], [k])[f"R@{k}"]
-                            for r in row.ranks
-                        ]
-                    )
-                )
-                for mask in groups.values()
+                slice_means(row.ranks, row.records[0].mask_history, mask, [k])[f"R@{k}"] for mask in groups.values()
             ]
             series.append(Series(row.name, row.place, list(range(len(groups))), values))
         names = [name.removeprefix("history ").replace(" items", "") for name in groups]
@@ -283,27 +282,20 @@ def _slices(rows: Sequence[Finished], k: int, settings: ReportSettings) -> list[
     return [("slices", "Slices", caption, figures.lines(panels, points=True))]
 
 
-def _concerned(
-    every: Sequence[Record], ranks: Mapping[Path, PhaseRanks], cutoffs: Sequence[int], settings: ReportSettings
-) -> list[AblationRow]:
-    return ablation_rows([record for record in every if record.search is None], ranks, cutoffs, settings)
-
-
-def _ablation_figures(
-    every: Sequence[Record], ranks: Mapping[Path, PhaseRanks], cutoffs: Sequence[int], settings: ReportSettings
-) -> list[Drawn]:
-    """One figure of bars for each model with variants."""
+def _ablation_figures(parts: Sequence[AblationRow], cutoffs: Sequence[int], settings: ReportSettings) -> list[Drawn]:
+    """One figure of bars for each model with variants, if it has any hits to lose."""
     drawn: list[Drawn] = []
-    whole: AblationRow | None = None
-    parts: dict[str, list[AblationRow]] = {}
-    for row in _concerned(every, ranks, cutoffs, settings):
-        if row.change is None:
-            whole = row
-        elif whole is not None:
-            parts.setdefault(whole.model, []).append(row)
     told = f"R@{max(cutoffs)}"
-    for model, rows in parts.items():
-        base = next(row.means[told] / (1 + (row.change or 0.0)) for row in rows)
+    groups: list[tuple[AblationRow, list[AblationRow]]] = []
+    for row in parts:
+        if row.change is None:
+            groups.append((row, []))
+        else:
+            groups[-1][1].append(row)
+    for whole, rows in groups:
+        model, base = whole.model, whole.means[told]
+        if not rows or not base:
+            continue
         spans = [((row.low or 0.0) / base, (row.high or 0.0) / base) for row in rows]
         figure = figures.bars(
             f"{model} = {base:.4f}",
@@ -378,14 +370,13 @@ def pairs(rows: Sequence[Finished], cutoffs: Sequence[int], settings: ReportSett
         return {"names": [row.name for row in rows], "metric": name, "versus": []}
     values = np.stack([row.per_user([max(cutoffs)])[name] for row in rows], axis=1)
     resampled = bootstrap_means(values, settings.n_resamples, settings.bootstrap_seed)
-    tail = (1 - settings.confidence_level) / 2
     versus = []
     for i in range(len(rows)):
         line = []
         for j in range(i + 1, len(rows)):
             difference = values[:, i] - values[:, j]
             drawn = resampled[:, i] - resampled[:, j]
-            low, high = np.quantile(drawn, [tail, 1 - tail])
+            low, high = interval(drawn, settings.confidence_level)
             line.append(
                 {
                     "wins": int((difference > 0).sum()),
@@ -398,7 +389,4 @@ def pairs(rows: Sequence[Finished], cutoffs: Sequence[int], settings: ReportSett
                 }
             )
         versus.append(line)
-    loaded: dict[str, Any] = json.loads(
-        json.dumps({"names": [row.name for row in rows], "metric": name, "versus": versus})
-    )
-    return loaded
+    return {"names": [row.name for row in rows], "metric": name, "versus": versus}

@@ -61,6 +61,18 @@ def p_value(difference: float, resampled: Floats) -> float:
     return (1 + int(np.count_nonzero(extreme))) / (1 + len(resampled))
 
 
+def interval(resampled: Floats, level: float) -> tuple[Floats, Floats]:
+    """Lower and upper ends of the percentile interval of resampled means.
+
+    Args:
+        resampled: [B, ...] a mean of each resample.
+        level: such as 0.95.
+    """
+    tail = (1 - level) / 2
+    low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
+    return low, high
+
+
 def paired_bootstrap(a: Floats, b: Floats, n_resamples: int, seed: int) -> float:
     """Two-sided p-value of the hypothesis that two models do equally well.
 

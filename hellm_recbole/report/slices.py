@@ -18,6 +18,7 @@ import numpy.typing as npt
 from hellm_recbole import metrics
 from hellm_recbole.files import atomic_write
 from hellm_recbole.report.tables import group_rows, read_test_ranks, records_of, report_settings, without_variants
+from hellm_recbole.results import PhaseRanks, Policy
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -80,6 +81,21 @@ def _cut(
     return groups
 
 
+def slice_means(
+    phases: Sequence[PhaseRanks], policy: Policy, mask: BoolArray, cutoffs: Sequence[int]
+) -> dict[str, float]:
+    """Metric -> mean over the users of a slice, then over seeds.
+
+    Args:
+        phases: ranks of each seed of a row.
+        policy: whose ranks.
+        mask: [T] targets of the slice.
+        cutoffs: the K.
+    """
+    each = [metrics.from_ranks(phase.user[mask], phase.under(policy)[mask], cutoffs) for phase in phases]
+    return {name: sum(one[name] for one in each) / len(each) for name in each[0]}
+
+
 def write_slices(results_dir: Path, dataset: str, *, cutoffs: Sequence[int] | None = None) -> Path:
     """Write `slices.csv` of a dataset: for each row and slice the users, and means over users and seeds.
 
@@ -108,11 +124,7 @@ def write_slices(results_dir: Path, dataset: str, *, cutoffs: Sequence[int] | No
         slices |= history_slices(test.history_length, settings.history_quantiles)
         slices |= popularity_slices(test.item_count, settings.popularity_quantiles)
         for name, mask in slices.items():
-            each = [
-                metrics.from_ranks(phase.user[mask], phase.under(group[0].mask_history)[mask], cutoffs)
-                for phase in done
-            ]
-            means = [sum(one[key] for one in each) / len(each) for key in each[0]]
+            means = slice_means(done, group[0].mask_history, mask, cutoffs).values()
             n_users = len(np.unique(test.user[mask]))
             writer.writerow([group[0].row, group[0].preset, len(done), name, n_users, *means])
     path = results_dir / dataset / "slices.csv"

@@ -29,9 +29,9 @@ from hellm_recbole import metrics
 from hellm_recbole.errors import RecordError, SettingsError
 from hellm_recbole.files import atomic_write, ensure_folder
 from hellm_recbole.models.spec import Family
-from hellm_recbole.report.significance import bootstrap_means, holm, p_value
+from hellm_recbole.report.significance import bootstrap_means, holm, interval, p_value
 from hellm_recbole.results import PhaseRanks, Policy, Record, Search, check_comparable, find_records, read_ranks
-from hellm_recbole.settings import NEUTRAL_KEYS, Resolved, build_settings, load_yaml, properties_dir, setting
+from hellm_recbole.settings import NEUTRAL_KEYS, load_settings, load_yaml, properties_dir, setting
 from hellm_recbole.variants import all_variants
 
 Protocol = Literal["unified", "paper"]
@@ -82,9 +82,7 @@ class ReportSettings:
 
 def report_settings() -> ReportSettings:
     """The values of `properties/report.yaml`."""
-    path = properties_dir() / "report.yaml"
-    values = load_yaml(path)
-    return build_settings(ReportSettings, Resolved(values, dict.fromkeys(values, str(path))))
+    return load_settings(ReportSettings, "report.yaml")
 
 
 @dataclass(frozen=True)
@@ -403,8 +401,7 @@ def _cells(
     resampled = bootstrap_means(
         values.reshape(n_users, n_rows * n_metrics), settings.n_resamples, settings.bootstrap_seed
     ).reshape(settings.n_resamples, n_rows, n_metrics)
-    tail = (1 - settings.confidence_level) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
+    low, high = interval(resampled, settings.confidence_level)
 
     # Every row is compared with the best other row. For all rows but one that is the best row; the best row's own
     # test is the one of its best rival, counted once.

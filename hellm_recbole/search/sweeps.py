@@ -82,10 +82,18 @@ class Sweep:
         Raises:
             RecordError: no trial has reported.
         """
-        reported = [trial for trial in self.trials if trial["valid"]]
-        if not reported:
+        if self.problem is not None:
             raise RecordError(f"the search {self.path or self.name} has no trial that reached a validation")
+        reported = (trial for trial in self.trials if trial["valid"])
         return max(reported, key=lambda trial: trial["valid"][self.valid_metric])
+
+    @property
+    def problem(self) -> str | None:
+        """Why no trial has reached a validation; None where one has."""
+        if any(trial["valid"] for trial in self.trials):
+            return None
+        reasons = [trial["reason"] for trial in self.trials if trial["reason"]]
+        return f"no trial reached a validation: {reasons[0] if reasons else 'the budget was spent before'}"
 
     def found(self) -> Search:
         """What the search took and reached, for the record of a tuned row."""

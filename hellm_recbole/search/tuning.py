@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import shutil
 import sys
 import tempfile
@@ -26,15 +27,15 @@ from ray.tune.search import BasicVariantGenerator, Searcher
 from hellm_recbole import __version__, runtime
 from hellm_recbole.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.cluster import enter_worker, resources
-from hellm_recbole.errors import HellmError, MissingDependency, RecordError, SettingsError
+from hellm_recbole.errors import HellmError, MissingDependency, RecordError, SettingsError, last_line
 from hellm_recbole.experiment import row_on
 from hellm_recbole.files import atomic_write, ensure_folder
 from hellm_recbole.models.spec import ModelSpec
-from hellm_recbole.plan import Override, RowPlan, plan_rows
+from hellm_recbole.plan import Override, RowPlan, plan_row
 from hellm_recbole.progress import LINE_EVERY_S
 from hellm_recbole.search.space import Point, Space, drawn, grid, n_points
 from hellm_recbole.search.sweeps import SCHEMA, SWEEP_FILE, Sweep, Trial, read_sweep, write_sweep
-from hellm_recbole.settings import Resolved, build_settings, load_yaml, properties_dir, setting
+from hellm_recbole.settings import load_settings, setting
 from hellm_recbole.trainer import fit
 from hellm_recbole.types import SelectionData
 
@@ -63,9 +64,7 @@ class TuneSettings:
 
 def tune_settings() -> TuneSettings:
     """The values of `properties/tune.yaml`."""
-    path = properties_dir() / "tune.yaml"
-    values = load_yaml(path)
-    return build_settings(TuneSettings, Resolved(values, dict.fromkeys(values, str(path))))
+    return load_settings(TuneSettings, "tune.yaml")
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ class TrialJob:
     def plan(self, point: Point) -> RowPlan:
         """The row at one point."""
         tried = [Override(self.model, key, value, f"{key} of the search") for key, value in point.items()]
-        return plan_rows([self.model], self.dataset, self.registry, self.preset, [*self.overrides, *tried])[0]
+        return plan_row(self.model, self.dataset, self.registry, self.preset, [*self.overrides, *tried])
 
 
 @dataclass(frozen=True)
@@ -460,13 +459,15 @@ class _Watcher(tune.Callback):
         print(line, file=sys.stderr, flush=True)
 
 
-def _number(trial_id: str) -> int:
-    """Place of a trial in the order in which Ray made them, from 1.
+def _number(name: str) -> int:
+    """Place of a trial in the order in which Ray made them, from 1; from its id or the name of its folder.
 
-    >>> _number("d7aeb_00003")
-    4
+    >>> _number("d7aeb_00003"), _number("_trial_d7aeb_00003_3_2026-01-01_12-00-00")
+    (4, 4)
     """
-    return int(trial_id.rsplit("_", 1)[1]) + 1
+    found = re.search(r"[0-9a-f]+_(\d{5})(?=_|$)", name)
+    assert found is not None, name
+    return int(found[1]) + 1
 
 
 def _trials(task: SweepTask, results: tune.ResultGrid) -> list[Trial]:
@@ -476,14 +477,14 @@ def _trials(task: SweepTask, results: tune.ResultGrid) -> list[Trial]:
     trials: list[Trial] = []
     for result in (results[index] for index in range(len(results))):
         last = result.metrics or {}
-        if BEST not in last:
-            continue  # it was waiting when the budget was spent, or was lost before its first report
-        lost = None if result.error is None else str(result.error).strip().splitlines()[-1]
+        if BEST not in last and result.error is None:
+            continue  # it was waiting when the budget was spent
+        lost = None if result.error is None else last_line(result.error)
         reason = last.get("reason") or lost
         stopped = "pruned" if task.scheduler == "asha" and last.get("reports") in rungs else "cut"
         trials.append(
             {
-                "number": _number(last["trial_id"]),
+                "number": _number(Path(result.path).name),
                 "values": {key: task.space[key][index] for key, index in (result.config or {}).items()},
                 "status": "failed" if reason else "ended" if last["ended"] else stopped,  # type: ignore[typeddict-item]
                 "reason": reason,

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from hellm_recbole.data.split import Split
 from hellm_recbole.plan import plan_rows
 from hellm_recbole.results import read_record
 from hellm_recbole.search.sweeps import read_sweep
-from hellm_recbole.search.tuning import Budget
+from hellm_recbole.search.tuning import Budget, _trials
 from tests.toy import write_prepared
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,6 +82,18 @@ def test_a_trial_is_not_handed_the_test_part(toy_split: Split) -> None:
     known |= set(zip(job.data.valid.user.tolist(), job.data.valid.item.tolist(), strict=True))
     assert not known & set(zip(toy_split.test.user.tolist(), held_out.tolist(), strict=True))
     assert not any(isinstance(getattr(job, field.name), Split) for field in dataclasses.fields(job))
+
+
+def test_a_trial_that_was_lost_before_its_first_report_is_recorded(toy_split: Split) -> None:
+    folder = "/x/_trial_d7aeb_0000{}_0_2026-01-01_12-00-00"
+    lost = SimpleNamespace(
+        metrics={}, error=RuntimeError("Traceback ...\nworker died"), config={"n_layers": 1}, path=folder.format(1)
+    )
+    waiting = SimpleNamespace(metrics={}, error=None, config={"n_layers": 0}, path=folder.format(0))
+    (trial,) = _trials(task_of(toy_split), [waiting, lost])  # type: ignore[arg-type]
+    assert (trial["number"], trial["status"], trial["reason"]) == (2, "failed", "worker died")
+    assert trial["values"] == {"n_layers": 2}
+    assert trial["valid"] == {}
 
 
 def test_a_search_then_the_row_with_its_values(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -210,3 +210,23 @@ def test_studies_of_the_paper() -> None:
     assert right.lines[0].get_ydata() == pytest.approx([0.5, 0.3, 0.1])
     assert right.get_xscale() == "log"
     assert study_figure(toy_sweep(trials, name="tune")) is None
+
+
+def test_a_cutoff_beyond_the_curves_is_drawn_at_its_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_run(tmp_path, [1, 70])
+    drawn: list[Panel] = []
+    monkeypatch.setattr(
+        "hellm_recbole.report.figures.scatter", lambda panels: (drawn.extend(panels), scatter(panels))[1]
+    )
+    write_report(tmp_path, "Toy", cutoffs=[80])
+    assert [(panel.y_label, list(panel.series[0].y)) for panel in drawn] == [
+        ("N@80, test", [pytest.approx((1 + 1 / np.log2(71)) / 2)])
+    ] * 2
+
+
+def test_variants_without_any_hit_do_not_stop_the_page(tmp_path: Path) -> None:
+    add_run(tmp_path, [1, 2, 900], model="HeLLMPre", family="multimodal")
+    add_run(tmp_path, [900, 900, 900], model="HeLLMPre-without-CL", family="multimodal")
+    assert "-100.0 %" in write_report(tmp_path, "Toy").read_text()
+    add_run(tmp_path, [900, 900, 900], model="HeLLMPre", family="multimodal")
+    assert "HeLLMPre-without-CL" in write_report(tmp_path, "Toy").read_text()
