@@ -289,7 +289,7 @@ def plan_row(
     if family == LLM:
         chosen = [o.value for o in overrides if o.key == "llm"] or [resolved.values["llm"]]
         resolved = resolved.override(*_backbone_values(str(chosen[-1])))
-    resolved = _apply_preset(resolved, preset, base, known)
+    resolved = _apply_preset(resolved, preset, base, dataset, known)
     if variant is not None:
         resolved = resolved.override(sections[VARIANTS][variant], f"model/{base}.yaml, {VARIANTS}: {variant}")
     for override in overrides:
@@ -338,21 +338,23 @@ def _backbone_values(llm: str) -> tuple[dict[str, Value], str]:
     return {}, ""
 
 
-def _apply_preset(resolved: Resolved, preset: str, model: str, known: Iterable[str]) -> Resolved:
-    """Values of the preset: those for all models that know the key, then those for this one."""
+def _apply_preset(resolved: Resolved, preset: str, model: str, dataset: str, known: Iterable[str]) -> Resolved:
+    """Values of the preset: for all models that know the key, then for this one, then for it on this dataset."""
     path = properties_dir() / "preset" / f"{preset}.yaml"
     if not path.exists():
         near = difflib.get_close_matches(preset, presets(), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(presets())}"
         raise SettingsError(f"unknown preset {preset!r}; {hint}")
     layer = load_yaml(path)
-    extra = sorted(layer.keys() - {"overall", "models"})
+    extra = sorted(layer.keys() - {"overall", "models", DATASETS})
     if extra:
-        raise SettingsError(f"{path}: unknown section {extra[0]!r}; a preset has the sections overall and models")
+        raise SettingsError(f"{path}: unknown section {extra[0]!r}; a preset has overall, models and {DATASETS}")
     allowed = set(known)
     shared = {key: value for key, value in (layer.get("overall") or {}).items() if key in allowed}
     own = (layer.get("models") or {}).get(model) or {}
-    return resolved.override(shared, f"preset/{preset}.yaml").override(own, f"preset/{preset}.yaml")
+    there = ((layer.get(DATASETS) or {}).get(dataset) or {}).get(model) or {}
+    file = f"preset/{preset}.yaml"
+    return resolved.override(shared, file).override(own, file).override(there, f"{file}, {DATASETS}: {dataset}")
 
 
 def _recbole_name(name: str, registry: Mapping[str, ModelSpec]) -> str:
