@@ -1,7 +1,11 @@
-"""Prepare a dataset, or print its data card.
+"""Prepare a dataset, check it, export it, or make a variant of it.
 
 python benchmarks/prepare.py Beauty --from sequences --source ../shared/datasets/Beauty
-python benchmarks/prepare.py Beauty --check
+python benchmarks/prepare.py Beauty --from amazon2014 --pictures
+python benchmarks/prepare.py Mine --from table --source folder --columns user=customer time=day item=article
+python benchmarks/prepare.py Beauty --check --neighbors 10
+python benchmarks/prepare.py Beauty --shuffle-ties 1
+python benchmarks/prepare.py Beauty --export mmrec --to folder
 """
 
 from __future__ import annotations
@@ -10,16 +14,35 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hellm_recbole.console import run_main
+from hellm_recbole.data.archive import ENDINGS, unpacked
+from hellm_recbole.data.atomic import load_dataset
 from hellm_recbole.data.card import data_card
-from hellm_recbole.data.catalog import dataset_settings, feature_settings, find_source, known_datasets, prepare
+from hellm_recbole.data.catalog import (
+    DatasetSettings,
+    Prepared,
+    dataset_settings,
+    feature_settings,
+    find_source,
+    known_datasets,
+    prepare,
+)
+from hellm_recbole.data.mmrec import write_mmrec
+from hellm_recbole.data.raw import fetch_raw, fetched_kinds
+from hellm_recbole.data.similar import similar_items
 from hellm_recbole.data.sources import KINDS
+from hellm_recbole.data.ties import shuffle_ties
+from hellm_recbole.errors import SettingsError
+
+DATASET_KEYS = ("k_core", "text", "category", "columns", "pictures")
+FEATURE_KEYS = ("encoder", "pooling", "image_encoder", "fill", "feature_dtype", "encode_device")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code of the command; see the module."""
-    return run_main(lambda: _prepare(_parser().parse_args(argv)))
+    return run_main(lambda: _run(_parser().parse_args(argv)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -27,40 +50,110 @@ def _parser() -> argparse.ArgumentParser:
         prog="prepare.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("name", help=f"of the dataset; known: {', '.join(known_datasets())}")
-    parser.add_argument("--from", dest="kind", choices=tuple(KINDS), help="kind of source; a known dataset has its own")
-    parser.add_argument(
-        "--source", type=Path, help="folder of the source files; that of a known dataset is searched for"
-    )
     parser.add_argument("--output", type=Path, default=Path("dataset"), help="folder of the prepared datasets")
-    parser.add_argument("--encoder", help="packaged:..., a sentence-transformers or Hugging Face id, or a local folder")
-    parser.add_argument("--k-core", type=int, help="drop users and items with fewer interactions; 0 keeps all")
-    parser.add_argument(
+
+    source = parser.add_argument_group("source")
+    source.add_argument("--from", dest="kind", choices=tuple(KINDS), help="kind of source; a known dataset has its own")
+    source.add_argument(
+        "--source",
+        type=Path,
+        help=f"folder of the source files, an archive of them ({', '.join(ENDINGS)}),\n"
+        "or a table; that of a known dataset is searched for",
+    )
+    source.add_argument(
+        "--raw",
+        type=Path,
+        metavar="DIR",
+        help="folder of raw files (amazon...); what it lacks is fetched",
+    )
+    source.add_argument("--category", help="Amazon's name of the category (amazon...)")
+    source.add_argument(
+        "--columns", nargs="+", metavar="FIELD=COL", help="columns of a table: user, item, time, split (table)"
+    )
+    source.add_argument("--k-core", type=int, help="drop users and items with fewer interactions; 0 keeps all")
+    source.add_argument("--fresh", action="store_true", help="replace what was prepared before")
+
+    features = parser.add_argument_group("features")
+    features.add_argument(
         "--text", nargs="*", metavar="COL", help="text columns; a|b: the first not empty; none: no text"
     )
-    parser.add_argument("--fresh", action="store_true", help="replace what was prepared before")
-    parser.add_argument("--check", action="store_true", help="print the data card of the prepared dataset")
+    features.add_argument(
+        "--pictures", action=argparse.BooleanOptionalAction, default=None, help="fetch the items' pictures, encode them"
+    )
+    features.add_argument("--encoder", help="packaged:..., a sentence-transformers or Hugging Face id, or a folder")
+    features.add_argument("--pooling", help="of token states: auto (the encoder's own), mean or cls")
+    features.add_argument("--image-encoder", help="Hugging Face id or folder of a vision model")
+    features.add_argument("--fill", help="row of an item without text or picture: mean (of the others) or zero")
+    features.add_argument("--feature-dtype", help="on disk: float32 or float16")
+    features.add_argument("--encode-device", metavar="DEVICE", help="auto, cpu or cuda:N")
+
+    ready = parser.add_argument_group("with a prepared dataset")
+    ready.add_argument("--check", action="store_true", help="print what it holds and what is odd about it")
+    ready.add_argument("--neighbors", type=int, metavar="N", help="with --check: N items and what is nearest to them")
+    ready.add_argument("--shuffle-ties", type=int, metavar="SEED", help="make NAME-tiesSEED, its ties in random order")
+    ready.add_argument("--export", choices=("mmrec",), help="write it in another project's format")
+    ready.add_argument("--to", type=Path, metavar="DIR", help="folder of the export")
     return parser
 
 
-def _prepare(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
+    folder = args.output / args.name
+    if args.neighbors is not None and not args.check:
+        raise SettingsError("--neighbors goes with --check")
+    if (args.export is None) != (args.to is None):
+        raise SettingsError("--export and --to go together")
     if args.check:
-        print(data_card(args.output / args.name))
-        return 0
-    given = {"k_core": args.k_core, "text": args.text}
-    settings = dataset_settings(args.name, args.kind, {key: value for key, value in given.items() if value is not None})
-    encoding = feature_settings({} if args.encoder is None else {"encoder": args.encoder})
-    source = args.source if args.source is not None else find_source(args.name, settings, None)
-    prepared = prepare(args.name, source, settings, encoding, args.output, fresh=args.fresh, progress=True)
+        print(data_card(folder))
+        if args.neighbors is not None:
+            print(f"\n{similar_items(folder, args.neighbors)}")
+    elif args.export is not None:
+        write_mmrec(load_dataset(folder, modalities=None), args.to)
+        print(f"exported {folder} to {args.to}")
+    elif args.shuffle_ties is not None:
+        print(f"prepared {shuffle_ties(folder, args.output, args.shuffle_ties)}")
+    else:
+        _tell(_prepare(args))
+    return 0
+
+
+def _prepare(args: argparse.Namespace) -> Prepared:
+    settings = dataset_settings(args.name, args.kind, _given(args, DATASET_KEYS))
+    encoding = feature_settings(_given(args, FEATURE_KEYS))
+    with unpacked(_source(args, settings)) as source:
+        return prepare(args.name, source, settings, encoding, args.output, fresh=args.fresh, progress=True)
+
+
+def _given(args: argparse.Namespace, keys: Sequence[str]) -> dict[str, Any]:
+    """The settings that the command line names."""
+    return {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
+
+
+def _source(args: argparse.Namespace, settings: DatasetSettings) -> Path:
+    """The folder or archive of the source; raw files are fetched where they can be."""
+    if args.raw is not None and (args.source is not None or settings.kind not in fetched_kinds()):
+        raise SettingsError(f"--raw goes with {', '.join(fetched_kinds())} and without --source")
+    if args.source is not None:
+        return Path(args.source)
+    if settings.kind not in fetched_kinds():
+        return find_source(args.name, settings, None)
+    folder = Path(args.raw) if args.raw is not None else args.output / ".raw" / settings.kind
+    assert settings.category is not None
+    for file in fetch_raw(settings.kind, settings.category, folder, progress=True):
+        print(f"{file.path}: {file.n_bytes:,} bytes, SHA-256 {file.sha256}")
+    return folder
+
+
+def _tell(prepared: Prepared) -> None:
     if not prepared.fresh:
         print(f"{prepared.folder} is prepared already; --fresh replaces it")
-        return 0
-    if prepared.speed is not None and prepared.speed.n_texts:
-        speed = prepared.speed
-        print(
-            f"encoded {speed.n_texts:,} texts in {speed.seconds:.1f} s, {speed.n_texts / speed.seconds:,.0f} a second"
-        )
+        return
+    for modality, speed in prepared.speed.items():
+        if speed.n_encoded:
+            rate = speed.n_encoded / speed.seconds
+            print(f"{modality}: encoded {speed.n_encoded:,} in {speed.seconds:.1f} s, {rate:,.0f} a second")
+    for warning in prepared.warnings:
+        print(warning)
     print(f"prepared {prepared.folder}")
-    return 0
 
 
 if __name__ == "__main__":

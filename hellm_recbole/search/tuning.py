@@ -229,7 +229,7 @@ def run_sweep(task: SweepTask, folder: Path, *, resume: bool, fresh: bool) -> Sw
         tune.with_parameters(_trial, job=task.job), resources(asked.ray_cpus, asked.ray_gpus)
     )
     if earlier.exists() and tune.Tuner.can_restore(str(storage)):
-        tuner = tune.Tuner.restore(str(storage), trainable, resume_unfinished=True, resume_errored=True)
+        tuner = _restored(storage, trainable)
     else:
         shutil.rmtree(storage, ignore_errors=True)
         tuner = _tuner(task, trainable, storage)
@@ -247,6 +247,21 @@ def run_sweep(task: SweepTask, folder: Path, *, resume: bool, fresh: bool) -> Sw
     write_sweep(folder, sweep)
     shutil.rmtree(storage, ignore_errors=True)  # checkpoints of trials; run.py --tuned trains the winner anew
     return sweep
+
+
+def _restored(storage: Path, trainable: Any) -> tune.Tuner:
+    """A search as Ray Tune left it.
+
+    Raises:
+        RecordError: another version wrote it, or its state is broken.
+    """
+    try:
+        return tune.Tuner.restore(str(storage), trainable, resume_unfinished=True, resume_errored=True)
+    except Exception as error:  # Ray keeps pickles: whatever an older class of ours, or of Ray's, lacks
+        raise RecordError(
+            f"{storage} cannot be gone on with ({last_line(error)}): another version wrote it, or it is broken; start "
+            "the search anew with --fresh"
+        ) from error
 
 
 def _refuse_another(path: Path, request: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,15 +35,15 @@ def command(tmp_path: Path, source: Path, *more: str) -> list[str]:
 def test_prepare_then_check(
     tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lengths(texts: list[str], encoder: str, *, batch_size: int, progress: bool) -> np.ndarray:
-        return np.array([[len(text)] for text in texts], dtype=np.float32)
+    def lengths(settings: features.FeatureSettings) -> Callable[[Sequence[str]], np.ndarray]:
+        return lambda texts: np.array([[len(text)] for text in texts], dtype=np.float32)
 
-    monkeypatch.setattr(features, "encode_texts", lengths)
+    monkeypatch.setattr(features, "text_encoder", lengths)
     (tmp_path / "encoder").mkdir()
     encoder = ("--encoder", str(tmp_path / "encoder"))
     assert main(command(tmp_path, source, "--k-core", "1", *encoder)) == 0
     out = capsys.readouterr().out
-    assert "encoded 3 texts in " in out
+    assert "text: encoded 3 in " in out
     assert out.endswith(f"prepared {tmp_path}/dataset/Mine\n")
     assert np.load(tmp_path / "dataset" / "Mine" / "text_feat.npy").ravel().tolist() == [8, 5, 4, np.float32(17 / 3)]
     assert main(command(tmp_path, source, "--k-core", "1", *encoder)) == 0

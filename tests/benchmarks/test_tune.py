@@ -151,6 +151,14 @@ def test_a_killed_search_is_taken_up(workplace: Path, capsys: pytest.CaptureFixt
     assert first >= 1
     assert tune.main(options) == 2
     assert "--resume" in capsys.readouterr().err
+    state = ray_folder / "tuner.pkl"
+    kept = state.read_bytes()
+    state.write_bytes(b"chellm_recbole.gone\nGone\n.")  # a class that this version lacks
+    assert tune.main([*options, "--resume"]) == 2
+    said = capsys.readouterr().err
+    assert "another version wrote it" in said
+    assert "Traceback" not in said
+    state.write_bytes(kept)
     assert tune.main([*options, "--resume"]) == 0
     said = capsys.readouterr().err
     assert "trial 1/3" not in said  # what had ended is not run again

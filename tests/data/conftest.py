@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hellm_recbole.data.catalog import DatasetSettings, Prepared, prepare
-from hellm_recbole.data.features import FeatureSettings
+from hellm_recbole.data.catalog import DatasetSettings, Prepared, feature_settings, prepare
 
 Prepare = Callable[..., Prepared]
 
@@ -79,13 +78,25 @@ def prepare_toy(root: Path) -> Prepare:
         fresh: bool = False,
         encoder: str = "none",
         name: str | None = None,
+        category: str | None = None,
+        columns: tuple[str, ...] = (),
+        pictures: bool = False,
     ) -> Prepared:
-        settings = DatasetSettings(kind=kind, k_core=k_core, text=text, paper=None, origin=None)
+        settings = DatasetSettings(
+            kind=kind,
+            k_core=k_core,
+            text=text,
+            paper=None,
+            origin=None,
+            category=category,
+            columns=columns,
+            pictures=pictures,
+        )
         return prepare(
             name or source.name,
             source,
             settings,
-            FeatureSettings(encoder=encoder, encode_batch_size=2),
+            feature_settings({"encoder": encoder, "image_encoder": encoder, "encode_batch_size": 2}),
             root,
             fresh=fresh,
             progress=False,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -143,6 +144,50 @@ def test_an_unknown_modality_names_the_nearest(splits: Path, prepare_toy: Prepar
         load_dataset(folder, modalities=["zzz"])
 
 
+def test_files_that_changed_since_they_were_prepared_are_refused(splits: Path, prepare_toy: Prepare) -> None:
+    folder = prepare_toy(splits, "splits").folder
+
+    def other_number(content: bytes) -> bytes:
+        return content[:-1] + bytes([content[-1] ^ 1])
+
+    def other_order(content: bytes) -> bytes:
+        first, *others, last = content.splitlines(keepends=True)
+        return b"".join([first, last, *others])
+
+    for name, change in (
+        ("Clips.inter", other_order),
+        ("image_feat.npy", other_number),
+        ("image_feat.tokens.txt", other_order),
+    ):
+        path = folder / name
+        content = path.read_bytes()
+        path.write_bytes(change(content))
+        with pytest.raises(DataError, match=f"{name} has changed since it was prepared, .* prepare the dataset again"):
+            load_dataset(folder, modalities=None)
+        path.write_bytes(content)
+    assert load_dataset(folder, modalities=None).n_items == 3
+
+
+def test_permuted_rows_are_refused_and_permuted_tokens_are_followed(splits: Path, prepare_toy: Prepare) -> None:
+    folder = prepare_toy(splits, "splits").folder
+    as_prepared = load_dataset(folder, modalities=None).features["image"]
+    path, tokens = folder / "image_feat.npy", folder / "image_feat.tokens.txt"
+    np.save(path, np.load(path)[::-1])
+    with pytest.raises(DataError, match=r"image_feat\.npy has changed"):
+        load_dataset(folder, modalities=None)
+    tokens.write_text("".join(reversed(tokens.read_text().splitlines(keepends=True))))
+    np.testing.assert_array_equal(load_dataset(folder, modalities=None, verify=False).features["image"], as_prepared)
+
+
+def test_the_sums_are_those_that_sha256sum_checks(splits: Path, prepare_toy: Prepare) -> None:
+    folder = prepare_toy(splits, "splits").folder
+    lines = (folder / "SHA256SUMS").read_text().splitlines()
+    assert [line.split("  ")[1] for line in lines] == ["Clips.inter", "image_feat.npy", "image_feat.tokens.txt"]
+    for line in lines:
+        digest, name = line.split("  ")
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -157,7 +202,7 @@ def test_faulty_interactions(sequences: Path, prepare_toy: Prepare, change: obje
     path = prepare_toy(sequences, "sequences").folder / "Toy.inter"
     path.write_text(change(path.read_text()))  # type: ignore[operator]
     with pytest.raises(DataError) as caught:
-        load_dataset(path.parent, modalities=None)
+        load_dataset(path.parent, modalities=None, verify=False)
     assert message in str(caught.value)
 
 
@@ -183,7 +228,7 @@ def test_a_wrong_part_is_named(splits: Path, prepare_toy: Prepare) -> None:
     path = prepare_toy(splits, "splits").folder / "Clips.inter"
     path.write_text(path.read_text().replace("valid", "dev"))
     with pytest.raises(DataError, match=r"Clips\.inter:3: split is 'dev', not one of train, valid, test"):
-        load_dataset(path.parent, modalities=None)
+        load_dataset(path.parent, modalities=None, verify=False)
 
 
 def test_users_with_few_interactions_are_kept_and_counted(tmp_path: Path, prepare_toy: Prepare) -> None:

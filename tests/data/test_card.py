@@ -1,18 +1,41 @@
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from hellm_recbole.data.card import data_card
+from hellm_recbole.data.atomic import load_dataset
+from hellm_recbole.data.card import card_markdown, data_card
 from hellm_recbole.data.catalog import Prepared
+from hellm_recbole.data.split import split_dataset
 
 Prepare = Callable[..., Prepared]
 
 
 def card(folder: Path) -> list[tuple[str, str]]:
-    return [tuple(part.strip() for part in line.split("  ", 1)) for line in data_card(folder).splitlines()]  # type: ignore[misc]
+    """The lines above the findings."""
+    lines = data_card(folder).split("\n\n")[0].splitlines()
+    return [tuple(part.strip() for part in line.split("  ", 1)) for line in lines]  # type: ignore[misc]
+
+
+def said_of(folder: Path) -> str:
+    """The findings, on one line."""
+    return " ".join(data_card(folder).split("\n\n")[1].split())
+
+
+def tables(markdown: str) -> list[list[list[str]]]:
+    """Cells of each table, row by row, without the row of dashes."""
+    blocks = [block.splitlines() for block in markdown.split("\n\n") if block.startswith("|")]
+    return [
+        [re.split(r"(?<!\\) \| ", line.removeprefix("| ").removesuffix(" |")) for line in block[:1] + block[2:]]
+        for block in blocks
+    ]
 
 
 def test_a_card_counted_by_hand(sequences: Path, prepare_toy: Prepare) -> None:
@@ -25,7 +48,7 @@ def test_a_card_counted_by_hand(sequences: Path, prepare_toy: Prepare) -> None:
     assert said["last two items tie in time"] == "not known: the source has no times"
     assert said["train / valid / test"] == "3 / 3 / 3"
     assert said["cold items"] == "0 without a training interaction; 0 test targets are such items"
-    assert (said["modalities"], said["leak"]) == ("none", "none found")
+    assert (said["modalities"], said["findings"]) == ("none", "0 errors, 0 warnings, 2 notes")
 
 
 def test_cold_items_and_given_splits(splits: Path, prepare_toy: Prepare) -> None:
@@ -34,7 +57,7 @@ def test_cold_items_and_given_splits(splits: Path, prepare_toy: Prepare) -> None
     assert said["sparsity"] == "16.6667%"  # 5 of 2 x 3
     assert said["users with fewer than 3"] == "1"
     assert said["cold items"] == "1 without a training interaction; 1 test targets are such items"  # item 1, user 1
-    assert said["modality image"] == "2-d, coverage 100.00%"
+    assert said["modality image"] == "2-d, coverage 100.00%, dtype float32"
     assert said["warning"].startswith("image_feat.npy: 1 rows belong to no item")
 
 
@@ -42,26 +65,132 @@ def test_ties_of_the_last_two_items(recbole: Path, prepare_toy: Prepare) -> None
     assert dict(card(prepare_toy(recbole, "recbole").folder))["last two items tie in time"] == "50.0% of users"
 
 
-def test_leaks_and_repeats_are_found(splits: Path, prepare_toy: Prepare) -> None:
+def test_findings_follow_the_counts(splits: Path, prepare_toy: Prepare) -> None:
     rows = ["0\t3\ttrain", "0\t3\tvalid", "0\t3\ttest", "0\t1\ttest", "1\t1\ttrain", "1\t0\tvalid", "1\t0\ttest"]
     (splits / "interactions.tsv").write_text("user_id\titem_id\tsplit\n" + "\n".join(rows) + "\n")
     folder = prepare_toy(splits, "splits").folder
     with (folder / "image_feat.npy").open("ab") as stream:
         stream.write(b"x")
-    said = card(folder)
-    assert ("repeated user-item pairs", "3") in said
-    assert [value for name, value in said if name == "leak"] == [
-        "1 of 2 validation targets are in the same user's earlier interactions",
-        "2 of 3 test targets are in the same user's earlier interactions",
-        "image_feat.npy has changed since it was prepared",
+    assert ("repeated user-item pairs", "3") in card(folder)
+    assert ("findings", "3 errors, 1 warning, 3 notes") in card(folder)
+    said = said_of(folder)
+    parts = [
+        "error file changed: image_feat.npy has changed since it was prepared Results would not be of",
+        "error repeated targets: 1 of 2 validation targets are in the same user's earlier interactions The parts",
+        "error repeated targets: 2 of 3 test targets are in the same user's earlier interactions The parts",
+        "warning cold items: 1 of 3 items have no training interaction; 1 of 3 test targets are such items A model",
+        "note ties: not known: the source has no times",
+        "note repeated pairs: 3 of 7 interactions repeat one of the same user with the same item",
+        "note popularity: Recall@20 of the most popular training items is 100.00%, by chance 100.00%",
     ]
+    assert [part for part in parts if part not in said] == []
+    assert sorted(parts, key=said.index) == parts
+
+
+def test_a_finding_is_wrapped_and_indented(recbole: Path, prepare_toy: Prepare) -> None:
+    lines = data_card(prepare_toy(recbole, "recbole").folder).split("\n\n")[1].splitlines()
+    assert lines[0].startswith("warning  ties: the last two interactions of 50.0% of users")
+    assert lines[1].startswith("         ")
+    assert max(map(len, lines)) <= 120
+
+
+def test_features_that_do_not_fit_are_a_finding_of_the_card(splits: Path, prepare_toy: Prepare) -> None:
+    folder = prepare_toy(splits, "splits").folder
+    (folder / "image_feat.tokens.txt").write_text("3\n")
+    assert ("modalities", "none") in card(folder)
+    assert "error features do not fit: image: " in said_of(folder)
+
+
+def edit_manifest(folder: Path, **keys: Any) -> None:
+    manifest = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps({**manifest, **keys}))
+
+
+def test_whatever_the_manifest_says_of_a_modality_is_shown(splits: Path, prepare_toy: Prepare) -> None:
+    folder = prepare_toy(splits, "splits").folder
+    about = {
+        "encoder": "some/encoder",
+        "coverage": 0.5,
+        "missing": 3,
+        "fill": "zero",
+        "rows": 3,
+        "dim": 2,
+        "sha256": "f0",
+    }
+    edit_manifest(folder, modalities={"image": {**about, "pooling": "cls", "of_day": "Monday"}})
+    line = "2-d, coverage 50.00%, by some/encoder, 3 items have zeros, pooling cls, of day Monday"
+    assert dict(card(folder))["modality image"] == line
+    head, row = tables(card_markdown(folder))[2]
+    assert dict(zip(head, row, strict=True)) == {
+        "modality": "image",
+        "encoder": "some/encoder",
+        "dimension": "2",
+        "coverage": "50.00%",
+        "missing": "3",
+        "fill": "zero",
+        "rows": "3",
+        "sha256": "f0",
+        "pooling": "cls",
+        "of day": "Monday",
+    }
+
+
+def test_the_markdown_card(sequences: Path, prepare_toy: Prepare) -> None:
+    folder = prepare_toy(sequences, "sequences", k_core=3).folder
+    said = card_markdown(folder)
+    sections = [line for line in said.splitlines() if line.startswith("#")]
+    assert sections == [
+        "# Toy",
+        "## Source",
+        "## Counts",
+        "## Split",
+        "## Modalities",
+        "## What was dropped and why",
+        "## Findings",
+        "## To check it again",
+    ]
+    files, counts, findings = tables(said)
+    digest = hashlib.sha256((sequences / "user_sequences.txt").read_bytes()).hexdigest()
+    assert files == [["file", "SHA-256"], ["user_sequences.txt", digest]]
+    assert counts == [
+        ["", "before filter", "after filter"],
+        ["users", "3", "3"],
+        ["items", "4", "3"],
+        ["interactions", "10", "9"],
+    ]
+    assert "- kind: sequences\n" in said
+    assert "- The 3-core filter on users and items dropped 1 items, 1 interactions.\n" in said
+    assert f"- SHA-256: {split_dataset(load_dataset(folder, modalities=None)).sha256}\n" in said
+    assert "## Modalities\n\nNone.\n" in said
+    assert [row[:2] for row in findings[1:]] == [["note", "ties"], ["note", "popularity"]]
+    assert said.endswith("```\npython benchmarks/prepare.py Toy --check\n```\n")
+
+
+def test_nothing_dropped_is_said(splits: Path, prepare_toy: Prepare) -> None:
+    np.save(splits / "image_feat.npy", np.eye(4, dtype=np.float16))
+    rows = ["0\t3\ttrain", "0\t1\tvalid", "0\t0\ttest", "1\t2\ttrain"]
+    (splits / "interactions.tsv").write_text("user_id\titem_id\tsplit\n" + "\n".join(rows) + "\n")
+    assert "## What was dropped and why\n\nNothing.\n" in card_markdown(prepare_toy(splits, "splits").folder)
+
+
+def test_values_cannot_break_the_markdown(splits: Path, prepare_toy: Prepare) -> None:
+    folder = prepare_toy(splits, "splits").folder
+    known = json.loads((folder / "dataset.json").read_text())
+    image = {**known["modalities"]["image"], "encoder": "a|b\n| c | <script>*x*"}
+    inputs = {**known["inputs"], "source": {"a|b.tsv": "f0"}}
+    edit_manifest(folder, modalities={"image": image}, inputs=inputs, warnings=["x\n# y <b>"])
+    said = card_markdown(folder)
+    assert all(len({len(row) for row in table}) == 1 for table in tables(said))
+    assert tables(said)[0][1] == [r"a\|b.tsv", "f0"]
+    assert tables(said)[2][1][1] == r"a\|b \| c \| &lt;script&gt;\*x\*"
+    assert "\n- x # y &lt;b&gt;\n" in said
 
 
 @pytest.mark.parametrize("added", ["image", "audio"])
 def test_features_added_by_hand_are_said_to_be(sequences: Path, prepare_toy: Prepare, added: str) -> None:
-    import numpy as np
-
     folder = prepare_toy(sequences, "sequences").folder
     np.save(folder / f"{added}_feat.npy", np.eye(4))
     (folder / f"{added}_feat.tokens.txt").write_text("a\nb\nc\nd\n")
     assert dict(card(folder))[f"modality {added}"] == "4-d, added by hand"
+    head, row = tables(card_markdown(folder))[2]
+    assert dict(zip(head, row, strict=True))["encoder"] == "added by hand"

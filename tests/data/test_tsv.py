@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,17 @@ def test_fields_are_kept_to_the_letter(tmp_path: Path) -> None:
     assert table.frame["a"].tolist() == ["NA", "007", "1e3"]
     assert table.frame["b"].tolist() == ['"x', "", "null"]
     assert table.line(1).endswith("t.tsv:3")
+
+
+def test_four_gigabytes_without_a_line_end_are_refused_without_reading_them(tmp_path: Path) -> None:
+    path = tmp_path / "t.tsv"
+    with path.open("wb") as stream:
+        stream.write(b"a\tb\n")
+        stream.truncate(4 << 30)  # sparse: takes no space
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match=r"t\.tsv:2: longer than 16 MiB; give each row a line of its own"):
+        read_table(path, typed=False)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10  # KiB
 
 
 def test_a_missing_last_line_end_loses_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,174 @@
+"""What importers share: item texts, times, given splits, feature files, all put together as tables of text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hellm_recbole.data.atomic import (
+    FEATURES,
+    PARTS,
+    TOKENS,
+    AtomicData,
+    FeatureMatrix,
+    check_rows,
+    check_tokens,
+    feature_names,
+    read_features,
+    read_matrix,
+)
+from hellm_recbole.data.split import leave_one_out
+from hellm_recbole.data.text import UNREADABLE, clean
+from hellm_recbole.data.tsv import Table, read_table
+from hellm_recbole.errors import DataError
+
+ITEM_TEXT = "item_text.tsv"
+Rows = Callable[[Path, Sequence[str]], Mapping[str, int]]  # feature file, items -> row of each item
+
+
+def item_text(source: Path) -> tuple[pd.DataFrame | None, dict[str, str]]:
+    """item_text.tsv where there is one, and the atomic types of its columns."""
+    path = source / ITEM_TEXT
+    if not path.exists():
+        return None, {}
+    items = unique_items(read_table(path, typed=False))
+    return items, {column: "token" if column == "item_id" else "token_seq" for column in items.columns}
+
+
+def unique_items(table: Table) -> pd.DataFrame:
+    """The table of items, one row each, texts cleaned."""
+    table.require(("item_id",), "it needs a column item_id")
+    repeated = np.flatnonzero(table.frame["item_id"].duplicated().to_numpy())
+    if len(repeated):
+        row = int(repeated[0])
+        raise DataError(
+            f"{table.line(row)}: item {table.frame['item_id'].iloc[row]!r} occurs before; keep one of its rows"
+        )
+    texts = {column: table.frame[column].map(clean) for column in table.frame.columns if column != "item_id"}
+    return table.frame.assign(**texts)
+
+
+def with_time(table: Table, columns: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
+    """`columns` with the table's timestamp; without one, a user's rows are numbered in file order."""
+    if "timestamp" in table.frame:
+        table.numbers("timestamp")
+        return columns.assign(timestamp=table.frame["timestamp"]), True
+    return columns.assign(timestamp=columns.groupby("user_id").cumcount().astype("str")), False
+
+
+def assemble(
+    source: Path,
+    inter: pd.DataFrame,
+    types: Mapping[str, str],
+    items: pd.DataFrame | None,
+    item_types: Mapping[str, str],
+    *,
+    time_known: bool,
+    rows: Rows | None,
+    files: Sequence[Path],
+    warnings: Sequence[str] = (),
+) -> AtomicData:
+    """Tables, columns in the order of the format, and the feature files of the source folder.
+
+    A given split that is leave-one-out in time order is read as such, so that it may share a table with the same data
+    from elsewhere.
+
+    Args:
+        source: folder with the feature files.
+        inter: interactions, every column as text.
+        types: column -> atomic type, of further columns.
+        items: item_id and text columns, or None.
+        item_types: column -> atomic type, of `items`.
+        time_known: `timestamp` is a time stamp, not only an order.
+        rows: says which rows are the items' in feature files without tokens; None: each needs a token file.
+        files: what was read.
+        warnings: sentences for the manifest.
+
+    Raises:
+        DataError: an id holds a quote, or features do not fit the items.
+    """
+    said = list(warnings)
+    if "split" in inter and time_known and _is_leave_one_out(inter):
+        inter = inter.drop(columns="split")
+        said.append("the given split is leave-one-out in time order and was read as that")
+    first = [column for column in ("user_id", "item_id", "timestamp", "split") if column in inter]
+    rest = [column for column in inter.columns if column not in first]
+    fixed = {"user_id": "token", "item_id": "token", "timestamp": "float", "split": "token"}
+    for column in ("user_id", "item_id"):
+        if (unreadable := inter[column].str.contains(UNREADABLE)).any():
+            raise DataError(
+                f"{files[0]}: {column} {inter[column][unreadable].iloc[0]!r} holds a quote, a tab or another control "
+                "character; RecBole cannot read it back"
+            )
+    features, read, unused = _features(source, [str(token) for token in inter["item_id"].unique()], rows)
+    return AtomicData(
+        inter=inter[first + rest],
+        inter_types={**types, **{column: fixed[column] for column in first}},
+        items=items,
+        item_types=item_types,
+        features=features,
+        time_known=time_known,
+        files=[*files, *read],
+        warnings=[*said, *unused],
+    )
+
+
+def _is_leave_one_out(inter: pd.DataFrame) -> bool:
+    """Whether the parts are what leave-one-out gives, equal times in file order."""
+    user = pd.factorize(inter["user_id"])[0].astype(np.int64) + 1
+    order = np.lexsort((pd.to_numeric(inter["timestamp"]).to_numpy(np.float64), user))
+    given = inter["split"].map({part: code for code, part in enumerate(PARTS)}).to_numpy(np.int64)
+    return bool(np.array_equal(leave_one_out(user[order], int(user.max()))[0], given[order]))
+
+
+def _features(
+    source: Path, items: Sequence[str], rows: Rows | None
+) -> tuple[dict[str, FeatureMatrix], list[Path], list[str]]:
+    """Feature matrices of a folder, the files they were read from, and sentences on rows left out."""
+    features: dict[str, FeatureMatrix] = {}
+    files: list[Path] = []
+    warnings = []
+    for modality in feature_names(source):
+        path = source / f"{modality}{FEATURES}"
+        tokens = path.with_name(f"{modality}{TOKENS}")
+        files.append(path)
+        if tokens.exists():
+            matrix = read_features(path)
+            check_tokens(path, matrix.tokens, items, set())
+            files.append(tokens)
+        elif rows is not None:
+            matrix, unused = _by_row(path, items, rows(path, items))
+            if unused:
+                warnings.append(f"{path.name}: {unused} rows belong to no item of the interactions and were left out")
+        else:
+            raise DataError(f"{path} has no {tokens.name} beside it; write there the item of each row, one a line")
+        features[modality] = FeatureMatrix(matrix.tokens, matrix.values, {"encoder": None, "coverage": 1.0})
+    return features, files, warnings
+
+
+def _by_row(path: Path, items: Sequence[str], rows: Mapping[str, int]) -> tuple[FeatureMatrix, int]:
+    """Features by row number, and how many rows are no item's."""
+    matrix = read_matrix(path)
+    without = [item for item in items if rows[item] >= len(matrix)]
+    check_tokens(path, [item for item in items if item not in set(without)], items, set())
+    values = matrix[[rows[item] for item in items]]
+    check_rows(path, values, items)
+    return FeatureMatrix(items, values, {}), len(matrix) - len(values)
+
+
+def rows_by_number(path: Path, items: Sequence[str]) -> dict[str, int]:
+    """Item -> row, for sources whose item ids are row numbers (`Rows`).
+
+    Raises:
+        DataError: an id is not a row number.
+    """
+    for item in items:
+        if not (item.isascii() and item.isdigit() and str(int(item)) == item):
+            raise DataError(
+                f"{path}: item {item!r} is not a row number; write the item of each row of the features into a token "
+                "file beside them"
+            )
+    return {item: int(item) for item in items}

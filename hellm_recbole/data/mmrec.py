@@ -1,0 +1,57 @@
+"""A prepared dataset as an MMRec folder, with our split as its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from hellm_recbole.data.atomic import FEATURES, Dataset
+from hellm_recbole.data.released import MMREC_MAPS
+from hellm_recbole.data.split import leave_one_out, time_order
+from hellm_recbole.errors import OutputError
+from hellm_recbole.files import ensure_folder
+
+
+def write_mmrec(dataset: Dataset, folder: Path) -> None:
+    """Write `NAME.inter`, a feature matrix for each modality and the two id mappings.
+
+    Users and items are numbered from 0 in the order of our ids. `x_label` is 0, 1, 2 for training, validation and test.
+    Users stand one after the other, each in time order; `timestamp` is the source's, or what stands for it.
+
+    Args:
+        dataset: as loaded.
+        folder: to write to; nothing in it is replaced.
+
+    Raises:
+        OutputError: the folder holds one of the files already, or cannot be written to.
+    """
+    ensure_folder(folder)
+    files = [f"{dataset.name}.inter", *MMREC_MAPS, *(f"{modality}{FEATURES}" for modality in dataset.features)]
+    for file in files:
+        if (folder / file).exists():
+            raise OutputError(f"{folder / file} exists; choose an empty folder with --to")
+    order = time_order(dataset)
+    user, item = dataset.user[order], dataset.item[order]
+    part = leave_one_out(user, dataset.n_users)[0] if dataset.part is None else dataset.part[order]
+    time = np.arange(len(user)) if dataset.time is None else dataset.time[order]
+    rows = (
+        f"{u - 1}\t{i - 1}\t{t:.15g}\t{label}"
+        for u, i, t, label in zip(user.tolist(), item.tolist(), time.tolist(), part.tolist(), strict=True)
+    )
+    header = "userID\titemID\ttimestamp\tx_label"
+    try:
+        (folder / files[0]).write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+        for file, original, number, tokens in zip(
+            MMREC_MAPS,
+            ("user_id", "item_id"),
+            ("userID", "itemID"),
+            (dataset.user_tokens, dataset.item_tokens),
+            strict=True,
+        ):
+            lines = [f"{original}\t{number}", *(f"{token}\t{row}" for row, token in enumerate(tokens[1:]))]
+            (folder / file).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        for modality, matrix in dataset.features.items():
+            np.save(folder / f"{modality}{FEATURES}", matrix[1:])
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error

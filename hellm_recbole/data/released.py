@@ -1,0 +1,160 @@
+"""Importers of files as other projects keep them: S3-Rec, E4SRec and P5, LATTICE, MMRec."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hellm_recbole.data.assemble import assemble, item_text, rows_by_number, with_time
+from hellm_recbole.data.atomic import PARTS, AtomicData
+from hellm_recbole.data.request import Request
+from hellm_recbole.data.tsv import Table, read_lines, read_table, read_text
+from hellm_recbole.errors import DataError
+
+P5_SEQUENCES, P5_MAPS = "sequential_data.txt", "datamaps.json"
+LATTICE_PARTS = {"train": "train.json", "valid": "val.json", "test": "test.json"}
+LATTICE_FOLDER = "5-core"
+MMREC_MAPS = ("u_id_mapping.csv", "i_id_mapping.csv")
+
+
+def sequence_lines(path: Path) -> pd.DataFrame:
+    """Interactions of a file of `user item item ...` lines, oldest first; the position stands for the time.
+
+    Raises:
+        DataError: the file is faulty, with the line.
+    """
+    users: list[str] = []
+    items: list[str] = []
+    positions: list[str] = []
+    seen: dict[str, int] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        user, *sequence = line.split() or [""]
+        if not sequence:
+            raise DataError(f"{path}:{number}: needs a user and at least one item; remove the line or complete it")
+        if user in seen:
+            raise DataError(f"{path}:{number}: user {user!r} is on line {seen[user]} already; join the two lines")
+        seen[user] = number
+        users += [user] * len(sequence)
+        items += sequence
+        positions += map(str, range(len(sequence)))
+    return pd.DataFrame({"user_id": users, "item_id": items, "timestamp": positions}, dtype="str")
+
+
+def read_s3rec(source: Path, request: Request) -> AtomicData:
+    """Kind `s3rec`; where datamaps.json is there its `id2user` and `id2item` give the original ids back."""
+    own = source / f"{request.name}.txt"
+    path = own if own.is_file() else source / P5_SEQUENCES
+    inter = sequence_lines(path)
+    files, maps = [path], source / P5_MAPS
+    if maps.is_file():
+        content = _read_json(maps)
+        for column, key in (("user_id", "id2user"), ("item_id", "id2item")):
+            if not isinstance(content.get(key), dict):
+                raise DataError(f"{maps}: no mapping {key!r}; it needs id2user and id2item, or leave the file out")
+            inter[column] = _mapped(inter[column], {str(k): str(v) for k, v in content[key].items()}, maps, key)
+        files.append(maps)
+    texts, text_types = item_text(source)
+    return assemble(source, inter, {}, texts, text_types, time_known=False, rows=None, files=files)
+
+
+def read_lattice(source: Path, request: Request) -> AtomicData:
+    """Kind `lattice`; an item's features are in the row of its number. The order in each list stands for the time."""
+    folder = source if (source / LATTICE_PARTS["train"]).is_file() else source / LATTICE_FOLDER
+    frames, warnings = [], []
+    for part, file in LATTICE_PARTS.items():
+        path = folder / file
+        content = _read_json(path)
+        users, items = [], []
+        for user, chosen in content.items():
+            if not isinstance(chosen, list) or not all(type(item) in (int, str) for item in chosen):
+                raise DataError(f"{path}: user {user!r} must have a list of item ids")
+            users += [str(user)] * len(chosen)
+            items += [str(item) for item in chosen]
+        if empty := sum(not chosen for chosen in content.values()):
+            warnings.append(f"{file}: {empty} users have an empty list")
+        frames.append(pd.DataFrame({"user_id": users, "item_id": items, "split": part}, dtype="str"))
+    inter = pd.concat(frames, ignore_index=True)
+    inter["timestamp"] = inter.groupby("user_id").cumcount().astype("str")
+    texts, text_types = item_text(source)
+    return assemble(
+        source,
+        inter,
+        {},
+        texts,
+        text_types,
+        time_known=False,
+        rows=rows_by_number,
+        files=[folder / file for file in LATTICE_PARTS.values()],
+        warnings=warnings,
+    )
+
+
+def read_mmrec(source: Path, request: Request) -> AtomicData:
+    """Kind `mmrec`: the parts are in `x_label`; original ids come back where their mapping files are there."""
+    table = read_table(source / f"{request.name}.inter", typed=False)
+    table.require(("userID", "itemID", "x_label"), "it needs the header userID, itemID, x_label")
+    labels = table.frame["x_label"]
+    bad = np.flatnonzero(~labels.isin(["0", "1", "2"]).to_numpy(dtype=bool))
+    if len(bad):
+        row = int(bad[0])
+        raise DataError(f"{table.line(row)}: x_label is {labels.iloc[row]!r}, not 0 (train), 1 (valid) or 2 (test)")
+    parts = labels.map({str(code): part for code, part in enumerate(PARTS)})
+    columns = pd.DataFrame({"user_id": table.frame["userID"], "item_id": table.frame["itemID"], "split": parts})
+    inter, time_known = with_time(table, columns)
+    files, number = [table.path], {}
+    for column, field, file in zip(("user_id", "item_id"), ("userID", "itemID"), MMREC_MAPS, strict=True):
+        if (path := source / file).is_file():
+            tokens = _id_map(read_table(path, typed=False), field)
+            if column == "item_id":
+                number = {token: item for item, token in tokens.items()}
+            inter[column] = _mapped(inter[column], tokens, path, field)
+            files.append(path)
+
+    def rows(path: Path, items: Sequence[str]) -> Mapping[str, int]:
+        found = rows_by_number(path, [number.get(item, item) for item in items])
+        return {item: found[number.get(item, item)] for item in items}
+
+    texts, text_types = item_text(source)
+    return assemble(source, inter, {}, texts, text_types, time_known=time_known, rows=rows, files=files)
+
+
+def _id_map(table: Table, field: str) -> dict[str, str]:
+    """MMRec's number -> original id, of a table with the column `field` and one other."""
+    table.require((field,), f"it needs two columns, the original id and {field}")
+    others = [column for column in table.frame.columns if column != field]
+    if len(others) != 1:
+        raise DataError(f"{table.path}:1: needs two columns, the original id and {field}; has {len(others) + 1}")
+    for column in (field, others[0]):
+        repeated = np.flatnonzero(table.frame[column].duplicated().to_numpy())
+        if len(repeated):
+            row = int(repeated[0])
+            raise DataError(f"{table.line(row)}: {column} {table.frame[column].iloc[row]!r} occurs before; keep one")
+    return dict(zip(table.frame[field], table.frame[others[0]], strict=True))
+
+
+def _mapped(column: pd.Series[str], tokens: Mapping[str, str], path: Path, what: str) -> pd.Series[str]:
+    """A column of numbers as original ids."""
+    mapped = column.map(dict(tokens))
+    if mapped.isna().any():
+        raise DataError(f"{path}: no {what} for {column[mapped.isna()].iloc[0]!r}; complete the file or leave it out")
+    return mapped.astype("str")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        DataError: the file is missing or holds no object.
+    """
+    try:
+        content = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not readable JSON ({error}); write the file again") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} must hold one JSON object")
+    return content

@@ -1,0 +1,131 @@
+"""Importer of CSV, TSV and Parquet tables with named columns."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hellm_recbole.data.assemble import assemble, item_text
+from hellm_recbole.data.atomic import PARTS, AtomicData
+from hellm_recbole.data.request import Request
+from hellm_recbole.data.text import clean
+from hellm_recbole.data.tsv import refuse_endless_lines
+from hellm_recbole.errors import DataError
+
+ENDINGS = ("parquet", "csv", "csv.gz", "tsv", "tsv.gz")  # in the order in which they are looked for
+FIELDS = {"user": "user_id", "item": "item_id", "time": "timestamp", "split": "split"}  # field -> its usual column
+_OPTIONAL = ("time", "split")
+_ITEMS = "_items"  # after the name of the table: the items' texts
+
+
+def read_tables(source: Path, request: Request) -> AtomicData:
+    """Kind `table`: `NAME.csv` and the like, `NAME_items.csv` with texts beside it.
+
+    Times are numbers, or dates in ISO 8601 (UTC where they name no zone), which become seconds since 1970. A table
+    without times is taken to be in time order.
+
+    Raises:
+        DataError: a column is missing, a field is empty or no time, a part is unknown, or an item has two rows.
+    """
+    for field in request.columns:
+        if field not in FIELDS:
+            raise DataError(f"--columns: unknown field {field!r}; there are {', '.join(FIELDS)}")
+    path = _find(source, request.name) if request.table is None else source / request.table
+    if path is None:
+        raise DataError(
+            f"{source} holds no {request.name}.{', .'.join(ENDINGS)}; name the dataset like the file, or the file with "
+            "--source"
+        )
+    frame = _read(path)
+    columns = {}
+    for field, usual in FIELDS.items():
+        name = request.columns.get(field, usual)
+        if name in frame:
+            columns[usual] = _filled(frame[name], path, name)
+        elif field not in _OPTIONAL or field in request.columns:
+            raise DataError(
+                f"{path}: no column {name!r} among {', '.join(frame.columns)}; name it with --columns {field}=COLUMN"
+            )
+    inter = pd.DataFrame(columns)
+    time_known = "timestamp" in inter
+    if time_known:
+        inter["timestamp"] = _seconds(inter["timestamp"], path)
+    else:
+        inter["timestamp"] = inter.groupby("user_id").cumcount().astype("str")
+    if "split" in inter and not (known := inter["split"].isin(PARTS)).all():
+        raise DataError(f"{path}: split is {inter['split'][~known].iloc[0]!r}, not one of {', '.join(PARTS)}")
+    files = [path]
+    items, types = item_text(source)
+    if (described := _find(source, f"{path.name.split('.')[0]}{_ITEMS}")) is not None:
+        items, types = _item_table(described, request.columns)
+        files.append(described)
+    return assemble(source, inter, {}, items, types, time_known=time_known, rows=None, files=files)
+
+
+def _find(source: Path, name: str) -> Path | None:
+    return next((path for ending in ENDINGS if (path := source / f"{name}.{ending}").is_file()), None)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """A table, every field as text, a missing one as ""."""
+    try:
+        if path.suffix == ".parquet":
+            frame = pd.read_parquet(path)
+            whole = frame.select_dtypes("float").columns[
+                (frame.select_dtypes("float") == frame.select_dtypes("float").round()).all()
+            ]
+            frame[whole] = frame[whole].astype("int64")  # an id column with a float type reads 7.0 otherwise
+            times = frame.select_dtypes(["datetime", "datetimetz"]).columns
+            frame[times] = frame[times].apply(lambda column: column.map(lambda moment: moment.isoformat()))
+            return frame.astype("object").where(frame.notna(), "").astype("str")
+        if not path.suffix == ".gz":
+            refuse_endless_lines(path)
+        separator = "\t" if ".tsv" in path.suffixes else ","
+        return pd.read_csv(path, sep=separator, dtype="str", na_filter=False, encoding="utf-8-sig")
+    except (OSError, EOFError, ValueError, csv.Error) as error:  # pandas' and pyarrow's faults are ValueErrors
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path} cannot be read as a table: {reason}; mend it or save it again") from error
+
+
+def _filled(column: pd.Series[str], path: Path, name: str) -> pd.Series[str]:
+    empty = np.flatnonzero((column == "").to_numpy(dtype=bool))
+    if len(empty):
+        raise DataError(f"{path}: row {int(empty[0]) + 1}: {name} is empty; give every row a value")
+    return column
+
+
+def _seconds(times: pd.Series[str], path: Path) -> pd.Series[str]:
+    """Times as numbers in text, dates converted."""
+    finite = np.isfinite(pd.to_numeric(times, errors="coerce").to_numpy(np.float64))
+    if finite.all():
+        return times
+    dates = pd.to_datetime(times, format="ISO8601", utc=True, errors="coerce")
+    bad = np.flatnonzero(~finite if finite[0] else dates.isna().to_numpy())
+    if len(bad):
+        row = int(bad[0])
+        raise DataError(
+            f"{path}: row {row + 1}: time {times.iloc[row]!r} is neither a finite number nor a date like 2014-01-20, "
+            "or not what row 1 has; mend the column"
+        )
+    seconds = (dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+    return seconds.map(lambda value: repr(float(value)).removesuffix(".0")).astype("str")
+
+
+def _item_table(path: Path, columns: Mapping[str, str]) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Items with their texts, every other column a text."""
+    frame = _read(path)
+    name = columns.get("item", FIELDS["item"])
+    if name not in frame:
+        raise DataError(f"{path}: no column {name!r} among {', '.join(frame.columns)}; give it the items' ids")
+    repeated = np.flatnonzero(frame[name].duplicated().to_numpy())
+    if len(repeated):
+        row = int(repeated[0])
+        raise DataError(f"{path}: row {row + 1}: item {frame[name].iloc[row]!r} occurs before; keep one of its rows")
+    frame = frame.rename(columns={name: FIELDS["item"]})
+    texts = {column: frame[column].map(clean) for column in frame.columns if column != FIELDS["item"]}
+    types = {column: "token" if column == FIELDS["item"] else "token_seq" for column in frame.columns}
+    return frame.assign(**texts), types

@@ -1,0 +1,209 @@
+"""From nothing to a checked dataset: raw files and pictures of a web server, tiny encoders, one command."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizerFast,
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+)
+
+from benchmarks.prepare import main
+from hellm_recbole.data import catalog, raw
+from hellm_recbole.data.atomic import load_dataset, read_manifest
+from hellm_recbole.data.split import split_dataset
+from hellm_recbole.settings import load_yaml
+from tests.data.server import Server, breaking, plain, redirect
+
+ITEMS = [f"B{number:03d}" for number in range(6)]
+USERS = [f"A{number}" for number in range(6)]
+REVIEWS, META = "reviews_Beauty_5.json.gz", "meta_Beauty.json.gz"
+
+
+def reviews() -> bytes:
+    """Six users bought all six items, a day each, the order turned by one from user to user; one line twice."""
+    lines = []
+    for turn, user in enumerate(USERS):
+        for day, number in enumerate(np.roll(np.arange(6), turn).tolist()):
+            content = {"reviewerID": user, "asin": ITEMS[number], "overall": 5.0, "unixReviewTime": 10**9 + 86400 * day}
+            lines.append(json.dumps(content))
+    return gzip.compress("\n".join([*lines, lines[0]]).encode())
+
+
+def metadata(server: Server) -> bytes:
+    """Python literals; B004 has no picture that can be had, B005 no line."""
+    lines = [
+        repr(
+            {
+                "asin": item,
+                "title": f"Women&#39;s brush {item}",
+                "categories": [["Beauty", "Hair"]],
+                "imUrl": server.url(f"/{item}.png"),
+            }
+        )
+        for item in ITEMS[:5]
+    ]
+    return gzip.compress("\n".join([*lines, "{'asin': 'B999', 'title': 'never bought'}"]).encode())
+
+
+def picture(number: int) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 30), (40 * number, 255 - 40 * number, 7)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A mirror that is down, and one whose reviews break half-way and whose metadata has moved."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with Server() as running:
+        running.add(f"/good/{REVIEWS}", breaking(reviews(), 1))
+        running.add(f"/good/{META}", redirect(running.add("/moved", plain(metadata(running)))))
+        for number, item in enumerate(ITEMS[:4]):
+            running.add(f"/{item}.png", plain(picture(number)))
+        mirrors = {part: [running.url("/down"), running.url("/good")] for part in ("reviews", "metadata")}
+        settings = {"retries": 1, "backoff_s": 0.0, "timeout_s": 5.0, "image_workers": 2, "image_bytes": 10**6}
+
+        def values(path: Path) -> dict[str, object]:
+            known = {"mirrors.yaml": {"amazon2014": mirrors}, "download.yaml": settings}
+            return known.get(path.name) or load_yaml(path)
+
+        monkeypatch.setattr(raw, "load_yaml", values)
+        monkeypatch.setattr(raw, "download_settings", lambda: raw.DownloadSettings(**settings))  # type: ignore[arg-type]
+        monkeypatch.setattr(catalog, "download_settings", raw.download_settings)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Folders of a text and of a picture encoder with random weights."""
+    torch.manual_seed(0)
+    text, image = tmp_path_factory.mktemp("text"), tmp_path_factory.mktemp("image")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "women", "'", "s", "brush", *map(str.lower, ITEMS)]
+    (text / "vocab.txt").write_text("\n".join(words) + "\n")
+    BertTokenizerFast(str(text / "vocab.txt")).save_pretrained(text)
+    tiny = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    BertModel(BertConfig(vocab_size=len(words), **tiny)).save_pretrained(text)
+    vision = {**tiny, "image_size": 32, "patch_size": 8}
+    config = CLIPConfig(
+        text_config={**tiny, "vocab_size": 10, "bos_token_id": 0, "eos_token_id": 1},
+        vision_config=vision,
+        projection_dim=6,
+    )
+    CLIPModel(config).save_pretrained(image)
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(image)
+    return str(text), str(image)
+
+
+def command(tmp_path: Path, encoders: tuple[str, str], *more: str) -> list[str]:
+    text, image = encoders
+    return [
+        *("Beauty", "--from", "amazon2014", "--pictures", "--output", str(tmp_path / "dataset")),
+        *("--encoder", text, "--image-encoder", image, *more),
+    ]
+
+
+def test_one_command_from_nothing_to_a_checked_dataset(
+    server: Server, encoders: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(tmp_path, encoders)) == 0
+    said = capsys.readouterr().out
+    assert f"{tmp_path}/dataset/.raw/amazon2014/{REVIEWS}: {len(reviews()):,} bytes, SHA-256 " in said
+    assert "1 exact repeat" in said
+    assert "2 of 6 items have no picture; image_failed.tsv says why" in said
+    assert server.ranges(f"/good/{REVIEWS}")[1] == f"bytes={len(reviews()) // 2}-"  # went on where it had stopped
+
+    folder = tmp_path / "dataset" / "Beauty"
+    dataset = load_dataset(folder, modalities=None)
+    assert (dataset.n_users, dataset.n_items, dataset.n_interactions) == (6, 6, 36)
+    assert {name: matrix.shape for name, matrix in dataset.features.items()} == {"image": (7, 6), "text": (7, 8)}
+    texts = dict(zip(dataset.item_tokens.tolist(), dataset.item_text, strict=True))
+    assert (texts["B000"], texts["B005"]) == ("Women's brush B000. Beauty, Hair", "")
+    own = {token for token, has in zip(dataset.item_tokens.tolist(), dataset.covered["image"], strict=True) if has}
+    assert own == set(ITEMS[:4])
+    np.testing.assert_array_equal(split_dataset(dataset).train_data().covered["image"], dataset.covered["image"])
+    missing = [list(dataset.item_tokens).index(token) for token in ("B004", "B005")]
+    np.testing.assert_allclose(
+        dataset.features["image"][missing],
+        np.tile(dataset.features["image"][np.flatnonzero(dataset.covered["image"])].mean(axis=0), (2, 1)),
+        rtol=1e-5,
+    )
+    reasons = dict(line.split("\t") for line in (folder / "image_failed.tsv").read_text().splitlines())
+    assert reasons.keys() == {"B004", "B005"}
+    assert "404" in reasons["B004"]
+    modality = read_manifest(folder)["modalities"]["image"]
+    assert (modality["encoder"], modality["coverage"], modality["missing"]) == (encoders[1], 4 / 6, 2)
+    assert "Women" not in (folder / "README.md").read_text()
+    assert REVIEWS in (folder / "README.md").read_text()
+
+
+def test_files_at_hand_are_not_fetched(
+    server: Server, encoders: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    (folder / REVIEWS).write_bytes(reviews())
+    (folder / "meta_Beauty.json").write_bytes(gzip.decompress(metadata(server)))  # unpacked, as people have it
+    assert main(command(tmp_path, encoders, "--raw", str(folder), "--no-pictures")) == 0
+    assert not server.asked
+    assert load_dataset(tmp_path / "dataset" / "Beauty", modalities=None).features.keys() == {"text"}
+
+
+def test_half_a_raw_file_is_one_sentence_and_stays_what_it_was(
+    server: Server, encoders: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    (folder / REVIEWS).write_bytes(reviews()[:-20])
+    assert main(command(tmp_path, encoders, "--raw", str(folder))) != 0
+    said = capsys.readouterr().err
+    assert REVIEWS in said
+    assert "Traceback" not in said
+    assert (folder / REVIEWS).read_bytes() == reviews()[:-20]
+    assert not (tmp_path / "dataset" / "Beauty").exists()
+
+
+def test_metadata_that_is_code_does_not_run(
+    server: Server, encoders: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    (folder / REVIEWS).write_bytes(reviews())
+    (folder / "meta_Beauty.json").write_text(f"__import__('pathlib').Path({str(tmp_path / 'ran')!r}).touch()\n")
+    assert main(command(tmp_path, encoders, "--raw", str(folder))) != 0
+    assert "meta_Beauty.json:1" in capsys.readouterr().err
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (("--raw", "x", "--source", "y"), "--raw goes with amazon2014"),
+        (("--image-encoder", "/nowhere/clip"), "cannot be fetched from the Hugging Face hub"),
+    ],
+)
+def test_wrong_options(
+    server: Server,
+    encoders: tuple[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    more: tuple[str, ...],
+    sentence: str,
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert main(command(tmp_path, encoders, *more)) != 0
+    assert sentence in capsys.readouterr().err

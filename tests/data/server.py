@@ -1,0 +1,223 @@
+"""A web server on 127.0.0.1 whose routes misbehave on purpose, and that remembers what it was asked."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
+
+Route = Callable[["Handler"], None]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request; `range` and `if_range` are its headers."""
+
+    path: str
+    range: str | None
+    if_range: str | None
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.asked.append(Asked(self.path, self.headers["Range"], self.headers["If-Range"]))
+        try:
+            self.server.routes.get(self.path, status(404))(self)
+        except ConnectionError:
+            self.close_connection = True  # the client was killed or has read enough
+
+    def log_message(self, *arguments: object) -> None:
+        """Silent."""
+
+    def head(self, code: int, **headers: str | int) -> None:
+        """Status and headers; `Content_Length` stands for `Content-Length`."""
+        self.send_response(code)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
+
+    def asked_from(self, etag: str) -> int:
+        """First byte asked for; 0 if the client wants all or knows another state of the file."""
+        wanted = self.headers["Range"]
+        if wanted is None or self.headers["If-Range"] not in (None, etag):
+            return 0
+        return int(wanted.removeprefix("bytes=").removesuffix("-"))
+
+    def begin(self, body: bytes, etag: str) -> bytes:
+        """The headers of a well-behaved answer; what of the body is to follow."""
+        start = self.asked_from(etag)
+        rest = body[start:]
+        if start:
+            place = f"bytes {start}-{len(body) - 1}/{len(body)}"
+            self.head(206, Content_Length=len(rest), Content_Range=place, ETag=etag)
+        else:
+            self.head(200, Content_Length=len(rest), ETag=etag)
+        return rest
+
+    def hang_up(self) -> None:
+        self.wfile.flush()
+        self.close_connection = True
+
+
+class Server(ThreadingHTTPServer):
+    """Use as `with Server() as server`; a path without a route is 404."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.routes: dict[str, Route] = {}
+        self.asked: list[Asked] = []
+        self.released = threading.Event()  # lets `silent` routes end
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.released.set()
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, *arguments: object) -> None:
+        """A client that went away is no news."""
+
+    def add(self, path: str, route: Route) -> str:
+        """Serve `path`; its address."""
+        self.routes[path] = route
+        return self.url(path)
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.server_port}{path}"
+
+    def ranges(self, path: str) -> list[str | None]:
+        """The Range header of each request for `path`, in order."""
+        return [asked.range for asked in self.asked if asked.path == path]
+
+
+def etag_of(body: bytes) -> str:
+    return f'"{hashlib.sha256(body).hexdigest()[:8]}"'
+
+
+def plain(body: bytes, **headers: str) -> Route:
+    """Well-behaved: ranges and an ETag; with `headers`, those instead of an ETag, and no ranges."""
+
+    def route(handler: Handler) -> None:
+        if headers:
+            handler.head(200, Content_Length=len(body), **headers)
+            handler.wfile.write(body)
+        else:
+            handler.wfile.write(handler.begin(body, etag_of(body)))
+
+    return route
+
+
+def breaking(body: bytes, times: int, *, ranges: bool = True) -> Route:
+    """Hangs up half-way through what is left, `times` times, and is fine then; without `ranges` it always sends all."""
+    left = [times]
+
+    def route(handler: Handler) -> None:
+        if ranges:
+            rest = handler.begin(body, etag_of(body))
+        else:
+            handler.head(200, Content_Length=len(body), ETag=etag_of(body))
+            rest = body
+        if left[0]:
+            left[0] -= 1
+            rest = rest[: len(rest) // 2]
+            handler.hang_up()
+        handler.wfile.write(rest)
+
+    return route
+
+
+def status(code: int) -> Route:
+    return lambda handler: handler.head(code, Content_Length=0)
+
+
+def busy(times: int, then: Route, code: int = 503) -> Route:
+    """Answers `code`, `times` times."""
+    return in_turn([*[status(code)] * times, then])
+
+
+def in_turn(routes: Sequence[Route]) -> Route:
+    """One route for each request, the last one for all that follow."""
+    left = list(routes)
+    return lambda handler: (left.pop(0) if len(left) > 1 else left[0])(handler)
+
+
+def redirect(target: str) -> Route:
+    return lambda handler: handler.head(302, Location=target, Content_Length=0)
+
+
+def short(body: bytes, declared: int, **headers: str) -> Route:
+    """Declares another length than it sends, and hangs up."""
+
+    def route(handler: Handler) -> None:
+        handler.head(200, Content_Length=declared, **headers)
+        handler.wfile.write(body)
+        handler.hang_up()
+
+    return route
+
+
+def unsized(body: bytes) -> Route:
+    """Says no length: the end of the connection is the end of the file."""
+
+    def route(handler: Handler) -> None:
+        handler.head(200, Connection="close")
+        handler.wfile.write(body)
+        handler.hang_up()
+
+    return route
+
+
+def slow(body: bytes, block_bytes: int, pause_s: float) -> Route:
+    """Well-behaved, but takes its time."""
+
+    def route(handler: Handler) -> None:
+        rest = handler.begin(body, etag_of(body))
+        for start in range(0, len(rest), block_bytes):
+            handler.wfile.write(rest[start : start + block_bytes])
+            handler.wfile.flush()
+            time.sleep(pause_s)
+
+    return route
+
+
+def changing(old: bytes, new: bytes, *, honest: bool) -> Route:
+    """Hangs up half-way through `old`; then the file is `new`.
+
+    One that is not honest sends the rest of the new file although If-Range names the old one.
+    """
+
+    def changed(handler: Handler) -> None:
+        if honest or handler.headers["Range"] is None:
+            return plain(new)(handler)
+        start = int(handler.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        place = f"bytes {start}-{len(new) - 1}/{len(new)}"
+        handler.head(206, Content_Length=len(new) - start, Content_Range=place, ETag=etag_of(new))
+        handler.wfile.write(new[start:])
+
+    return in_turn([breaking(old, 1), changed])
+
+
+def silent(body: bytes = b"", declared: int = 0) -> Route:
+    """Says nothing, or begins with `body` and stops, until the server ends."""
+
+    def route(handler: Handler) -> None:
+        if declared:
+            handler.head(200, Content_Length=declared)
+            handler.wfile.write(body)
+            handler.wfile.flush()
+        handler.server.released.wait()
+        handler.close_connection = True
+
+    return route

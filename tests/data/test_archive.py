@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from hellm_recbole.data import archive
+from hellm_recbole.data.archive import unpacked
+from hellm_recbole.errors import DataError
+
+
+def write_zip(path: Path, entries: dict[str, str]) -> Path:
+    with zipfile.ZipFile(path, "w") as stream:
+        for name, content in entries.items():
+            stream.writestr(name, content)
+    return path
+
+
+def write_tar(path: Path, *members: tarfile.TarInfo) -> Path:
+    with tarfile.open(path, "w:gz") as stream:
+        for member in members:
+            stream.addfile(member, io.BytesIO(b"x" * member.size))
+    return path
+
+
+def member(name: str, **changes: object) -> tarfile.TarInfo:
+    found = tarfile.TarInfo(name)
+    found.size = 1
+    for key, value in changes.items():
+        setattr(found, key, value)
+    return found
+
+
+def refused(path: Path, tmp_path: Path, message: str) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(DataError, match=message) as caught, unpacked(path):
+        pytest.fail("it was unpacked")
+    assert "\n" not in str(caught.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Unpacked folders stand where the test sees them."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(archive.tempfile, "mkdtemp", lambda prefix: str(_made(folder / "one")))
+    return folder
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def test_an_archive_of_one_folder_yields_it_and_leaves_nothing(tmp_path: Path, temporary: Path) -> None:
+    with unpacked(write_zip(tmp_path / "data.zip", {"Toy/a.txt": "1", "Toy/b.txt": "2"})) as folder:
+        assert {path.name: path.read_text() for path in folder.iterdir()} == {"a.txt": "1", "b.txt": "2"}
+    assert not list(temporary.iterdir())
+    with unpacked(write_tar(tmp_path / "data.tar.gz", member("a.txt"), member("b.txt"))) as folder:
+        assert sorted(path.name for path in folder.iterdir()) == ["a.txt", "b.txt"]
+    assert not list(temporary.iterdir())
+
+
+def test_a_folder_is_yielded_as_it_is(tmp_path: Path) -> None:
+    with unpacked(tmp_path) as folder:
+        assert folder == tmp_path
+    assert tmp_path.is_dir()
+
+
+@pytest.mark.parametrize("name", ["../out.txt", "a/../../out.txt", "/etc/out.txt", "..\\out.txt", "C:\\out.txt"])
+def test_paths_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
+    refused(write_zip(tmp_path / "data.zip", {"fine.txt": "1", name: "2"}), tmp_path, "leads out of the archive")
+    refused(write_tar(tmp_path / "data.tgz", member("fine.txt"), member(name)), tmp_path, "leads out of the archive")
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
+    evil = member("link", type=kind, linkname="/etc/passwd", size=0)
+    refused(write_tar(tmp_path / "data.tar.gz", evil), tmp_path, "'link' is a link or a device")
+
+
+def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "data.zip"
+    with zipfile.ZipFile(path, "w") as stream:
+        link = zipfile.ZipInfo("link")
+        link.external_attr = 0o120777 << 16
+        stream.writestr(link, "/etc/passwd")
+    refused(path, tmp_path, "'link' is a link or a device")
+
+
+def test_more_than_a_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "MAX_BYTES", 1 << 20)
+    refused(write_zip(tmp_path / "data.zip", {"a": "x" * (1 << 19), "b": "x" * (1 << 20)}), tmp_path, "more than")
+    refused(write_tar(tmp_path / "d.tar.gz", member("a", size=1 << 20), member("b")), tmp_path, "more than")
+
+
+@pytest.mark.parametrize("name", ["data.zip", "data.tar.gz", "data.tar"])
+def test_half_an_archive(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name.endswith("zip"):
+        write_zip(path, {"a": "x" * 1000})
+    else:
+        write_tar(path, member("a", size=1000))
+    path.write_bytes(path.read_bytes()[:60])
+    refused(path, tmp_path, "cannot be unpacked: .* fetch it again")
