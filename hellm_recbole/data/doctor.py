@@ -10,11 +10,18 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from hellm_recbole.data.atomic import Dataset, Manifest, changed_files, feature_names, load_dataset, read_manifest
+from hellm_recbole.data.atomic import (
+    Dataset,
+    Manifest,
+    changed_files,
+    feature_names,
+    load_dataset,
+    read_manifest,
+)
 from hellm_recbole.data.split import MIN_EVALUATED, TEST, TRAIN, Split, split_dataset
 from hellm_recbole.errors import DataError
 from hellm_recbole.neighbors import nearest_neighbors
-from hellm_recbole.types import FloatArray, IdArray, Targets
+from hellm_recbole.types import FloatArray, IdArray, Targets, TokenArray
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -238,7 +245,8 @@ def _id_order(dataset: Dataset, split: Split) -> Iterator[Finding]:
     """Whether rows that nothing but the file's order tells apart stand in the order of their ids.
 
     These are the rows of one user, of one part if parts are given, and of one time if times are known. If k different
-    items stand in a random order, (k - 1) / 2 neighbouring pairs ascend, with variance (k + 1) / 12.
+    items stand in a random order, (k - 1) / 2 neighbouring pairs ascend, with variance (k + 1) / 12. Where ids are
+    numbers given in the order in which items first appear, that first row of each item is left out: it ascends anyway.
     """
     time = dataset.time if dataset.time is not None and dataset.time_known else np.zeros(dataset.n_interactions)
     part = np.zeros(dataset.n_interactions, dtype=np.int64) if dataset.part is None else dataset.part.astype(np.int64)
@@ -246,7 +254,11 @@ def _id_order(dataset: Dataset, split: Split) -> Iterator[Finding]:
     run = np.cumsum(_starts(dataset.user[order], part[order], time[order])) - 1
     item = dataset.item[order]
     first = np.sort(np.unique(run * (dataset.n_items + 1) + item, return_index=True)[1])  # of repeats in a run
-    run, rank = run[first], _token_rank(dataset)[item[first]]
+    token_rank = _token_rank(dataset)
+    if _numbers(dataset.item_tokens[1:]) and np.all(np.diff(token_rank) > 0):  # our ids are by first appearance
+        appears = np.unique(dataset.item, return_index=True)[1]
+        first = first[~np.isin(order[first], appears)]
+    run, rank = run[first], token_rank[item[first]]
     paired = run[1:] == run[:-1]
     n_pairs = int(paired.sum())
     if not n_pairs:
@@ -280,10 +292,14 @@ def _id_order(dataset: Dataset, split: Split) -> Iterator[Finding]:
     )
 
 
+def _numbers(tokens: TokenArray) -> bool:
+    return all(token.isascii() and token.isdigit() for token in tokens)
+
+
 def _token_rank(dataset: Dataset) -> IdArray:
     """[I + 1] place of each item when tokens are sorted, as numbers if all of them are numbers."""
     tokens = dataset.item_tokens[1:]
-    numeric = all(token.isascii() and token.isdigit() for token in tokens)
+    numeric = _numbers(tokens)
     order = sorted(range(len(tokens)), key=lambda place: int(tokens[place]) if numeric else str(tokens[place]))
     rank = np.zeros(len(tokens) + 1, dtype=np.int64)
     rank[np.array(order) + 1] = np.arange(1, len(tokens) + 1)

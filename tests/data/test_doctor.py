@@ -172,7 +172,7 @@ def test_z_is_that_of_random_orders(write: Write, k: int) -> None:
     sd = np.std([np.sum(ascents) for ascents in orders])
     n_users = 30
     z = n_users * (k - 1) / 2 / (sd * n_users**0.5)
-    figure = only(diagnose(write(runs(n_users, range(k)))), "items in order of id")
+    figure = only(diagnose(write(["w 1 1", *runs(n_users, range(k))])), "items in order of id")
     assert (
         figure == f"100.0% of {n_users * (k - 1)} neighbouring pairs of equal time ascend, 50% by chance, z = {z:.1f}"
     )
@@ -192,7 +192,20 @@ def test_a_falling_order_is_found_too(write: Write) -> None:
 
 
 def test_ids_that_are_numbers_are_ordered_as_numbers(write: Write) -> None:
-    assert only(diagnose(write(runs(4, [9, 10, 100]))), "items in order of id").startswith("100.0% of 8 ")
+    rows = ["w 10 1", *runs(4, [9, 10, 100])]
+    assert only(diagnose(write(rows)), "items in order of id").startswith("100.0% of 8 ")
+
+
+APPEARING = [f"u{u} {2 * u + place} 1" for u in range(20) for place in range(3)]
+
+
+def test_numbers_given_as_items_appear_ascend_for_no_other_reason(write: Write) -> None:
+    assert of(diagnose(write(APPEARING)), "items in order of id") == []
+
+
+def test_numbers_given_earlier_ascend_for_another_reason(write: Write) -> None:
+    again = [row.replace("u", "v") for row in APPEARING]
+    assert only(diagnose(write([*APPEARING, *again])), "items in order of id").startswith("100.0% of 40 ")
 
 
 def test_a_repeat_within_a_tie_counts_once(write: Write) -> None:
