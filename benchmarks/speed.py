@@ -30,6 +30,7 @@ from hellm_recbole.data.atomic import load_dataset
 from hellm_recbole.data.catalog import prepare_if_known
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import SettingsError
+from hellm_recbole.models.hellm_pre import DTYPES
 from hellm_recbole.plan import Override, plan_rows
 from hellm_recbole.trainer import ModelRow, evaluate
 
@@ -59,6 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, help="CPU threads; all cores if not given")
     parser.add_argument(
         "--released", type=Path, help="for the part hellmpre: a checkout of https://github.com/Xu107/MMHCL"
+    )
+    parser.add_argument(
+        "--contrast-dtype",
+        choices=tuple(DTYPES),
+        default="float32",
+        help="for the part hellmpre: of our products inside the contrast of all nodes (%(default)s)",
     )
     parser.add_argument(
         "--mmrec", type=Path, help="for the part multimodal: a checkout of https://github.com/enoche/MMRec"
@@ -96,7 +103,7 @@ def _measure(options: argparse.Namespace) -> int:
     if "sasrec" in parts:
         rows += _sasrec(split, root, options.repeat, options.steps)
     if "hellmpre" in parts:
-        rows += _hellm_pre(split, options.released, options.repeat)
+        rows += _hellm_pre(split, options.released, options.repeat, options.contrast_dtype)
     if "multimodal" in parts:
         threads = torch.get_num_threads()
         rows += mmrec.compare(folder, options.mmrec, mmrec.MODELS, threads, options.steps)
@@ -173,16 +180,16 @@ def _sasrec(split: Split, root: Path, repeat: int, steps: int) -> list[tuple[str
     return [("epoch, SASRec, length 50", ours, theirs, f"{steps} of {reference.n_steps} steps timed, scaled to all")]
 
 
-def _hellm_pre(split: Split, checkout: Path, repeat: int) -> list[tuple[str, float, float, str]]:
+def _hellm_pre(split: Split, checkout: Path, repeat: int, dtype: str) -> list[tuple[str, float, float, str]]:
     """Epochs with both forms of the contrast against the published code, from a few steps each."""
     started = time.perf_counter()
     row, _ = _row("HeLLMPre", replace(split, cache=None))
     print(f"HeLLMPre: graphs and model built in {time.perf_counter() - started:.1f} s")
     rows = []
-    exact, _ = _row("HeLLMPre", split, contrast_nodes="all")
+    exact, _ = _row("HeLLMPre", split, contrast_nodes="all", contrast_dtype=dtype)
     (plan,) = plan_rows(["HeLLMPre"], split.dataset, REGISTRY, "paper", [])
     theirs = ReleasedHeLLMPre(checkout, split.train_data(), plan.model_settings, plan.train.batch_size)
-    for what, ours, steps in (("default contrast", row, FEW_STEPS[0]), ("all nodes", exact, FEW_STEPS[1])):
+    for what, ours, steps in (("default contrast", row, FEW_STEPS[0]), (f"all nodes, {dtype}", exact, FEW_STEPS[1])):
         best = _in_turn(partial(_epoch_seconds, ours, steps), lambda: theirs.seconds(1), repeat, tells=(True, True))
         rows.append((f"epoch, HeLLMPre, {what}", *best, "MMHCL, 1 step timed, scaled to all"))
     return rows
