@@ -4,7 +4,7 @@ python benchmarks/prepare.py Beauty --from sequences --source ../shared/datasets
 python benchmarks/prepare.py Beauty --from amazon2014 --pictures
 python benchmarks/prepare.py Mine --from table --source folder --columns user=customer time=day item=article
 python benchmarks/prepare.py Beauty --check --neighbors 10
-python benchmarks/prepare.py Beauty --shuffle-ties 1
+python benchmarks/prepare.py ml-100k --shuffle-ties 1
 python benchmarks/prepare.py Beauty --export mmrec --to folder
 """
 
@@ -32,10 +32,11 @@ from hellm_recbole.data.catalog import (
 from hellm_recbole.data.mmrec import write_mmrec
 from hellm_recbole.data.raw import fetch_raw, fetched_kinds
 from hellm_recbole.data.similar import similar_items
-from hellm_recbole.data.sources import KINDS
+from hellm_recbole.data.sources import KINDS, TABLE
 from hellm_recbole.data.ties import shuffle_ties
 from hellm_recbole.errors import SettingsError
 
+SOURCE_OPTIONS = ("kind", "source", "raw", "fresh")
 DATASET_KEYS = ("k_core", "text", "category", "columns", "pictures")
 FEATURE_KEYS = ("encoder", "pooling", "image_encoder", "fill", "feature_dtype", "encode_device")
 
@@ -70,7 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--columns", nargs="+", metavar="FIELD=COL", help="columns of a table: user, item, time, split (table)"
     )
-    source.add_argument("--k-core", type=int, help="drop users and items with fewer interactions; 0 keeps all")
+    source.add_argument(
+        "--k-core",
+        type=int,
+        help="drop users and items with fewer interactions; 0 keeps all, and is what kinds with a split of their own\n"
+        "start from; the others start from 5",
+    )
     source.add_argument("--fresh", action="store_true", help="replace what was prepared before")
 
     features = parser.add_argument_group("features")
@@ -88,20 +94,23 @@ def _parser() -> argparse.ArgumentParser:
     features.add_argument("--encode-device", metavar="DEVICE", help="auto, cpu or cuda:N")
 
     ready = parser.add_argument_group("with a prepared dataset")
-    ready.add_argument("--check", action="store_true", help="print what it holds and what is odd about it")
+    one = ready.add_mutually_exclusive_group()
+    one.add_argument("--check", action="store_true", help="print what it holds and what is odd about it")
+    one.add_argument("--shuffle-ties", type=int, metavar="SEED", help="make NAME-tiesSEED, its ties in random order")
+    one.add_argument("--export", choices=("mmrec",), help="write it in another project's format")
     ready.add_argument("--neighbors", type=int, metavar="N", help="with --check: N items and what is nearest to them")
-    ready.add_argument("--shuffle-ties", type=int, metavar="SEED", help="make NAME-tiesSEED, its ties in random order")
-    ready.add_argument("--export", choices=("mmrec",), help="write it in another project's format")
     ready.add_argument("--to", type=Path, metavar="DIR", help="folder of the export")
     return parser
 
 
 def _run(args: argparse.Namespace) -> int:
     folder = args.output / args.name
-    if args.neighbors is not None and not args.check:
-        raise SettingsError("--neighbors goes with --check")
+    if args.neighbors is not None and not (args.check and args.neighbors > 0):
+        raise SettingsError("--neighbors goes with --check and is at least 1")
     if (args.export is None) != (args.to is None):
         raise SettingsError("--export and --to go together")
+    if args.check or args.export is not None or args.shuffle_ties is not None:
+        _refuse(args, (*SOURCE_OPTIONS, *DATASET_KEYS, *FEATURE_KEYS), "prepares a dataset; this one is ready")
     if args.check:
         print(data_card(folder))
         if args.neighbors is not None:
@@ -119,8 +128,30 @@ def _run(args: argparse.Namespace) -> int:
 def _prepare(args: argparse.Namespace) -> Prepared:
     settings = dataset_settings(args.name, args.kind, _given(args, DATASET_KEYS))
     encoding = feature_settings(_given(args, FEATURE_KEYS))
+    if settings.kind != TABLE:
+        _refuse(args, ["columns"], f"goes with --from {TABLE}")
+    if settings.kind not in fetched_kinds():
+        _refuse(args, ["category"], f"goes with --from {', '.join(fetched_kinds())}")
+    if not settings.text:
+        _refuse(args, ["encoder", "pooling"], "goes with texts, of which this dataset takes none (--text)")
+    if not settings.pictures:
+        _refuse(args, ["image_encoder"], "goes with --pictures")
+    if not settings.text and not settings.pictures:
+        _refuse(args, ["fill", "feature_dtype", "encode_device"], "goes with --text or --pictures")
     with unpacked(_source(args, settings)) as source:
         return prepare(args.name, source, settings, encoding, args.output, fresh=args.fresh, progress=True)
+
+
+def _refuse(args: argparse.Namespace, keys: Sequence[str], why: str) -> None:
+    """Options that would change nothing are a mistake.
+
+    Raises:
+        SettingsError: one of them was given.
+    """
+    for key in keys:
+        if getattr(args, key) not in (None, False):
+            option = "from" if key == "kind" else key.replace("_", "-")
+            raise SettingsError(f"--{option} {why}; leave it out")
 
 
 def _given(args: argparse.Namespace, keys: Sequence[str]) -> dict[str, Any]:

@@ -11,8 +11,12 @@ from pathlib import Path
 from hellm_recbole.errors import OutputError
 
 
-def ensure_folder(folder: Path) -> Path:
+def ensure_folder(folder: Path, option: str = "--output") -> Path:
     """Make a folder and its parents.
+
+    Args:
+        folder: to make.
+        option: of the command line that names it, for messages.
 
     Raises:
         OutputError: it cannot be made or written to.
@@ -20,9 +24,9 @@ def ensure_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make folder {folder}: {error.strerror}; choose another one with --output") from error
+        raise OutputError(f"cannot make folder {folder}: {error.strerror}; choose another one with {option}") from error
     if not os.access(folder, os.W_OK):
-        raise OutputError(f"folder {folder} is read-only; choose another one with --output")
+        raise OutputError(f"folder {folder} is read-only; choose another one with {option}")
     return folder
 
 

@@ -43,8 +43,12 @@ def keep_freed_memory() -> bool:
     return all(libc.mallopt(name, value) == 1 for name, value in limits)
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, option: str = "--device") -> torch.device:
     """`auto` is the GPU if there is one, else the CPU.
+
+    Args:
+        name: auto, or a device of torch's.
+        option: of the command line that names it, for messages.
 
     Raises:
         SettingsError: the device is unknown or not there.
@@ -55,7 +59,7 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise SettingsError(f"--device {name}: no such device here; use auto, cpu or cuda:N") from error
+        raise SettingsError(f"{option} {name}: no such device here; use auto, cpu or cuda:N") from error
     return device
 
 

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import shutil
 import stat
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from hellm_recbole.errors import DataError, OutputError
+from hellm_recbole.errors import DataError, HellmError, OutputError
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_BROKEN = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+)
 MAX_BYTES = 64 << 30  # unpacked; more is no dataset of ours but an archive made to fill the disk
 
 
@@ -21,7 +34,7 @@ MAX_BYTES = 64 << 30  # unpacked; more is no dataset of ours but an archive made
 def unpacked(source: Path) -> Iterator[Path]:
     """Yield a folder with the files of an archive, removed afterwards; a folder is yielded as it is.
 
-    An archive that holds one folder alone yields that folder.
+    An archive that holds one folder alone yields that folder. Faults found in the folder are said of the archive.
 
     Raises:
         DataError: the archive is broken, too large unpacked, or holds a link, a device or a path that leads out of it.
@@ -34,13 +47,18 @@ def unpacked(source: Path) -> Iterator[Path]:
     try:
         try:
             _unpack(source, folder)
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError, NotImplementedError) as error:
-            raise DataError(f"{source} cannot be unpacked: {error}; fetch it again, or unpack it by hand") from error
+        except _BROKEN as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise DataError(f"{source} cannot be unpacked: {reason}; fetch it again, or unpack it by hand") from error
         except OSError as error:
             reason = error.strerror or str(error)
             raise OutputError(f"{source} cannot be unpacked into {folder}: {reason}; unpack it by hand") from error
         inside = [path for path in folder.iterdir() if path.name != "__MACOSX"]
-        yield inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
+        found = inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
+        try:
+            yield found
+        except HellmError as error:
+            raise type(error)(str(error).replace(str(found), str(source)).replace(str(folder), str(source))) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -66,6 +84,9 @@ def _unpack(source: Path, folder: Path) -> None:
             total += member.size
             _check_size(source, total)
             members.append(member)
+        assert tar.fileobj is not None
+        while tar.fileobj.read(1 << 20):  # to the checksum behind the last member, which tarfile would not look at
+            pass
         tar.extractall(folder, members=members, filter="data")
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from hellm_recbole.data.atomic import (
     FEATURES,
+    MISSING,
     PARTS,
     TOKENS,
     AtomicData,
@@ -22,10 +26,12 @@ from hellm_recbole.data.atomic import (
 )
 from hellm_recbole.data.split import leave_one_out
 from hellm_recbole.data.text import UNREADABLE, clean
-from hellm_recbole.data.tsv import Table, read_table
+from hellm_recbole.data.tsv import Table, read_lines, read_table
 from hellm_recbole.errors import DataError
+from hellm_recbole.types import IdArray
 
 ITEM_TEXT = "item_text.tsv"
+_MODALITY = re.compile(r"[A-Za-z0-9_-]+")
 Rows = Callable[[Path, Sequence[str]], Mapping[str, int]]  # feature file, items -> row of each item
 
 
@@ -73,8 +79,7 @@ def assemble(
 ) -> AtomicData:
     """Tables, columns in the order of the format, and the feature files of the source folder.
 
-    A given split that is leave-one-out in time order is read as such, so that it may share a table with the same data
-    from elsewhere.
+    Times that only count each user's interactions are taken for what they are, positions.
 
     Args:
         source: folder with the feature files.
@@ -88,21 +93,27 @@ def assemble(
         warnings: sentences for the manifest.
 
     Raises:
-        DataError: an id holds a quote, or features do not fit the items.
+        DataError: there is no interaction, an id is empty or holds a quote, a column's name cannot be written, or
+            features do not fit the items.
     """
-    said = list(warnings)
-    if "split" in inter and time_known and _is_leave_one_out(inter):
-        inter = inter.drop(columns="split")
-        said.append("the given split is leave-one-out in time order and was read as that")
+    said, ordered = list(warnings), time_known
+    if inter.empty:
+        raise DataError(f"{files[0]} holds no interaction; give it at least one")
+    _check_columns(files[0], [*inter.columns, *([] if items is None else items.columns)])
     first = [column for column in ("user_id", "item_id", "timestamp", "split") if column in inter]
     rest = [column for column in inter.columns if column not in first]
     fixed = {"user_id": "token", "item_id": "token", "timestamp": "float", "split": "token"}
-    for column in ("user_id", "item_id"):
+    for column in ("user_id", "item_id", "timestamp"):
+        if (inter[column] == "").any():
+            raise DataError(f"{files[0]}: {column} is empty; give every interaction one")
         if (unreadable := inter[column].str.contains(UNREADABLE)).any():
             raise DataError(
                 f"{files[0]}: {column} {inter[column][unreadable].iloc[0]!r} holds a quote, a tab or another control "
                 "character; RecBole cannot read it back"
             )
+    if time_known and _are_positions(inter):
+        time_known = False
+        said.append("the times count each user's interactions from 0, so they were taken for positions")
     features, read, unused = _features(source, [str(token) for token in inter["item_id"].unique()], rows)
     return AtomicData(
         inter=inter[first + rest],
@@ -111,17 +122,47 @@ def assemble(
         item_types=item_types,
         features=features,
         time_known=time_known,
+        ordered=ordered,
         files=[*files, *read],
         warnings=[*said, *unused],
     )
 
 
-def _is_leave_one_out(inter: pd.DataFrame) -> bool:
-    """Whether the parts are what leave-one-out gives, equal times in file order."""
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    """Names must survive the header of an atomic file, where a type follows a colon."""
+    for column in columns:
+        if not column or ":" in column or UNREADABLE.search(column):
+            raise DataError(f"{path}: column name {column!r} is empty or holds a colon, a quote or a tab; rename it")
+
+
+def _by_user(inter: pd.DataFrame) -> tuple[IdArray, npt.NDArray[np.float64], IdArray]:
+    """[E] user from 1, time, and the order by user and time, equal times in file order."""
     user = pd.factorize(inter["user_id"])[0].astype(np.int64) + 1
-    order = np.lexsort((pd.to_numeric(inter["timestamp"]).to_numpy(np.float64), user))
+    time = pd.to_numeric(inter["timestamp"]).to_numpy(np.float64)
+    return user, time, np.lexsort((time, user))
+
+
+def _are_positions(inter: pd.DataFrame) -> bool:
+    """Whether each user's times are 0, 1, 2 and so on."""
+    user, time, order = _by_user(inter)
+    starts = np.cumsum(np.bincount(user))
+    return bool(np.array_equal(time[order], np.arange(len(user)) - starts[user[order] - 1]))
+
+
+def recognized(data: AtomicData) -> AtomicData:
+    """A given split that is leave-one-out in time order read as such, so that it may share a table with the same data.
+
+    Equal times stand in file order. Data whose file has no times keep their split.
+    """
+    inter = data.inter
+    if "split" not in inter or not data.ordered:
+        return data
+    user, _, order = _by_user(inter)
     given = inter["split"].map({part: code for code, part in enumerate(PARTS)}).to_numpy(np.int64)
-    return bool(np.array_equal(leave_one_out(user[order], int(user.max()))[0], given[order]))
+    if not np.array_equal(leave_one_out(user[order], int(user.max()))[0], given[order]):
+        return data
+    said = "the given split is leave-one-out in time order and was read as that"
+    return replace(data, inter=inter.drop(columns="split"), warnings=[*data.warnings, said])
 
 
 def _features(
@@ -133,7 +174,9 @@ def _features(
     warnings = []
     for modality in feature_names(source):
         path = source / f"{modality}{FEATURES}"
-        tokens = path.with_name(f"{modality}{TOKENS}")
+        tokens, listed = (path.with_name(f"{modality}{ending}") for ending in (TOKENS, MISSING))
+        if not _MODALITY.fullmatch(modality):
+            raise DataError(f"{path}: name of modality {modality!r}; use letters, digits, '_' and '-'")
         files.append(path)
         if tokens.exists():
             matrix = read_features(path)
@@ -145,7 +188,12 @@ def _features(
                 warnings.append(f"{path.name}: {unused} rows belong to no item of the interactions and were left out")
         else:
             raise DataError(f"{path} has no {tokens.name} beside it; write there the item of each row, one a line")
-        features[modality] = FeatureMatrix(matrix.tokens, matrix.values, {"encoder": None, "coverage": 1.0})
+        missing: list[str] = []
+        if listed.is_file():
+            files.append(listed)
+            missing = sorted(set(read_lines(listed)) & set(items))
+        about = {"encoder": None, "coverage": 1.0 - len(missing) / len(items)}
+        features[modality] = FeatureMatrix(matrix.tokens, matrix.values, about, missing)
     return features, files, warnings
 
 

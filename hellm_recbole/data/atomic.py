@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import tokenize
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ SUMS = "SHA256SUMS"
 SHOWN = 3  # ids that a message names
 
 Manifest = dict[str, Any]
+_MANIFEST_KEYS = {"name", "kind", "k_core", "text", "paper", "time_known", "warnings", "counts", "modalities", "files"}
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ class AtomicData:
         files: what was read.
         warnings: sentences for the manifest: what was dropped, and what is odd.
         image_urls: item -> addresses of its pictures, best first; empty where the source has none.
+        ordered: the source says in which order a user's interactions are, by times or by positions.
     """
 
     inter: pd.DataFrame
@@ -140,6 +143,7 @@ class AtomicData:
     files: Sequence[Path]
     warnings: Sequence[str]
     image_urls: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ordered: bool = False
 
     def item_ids(self) -> list[str]:
         """Items of the interactions, in order of first occurrence."""
@@ -258,9 +262,9 @@ def read_manifest(folder: Path) -> Manifest:
         raise DataError(f"{folder} holds no prepared dataset (no {MANIFEST}); run benchmarks/prepare.py {folder.name}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not readable JSON; {again}") from error
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA or not _MANIFEST_KEYS <= set(manifest):
         raise DataError(f"{path} is not a manifest of version {SCHEMA}; {again}")
     for name in manifest["files"]:
         if not (folder / name).is_file():
@@ -408,7 +412,7 @@ def read_matrix(path: Path) -> FloatArray:
     """
     try:
         values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError, OverflowError, SyntaxError, tokenize.TokenError) as error:
         raise DataError(f"{path} cannot be read as a .npy matrix: {error}; save it again with numpy.save") from error
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "fiu" or values.shape[1] == 0:
         raise DataError(f"{path} must hold one matrix of numbers with a row for each item")

@@ -14,6 +14,7 @@ from hellm_recbole.data.atomic import Dataset, Manifest
 from hellm_recbole.data.doctor import SEVERITIES, Examination, examine, repeated_pairs, tie_share
 from hellm_recbole.data.split import MIN_EVALUATED, Split
 
+CARD = "README.md"  # its file, beside the data
 QUANTILES = {"min": 0.0, "25%": 0.25, "median": 0.5, "75%": 0.75, "95%": 0.95, "max": 1.0}
 WIDTH = 120  # of what is printed to a terminal
 _SHOWN_FIRST = ("encoder", "dim", "coverage")  # keys of a modality; whatever else the manifest says of it follows

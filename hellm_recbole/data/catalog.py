@@ -12,20 +12,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hellm_recbole.data.assemble import recognized
 from hellm_recbole.data.atomic import (
+    CACHE,
     FEATURES,
     MANIFEST,
     SCHEMA,
+    SUMS,
     AtomicData,
     FeatureMatrix,
     Manifest,
-    feature_names,
     filter_k_core,
     item_texts,
     read_manifest,
     write_dataset,
 )
-from hellm_recbole.data.card import card_markdown
+from hellm_recbole.data.card import CARD, card_markdown
 from hellm_recbole.data.features import FeatureSettings, Speed, picture_features, text_features
 from hellm_recbole.data.images import fetch_pictures
 from hellm_recbole.data.raw import download_settings, fetched_kinds
@@ -33,6 +35,7 @@ from hellm_recbole.data.request import Request
 from hellm_recbole.data.sources import KINDS, TABLE
 from hellm_recbole.errors import DataError, MissingDependency, OutputError
 from hellm_recbole.files import ensure_folder, sha256_file
+from hellm_recbole.runtime import choose_device
 from hellm_recbole.settings import Resolved, build_settings, load_yaml, properties_dir, setting
 
 ENVIRONMENT = "HELLM_DATA"
@@ -40,7 +43,6 @@ SHARED = Path("..") / "shared" / "datasets"  # seen from the current folder
 WHEEL = {"ml-100k": ("recbole", Path("dataset_example") / "ml-100k")}  # datasets that come inside a package
 TEXT, IMAGE = "text", "image"  # names of the modalities that texts and pictures become
 FAILED = "image_failed.tsv"  # items whose pictures could not be had, and why
-CARD = "README.md"  # the dataset card, beside the data
 EVERY_KIND = "every"  # section of kinds.yaml: what holds for all of them
 OTHER_KINDS = "also"  # section of a dataset's file: further kinds it can be prepared from
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -171,11 +173,15 @@ def request_for(name: str, settings: DatasetSettings, *, table: str | None = Non
     Raises:
         DataError: an entry of `columns` is not `field=column`.
     """
-    columns = {}
+    columns: dict[str, str] = {}
     for entry in settings.columns:
         field, sign, column = entry.partition("=")
         if not (field and sign and column):
             raise DataError(f"--columns: {entry!r} is not FIELD=COLUMN, such as user=customer_id")
+        if field in columns or column in columns.values():
+            raise DataError(
+                f"--columns: {entry!r} names a field or a column for the second time; give each field its own"
+            )
         columns[field] = column
     return Request(name, settings.category or "", columns, table, progress)
 
@@ -248,13 +254,17 @@ def prepare(
     if not _NAME.fullmatch(name):
         raise DataError(f"dataset name {name!r} is not usable as a file name; use letters, digits, '_', '-' and '.'")
     folder = dataset_root / name
-    if folder.exists() and folder.resolve() == source.resolve():
-        raise DataError(f"source and output are the same folder {folder}; choose another one with --output")
+    if folder.exists() and folder.resolve() in (source.resolve(), *source.resolve().parents):
+        raise DataError(f"the source {source} lies in the output {folder}; choose another one with --output")
     table = source.name if source.is_file() and settings.kind == TABLE else None
     if table is not None:
         source = source.parent
+    if source.is_file():
+        raise DataError(f"{source} is a file, but a source of kind {settings.kind} is a folder or an archive")
     if not source.is_dir():
         raise DataError(f"source folder {source} does not exist; name it with --source")
+    if settings.text or settings.pictures:
+        choose_device(encoding.encode_device, "--encode-device")  # before anything is read
     _check_replaceable(folder, fresh)
     found = KINDS[settings.kind].read(source, request_for(name, settings, table=table, progress=progress))
     manifest = _manifest(name, source, settings, encoding, found)
@@ -262,9 +272,16 @@ def prepare(
         _check_same(folder, manifest["inputs"])
         return Prepared(folder, fresh=False, speed={})
     data = filter_k_core(found, settings.k_core, name)
+    if "split" in found.inter and len(data.inter) < len(found.inter):
+        raise DataError(
+            f"dataset {name} brings its own split, of which the {settings.k_core}-core filter would drop "
+            f"{len(found.inter) - len(data.inter):,} of {len(found.inter):,} interactions; keep them with --k-core 0"
+        )
+    data = recognized(data)
     kept = data.item_ids()
     manifest["counts"] = {"before": found.counts(), "after": data.counts()}
     manifest["dropped_items"] = sorted(set(found.item_ids()) - set(kept))
+    manifest["warnings"] = list(data.warnings)
     features: dict[str, FeatureMatrix] = dict(found.features)
     for wanted, modality, what in ((settings.text, TEXT, "--text"), (settings.pictures, IMAGE, "--no-pictures")):
         if wanted and modality in features:
@@ -294,9 +311,25 @@ def prepare(
         write_dataset(temporary, data, features, manifest)
         (temporary / CARD).write_text(card_markdown(temporary), encoding="utf-8")
         _put_in_place(temporary, folder)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {folder}: {error.strerror or error}; make room or choose another --output"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Prepared(folder, fresh=True, speed=speed, warnings=tuple(manifest["warnings"]))
+    dropped = _dropped(settings.k_core, manifest["counts"])
+    return Prepared(folder, fresh=True, speed=speed, warnings=(*dropped, *manifest["warnings"]))
+
+
+def _dropped(k_core: int, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """What the filter dropped, if it did."""
+    before, after = counts["before"], counts["after"]
+    if before == after:
+        return []
+    parts = [
+        f"{before[what] - after[what]:,} of {before[what]:,} {what}" for what in ("interactions", "users", "items")
+    ]
+    return [f"the {k_core}-core filter dropped {parts[0]}, {parts[1]} and {parts[2]}; --k-core 0 keeps all"]
 
 
 def _manifest(
@@ -349,13 +382,23 @@ def _check_replaceable(folder: Path, fresh: bool) -> None:
             f"{folder} exists but was not prepared by this program (no {MANIFEST}); move it elsewhere first"
         )
     if fresh:
-        try:
-            own = set(read_manifest(folder)["modalities"])
-        except DataError:
-            return  # its manifest is broken, which is what --fresh mends
-        if foreign := [modality for modality in feature_names(folder) if modality not in own]:
-            added = folder / (foreign[0] + FEATURES)
-            raise DataError(f"{added} was added by hand and would be lost; move it and its token file to the source")
+        own = {CARD, SUMS, MANIFEST, CACHE, *_written(folder)}
+        if foreign := sorted(path.name for path in folder.iterdir() if path.name not in own):
+            others = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+            raise DataError(
+                f"{folder / foreign[0]}{others} was not prepared by this program and would be lost; move it elsewhere, "
+                "features and their token file to the source"
+            )
+
+
+def _written(folder: Path) -> list[str]:
+    """Names of the prepared files; where the manifest is broken, which is what --fresh mends, those with checksums."""
+    try:
+        return list(read_manifest(folder)["files"])
+    except DataError:
+        if not (folder / SUMS).is_file():
+            return []
+        return [line.partition("  ")[2] for line in (folder / SUMS).read_text("utf-8", "replace").splitlines()]
 
 
 def _put_in_place(temporary: Path, folder: Path) -> None:
@@ -367,6 +410,8 @@ def _put_in_place(temporary: Path, folder: Path) -> None:
         os.replace(temporary, folder)
     except OSError as error:
         raise OutputError(f"cannot put {folder} in place: {error.strerror}; check the folder's permissions") from error
+    if old.is_symlink():
+        old.unlink()
     shutil.rmtree(old, ignore_errors=True)
 
 

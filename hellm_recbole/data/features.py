@@ -18,11 +18,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from tqdm import tqdm
 
 from hellm_recbole.data.atomic import FeatureMatrix
 from hellm_recbole.errors import DataError, MissingDependency
 from hellm_recbole.files import atomic_write, ensure_folder, sha256_file
+from hellm_recbole.runtime import choose_device
 from hellm_recbole.settings import setting
 from hellm_recbole.types import FloatArray
 
@@ -129,7 +131,7 @@ def text_encoder(settings: FeatureSettings) -> Callable[[Sequence[str]], FloatAr
         raise MissingDependency(
             "encoding text needs sentence-transformers; pip install sentence-transformers"
         ) from error
-    device = _device(settings)
+    device = str(_device(settings))
     try:
         if settings.pooling == "auto":
             model = SentenceTransformer(str(folder), device=device)
@@ -137,7 +139,7 @@ def text_encoder(settings: FeatureSettings) -> Callable[[Sequence[str]], FloatAr
             states = Transformer(str(folder))
             pooled = Pooling(states.get_embedding_dimension(), pooling_mode=settings.pooling)
             model = SentenceTransformer(modules=[states, pooled], device=device)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
         raise DataError(
             f"encoder {settings.encoder!r} cannot be loaded from {folder}; pass the folder of a whole model"
         ) from error
@@ -169,7 +171,7 @@ def picture_encoder(settings: FeatureSettings) -> Callable[[Sequence[Path]], Flo
     try:
         processor = AutoImageProcessor.from_pretrained(folder)
         model = AutoModel.from_pretrained(folder).to(device).eval()
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
         raise DataError(
             f"image encoder {settings.image_encoder!r} cannot be loaded from {folder}; pass the folder of a whole model"
         ) from error
@@ -188,6 +190,10 @@ def picture_encoder(settings: FeatureSettings) -> Callable[[Sequence[Path]], Flo
     return encode
 
 
+def _device(settings: FeatureSettings) -> torch.device:
+    return choose_device(settings.encode_device, "--encode-device")
+
+
 def _picture_rows(model: Any, pixels: torch.Tensor) -> torch.Tensor:
     """[B, D] features of pictures [B, 3, height, width]."""
     output = model.get_image_features(pixels) if hasattr(model, "get_image_features") else model(pixel_values=pixels)
@@ -196,12 +202,6 @@ def _picture_rows(model: Any, pixels: torch.Tensor) -> torch.Tensor:
     pooled = getattr(output, "pooler_output", None)
     states: torch.Tensor = output.last_hidden_state if pooled is None else pooled
     return states.flatten(2).mean(dim=-1) if states.dim() == 4 else states.mean(dim=1) if states.dim() == 3 else states
-
-
-def _device(settings: FeatureSettings) -> str:
-    if settings.encode_device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return settings.encode_device
 
 
 def text_features(
@@ -230,6 +230,10 @@ def text_features(
     rows, speed = _encoded(
         wanted, lambda: text_encoder(settings), cache / key, settings.encode_part, progress=progress, unit="text"
     )
+    if len(rows) > 1 and (rows == rows[0]).all():
+        raise DataError(
+            f"encoder {settings.encoder!r} gives all texts one vector; pass a whole model, tokenizer included"
+        )
     place = {text: row for row, text in enumerate(wanted)}
     values = rows[[place[text] for text in own.values()]]
     about = {"encoder": settings.encoder, "revision": revision[:_REVISION], "pooling": settings.pooling}

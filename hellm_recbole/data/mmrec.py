@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 
-from hellm_recbole.data.atomic import FEATURES, Dataset
+from hellm_recbole.data.atomic import FEATURES, MISSING, Dataset
 from hellm_recbole.data.released import MMREC_MAPS
 from hellm_recbole.data.split import leave_one_out, time_order
 from hellm_recbole.errors import OutputError
@@ -26,7 +28,7 @@ def write_mmrec(dataset: Dataset, folder: Path) -> None:
     Raises:
         OutputError: the folder holds one of the files already, or cannot be written to.
     """
-    ensure_folder(folder)
+    ensure_folder(folder, "--to")
     files = [f"{dataset.name}.inter", *MMREC_MAPS, *(f"{modality}{FEATURES}" for modality in dataset.features)]
     for file in files:
         if (folder / file).exists():
@@ -34,14 +36,15 @@ def write_mmrec(dataset: Dataset, folder: Path) -> None:
     order = time_order(dataset)
     user, item = dataset.user[order], dataset.item[order]
     part = leave_one_out(user, dataset.n_users)[0] if dataset.part is None else dataset.part[order]
-    time = np.arange(len(user)) if dataset.time is None else dataset.time[order]
+    time = np.arange(float(len(user))) if dataset.time is None else dataset.time[order]
     rows = (
-        f"{u - 1}\t{i - 1}\t{t:.15g}\t{label}"
+        f"{u - 1}\t{i - 1}\t{int(t) if t.is_integer() else repr(t)}\t{label}"
         for u, i, t, label in zip(user.tolist(), item.tolist(), time.tolist(), part.tolist(), strict=True)
     )
     header = "userID\titemID\ttimestamp\tx_label"
+    temporary = ensure_folder(folder / f".{dataset.name}.tmp-{os.getpid()}", "--to")
     try:
-        (folder / files[0]).write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+        (temporary / files[0]).write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
         for file, original, number, tokens in zip(
             MMREC_MAPS,
             ("user_id", "item_id"),
@@ -50,8 +53,17 @@ def write_mmrec(dataset: Dataset, folder: Path) -> None:
             strict=True,
         ):
             lines = [f"{original}\t{number}", *(f"{token}\t{row}" for row, token in enumerate(tokens[1:]))]
-            (folder / file).write_text("\n".join(lines) + "\n", encoding="utf-8")
+            (temporary / file).write_text("\n".join(lines) + "\n", encoding="utf-8")
         for modality, matrix in dataset.features.items():
-            np.save(folder / f"{modality}{FEATURES}", matrix[1:])
+            np.save(temporary / f"{modality}{FEATURES}", matrix[1:])
+            missing = dataset.item_tokens[1:][~dataset.covered[modality][1:]].tolist()
+            if missing:  # MMRec does not read it, but whoever prepares the folder again
+                (temporary / f"{modality}{MISSING}").write_text("\n".join(missing) + "\n", encoding="utf-8")
+        for path in temporary.iterdir():
+            os.replace(path, folder / path.name)
     except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
+        raise OutputError(
+            f"cannot write {folder}: {error.strerror or error}; choose another folder with --to"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -43,5 +43,5 @@ def fetch_raw(kind: str, category: str, folder: Path, *, progress: bool) -> list
         published, *others = names
         if not any((folder / name).is_file() for name in others):
             urls = [f"{mirror}/{published}" for mirror in mirrors[part]]
-            fetched.append(download(urls, ensure_folder(folder) / published, settings, progress=progress))
+            fetched.append(download(urls, ensure_folder(folder, "--raw") / published, settings, progress=progress))
     return fetched

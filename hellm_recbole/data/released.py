@@ -56,10 +56,24 @@ def read_s3rec(source: Path, request: Request) -> AtomicData:
         for column, key in (("user_id", "id2user"), ("item_id", "id2item")):
             if not isinstance(content.get(key), dict):
                 raise DataError(f"{maps}: no mapping {key!r}; it needs id2user and id2item, or leave the file out")
-            inter[column] = _mapped(inter[column], {str(k): str(v) for k, v in content[key].items()}, maps, key)
+            inter[column] = _mapped(inter[column], _original_ids(content[key], maps, key), maps, key)
         files.append(maps)
     texts, text_types = item_text(source)
     return assemble(source, inter, {}, texts, text_types, time_known=False, rows=None, files=files)
+
+
+def _original_ids(mapping: Mapping[str, Any], path: Path, key: str) -> dict[str, str]:
+    """Number -> original id, each of one number alone."""
+    numbers: dict[str, str] = {}
+    for number, token in mapping.items():
+        if type(token) not in (int, str):
+            raise DataError(f"{path}: {key} of {number!r} is {token!r}, not an id; mend the file")
+        if str(token) in numbers:
+            raise DataError(
+                f"{path}: {key} gives {token!r} to both {numbers[str(token)]!r} and {number!r}; keep one of them"
+            )
+        numbers[str(token)] = number
+    return {number: token for token, number in numbers.items()}
 
 
 def read_lattice(source: Path, request: Request) -> AtomicData:
@@ -151,8 +165,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     Raises:
         DataError: the file is missing or holds no object.
     """
+    text = read_text(path)
     try:
-        content = json.loads(read_text(path))
+        content = json.loads(text)
+        if "\\ud" in text.lower():  # an escape that may be half a character
+            json.dumps(content, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not readable JSON ({error}); write the file again") from error
     if not isinstance(content, dict):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import lzma
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +22,7 @@ ENDINGS = ("parquet", "csv", "csv.gz", "tsv", "tsv.gz")  # in the order in which
 FIELDS = {"user": "user_id", "item": "item_id", "time": "timestamp", "split": "split"}  # field -> its usual column
 _OPTIONAL = ("time", "split")
 _ITEMS = "_items"  # after the name of the table: the items' texts
+_EXACT = 2.0**53  # whole numbers below it are exact in double precision
 
 
 def read_tables(source: Path, request: Request) -> AtomicData:
@@ -60,7 +63,7 @@ def read_tables(source: Path, request: Request) -> AtomicData:
         raise DataError(f"{path}: split is {inter['split'][~known].iloc[0]!r}, not one of {', '.join(PARTS)}")
     files = [path]
     items, types = item_text(source)
-    if (described := _find(source, f"{path.name.split('.')[0]}{_ITEMS}")) is not None:
+    if (described := _find(source, f"{_without_ending(path)}{_ITEMS}")) is not None:
         items, types = _item_table(described, request.columns)
         files.append(described)
     return assemble(source, inter, {}, items, types, time_known=time_known, rows=None, files=files)
@@ -70,25 +73,55 @@ def _find(source: Path, name: str) -> Path | None:
     return next((path for ending in ENDINGS if (path := source / f"{name}.{ending}").is_file()), None)
 
 
+def _without_ending(path: Path) -> str:
+    return next((path.name.removesuffix(f".{ending}") for ending in ENDINGS if path.name.endswith(f".{ending}")), "")
+
+
 def _read(path: Path) -> pd.DataFrame:
-    """A table, every field as text, a missing one as ""."""
+    """A table with at least one row, every field as text, a missing one as "".
+
+    Raises:
+        DataError: it cannot be read, names a column twice, or has no row.
+    """
     try:
-        if path.suffix == ".parquet":
-            frame = pd.read_parquet(path)
-            whole = frame.select_dtypes("float").columns[
-                (frame.select_dtypes("float") == frame.select_dtypes("float").round()).all()
-            ]
-            frame[whole] = frame[whole].astype("int64")  # an id column with a float type reads 7.0 otherwise
-            times = frame.select_dtypes(["datetime", "datetimetz"]).columns
-            frame[times] = frame[times].apply(lambda column: column.map(lambda moment: moment.isoformat()))
-            return frame.astype("object").where(frame.notna(), "").astype("str")
-        if not path.suffix == ".gz":
-            refuse_endless_lines(path)
-        separator = "\t" if ".tsv" in path.suffixes else ","
-        return pd.read_csv(path, sep=separator, dtype="str", na_filter=False, encoding="utf-8-sig")
-    except (OSError, EOFError, ValueError, csv.Error) as error:  # pandas' and pyarrow's faults are ValueErrors
-        reason = " ".join(str(error).split())
+        frame = _read_parquet(path) if path.suffix == ".parquet" else _read_delimited(path)
+    except (OSError, EOFError, ValueError, csv.Error, zlib.error, lzma.LZMAError) as error:
+        reason = " ".join(str(error).split())  # pandas' and pyarrow's faults are ValueErrors
         raise DataError(f"{path} cannot be read as a table: {reason}; mend it or save it again") from error
+    if repeated := frame.columns[frame.columns.duplicated()].tolist():
+        raise DataError(f"{path}: column {repeated[0]!r} occurs twice; keep one of them")
+    if frame.empty:
+        raise DataError(f"{path}: no row after the header; give it at least one")
+    return frame
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    frame = pd.read_parquet(path)
+    frame.columns = frame.columns.astype("str")
+    for name in frame.select_dtypes("float"):
+        values = frame[name].to_numpy(np.float64, na_value=np.nan)
+        if np.all((np.abs(values) < _EXACT) & (values == np.rint(values))):  # ids with a float type read 7.0 otherwise
+            frame[name] = values.astype(np.int64)
+    for name in frame.select_dtypes(["datetime", "datetimetz"]):
+        frame[name] = frame[name].map(lambda moment: moment.isoformat())
+    return frame.astype("object").where(frame.notna(), "").astype("str")
+
+
+def _read_delimited(path: Path) -> pd.DataFrame:
+    """Fields of CSV may be quoted, those of TSV are as they are."""
+    if path.suffix != ".gz":
+        refuse_endless_lines(path)
+    tabs = ".tsv" in path.suffixes
+    rows = pd.read_csv(
+        path,
+        sep="\t" if tabs else ",",
+        quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
+        header=None,  # pandas would rename a column that occurs twice, and shift rows with a field too many
+        dtype="str",
+        na_filter=False,
+        encoding="utf-8-sig",
+    ).fillna("")
+    return rows.iloc[1:].set_axis(rows.iloc[0], axis=1).reset_index(drop=True)
 
 
 def _filled(column: pd.Series[str], path: Path, name: str) -> pd.Series[str]:
@@ -111,7 +144,7 @@ def _seconds(times: pd.Series[str], path: Path) -> pd.Series[str]:
             f"{path}: row {row + 1}: time {times.iloc[row]!r} is neither a finite number nor a date like 2014-01-20, "
             "or not what row 1 has; mend the column"
         )
-    seconds = (dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+    seconds = dates.dt.as_unit("us").astype("int64") / 1e6
     return seconds.map(lambda value: repr(float(value)).removesuffix(".0")).astype("str")
 
 
@@ -121,6 +154,8 @@ def _item_table(path: Path, columns: Mapping[str, str]) -> tuple[pd.DataFrame, d
     name = columns.get("item", FIELDS["item"])
     if name not in frame:
         raise DataError(f"{path}: no column {name!r} among {', '.join(frame.columns)}; give it the items' ids")
+    if name != FIELDS["item"] and FIELDS["item"] in frame:
+        frame = frame.drop(columns=FIELDS["item"])  # another column is the items' ids
     repeated = np.flatnonzero(frame[name].duplicated().to_numpy())
     if len(repeated):
         row = int(repeated[0])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import html
 import re
 
-UNREADABLE = re.compile(r'[\x00-\x1f\x7f"]+')  # RecBole's csv reader would take these for quotes, fields or lines
+UNREADABLE = re.compile(
+    r'[\x00-\x1f\x7f"\ud800-\udfff]+'
+)  # quotes, fields or lines to RecBole's csv reader; half characters
 _CODE = re.compile(r"<(/?)(?:script|style)\b[^<>]*>", re.IGNORECASE)
 _TAG = re.compile(r"</?[a-z!][^<>]*>", re.IGNORECASE)  # a letter first: "1 < 2" and "<3" are text
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import random
 import tarfile
 import zipfile
 from pathlib import Path
@@ -107,3 +108,28 @@ def test_half_an_archive(tmp_path: Path, name: str) -> None:
         write_tar(path, member("a", size=1000))
     path.write_bytes(path.read_bytes()[:60])
     refused(path, tmp_path, "cannot be unpacked: .* fetch it again")
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar.gz", "tar.xz"])
+def test_a_byte_changed_in_the_middle(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"data.{ending}"
+    content = bytes(random.Random(0).choices(range(64), k=5000))
+    if ending == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as stream:
+            stream.writestr("a", content)
+    else:
+        with tarfile.open(path, f"w:{ending[-2:]}") as tar:
+            entry = tarfile.TarInfo("a")
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    whole = bytearray(path.read_bytes())
+    middle = slice(len(whole) // 2, len(whole) // 2 + 100)
+    whole[middle] = b"\xff" * 100
+    path.write_bytes(whole)
+    refused(path, tmp_path, rf"data\.{ending} cannot be unpacked: .*; fetch it again")
+
+
+def test_what_is_found_inside_is_said_of_the_archive(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "data.zip", {"Toy/a.txt": "1"})
+    with pytest.raises(DataError, match=rf"^{path}/a\.txt is odd$"), unpacked(path) as folder:
+        raise DataError(f"{folder}/a.txt is odd")

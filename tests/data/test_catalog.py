@@ -16,9 +16,11 @@ from hellm_recbole.data.atomic import load_dataset, read_manifest
 from hellm_recbole.data.catalog import (
     Prepared,
     dataset_settings,
+    feature_settings,
     find_source,
     kinds_of,
     known_datasets,
+    prepare,
     prepare_if_known,
 )
 from hellm_recbole.errors import DataError, MissingDependency, OutputError, SettingsError
@@ -163,12 +165,16 @@ def test_other_inputs_need_fresh(sequences: Path, root: Path, prepare_toy: Prepa
 def test_nothing_that_was_added_by_hand_is_removed(sequences: Path, root: Path, prepare_toy: Prepare) -> None:
     folder = prepare_toy(sequences, "sequences").folder
     np.save(folder / "image_feat.npy", np.eye(4))
-    with pytest.raises(DataError, match=r"image_feat\.npy was added by hand and would be lost"):
+    with pytest.raises(DataError, match=r"image_feat\.npy was not prepared by this program and would be lost"):
         prepare_toy(sequences, "sequences", fresh=True)
     (root / "Other").mkdir()
     with pytest.raises(DataError, match=r"was not prepared by this program \(no dataset\.json\)"):
         prepare_toy(sequences, "sequences", fresh=True, name="Other")
-    with pytest.raises(DataError, match="source and output are the same folder"):
+    np.save(folder / "image_feat.npy", np.eye(4))
+    (folder / "dataset.json").write_text("{}")
+    with pytest.raises(DataError, match=r"image_feat\.npy was not prepared by this program"):
+        prepare_toy(sequences, "sequences", fresh=True)
+    with pytest.raises(DataError, match=r"the source .* lies in the output .*; choose another one with --output"):
         prepare_toy(folder, "recbole", fresh=True)
 
 
@@ -223,3 +229,29 @@ def test_an_output_that_cannot_be_made(sequences: Path, root: Path, prepare_toy:
 def test_texts_and_given_text_features_do_not_mix(mmrec: Path, prepare_toy: Prepare) -> None:
     with pytest.raises(DataError, match="would be modality 'text' twice; pass --text without a value"):
         prepare_toy(mmrec, "mmrec", text=("title",))
+
+
+def test_the_filter_says_what_it_dropped(sequences: Path, prepare_toy: Prepare) -> None:
+    said = prepare_toy(sequences, "sequences", k_core=3).warnings
+    assert said == (
+        "the 3-core filter dropped 1 of 10 interactions, 0 of 3 users and 1 of 4 items; --k-core 0 keeps all",
+    )
+
+
+def test_a_filter_does_not_cut_a_given_split(splits: Path, prepare_toy: Prepare) -> None:
+    with pytest.raises(DataError, match=r"brings its own split, of which the 2-core filter would drop 1 of 5 inter"):
+        prepare_toy(splits, "splits", k_core=2)
+
+
+def test_a_device_that_is_not_there_is_named_before_anything_is_read(sequences: Path, root: Path) -> None:
+    settings = dataset_settings("Mine", "sequences", {})
+    with pytest.raises(SettingsError, match=r"--encode-device cuda:99: no such device here"):
+        prepare(
+            "Mine",
+            sequences / "..",
+            settings,
+            feature_settings({"encode_device": "cuda:99"}),
+            root,
+            fresh=False,
+            progress=False,
+        )

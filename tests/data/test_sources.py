@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +107,9 @@ def test_s3rec_and_p5(tmp_path: Path, prepare_toy: Prepare, file: str) -> None:
         ("{", "datamaps.json is not readable JSON"),
         ('{"id2user": {"1": "ann"}}', "no mapping 'id2item'"),
         ('{"id2user": {"2": "ann"}, "id2item": {}}', "datamaps.json: no id2user for '1'"),
+        ('{"id2user": {"1": "a"}, "id2item": {"1": "x", "2": "x"}}', "id2item gives 'x' to both '1' and '2'"),
+        ('{"id2user": {"1": null}, "id2item": {}}', "id2user of '1' is None, not an id"),
+        ('{"id2user": {"1": "\\ud800"}, "id2item": {"1": "x", "2": "y", "3": "z"}}', "surrogates not allowed"),
     ],
 )
 def test_faulty_datamaps(tmp_path: Path, prepare_toy: Prepare, content: str, message: str) -> None:
@@ -170,6 +174,50 @@ def test_the_same_data_through_sequences_mmrec_and_csv_has_one_split_hash(
     through_mmrec = prepare_toy(tmp_path / "exported", "mmrec", name="Toy", fresh=True)
     assert split_hash(through_mmrec) == split_dataset(dataset).sha256
     assert split_hash(prepare_toy(tmp_path / "csv", "table", name="shop")) == split_dataset(dataset).sha256
+
+
+def test_positions_are_no_times_wherever_they_come_from(sequences: Path, prepare_toy: Prepare, tmp_path: Path) -> None:
+    dataset = load_dataset(prepare_toy(sequences, "sequences").folder, modalities=None)
+    write_mmrec(dataset, tmp_path / "exported")
+    assert not load_dataset(
+        prepare_toy(tmp_path / "exported", "mmrec", name="Toy", fresh=True).folder, modalities=None
+    ).time_known
+    table = tmp_path / "exported" / "Toy.csv"
+    table.write_text("user_id,item_id,timestamp\nu,a,1\nu,b,2\nu,c,3\n")  # from 1: these may be anything
+    assert load_dataset(prepare_toy(table, "table", name="Other").folder, modalities=None).time_known
+
+
+def test_whole_and_broken_times_are_exported_as_they_are(recbole: Path, prepare_toy: Prepare, tmp_path: Path) -> None:
+    dataset = load_dataset(prepare_toy(recbole, "recbole").folder, modalities=None)
+    times = np.linspace(1.7e9, 1.7e18, dataset.n_interactions).round()
+    times[0] = 1700000000.1234567
+    write_mmrec(dataclasses.replace(dataset, time=times), tmp_path / "exported")
+    lines = (tmp_path / "exported" / "films.inter").read_text().splitlines()[1:]
+    assert sorted(float(line.split("\t")[2]) for line in lines) == sorted(times.tolist())
+
+
+def test_an_export_that_fails_leaves_nothing(
+    splits: Path, prepare_toy: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, matrix: np.ndarray) -> None:
+        raise OSError(28, "No space left on device")
+
+    dataset = load_dataset(prepare_toy(splits, "splits").folder, modalities=None)
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OutputError, match=r"No space left on device; choose another folder with --to"):
+        write_mmrec(dataset, tmp_path / "exported")
+    assert list((tmp_path / "exported").iterdir()) == []
+
+
+def test_items_without_features_of_their_own_stay_known(splits: Path, prepare_toy: Prepare, tmp_path: Path) -> None:
+    folder = prepare_toy(splits, "splits").folder
+    (folder / "image_feat.missing.txt").write_text("1\n")
+    before = load_dataset(folder, modalities=None)
+    assert before.covered["image"].tolist() == [False, True, False, True]  # ids 1, 2, 3 are items 3, 1 and 0
+    write_mmrec(before, tmp_path / "exported")
+    (folder / "image_feat.missing.txt").unlink()
+    after = prepare_toy(tmp_path / "exported", "mmrec", name="Clips", fresh=True)
+    assert load_dataset(after.folder, modalities=None).covered["image"].tolist() == [False, True, False, True]
 
 
 def test_mmrec_there_and_back(splits: Path, prepare_toy: Prepare, tmp_path: Path) -> None:

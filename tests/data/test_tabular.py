@@ -119,7 +119,7 @@ def test_files_that_are_no_tables(source: Path, prepare_toy: Prepare) -> None:
 
 def test_a_table_of_another_name_is_named_itself(source: Path, prepare_toy: Prepare) -> None:
     frame().to_csv(source / "sold.2014.csv", index=False)
-    (source / "sold_items.csv").write_text("article,name\na,comb\n")
+    (source / "sold.2014_items.csv").write_text("article,name\na,comb\n")
     with pytest.raises(DataError, match=r"holds no shop\.parquet, \.csv, .* or the file with --source"):
         prepare_toy(source, "table", columns=COLUMNS)
     prepared = prepare_toy(source / "sold.2014.csv", "table", columns=COLUMNS, name="shop")
@@ -132,3 +132,67 @@ def test_an_item_with_two_rows(source: Path, prepare_toy: Prepare) -> None:
     (source / "shop_items.csv").write_text("article,name\na,x\nb,y\na,z\n")
     with pytest.raises(DataError, match=r"shop_items\.csv: row 3: item 'a' occurs before"):
         prepare_toy(source, "table", columns=COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("user_id,item_id\nu1,a,4.0\n", r"shop\.csv cannot be read as a table: .* saw 3"),
+        ("user_id,item_id,item_id\nu1,a,b\n", r"shop\.csv: column 'item_id' occurs twice; keep one"),
+        ("user_id,item_id\n", r"shop\.csv: no row after the header"),
+    ],
+)
+def test_faulty_rows_and_headers(source: Path, prepare_toy: Prepare, content: str, message: str) -> None:
+    (source / "shop.csv").write_text(content)
+    with pytest.raises(DataError, match=message):
+        prepare_toy(source, "table")
+
+
+def test_quotes_in_tsv_are_characters(source: Path, prepare_toy: Prepare) -> None:
+    (source / "shop.tsv").write_text("user_id\titem_id\nu1\ta\nu1\tb\nu1\tc\n")
+    (source / "shop_items.tsv").write_text('item_id\ttitle\na\t"Best\nb\tplain\nc\t12" brush\n')
+    rows = (prepare_toy(source, "table").folder / "shop.item").read_text().splitlines()
+    assert rows[1:] == ["a\tBest", "b\tplain", "c\t12 brush"]
+
+
+def test_parquet_with_numbers_for_names_and_floats_that_are_no_ids(source: Path, prepare_toy: Prepare) -> None:
+    table = pd.DataFrame(
+        {0: [1.0, 1.0, 1.0], 1: [5, 6, 7], 2: [1e20, 2e20, 3e20], 3: [0.5, float("inf"), float("nan")]}
+    )
+    table.to_parquet(source / "shop.parquet")
+    folder = prepare_toy(source, "table", columns=("user=0", "item=1", "time=2")).folder
+    rows = [line.split("\t") for line in (folder / "shop.inter").read_text().splitlines()[1:]]
+    assert [(user, item, float(time)) for user, item, time in rows] == [
+        ("1", "5", 1e20),
+        ("1", "6", 2e20),
+        ("1", "7", 3e20),
+    ]
+
+
+def test_dates_far_away(source: Path, prepare_toy: Prepare) -> None:
+    (source / "shop.csv").write_text(
+        "user_id,item_id,timestamp\nu1,a,0001-01-01\nu1,b,2014-01-20T00:00:00.002\nu1,c,9999-12-31\n"
+    )
+    rows = (prepare_toy(source, "table").folder / "shop.inter").read_text().splitlines()
+    assert [row.split("\t")[2] for row in rows[1:]] == ["-62135596800", "1390176000.002", "253402214400"]
+
+
+def test_the_named_column_is_the_items_where_a_usual_name_stands_too(source: Path, prepare_toy: Prepare) -> None:
+    frame().to_csv(source / "shop.csv", index=False)
+    (source / "shop_items.csv").write_text("item_id,article,name\n1,a,comb\n2,b,brush\n")
+    folder = prepare_toy(source, "table", columns=COLUMNS).folder
+    assert (folder / "shop.item").read_text().splitlines() == ["item_id:token\tname:token_seq", "a\tcomb", "b\tbrush"]
+
+
+def test_a_column_name_that_no_header_can_hold(source: Path, prepare_toy: Prepare) -> None:
+    (source / "shop.csv").write_text("user_id,item_id\nu1,a\nu1,b\nu1,c\n")
+    (source / "shop_items.csv").write_text("item_id,a:b\na,x\n")
+    with pytest.raises(DataError, match=r"column name 'a:b' is empty or holds a colon"):
+        prepare_toy(source, "table")
+
+
+@pytest.mark.parametrize("entries", [("user=a", "user=b"), ("user=a", "item=a")])
+def test_a_field_or_column_named_twice(source: Path, prepare_toy: Prepare, entries: tuple[str, str]) -> None:
+    frame().to_csv(source / "shop.csv", index=False)
+    with pytest.raises(DataError, match=rf"--columns: '{entries[1]}' names a field or a column for the second time"):
+        prepare_toy(source, "table", columns=entries)
