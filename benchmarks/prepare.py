@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from hellm_recbole.console import run_main
-from hellm_recbole.data.archive import ENDINGS, unpacked
 from hellm_recbole.data.atomic import load_dataset
 from hellm_recbole.data.card import data_card
 from hellm_recbole.data.catalog import (
@@ -29,10 +28,11 @@ from hellm_recbole.data.catalog import (
     known_datasets,
     prepare,
 )
+from hellm_recbole.data.fetch.raw import fetch_raw, fetched_kinds
+from hellm_recbole.data.importers.archive import ENDINGS, unpacked
+from hellm_recbole.data.importers.sources import KINDS, TABLE
 from hellm_recbole.data.mmrec import write_mmrec
-from hellm_recbole.data.raw import fetch_raw, fetched_kinds
 from hellm_recbole.data.similar import similar_items
-from hellm_recbole.data.sources import KINDS, TABLE
 from hellm_recbole.data.ties import shuffle_ties
 from hellm_recbole.errors import SettingsError
 

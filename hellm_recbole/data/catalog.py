@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hellm_recbole.data.assemble import recognized
 from hellm_recbole.data.atomic import (
     CACHE,
     FEATURES,
@@ -29,10 +28,11 @@ from hellm_recbole.data.atomic import (
 )
 from hellm_recbole.data.card import CARD, card_markdown
 from hellm_recbole.data.features import FeatureSettings, Speed, picture_features, text_features
-from hellm_recbole.data.images import fetch_pictures
-from hellm_recbole.data.raw import download_settings, fetched_kinds
-from hellm_recbole.data.request import Request
-from hellm_recbole.data.sources import KINDS, TABLE
+from hellm_recbole.data.fetch.images import fetch_pictures
+from hellm_recbole.data.fetch.raw import download_settings, fetched_kinds
+from hellm_recbole.data.importers.assemble import recognized
+from hellm_recbole.data.importers.request import Request
+from hellm_recbole.data.importers.sources import KINDS, TABLE
 from hellm_recbole.errors import DataError, MissingDependency, OutputError
 from hellm_recbole.files import ensure_folder, sha256_file
 from hellm_recbole.runtime import choose_device

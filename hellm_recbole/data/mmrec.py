@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hellm_recbole.data.atomic import FEATURES, MISSING, Dataset
-from hellm_recbole.data.released import MMREC_MAPS
+from hellm_recbole.data.importers.released import MMREC_MAPS
 from hellm_recbole.data.split import leave_one_out, time_order
 from hellm_recbole.errors import OutputError
 from hellm_recbole.files import ensure_folder

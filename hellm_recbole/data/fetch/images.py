@@ -17,7 +17,7 @@ import requests
 from PIL import Image
 from tqdm import tqdm
 
-from hellm_recbole.data.download import Again, DownloadSettings, FetchFailed, ask, blocks, content_length, retry
+from hellm_recbole.data.fetch.download import Again, DownloadSettings, FetchFailed, ask, blocks, content_length, retry
 from hellm_recbole.data.tsv import read_table
 from hellm_recbole.files import atomic_write, ensure_folder
 

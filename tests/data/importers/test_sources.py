@@ -10,16 +10,16 @@ import pytest
 
 from hellm_recbole.data.atomic import item_texts, load_dataset, read_manifest
 from hellm_recbole.data.catalog import Prepared, dataset_settings, feature_settings, prepare
+from hellm_recbole.data.importers.request import Request
+from hellm_recbole.data.importers.sources import read_recbole, read_sequences
+from hellm_recbole.data.importers.text import clean
 from hellm_recbole.data.mmrec import write_mmrec
-from hellm_recbole.data.request import Request
-from hellm_recbole.data.sources import read_recbole, read_sequences
 from hellm_recbole.data.split import split_dataset
-from hellm_recbole.data.text import clean
 from hellm_recbole.errors import DataError, OutputError
 
 Prepare = Callable[..., Prepared]
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "datasets"
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "datasets"
 
 REQUEST = Request(name="films", category="", columns={}, table=None, progress=False)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hellm_recbole.data.assemble import assemble, item_text
 from hellm_recbole.data.atomic import PARTS, AtomicData
-from hellm_recbole.data.request import Request
-from hellm_recbole.data.text import clean
+from hellm_recbole.data.importers.assemble import assemble, item_text
+from hellm_recbole.data.importers.request import Request
+from hellm_recbole.data.importers.text import clean
 from hellm_recbole.data.tsv import refuse_endless_lines
 from hellm_recbole.errors import DataError
 

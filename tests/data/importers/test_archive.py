@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hellm_recbole.data import archive
-from hellm_recbole.data.archive import unpacked
+from hellm_recbole.data.importers import archive
+from hellm_recbole.data.importers.archive import unpacked
 from hellm_recbole.errors import DataError
 
 

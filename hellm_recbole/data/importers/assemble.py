@@ -24,8 +24,8 @@ from hellm_recbole.data.atomic import (
     read_features,
     read_matrix,
 )
+from hellm_recbole.data.importers.text import UNREADABLE, clean
 from hellm_recbole.data.split import leave_one_out
-from hellm_recbole.data.text import UNREADABLE, clean
 from hellm_recbole.data.tsv import Table, read_lines, read_table
 from hellm_recbole.errors import DataError
 from hellm_recbole.types import IdArray

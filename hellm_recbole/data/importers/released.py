@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hellm_recbole.data.assemble import assemble, item_text, rows_by_number, with_time
 from hellm_recbole.data.atomic import PARTS, AtomicData
-from hellm_recbole.data.request import Request
+from hellm_recbole.data.importers.assemble import assemble, item_text, rows_by_number, with_time
+from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.tsv import Table, read_lines, read_table, read_text
 from hellm_recbole.errors import DataError
 

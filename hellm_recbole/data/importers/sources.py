@@ -20,12 +20,19 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from hellm_recbole.data.amazon import VINTAGES, read_amazon
-from hellm_recbole.data.assemble import ITEM_TEXT, assemble, item_text, rows_by_number, unique_items, with_time
 from hellm_recbole.data.atomic import AtomicData, part_codes
-from hellm_recbole.data.released import MMREC_MAPS, read_lattice, read_mmrec, read_s3rec, sequence_lines
-from hellm_recbole.data.request import Request
-from hellm_recbole.data.tabular import ENDINGS, read_tables
+from hellm_recbole.data.importers.amazon import VINTAGES, read_amazon
+from hellm_recbole.data.importers.assemble import (
+    ITEM_TEXT,
+    assemble,
+    item_text,
+    rows_by_number,
+    unique_items,
+    with_time,
+)
+from hellm_recbole.data.importers.released import MMREC_MAPS, read_lattice, read_mmrec, read_s3rec, sequence_lines
+from hellm_recbole.data.importers.request import Request
+from hellm_recbole.data.importers.tabular import ENDINGS, read_tables
 from hellm_recbole.data.tsv import read_table
 from hellm_recbole.errors import DataError
 

@@ -32,7 +32,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from hellm_recbole.data.atomic import AtomicData
-from hellm_recbole.data.text import plain_text
+from hellm_recbole.data.importers.text import plain_text
 from hellm_recbole.errors import DataError
 from hellm_recbole.types import IdArray
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from hellm_recbole.data.amazon import MAX_LINE_BYTES, MAX_LITERAL_BYTES, VINTAGES, read_amazon
 from hellm_recbole.data.atomic import AtomicData, filter_k_core
-from hellm_recbole.data.text import plain_text
+from hellm_recbole.data.importers.amazon import MAX_LINE_BYTES, MAX_LITERAL_BYTES, VINTAGES, read_amazon
+from hellm_recbole.data.importers.text import plain_text
 from hellm_recbole.errors import DataError
 
 DAY_S = 86_400
@@ -414,7 +414,7 @@ def slow_k_core(interactions: list[tuple[str, str, int]], k_core: int) -> list[t
 MEASURE = """
 import sys, time
 from pathlib import Path
-from hellm_recbole.data.amazon import VINTAGES, read_reviews
+from hellm_recbole.data.importers.amazon import VINTAGES, read_reviews
 
 def kib(field):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(field))

@@ -19,11 +19,11 @@ from pathlib import Path
 import pytest
 import requests
 
-from hellm_recbole.data import download as module
-from hellm_recbole.data.download import DownloadSettings, FetchFailed, ask, download
+from hellm_recbole.data.fetch import download as module
+from hellm_recbole.data.fetch.download import DownloadSettings, FetchFailed, ask, download
 from hellm_recbole.errors import DataError, OutputError
 from hellm_recbole.settings import load_settings
-from tests.data.server import (
+from tests.data.fetch.server import (
     Asked,
     Handler,
     Server,
@@ -399,7 +399,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 DOWNLOAD = """
 import sys
 from pathlib import Path
-from hellm_recbole.data.download import DownloadSettings, download
+from hellm_recbole.data.fetch.download import DownloadSettings, download
 settings = DownloadSettings(retries=0, backoff_s=0.0, timeout_s=5.0, image_workers=1, image_bytes=1)
 download([sys.argv[1]], Path(sys.argv[2]), settings, progress=False)
 """

@@ -1,0 +1,1 @@
+"""Raw files and pictures from the network, checked before they get their names."""
