@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +50,30 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch_folder(parent: Path, name: str, option: str = "--output") -> Iterator[Path]:
+    """Yield an empty folder `.NAME.tmp-PID` in `parent`, to be renamed when it is whole; what is left of it is removed.
+
+    Args:
+        parent: where the finished folder or files shall stand.
+        name: of what is written, for messages too.
+        option: of the command line that names `parent`.
+
+    Raises:
+        OutputError: something in it cannot be written, or the disk is full.
+    """
+    folder = parent / f".{name}.tmp-{os.getpid()}"
+    shutil.rmtree(folder, ignore_errors=True)  # of a process that is no more
+    ensure_folder(folder, option)
+    try:
+        yield folder
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"cannot write {parent / name}: {reason}; make room, or choose another {option}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep_temporaries(folder: Path) -> None:

@@ -34,7 +34,7 @@ from hellm_recbole.data.importers.assemble import recognized
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.importers.sources import KINDS, TABLE
 from hellm_recbole.errors import DataError, MissingDependency, OutputError
-from hellm_recbole.files import ensure_folder, sha256_file
+from hellm_recbole.files import ensure_folder, scratch_folder, sha256_file
 from hellm_recbole.runtime import choose_device
 from hellm_recbole.settings import Resolved, build_settings, load_yaml, properties_dir, setting
 
@@ -303,20 +303,13 @@ def prepare(
         manifest["warnings"].append(f"{len(failed):,} of {len(kept):,} items have no picture; {FAILED} says why")
         features[IMAGE], speed[IMAGE] = picture_features(kept, pictures.files, encoding, cache, progress=progress)
     _sweep(dataset_root, name)
-    temporary = ensure_folder(dataset_root / f".{name}.tmp-{os.getpid()}")
-    try:
+    with scratch_folder(dataset_root, name) as temporary:
         if failed:
             lines = "".join(f"{item}\t{reason}\n" for item, reason in failed.items())
             (temporary / FAILED).write_text(lines, encoding="utf-8")
         write_dataset(temporary, data, features, manifest)
         (temporary / CARD).write_text(card_markdown(temporary), encoding="utf-8")
         _put_in_place(temporary, folder)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {folder}: {error.strerror or error}; make room or choose another --output"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     dropped = _dropped(settings.k_core, manifest["counts"])
     return Prepared(folder, fresh=True, speed=speed, warnings=(*dropped, *manifest["warnings"]))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from hellm_recbole.data.atomic import FEATURES, MISSING, Dataset
 from hellm_recbole.data.importers.released import MMREC_MAPS
 from hellm_recbole.data.split import leave_one_out, time_order
 from hellm_recbole.errors import OutputError
-from hellm_recbole.files import ensure_folder
+from hellm_recbole.files import ensure_folder, scratch_folder
 
 
 def write_mmrec(dataset: Dataset, folder: Path) -> None:
@@ -42,8 +41,7 @@ def write_mmrec(dataset: Dataset, folder: Path) -> None:
         for u, i, t, label in zip(user.tolist(), item.tolist(), time.tolist(), part.tolist(), strict=True)
     )
     header = "userID\titemID\ttimestamp\tx_label"
-    temporary = ensure_folder(folder / f".{dataset.name}.tmp-{os.getpid()}", "--to")
-    try:
+    with scratch_folder(folder, dataset.name, "--to") as temporary:
         (temporary / files[0]).write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
         for file, original, number, tokens in zip(
             MMREC_MAPS,
@@ -61,9 +59,3 @@ def write_mmrec(dataset: Dataset, folder: Path) -> None:
                 (temporary / f"{modality}{MISSING}").write_text("\n".join(missing) + "\n", encoding="utf-8")
         for path in temporary.iterdir():
             os.replace(path, folder / path.name)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {folder}: {error.strerror or error}; choose another folder with --to"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -26,8 +26,8 @@ from hellm_recbole.data.atomic import (
 from hellm_recbole.data.card import CARD, card_markdown
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.data.tsv import read_lines
-from hellm_recbole.errors import DataError, OutputError
-from hellm_recbole.files import ensure_folder, sha256_file
+from hellm_recbole.errors import DataError
+from hellm_recbole.files import scratch_folder, sha256_file
 from hellm_recbole.types import IdArray
 
 
@@ -67,10 +67,7 @@ def shuffle_ties(folder: Path, output: Path, seed: int) -> Path:
         raise DataError(f"{output / variant} exists already; remove it or choose another seed")
     moved = shuffled_rows(dataset, seed)
     renamed = _renamed(folder, manifest, variant)
-    temporary = ensure_folder(output) / f".{variant}.tmp-{os.getpid()}"
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)  # of a process that is no more
-        temporary.mkdir()
+    with scratch_folder(output, variant) as temporary:
         _write_files(folder, temporary, renamed, moved)
         digests = {renamed[file]: sha256_file(temporary / renamed[file]) for file in manifest["files"]}
         sums = "".join(f"{digest}  {file}\n" for file, digest in digests.items())
@@ -86,12 +83,6 @@ def shuffle_ties(folder: Path, output: Path, seed: int) -> Path:
         (temporary / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         (temporary / CARD).write_text(card_markdown(temporary), encoding="utf-8")
         os.replace(temporary, output / variant)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {output / variant}: {error.strerror or error}; choose another output"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return output / variant
 
 

@@ -204,7 +204,7 @@ def test_an_export_that_fails_leaves_nothing(
 
     dataset = load_dataset(prepare_toy(splits, "splits").folder, modalities=None)
     monkeypatch.setattr(np, "save", full)
-    with pytest.raises(OutputError, match=r"No space left on device; choose another folder with --to"):
+    with pytest.raises(OutputError, match=r"No space left on device; make room, or choose another --to"):
         write_mmrec(dataset, tmp_path / "exported")
     assert list((tmp_path / "exported").iterdir()) == []
 
