@@ -212,7 +212,10 @@ def _tuned(rows: Sequence[RowPlan], output: Path, split: Split) -> dict[str, Tun
 
 def load(name: str, data_path: Path | None) -> tuple[Dataset, Split]:
     """A dataset, prepared first where its source is at hand, and its split."""
-    dataset = load_dataset(prepare_if_known(name, data_path=data_path, dataset_root=Path("dataset")), modalities=None)
+    prepared = prepare_if_known(name, data_path=data_path, dataset_root=Path("dataset"))
+    for warning in prepared.warnings:
+        print(f"{name}: {warning}")
+    dataset = load_dataset(prepared.folder, modalities=None)
     return dataset, split_dataset(dataset)
 
 

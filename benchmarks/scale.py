@@ -125,7 +125,8 @@ def _one(options: argparse.Namespace) -> int:
     runtime.keep_freed_memory()
     torch.set_num_threads(options.threads)
     device = torch.device("cpu")
-    folder = prepare_if_known(options.dataset, data_path=options.data_path, dataset_root=Path("dataset").resolve())
+    root = Path("dataset").resolve()
+    folder = prepare_if_known(options.dataset, data_path=options.data_path, dataset_root=root).folder
     data = split_dataset(load_dataset(folder, modalities=None)).train_data()
     large = enlarge(data, options.one, seed=1)
     (plan,) = plan_rows([options.model], options.dataset, REGISTRY, "paper", [])

@@ -85,7 +85,7 @@ def _measure(options: argparse.Namespace) -> int:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     root = Path("dataset").resolve()
-    folder = prepare_if_known(options.dataset, data_path=options.data_path, dataset_root=root)
+    folder = prepare_if_known(options.dataset, data_path=options.data_path, dataset_root=root).folder
     split = split_dataset(load_dataset(folder, modalities=None if "hellmpre" in parts else []))
     if "hellmpre" in parts and options.released is None:
         raise SettingsError("--parts hellmpre needs --released, a checkout of https://github.com/Xu107/MMHCL")

@@ -48,7 +48,26 @@ def card_markdown(folder: Path) -> str:
     Raises:
         DataError: the dataset is not prepared, or its interactions are faulty.
     """
+    return _markdown(examine(folder))
+
+
+def write_card(folder: Path) -> list[str]:
+    """Write the card into the dataset's folder; a sentence on what is wrong or odd, if anything is.
+
+    Raises:
+        DataError: the dataset is not prepared, or its interactions are faulty.
+        OSError: the card cannot be written.
+    """
     found = examine(folder)
+    (folder / CARD).write_text(_markdown(found), encoding="utf-8")
+    said = []
+    for severity in SEVERITIES[:2]:
+        if names := list(dict.fromkeys(one.name for one in found.findings if one.severity == severity)):
+            said.append(f"{severity}s: {', '.join(names)}")
+    return [f"{'; '.join(said)} (--check and the card say what each does to a comparison)"] if said else []
+
+
+def _markdown(found: Examination) -> str:
     manifest, split = found.manifest, found.split
     inputs: Mapping[str, Any] = manifest["inputs"]
     counts = manifest["counts"]

@@ -26,7 +26,7 @@ from hellm_recbole.data.atomic import (
     read_manifest,
     write_dataset,
 )
-from hellm_recbole.data.card import CARD, card_markdown
+from hellm_recbole.data.card import CARD, write_card
 from hellm_recbole.data.features import FeatureSettings, Speed, picture_features, text_features
 from hellm_recbole.data.fetch.images import fetch_pictures
 from hellm_recbole.data.fetch.raw import download_settings, fetched_kinds
@@ -144,8 +144,8 @@ def feature_settings(overrides: Mapping[str, Any]) -> FeatureSettings:
     return build_settings(FeatureSettings, resolved.override(overrides, "the command line"))
 
 
-def prepare_if_known(name: str, *, data_path: Path | None, dataset_root: Path) -> Path:
-    """The folder of a prepared dataset; a known one is prepared first where that has not been done.
+def prepare_if_known(name: str, *, data_path: Path | None, dataset_root: Path) -> Prepared:
+    """A prepared dataset; a known one is prepared first where that has not been done.
 
     Args:
         name: of the dataset.
@@ -158,13 +158,12 @@ def prepare_if_known(name: str, *, data_path: Path | None, dataset_root: Path) -
         OutputError: `dataset_root` cannot be written to.
     """
     if _is_prepared(dataset_root / name):
-        return dataset_root / name
+        return Prepared(dataset_root / name, fresh=False, speed={})
     if name not in known_datasets():
         raise _unknown(name, [path.parent.name for path in dataset_root.glob(f"[!.]*/{MANIFEST}")])
     settings = dataset_settings(name, None, {})
     source = find_source(name, settings, data_path)
-    prepared = prepare(name, source, settings, feature_settings({}), dataset_root, fresh=False, progress=True)
-    return prepared.folder
+    return prepare(name, source, settings, feature_settings({}), dataset_root, fresh=False, progress=True)
 
 
 def request_for(name: str, settings: DatasetSettings, *, table: str | None = None, progress: bool) -> Request:
@@ -308,10 +307,10 @@ def prepare(
             lines = "".join(f"{item}\t{reason}\n" for item, reason in failed.items())
             (temporary / FAILED).write_text(lines, encoding="utf-8")
         write_dataset(temporary, data, features, manifest)
-        (temporary / CARD).write_text(card_markdown(temporary), encoding="utf-8")
+        found_odd = write_card(temporary)
         _put_in_place(temporary, folder)
     dropped = _dropped(settings.k_core, manifest["counts"])
-    return Prepared(folder, fresh=True, speed=speed, warnings=(*dropped, *manifest["warnings"]))
+    return Prepared(folder, fresh=True, speed=speed, warnings=(*dropped, *manifest["warnings"], *found_odd))
 
 
 def _dropped(k_core: int, counts: Mapping[str, Mapping[str, int]]) -> list[str]:

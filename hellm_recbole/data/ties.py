@@ -23,7 +23,7 @@ from hellm_recbole.data.atomic import (
     load_dataset,
     read_manifest,
 )
-from hellm_recbole.data.card import CARD, card_markdown
+from hellm_recbole.data.card import write_card
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.data.tsv import read_lines
 from hellm_recbole.errors import DataError
@@ -81,7 +81,7 @@ def shuffle_ties(folder: Path, output: Path, seed: int) -> Path:
             "files": digests,
         }
         (temporary / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        (temporary / CARD).write_text(card_markdown(temporary), encoding="utf-8")
+        write_card(temporary)
         os.replace(temporary, output / variant)
     return output / variant
 

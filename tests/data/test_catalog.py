@@ -102,7 +102,7 @@ def test_a_dataset_of_ones_own_is_known_once_prepared(
     elsewhere: Path, sequences: Path, root: Path, prepare_toy: Prepare
 ) -> None:
     folder = prepare_toy(sequences, "sequences").folder
-    assert prepare_if_known("Toy", data_path=None, dataset_root=root) == folder
+    assert prepare_if_known("Toy", data_path=None, dataset_root=root).folder == folder
     with pytest.raises(DataError, match="did you mean 'Toy'"):
         prepare_if_known("toy", data_path=None, dataset_root=root)
 
@@ -116,7 +116,7 @@ def test_sources_are_found(
         monkeypatch.setenv("HELLM_DATA", str(beauty.parent))
     if place == "shared":
         shutil.copytree(beauty, elsewhere.parent / "shared" / "datasets" / "Beauty")
-    folder = prepare_if_known("Beauty", data_path=data_path, dataset_root=root)
+    folder = prepare_if_known("Beauty", data_path=data_path, dataset_root=root).folder
     dataset = load_dataset(folder, modalities=None)
     assert (folder, dataset.n_items, dataset.paper) == (root / "Beauty", 4, "Beauty")
     assert names(root) == ["Beauty"]
@@ -236,6 +236,11 @@ def test_the_filter_says_what_it_dropped(sequences: Path, prepare_toy: Prepare) 
     assert said == (
         "the 3-core filter dropped 1 of 10 interactions, 0 of 3 users and 1 of 4 items; --k-core 0 keeps all",
     )
+
+
+def test_what_is_odd_is_said_at_once(splits: Path, prepare_toy: Prepare) -> None:
+    said = prepare_toy(splits, "splits").warnings[-1]
+    assert said == "warnings: cold items (--check and the card say what each does to a comparison)"
 
 
 def test_a_filter_does_not_cut_a_given_split(splits: Path, prepare_toy: Prepare) -> None:

@@ -62,7 +62,7 @@ def test_mmrec_that_is_leave_one_out_is_read_as_that(mmrec: Path, prepare_toy: P
     prepared = prepare_toy(mmrec, "mmrec")
     split = split_dataset(load_dataset(prepared.folder, modalities=None))
     assert (split.kind, split.item_tokens[split.test.item].tolist()) == ("leave-one-out", ["2"])
-    assert prepared.warnings == ("the given split is leave-one-out in time order and was read as that",)
+    assert prepared.warnings[0] == "the given split is leave-one-out in time order and was read as that"
 
 
 def test_mmrecs_mappings_give_the_ids_back(mmrec: Path, prepare_toy: Prepare) -> None:
