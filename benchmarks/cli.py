@@ -1,4 +1,4 @@
-"""`hellm-recbole run|prepare|tune|report|ablate|study|speed|scale ...`: the same commands from an installed package."""
+"""`hellm-recbole COMMAND ...`: the commands of `benchmarks/` from an installed package."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("run", "prepare", "tune", "report", "ablate", "study", "speed", "scale")
+COMMANDS = ("run", "prepare", "tune", "report", "ablate", "study", "speed", "scale", "parity")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

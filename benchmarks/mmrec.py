@@ -1,10 +1,12 @@
-"""Our multimodal rows beside MMRec's, run from a checkout of its repository, for timing only.
+"""Our multimodal rows beside MMRec's, run from a checkout of its repository.
 
 Nothing of MMRec is part of this project: `git clone https://github.com/enoche/MMRec` and pass the folder to
-`speed.py --parts multimodal --mmrec DIR`. Each side of each model runs in a process of its own, so that each has its
-own peak memory and MMRec's needs (modules that are not installed, tensors moved to a GPU that is not there) touch
-nothing else. Both sides get the same interactions, the same batches and the same two modalities: the dataset's text and
-random numbers of the width of CLIP's images, because MMRec's models ask for both.
+`speed.py --parts multimodal --mmrec DIR` for times, or to `parity.py --mmrec DIR` for values.
+
+For times each side of each model runs in a process of its own, so that each has its own peak memory and MMRec's needs
+(modules that are not installed, tensors moved to a GPU that is not there) touch nothing else. Both sides get the same
+interactions, the same batches and the same two modalities: the dataset's text and random numbers of the width of CLIP's
+images, because MMRec's models ask for both.
 """
 
 from __future__ import annotations
@@ -35,10 +37,11 @@ from hellm_recbole.errors import DataError, HellmError, MissingDependency
 from hellm_recbole.plan import RowPlan, plan_rows
 from hellm_recbole.sampling import PairSource
 from hellm_recbole.trainer import ModelRow, evaluate
-from hellm_recbole.types import PairBatch
+from hellm_recbole.types import PairBatch, TrainData
 
 MODELS = ("VBPR", "LightGCN", "FREEDOM", "BM3", "SLMRec", "GRCN", "LATTICE")
 IMAGE_WIDTH = 512  # of CLIP ViT-B/32
+FEATURE_FILES = {"image": "v.npy", "text": "t.npy"}
 EVAL_USERS = 4096  # scored at a time (MMRec)
 TOP_K = 50  # MMRec's
 CPU = torch.device("cpu")
@@ -54,19 +57,19 @@ class _Config(dict[str, Any]):
 class _Interactions:
     """What MMRec's models ask of its data loader."""
 
-    def __init__(self, split: Split) -> None:
-        self.split, self.dataset = split, self
+    def __init__(self, data: TrainData) -> None:
+        self.data, self.dataset = data, self
 
     def get_user_num(self) -> int:
-        return self.split.n_users
+        return self.data.n_users
 
     def get_item_num(self) -> int:
-        return self.split.n_items
+        return self.data.n_items
 
     def inter_matrix(self, form: str = "coo", value_field: str | None = None) -> Any:
         """Training matrix without padding."""
-        history = self.split.train
-        shape = self.split.n_users, self.split.n_items
+        history = self.data.history
+        shape = self.data.n_users, self.data.n_items
         matrix = sp.coo_matrix((np.ones(len(history.items)), (history.users() - 1, history.items - 1)), shape=shape)
         return matrix if form == "coo" else matrix.tocsr()
 
@@ -129,8 +132,8 @@ def public_settings(name: str, plan: RowPlan) -> dict[str, Any]:
     return of_model[name]()
 
 
-def public_model(name: str, checkout: Path, split: Split, plan: RowPlan, folder: Path) -> Any:
-    """MMRec's model on our data; its features and caches are written to `folder`.
+def public_model(name: str, checkout: Path, data: TrainData, plan: RowPlan, folder: Path) -> Any:
+    """MMRec's model on our data, with its image, text or both; its features and caches are written to `folder`.
 
     Raises:
         DataError: the checkout is none of MMRec.
@@ -145,9 +148,11 @@ def public_model(name: str, checkout: Path, split: Split, plan: RowPlan, folder:
     torch.Tensor.cuda = lambda tensor, *_, **__: tensor  # type: ignore[method-assign]
     sp.dok_matrix._update = lambda matrix, values: matrix._dict.update(values)
     sys.path.insert(0, str(source))
-    (folder / "timing").mkdir()
-    for modality, file in (("image", "v.npy"), ("text", "t.npy")):
-        np.save(folder / "timing" / file, split.features[modality][1:])
+    dataset = "data" if "text" in data.features else "kwai"  # MMRec's SLMRec works without text for that name alone
+    (folder / dataset).mkdir()
+    for modality, file in FEATURE_FILES.items():
+        if modality in data.features:
+            np.save(folder / dataset / file, data.features[modality][1:])
     config = _Config(
         USER_ID_FIELD="user",
         ITEM_ID_FIELD="item",
@@ -156,9 +161,9 @@ def public_model(name: str, checkout: Path, split: Split, plan: RowPlan, folder:
         end2end=False,
         is_multimodal_model=True,
         data_path=f"{folder}/",
-        dataset="timing",
-        vision_feature_file="v.npy",
-        text_feature_file="t.npy",
+        dataset=dataset,
+        vision_feature_file=FEATURE_FILES["image"],
+        text_feature_file=FEATURE_FILES["text"],
         embedding_size=plan.model_settings.emb_dim,
         train_batch_size=plan.train.batch_size,
         **public_settings(name, plan),
@@ -167,7 +172,7 @@ def public_model(name: str, checkout: Path, split: Split, plan: RowPlan, folder:
         module = importlib.import_module(f"models.{name.lower()}")
     except ImportError as error:
         raise MissingDependency(f"MMRec's {name} needs {error.name}, which is not installed; pip install it") from error
-    return getattr(module, name)(config, _Interactions(split))
+    return getattr(module, name)(config, _Interactions(data))
 
 
 def time_public(name: str, checkout: Path, split: Split, plan: RowPlan, steps: int) -> dict[str, float]:
@@ -175,7 +180,7 @@ def time_public(name: str, checkout: Path, split: Split, plan: RowPlan, steps: i
     torch.manual_seed(2024)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        model = public_model(name, checkout, split, plan, Path(folder))
+        model = public_model(name, checkout, split.train_data(), plan, Path(folder))
         build = time.perf_counter() - started
         optimizer = torch.optim.Adam(
             model.parameters(), lr=plan.train.learning_rate, weight_decay=plan.train.weight_decay

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from baselines.registry import REGISTRY
+from benchmarks import parity
+from benchmarks.parity import CHANGED, MODALITIES, Sides, counterparts, dense, toy_data
+from hellm_recbole.plan import Override, plan_rows
+
+
+@pytest.mark.parametrize("name", CHANGED)
+@pytest.mark.parametrize("modalities", MODALITIES, ids="+".join)
+def test_every_parameter_that_is_compared_is_ours_and_the_others_cancel(name: str, modalities: tuple[str, ...]) -> None:
+    overrides = [Override(name, key, value, key) for key, value in {"emb_dim": 8, **CHANGED[name]}.items()]
+    (plan,) = plan_rows([name], "toy", REGISTRY, "paper", overrides)
+    assert plan.spec is not None
+    model = plan.spec.cls.build(plan.model_settings, toy_data(modalities, hard=True))
+    own = {key for key, _ in model.named_parameters()}
+    compared = {part for parts in counterparts(name, modalities).values() for part in parts}
+    assert compared <= own
+    assert own - compared <= {"modality_logits"}  # of one modality: a softmax over one
+
+
+def test_the_second_data_set_is_the_harder_one() -> None:
+    easy, hard = (toy_data(("image",), hard=hard) for hard in (False, True))
+    assert easy.history.lengths()[1:].min() > 0
+    assert set(easy.history.items) == set(range(1, easy.n_items + 1))
+    assert hard.history.lengths()[-1] == 0
+    assert hard.n_items not in hard.history.items
+    assert (hard.features["image"][3] == hard.features["image"][8]).all()
+
+
+def two(scale: float) -> Sides:
+    """A map with a table, beside the same map without padding and with other gradients."""
+    torch.manual_seed(0)
+    ours = nn.Sequential(nn.Embedding(4, 2), nn.Linear(2, 3)).double()
+    theirs = nn.Sequential(nn.Embedding(3, 2), nn.Linear(2, 3)).double()
+    pairs = []
+    with torch.no_grad():
+        for key, parameter in theirs.named_parameters():
+            own = dict(ours.named_parameters())[key]
+            parameter.copy_(own[1:] if key == "0.weight" else own)
+            pairs.append((key, [own], parameter))
+    ours(torch.tensor([1, 2])).square().sum().backward()
+    (scale * theirs(torch.tensor([0, 1])).square().sum()).backward()
+    return Sides("toy", ours, theirs, pairs, zero_idle=False)
+
+
+def test_equal_sides_have_no_error_and_others_have_theirs() -> None:
+    assert two(1.0).gradient_error() < 1e-15
+    assert two(1.0).parameter_error() == 0
+    assert two(0.5).gradient_error() == pytest.approx(1.0)
+    sides = two(1.0)
+    with torch.no_grad():
+        sides.theirs[1].bias *= 2
+    assert sides.parameter_error() == pytest.approx(0.5)
+
+
+def test_a_gradient_without_a_counterpart_is_an_error() -> None:
+    sides = two(1.0)
+    sides.pairs.pop()
+    with pytest.raises(parity.HellmError, match=r"toy: 1\.bias of ours has a gradient and no counterpart"):
+        sides.gradient_error()
+
+
+def test_an_operator_made_dense_loses_its_padding() -> None:
+    matrix = torch.arange(12.0, dtype=torch.float64).view(3, 4)
+    assert torch.equal(dense(lambda columns: matrix @ columns, 3), matrix[1:, 1:])
+
+
+def test_the_public_code_must_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert parity.main(["--mmrec", str(tmp_path)]) == 2
+    assert "holds no src/models/freedom.py; pass a checkout of enoche/MMRec" in capsys.readouterr().err
