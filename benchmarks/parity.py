@@ -1,16 +1,17 @@
-"""Compare our multimodal models with MMRec's, value by value: `python benchmarks/parity.py --mmrec DIR`.
+"""Compare our models with their public code, value by value: `python benchmarks/parity.py --mmrec DIR --released DIR`.
 
-Nothing of MMRec is part of this project: `git clone https://github.com/enoche/MMRec` and pass the folder. Both sides
-get the same small data, weights and batches, with image and text and with image alone (the public code has no form for
-three modalities), on two data sets; the second has a user and an item without interactions and two items with the same
-features. Graphs are compared first, in the single precision in which both keep them. Everything after is in double
-precision on one graph: scores of all users and items, the loss, the gradient of every parameter, and every parameter
-after one and after three steps of Adam. An error is the length of the difference divided by the length of the public
-value.
+Nothing of that code is part of this project: `git clone https://github.com/enoche/MMRec` for GRCN, LATTICE, SLMRec, BM3
+and FREEDOM, and https://github.com/Xu107/MMHCL for HeLLMPre, and pass the folders. Both sides get the same small data,
+weights and batches, with image and text, and MMRec's with image alone, too (its code has no form for three modalities),
+on two data sets; the second has a user and an item without interactions and two items with the same features. Graphs
+are compared first, in the single precision in which both keep them. Everything after is in double precision on one
+graph: scores of all users and items, the loss, the gradient of every parameter, and every parameter after one and after
+three steps of Adam. An error is the length of the difference divided by the length of the public value.
 
 What differs on purpose is taken out of the comparison, and the models' docstrings name it: BM3's dropout is 0, for its
 two sides draw from different tables; GRCN routes as the public code does, without a penalty of MMRec's own; LATTICE's
-penalty is divided by the batch at hand; FREEDOM trains on the interactions that the public code draws.
+and HeLLMPre's penalties are divided by the batch at hand; FREEDOM trains on the interactions that the public code
+draws; HeLLMPre contrasts all nodes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -32,8 +34,10 @@ from torch import Tensor, nn
 
 from baselines.registry import REGISTRY
 from benchmarks.mmrec import public_model
+from benchmarks.released import Graphs, import_model, published_graphs, published_loss
 from hellm_recbole.console import run_main
-from hellm_recbole.errors import HellmError
+from hellm_recbole.errors import HellmError, SettingsError
+from hellm_recbole.models.hellm_pre import DTYPES
 from hellm_recbole.plan import Override, plan_rows
 from hellm_recbole.types import Histories, PairBatch, TrainData
 
@@ -53,11 +57,15 @@ CHANGED: dict[str, dict[str, object]] = {
     "SLMRec": {},
     "GRCN": {"routing": "public"},
     "LATTICE": {"n_neighbors": 5},
+    "HeLLMPre": {"n_neighbors": 5, "contrast_nodes": "all"},
 }
 
 
 def counterparts(name: str, modalities: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """MMRec's parameter -> ours; several of ours stand one below the other there."""
+    """The public side's parameter -> ours; several of ours stand one below the other there."""
+    if name == "HeLLMPre":
+        tables = {"user_ui": "user.bipartite", "item_ui": "item.bipartite", "uu": "user.hyper", "ii": "item.hyper"}
+        return {f"{theirs}_embedding.weight": (f"{ours}.weight",) for theirs, ours in tables.items()}
     found: dict[str, tuple[str, ...]] = {}
 
     def linear(theirs: str, ours: str) -> None:
@@ -133,6 +141,98 @@ def relative(ours: Tensor, theirs: Tensor) -> float:
     return float((ours.double() - theirs.double()).norm()) / (length or 1.0)
 
 
+class Public(Protocol):
+    """A public implementation as this comparison sees it.
+
+    Attributes:
+        module: holds the parameters.
+    """
+
+    module: nn.Module
+
+    def graph(self, name: str) -> Tensor:
+        """One of its operators, dense."""
+
+    def replace_graph(self, name: str, matrix: Tensor) -> None:
+        """Use another one, dense."""
+
+    def loss(self, batch: PairBatch) -> Tensor:
+        """Scalar."""
+
+    def scores(self) -> Tensor:
+        """[U, I]."""
+
+
+class MMRecModel:
+    """One of MMRec's; its operators are attributes."""
+
+    def __init__(self, name: str, module: Any) -> None:
+        self.name, self.module = name, module
+
+    def graph(self, name: str) -> Tensor:
+        """One of its operators, dense."""
+        found: Tensor = getattr(self.module, name).detach().to_dense()
+        return found
+
+    def replace_graph(self, name: str, matrix: Tensor) -> None:
+        """Use another one, dense."""
+        setattr(self.module, name, matrix.to_sparse() if getattr(self.module, name).is_sparse else matrix)
+
+    def loss(self, batch: PairBatch) -> Tensor:
+        """Scalar."""
+        self.module.batch_size = len(batch.user)  # LATTICE divides by the configured size
+        columns = torch.stack([batch.user - 1, batch.positive - 1, batch.negative - 1])
+        torch.set_default_dtype(torch.float64)  # penalties are added up in what `torch.zeros` makes
+        loss: Tensor = self.module.calculate_loss(columns).sum()
+        torch.set_default_dtype(torch.float32)
+        return (
+            loss - self.module.reg_weight * self.module.v_gcn.preference.square().mean()
+            if self.name == "GRCN"
+            else loss
+        )
+
+    def scores(self) -> Tensor:
+        """[U, I], SLMRec's without their sigmoid."""
+        if self.name == "GRCN":
+            self.module.forward()
+        if self.name == "SLMRec":
+            self.module.all_users, self.module.all_items = self.module.compute()
+        scores: Tensor = self.module.full_sort_predict([torch.arange(N_USERS)])
+        return scores.logit() if self.name == "SLMRec" else scores
+
+
+class PublishedHeLLMPre:
+    """MMHCL on its own graphs."""
+
+    GRAPHS = ("interactions", "items", "users")
+
+    def __init__(self, checkout: Path, data: TrainData, settings: Any, folder: Path) -> None:
+        self.module = import_model(checkout, settings)(N_USERS, N_ITEMS, settings.emb_dim)
+        self.settings = settings
+        self.graphs = dict(zip(self.GRAPHS, published_graphs(checkout, data, settings, folder), strict=True))
+
+    def graph(self, name: str) -> Tensor:
+        """One of its operators, dense."""
+        return self.graphs[name]
+
+    def replace_graph(self, name: str, matrix: Tensor) -> None:
+        """Use another one, dense."""
+        self.graphs[name] = matrix
+
+    def _operators(self) -> Graphs:
+        return self.graphs["interactions"], self.graphs["items"], self.graphs["users"]
+
+    def loss(self, batch: PairBatch) -> Tensor:
+        """Scalar."""
+        return published_loss(self.module, self._operators(), self.settings, batch, len(batch.user))
+
+    def scores(self) -> Tensor:
+        """[U, I]."""
+        users, items, _, _ = self.module(*self._operators())
+        scores: Tensor = users @ items.T
+        return scores
+
+
 @dataclass
 class Sides:
     """The same model twice, in double precision, with the same weights.
@@ -140,40 +240,28 @@ class Sides:
     Attributes:
         name: of the model.
         ours: our model.
-        theirs: MMRec's.
+        theirs: the public one.
         pairs: name, our parameters and the one of theirs that they are.
         zero_idle: whether parameters without a part in a step have a gradient of zero, and not none.
     """
 
     name: str
     ours: Any
-    theirs: Any
+    theirs: Public
     pairs: list[tuple[str, list[nn.Parameter], nn.Parameter]]
     zero_idle: bool
 
     def loss(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
         """Ours and theirs."""
-        ours = torch.stack(list(self.ours.loss(batch).values())).sum()
-        self.theirs.batch_size = len(batch.user)  # MMRec's LATTICE divides by the configured size
-        columns = torch.stack([batch.user - 1, batch.positive - 1, batch.negative - 1])
-        torch.set_default_dtype(torch.float64)  # MMRec adds up its penalties in what `torch.zeros` makes
-        theirs = self.theirs.calculate_loss(columns).sum()
-        torch.set_default_dtype(torch.float32)
-        if self.name == "GRCN":
-            theirs = theirs - self.theirs.reg_weight * self.theirs.v_gcn.preference.square().mean()
-        return ours, theirs
+        with patch.dict(DTYPES, float32=torch.float64):  # of the products inside HeLLMPre's contrasts
+            ours = torch.stack(list(self.ours.loss(batch).values())).sum()
+        return ours, self.theirs.loss(batch)
 
     @torch.no_grad()
     def scores(self) -> tuple[Tensor, Tensor]:
-        """[U, I] of both, SLMRec's through the public sigmoid."""
+        """[U, I] of both."""
         encoded = self.ours.encode()
-        ours = encoded.users[1:] @ encoded.items[1:].T
-        if self.name == "GRCN":
-            self.theirs.forward()
-        if self.name == "SLMRec":
-            self.theirs.all_users, self.theirs.all_items = self.theirs.compute()
-            ours = ours.sigmoid()
-        return ours, self.theirs.full_sort_predict([torch.arange(N_USERS)])
+        return encoded.users[1:] @ encoded.items[1:].T, self.theirs.scores()
 
     def gradient_error(self) -> float:
         """The largest over the parameters.
@@ -187,7 +275,7 @@ class Sides:
         ]
         largest = max(float(theirs.norm()) for _, _, theirs in gradients)
         compared = {id(part) for _, own, theirs in self.pairs for part in (*own, theirs)}
-        for side, model in (("ours", self.ours), ("MMRec's", self.theirs)):
+        for side, model in (("ours", self.ours), ("theirs", self.theirs.module)):
             for name, parameter in model.named_parameters():
                 if id(parameter) not in compared and float(_gradient(parameter).norm()) > CANCELS * largest:
                     raise HellmError(f"{self.name}: {name} of {side} has a gradient and no counterpart")
@@ -202,8 +290,9 @@ class Sides:
         if self.name != "LATTICE":
             return 0.0
         in_double(self.ours)
-        kept, self.theirs.item_adj = self.theirs.item_adj.detach(), dense(self.ours._graph, N_ITEMS)
-        return relative(self.theirs.item_adj, kept)
+        learned, kept = dense(self.ours._graph, N_ITEMS), self.theirs.graph("item_adj")
+        self.theirs.replace_graph("item_adj", learned)
+        return relative(learned, kept)
 
     def parameter_error(self) -> float:
         """The largest over the parameters."""
@@ -228,8 +317,8 @@ def dense(operator: Any, width: int) -> Tensor:
     return applied[1:, 1:]
 
 
-def graphs_of(name: str, ours: Any, theirs: Any) -> dict[str, tuple[Tensor, Any]]:
-    """Attribute of the public model -> our operator, dense and without padding; GRCN has edges only."""
+def graphs_of(name: str, ours: Any) -> dict[str, Tensor]:
+    """The public side's name of an operator -> ours, dense and without padding; GRCN has edges only."""
     both = N_USERS + N_ITEMS
 
     def bipartite(block: Tensor, turned: Tensor) -> Tensor:
@@ -241,21 +330,26 @@ def graphs_of(name: str, ours: Any, theirs: Any) -> dict[str, tuple[Tensor, Any]
         block = dense(operator, N_ITEMS)
         return bipartite(block, block.T)
 
+    if name == "GRCN":
+        return {}
     if name == "FREEDOM":
-        found = {
+        return {
             "norm_adj": symmetric(ours.whole),
             "masked_adj": symmetric(ours.pruned),
             "mm_adj": dense(ours.items, N_ITEMS),
         }
-    elif name == "LATTICE":
+    if name == "HeLLMPre":
+        return {
+            "interactions": symmetric(ours.interactions),
+            "users": dense(ours.user.hypergraph, N_USERS),
+            "items": dense(ours.item.hypergraph, N_ITEMS),
+        }
+    if name == "LATTICE":
         walk = bipartite(dense(ours.user_mean, N_ITEMS), dense(ours.item_mean, N_USERS))
         walk.diagonal().copy_(torch.cat([ours.user_inverse[1:], ours.item_inverse[1:]]).ravel())
-        found = {"norm_adj": walk}
-        for operator, modality in zip(ours.fixed, ours.maps, strict=True):
-            found[f"{modality}_original_adj"] = dense(operator, N_ITEMS)
-    else:
-        found = {} if name == "GRCN" else {"norm_adj": symmetric(ours.interactions)}
-    return {attribute: (matrix, getattr(theirs, attribute)) for attribute, matrix in found.items()}
+        fixed = {f"{name}_original_adj": dense(part, N_ITEMS) for name, part in zip(ours.maps, ours.fixed, strict=True)}
+        return {"norm_adj": walk, **fixed}
+    return {"norm_adj": symmetric(ours.interactions)}
 
 
 def in_double(model: nn.Module) -> None:
@@ -273,22 +367,27 @@ def build(name: str, checkout: Path, data: TrainData, folder: Path) -> tuple[Sid
     overrides = [Override(name, key, value, f"{key}={value}") for key, value in changed.items()]
     (plan,) = plan_rows([name], "toy", REGISTRY, "paper", overrides)
     assert plan.spec is not None
+    settings: Any = plan.model_settings
     torch.manual_seed(2024)
-    ours: Any = plan.spec.cls.build(plan.model_settings, data)
-    theirs = public_model(name, checkout, data, plan, folder)
-    for model in (ours, theirs):
-        in_double(model)
-        model.train()
-    theirs.pre_epoch_processing()
-    if name == "FREEDOM":
-        ours.prune(_kept(ours, theirs))
-        in_double(ours)
-    graphs = graphs_of(name, ours, theirs)
-    error = max((relative(matrix, kept.to_dense()) for matrix, kept in graphs.values()), default=0.0)
-    for attribute, (matrix, kept) in graphs.items():
-        setattr(theirs, attribute, matrix.to_sparse() if kept.is_sparse else matrix)
+    ours: Any = plan.spec.cls.build(settings, data)
+    theirs: Public
+    if name == "HeLLMPre":
+        theirs = PublishedHeLLMPre(checkout, data, settings, folder)
+    else:
+        model = public_model(name, checkout, data, plan, folder)
+        model.pre_epoch_processing()
+        theirs = MMRecModel(name, model)
+        if name == "FREEDOM":
+            ours.prune(_kept(ours, model))
+    for module in (ours, theirs.module):
+        in_double(module)
+        module.train()
+    graphs = graphs_of(name, ours)
+    error = max((relative(matrix, theirs.graph(graph)) for graph, matrix in graphs.items()), default=0.0)
+    for graph, matrix in graphs.items():
+        theirs.replace_graph(graph, matrix)
     own: dict[str, nn.Parameter] = dict(ours.named_parameters())
-    public: dict[str, nn.Parameter] = dict(theirs.named_parameters())
+    public = dict(theirs.module.named_parameters())
     pairs = [
         (key, [own[part] for part in parts], public[key])
         for key, parts in counterparts(name, list(data.features)).items()
@@ -296,13 +395,12 @@ def build(name: str, checkout: Path, data: TrainData, folder: Path) -> tuple[Sid
     with torch.no_grad():
         for _, parts, parameter in pairs:
             parameter.copy_(_joined(parts, parameter))
-    zero_idle = getattr(plan.model_settings, "idle_gradients", "none") == "zero"
-    return Sides(name, ours, theirs, pairs, zero_idle), error
+    return Sides(name, ours, theirs, pairs, getattr(settings, "idle_gradients", "none") == "zero"), error
 
 
-def _kept(ours: Any, theirs: Any) -> Tensor:
+def _kept(ours: Any, public: Any) -> Tensor:
     """Positions, in our order, of the interactions that MMRec's FREEDOM drew."""
-    indices = theirs.masked_adj._indices()[:, : theirs.masked_adj._nnz() // 2]
+    indices = public.masked_adj._indices()[:, : public.masked_adj._nnz() // 2]
     edges = ours._edges
     drawn = set(zip(indices[0].tolist(), (indices[1] - N_USERS).tolist(), strict=True))
     pairs = zip((edges.row - 1).tolist(), (edges.col - 1).tolist(), strict=True)
@@ -313,14 +411,14 @@ def compare(name: str, checkout: Path, data: TrainData) -> list[float]:
     """Errors of the graphs, scores, loss and gradients, and of the parameters after one and after three steps.
 
     Raises:
-        DataError: the checkout is none of MMRec.
+        DataError: the checkout is of something else.
         MissingDependency: a package that MMRec's model imports is not installed.
         HellmError: a parameter without a counterpart has a gradient.
     """
     with tempfile.TemporaryDirectory() as folder:
-        sides, graph_error = build(name, checkout, data, Path(folder))
+        sides, graph_error = build(name, checkout.resolve(), data, Path(folder))
     errors = [graph_error, relative(*sides.scores())]
-    optimizers = [torch.optim.Adam(model.parameters(), lr=LEARNING_RATE) for model in (sides.ours, sides.theirs)]
+    optimizers = [torch.optim.Adam(model.parameters(), lr=LEARNING_RATE) for model in (sides.ours, sides.theirs.module)]
     for step, batch in enumerate(batches()):
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=not sides.zero_idle)
@@ -340,17 +438,23 @@ def compare(name: str, checkout: Path, data: TrainData) -> list[float]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table of errors; the exit code is 1 where one is above its bound."""
     parser = argparse.ArgumentParser(prog="parity.py", description=__doc__)
-    parser.add_argument("--mmrec", type=Path, required=True, help="a checkout of https://github.com/enoche/MMRec")
+    parser.add_argument("--mmrec", type=Path, help="a checkout of https://github.com/enoche/MMRec")
+    parser.add_argument("--released", type=Path, help="a checkout of https://github.com/Xu107/MMHCL")
     options = parser.parse_args(argv)
-    return run_main(lambda: _print(options.mmrec))
+    return run_main(lambda: _print(options.mmrec, options.released))
 
 
-def _print(checkout: Path) -> int:
+def _print(mmrec: Path | None, released: Path | None) -> int:
+    checkouts = {name: released if name == "HeLLMPre" else mmrec for name in CHANGED}
+    if not any(checkouts.values()):
+        raise SettingsError("parity needs --mmrec or --released, a checkout of the public code to compare with")
     rows: list[tuple[str, str, str, list[float]]] = []
-    for name in CHANGED:
-        for modalities in MODALITIES:
+    for name, checkout in checkouts.items():
+        for modalities in MODALITIES if name != "HeLLMPre" else MODALITIES[:1]:
             for hard in (False, True):
-                with contextlib.redirect_stdout(io.StringIO()):  # MMRec's models print
+                if checkout is None:
+                    continue
+                with contextlib.redirect_stdout(io.StringIO()):  # public code prints
                     errors = compare(name, checkout, toy_data(modalities, hard=hard))
                 rows.append((name, " + ".join(modalities), "second" if hard else "first", errors))
     shown = [(*what, *(f"{error:.1e}" for error in errors)) for *what, errors in rows]

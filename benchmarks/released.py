@@ -1,7 +1,8 @@
-"""The published implementation of HeLLMPre (MMHCL), run from a checkout of its repository, for timing only.
+"""The published implementation of HeLLMPre (MMHCL), run from a checkout of its repository.
 
-Nothing of it is part of this project: `git clone https://github.com/Xu107/MMHCL` and pass the folder. Its own graphs
-are not used, for it builds them from dense matrices in many minutes; it is handed the same operators, sparse.
+Nothing of it is part of this project: `git clone https://github.com/Xu107/MMHCL` and pass the folder. For times its own
+graphs are not used, for it builds them from dense matrices in many minutes; it is handed the same operators, sparse. On
+small data `published_graphs` are its own.
 """
 
 from __future__ import annotations
@@ -24,14 +25,17 @@ from hellm_recbole.hypergraphs import neighbor_incidence
 from hellm_recbole.models.hellm_pre import HeLLMPreSettings
 from hellm_recbole.neighbors import item_neighbors
 from hellm_recbole.sampling import PairSource
-from hellm_recbole.types import TrainData
+from hellm_recbole.types import PairBatch, TrainData
+
+LOADER = "utility.load_data"
+DATASET = "data"  # the published code's name for ours
 
 
 class ReleasedHeLLMPre:
     """Training steps of the published model on our data, its graphs materialised as the published code does."""
 
     def __init__(self, checkout: Path, data: TrainData, settings: HeLLMPreSettings, batch_size: int) -> None:
-        model_class = _import_model(checkout, settings)
+        model_class = import_model(checkout, settings)
         self.settings, self.batch_size = settings, batch_size
         self.graphs = _graphs(data, settings)
         torch.manual_seed(2024)
@@ -48,25 +52,52 @@ class ReleasedHeLLMPre:
             self._step(next(batches))
         return (time.perf_counter() - started) / steps * self.n_steps
 
-    def _step(self, batch: Any) -> None:
-        """One step with the published model's forward pass and contrast; the rest of the loss as it is documented."""
-        settings = self.settings
-        bipartite, items_graph, users_graph = self.graphs
+    def _step(self, batch: PairBatch) -> None:
         self.model.train()
         self.optimizer.zero_grad()
-        users, items, item_hyper, user_hyper = self.model(bipartite, items_graph, users_graph)
-        user, positive, negative = users[batch.user - 1], items[batch.positive - 1], items[batch.negative - 1]
-        difference = (user * positive).sum(dim=1) - (user * negative).sum(dim=1)
-        penalty = 0.5 * (user.square().sum() + positive.square().sum() + negative.square().sum()) / self.batch_size
-        loss = -F.logsigmoid(difference).mean() + settings.l2_weight * penalty
-        loss = loss + settings.item_contrast_weight * self.model.batched_contrastive_loss(items, item_hyper)
-        loss = loss + settings.user_contrast_weight * self.model.batched_contrastive_loss(users, user_hyper)
-        loss.backward()
+        published_loss(self.model, self.graphs, self.settings, batch, self.batch_size).backward()
         self.optimizer.step()
 
 
-def _import_model(checkout: Path, settings: HeLLMPreSettings) -> Any:
-    """The class `MMHCL`; its settings are read from `sys.argv` when its modules are imported.
+Graphs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # user-item, item-item and user-user operators
+
+
+def published_loss(
+    model: Any, graphs: Graphs, settings: HeLLMPreSettings, batch: PairBatch, batch_size: int
+) -> torch.Tensor:
+    """With the published model's forward pass and contrast; the rest of the loss as it is documented."""
+    users, items, item_hyper, user_hyper = model(*graphs)
+    user, positive, negative = users[batch.user - 1], items[batch.positive - 1], items[batch.negative - 1]
+    difference = (user * positive).sum(dim=1) - (user * negative).sum(dim=1)
+    penalty = 0.5 * (user.square().sum() + positive.square().sum() + negative.square().sum()) / batch_size
+    loss: torch.Tensor = -F.logsigmoid(difference).mean() + settings.l2_weight * penalty
+    loss = loss + settings.item_contrast_weight * model.batched_contrastive_loss(items, item_hyper)
+    loss = loss + settings.user_contrast_weight * model.batched_contrastive_loss(users, user_hyper)
+    return loss
+
+
+def published_graphs(checkout: Path, data: TrainData, settings: HeLLMPreSettings, folder: Path) -> Graphs:
+    """The published code's own graphs, dense, of image and text; its files are written to `folder`.
+
+    Raises:
+        DataError: the folder is no checkout of it.
+    """
+    import_model(checkout, settings)
+    loader: Any = importlib.import_module(LOADER)
+    (folder / "data" / DATASET).mkdir(parents=True)
+    (folder / "code").mkdir()
+    for name, matrix in data.features.items():
+        np.save(folder / "data" / DATASET / f"{name}_feat.npy", matrix[1:])
+    source = loader.Data.__new__(loader.Data)  # its constructor reads files of interactions
+    source.path, source.n_users, source.n_items = str(folder), data.n_users, data.n_items
+    source.R = sp.dok_matrix(interaction_matrix(data.history, data.n_items)[1:, 1:])
+    with contextlib.chdir(folder / "code"):
+        found = source.get_UI_mat(), source.get_I2I_Hypergraph_mul_mat(), source.get_U2U_mat()
+    return found[0].to_dense(), found[1].to_dense(), found[2].to_dense()
+
+
+def import_model(checkout: Path, settings: HeLLMPreSettings) -> Any:
+    """The class `MMHCL`; its settings are read from `sys.argv` when its modules are imported, once in a process.
 
     Raises:
         DataError: the folder is no checkout of it.
@@ -82,11 +113,14 @@ def _import_model(checkout: Path, settings: HeLLMPreSettings) -> Any:
         "item_loss_ratio": settings.item_contrast_weight,
         "temperature": settings.temperature,
         "embed_size": settings.emb_dim,
+        "topk": settings.n_neighbors,
+        "dataset": DATASET,
     }
     before = sys.argv
     sys.argv = ["main.py", *(f"--{key}={value}" for key, value in values.items())]
     sys.path.insert(0, str(codes))
     try:
+        importlib.import_module(LOADER)
         return importlib.import_module("Models").MMHCL
     finally:
         sys.argv = before
@@ -94,7 +128,7 @@ def _import_model(checkout: Path, settings: HeLLMPreSettings) -> Any:
             sys.path.remove(str(codes))
 
 
-def _graphs(data: TrainData, settings: HeLLMPreSettings) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _graphs(data: TrainData, settings: HeLLMPreSettings) -> Graphs:
     """User-item, item-item and user-user operators as the COO tensors the published code works with; no padding."""
     block = normalized_interactions(data.history, data.n_items)[1:, 1:]
     bipartite = sp.bmat([[None, block], [block.T, None]])

@@ -8,7 +8,7 @@ from torch import nn
 
 from baselines.registry import REGISTRY
 from benchmarks import parity
-from benchmarks.parity import CHANGED, MODALITIES, Sides, counterparts, dense, toy_data
+from benchmarks.parity import CHANGED, MODALITIES, MMRecModel, Sides, counterparts, dense, toy_data
 from hellm_recbole.plan import Override, plan_rows
 
 
@@ -47,7 +47,7 @@ def two(scale: float) -> Sides:
             pairs.append((key, [own], parameter))
     ours(torch.tensor([1, 2])).square().sum().backward()
     (scale * theirs(torch.tensor([0, 1])).square().sum()).backward()
-    return Sides("toy", ours, theirs, pairs, zero_idle=False)
+    return Sides("toy", ours, MMRecModel("toy", theirs), pairs, zero_idle=False)
 
 
 def test_equal_sides_have_no_error_and_others_have_theirs() -> None:
@@ -56,7 +56,7 @@ def test_equal_sides_have_no_error_and_others_have_theirs() -> None:
     assert two(0.5).gradient_error() == pytest.approx(1.0)
     sides = two(1.0)
     with torch.no_grad():
-        sides.theirs[1].bias *= 2
+        sides.theirs.module.get_parameter("1.bias").mul_(2)
     assert sides.parameter_error() == pytest.approx(0.5)
 
 
@@ -75,3 +75,7 @@ def test_an_operator_made_dense_loses_its_padding() -> None:
 def test_the_public_code_must_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert parity.main(["--mmrec", str(tmp_path)]) == 2
     assert "holds no src/models/freedom.py; pass a checkout of enoche/MMRec" in capsys.readouterr().err
+    assert parity.main(["--released", str(tmp_path)]) == 2
+    assert "holds no codes/Models.py; pass a checkout of https://github.com/Xu107/MMHCL" in capsys.readouterr().err
+    assert parity.main([]) == 2
+    assert "parity needs --mmrec or --released" in capsys.readouterr().err
