@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from hellm_recbole.errors import HellmError
 
 EXIT_FAULT = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 EXIT_UNREAD = 141  # 128 + SIGPIPE
+EXIT_TERMINATED = 143  # 128 + SIGTERM
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, with which schedulers and `kill` stop a process; it ends a command as Ctrl-C does."""
 
 
 def run_main(main: Callable[[], int]) -> int:
     """Exit code of `main`.
 
     A `HellmError`, or what the system says of a file or folder, becomes `error: <sentence>` on stderr and 2, Ctrl-C
-    becomes 130, and a reader of stdout that left (`| head`) 141.
+    becomes 130, SIGTERM 143, and a reader of stdout that left (`| head`) 141.
     """
     try:
-        code = main()
-        sys.stdout.flush()
+        with _sigterm_raises():
+            code = main()
+            sys.stdout.flush()
         return code
     except HellmError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -34,6 +44,24 @@ def run_main(main: Callable[[], int]) -> int:
         reason = error.strerror or str(error)
         print(f"error: {where}{reason}; check the path, its permissions and the space left", file=sys.stderr)
         return EXIT_FAULT
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("stopped: finished work is kept; the same command goes on where it stopped", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Let SIGTERM raise `Terminated`, so that what is open is closed and what is half-written removed."""
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or before is None:  # not ours to set
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -128,7 +128,7 @@ def run_row(
     try:
         record = _train_and_rank(plan, split, place, folder, draft, watchers)
     except KeyboardInterrupt:
-        write_record(folder, Record(**{**draft, "status": "cancelled", "reason": "stopped by Ctrl-C"}))
+        write_record(folder, Record(**{**draft, "status": "cancelled", "reason": "stopped by Ctrl-C or SIGTERM"}))
         raise
     except HellmError as error:
         record = Record(**{**draft, "status": "failed", "reason": str(error)})

@@ -358,15 +358,19 @@ def _load_model_state(row: Row, state: dict[str, Tensor]) -> None:
 
 @contextmanager
 def _interrupt_held() -> Iterator[None]:
-    """Let a Ctrl-C that arrives while a checkpoint is written take effect after it."""
+    """Let a Ctrl-C or a SIGTERM that arrives while a checkpoint is written take effect after it."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread can set handlers, and only it receives Ctrl-C
+        yield  # only the main thread can set handlers, and only it receives signals
         return
-    arrived: list[Any] = []
-    previous = signal.signal(signal.SIGINT, lambda *args: arrived.append(args))
+    arrived: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    ours = {number: handler for number, handler in before.items() if handler is not None}
+    for number in ours:
+        signal.signal(number, lambda number, frame: arrived.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in ours.items():
+            signal.signal(number, handler)
         if arrived:
-            raise KeyboardInterrupt
+            signal.raise_signal(arrived[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -37,6 +38,23 @@ def test_a_fault_is_one_sentence_and_a_code(
 ) -> None:
     assert run_main(raising(error)) == code
     assert capsys.readouterr().err == f"{said}\n"
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does(capsys: pytest.CaptureFixture[str]) -> None:
+    closed = []
+
+    def main() -> int:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            closed.append(True)
+        return 0
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert run_main(main) == 143
+    assert capsys.readouterr().err.startswith("stopped: ")
+    assert closed
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_our_own_mistakes_are_not_hidden() -> None:

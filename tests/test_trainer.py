@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 from baselines.freedom import FREEDOM
 from baselines.registry import REGISTRY
 from hellm_recbole.checkpoint import CheckpointFolder, Progress
+from hellm_recbole.console import run_main
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import CheckpointError, SettingsError, TrainingDiverged
 from hellm_recbole.plan import Override, RowPlan, plan_rows
@@ -91,6 +93,24 @@ def test_a_stopped_run_ends_with_the_very_numbers_of_an_undisturbed_one(
     assert without_times(parts) == without_times(whole)
     for key, value in row.module.state_dict().items():
         assert torch.equal(value, resumed.module.state_dict()[key]), key
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
+def test_a_stop_waits_until_the_checkpoint_is_written(
+    toy_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals, code: int
+) -> None:
+    save, saved = CheckpointFolder.save, []
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        signal.raise_signal(sent)
+        done = save(*args, **kwargs)
+        saved.append(done)
+        return done
+
+    monkeypatch.setattr(CheckpointFolder, "save", interrupted)
+    assert run_main(lambda: run(toy_split, tmp_path, "LightGCN") and 0) == code
+    assert len(saved) == 1
+    assert CheckpointFolder(tmp_path).load_best()
 
 
 def test_the_best_epoch_is_what_is_left_in_the_row(toy_split: Split, tmp_path: Path) -> None:

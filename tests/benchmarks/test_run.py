@@ -352,15 +352,16 @@ def start(workplace: Path, model: str, epochs: int) -> subprocess.Popen[str]:
     )
 
 
-def test_ctrl_c_in_the_middle_keeps_finished_work(workplace: Path) -> None:
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
+def test_a_stop_in_the_middle_keeps_finished_work(workplace: Path, sent: signal.Signals, code: int) -> None:
     process = start(workplace, "Pop,SASRec", 100_000)
     state = workplace / "results" / "toy" / "SASRec" / "2024" / "checkpoint" / "state.json"
     deadline = time.monotonic() + 120
     while not state.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
     assert "Traceback" not in err
     assert "the same command goes on" in err
     results = workplace / "results" / "toy"
