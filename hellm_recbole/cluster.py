@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,10 +51,13 @@ def cluster(address: str, n_cpus: int | None) -> Iterator[None]:
         _refuse_silence(address)
         _use_token()
     only_local: dict[str, Any] = {"num_cpus": n_cpus, "include_dashboard": False} if address == LOCAL else {}
+    stops = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **only_local)
     except (ConnectionError, ValueError, RuntimeError, ImportError, ray.exceptions.RayError) as error:
         raise _no_cluster(address, last_line(error)) from error
+    if stops is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stops)  # Ray's own prints its stack and aborts
     try:
         yield
     finally:

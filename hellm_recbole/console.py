@@ -18,18 +18,15 @@ EXIT_UNREAD = 141  # 128 + SIGPIPE
 EXIT_TERMINATED = 143  # 128 + SIGTERM
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, with which schedulers and `kill` stop a process; it ends a command as Ctrl-C does."""
-
-
 def run_main(main: Callable[[], int]) -> int:
     """Exit code of `main`.
 
     A `HellmError`, or what the system says of a file or folder, becomes `error: <sentence>` on stderr and 2, Ctrl-C
-    becomes 130, SIGTERM 143, and a reader of stdout that left (`| head`) 141.
+    becomes 130, SIGTERM, with which schedulers stop a process, 143, and a reader of stdout that left (`| head`) 141.
     """
+    terminated: list[int] = []
     try:
-        with _sigterm_raises():
+        with _sigterm_interrupts(terminated):
             code = main()
             sys.stdout.flush()
         return code
@@ -44,21 +41,22 @@ def run_main(main: Callable[[], int]) -> int:
         reason = error.strerror or str(error)
         print(f"error: {where}{reason}; check the path, its permissions and the space left", file=sys.stderr)
         return EXIT_FAULT
-    except KeyboardInterrupt as stop:
+    except KeyboardInterrupt:
         print("stopped: finished work is kept; the same command goes on where it stopped", file=sys.stderr)
-        return EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
+        return EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
 
 
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Let SIGTERM raise `Terminated`, so that what is open is closed and what is half-written removed."""
+def _sigterm_interrupts(terminated: list[int]) -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does, so that what is open is closed and what is half-written removed, and note it."""
     before = signal.getsignal(signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread() or before is None:  # not ours to set
         yield
         return
 
     def stop(number: int, frame: Any) -> None:
-        raise Terminated
+        terminated.append(number)
+        raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
     try:
