@@ -56,12 +56,18 @@ class Silent:
 
 
 def run(
-    split: Split, folder: Path, name: str, view: Silent | None = None, fingerprint: str = "run", **values: Any
+    split: Split,
+    folder: Path,
+    name: str,
+    view: Silent | None = None,
+    fingerprint: str = "run",
+    device: torch.device = CPU,
+    **values: Any,
 ) -> tuple[Progress, ModelRow]:
     p = plan(name, **values)
     assert p.spec is not None
     data = with_stages(split.train_data(), p)
-    row = ModelRow(p.spec, p.model_settings, data, p.train, p.pairs, 7, CPU, p.steps)
+    row = ModelRow(p.spec, p.model_settings, data, p.train, p.pairs, 7, device, p.steps)
     progress = fit(
         row,
         split.selection(),
