@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import socket
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import torch
 
 from hellm_recbole import runtime
 from hellm_recbole.errors import HellmError, SettingsError, last_line
+from hellm_recbole.signals import signals_go_to
 
 LOCAL = "local"
 CONNECT_S = 10.0
@@ -51,13 +51,11 @@ def cluster(address: str, n_cpus: int | None) -> Iterator[None]:
         _refuse_silence(address)
         _use_token()
     only_local: dict[str, Any] = {"num_cpus": n_cpus, "include_dashboard": False} if address == LOCAL else {}
-    stops = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **only_local)
+        with signals_go_to(signal.getsignal(signal.SIGTERM), signal.SIGTERM):  # Ray's prints a stack and aborts
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **only_local)
     except (ConnectionError, ValueError, RuntimeError, ImportError, ray.exceptions.RayError) as error:
         raise _no_cluster(address, last_line(error)) from error
-    if stops is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, stops)  # Ray's own prints its stack and aborts
     try:
         yield
     finally:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from hellm_recbole.errors import HellmError
+from hellm_recbole.signals import signals_go_to
 
 EXIT_FAULT = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -25,8 +24,13 @@ def run_main(main: Callable[[], int]) -> int:
     becomes 130, SIGTERM, with which schedulers stop a process, 143, and a reader of stdout that left (`| head`) 141.
     """
     terminated: list[int] = []
+
+    def stop(number: int, frame: Any) -> None:
+        terminated.append(number)
+        raise KeyboardInterrupt
+
     try:
-        with _sigterm_interrupts(terminated):
+        with signals_go_to(stop, signal.SIGTERM):
             code = main()
             sys.stdout.flush()
         return code
@@ -44,22 +48,3 @@ def run_main(main: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("stopped: finished work is kept; the same command goes on where it stopped", file=sys.stderr)
         return EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
-
-
-@contextmanager
-def _sigterm_interrupts(terminated: list[int]) -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does, so that what is open is closed and what is half-written removed, and note it."""
-    before = signal.getsignal(signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread() or before is None:  # not ours to set
-        yield
-        return
-
-    def stop(number: int, frame: Any) -> None:
-        terminated.append(number)
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ from hellm_recbole.sampling import (
     micro_batches,
 )
 from hellm_recbole.settings import EvalSettings, PairSettings, StepSettings, TrainSettings
+from hellm_recbole.signals import signals_go_to
 from hellm_recbole.types import (
     FollowsProgress,
     Histories,
@@ -359,18 +359,10 @@ def _load_model_state(row: Row, state: dict[str, Tensor]) -> None:
 @contextmanager
 def _interrupt_held() -> Iterator[None]:
     """Let a Ctrl-C or a SIGTERM that arrives while a checkpoint is written take effect after it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread can set handlers, and only it receives signals
-        return
     arrived: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    ours = {number: handler for number, handler in before.items() if handler is not None}
-    for number in ours:
-        signal.signal(number, lambda number, frame: arrived.append(number))
     try:
-        yield
+        with signals_go_to(lambda number, frame: arrived.append(number), signal.SIGINT, signal.SIGTERM):
+            yield
     finally:
-        for number, handler in ours.items():
-            signal.signal(number, handler)
         if arrived:
             signal.raise_signal(arrived[0])

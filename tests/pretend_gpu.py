@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -141,8 +140,3 @@ class PretendGpu(TorchFunctionMode):
             shapes = ", ".join(f"{tuple(t.shape)} on {place_of(t)}" for t in given)
             raise WrongDevice(f"{getattr(func, '__name__', func)}: tensors of two places: {shapes}")
         return place_of(given[0]) or next(iter(places)) if func in MOVES else next(iter(places))
-
-
-def on_gpu(values: np.ndarray) -> Tensor:
-    """An array, moved there."""
-    return torch.from_numpy(values).to(GPU)
