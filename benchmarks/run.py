@@ -28,6 +28,7 @@ from hellm_recbole.plan import (
     RowPlan,
     Tuned,
     is_stage,
+    parse_override,
     plan_with_stages,
     presets,
     split_variant,
@@ -37,7 +38,6 @@ from hellm_recbole.report.slices import write_slices
 from hellm_recbole.report.tables import write_tables
 from hellm_recbole.search.space import can_be_searched
 from hellm_recbole.search.sweeps import read_tuned, tuned_file
-from hellm_recbole.settings import parse_value
 from hellm_recbole.variants import all_variants
 
 Choose = Callable[[Sequence[str], str, Sequence[str]], list[str]]
@@ -262,18 +262,9 @@ def overrides_of(options: argparse.Namespace, rest: Sequence[str]) -> list[Overr
     """
     llm = (("llm", options.llm, "--llm"), ("llm_layers", options.llm_layers, "--llm-layers"))
     overrides = [Override(None, key, value, f"{option} {value}") for key, value, option in llm if value is not None]
-    for text, option in [
-        *((text, "--set ") for text in options.settings),
-        *((text.removeprefix("--"), "--") for text in rest),
-    ]:
-        key, equals, value = text.partition("=")
-        origin = f"{option}{text}"
-        if not equals or not key or (option == "--" and f"--{text}" not in rest):
-            raise SettingsError(
-                f"{origin} is not understood; write a setting as --set key=value, and see --help for the options"
-            )
-        model, dot, bare = key.rpartition(".")
-        overrides.append(Override(model if dot else None, bare, parse_value(value, origin), origin))
+    overrides += [parse_override(text, "--set ") for text in options.settings]
+    for text in rest:
+        overrides.append(parse_override(text.removeprefix("--"), "--" if text.startswith("--") else ""))
     return overrides
 
 

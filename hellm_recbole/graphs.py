@@ -40,6 +40,11 @@ class SparseOperator(nn.Module):
         product: Tensor = _Product.apply(dense, self.columns, self.rows)  # type: ignore[no-untyped-call]
         return product
 
+    def of_rows(self, dense: Tensor, rows: Tensor) -> Tensor:
+        """`(M @ dense)[rows]`: [C, D] -> [N, D], differentiable in `dense`; `rows` are distinct."""
+        product: Tensor = _ProductOfRows.apply(dense, rows, self.rows, self.columns)  # type: ignore[no-untyped-call]
+        return product
+
 
 def _weighted_sums(dense: Tensor, indptr: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
     """Rows of a sparse-dense product, [C, D] -> [R, D], outside autograd; the sparse matrix is in compressed rows.
@@ -61,12 +66,32 @@ class _Rows(nn.Module):
     def __init__(self, matrix: sp.csr_matrix) -> None:
         super().__init__()
         matrix.sort_indices()
+        self.n_columns = matrix.shape[1]
         for name, kind in (("indptr", np.int32), ("indices", np.int32), ("data", np.float32)):
             self.register_buffer(name, torch.from_numpy(getattr(matrix, name).astype(kind)), persistent=False)
 
     def forward(self, dense: Tensor) -> Tensor:
-        """[C, D] -> [R, D], outside autograd."""
-        return _weighted_sums(dense, self.indptr, self.indices, self.data)
+        """[C, D] -> [R, D], outside autograd, in the precision of `dense`."""
+        return _weighted_sums(dense, self.indptr, self.indices, self.data.to(dense.dtype))
+
+    def some(self, dense: Tensor, rows: Tensor) -> Tensor:
+        """The given rows of the product, [C, D] -> [N, D], outside autograd."""
+        starts = self.indptr[rows]
+        lengths = self.indptr[rows + 1] - starts
+        indptr = F.pad(lengths.cumsum(0, dtype=torch.int32), (1, 0))
+        entries = torch.repeat_interleave(starts - indptr[:-1], lengths)
+        entries += torch.arange(len(entries), dtype=torch.int32, device=rows.device)
+        return _weighted_sums(dense, indptr, self.indices[entries], self.data[entries].to(dense.dtype))
+
+    def from_some(self, part: Tensor, columns: Tensor) -> Tensor:
+        """The product with a matrix that is zero but for the given rows, [N, D] -> [R, D], outside autograd.
+
+        All other rows are one row of zeros, so what is read stays in the caches.
+        """
+        place = self.indices.new_zeros(self.n_columns)
+        place[columns] = torch.arange(1, len(columns) + 1, dtype=place.dtype, device=place.device)
+        weights = self.data.to(part.dtype)
+        return _weighted_sums(F.pad(part, (0, 0, 1, 0)), self.indptr, place[self.indices], weights)
 
 
 class _Product(torch.autograd.Function):
@@ -81,6 +106,21 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         return ctx.transpose(gradients[0].contiguous()), None, None
+
+
+class _ProductOfRows(torch.autograd.Function):
+    """Some rows of a product; the gradient is the product of the transpose with a matrix of these rows alone."""
+
+    @staticmethod
+    def forward(ctx: Any, dense: Tensor, rows: Tensor, matrix: _Rows, transpose: _Rows) -> Tensor:
+        ctx.transpose = transpose
+        ctx.save_for_backward(rows)
+        return matrix.some(dense, rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (rows,) = ctx.saved_tensors
+        return ctx.transpose.from_some(gradients[0], rows), None, None, None
 
 
 class EdgePattern(nn.Module):

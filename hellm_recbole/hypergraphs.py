@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.sparse as sp
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hellm_recbole.graphs import SparseOperator, interaction_matrix, scale_rows
@@ -36,7 +37,14 @@ class HypergraphOperator(nn.Module):
     def forward(self, nodes: Tensor) -> Tensor:
         """One convolution."""
         mixed: Tensor = self.left(self.right.transposed(nodes))
-        return mixed if self.diagonal is None else mixed.addcmul_(self.diagonal, nodes, value=-1.0)
+        return mixed if self.diagonal is None else mixed.addcmul_(self.diagonal.to(nodes.dtype), nodes, value=-1.0)
+
+    def of_rows(self, nodes: Tensor, rows: Tensor) -> Tensor:
+        """The given distinct rows of one convolution, [N, D] -> [B, D]."""
+        mixed = self.left.of_rows(self.right.transposed(nodes), rows)
+        if self.diagonal is None:
+            return mixed
+        return mixed.addcmul_(self.diagonal[rows].to(nodes.dtype), F.embedding(rows, nodes), value=-1.0)
 
 
 def user_hypergraph(history: Histories, n_items: int, normalization: str) -> HypergraphOperator:

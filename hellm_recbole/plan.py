@@ -32,6 +32,7 @@ from hellm_recbole.settings import (
     field_names,
     load_yaml,
     merge_layers,
+    parse_value,
     properties_dir,
     unknown_keys,
 )
@@ -56,6 +57,28 @@ class Override:
     key: str
     value: Value
     origin: str
+
+
+def parse_override(text: str, option: str) -> Override:
+    """The override that `text`, `[MODEL.]KEY=VALUE`, asks for.
+
+    Args:
+        text: what was given.
+        option: what stood before it, for messages; without one nothing is understood.
+
+    Raises:
+        SettingsError: it is not understood.
+
+    >>> parse_override("VBPR.l2_weight=1e-3", "--set ").model
+    'VBPR'
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key or not option:
+        raise SettingsError(
+            f"{option}{text} is not understood; write a setting as --set key=value, and see --help for the options"
+        )
+    model, dot, bare = key.rpartition(".")
+    return Override(model if dot else None, bare, parse_value(value, f"{option}{text}"), f"{option}{text}")
 
 
 @dataclass(frozen=True)

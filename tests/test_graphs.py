@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hellm_recbole.graphs import EdgePattern, SparseOperator, interaction_matrix, normalized_interactions
-from hellm_recbole.layers import propagate_mean
+from hellm_recbole.layers import propagate_mean, propagate_mean_of
 from hellm_recbole.types import Histories
 
 N_USERS, N_ITEMS = 4, 5
@@ -63,6 +63,40 @@ def test_propagation_and_its_gradient_equal_the_dense_formula(n_layers: int) -> 
     assert item.grad is not None
     assert torch.allclose(got.double(), expected, atol=1e-6)
     assert torch.allclose(torch.cat([user.grad, item.grad]).double(), stacked.grad, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_layers", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    ("user_rows", "item_rows"), [([3, 1], [5, 4, 2]), ([0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5]), ([4], [5])]
+)
+def test_rows_of_the_propagation_are_the_same_to_the_last_bit(
+    n_layers: int, user_rows: list[int], item_rows: list[int]
+) -> None:
+    torch.manual_seed(1)
+    rows = torch.tensor(user_rows), torch.tensor(item_rows)
+    tables = torch.randn(N_USERS + 1, 3).requires_grad_(), torch.randn(N_ITEMS + 1, 3).requires_grad_()
+    weights = [torch.randn(len(own), 3) for own in rows]
+    graph = SparseOperator(normalized_interactions(HISTORY, N_ITEMS))
+    whole = propagate_mean(*tables, graph, n_layers)
+    wanted = [every[own] for every, own in zip(whole, rows, strict=True)]
+    found = propagate_mean_of(*tables, graph, n_layers, *rows)
+    gradients = []
+    for parts in (wanted, found):
+        total = sum((part * weight).sum() for part, weight in zip(parts, weights, strict=True))
+        gradients.append(torch.autograd.grad(total, tables))
+    assert all(torch.equal(*pair) for pair in zip(wanted, found, strict=True))
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
+
+
+def test_rows_of_a_product_with_gradients() -> None:
+    block = normalized_interactions(HISTORY, N_ITEMS)
+    dense = torch.randn(N_ITEMS + 1, 2, requires_grad=True)
+    rows, weight = torch.tensor([2, 4, 1]), torch.randn(3, 2)
+    operator = SparseOperator(block)
+    found, wanted = operator.of_rows(dense, rows), operator(dense)[rows]
+    assert torch.equal(found, wanted)
+    (of_found,), (of_wanted,) = (torch.autograd.grad((out * weight).sum(), [dense]) for out in (found, wanted))
+    assert torch.equal(of_found, of_wanted)
 
 
 def test_operator_and_transpose_with_gradients() -> None:

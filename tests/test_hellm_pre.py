@@ -50,6 +50,7 @@ def settings(**changes: Any) -> HeLLMPreSettings:
         "contrast_nodes": "all",
         "contrast_anchor": "fused",
         "contrast_dtype": "float32",
+        "propagation_dtype": "float32",
         "l2_weight": 0.01,
         "l2_on": "embeddings",
     }
@@ -131,6 +132,25 @@ def test_terms_and_gradients_equal_the_dense_reference(n_modalities: int, change
         assert error < 1e-5, name
 
 
+def test_propagation_with_half_the_bits_is_close_and_leaves_the_rest_in_full() -> None:
+    data = train_data(2)
+    found = []
+    for dtype in ("float32", "bfloat16"):
+        torch.manual_seed(0)
+        model = HeLLMPre.build(settings(propagation_dtype=dtype), data)
+        terms = model.loss(BATCH)
+        torch.stack(list(terms.values())).sum().backward()
+        encoded = model.encode()
+        assert encoded.users is not None
+        values = [encoded.users, encoded.items, torch.stack(list(terms.values()))]
+        values += [parameter.grad for parameter in model.parameters()]
+        assert {value.dtype for value in values} == {torch.float32}
+        found.append([value.detach() for value in values])
+    errors = [float((low - full).norm() / full.norm()) for full, low in zip(*found, strict=True)]
+    assert max(errors) < 0.02
+    assert min(errors[:2]) > 1e-5  # or nothing was done with half the bits
+
+
 def test_a_large_batch_is_contrasted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     model = HeLLMPre.build(settings(contrast_nodes="batch"), train_data(1))
     monkeypatch.setattr(hellm_pre, "CONTRASTED_TRIPLES", 2)
@@ -141,7 +161,7 @@ def test_a_large_batch_is_contrasted_in_parts(monkeypatch: pytest.MonkeyPatch) -
     items = torch.cat([BATCH.positive, BATCH.negative]).unique()
     assert [len(order) for order in drawn] == [3, 6]
     fused = model.encode().items
-    hyper = model.item.convolved()
+    hyper = model.item.convolved(torch.float32)
     assert hyper is not None
     wanted = sum(
         slow.contrast(fused[rows].double(), hyper[rows].double(), 0.5) / 2

@@ -69,6 +69,17 @@ def test_an_item_without_features_has_no_hyperedge() -> None:
     assert torch.isfinite(operator).all()
 
 
+@pytest.mark.parametrize("normalization", ["row", "symmetric"])
+def test_rows_of_a_convolution_are_the_same_to_the_last_bit(normalization: str) -> None:
+    operator = user_hypergraph(random_history(3), 7, normalization)
+    nodes = torch.randn(10, 4, requires_grad=True)
+    rows, weight = torch.tensor([7, 2, 9]), torch.randn(3, 4)
+    found, wanted = operator.of_rows(nodes, rows), operator(nodes)[rows]
+    assert torch.equal(found, wanted)
+    (of_found,), (of_wanted,) = (torch.autograd.grad((out * weight).sum(), [nodes]) for out in (found, wanted))
+    assert torch.equal(of_found, of_wanted)
+
+
 def test_gradient_is_the_transposed_operator() -> None:
     operator = user_hypergraph(random_history(3), 7, "row")
     nodes = torch.randn(10, 4, requires_grad=True)

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from hellm_recbole.graphs import SparseOperator, normalized_interactions
 from hellm_recbole.hypergraphs import HypergraphOperator, item_hypergraph, neighbor_incidence, user_hypergraph
-from hellm_recbole.layers import propagate_mean
+from hellm_recbole.layers import propagate_mean, propagate_mean_of
 from hellm_recbole.losses import bpr_of_vectors, l2, node_contrast
 from hellm_recbole.models.modalities import choose_modalities
 from hellm_recbole.neighbors import item_neighbors
@@ -59,6 +59,7 @@ class HeLLMPreSettings:
         n_neighbors: k, an item's neighbours in each modality, itself included.
         exact_knn_items: up to this many items neighbours are searched exactly, above it approximately.
         modalities: of the item hypergraph; null takes all that the dataset has.
+        propagation_dtype: float32 or bfloat16, of the layers on the graphs; tables, gradients and sums stay in float32.
         use_u2u: whether there is a user hypergraph.
         use_i2i: whether there is an item hypergraph.
         user_normalization: row or symmetric.
@@ -80,6 +81,7 @@ class HeLLMPreSettings:
     n_neighbors: int = setting(ge=1)
     exact_knn_items: int = setting(ge=0)
     modalities: tuple[str, ...] | None = setting()
+    propagation_dtype: str = setting(choices=("float32", "bfloat16"))
     use_u2u: bool = setting()
     use_i2i: bool = setting()
     user_normalization: str = setting(choices=("row", "symmetric"))
@@ -106,14 +108,24 @@ class Side(nn.Module):
             if table is not None:
                 nn.init.xavier_uniform_(table.weight)
 
-    def convolved(self) -> Tensor | None:
-        """[N + 1, D] last layer of the hypergraph convolution, H."""
+    def convolved(self, dtype: torch.dtype | None) -> Tensor | None:
+        """[N + 1, D] last layer of the hypergraph convolution, H, made in `dtype`; None takes that of the table."""
         if self.hyper is None or self.hypergraph is None:
             return None
-        nodes: Tensor = self.hyper.weight
+        nodes: Tensor = self.hyper.weight.to(dtype or self.hyper.weight.dtype)
         for _ in range(self.n_layers):
             nodes = self.hypergraph(nodes)
-        return nodes
+        return nodes.to(self.hyper.weight.dtype)
+
+    def convolved_rows(self, rows: Tensor, dtype: torch.dtype | None) -> Tensor | None:
+        """[B, D] distinct rows of H; the last convolution is of these alone."""
+        if self.hyper is None or self.hypergraph is None:
+            return None
+        nodes: Tensor = self.hyper.weight.to(dtype or self.hyper.weight.dtype)
+        for _ in range(self.n_layers - 1):
+            nodes = self.hypergraph(nodes)
+        nodes = self.hypergraph.of_rows(nodes, rows) if self.n_layers else F.embedding(rows, nodes)
+        return nodes.to(self.hyper.weight.dtype)
 
     def parameter_rows(self, ids: Tensor) -> Tensor:
         """[B, D] or [B, 2 D] rows of the tables."""
@@ -140,6 +152,7 @@ class HeLLMPre(nn.Module):
     ) -> None:
         super().__init__()
         self.settings, self.interactions = settings, interactions
+        self.dtype = None if settings.propagation_dtype == "float32" else torch.bfloat16  # None: that of the tables
         n_user_rows, n_item_rows = interactions.shape
         self.user = Side(n_user_rows, settings.emb_dim, users, settings.n_user_layers)
         self.item = Side(n_item_rows, settings.emb_dim, items, settings.n_item_layers)
@@ -166,15 +179,11 @@ class HeLLMPre(nn.Module):
             items = item_hypergraph(incidences, settings.hyperedges)
         return cls(settings, SparseOperator(normalized_interactions(data.history, data.n_items)), users, items)
 
-    def propagated(self) -> tuple[Tensor, Tensor]:
-        """Z of users [U + 1, D] and items [I + 1, D]."""
-        tables = self.user.bipartite.weight, self.item.bipartite.weight
-        return propagate_mean(*tables, self.interactions, self.settings.n_layers)
-
     def encode(self) -> Encoded:
         """Fused vectors z, the graph embeddings of the LLM stage."""
-        user, item = self.propagated()
-        return Encoded(items=fuse(item, self.item.convolved()), users=fuse(user, self.user.convolved()))
+        user, item = propagate_mean(*self._tables(), self.interactions, self.settings.n_layers, self.dtype)
+        user_h, item_h = self.user.convolved(self.dtype), self.item.convolved(self.dtype)
+        return Encoded(items=fuse(item, item_h), users=fuse(user, user_h))
 
     def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
         """[B, D] fused user vectors."""
@@ -183,10 +192,17 @@ class HeLLMPre(nn.Module):
     def loss(self, batch: PairBatch) -> dict[str, Tensor]:
         """BPR, L2 and the two contrasts (Eq. 13)."""
         settings, size = self.settings, len(batch.user)
-        propagated_user, propagated_item = self.propagated()
-        user_at, user_z, user_h = self._nodes(self.user, propagated_user, batch.user)
         item_ids = torch.cat([batch.positive, batch.negative])
-        item_at, item_z, item_h = self._nodes(self.item, propagated_item, item_ids)
+        n_user_rows, n_item_rows = self.interactions.shape
+        user_rows, user_at = self._nodes(batch.user, n_user_rows)
+        item_rows, item_at = self._nodes(item_ids, n_item_rows)
+        user_z, item_z = propagate_mean_of(
+            *self._tables(), self.interactions, settings.n_layers, user_rows, item_rows, self.dtype
+        )
+        user_h, item_h = (
+            self.user.convolved_rows(user_rows, self.dtype),
+            self.item.convolved_rows(item_rows, self.dtype),
+        )
         users, items = fuse(user_z, user_h), fuse(item_z, item_h)
         user, item = F.embedding(user_at, users), F.embedding(item_at, items)
         positive, negative = item[:size], item[size:]
@@ -202,14 +218,16 @@ class HeLLMPre(nn.Module):
             **self._contrast("item", settings.item_contrast_weight, items, item_z, item_h, n_parts),
         }
 
-    def _nodes(self, side: Side, propagated: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Where each id is among the contrasted nodes, and these nodes' rows of Z and of H."""
+    def _tables(self) -> tuple[Tensor, Tensor]:
+        """Layer-0 embeddings of the user-item graph."""
+        return self.user.bipartite.weight, self.item.bipartite.weight
+
+    def _nodes(self, ids: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
+        """Rows of the contrasted nodes, and where each id is among them."""
         if self.settings.contrast_nodes == "all":
-            rows, at = torch.arange(1, len(propagated), device=ids.device), ids - 1
-        else:
-            rows, at = torch.unique(ids, return_inverse=True)
-        hyper = side.convolved()
-        return at, F.embedding(rows, propagated), None if hyper is None else F.embedding(rows, hyper)
+            return torch.arange(1, n_rows, device=ids.device), ids - 1
+        rows, at = torch.unique(ids, return_inverse=True)
+        return rows, at
 
     def _contrast(
         self, side: str, weight: float, fused: Tensor, propagated: Tensor, hyper: Tensor | None, n_parts: int

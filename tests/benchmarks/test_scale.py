@@ -39,7 +39,12 @@ def test_the_table_has_a_line_for_each_factor(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "part"), [(["--factors", "0"], "positive integers"), (["--one", "1", "--model", "X"], "none of our")]
+    ("arguments", "part"),
+    [
+        (["--factors", "0"], "positive integers"),
+        (["--repeat", "0"], "--repeat 0 must be at least 1"),
+        (["--one", "1", "--model", "X"], "none of our"),
+    ],
 )
 def test_bad_input_is_one_sentence(capsys: pytest.CaptureFixture[str], arguments: list[str], part: str) -> None:
     assert scale.main(arguments) == 2
