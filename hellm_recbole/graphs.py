@@ -81,7 +81,8 @@ class _Rows(nn.Module):
         indptr = F.pad(lengths.cumsum(0, dtype=torch.int32), (1, 0))
         entries = torch.repeat_interleave(starts - indptr[:-1], lengths)
         entries += torch.arange(len(entries), dtype=torch.int32, device=rows.device)
-        return _weighted_sums(dense, indptr, self.indices[entries], self.data[entries].to(dense.dtype))
+        weights = self.data.index_select(0, entries).to(dense.dtype)
+        return _weighted_sums(dense, indptr, self.indices.index_select(0, entries), weights)
 
     def from_some(self, part: Tensor, columns: Tensor) -> Tensor:
         """The product with a matrix that is zero but for the given rows, [N, D] -> [R, D], outside autograd.
@@ -91,7 +92,7 @@ class _Rows(nn.Module):
         place = self.indices.new_zeros(self.n_columns)
         place[columns] = torch.arange(1, len(columns) + 1, dtype=place.dtype, device=place.device)
         weights = self.data.to(part.dtype)
-        return _weighted_sums(F.pad(part, (0, 0, 1, 0)), self.indptr, place[self.indices], weights)
+        return _weighted_sums(F.pad(part, (0, 0, 1, 0)), self.indptr, place.index_select(0, self.indices), weights)
 
 
 class _Product(torch.autograd.Function):

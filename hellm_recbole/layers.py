@@ -94,10 +94,14 @@ class _PropagateMeanOf(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.interactions, ctx.n_layers, ctx.dtype = interactions, n_layers, dtype
         ctx.save_for_backward(user_rows, item_rows)
-        sums = user.clone(), item.clone()
-        user, item = _add_layers(*sums, user.to(dtype), item.to(dtype), interactions, n_layers - 1)
-        of_users = sums[0][user_rows].add_(interactions.rows.some(item, user_rows))
-        of_items = sums[1][item_rows].add_(interactions.columns.some(user, item_rows))
+        of_users, of_items = user.index_select(0, user_rows), item.index_select(0, item_rows)
+        layers = _layers(user.to(dtype), item.to(dtype), interactions, n_layers - 1)
+        for user, item in layers[1:]:
+            of_users += user.index_select(0, user_rows)
+            of_items += item.index_select(0, item_rows)
+        user, item = layers[-1]
+        of_users += interactions.rows.some(item, user_rows)
+        of_items += interactions.columns.some(user, item_rows)
         return of_users.div_(n_layers + 1), of_items.div_(n_layers + 1)
 
     @staticmethod
@@ -107,27 +111,32 @@ class _PropagateMeanOf(torch.autograd.Function):
         interactions, n_layers = ctx.interactions, ctx.n_layers
         user = interactions.rows.from_some(of_items.to(ctx.dtype), item_rows)
         item = interactions.columns.from_some(of_users.to(ctx.dtype), user_rows)
-        user_sum, item_sum = user.to(of_users.dtype, copy=True), item.to(of_items.dtype, copy=True)
+        (user, item), *others = _layers(user, item, interactions, n_layers - 1)
+        user_sum, item_sum = user.to(of_users.dtype), item.to(of_items.dtype)
         user_sum[user_rows] += of_users
         item_sum[item_rows] += of_items
-        _add_layers(user_sum, item_sum, user, item, interactions, n_layers - 1)
+        for user, item in others:
+            user_sum += user
+            item_sum += item
         return user_sum.div_(n_layers + 1), item_sum.div_(n_layers + 1), None, None, None, None, None
 
 
 def _mean_of_layers(
     user: Tensor, item: Tensor, interactions: SparseOperator, n_layers: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    sums = user.clone(), item.clone()
-    _add_layers(*sums, user.to(dtype), item.to(dtype), interactions, n_layers)
-    return sums[0].div_(n_layers + 1), sums[1].div_(n_layers + 1)
-
-
-def _add_layers(
-    user_sum: Tensor, item_sum: Tensor, user: Tensor, item: Tensor, interactions: SparseOperator, n_layers: int
-) -> tuple[Tensor, Tensor]:
-    """Add `A X .. A^L X` to the sums; returns the last of them."""
+    user_sum, item_sum = user.clone(), item.clone()
+    user, item = user.to(dtype), item.to(dtype)
     for _ in range(n_layers):
         user, item = interactions.rows(item), interactions.columns(user)
         user_sum += user
         item_sum += item
-    return user, item
+    return user_sum.div_(n_layers + 1), item_sum.div_(n_layers + 1)
+
+
+def _layers(user: Tensor, item: Tensor, interactions: SparseOperator, n_layers: int) -> list[tuple[Tensor, Tensor]]:
+    """X, A X .. A^L X."""
+    layers = [(user, item)]
+    for _ in range(n_layers):
+        user, item = interactions.rows(item), interactions.columns(user)
+        layers.append((user, item))
+    return layers

@@ -248,5 +248,6 @@ def _random_parts(anchor: Tensor, view: Tensor, n_parts: int) -> list[tuple[Tens
     """The rows of both in random parts of about equal size."""
     if n_parts == 1:
         return [(anchor, view)]
-    parts = torch.randperm(len(anchor), device=anchor.device).tensor_split(n_parts)
-    return [(anchor[rows], view[rows]) for rows in parts]
+    order = torch.randperm(len(anchor), device=anchor.device)
+    parts = (F.embedding(order, nodes).tensor_split(n_parts) for nodes in (anchor, view))
+    return list(zip(*parts, strict=True))
