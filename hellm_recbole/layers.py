@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -96,10 +97,10 @@ class _PropagateMeanOf(torch.autograd.Function):
         ctx.save_for_backward(user_rows, item_rows)
         of_users, of_items = user.index_select(0, user_rows), item.index_select(0, item_rows)
         layers = _layers(user.to(dtype), item.to(dtype), interactions, n_layers - 1)
-        for user, item in layers[1:]:
+        user, item = next(layers)
+        for user, item in layers:
             of_users += user.index_select(0, user_rows)
             of_items += item.index_select(0, item_rows)
-        user, item = layers[-1]
         of_users += interactions.rows.some(item, user_rows)
         of_items += interactions.columns.some(user, item_rows)
         return of_users.div_(n_layers + 1), of_items.div_(n_layers + 1)
@@ -112,7 +113,7 @@ class _PropagateMeanOf(torch.autograd.Function):
         user = interactions.rows.from_some(of_items.to(ctx.dtype), item_rows)
         item = interactions.columns.from_some(of_users.to(ctx.dtype), user_rows)
         (user, item), *others = _layers(user, item, interactions, n_layers - 1)
-        user_sum, item_sum = user.to(of_users.dtype), item.to(of_items.dtype)
+        user_sum, item_sum = user.to(of_users.dtype), item.to(of_items.dtype)  # all layers are made: these may change
         user_sum[user_rows] += of_users
         item_sum[item_rows] += of_items
         for user, item in others:
@@ -125,18 +126,17 @@ def _mean_of_layers(
     user: Tensor, item: Tensor, interactions: SparseOperator, n_layers: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     user_sum, item_sum = user.clone(), item.clone()
-    user, item = user.to(dtype), item.to(dtype)
-    for _ in range(n_layers):
-        user, item = interactions.rows(item), interactions.columns(user)
-        user_sum += user
-        item_sum += item
+    layers = _layers(user.to(dtype), item.to(dtype), interactions, n_layers)
+    next(layers)
+    for of_users, of_items in layers:
+        user_sum += of_users
+        item_sum += of_items
     return user_sum.div_(n_layers + 1), item_sum.div_(n_layers + 1)
 
 
-def _layers(user: Tensor, item: Tensor, interactions: SparseOperator, n_layers: int) -> list[tuple[Tensor, Tensor]]:
+def _layers(user: Tensor, item: Tensor, interactions: SparseOperator, n_layers: int) -> Iterator[tuple[Tensor, Tensor]]:
     """X, A X .. A^L X."""
-    layers = [(user, item)]
+    yield user, item
     for _ in range(n_layers):
         user, item = interactions.rows(item), interactions.columns(user)
-        layers.append((user, item))
-    return layers
+        yield user, item

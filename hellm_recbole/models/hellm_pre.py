@@ -59,7 +59,7 @@ class HeLLMPreSettings:
         n_neighbors: k, an item's neighbours in each modality, itself included.
         exact_knn_items: up to this many items neighbours are searched exactly, above it approximately.
         modalities: of the item hypergraph; null takes all that the dataset has.
-        propagation_dtype: float32 or bfloat16, of the layers on the graphs; tables, gradients and sums stay in float32.
+        propagation_dtype: float32 or bfloat16, of the layers on the graphs; tables and their gradients stay in float32.
         use_u2u: whether there is a user hypergraph.
         use_i2i: whether there is an item hypergraph.
         user_normalization: row or symmetric.
@@ -108,23 +108,18 @@ class Side(nn.Module):
             if table is not None:
                 nn.init.xavier_uniform_(table.weight)
 
-    def convolved(self, dtype: torch.dtype | None) -> Tensor | None:
-        """[N + 1, D] last layer of the hypergraph convolution, H, made in `dtype`; None takes that of the table."""
-        if self.hyper is None or self.hypergraph is None:
-            return None
-        nodes: Tensor = self.hyper.weight.to(dtype or self.hyper.weight.dtype)
-        for _ in range(self.n_layers):
-            nodes = self.hypergraph(nodes)
-        return nodes.to(self.hyper.weight.dtype)
+    def convolved(self, dtype: torch.dtype | None, rows: Tensor | None = None) -> Tensor | None:
+        """[N + 1, D] last layer of the hypergraph convolution, H, or [B, D] distinct rows of it.
 
-    def convolved_rows(self, rows: Tensor, dtype: torch.dtype | None) -> Tensor | None:
-        """[B, D] distinct rows of H; the last convolution is of these alone."""
+        It is made in `dtype`; None takes that of the table. The last convolution is of the given rows alone.
+        """
         if self.hyper is None or self.hypergraph is None:
             return None
         nodes: Tensor = self.hyper.weight.to(dtype or self.hyper.weight.dtype)
-        for _ in range(self.n_layers - 1):
+        for _ in range(self.n_layers if rows is None else self.n_layers - 1):
             nodes = self.hypergraph(nodes)
-        nodes = self.hypergraph.of_rows(nodes, rows) if self.n_layers else F.embedding(rows, nodes)
+        if rows is not None:
+            nodes = self.hypergraph.of_rows(nodes, rows) if self.n_layers else F.embedding(rows, nodes)
         return nodes.to(self.hyper.weight.dtype)
 
     def parameter_rows(self, ids: Tensor) -> Tensor:
@@ -199,10 +194,7 @@ class HeLLMPre(nn.Module):
         user_z, item_z = propagate_mean_of(
             *self._tables(), self.interactions, settings.n_layers, user_rows, item_rows, self.dtype
         )
-        user_h, item_h = (
-            self.user.convolved_rows(user_rows, self.dtype),
-            self.item.convolved_rows(item_rows, self.dtype),
-        )
+        user_h, item_h = self.user.convolved(self.dtype, user_rows), self.item.convolved(self.dtype, item_rows)
         users, items = fuse(user_z, user_h), fuse(item_z, item_h)
         user, item = F.embedding(user_at, users), F.embedding(item_at, items)
         positive, negative = item[:size], item[size:]
