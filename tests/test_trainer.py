@@ -17,6 +17,7 @@ from hellm_recbole.data.split import Split
 from hellm_recbole.errors import CheckpointError, SettingsError, TrainingDiverged
 from hellm_recbole.plan import Override, RowPlan, plan_rows
 from hellm_recbole.sampling import PairSource
+from hellm_recbole.signals import signals_go_to
 from hellm_recbole.trainer import ModelRow, fit, learning_rate_factor
 from hellm_recbole.types import HistoryBatch
 from tests.toy_llm import small_values, with_stages
@@ -114,7 +115,8 @@ def test_a_stop_waits_until_the_checkpoint_is_written(
         return done
 
     monkeypatch.setattr(CheckpointFolder, "save", interrupted)
-    assert run_main(lambda: run(toy_split, tmp_path, "LightGCN") and 0) == code
+    with signals_go_to(signal.default_int_handler, signal.SIGINT):  # a shell's background job is started to ignore it
+        assert run_main(lambda: run(toy_split, tmp_path, "LightGCN") and 0) == code
     assert len(saved) == 1
     assert CheckpointFolder(tmp_path).load_best()
 
