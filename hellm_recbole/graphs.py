@@ -35,33 +35,25 @@ class SparseOperator(nn.Module):
         product: Tensor = _Product.apply(dense, self.rows, self.columns)  # type: ignore[no-untyped-call]
         return product
 
-    def transposed(self, dense: Tensor) -> Tensor:
-        """`M.T @ dense`: [R, D] -> [C, D], differentiable in `dense`."""
-        product: Tensor = _Product.apply(dense, self.columns, self.rows)  # type: ignore[no-untyped-call]
-        return product
 
-    def of_rows(self, dense: Tensor, rows: Tensor) -> Tensor:
-        """`(M @ dense)[rows]`: [C, D] -> [N, D], differentiable in `dense`; `rows` are distinct."""
-        product: Tensor = _ProductOfRows.apply(dense, rows, self.rows, self.columns)  # type: ignore[no-untyped-call]
-        return product
-
-
-def _weighted_sums(dense: Tensor, indptr: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+def _weighted_sums(dense: Tensor, indptr: Tensor, indices: Tensor, weights: Tensor | None) -> Tensor:
     """Rows of a sparse-dense product, [C, D] -> [R, D], outside autograd; the sparse matrix is in compressed rows.
 
     That is torch's embedding bag, which fetches rows ahead: 3 times as fast as a sparse-dense `torch.mm` on two cores.
+    Without weights all are one.
     """
+    weights = None if weights is None else weights.detach().to(dense.dtype)
     return F.embedding_bag(
-        indices, dense.detach(), indptr, mode="sum", per_sample_weights=weights.detach(), include_last_offset=True
+        indices, dense.detach(), indptr, mode="sum", per_sample_weights=weights, include_last_offset=True
     )
 
 
 class _Rows(nn.Module):
-    """A fixed sparse matrix in compressed rows, indices int32."""
+    """A fixed sparse matrix in compressed rows, indices int32; `data` is None where all of it is ones."""
 
     indptr: Tensor
     indices: Tensor
-    data: Tensor
+    data: Tensor | None
 
     def __init__(self, matrix: sp.csr_matrix) -> None:
         super().__init__()
@@ -69,10 +61,12 @@ class _Rows(nn.Module):
         self.n_columns = matrix.shape[1]
         for name, kind in (("indptr", np.int32), ("indices", np.int32), ("data", np.float32)):
             self.register_buffer(name, torch.from_numpy(getattr(matrix, name).astype(kind)), persistent=False)
+        if (matrix.data == 1).all():
+            self.data = None
 
     def forward(self, dense: Tensor) -> Tensor:
         """[C, D] -> [R, D], outside autograd, in the precision of `dense`."""
-        return _weighted_sums(dense, self.indptr, self.indices, self.data.to(dense.dtype))
+        return _weighted_sums(dense, self.indptr, self.indices, self.data)
 
     def some(self, dense: Tensor, rows: Tensor) -> Tensor:
         """The given rows of the product, [C, D] -> [N, D], outside autograd."""
@@ -81,7 +75,7 @@ class _Rows(nn.Module):
         indptr = F.pad(lengths.cumsum(0, dtype=torch.int32), (1, 0))
         entries = torch.repeat_interleave(starts - indptr[:-1], lengths)
         entries += torch.arange(len(entries), dtype=torch.int32, device=rows.device)
-        weights = self.data.index_select(0, entries).to(dense.dtype)
+        weights = None if self.data is None else self.data.index_select(0, entries)
         return _weighted_sums(dense, indptr, self.indices.index_select(0, entries), weights)
 
     def from_some(self, part: Tensor, columns: Tensor) -> Tensor:
@@ -91,8 +85,7 @@ class _Rows(nn.Module):
         """
         place = self.indices.new_zeros(self.n_columns)
         place[columns] = torch.arange(1, len(columns) + 1, dtype=place.dtype, device=place.device)
-        weights = self.data.to(part.dtype)
-        return _weighted_sums(F.pad(part, (0, 0, 1, 0)), self.indptr, place.index_select(0, self.indices), weights)
+        return _weighted_sums(F.pad(part, (0, 0, 1, 0)), self.indptr, place.index_select(0, self.indices), self.data)
 
 
 class _Product(torch.autograd.Function):
@@ -107,21 +100,6 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         return ctx.transpose(gradients[0].contiguous()), None, None
-
-
-class _ProductOfRows(torch.autograd.Function):
-    """Some rows of a product; the gradient is the product of the transpose with a matrix of these rows alone."""
-
-    @staticmethod
-    def forward(ctx: Any, dense: Tensor, rows: Tensor, matrix: _Rows, transpose: _Rows) -> Tensor:
-        ctx.transpose = transpose
-        ctx.save_for_backward(rows)
-        return matrix.some(dense, rows)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        (rows,) = ctx.saved_tensors
-        return ctx.transpose.from_some(gradients[0], rows), None, None, None
 
 
 class EdgePattern(nn.Module):

@@ -8,11 +8,11 @@ non-zeros (on Amazon Beauty 5.3 million against 0.15 million).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hellm_recbole.graphs import SparseOperator, interaction_matrix, scale_rows
@@ -36,15 +36,43 @@ class HypergraphOperator(nn.Module):
 
     def forward(self, nodes: Tensor) -> Tensor:
         """One convolution."""
-        mixed: Tensor = self.left(self.right.transposed(nodes))
-        return mixed if self.diagonal is None else mixed.addcmul_(self.diagonal.to(nodes.dtype), nodes, value=-1.0)
+        convolved: Tensor = _Convolution.apply(nodes, self, None)  # type: ignore[no-untyped-call]
+        return convolved
 
     def of_rows(self, nodes: Tensor, rows: Tensor) -> Tensor:
         """The given distinct rows of one convolution, [N, D] -> [B, D]."""
-        mixed = self.left.of_rows(self.right.transposed(nodes), rows)
-        if self.diagonal is None:
+        convolved: Tensor = _Convolution.apply(nodes, self, rows)  # type: ignore[no-untyped-call]
+        return convolved
+
+
+class _Convolution(torch.autograd.Function):
+    """All rows of a convolution, or some; the gradient is a convolution with the transposed operator."""
+
+    @staticmethod
+    def forward(ctx: Any, nodes: Tensor, operator: HypergraphOperator, rows: Tensor | None) -> Tensor:
+        ctx.operator = operator
+        ctx.save_for_backward(rows)
+        hyperedges = operator.right.columns(nodes)
+        product = operator.left.rows
+        mixed: Tensor = product(hyperedges) if rows is None else product.some(hyperedges, rows)
+        diagonal = operator.diagonal
+        if diagonal is None:
             return mixed
-        return mixed.addcmul_(self.diagonal[rows].to(nodes.dtype), F.embedding(rows, nodes), value=-1.0)
+        if rows is not None:
+            diagonal, nodes = diagonal.index_select(0, rows), nodes.index_select(0, rows)
+        return mixed.addcmul_(diagonal.to(nodes.dtype), nodes, value=-1.0)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (rows,) = ctx.saved_tensors
+        operator, gradient = ctx.operator, gradients[0].contiguous()
+        product, diagonal = operator.left.columns, operator.diagonal
+        of_nodes: Tensor = operator.right.rows(product(gradient) if rows is None else product.from_some(gradient, rows))
+        if diagonal is not None and rows is None:
+            of_nodes -= diagonal.to(gradient.dtype) * gradient
+        elif diagonal is not None:
+            of_nodes[rows] -= diagonal.index_select(0, rows).to(gradient.dtype) * gradient
+        return of_nodes, None, None
 
 
 def user_hypergraph(history: Histories, n_items: int, normalization: str) -> HypergraphOperator:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
 from hellm_recbole.graphs import EdgePattern, SparseOperator, interaction_matrix, normalized_interactions
@@ -88,29 +89,24 @@ def test_rows_of_the_propagation_are_the_same_to_the_last_bit(
     assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
 
 
-def test_rows_of_a_product_with_gradients() -> None:
-    block = normalized_interactions(HISTORY, N_ITEMS)
-    dense = torch.randn(N_ITEMS + 1, 2, requires_grad=True)
-    rows, weight = torch.tensor([2, 4, 1]), torch.randn(3, 2)
+@pytest.mark.parametrize("block", [normalized_interactions(HISTORY, N_ITEMS), interaction_matrix(HISTORY, N_ITEMS)])
+def test_some_rows_of_a_product_and_a_product_with_some_rows(block: sp.csr_matrix) -> None:
+    dense, rows, part = torch.randn(N_ITEMS + 1, 2), torch.tensor([2, 4, 1]), torch.randn(3, 2)
     operator = SparseOperator(block)
-    found, wanted = operator.of_rows(dense, rows), operator(dense)[rows]
-    assert torch.equal(found, wanted)
-    (of_found,), (of_wanted,) = (torch.autograd.grad((out * weight).sum(), [dense]) for out in (found, wanted))
-    assert torch.equal(of_found, of_wanted)
+    assert torch.equal(operator.rows.some(dense, rows), operator.rows(dense)[rows])
+    whole = torch.zeros(N_USERS + 1, 2).index_copy(0, rows, part)
+    assert torch.equal(operator.columns.from_some(part, rows), operator.columns(whole))
 
 
-def test_operator_and_transpose_with_gradients() -> None:
-    block = normalized_interactions(HISTORY, N_ITEMS)
-    operator = SparseOperator(block)
-    dense = torch.from_numpy(block.toarray())
-    for apply, matrix in ((operator, dense), (operator.transposed, dense.T)):
-        x = torch.randn(matrix.shape[1], 2, requires_grad=True)
-        weight = torch.randn(matrix.shape[0], 2)
-        out = apply(x)
-        (out * weight).sum().backward()
-        assert x.grad is not None
-        assert torch.allclose(out, matrix @ x, atol=1e-6)
-        assert torch.allclose(x.grad, matrix.T @ weight, atol=1e-6)
+@pytest.mark.parametrize("block", [normalized_interactions(HISTORY, N_ITEMS), interaction_matrix(HISTORY, N_ITEMS)])
+def test_operator_and_its_gradient(block: sp.csr_matrix) -> None:
+    operator, matrix = SparseOperator(block), torch.from_numpy(block.toarray())
+    x, weight = torch.randn(N_ITEMS + 1, 2, requires_grad=True), torch.randn(N_USERS + 1, 2)
+    out = operator(x)
+    (out * weight).sum().backward()
+    assert x.grad is not None
+    assert torch.allclose(out, matrix @ x, atol=1e-6)
+    assert torch.allclose(x.grad, matrix.T @ weight, atol=1e-6)
 
 
 PATTERN = EdgePattern.of(normalized_interactions(HISTORY, N_ITEMS))

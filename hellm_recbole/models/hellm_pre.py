@@ -148,6 +148,9 @@ class HeLLMPre(nn.Module):
         super().__init__()
         self.settings, self.interactions = settings, interactions
         self.dtype = None if settings.propagation_dtype == "float32" else torch.bfloat16  # None: that of the tables
+        for graph in (interactions, users, items):
+            if graph is not None and self.dtype is not None:
+                graph.to(self.dtype)
         n_user_rows, n_item_rows = interactions.shape
         self.user = Side(n_user_rows, settings.emb_dim, users, settings.n_user_layers)
         self.item = Side(n_item_rows, settings.emb_dim, items, settings.n_item_layers)
