@@ -15,6 +15,7 @@ from hellm_recbole.checkpoint import Progress
 from hellm_recbole.errors import MissingDependency
 
 LINE_EVERY_S = 20.0  # without a terminal: least time between two lines
+STEPS_EVERY_S = 60.0  # and before a line inside an epoch
 
 
 class Logger(Protocol):
@@ -30,21 +31,26 @@ class Logger(Protocol):
 class ConsoleView:
     """A bar over epochs with loss terms, validation metric and time left; plain lines where there is no terminal.
 
-    The time left counts to the last epoch; early stopping may end the run before.
+    The time left counts to the last epoch, inside an epoch to its last step; early stopping may end the run before.
     """
 
     def __init__(self, name: str, epochs: int, done: int, metric: str, loggers: Sequence[Logger]) -> None:
         self.name, self.epochs, self.metric, self.loggers = name, epochs, metric, loggers
         self._bar: Any = tqdm(total=epochs, initial=done, desc=name, unit="epoch", disable=not sys.stderr.isatty())
-        self._started = self._said = time.monotonic()
+        self._started = self._said = self._epoch_started = time.monotonic()
         self._first = done
         self._valid = ""
 
     def step(self, epoch: int, step: int, n_steps: int, losses: Mapping[str, float]) -> None:
         """Show the step and the mean losses of the epoch so far."""
-        if not self._bar.disable and (step == n_steps or time.monotonic() - self._said > 0.2):
-            self._said = time.monotonic()
+        now = time.monotonic()
+        if not self._bar.disable and (step == n_steps or now - self._said > 0.2):
+            self._said = now
             self._bar.set_postfix_str(f"step {step}/{n_steps} {_listed(losses)} {self._valid}")
+        if self._bar.disable and step < n_steps and now - self._said > STEPS_EVERY_S:
+            self._said = now
+            left = (now - self._epoch_started) / step * (n_steps - step)
+            self._print(f"{epoch}/{self.epochs} step {step}/{n_steps}", losses, f"{left:.0f} s left of the epoch")
 
     def epoch(self, progress: Progress) -> None:
         """Show the epoch's validation metric and log all of it."""
@@ -54,20 +60,20 @@ class ConsoleView:
                 f"{self.metric} {entry['valid'][self.metric]:.4f} best {progress.best_value:.4f} @{progress.best_epoch}"
             )
         self._bar.update(1)
-        now = time.monotonic()
+        now = self._epoch_started = time.monotonic()
         if self._bar.disable and (progress.stopped or now - self._said > LINE_EVERY_S):
             self._said = now
             left = (now - self._started) / (progress.epoch - self._first) * (self.epochs - progress.epoch)
             ending = "done" if progress.stopped else f"at most {left:.0f} s left"
-            print(
-                f"{self.name}: epoch {progress.epoch}/{self.epochs} {_listed(entry['losses'])} {self._valid}, {ending}",
-                file=sys.stderr,
-                flush=True,
-            )
+            self._print(f"{progress.epoch}/{self.epochs}", entry["losses"], ending)
         values = {f"loss/{name}": value for name, value in entry["losses"].items()}
         values |= {f"valid/{name}": value for name, value in (entry["valid"] or {}).items()}
         for logger in self.loggers:
             logger.log(progress.epoch, values | {"seconds/epoch": entry["seconds"]})
+
+    def _print(self, where: str, losses: Mapping[str, float], ending: str) -> None:
+        found = " ".join(part for part in (where, _listed(losses), self._valid) if part)
+        print(f"{self.name}: epoch {found}, {ending}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """End the bar and the loggers."""
