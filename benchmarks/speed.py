@@ -10,10 +10,11 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,6 +73,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--llm", default="auto", help="for the part llm: hub id, folder or GGUF file (%(default)s)")
     parser.add_argument("--llm-layers", type=int, metavar="N", help="for the part llm: keep its first N layers")
+    parser.add_argument(
+        "--llm-dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="for the part llm, both ways (%(default)s)",
+    )
     options = parser.parse_args(argv)
     return run_main(lambda: _measure(options))
 
@@ -108,7 +115,8 @@ def _measure(options: argparse.Namespace) -> int:
         threads = torch.get_num_threads()
         rows += mmrec.compare(folder, options.mmrec, mmrec.MODELS, threads, options.steps)
     if "llm" in parts:
-        rows += _llm(split, options.llm, options.llm_layers, options.steps)
+        given = {name: getattr(options, name) for name in ("llm", "llm_layers", "llm_dtype")}
+        rows += _llm(split, given, options.steps)
     print(
         tabulate(
             [(what, f"{ours:.2f}", f"{theirs:.2f}", f"{theirs / ours:.1f}", note) for what, ours, theirs, note in rows],
@@ -195,12 +203,12 @@ def _hellm_pre(split: Split, checkout: Path, repeat: int, dtype: str) -> list[tu
     return rows
 
 
-def _llm(split: Split, llm: str, n_layers: int | None, steps: int) -> list[tuple[str, float, float, str]]:
+def _llm(split: Split, backbone: Mapping[str, Any], steps: int) -> list[tuple[str, float, float, str]]:
     """HeLLM's training and scoring, 1,000 examples and users, against the way of the released code."""
     rng = np.random.default_rng(0)  # what the embeddings say makes no difference to the time
     tables = {name: rng.normal(size=(split.n_items + 1, POOLED_WIDTH)).astype(np.float32) for name in LLM_STAGES}
     data = replace(split.train_data(), stages=tables)
-    given = [Override(None, "llm", llm, "--llm"), Override(None, "llm_layers", n_layers, "--llm-layers")]
+    given = [Override(None, name, value, f"--{name.replace('_', '-')}") for name, value in backbone.items()]
     wide = Override(None, "prefix_hidden", POOLED_WIDTH**2, "as wide as theirs")
     rows = []
     theirs: ReleasedLLM | None = None

@@ -79,7 +79,7 @@ class LLMSettings:
         llm: `auto` (the packaged one), a hub id, a folder or a GGUF file.
         llm_layers: keep the first n layers; None keeps all.
         llm_weights: pretrained, random (same shape, freshly initialised) or none (items are averaged instead).
-        llm_dtype: of frozen weights; auto is bfloat16 on CUDA and float32 elsewhere.
+        llm_dtype: of frozen weights; auto is bfloat16 where there is CUDA and float32 elsewhere.
         quantization: none, 8bit or 4bit.
         lora_rank: r.
         lora_alpha: adapters are scaled by alpha / r.
