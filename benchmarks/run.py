@@ -18,8 +18,8 @@ from hellm_recbole.console import run_main
 from hellm_recbole.data.atomic import Dataset, load_dataset
 from hellm_recbole.data.catalog import known_datasets, prepare_if_known
 from hellm_recbole.data.split import Split, split_dataset
-from hellm_recbole.errors import ModelError, SettingsError
-from hellm_recbole.experiment import Place, finished_record
+from hellm_recbole.errors import HellmError, ModelError, SettingsError
+from hellm_recbole.experiment import Place, finished_record, follow
 from hellm_recbole.export import EMBEDDINGS
 from hellm_recbole.files import ensure_folder
 from hellm_recbole.plan import (
@@ -38,6 +38,7 @@ from hellm_recbole.report.slices import write_slices
 from hellm_recbole.report.tables import write_tables
 from hellm_recbole.search.space import can_be_searched
 from hellm_recbole.search.sweeps import read_tuned, tuned_file
+from hellm_recbole.team import Team, join_team, refuse_team
 from hellm_recbole.variants import all_variants
 
 Choose = Callable[[Sequence[str], str, Sequence[str]], list[str]]
@@ -122,6 +123,33 @@ def run(options: argparse.Namespace, rest: Sequence[str], choose: Choose | None 
         if options.threads < 1:
             raise SettingsError(f"--threads {options.threads} must be at least 1")
         torch.set_num_threads(options.threads)
+    team = join_team()
+    if team.rank:
+        code = _follow(team)
+    else:
+        code = _lead(options, rest, choose, team)
+        team.send(None)
+    team.leave()
+    return code
+
+
+def _follow(team: Team) -> int:
+    try:
+        follow(team)
+    except HellmError as error:
+        raise type(error)(f"process {team.rank}: {error}") from error
+    return 0
+
+
+def _lead(options: argparse.Namespace, rest: Sequence[str], choose: Choose | None, team: Team) -> int:
+    """All but what the other processes of a team do."""
+    if team.size > 1:
+        if options.ray is not None:
+            refuse_team("--ray")
+        if ":" in options.device:
+            raise SettingsError(
+                f"--device {options.device}: each of {team.size} processes has a GPU of its own; take auto, cpu or cuda"
+            )
     device = runtime.choose_device(options.device)
     overrides = overrides_of(options, rest)
     seeds = seeds_of(options.seeds)
@@ -145,7 +173,7 @@ def run(options: argparse.Namespace, rest: Sequence[str], choose: Choose | None 
             rows = [plan for plan in plans[name] if plan.model in asked[name]]
             tuned[name] = _tuned(rows, options.output, data[name][1])
             plans[name] = planned(asked[name], name, tuned[name])
-    places = [Place(options.output, seed, device) for seed in seeds]
+    places = [Place(options.output, seed, device, team) for seed in seeds]
     if options.dry_run:
         for name in names:
             dry_run(plans[name], data[name][1], places[0])

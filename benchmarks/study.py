@@ -23,6 +23,7 @@ from hellm_recbole.report.studies import PREFIX, studies, study_figure
 from hellm_recbole.search.space import n_points
 from hellm_recbole.search.sweeps import Sweep
 from hellm_recbole.search.tuning import Budget, SweepTask
+from hellm_recbole.team import refuse_team
 
 EXIT_NOTHING_TO_DRAW = 1
 
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _study(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    refuse_team("study.py")
     overrides = overrides_of(options, rest)
     (seed,) = seeds_of(str(options.seed))
     tasks: list[SweepTask] = []

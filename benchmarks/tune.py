@@ -27,6 +27,7 @@ from hellm_recbole.search.sweeps import Sweep, sweep_folder, write_tuned
 from hellm_recbole.search.tuning import Budget, SchedulerName, SearchName, SweepTask, TrialJob, job_digest, run_sweep
 from hellm_recbole.settings import parse_value, properties_dir
 from hellm_recbole.stages import digests, stage_tables
+from hellm_recbole.team import refuse_team
 
 EXIT_NOTHING_FOUND = 1
 
@@ -78,6 +79,7 @@ def search_parser(program: str, description: str | None) -> argparse.ArgumentPar
 
 
 def _tune(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    refuse_team("tune.py")
     budget = Budget.parse(options.budget)
     overrides = overrides_of(options, rest)
     (seed,) = seeds_of(str(options.seed))

@@ -45,5 +45,9 @@ class TrainingDiverged(HellmError):
     """A loss or a score became NaN or infinite."""
 
 
+class SharedRowFailed(HellmError):
+    """A row that several processes train together failed."""
+
+
 class MissingDependency(HellmError):
     """A package that a command needs is not installed."""

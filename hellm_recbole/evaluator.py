@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hellm_recbole.errors import TrainingDiverged
 from hellm_recbole.sampling import pad_recent
+from hellm_recbole.team import ALONE, Team
 from hellm_recbole.types import Encoded, Histories, IdArray, QueryBatch, Recommender, Scorer, Targets, as_ids
 
 RankArray = npt.NDArray[np.int32]
@@ -71,7 +72,14 @@ class ModelScorer:
 
 @torch.no_grad()
 def rank_targets(
-    scorer: Scorer, targets: Targets, *, train: Histories, seen: Histories, block_users: int, who: str
+    scorer: Scorer,
+    targets: Targets,
+    *,
+    train: Histories,
+    seen: Histories,
+    block_users: int,
+    who: str,
+    team: Team = ALONE,
 ) -> Ranks:
     """Rank every target among all items.
 
@@ -82,15 +90,16 @@ def rank_targets(
         seen: the history of the phase: training at validation, training and validation at test. Models read this one.
         block_users: users a block; blocks whose scores stay in cache are fastest.
         who: model and phase, for the message.
+        team: each process ranks some of the blocks, and all of them have the ranks in the end.
 
     Raises:
         TrainingDiverged: a score is NaN.
     """
     scorer.prepare()
-    ranks = {policy: np.empty(len(targets), dtype=np.int32) for policy in POLICIES}
+    ranks = {policy: np.zeros(len(targets), dtype=np.int32) for policy in POLICIES}
     users, first = np.unique(targets.user, return_index=True)
     bounds = np.append(first, len(targets))
-    for start in range(0, len(users), block_users):
+    for start in team.share(range(0, len(users), block_users)):
         block = users[start : start + block_users]
         rows = slice(bounds[start], bounds[start + len(block)])
         row_of = np.repeat(np.arange(len(block)), np.diff(bounds[start : start + len(block) + 1]))
@@ -99,6 +108,7 @@ def rank_targets(
         found = _rank_block(scores, row_of, targets.item[rows], block, train, seen)
         for policy, values in found.items():
             ranks[policy][rows] = values
+    team.add_up_arrays(ranks.values())
     return Ranks(targets.user, targets.item, **ranks)
 
 

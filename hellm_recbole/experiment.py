@@ -21,7 +21,7 @@ from hellm_recbole.bridge.rows import RecBoleRow
 from hellm_recbole.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
-from hellm_recbole.errors import HellmError, ModelError, RecordError
+from hellm_recbole.errors import HellmError, ModelError, RecordError, SharedRowFailed
 from hellm_recbole.evaluator import Ranks, rank_targets
 from hellm_recbole.export import EMBEDDINGS, export_embeddings, export_recommendations
 from hellm_recbole.files import atomic_write, ensure_folder
@@ -42,7 +42,8 @@ from hellm_recbole.sampling import pad_recent
 from hellm_recbole.saved import save_llm_row
 from hellm_recbole.settings import NEUTRAL_KEYS
 from hellm_recbole.stages import digests, stage_tables
-from hellm_recbole.trainer import ModelRow, Row, fit, load_best
+from hellm_recbole.team import ALONE, Team
+from hellm_recbole.trainer import ModelRow, Row, View, fit, load_best
 from hellm_recbole.types import FloatArray, Histories, QueryBatch, TrainData, as_ids
 
 TRACEBACK = "traceback.txt"
@@ -56,11 +57,17 @@ class Place:
         output: folder of all results.
         seed: of the row.
         device: it runs on.
+        team: processes that train LLM rows together; other rows are trained by the first of them.
     """
 
     output: Path
     seed: int
     device: torch.device
+    team: Team = ALONE
+
+    def team_of(self, plan: RowPlan) -> Team:
+        """The processes that train the row."""
+        return ALONE if plan.steps is None else self.team
 
 
 def finished_record(plan: RowPlan, split: Split, place: Place) -> Record | None:
@@ -116,6 +123,7 @@ def run_row(
     Raises:
         KeyboardInterrupt: passed on after a record with status `cancelled` is written.
         OutputError: the folder cannot be written.
+        SharedRowFailed: a row that several processes train failed, after its record is written.
     """
     folder = ensure_folder(row_folder(place.output, split.dataset, plan, place.seed))
     if fresh:
@@ -137,6 +145,11 @@ def run_row(
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         record = Record(**{**draft, "status": "failed", "reason": f"{reason} (see {folder / TRACEBACK})"})
     write_record(folder, record)
+    if record.status == "failed" and place.team_of(plan).size > 1:  # who knows where the others are
+        raise SharedRowFailed(
+            f"{plan.row} on {split.dataset}, seed {place.seed}: {record.reason}; the {place.team.size} processes end "
+            "here. Mend it or leave the row out, and the same command goes on with the others"
+        )
     return record
 
 
@@ -157,13 +170,14 @@ def build_row(plan: RowPlan, split: Split, place: Place) -> Row:
     Raises:
         ModelError: the row of a stage is missing or does not fit.
     """
-    return row_on(plan, replace(split.train_data(), stages=_stages(plan, split, place)), place.seed, place.device)
+    data = replace(split.train_data(), stages=_stages(plan, split, place))
+    return row_on(plan, data, place.seed, place.device, place.team_of(plan))
 
 
-def row_on(plan: RowPlan, data: TrainData, seed: int, device: torch.device) -> Row:
+def row_on(plan: RowPlan, data: TrainData, seed: int, device: torch.device, team: Team = ALONE) -> Row:
     """A freshly initialised row on a training part that holds the embeddings it builds on."""
     if plan.spec is not None:
-        return ModelRow(plan.spec, plan.model_settings, data, plan.train, plan.pairs, seed, device, plan.steps)
+        return ModelRow(plan.spec, plan.model_settings, data, plan.train, plan.pairs, seed, device, plan.steps, team)
     assert plan.recbole_name is not None
     return RecBoleRow(plan.recbole_name, data, dict(plan.resolved.values), seed, device)
 
@@ -175,7 +189,6 @@ def _stages(plan: RowPlan, split: Split, place: Place) -> dict[str, FloatArray]:
 def _train_and_rank(
     plan: RowPlan, split: Split, place: Place, folder: Path, draft: dict[str, Any], watchers: Sequence[Logger]
 ) -> Record:
-    who = f"{plan.row} on {split.dataset}"
     started = time.perf_counter()
     row = build_row(plan, split, place)
     build_seconds = time.perf_counter() - started  # graphs, and all there is to ItemKNN's training
@@ -187,32 +200,14 @@ def _train_and_rank(
     done = found[0].epoch if found else 0
     loggers = open_loggers(plan.log.loggers, folder, f"{split.dataset}/{plan.row}/{place.seed}", done, plan.deciding())
     epochs = 1 if row.one_pass else plan.train.epochs
-    view = ConsoleView(who, epochs, done, plan.train.valid_metric, [*loggers, *watchers])
+    shared = _Shared(plan, split, place, run)
+    view = ConsoleView(shared.who, epochs, done, plan.train.valid_metric, [*loggers, *watchers])
+    place.team_of(plan).send(shared)
     try:
-        progress = fit(
-            row,
-            split.selection(),
-            plan.train,
-            plan.evaluation,
-            seed=place.seed,
-            checkpoint=checkpoint,
-            run=run,
-            who=who,
-            view=view,
-        )
+        progress = shared.train(row, view)
     finally:
         view.close()
-    phases = {
-        name: rank_targets(
-            row,
-            targets,
-            train=split.train,
-            seen=seen,
-            block_users=plan.evaluation.eval_block_users,
-            who=f"{who}, {name}",
-        )
-        for name, targets, seen in (("valid", split.valid, split.train), ("test", split.test, split.test_history()))
-    }
+    phases = shared.rank(row)
     write_ranks(
         folder,
         *(
@@ -236,6 +231,72 @@ def _train_and_rank(
     if plan.backbone is not None:
         save_llm_row(row.module, record, folder / "model")
     return record
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What all processes do that train a row together, or the one that trains it alone."""
+
+    plan: RowPlan
+    split: Split
+    place: Place
+    run: str  # fingerprint
+
+    @property
+    def who(self) -> str:
+        """For messages."""
+        return f"{self.plan.row} on {self.split.dataset}"
+
+    def train(self, row: Row, view: View) -> Progress:
+        """To the end, from the checkpoint if there is one."""
+        plan, split, place = self.plan, self.split, self.place
+        return fit(
+            row,
+            split.selection(),
+            plan.train,
+            plan.evaluation,
+            seed=place.seed,
+            checkpoint=CheckpointFolder(row_folder(place.output, split.dataset, plan, place.seed) / "checkpoint"),
+            run=self.run,
+            who=self.who,
+            view=view,
+            team=place.team_of(plan),
+        )
+
+    def rank(self, row: Row) -> dict[str, Ranks]:
+        """The targets of both phases."""
+        split = self.split
+        return {
+            name: rank_targets(
+                row,
+                targets,
+                train=split.train,
+                seen=seen,
+                block_users=self.plan.evaluation.eval_block_users,
+                who=f"{self.who}, {name}",
+                team=self.place.team_of(self.plan),
+            )
+            for name, targets, seen in (("valid", split.valid, split.train), ("test", split.test, split.test_history()))
+        }
+
+
+class _Unseen:
+    """The first process shows how things stand."""
+
+    def step(self, epoch: int, step: int, n_steps: int, losses: dict[str, float]) -> None:
+        """Nothing."""
+
+    def epoch(self, progress: Progress) -> None:
+        """Nothing."""
+
+
+def follow(team: Team) -> None:
+    """Do this process' share of each row that the first process of the team sends, until it sends None."""
+    while (shared := team.receive()) is not None:
+        mine = replace(shared, place=replace(shared.place, team=team))
+        row = build_row(mine.plan, mine.split, mine.place)
+        mine.train(row, _Unseen())
+        mine.rank(row)
 
 
 def fingerprint(plan: RowPlan, split: Split, seed: int, builds_on: Sequence[str] = ()) -> str:
@@ -299,7 +360,7 @@ def _draft(plan: RowPlan, dataset: Dataset, split: Split, place: Place) -> dict[
         "preset": plan.preset,
         "versions": {**runtime.versions(), "hellm_recbole": __version__},
         **runtime.git_state(),
-        "device": runtime.device_name(place.device),
+        "device": _device_name(plan, place),
         "threads": torch.get_num_threads(),
         "train_seconds": None,
         "eval_seconds": None,
@@ -312,6 +373,11 @@ def _draft(plan: RowPlan, dataset: Dataset, split: Split, place: Place) -> dict[
         "ranks": RANKS_FILE,
         "paper": dataset.paper,
     }
+
+
+def _device_name(plan: RowPlan, place: Place) -> str:
+    name, size = runtime.device_name(place.device), place.team_of(plan).size
+    return name if size == 1 else f"{size} x {name}"
 
 
 def _measured(row: Row, progress: Progress, place: Place, build_seconds: float) -> dict[str, Any]:

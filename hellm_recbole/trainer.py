@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -32,6 +32,7 @@ from hellm_recbole.sampling import (
 )
 from hellm_recbole.settings import EvalSettings, PairSettings, StepSettings, TrainSettings
 from hellm_recbole.signals import signals_go_to
+from hellm_recbole.team import ALONE, Team
 from hellm_recbole.types import (
     FollowsProgress,
     Histories,
@@ -94,11 +95,12 @@ class ModelRow:
         seed: int,
         device: torch.device,
         steps: StepSettings | None = None,
+        team: Team = ALONE,
     ) -> None:
         torch.manual_seed(seed)
         self.module: nn.Module = spec.cls.build(model_settings, data).to(device)
         self.optimizer: torch.optim.Optimizer = _optimizer(self.module, train, steps)
-        self._train, self._steps = train, steps
+        self._train, self._steps, self._team = train, steps, team
         self._micro_batch_size = 0 if steps is None else steps.micro_batch_size
         self._batches = batch_source(model_settings, train, pairs, steps, data, device)
         self._scorer = ModelScorer(self.module, device)
@@ -113,6 +115,8 @@ class ModelRow:
         self.module.train()
         if isinstance(self.module, StartsEpochs):
             self.module.start_epoch()
+        if self._team.rank:  # what is dropped in its parts is not what is dropped in those of the first process
+            torch.manual_seed(epoch_seed(rng_seed, self._team.rank))
         n_steps = self._batches.n_batches()
         sums: dict[str, float] = {}
         for step, batch in enumerate(self._batches.epoch(rng_seed), start=1):
@@ -138,25 +142,30 @@ class ModelRow:
     def _gradients(self, batch: PairBatch | HistoryBatch) -> dict[str, float]:
         """Gradients of a whole batch, read in parts where the row says so; mean loss terms."""
         model: Any = self.module
+        team = self._team
         while True:
             self.optimizer.zero_grad(set_to_none=True)
-            parts: list[tuple[float, PairBatch | HistoryBatch]] = [(1.0, batch)]
+            parts: Sequence[tuple[float, PairBatch | HistoryBatch]] = [(1.0, batch)]
             if self._micro_batch_size and isinstance(batch, HistoryBatch):
-                parts = list(micro_batches(batch, self._micro_batch_size))
+                parts = micro_batches(batch, min(self._micro_batch_size, -(-len(batch.items) // team.size)))
             sums: dict[str, float] = {}
+            too_large: torch.OutOfMemoryError | None = None
             try:
-                for share, part in parts:
+                for share, part in team.share(parts):
                     terms: dict[str, Tensor] = model.loss(part)
                     total = torch.stack(list(terms.values())).sum()
                     (total if share == 1.0 else total * share).backward()
                     for name, term in terms.items():
                         sums[name] = sums.get(name, 0.0) + share * term.item()
-                return sums
-            except torch.OutOfMemoryError:
-                if self._micro_batch_size <= 1:
-                    raise
-                self._micro_batch_size //= 2
-                torch.cuda.empty_cache()
+            except torch.OutOfMemoryError as error:
+                too_large = error
+            if not team.any(too_large is not None):
+                team.add_up_gradients(self.module.parameters())
+                return team.add_up(sums)
+            if self._micro_batch_size <= 1:
+                raise too_large or torch.OutOfMemoryError("another process has no memory for a single example")
+            self._micro_batch_size //= 2
+            torch.cuda.empty_cache()
 
     def extra_state(self) -> dict[str, Tensor]:
         """All that our models learn are parameters."""
@@ -213,6 +222,7 @@ def fit(
     run: str,
     who: str,
     view: View,
+    team: Team = ALONE,
 ) -> Progress:
     """Train until early stopping, from the checkpoint if there is one, and leave the best epoch's state in `row`.
 
@@ -226,6 +236,7 @@ def fit(
         run: fingerprint of the run, so that a checkpoint of another one is refused.
         who: model and dataset, for messages.
         view: told of each step and epoch.
+        team: processes that train the row together; the first one writes the checkpoint, which all of them read.
 
     Raises:
         CheckpointError: the checkpoint is corrupt or belongs to another run.
@@ -240,7 +251,7 @@ def fit(
         losses = row.train_epoch(epoch, epoch_seed(seed, epoch), lambda *args, e=epoch: view.step(e, *args))
         trained = time.perf_counter()
         evaluated = epoch % train.eval_every == 0 or epoch == epochs
-        valid = evaluate(row, data, evaluation, who) if evaluated else None
+        valid = evaluate(row, data, evaluation, who, team) if evaluated else None
         ended = time.perf_counter()
         improved = valid is not None and (progress.best_epoch == 0 or valid[train.valid_metric] > progress.best_value)
         stale = progress.stale if valid is None else 0 if improved else progress.stale + 1
@@ -256,9 +267,11 @@ def fit(
             eval_seconds=progress.eval_seconds + ended - trained,
             curve=(*progress.curve, entry),
         )
-        with _interrupt_held():
-            checkpoint.save(progress, _full_state(row), _model_state(row) if improved else None)
+        if team.rank == 0:
+            with _interrupt_held():
+                checkpoint.save(progress, _full_state(row), _model_state(row) if improved else None)
         view.epoch(progress)
+    team.wait()
     load_best(row, checkpoint)
     return progress
 
@@ -272,11 +285,17 @@ def load_best(row: Row, checkpoint: CheckpointFolder) -> None:
     _load_model_state(row, checkpoint.load_best())
 
 
-def evaluate(row: Row, data: SelectionData, evaluation: EvalSettings, who: str) -> dict[str, float]:
+def evaluate(row: Row, data: SelectionData, evaluation: EvalSettings, who: str, team: Team = ALONE) -> dict[str, float]:
     """Validation metrics under the policy `seen`, the one that selects."""
     history = data.train.history
     ranks = rank_targets(
-        row, data.valid, train=history, seen=history, block_users=evaluation.eval_block_users, who=f"{who}, validation"
+        row,
+        data.valid,
+        train=history,
+        seen=history,
+        block_users=evaluation.eval_block_users,
+        who=f"{who}, validation",
+        team=team,
     )
     return from_ranks(ranks.user, ranks.seen, evaluation.cutoffs)
 

@@ -1,0 +1,131 @@
+"""Rows that several processes train together, started as `accelerate launch` starts them on GPUs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from benchmarks import run, study, tune
+from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.results import read_ranks, read_record
+from tests.toy import write_prepared
+from tests.toy_llm import save_tiny
+
+ROOT = Path(__file__).resolve().parents[2]
+ROW = Path("toy") / "HeLLM@tiny-llama" / "2024"
+VALUES = {
+    "HeLLMPre.epochs": 1,
+    "SASRec.epochs": 1,
+    "HeLLM.epochs": 2,
+    "emb_dim": 8,
+    "prefix_hidden": 8,
+    "batch_size": 24,
+    "micro_batch_size": 24,
+    "item_dropout": 0.0,
+    "head_dropout": 0.0,
+    "prefix_dropout": 0.0,
+    "lora_dropout": 0.0,
+    "eval_block_users": 7,
+}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("llm") / "tiny-llama", "llama")
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_dataset: Dataset) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_prepared(tmp_path / "dataset" / "toy", toy_dataset)
+    return tmp_path
+
+
+def arguments(tiny: Path, output: str, *more: str) -> list[str]:
+    settings = [part for key, value in VALUES.items() for part in ("--set", f"{key}={value}")]
+    words = ["--dataset", "toy", "--models", "HeLLM", "--threads", "1", "--llm", str(tiny), "--output", output]
+    return [*words, *settings, *more]
+
+
+def run_together(workplace: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return subprocess.run(
+        [*launcher, str(ROOT / "benchmarks" / "run.py"), *words],
+        cwd=workplace,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def best_state(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(next((folder / "checkpoint").glob("best-*.safetensors")))
+
+
+def test_two_processes_train_as_one_does_and_rank_as_one_does(workplace: Path, tiny: Path) -> None:
+    assert run.main(arguments(tiny, "one")) == 0
+    done = run_together(workplace, arguments(tiny, "two"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("written to") == 1
+    one, two = workplace / "one" / ROW, workplace / "two" / ROW
+    alone, shared = read_record(one / "record.json"), read_record(two / "record.json")
+    assert shared.device == f"2 x {alone.device}"
+    assert shared.stages == alone.stages
+    for before, after in zip(alone.curve, shared.curve, strict=True):
+        assert after["losses"] == pytest.approx(before["losses"], rel=1e-5)
+    wanted, found = best_state(one), best_state(two)
+    assert wanted.keys() == found.keys()
+    assert all(torch.allclose(found[name], value, rtol=1e-3, atol=1e-5) for name, value in wanted.items())
+
+    shutil.copytree(workplace / "one", workplace / "three")  # trained by one process, ranked by two
+    for name in ("record.json", "ranks.npz"):
+        (workplace / "three" / ROW / name).unlink()
+    done = run_together(workplace, arguments(tiny, "three"))
+    assert done.returncode == 0, done.stderr
+    three = workplace / "three" / ROW
+    assert read_record(three / "record.json").metrics == alone.metrics
+    ranks, again = read_ranks(one / "ranks.npz"), read_ranks(three / "ranks.npz")
+    for phase in ("valid", "test"):
+        for name in ("rank", "rank_none"):
+            assert np.array_equal(getattr(ranks[phase], name), getattr(again[phase], name))
+
+
+def test_a_row_that_fails_is_recorded_and_ends_all_processes(workplace: Path, tiny: Path) -> None:
+    done = run_together(workplace, arguments(tiny, "results", "--set", "HeLLM.learning_rate=1e30"))
+    assert done.returncode != 0
+    assert "the 2 processes end here" in done.stderr
+    record = read_record(workplace / "results" / ROW / "record.json")
+    assert record.status == "failed"
+    assert record.reason is not None
+    assert "lower learning_rate" in record.reason
+    assert read_record(workplace / "results" / "toy" / "SASRec" / "2024" / "record.json").status == "success"
+
+
+def test_a_team_without_a_meeting_place_and_commands_with_processes_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    assert run.main(["--models", "Pop"]) == 2
+    assert "announces several processes and RANK, LOCAL_RANK" in capsys.readouterr().err
+    assert tune.main(["--models", "LightGCN"]) == 2
+    assert "tune.py starts processes of its own" in capsys.readouterr().err
+    assert study.main([]) == 2
+    assert "study.py starts processes of its own" in capsys.readouterr().err
+
+
+def test_ray_is_refused_to_a_team(workplace: Path, tiny: Path) -> None:
+    done = run_together(workplace, arguments(tiny, "results", "--ray"))
+    assert done.returncode != 0
+    assert "error: --ray starts processes of its own" in done.stderr
