@@ -1,4 +1,4 @@
-"""Rows that several processes train together, started as `accelerate launch` starts them on GPUs."""
+"""Rows that several processes train together, as `accelerate launch` starts them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def arguments(tiny: Path, output: str, *more: str) -> list[str]:
 
 
 def run_together(workplace: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launcher += ["--num_machines", "1", "--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no"]
     return subprocess.run(
         [*launcher, str(ROOT / "benchmarks" / "run.py"), *words],
         cwd=workplace,
