@@ -190,10 +190,11 @@ class HeLLMPre(nn.Module):
     def loss(self, batch: PairBatch) -> dict[str, Tensor]:
         """BPR, L2 and the two contrasts (Eq. 13)."""
         settings, size = self.settings, len(batch.user)
+        n_parts = 1 if settings.contrast_nodes == "all" else -(-size // CONTRASTED_TRIPLES)
         item_ids = torch.cat([batch.positive, batch.negative])
         n_user_rows, n_item_rows = self.interactions.shape
-        user_rows, user_at = self._nodes(batch.user, n_user_rows)
-        item_rows, item_at = self._nodes(item_ids, n_item_rows)
+        user_rows, user_at = self._nodes(batch.user, n_user_rows, n_parts)
+        item_rows, item_at = self._nodes(item_ids, n_item_rows, n_parts)
         user_z, item_z = propagate_mean_of(
             *self._tables(), self.interactions, settings.n_layers, user_rows, item_rows, self.dtype
         )
@@ -205,7 +206,6 @@ class HeLLMPre(nn.Module):
         if settings.l2_on == "parameters":
             positive_rows, negative_rows = self.item.parameter_rows(item_ids).split(size)
             penalised = self.user.parameter_rows(batch.user), positive_rows, negative_rows
-        n_parts = 1 if settings.contrast_nodes == "all" else -(-size // CONTRASTED_TRIPLES)
         return {
             "bpr": bpr_of_vectors(user, positive, negative),
             "l2": settings.l2_weight * l2(*penalised),
@@ -217,12 +217,15 @@ class HeLLMPre(nn.Module):
         """Layer-0 embeddings of the user-item graph."""
         return self.user.bipartite.weight, self.item.bipartite.weight
 
-    def _nodes(self, ids: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
-        """Rows of the contrasted nodes, and where each id is among them."""
+    def _nodes(self, ids: Tensor, n_rows: int, n_parts: int) -> tuple[Tensor, Tensor]:
+        """Rows of the contrasted nodes, shuffled if they are to be parted, and where each id is among them."""
         if self.settings.contrast_nodes == "all":
             return torch.arange(1, n_rows, device=ids.device), ids - 1
         rows, at = torch.unique(ids, return_inverse=True)
-        return rows, at
+        if n_parts == 1:
+            return rows, at
+        order = torch.randperm(len(rows), device=ids.device)
+        return rows[order], torch.argsort(order)[at]
 
     def _contrast(
         self, side: str, weight: float, fused: Tensor, propagated: Tensor, hyper: Tensor | None, n_parts: int
@@ -232,17 +235,8 @@ class HeLLMPre(nn.Module):
             return {}
         anchor = fused if self.settings.contrast_anchor == "fused" else propagated
         dtype = DTYPES[self.settings.contrast_dtype]
+        parts = zip(*(nodes.split(-(-len(nodes) // n_parts)) for nodes in (anchor, hyper)), strict=True)
         terms = [
-            node_contrast(own, view, self.settings.temperature, dtype) * (len(own) / len(anchor))
-            for own, view in _random_parts(anchor, hyper, n_parts)
+            node_contrast(own, view, self.settings.temperature, dtype) * (len(own) / len(anchor)) for own, view in parts
         ]
         return {f"{side}_contrast": weight * torch.stack(terms).sum()}
-
-
-def _random_parts(anchor: Tensor, view: Tensor, n_parts: int) -> list[tuple[Tensor, Tensor]]:
-    """The rows of both in random parts of about equal size."""
-    if n_parts == 1:
-        return [(anchor, view)]
-    order = torch.randperm(len(anchor), device=anchor.device)
-    parts = (F.embedding(order, nodes).tensor_split(n_parts) for nodes in (anchor, view))
-    return list(zip(*parts, strict=True))
