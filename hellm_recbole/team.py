@@ -83,6 +83,14 @@ class Team:
         for parameter, part in zip(trained, flat.split([parameter.numel() for parameter in trained]), strict=True):
             parameter.grad = part.view_as(parameter)
 
+    def make_equal(self, module: nn.Module) -> None:
+        """Give all the parameters and buffers of the first process."""
+        if self.size > 1:
+            for tensor in (*module.parameters(), *module.buffers()):
+                own = tensor.detach().contiguous()
+                dist.broadcast(own, src=0)
+                tensor.detach().copy_(own)
+
     def wait(self) -> None:
         """Until all are here."""
         self.any(False)

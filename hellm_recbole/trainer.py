@@ -244,6 +244,7 @@ def fit(
     """
     epochs = 1 if row.one_pass else train.epochs
     progress = _resume(row, checkpoint, run)
+    team.make_equal(row.module)
     while not progress.stopped:
         epoch = progress.epoch + 1
         started = time.perf_counter()
