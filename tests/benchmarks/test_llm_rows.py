@@ -16,11 +16,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from benchmarks import report, run
-from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.llm import packaged
 from hellm_recbole.results import read_ranks, read_record
-from tests.toy import write_prepared
-from tests.toy_llm import save_tiny
 
 SMALL = {
     "HeLLMPre.epochs": 2,
@@ -32,18 +29,6 @@ SMALL = {
     "batch_size": 24,
 }
 FEW = [f"{model}.epochs=2" for model in ("HeLLM", "CoLLM", "LLaRA")]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("llm") / "tiny-llama", "llama")
-
-
-@pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_dataset: Dataset) -> Path:
-    monkeypatch.chdir(tmp_path)
-    write_prepared(tmp_path / "dataset" / "toy", toy_dataset)
-    return tmp_path
 
 
 def arguments(tiny: Path, *more: str, models: str = "HeLLM") -> list[str]:

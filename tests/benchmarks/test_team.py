@@ -14,10 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks import run, study, tune
-from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.results import read_ranks, read_record
-from tests.toy import write_prepared
-from tests.toy_llm import save_tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = Path("toy") / "HeLLM@tiny-llama" / "2024"
@@ -35,18 +32,6 @@ VALUES = {
     "lora_dropout": 0.0,
     "eval_block_users": 7,
 }
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("llm") / "tiny-llama", "llama")
-
-
-@pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_dataset: Dataset) -> Path:
-    monkeypatch.chdir(tmp_path)
-    write_prepared(tmp_path / "dataset" / "toy", toy_dataset)
-    return tmp_path
 
 
 def arguments(tiny: Path, output: str, *more: str) -> list[str]:
