@@ -149,7 +149,7 @@ class ModelRow:
             if self._micro_batch_size and isinstance(batch, HistoryBatch):
                 parts = micro_batches(batch, min(self._micro_batch_size, -(-len(batch.items) // team.size)))
             sums: dict[str, float] = {}
-            too_large: torch.OutOfMemoryError | None = None
+            too_large = False
             try:
                 for share, part in team.share(parts):
                     terms: dict[str, Tensor] = model.loss(part)
@@ -157,13 +157,13 @@ class ModelRow:
                     (total if share == 1.0 else total * share).backward()
                     for name, term in terms.items():
                         sums[name] = sums.get(name, 0.0) + share * term.item()
-            except torch.OutOfMemoryError as error:
-                too_large = error
-            if not team.any(too_large is not None):
+            except torch.OutOfMemoryError:
+                if self._micro_batch_size <= 1:
+                    raise
+                too_large = True  # and not the error, which would keep the memory of its frames
+            if not team.any(too_large):
                 team.add_up_gradients(self.module.parameters())
                 return team.add_up(sums)
-            if self._micro_batch_size <= 1:
-                raise too_large or torch.OutOfMemoryError("another process has no memory for a single example")
             self._micro_batch_size //= 2
             torch.cuda.empty_cache()
 
