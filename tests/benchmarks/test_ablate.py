@@ -6,18 +6,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import ablate, run
-from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.results import read_ranks, read_record
-from tests.toy import write_prepared
 
 QUICK = ["--dataset", "toy", "--set", "epochs=2", "--set", "batch_size=64", "--threads", "1"]
-
-
-@pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_dataset: Dataset) -> Path:
-    monkeypatch.chdir(tmp_path)
-    write_prepared(tmp_path / "dataset" / "toy", toy_dataset)
-    return tmp_path
 
 
 def test_the_model_and_its_variants_run_and_the_table_shows_them(

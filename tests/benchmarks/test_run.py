@@ -28,14 +28,6 @@ from tests.toy import write_prepared
 QUICK = ["--set", "epochs=3", "--set", "batch_size=64", "--threads", "1"]
 
 
-@pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_dataset: Dataset) -> Path:
-    """An empty current folder with a prepared dataset `toy`: text features made by hand, so no encoder runs."""
-    monkeypatch.chdir(tmp_path)
-    write_prepared(tmp_path / "dataset" / "toy", toy_dataset)
-    return tmp_path
-
-
 def command(*arguments: str) -> int:
     return run.main(["--dataset", "toy", *QUICK, *arguments])
 

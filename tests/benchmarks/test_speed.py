@@ -6,18 +6,9 @@ import pytest
 
 from baselines.registry import REGISTRY
 from benchmarks import mmrec, speed
-from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.plan import plan_rows
-from tests.toy import write_prepared
 
 pytest.importorskip("recbole", reason="RecBole is not installed")
-
-
-@pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_dataset: Dataset) -> Path:
-    monkeypatch.chdir(tmp_path)
-    write_prepared(tmp_path / "dataset" / "toy", toy_dataset)
-    return tmp_path
 
 
 def test_all_parts_print_a_ratio(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

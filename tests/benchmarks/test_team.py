@@ -6,15 +6,20 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from benchmarks import run, study, tune
 from hellm_recbole.results import read_ranks, read_record
+from hellm_recbole.sampling import epoch_seed
+from hellm_recbole.team import Part, Team
+from hellm_recbole.trainer import ModelRow, OnStep
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = Path("toy") / "HeLLM@tiny-llama" / "2024"
@@ -26,18 +31,58 @@ VALUES = {
     "prefix_hidden": 8,
     "batch_size": 24,
     "micro_batch_size": 24,
-    "item_dropout": 0.0,
-    "head_dropout": 0.0,
-    "prefix_dropout": 0.0,
-    "lora_dropout": 0.0,
     "eval_block_users": 7,
 }
+DROPOUTS = ("item_dropout", "head_dropout", "prefix_dropout", "lora_dropout")
 
 
-def arguments(tiny: Path, output: str, *more: str) -> list[str]:
-    settings = [part for key, value in VALUES.items() for part in ("--set", f"{key}={value}")]
+def arguments(tiny: Path, output: str, *more: str, dropout: float = 0.0) -> list[str]:
+    values = VALUES | dict.fromkeys(DROPOUTS, dropout)
+    settings = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
     words = ["--dataset", "toy", "--models", "HeLLM", "--threads", "1", "--llm", str(tiny), "--output", output]
     return [*words, *settings, *more]
+
+
+class InTurns(Team):
+    """Two processes in one: the parts of the second are done after those of the first, with its random stream."""
+
+    def __init__(self) -> None:
+        super().__init__(rank=0, size=2)
+
+    def begin(self, rng_seed: int) -> None:
+        own = torch.get_rng_state()
+        torch.manual_seed(epoch_seed(rng_seed, 1))
+        self.__dict__["stream"] = torch.get_rng_state()
+        torch.set_rng_state(own)
+
+    def share(self, parts: Sequence[Part]) -> Iterator[Part]:  # type: ignore[override]
+        yield from parts[0::2]
+        own = torch.get_rng_state()
+        torch.set_rng_state(self.__dict__["stream"])
+        yield from parts[1::2]
+        self.__dict__["stream"] = torch.get_rng_state()
+        torch.set_rng_state(own)
+
+    def any(self, flag: bool) -> bool:
+        return flag
+
+    def add_up(self, terms: dict[str, float]) -> dict[str, float]:
+        return terms
+
+    def add_up_arrays(self, arrays: Iterable[np.ndarray]) -> None:
+        pass
+
+    def add_up_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        pass
+
+    def make_equal(self, module: nn.Module) -> None:
+        pass
+
+    def send(self, what: object) -> None:
+        pass
+
+    def leave(self) -> None:
+        pass
 
 
 def run_together(workplace: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
@@ -84,6 +129,29 @@ def test_two_processes_train_as_one_does_and_rank_as_one_does(workplace: Path, t
     for phase in ("valid", "test"):
         for name in ("rank", "rank_none"):
             assert np.array_equal(getattr(ranks[phase], name), getattr(again[phase], name))
+
+
+def test_each_process_drops_out_by_a_random_stream_of_its_own(
+    workplace: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train_epoch(self: ModelRow, epoch: int, rng_seed: int, on_step: OnStep) -> dict[str, float]:
+        if isinstance(self._team, InTurns):
+            self._team.begin(rng_seed)
+        return before(self, epoch, rng_seed, on_step)
+
+    before = ModelRow.train_epoch
+    assert run.main(arguments(tiny, "one", dropout=0.4)) == 0
+    monkeypatch.setattr(ModelRow, "train_epoch", train_epoch)
+    monkeypatch.setattr(run, "join_team", InTurns)
+    assert run.main(arguments(tiny, "in-turns", dropout=0.4)) == 0
+    done = run_together(workplace, arguments(tiny, "two", dropout=0.4))
+    assert done.returncode == 0, done.stderr
+    one, in_turns, two = (
+        [epoch["losses"]["cross_entropy"] for epoch in read_record(workplace / name / ROW / "record.json").curve]
+        for name in ("one", "in-turns", "two")
+    )
+    assert two == pytest.approx(in_turns, rel=1e-5)
+    assert two != pytest.approx(one, rel=1e-3)
 
 
 def test_a_row_that_fails_is_recorded_and_ends_all_processes(workplace: Path, tiny: Path) -> None:

@@ -21,23 +21,14 @@ import pytest
 
 from baselines.registry import REGISTRY
 from benchmarks import run, study, tune
-from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.plan import plan_rows
 from hellm_recbole.results import read_record
 from hellm_recbole.search.sweeps import read_sweep
 from hellm_recbole.search.tuning import Budget, _trials
-from tests.toy import write_prepared
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--dataset", "toy", "--threads", "1", "--set", "epochs=9", "--set", "eval_every=1", "--set", "batch_size=64"]
-
-
-@pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_dataset: Dataset) -> Path:
-    monkeypatch.chdir(tmp_path)
-    write_prepared(tmp_path / "dataset" / "toy", toy_dataset)
-    return tmp_path
 
 
 def arrays(value: Any) -> Iterator[np.ndarray]:
