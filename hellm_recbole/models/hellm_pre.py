@@ -221,11 +221,14 @@ class HeLLMPre(nn.Module):
         """Rows of the contrasted nodes, shuffled if they are to be parted, and where each id is among them."""
         if self.settings.contrast_nodes == "all":
             return torch.arange(1, n_rows, device=ids.device), ids - 1
-        rows, at = torch.unique(ids, return_inverse=True)
-        if n_parts == 1:
-            return rows, at
-        order = torch.randperm(len(rows), device=ids.device)
-        return rows[order], torch.argsort(order)[at]
+        met = torch.zeros(n_rows, dtype=torch.bool, device=ids.device)
+        met[ids] = True
+        rows = met.nonzero().squeeze(1)  # the distinct ids, without sorting them
+        if n_parts > 1:
+            rows = rows[torch.randperm(len(rows), device=ids.device)]
+        place = torch.empty(n_rows, dtype=ids.dtype, device=ids.device)
+        place[rows] = torch.arange(len(rows), device=ids.device)
+        return rows, place[ids]
 
     def _contrast(
         self, side: str, weight: float, fused: Tensor, propagated: Tensor, hyper: Tensor | None, n_parts: int
