@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+import hellm_recbole.openmp  # noqa: F401
+
 from baselines.registry import REGISTRY
 from benchmarks import run
 from hellm_recbole.console import run_main

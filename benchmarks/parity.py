@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import Any, Protocol
 from unittest.mock import patch
 
+import hellm_recbole.openmp  # noqa: F401
+
 import numpy as np
 import torch
 from tabulate import tabulate

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import hellm_recbole.openmp  # noqa: F401
+
 import torch
 
 from baselines.registry import RECBOLE_BASELINES, REGISTRY

@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import hellm_recbole.openmp  # noqa: F401
+
 import numpy as np
 import torch
 from tabulate import tabulate

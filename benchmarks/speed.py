@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import hellm_recbole.openmp  # noqa: F401
+
 import numpy as np
 import torch
 from tabulate import tabulate

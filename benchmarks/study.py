@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import hellm_recbole.openmp  # noqa: F401
+
 from baselines.registry import REGISTRY
 from benchmarks.run import load, named, overrides_of, seeds_of
 from benchmarks.tune import search_parser, sweep_task, swept

@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+import hellm_recbole.openmp  # noqa: F401
+
 from tabulate import tabulate
 
 from baselines.registry import REGISTRY

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hellm_recbole.llm.backbone import count_weights
-from hellm_recbole.models.hellm import RANDOM, LLMRecommender, LLMSettings
+from hellm_recbole.models.hellm import NO_BACKBONE, RANDOM, LLMRecommender, LLMSettings
 from hellm_recbole.sampling import BatchSource, micro_batches
 from hellm_recbole.types import HistoryBatch, TrainData
 
@@ -65,9 +65,14 @@ def predict(settings: LLMSettings, data: TrainData, batches: BatchSource, micro_
         DataError: the language model's configuration cannot be had.
     """
     longest = _longest(batches, micro_batch_size)
+    if settings.llm_weights == NO_BACKBONE:
+        model = LLMRecommender.build(settings, data).train()
+        parts = parameters_by_part(model)
+        trained = sum(count for count, _ in parts.values())
+        return Budget(parts, 0, trained * ADAM_BYTES, _kept_bytes(model, longest), micro_batch_size)
     total, n_layers = count_weights(settings.backbone())
     kept = []
-    parts: dict[str, tuple[int, int]] = {}
+    parts = {}
     for few in (1, 2):
         small = replace(settings, llm_layers=min(few, n_layers), llm_weights=RANDOM, gradient_checkpointing=False)
         model = LLMRecommender.build(replace(small, quantization="none"), data).train()

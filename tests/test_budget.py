@@ -48,6 +48,18 @@ def test_parameters_are_exact_and_kept_tensors_within_a_tenth(
     assert budget.fitting(budget.total_bytes * 2) > 16 > budget.fitting(budget.total_bytes - budget.activation_bytes)
 
 
+def test_without_a_language_model_none_is_counted(tiny: Path, toy_split: Split) -> None:
+    data = data_of(toy_split)
+    chosen = settings(tiny, llm_weights="none", gradient_checkpointing=False)
+    batches = SequenceSource(data, 32, 20, torch.device("cpu"))
+    budget = predict(chosen, data, batches, 16)
+    model = LLMRecommender.build(chosen, data).train()
+    assert budget.parts == parameters_by_part(model)
+    assert "language model" not in budget.parts
+    assert budget.weight_bytes == 0
+    assert budget.activation_bytes == _kept_bytes(model, _longest(batches, 16))
+
+
 def test_a_dry_run_prints_and_trains_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

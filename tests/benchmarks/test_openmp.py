@@ -1,0 +1,51 @@
+"""What OpenMP is told before torch is loaded."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from hellm_recbole.openmp import SPINS
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = ("ablate", "parity", "prepare", "report", "run", "scale", "speed", "study", "tune")
+# Runs a command until something looks for torch, and prints what the environment is then.
+WATCH = """
+import importlib.abc, os, runpy, sys
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            print(os.environ.get("GOMP_SPINCOUNT"), flush=True)
+            os._exit(0)
+
+sys.meta_path.insert(0, Finder())
+sys.path.insert(0, os.path.dirname(sys.argv[1]))
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
+def spins_at_torch(command: str, **more: str) -> str:
+    plain = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    words = [sys.executable, "-c", WATCH, str(ROOT / "benchmarks" / f"{command}.py")]
+    env = {**plain, "PYTHONPATH": str(ROOT), **more}
+    return subprocess.run(words, env=env, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_says_it_before_torch_is_loaded(command: str) -> None:
+    assert spins_at_torch(command) == SPINS
+
+
+def test_the_environment_wins() -> None:
+    assert spins_at_torch("run", GOMP_SPINCOUNT="7") == "7"
+    assert spins_at_torch("run", OMP_WAIT_POLICY="active") == "None"
+
+
+def test_no_command_is_left_out() -> None:
+    scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text()}
+    assert scripts - {"mmrec"} == {*COMMANDS}  # that one is started by `speed`, with its environment
