@@ -208,6 +208,10 @@ class _Tells:
         self._board, self._job = board, job
         board.say.remote(job.name, "begins")
 
+    def step(self, epoch: int, step: int, n_steps: int) -> None:
+        """Epoch and step, in long epochs."""
+        self._board.say.remote(self._job.name, f"epoch {epoch}/{self._job.plan.train.epochs} step {step}/{n_steps}")
+
     def log(self, epoch: int, values: Mapping[str, float]) -> None:
         """Epoch and validation metric."""
         train = self._job.plan.train

@@ -21,6 +21,9 @@ STEPS_EVERY_S = 60.0  # and before a line inside an epoch
 class Logger(Protocol):
     """Keeps scalar curves."""
 
+    def step(self, epoch: int, step: int, n_steps: int) -> None:
+        """Where a long epoch is, every `STEPS_EVERY_S`."""
+
     def log(self, epoch: int, values: Mapping[str, float]) -> None:
         """Values of one epoch."""
 
@@ -37,13 +40,17 @@ class ConsoleView:
     def __init__(self, name: str, epochs: int, done: int, metric: str, loggers: Sequence[Logger]) -> None:
         self.name, self.epochs, self.metric, self.loggers = name, epochs, metric, loggers
         self._bar: Any = tqdm(total=epochs, initial=done, desc=name, unit="epoch", disable=not sys.stderr.isatty())
-        self._started = self._said = self._epoch_started = time.monotonic()
+        self._started = self._said = self._told = self._epoch_started = time.monotonic()
         self._first = done
         self._valid = ""
 
     def step(self, epoch: int, step: int, n_steps: int, losses: Mapping[str, float]) -> None:
         """Show the step and the mean losses of the epoch so far."""
         now = time.monotonic()
+        if step < n_steps and now - self._told > STEPS_EVERY_S:
+            self._told = now
+            for logger in self.loggers:
+                logger.step(epoch, step, n_steps)
         if not self._bar.disable and (step == n_steps or now - self._said > 0.2):
             self._said = now
             self._bar.set_postfix_str(f"step {step}/{n_steps} {_listed(losses)} {self._valid}")
@@ -60,7 +67,7 @@ class ConsoleView:
                 f"{self.metric} {entry['valid'][self.metric]:.4f} best {progress.best_value:.4f} @{progress.best_epoch}"
             )
         self._bar.update(1)
-        now = self._epoch_started = time.monotonic()
+        now = self._epoch_started = self._told = time.monotonic()
         if self._bar.disable and (progress.stopped or now - self._said > LINE_EVERY_S):
             self._said = now
             left = (now - self._started) / (progress.epoch - self._first) * (self.epochs - progress.epoch)
@@ -112,7 +119,14 @@ def open_loggers(names: Sequence[str], folder: Path, run: str, done: int, settin
     return loggers
 
 
-class _TensorBoard:
+class _EpochsOnly:
+    """A logger that does not ask where an epoch is."""
+
+    def step(self, epoch: int, step: int, n_steps: int) -> None:
+        pass
+
+
+class _TensorBoard(_EpochsOnly):
     def __init__(self, folder: Path, run: str, done: int, settings: Mapping[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
@@ -126,7 +140,7 @@ class _TensorBoard:
         self._writer.close()
 
 
-class _Wandb:
+class _Wandb(_EpochsOnly):
     def __init__(self, folder: Path, run: str, done: int, settings: Mapping[str, Any]) -> None:
         wandb: Any = importlib.import_module("wandb")
         identity = run.replace("/", "-").replace(" ", "-")
@@ -141,7 +155,7 @@ class _Wandb:
         self._run.finish()
 
 
-class _Mlflow:
+class _Mlflow(_EpochsOnly):
     def __init__(self, folder: Path, run: str, done: int, settings: Mapping[str, Any]) -> None:
         self._mlflow: Any = importlib.import_module("mlflow")
         self._mlflow.set_experiment("hellm-recbole")

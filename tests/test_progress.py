@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -53,3 +54,30 @@ def test_short_epochs_have_no_lines_inside(monkeypatch: pytest.MonkeyPatch, caps
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert not any("step" in line for line in lines)
+
+
+def test_loggers_hear_where_a_long_epoch_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ears:
+        def __init__(self) -> None:
+            self.heard: list[tuple[int, ...]] = []
+
+        def step(self, epoch: int, step: int, n_steps: int) -> None:
+            self.heard.append((epoch, step, n_steps))
+
+        def log(self, epoch: int, values: Mapping[str, float]) -> None:
+            self.heard.append((epoch,))
+
+        def close(self) -> None:
+            pass
+
+    now, ears = 0.0, Ears()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    view = ConsoleView("X on Y", 5, 0, "N@20", [ears])
+    for step in range(1, 9):
+        now += 25.0
+        view.step(1, step, 8, {})
+    view.epoch(ended(1, None))
+    for step in range(1, 5):
+        now += 25.0
+        view.step(2, step, 8, {})
+    assert ears.heard == [(1, 3, 8), (1, 6, 8), (1,), (2, 3, 8)]
