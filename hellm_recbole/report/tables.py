@@ -704,6 +704,8 @@ def to_latex(table: Table) -> str:
 def to_terminal(table: Table, width: int | None = None) -> str:
     """A short view: the two largest cut-offs (one if the terminal is narrow) and the time; files hold the rest.
 
+    The number of seeds has a column where a row has several; notes name a single one.
+
     Args:
         table: what to print.
         width: columns; None takes the terminal's.
@@ -714,7 +716,8 @@ def to_terminal(table: Table, width: int | None = None) -> str:
     view.add_column("Model", overflow="fold")
     for name in ("Preset",) if table.several_presets else ():
         view.add_column(name, overflow="fold")
-    for name in (*shown, "Seeds", "Training"):
+    several_seeds = any(len(row.seeds) > 1 for row in table.rows)
+    for name in (*shown, *(("Seeds",) if several_seeds else ()), "Training"):
         view.add_column(name, justify="right", no_wrap=True)
     below = [f"{row.model}: {row.problem}" for row in table.rows if row.problem is not None]
     for family, rows in groupby(table.rows, key=lambda row: row.family):
@@ -726,7 +729,8 @@ def to_terminal(table: Table, width: int | None = None) -> str:
                 continue
             numbers = [_terminal_number(row, name, name in table.paper_metrics) for name in shown]
             training = _scaled(row.train_seconds, _SECONDS) or "\u2013"
-            view.add_row(*map(rich.markup.escape, names), *numbers, str(len(row.seeds)), training)
+            seeds = [str(len(row.seeds))] if several_seeds else []
+            view.add_row(*map(rich.markup.escape, names), *numbers, *seeds, training)
     notes = [*([] if table.stamp is None else [table.stamp]), *below, *table.notes]
     if table.paper_metrics:
         notes.append("In parentheses: the paper's number.")

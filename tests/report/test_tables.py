@@ -396,6 +396,16 @@ def test_the_terminal_view_fits_and_cuts_no_number(tmp_path: Path, width: int) -
     assert ("R@10" in text) == (width >= 80)
 
 
+def test_the_terminal_view_of_language_models_in_80_columns_has_each_on_one_line(tmp_path: Path) -> None:
+    name = "HeLLM@gemma-3-270m-2L"
+    add_run(tmp_path, hits(10, 1), model=name, seed=2024)
+    lines = to_terminal(make_table(tmp_path), 80).splitlines()
+    assert any(name in line and "1.0000" in line for line in lines)
+    assert not any("Seeds" in line for line in lines)
+    add_run(tmp_path, hits(10, 1), model=name, seed=2025)
+    assert any("Seeds" in line for line in to_terminal(make_table(tmp_path), 80).splitlines())
+
+
 def test_the_caption_says_what_was_measured(tmp_path: Path) -> None:
     text = to_terminal(make_table(toy_results(tmp_path)), 400)
     for said in (
