@@ -158,12 +158,15 @@ class ModelRow:
                     for name, term in terms.items():
                         sums[name] = sums.get(name, 0.0) + share * term.item()
             except torch.OutOfMemoryError:
-                if self._micro_batch_size <= 1:
-                    raise
                 too_large = True  # and not the error, which would keep the memory of its frames
+                if self._micro_batch_size <= 1:
+                    team.any(too_large)  # the others end here, too
+                    raise
             if not team.any(too_large):
                 team.add_up_gradients(self.module.parameters())
                 return team.add_up(sums)
+            if self._micro_batch_size <= 1:
+                raise torch.OutOfMemoryError("another process has no memory for a single example")
             self._micro_batch_size //= 2
             torch.cuda.empty_cache()
 

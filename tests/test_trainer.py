@@ -18,6 +18,7 @@ from hellm_recbole.errors import CheckpointError, SettingsError, TrainingDiverge
 from hellm_recbole.plan import Override, RowPlan, plan_rows
 from hellm_recbole.sampling import PairSource
 from hellm_recbole.signals import signals_go_to
+from hellm_recbole.team import Team
 from hellm_recbole.trainer import ModelRow, fit, learning_rate_factor
 from hellm_recbole.types import HistoryBatch
 from tests.toy_llm import small_values, with_stages
@@ -292,6 +293,31 @@ def test_out_of_memory_halves_the_parts_and_keeps_the_step(toy_split: Split, mon
     loss = row.train_epoch(1, 1, lambda *args: None)["cross_entropy"]
     fits = ModelRow(p.spec, p.model_settings, data, p.train, p.pairs, 7, CPU, p.steps)
     assert loss == pytest.approx(fits.train_epoch(1, 1, lambda *args: None)["cross_entropy"], rel=1e-5)
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_process_without_memory_for_one_example_ends_the_others_too(
+    toy_split: Split, monkeypatch: pytest.MonkeyPatch, here: bool
+) -> None:
+    class Pair(Team):
+        def any(self, flag: bool) -> bool:
+            flags.append(flag)
+            return True  # where the flag is not up here, it is in the other process
+
+    def none(batch: HistoryBatch) -> dict[str, torch.Tensor]:
+        raise torch.OutOfMemoryError("nothing fits")
+
+    flags: list[bool] = []
+    p = plan("LLaRA", batch_size=64, micro_batch_size=1)
+    assert p.spec is not None
+    row = ModelRow(
+        p.spec, p.model_settings, with_stages(toy_split.train_data(), p), p.train, p.pairs, 7, CPU, p.steps, Pair(0, 2)
+    )
+    if here:
+        monkeypatch.setattr(row.module, "loss", none)
+    with pytest.raises(torch.OutOfMemoryError, match="nothing fits" if here else "another process"):
+        row.train_epoch(1, 1, lambda *args: None)
+    assert flags == [here]
 
 
 def test_a_cosine_by_step_warms_up_from_zero_and_ends_at_its_floor() -> None:
