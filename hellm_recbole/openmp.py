@@ -2,8 +2,7 @@
 
 GNU's OpenMP lets a thread spin for a while before it sleeps. Where another process keeps one of two cores busy, it
 spins while the one that it waits for has no core to run on, and small models were trained two to four times as
-slowly as with the short spin that is set here (the one that OpenMP itself takes where it has more threads than cores).
-On an idle machine the difference was 2 %.
+slowly as with the short spin that is set here. On an idle machine the difference was 2 %.
 """
 
 from __future__ import annotations
