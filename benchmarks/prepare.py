@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hellm_recbole.console import run_main
-from hellm_recbole.data.atomic import load_dataset
+from hellm_recbole.data.atomic import load_dataset, read_source_times
 from hellm_recbole.data.card import data_card
 from hellm_recbole.data.catalog import (
     DatasetSettings,
@@ -116,7 +116,7 @@ def _run(args: argparse.Namespace) -> int:
         if args.neighbors is not None:
             print(f"\n{similar_items(folder, args.neighbors)}")
     elif args.export is not None:
-        write_mmrec(load_dataset(folder, modalities=None), args.to)
+        write_mmrec(load_dataset(folder, modalities=None), args.to, read_source_times(folder))
         print(f"exported {folder} to {args.to}")
     elif args.shuffle_ties is not None:
         print(f"prepared {shuffle_ties(folder, args.output, args.shuffle_ties)}")

@@ -3,6 +3,7 @@
 On disk, `dataset/NAME/`: `NAME.inter`, `NAME.item`, for each modality `<modality>_feat.npy` with
 `<modality>_feat.tokens.txt` (row r belongs to the item of line r) and, where some items have no features of their own,
 `<modality>_feat.missing.txt` (their tokens); `SHA256SUMS` for `sha256sum -c`, and `dataset.json`, written last.
+`timestamp` in `NAME.inter` is what RecBole can hold of the times; `source_time`, where it is there, holds the source's.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from hellm_recbole.data.times import SOURCE_TIME, TIME, fit_times, order_times
 from hellm_recbole.data.tsv import Table, read_lines, read_table
 from hellm_recbole.errors import DataError, OutputError
 from hellm_recbole.files import sha256_file
@@ -49,7 +51,8 @@ class Dataset:
         item_tokens: [I + 1] source token of each item id; entry 0 is "".
         user: [E] user ids in file order.
         item: [E] item ids in file order.
-        time: [E] orders the interactions of a user; None: file order does.
+        time: [E] orders all interactions, equal where their times are: small whole times or positions as they are, else
+            the ranks of the times; None: file order orders those of a user.
         time_known: `time` is a time stamp, not only an order.
         part: [E] index in PARTS, for data with a split of its own, else None.
         features: modality -> [I + 1, D_m] float32, row 0 zero; aligned by token.
@@ -206,7 +209,8 @@ def write_dataset(folder: Path, data: AtomicData, features: Mapping[str, Feature
     name, items = manifest["name"], data.item_ids()
     modalities = {}
     try:
-        _write_table(folder / f"{name}.inter", data.inter, data.inter_types)
+        inter = fit_times(data.inter)
+        _write_table(folder / f"{name}.inter", inter, {**data.inter_types, SOURCE_TIME: "float"})
         if data.items is not None:
             described = data.items[data.items["item_id"].isin(items)]
             _write_table(folder / f"{name}.item", described, data.item_types)
@@ -232,6 +236,7 @@ def write_dataset(folder: Path, data: AtomicData, features: Mapping[str, Feature
         content = {
             **manifest,
             "dropped_items": len(manifest["dropped_items"]),
+            "time_column": SOURCE_TIME if inter is not data.inter else TIME,
             "modalities": modalities,
             "files": written,
         }
@@ -294,7 +299,8 @@ def load_dataset(folder: Path, *, modalities: Sequence[str] | None, verify: bool
     """
     manifest = read_manifest(folder)
     table = read_table(folder / f"{manifest['name']}.inter", typed=True)
-    table.require(("user_id", "item_id", "timestamp"), "prepare the dataset again with --fresh")
+    table.require(("user_id", "item_id", TIME), "prepare the dataset again with --fresh")
+    times = _source_times(table, manifest)
     user, user_tokens = _encode(table.frame["user_id"])
     item, item_tokens = _encode(table.frame["item_id"])
     expected = manifest["counts"]["after"]["interactions"]
@@ -315,7 +321,7 @@ def load_dataset(folder: Path, *, modalities: Sequence[str] | None, verify: bool
         item_tokens=item_tokens,
         user=user,
         item=item,
-        time=table.numbers("timestamp"),
+        time=order_times(times)[0].astype(np.float64),
         time_known=manifest["time_known"],
         part=part_codes(table) if "split" in table.frame else None,
         features={
@@ -338,6 +344,24 @@ def load_dataset(folder: Path, *, modalities: Sequence[str] | None, verify: bool
             "prepare the dataset again with --fresh, or under another name"
         )
     return dataset
+
+
+def read_source_times(folder: Path) -> list[str]:
+    """[E] times of a prepared dataset's interactions in file order, or positions, as the source has them.
+
+    Raises:
+        DataError: the dataset is not prepared, or a time is no finite number.
+    """
+    manifest = read_manifest(folder)
+    return _source_times(read_table(folder / f"{manifest['name']}.inter", typed=True), manifest).tolist()
+
+
+def _source_times(table: Table, manifest: Manifest) -> pd.Series[str]:
+    """[E] times as text; manifests of earlier versions name no column, for there was but one."""
+    column: str = manifest.get("time_column", TIME)
+    table.require((column,), "prepare the dataset again with --fresh")
+    table.numbers(column)
+    return table.frame[column]
 
 
 def item_texts(items: pd.DataFrame | None, ids: list[str], columns: Sequence[str], where: Path) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 from hellm_recbole.data.atomic import Dataset, Manifest
 from hellm_recbole.data.doctor import SEVERITIES, Examination, examine, repeated_pairs, tie_share
 from hellm_recbole.data.split import MIN_EVALUATED, Split
+from hellm_recbole.data.times import SOURCE_TIME, TIME
 
 CARD = "README.md"  # its file, beside the data
 QUANTILES = {"min": 0.0, "25%": 0.25, "median": 0.5, "75%": 0.75, "95%": 0.95, "max": 1.0}
@@ -78,7 +79,7 @@ def _markdown(found: Examination) -> str:
             [
                 ("published", manifest["origin"]),
                 *((_words(key), value) for key, value in inputs.items() if key not in ("source", "k_core")),
-                ("times", "known" if manifest["time_known"] else "not known: position in the source stands for time"),
+                ("times", _times(manifest)),
             ]
         ),
         _table(("file", "SHA-256"), sorted(inputs["source"].items())),
@@ -103,6 +104,14 @@ def _markdown(found: Examination) -> str:
         f"```\npython benchmarks/prepare.py {manifest['name']} --check\n```",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _times(manifest: Manifest) -> str:
+    if not manifest["time_known"]:
+        return "not known: position in the source stands for time"
+    if manifest.get("time_column", TIME) == TIME:
+        return "known"
+    return f"known: {SOURCE_TIME} in {manifest['name']}.inter; {TIME} holds their ranks, which RecBole's float32 keeps"
 
 
 def _counts(dataset: Dataset, manifest: Manifest) -> list[tuple[str, str]]:

@@ -19,6 +19,8 @@ from hellm_recbole.data.atomic import (
     read_manifest,
 )
 from hellm_recbole.data.split import MIN_EVALUATED, TEST, TRAIN, Split, split_dataset
+from hellm_recbole.data.times import TIME
+from hellm_recbole.data.tsv import read_table
 from hellm_recbole.errors import DataError
 from hellm_recbole.neighbors import nearest_neighbors
 from hellm_recbole.types import FloatArray, IdArray, Targets, TokenArray
@@ -91,6 +93,7 @@ def examine(folder: Path) -> Examination:
     split = split_dataset(dataset)
     findings += [
         *_changed(folder, manifest),
+        *_too_fine(folder, manifest, dataset),
         *_ties(dataset, split),
         *_id_order(dataset, split),
         *_unsorted(dataset),
@@ -206,6 +209,24 @@ def _changed(folder: Path, manifest: Manifest) -> Iterator[Finding]:
             f"{name} has changed since it was prepared",
             "Results would not be of the data that the manifest describes, and nobody else could prepare it; prepare "
             "the dataset again with --fresh.",
+        )
+
+
+def _too_fine(folder: Path, manifest: Manifest, dataset: Dataset) -> Iterator[Finding]:
+    """Whether a dataset of an earlier version, whose manifest names no column of times, has times that float32 ties."""
+    if "time_column" in manifest or dataset.time is None:
+        return
+    with np.errstate(over="ignore"):
+        kept = read_table(folder / f"{dataset.name}.inter", typed=True).numbers(TIME).astype(np.float32)
+    order = np.lexsort((dataset.time, dataset.user))
+    moved = dataset.user[order][order != np.lexsort((kept, dataset.user))]
+    if len(moved):
+        yield Finding(
+            "times too fine for RecBole",
+            "warning",
+            _of(len(np.unique(moved)), dataset.n_users, "users have another order where times are float32"),
+            "RecBole keeps times as float32, so its own commands would test other items than our runs, which are not "
+            "affected; prepare the dataset again with --fresh before you run RecBole itself on it.",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,16 @@ from hellm_recbole.errors import OutputError
 from hellm_recbole.files import ensure_folder, scratch_folder
 
 
-def write_mmrec(dataset: Dataset, folder: Path) -> None:
+def write_mmrec(dataset: Dataset, folder: Path, times: Sequence[str] | None = None) -> None:
     """Write `NAME.inter`, a feature matrix for each modality and the two id mappings.
 
     Users and items are numbered from 0 in the order of our ids. `x_label` is 0, 1, 2 for training, validation and test.
-    Users stand one after the other, each in time order; `timestamp` is the source's, or what stands for it.
+    Users stand one after the other, each in time order.
 
     Args:
         dataset: as loaded.
         folder: to write to; nothing in it is replaced.
+        times: [E] `timestamp` of each interaction; None: what orders them.
 
     Raises:
         OutputError: the folder holds one of the files already, or cannot be written to.
@@ -35,10 +37,12 @@ def write_mmrec(dataset: Dataset, folder: Path) -> None:
     order = time_order(dataset)
     user, item = dataset.user[order], dataset.item[order]
     part = leave_one_out(user, dataset.n_users)[0] if dataset.part is None else dataset.part[order]
-    time = np.arange(float(len(user))) if dataset.time is None else dataset.time[order]
+    if times is None:
+        time = np.arange(float(len(user))) if dataset.time is None else dataset.time
+        times = [str(int(t)) if t.is_integer() else repr(t) for t in time.tolist()]
     rows = (
-        f"{u - 1}\t{i - 1}\t{int(t) if t.is_integer() else repr(t)}\t{label}"
-        for u, i, t, label in zip(user.tolist(), item.tolist(), time.tolist(), part.tolist(), strict=True)
+        f"{u - 1}\t{i - 1}\t{times[row]}\t{label}"
+        for u, i, row, label in zip(user.tolist(), item.tolist(), order.tolist(), part.tolist(), strict=True)
     )
     header = "userID\titemID\ttimestamp\tx_label"
     with scratch_folder(folder, dataset.name, "--to") as temporary:

@@ -166,10 +166,18 @@ def test_the_markdown_card(sequences: Path, prepare_toy: Prepare) -> None:
     assert said.endswith("```\npython benchmarks/prepare.py Toy --check\n```\n")
 
 
+def test_times_that_became_ranks_are_said(recbole: Path, prepare_toy: Prepare) -> None:
+    assert "- times: known\n" in card_markdown(prepare_toy(recbole, "recbole").folder)
+    path = recbole / "films.inter"
+    path.write_text(path.read_text().replace("\t30\n", "\t1700000000\n"))
+    said = "- times: known: source_time in films.inter; timestamp holds their ranks, which RecBole's float32 keeps\n"
+    assert said in card_markdown(prepare_toy(recbole, "recbole", fresh=True).folder)
+
+
 def test_nothing_dropped_is_said(splits: Path, prepare_toy: Prepare) -> None:
     np.save(splits / "image_feat.npy", np.eye(4, dtype=np.float16))
-    rows = ["0\t3\ttrain", "0\t1\tvalid", "0\t0\ttest", "1\t2\ttrain"]
-    (splits / "interactions.tsv").write_text("user_id\titem_id\tsplit\n" + "\n".join(rows) + "\n")
+    rows = ["0\t3\ttrain\t9", "0\t1\tvalid\t8", "0\t0\ttest\t7", "1\t2\ttrain\t7"]
+    (splits / "interactions.tsv").write_text("user_id\titem_id\tsplit\ttimestamp\n" + "\n".join(rows) + "\n")
     assert "## What was dropped and why\n\nNothing.\n" in card_markdown(prepare_toy(splits, "splits").folder)
 
 

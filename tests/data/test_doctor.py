@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -93,6 +94,19 @@ def test_interactions_that_cannot_be_read_are_no_finding(write: Write) -> None:
 def test_an_unprepared_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no prepared dataset"):
         diagnose(tmp_path)
+
+
+def test_times_of_an_earlier_version_that_recbole_ties(write: Write) -> None:
+    rows = ["u a 1600000000002", "u b 1600000000001", "u c 1600000000003", "v a 1600000000001", "v b 1700000000000"]
+    folder = write(rows)
+    assert of(diagnose(folder), "times too fine for RecBole") == []
+    lines = ["\t".join(row.split()) for row in rows]
+    (folder / "Toy.inter").write_text("\n".join(["user_id:token\titem_id:token\ttimestamp:float", *lines]) + "\n")
+    manifest = json.loads((folder / "dataset.json").read_text())
+    del manifest["time_column"]
+    (folder / "dataset.json").write_text(json.dumps(manifest))
+    found = [("warning", "1 of 2 users have another order where times are float32")]
+    assert of(diagnose(folder), "times too fine for RecBole") == found  # b comes before a, which float32 does not know
 
 
 # Ties

@@ -64,6 +64,19 @@ def test_rows_move_only_among_rows_of_one_user_and_time(tied: Path, tmp_path: Pa
         assert one == other or not one.startswith("n")
 
 
+def test_times_that_only_text_tells_apart_are_no_ties(recbole: Path, prepare_toy: Prepare, tmp_path: Path) -> None:
+    times = ["1700000000000000001", "1700000000000000002", "1700000000000000002", "17e17", "3", "3"]
+    rows = [f"{user}\t{item}\t{time}" for user, item, time in zip("777888", "xyzxyz", times, strict=True)]
+    header = "user_id:token\titem_id:token\ttimestamp:float\n"
+    (recbole / "films.inter").write_text(header + "\n".join(rows) + "\n")
+    folder = prepare_toy(recbole, "recbole").folder
+    orders = {tuple(lines(shuffle_ties(folder, tmp_path / "more", seed))[1:]) for seed in range(12)}
+    x7, y7, z7, x8, y8, z8 = lines(folder)[1:]
+    assert orders == {(x7, *sevens, x8, *eights) for sevens in ((y7, z7), (z7, y7)) for eights in ((y8, z8), (z8, y8))}
+    assert x7 == "7\tx\t2\t1700000000000000001"
+    assert {split_of(tmp_path / "more" / f"films-ties{seed}").kind for seed in range(12)} == {"leave-one-out"}
+
+
 def test_the_seed_decides_the_order(tied: Path, tmp_path: Path) -> None:
     orders = [lines(shuffle_ties(tied, tmp_path / place, seed)) for place, seed in (("a", 1), ("b", 1), ("c", 2))]
     assert orders[0] == orders[1] != orders[2]

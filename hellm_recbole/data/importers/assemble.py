@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from hellm_recbole.data.atomic import (
@@ -25,7 +24,9 @@ from hellm_recbole.data.atomic import (
     read_matrix,
 )
 from hellm_recbole.data.importers.text import UNREADABLE, clean
+from hellm_recbole.data.importers.untimed import describe_file_order
 from hellm_recbole.data.split import leave_one_out
+from hellm_recbole.data.times import TIME, order_times
 from hellm_recbole.data.tsv import Table, read_lines, read_table
 from hellm_recbole.errors import DataError
 from hellm_recbole.types import IdArray
@@ -57,12 +58,36 @@ def unique_items(table: Table) -> pd.DataFrame:
     return table.frame.assign(**texts)
 
 
-def with_time(table: Table, columns: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
-    """`columns` with the table's timestamp; without one, a user's rows are numbered in file order."""
-    if "timestamp" in table.frame:
-        table.numbers("timestamp")
-        return columns.assign(timestamp=table.frame["timestamp"]), True
-    return columns.assign(timestamp=columns.groupby("user_id").cumcount().astype("str")), False
+def with_time(table: Table, columns: pd.DataFrame, used: Collection[str]) -> tuple[pd.DataFrame, bool, list[str]]:
+    """`columns` with the table's timestamp; without one, a user's rows are numbered in file order.
+
+    Args:
+        table: the source.
+        columns: user_id, perhaps split, and others of its columns, perhaps under other names.
+        used: names in the table of the columns that hold ids or parts.
+
+    Returns:
+        The columns, whether their times are known, and what there is to warn of.
+
+    Raises:
+        DataError: a time is no finite number.
+    """
+    if TIME in table.frame:
+        table.numbers(TIME)
+        return columns.assign(timestamp=table.frame[TIME]), True, []
+    said = describe_file_order(
+        table.path,
+        table.frame,
+        used,
+        given_split="split" in columns,
+        advice=f"name the column of times {TIME}{':float' * bool(table.types)}",
+    )
+    return columns.assign(timestamp=number_rows(columns)), False, [said]
+
+
+def number_rows(inter: pd.DataFrame) -> pd.Series[str]:
+    """[E] position of each row among its user's, from 0, as text."""
+    return inter.groupby("user_id").cumcount().astype("str")
 
 
 def assemble(
@@ -135,18 +160,18 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
             raise DataError(f"{path}: column name {column!r} is empty or holds a colon, a quote or a tab; rename it")
 
 
-def _by_user(inter: pd.DataFrame) -> tuple[IdArray, npt.NDArray[np.float64], IdArray]:
-    """[E] user from 1, time, and the order by user and time, equal times in file order."""
+def _by_user(inter: pd.DataFrame, time: IdArray) -> tuple[IdArray, IdArray]:
+    """[E] user from 1, and the order by user and time, equal times in file order."""
     user = pd.factorize(inter["user_id"])[0].astype(np.int64) + 1
-    time = pd.to_numeric(inter["timestamp"]).to_numpy(np.float64)
-    return user, time, np.lexsort((time, user))
+    return user, np.lexsort((time, user))
 
 
 def _are_positions(inter: pd.DataFrame) -> bool:
     """Whether each user's times are 0, 1, 2 and so on."""
-    user, time, order = _by_user(inter)
+    time, ranked = order_times(inter[TIME])
+    user, order = _by_user(inter, time)
     starts = np.cumsum(np.bincount(user))
-    return bool(np.array_equal(time[order], np.arange(len(user)) - starts[user[order] - 1]))
+    return not ranked and bool(np.array_equal(time[order], np.arange(len(user)) - starts[user[order] - 1]))
 
 
 def recognized(data: AtomicData) -> AtomicData:
@@ -157,7 +182,7 @@ def recognized(data: AtomicData) -> AtomicData:
     inter = data.inter
     if "split" not in inter or not data.ordered:
         return data
-    user, _, order = _by_user(inter)
+    user, order = _by_user(inter, order_times(inter[TIME])[0])
     given = inter["split"].map({part: code for code, part in enumerate(PARTS)}).to_numpy(np.int64)
     if not np.array_equal(leave_one_out(user[order], int(user.max()))[0], given[order]):
         return data

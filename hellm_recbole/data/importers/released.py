@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hellm_recbole.data.atomic import PARTS, AtomicData
-from hellm_recbole.data.importers.assemble import assemble, item_text, rows_by_number, with_time
+from hellm_recbole.data.importers.assemble import assemble, item_text, number_rows, rows_by_number, with_time
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.tsv import Table, read_lines, read_table, read_text
 from hellm_recbole.errors import DataError
@@ -93,7 +93,7 @@ def read_lattice(source: Path, request: Request) -> AtomicData:
             warnings.append(f"{file}: {empty} users have an empty list")
         frames.append(pd.DataFrame({"user_id": users, "item_id": items, "split": part}, dtype="str"))
     inter = pd.concat(frames, ignore_index=True)
-    inter["timestamp"] = inter.groupby("user_id").cumcount().astype("str")
+    inter["timestamp"] = number_rows(inter)
     texts, text_types = item_text(source)
     return assemble(
         source,
@@ -119,7 +119,7 @@ def read_mmrec(source: Path, request: Request) -> AtomicData:
         raise DataError(f"{table.line(row)}: x_label is {labels.iloc[row]!r}, not 0 (train), 1 (valid) or 2 (test)")
     parts = labels.map({str(code): part for code, part in enumerate(PARTS)})
     columns = pd.DataFrame({"user_id": table.frame["userID"], "item_id": table.frame["itemID"], "split": parts})
-    inter, time_known = with_time(table, columns)
+    inter, time_known, said = with_time(table, columns, ("userID", "itemID", "x_label"))
     files, number = [table.path], {}
     for column, field, file in zip(("user_id", "item_id"), ("userID", "itemID"), MMREC_MAPS, strict=True):
         if (path := source / file).is_file():
@@ -134,7 +134,7 @@ def read_mmrec(source: Path, request: Request) -> AtomicData:
         return {item: found[number.get(item, item)] for item in items}
 
     texts, text_types = item_text(source)
-    return assemble(source, inter, {}, texts, text_types, time_known=time_known, rows=rows, files=files)
+    return assemble(source, inter, {}, texts, text_types, time_known=time_known, rows=rows, files=files, warnings=said)
 
 
 def _id_map(table: Table, field: str) -> dict[str, str]:

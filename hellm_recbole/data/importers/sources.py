@@ -16,7 +16,7 @@ Every kind also takes `<modality>_feat.npy` with `<modality>_feat.tokens.txt` be
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from hellm_recbole.data.importers.assemble import (
 from hellm_recbole.data.importers.released import MMREC_MAPS, read_lattice, read_mmrec, read_s3rec, sequence_lines
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.importers.tabular import ENDINGS, read_tables
+from hellm_recbole.data.times import SOURCE_TIME, TIME, order_times, restore_times
 from hellm_recbole.data.tsv import read_table
 from hellm_recbole.errors import DataError
 
@@ -68,14 +69,24 @@ def read_splits(source: Path, request: Request) -> AtomicData:
     table = read_table(source / INTERACTIONS, typed=False)
     table.require(("user_id", "item_id", "split"), "it needs the header user_id, item_id, split")
     part_codes(table)  # every field of `split` is checked here, where its line is known
-    inter, time_known = with_time(table, table.frame[["user_id", "item_id", "split"]])
+    used = ["user_id", "item_id", "split"]
+    inter, time_known, said = with_time(table, table.frame[used], used)
     texts, text_types = item_text(source)
-    files = [table.path]
-    return assemble(source, inter, {}, texts, text_types, time_known=time_known, rows=rows_by_number, files=files)
+    return assemble(
+        source,
+        inter,
+        {},
+        texts,
+        text_types,
+        time_known=time_known,
+        rows=rows_by_number,
+        files=[table.path],
+        warnings=said,
+    )
 
 
 def read_recbole(source: Path, request: Request) -> AtomicData:
-    """Kind `recbole`: all columns are kept."""
+    """Kind `recbole`: all columns are kept; where we wrote the file, its times are those of its source."""
     table = read_table(source / f"{request.name}.inter", typed=True)
     table.require(("user_id", "item_id"), "name its user and item columns user_id:token and item_id:token")
     if "split" in table.frame:
@@ -83,13 +94,21 @@ def read_recbole(source: Path, request: Request) -> AtomicData:
     for column, kind in table.types.items():
         if kind == "float":
             table.numbers(column)
-    inter, time_known = with_time(table, table.frame)
+    restored = replace(table, frame=restore_times(table.frame)) if table.types.get(SOURCE_TIME) == "float" else table
+    inter, time_known, said = with_time(restored, restored.frame, ("user_id", "item_id", "split"))
+    if SOURCE_TIME in inter and order_times(inter[TIME])[1]:
+        raise DataError(
+            f"{table.path}:1: column {SOURCE_TIME!r} would be overwritten: times that float32 cannot hold are kept "
+            "under that name; rename it"
+        )
     files, items, types = [table.path], None, {}
     if (path := source / f"{request.name}.item").exists():
         described = read_table(path, typed=True)
         items, types = unique_items(described), dict(described.types)
         files.append(path)
-    return assemble(source, inter, table.types, items, types, time_known=time_known, rows=None, files=files)
+    return assemble(
+        source, inter, table.types, items, types, time_known=time_known, rows=None, files=files, warnings=said
+    )
 
 
 def amazon_files(kind: str, category: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

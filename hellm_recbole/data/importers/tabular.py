@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from hellm_recbole.data.atomic import PARTS, AtomicData
-from hellm_recbole.data.importers.assemble import assemble, item_text
+from hellm_recbole.data.importers.assemble import assemble, item_text, number_rows
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.importers.text import clean
+from hellm_recbole.data.importers.untimed import describe_file_order
 from hellm_recbole.data.tsv import refuse_endless_lines
 from hellm_recbole.errors import DataError
 
@@ -22,6 +23,7 @@ ENDINGS = ("parquet", "csv", "csv.gz", "tsv", "tsv.gz")  # in the order in which
 FIELDS = {"user": "user_id", "item": "item_id", "time": "timestamp", "split": "split"}  # field -> its usual column
 _OPTIONAL = ("time", "split")
 _ITEMS = "_items"  # after the name of the table: the items' texts
+_DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}  # after the point of a second, by pandas' unit of dates
 _EXACT = 2.0**53  # whole numbers below it are exact in double precision
 
 
@@ -29,7 +31,7 @@ def read_tables(source: Path, request: Request) -> AtomicData:
     """Kind `table`: `NAME.csv` and the like, `NAME_items.csv` with texts beside it.
 
     Times are numbers, or dates in ISO 8601 (UTC where they name no zone), which become seconds since 1970. A table
-    without times is taken to be in time order.
+    without times is taken to be in time order, which a warning says.
 
     Raises:
         DataError: a column is missing, a field is empty or no time, a part is unknown, or an item has two rows.
@@ -54,11 +56,15 @@ def read_tables(source: Path, request: Request) -> AtomicData:
                 f"{path}: no column {name!r} among {', '.join(frame.columns)}; name it with --columns {field}=COLUMN"
             )
     inter = pd.DataFrame(columns)
+    warnings = []
     time_known = "timestamp" in inter
     if time_known:
         inter["timestamp"] = _seconds(inter["timestamp"], path)
     else:
-        inter["timestamp"] = inter.groupby("user_id").cumcount().astype("str")
+        used = [request.columns.get(field, usual) for field, usual in FIELDS.items()]
+        advice = "name the column of times with --columns time=COLUMN"
+        warnings.append(describe_file_order(path, frame, used, given_split="split" in inter, advice=advice))
+        inter["timestamp"] = number_rows(inter)
     if "split" in inter and not (known := inter["split"].isin(PARTS)).all():
         raise DataError(f"{path}: split is {inter['split'][~known].iloc[0]!r}, not one of {', '.join(PARTS)}")
     files = [path]
@@ -66,7 +72,7 @@ def read_tables(source: Path, request: Request) -> AtomicData:
     if (described := _find(source, f"{_without_ending(path)}{_ITEMS}")) is not None:
         items, types = _item_table(described, request.columns)
         files.append(described)
-    return assemble(source, inter, {}, items, types, time_known=time_known, rows=None, files=files)
+    return assemble(source, inter, {}, items, types, time_known=time_known, rows=None, files=files, warnings=warnings)
 
 
 def _find(source: Path, name: str) -> Path | None:
@@ -144,8 +150,19 @@ def _seconds(times: pd.Series[str], path: Path) -> pd.Series[str]:
             f"{path}: row {row + 1}: time {times.iloc[row]!r} is neither a finite number nor a date like 2014-01-20, "
             "or not what row 1 has; mend the column"
         )
-    seconds = dates.dt.as_unit("us").astype("int64") / 1e6
-    return seconds.map(lambda value: repr(float(value)).removesuffix(".0")).astype("str")
+    digits = _DIGITS[str(dates.dt.unit)]
+    return pd.Series([_point(ticks, digits) for ticks in dates.astype("int64").tolist()], times.index, dtype="str")
+
+
+def _point(ticks: int, digits: int) -> str:
+    """A whole number over 10**digits, exactly, as text.
+
+    >>> _point(-1500, 3), _point(1700000000000000001, 9), _point(20, 0)
+    ('-1.5', '1700000000.000000001', '20')
+    """
+    whole, rest = divmod(abs(ticks), 10**digits)
+    fraction = f".{rest:0{digits}d}".rstrip("0") if rest else ""
+    return f"{'-' * (ticks < 0)}{whole}{fraction}"
 
 
 def _item_table(path: Path, columns: Mapping[str, str]) -> tuple[pd.DataFrame, dict[str, str]]:

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hellm_recbole.data.atomic import item_texts, load_dataset, read_manifest
+from hellm_recbole.data.atomic import item_texts, load_dataset, read_manifest, read_source_times
 from hellm_recbole.data.catalog import Prepared, dataset_settings, feature_settings, prepare
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.importers.sources import read_recbole, read_sequences
@@ -41,7 +40,9 @@ def test_splits(splits: Path, prepare_toy: Prepare) -> None:
     assert dataset.features["image"].tolist() == [[0, 0], [6, 7], [2, 3], [0, 1]]  # rows 3, 1 and 0 of the file
     assert dataset.features["image"].dtype == np.float32
     assert read_manifest(folder)["warnings"] == [
-        "image_feat.npy: 1 rows belong to no item of the interactions and were left out"
+        "interactions.tsv has no column 'timestamp', so the order of its rows stands for time in each part, and models "
+        "read histories in it; unless each user's rows are oldest first, sort them or add a column 'timestamp'",
+        "image_feat.npy: 1 rows belong to no item of the interactions and were left out",
     ]
     split = split_dataset(dataset)
     assert (split.kind, split.test.user.tolist(), split.test.item.tolist()) == ("given", [1, 2], [3, 2])
@@ -56,6 +57,33 @@ def test_mmrec(mmrec: Path, prepare_toy: Prepare) -> None:
     assert (dataset.part.tolist(), dataset.time.tolist()) == ([0, 1, 2, 0], [11, 12, 10, 9])
     assert dataset.time_known
     assert dataset.features["text"].tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
+def test_mmrec_and_recbole_without_times_say_what_would_do(mmrec: Path, recbole: Path, prepare_toy: Prepare) -> None:
+    for path in (mmrec / "baby.inter", recbole / "films.inter"):
+        path.write_text(path.read_text().replace("timestamp", "reviewTime"))
+    said = "has no column 'timestamp', so the order of its rows stands for time"
+    unless = "; unless each user's rows are oldest first, name the column of times"
+    given, own = prepare_toy(mmrec, "mmrec"), prepare_toy(recbole, "recbole")
+    assert given.warnings[0] == (
+        f"baby.inter {said} in each part, and models read histories in it{unless} timestamp (columns: reviewTime "
+        "(looks like times), rating)"
+    )
+    assert own.warnings[0] == (
+        f"films.inter {said} and each user's last row is for test{unless} timestamp:float (columns: reviewTime (looks "
+        "like times), rating)"
+    )
+    assert f"- {own.warnings[0]}\n" in (own.folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("kind", ["sequences", "lattice"])
+def test_lists_in_time_order_by_definition_need_no_warning(
+    sequences: Path, tmp_path: Path, prepare_toy: Prepare, kind: str
+) -> None:
+    source = {"sequences": sequences, "lattice": tmp_path / "source" / "Clothing"}[kind]
+    if kind == "lattice":
+        lattice(source)
+    assert not any("stands for time" in warning for warning in prepare_toy(source, kind).warnings)
 
 
 def test_mmrec_that_is_leave_one_out_is_read_as_that(mmrec: Path, prepare_toy: Prepare) -> None:
@@ -188,12 +216,24 @@ def test_positions_are_no_times_wherever_they_come_from(sequences: Path, prepare
 
 
 def test_whole_and_broken_times_are_exported_as_they_are(recbole: Path, prepare_toy: Prepare, tmp_path: Path) -> None:
-    dataset = load_dataset(prepare_toy(recbole, "recbole").folder, modalities=None)
-    times = np.linspace(1.7e9, 1.7e18, dataset.n_interactions).round()
-    times[0] = 1700000000.1234567
-    write_mmrec(dataclasses.replace(dataset, time=times), tmp_path / "exported")
-    lines = (tmp_path / "exported" / "films.inter").read_text().splitlines()[1:]
-    assert sorted(float(line.split("\t")[2]) for line in lines) == sorted(times.tolist())
+    times = ["1700000000.1234567", "1700000000000000002", "1700000000000000001", "3.0", "-2", "1e12"]
+    header, *rows = (recbole / "films.inter").read_text().splitlines()
+    rows = [f"{row.rpartition(chr(9))[0]}\t{time}" for row, time in zip(rows, times, strict=True)]
+    (recbole / "films.inter").write_text("\n".join([header, *rows]) + "\n")
+    folder = prepare_toy(recbole, "recbole").folder
+    dataset = load_dataset(folder, modalities=None)
+    write_mmrec(dataset, tmp_path / "exported", read_source_times(folder))
+    lines = [line.split("\t") for line in (tmp_path / "exported" / "films.inter").read_text().splitlines()[1:]]
+    assert [(user, item, time) for user, item, time, _ in lines] == [
+        ("0", "0", "1700000000.1234567"),
+        ("0", "2", "1700000000000000001"),
+        ("0", "1", "1700000000000000002"),
+        ("1", "1", "-2"),
+        ("1", "0", "3.0"),
+        ("1", "2", "1e12"),
+    ]
+    again = prepare_toy(tmp_path / "exported", "mmrec", name="films", fresh=True).folder
+    assert split_dataset(load_dataset(again, modalities=None)).sha256 == split_dataset(dataset).sha256
 
 
 def test_an_export_that_fails_leaves_nothing(
@@ -250,6 +290,54 @@ def test_recbole_keeps_all_columns(recbole: Path, prepare_toy: Prepare) -> None:
     split = split_dataset(load_dataset(folder, modalities=None))
     assert split.item_tokens[split.train.items].tolist() == ["y", "x"]  # by time, not by line
     assert split.item_tokens[split.test.item].tolist() == ["x", "z"]  # user 8: y and z tie, the file's order holds
+
+
+FINE = ["1700000000000000002", "1700000000000000001", "-1.5", "17e17", "1.7e18", "0.1"]
+
+
+def write_times(path: Path, times: Sequence[str], *, further: str = "", values: str = "456789") -> None:
+    rows = zip("777888", "xyzxyz", times, values, strict=True)
+    lines = [f"{user}\t{item}\t{time}\t{value}" for user, item, time, value in rows]
+    path.write_text(f"user_id:token\titem_id:token\ttimestamp:float\t{further}\n" + "\n".join(lines) + "\n")
+
+
+def test_a_folder_of_ours_read_as_recboles_is_the_same_dataset(recbole: Path, prepare_toy: Prepare, root: Path) -> None:
+    write_times(recbole / "films.inter", FINE, further="rating:float")
+    once = prepare_toy(recbole, "recbole").folder
+    (once / "films.inter").rename(recbole / "again.inter")
+    twice = prepare_toy(recbole, "recbole", name="again").folder
+    assert (twice / "again.inter").read_bytes() == (recbole / "again.inter").read_bytes()
+    assert read_source_times(twice) == FINE
+    split = split_dataset(load_dataset(twice, modalities=None))
+    assert split.item_tokens[split.test.item].tolist() == ["x", "y"]
+    assert (split.item_tokens[split.train.items].tolist(), split.n_short_users) == (["z", "z"], 0)
+    header, *rows = (twice / "again.inter").read_text().splitlines()
+    assert header == "user_id:token\titem_id:token\ttimestamp:float\trating:float\tsource_time:float"
+    assert rows[0] == "7\tx\t4\t4\t1700000000000000002"
+
+
+def test_a_folder_of_an_earlier_version_is_read_as_it_was(recbole: Path, prepare_toy: Prepare) -> None:
+    write_times(recbole / "films.inter", FINE, further="rating:float")
+    folder = prepare_toy(recbole, "recbole").folder
+    new = load_dataset(folder, modalities=None)
+    (folder / "films.inter").write_bytes((recbole / "films.inter").read_bytes())
+    manifest = json.loads((folder / "dataset.json").read_text())
+    del manifest["time_column"]
+    (folder / "dataset.json").write_text(json.dumps(manifest))
+    old = load_dataset(folder, modalities=None, verify=False)
+    assert split_dataset(old).sha256 == split_dataset(new).sha256
+    assert read_source_times(folder) == FINE
+
+
+def test_a_column_of_the_sources_own_named_as_ours(recbole: Path, prepare_toy: Prepare) -> None:
+    further = {"further": "source_time:float", "values": "321654"}  # 7 took z first by it, x first by timestamp
+    write_times(recbole / "films.inter", "123123", **further)
+    folder = prepare_toy(recbole, "recbole").folder
+    assert (folder / "films.inter").read_text() == (recbole / "films.inter").read_text()
+    split = split_dataset(load_dataset(folder, modalities=None))
+    assert split.item_tokens[split.test.item].tolist() == ["z", "z"]
+    write_times(recbole / "films.inter", FINE, **further)
+    fails(prepare_toy, recbole, "recbole", "films.inter:1: column 'source_time' would be overwritten: times")
 
 
 def test_recbole_without_times_uses_the_files_order(recbole: Path, prepare_toy: Prepare) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hellm_recbole.data.atomic import load_dataset
+from hellm_recbole.data.atomic import load_dataset, read_source_times
 from hellm_recbole.data.catalog import Prepared
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.errors import DataError
@@ -47,7 +47,7 @@ def test_every_ending_gives_the_same_sequences(source: Path, prepare_toy: Prepar
         frame().to_csv(path, sep="\t" if ending == "tsv" else ",", index=False)
     prepared = prepare_toy(source, "table", columns=COLUMNS)
     assert sequences(prepared) == {"u1": ["b", "a"], "u2": ["a"]}  # c is the test item
-    assert "u1\tb\t1390089600\n" in (prepared.folder / "shop.inter").read_text()  # midnight of 19 January 2014, UTC
+    assert read_source_times(prepared.folder)[1] == "1390089600"  # midnight of 19 January 2014, UTC
 
 
 def test_parquet_keeps_ids_and_times_of_their_own_types(source: Path, prepare_toy: Prepare) -> None:
@@ -162,10 +162,10 @@ def test_parquet_with_numbers_for_names_and_floats_that_are_no_ids(source: Path,
     table.to_parquet(source / "shop.parquet")
     folder = prepare_toy(source, "table", columns=("user=0", "item=1", "time=2")).folder
     rows = [line.split("\t") for line in (folder / "shop.inter").read_text().splitlines()[1:]]
-    assert [(user, item, float(time)) for user, item, time in rows] == [
-        ("1", "5", 1e20),
-        ("1", "6", 2e20),
-        ("1", "7", 3e20),
+    assert [(user, item, rank, float(time)) for user, item, rank, time in rows] == [
+        ("1", "5", "0", 1e20),
+        ("1", "6", "1", 2e20),
+        ("1", "7", "2", 3e20),
     ]
 
 
@@ -173,8 +173,69 @@ def test_dates_far_away(source: Path, prepare_toy: Prepare) -> None:
     (source / "shop.csv").write_text(
         "user_id,item_id,timestamp\nu1,a,0001-01-01\nu1,b,2014-01-20T00:00:00.002\nu1,c,9999-12-31\n"
     )
-    rows = (prepare_toy(source, "table").folder / "shop.inter").read_text().splitlines()
-    assert [row.split("\t")[2] for row in rows[1:]] == ["-62135596800", "1390176000.002", "253402214400"]
+    times = read_source_times(prepare_toy(source, "table").folder)
+    assert times == ["-62135596800", "1390176000.002", "253402214400"]
+
+
+def test_dates_keep_nanoseconds_and_what_is_before_1970(source: Path, prepare_toy: Prepare) -> None:
+    (source / "shop.csv").write_text(
+        "user_id,item_id,timestamp\nu1,a,2014-01-20T00:00:00.000000002\nu1,b,2014-01-20T00:00:00.000000001\n"
+        "u1,c,1969-12-31T23:59:58.5\n"
+    )
+    prepared = prepare_toy(source, "table")
+    assert read_source_times(prepared.folder) == ["1390176000.000000002", "1390176000.000000001", "-1.5"]
+    assert sequences(prepared) == {"u1": ["c", "b"]}  # a is the test item
+
+
+WITHOUT = "shop.csv has no column 'timestamp', so the order of its rows stands for time "
+UNLESS = "; unless each user's rows are oldest first, "
+
+
+@pytest.mark.parametrize(
+    ("content", "columns", "said"),
+    [
+        (
+            "user_id,item_id,rating,date\nu,a,5,20 Jan\nu,b,5,19 Jan\nu,c,3,18 Jan\n",
+            (),
+            f"and each user's last row is for test{UNLESS}name the column of times with --columns time=COLUMN "
+            "(columns: date (looks like times), rating)",
+        ),
+        (
+            "customer,article,rating,seen\nu,a,5,1700000000000\nu,b,5,1600000000000\nu,c,3,1500000000000\n",
+            ("user=customer", "item=article"),
+            f"and each user's last row is for test{UNLESS}name the column of times with --columns time=COLUMN "
+            "(columns: seen (looks like times), rating)",
+        ),
+        (
+            "user_id,item_id,price\nu,a,5\nu,b,5\nu,c,3\n",
+            (),
+            f"and each user's last row is for test{UNLESS}name the column of times with --columns time=COLUMN "
+            "(columns: price)",
+        ),
+        (
+            "user_id,item_id\nu,a\nu,b\nu,c\n",
+            (),
+            f"and each user's last row is for test{UNLESS}sort them or add a column 'timestamp'",
+        ),
+        (
+            "user_id,item_id,split\nu,a,test\nu,b,train\nu,c,valid\n",
+            (),
+            f"in each part, and models read histories in it{UNLESS}sort them or add a column 'timestamp'",
+        ),
+    ],
+)
+def test_a_table_without_times_says_so_in_the_terminal_and_on_the_card(
+    source: Path, prepare_toy: Prepare, content: str, columns: tuple[str, ...], said: str
+) -> None:
+    (source / "shop.csv").write_text(content)
+    prepared = prepare_toy(source, "table", columns=columns)
+    assert prepared.warnings[0] == WITHOUT + said
+    assert f"- {WITHOUT}{said}\n" in (prepared.folder / "README.md").read_text()
+
+
+def test_a_table_with_times_says_nothing_of_them(source: Path, prepare_toy: Prepare) -> None:
+    frame().to_csv(source / "shop.csv", index=False)
+    assert not any("timestamp" in warning for warning in prepare_toy(source, "table", columns=COLUMNS).warnings)
 
 
 def test_the_named_column_is_the_items_where_a_usual_name_stands_too(source: Path, prepare_toy: Prepare) -> None:
