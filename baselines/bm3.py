@@ -110,7 +110,7 @@ class BM3(nn.Module):
         """Reconstruction, alignments and penalty; the negatives of the batch are not read."""
         settings = self.settings
         users, items = self.vectors()
-        user, item = users[batch.user], items[batch.positive]
+        user, item = F.embedding(batch.user, users), F.embedding(batch.positive, items)
         user_target, item_target = self.target(user), self.target(item)
         between, within = [], []
         for name, table in self.features.items():

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hellm_recbole.graphs import SparseOperator, interaction_matrix, normalize_bipartite
@@ -158,12 +159,12 @@ class FREEDOM(nn.Module):
     def loss(self, batch: PairBatch) -> dict[str, Tensor]:
         """BPR on the denoised graph, and on the features of each modality."""
         users, items = self.vectors(self.whole if self.pruned is None else self.pruned)
-        user = users[batch.user]
+        user = F.embedding(batch.user, users)
         by_modality = [
             bpr_of_vectors(user, self.maps[name](table(batch.positive)), self.maps[name](table(batch.negative)))
             for name, table in self.features.items()
         ]
         return {
-            "bpr": bpr_of_vectors(user, items[batch.positive], items[batch.negative]),
+            "bpr": bpr_of_vectors(user, F.embedding(batch.positive, items), F.embedding(batch.negative, items)),
             "modality_bpr": self.settings.modality_weight * torch.stack(by_modality).sum(),
         }

@@ -127,8 +127,10 @@ class GRCN(nn.Module):
     def encode(self) -> Encoded:
         """Vectors Z of all users and items."""
         edges, contents = self.edges, [self.content(name) for name in self.maps]
-        to_user = torch.stack([part.to_user for part in contents], dim=1) * self.item_confidence.weight[edges.column]
-        to_item = torch.stack([part.to_item for part in contents], dim=1) * self.user_confidence.weight[edges.row]
+        of_items = self.item_confidence.weight.index_select(0, edges.column)  # [E, M] confidence of each edge's source
+        of_users = self.user_confidence.weight.index_select(0, edges.row)
+        to_user = torch.stack([part.to_user for part in contents], dim=1) * of_items
+        to_item = torch.stack([part.to_item for part in contents], dim=1) * of_users
         user_weight, item_weight = F.relu(to_user.amax(dim=1)), F.relu(to_item.amax(dim=1))  # [E]
         user, item = F.normalize(self.user.weight, dim=1), F.normalize(self.item.weight, dim=1)
         user_sum, item_sum = user, item
@@ -149,8 +151,8 @@ class GRCN(nn.Module):
         encoded = self.encode()
         user, positive, negative = (
             encoded.of_users(batch.user),
-            encoded.items[batch.positive],
-            encoded.items[batch.negative],
+            encoded.of_items(batch.positive),
+            encoded.of_items(batch.negative),
         )
         own, items = self.user(batch.user).square(), torch.cat([batch.positive, batch.negative])
         penalty = own.mean() + self.item(items).square().mean()

@@ -147,7 +147,10 @@ class LATTICE(nn.Module):
             [values.new_zeros(pattern.shape[0]).index_add(0, pattern.row, values) for pattern, values in parts]
         ).sum(dim=0)
         factor = inverse_root(row_sum)
-        return [(pattern, values * factor[pattern.row] * factor[pattern.column]) for pattern, values in parts]
+        return [
+            (pattern, values * factor.index_select(0, pattern.row) * factor.index_select(0, pattern.column))
+            for pattern, values in parts
+        ]
 
     def mixed(self, parts: list[tuple[EdgePattern, Tensor]], nodes: Tensor) -> Tensor:
         """`A nodes`, [I + 1, D], with gradient in the values and in the modalities' logits."""
@@ -209,7 +212,8 @@ class LATTICE(nn.Module):
             if self.settings.idle_gradients == "zero":
                 idle = [*self.features.parameters(), *self.maps.parameters(), self.modality_logits]
         users, items = self.vectors(similar)
-        user, positive, negative = users[batch.user], items[batch.positive], items[batch.negative]
+        user = F.embedding(batch.user, users)
+        positive, negative = F.embedding(batch.positive, items), F.embedding(batch.negative, items)
         ranking = bpr_of_vectors(user, positive, negative)
         for parameter in idle:
             ranking = ranking + 0.0 * parameter.sum()

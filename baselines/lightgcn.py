@@ -74,8 +74,8 @@ class LightGCN(nn.Module):
         encoded = self.encode()
         user, positive, negative = (
             encoded.of_users(batch.user),
-            encoded.items[batch.positive],
-            encoded.items[batch.negative],
+            encoded.of_items(batch.positive),
+            encoded.of_items(batch.negative),
         )
         ego = self.user(batch.user), self.item(batch.positive), self.item(batch.negative)
         return {

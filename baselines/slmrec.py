@@ -131,8 +131,8 @@ class SLMRec(nn.Module):
     def loss(self, batch: PairBatch) -> dict[str, Tensor]:
         """Main contrast and the chain; the negatives of the batch are not read."""
         users, items = self.propagated()
-        own = [part[batch.user] for part in users]
-        seen = [part[batch.positive] for part in items]
+        own = [F.embedding(batch.user, part) for part in users]
+        seen = [F.embedding(batch.positive, part) for part in items]
         user = F.normalize(self.fuse_user(torch.cat(own, dim=1)), dim=1)
         item = F.normalize(self.fuse_item(torch.cat(seen, dim=1)), dim=1)
         return {

@@ -231,7 +231,7 @@ def _segment_softmax(logits: Tensor, segment: Tensor, n: int) -> Tensor:
     """Softmax over the entries of each segment."""
     top = logits.new_full((n,), -torch.inf).scatter_reduce(0, segment, logits.detach(), "amax")
     weight = (logits - top[segment]).exp()
-    return weight / weight.new_zeros(n).index_add(0, segment, weight)[segment]
+    return weight / weight.new_zeros(n).index_add(0, segment, weight).index_select(0, segment)
 
 
 def interaction_matrix(history: Histories, n_items: int) -> sp.csr_matrix:

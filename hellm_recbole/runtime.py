@@ -9,6 +9,8 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from hellm_recbole.errors import SettingsError
 # mallopt parameters of glibc. Fresh pages for every large temporary cost more than the arithmetic on small machines.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 _KEPT_BYTES = 1 << 30
+_CHECKED_OF_RECBOLE = ("Pop", "ItemKNN", "BPR")  # trained twice with two threads by a test
 
 
 def keep_freed_memory() -> bool:
@@ -61,6 +64,55 @@ def choose_device(name: str, option: str = "--device") -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise SettingsError(f"{option} {name}: no such device here; use auto, cpu or cuda:N") from error
     return device
+
+
+@contextmanager
+def deterministic_sums(device: torch.device) -> Iterator[None]:
+    """Let torch sum in a fixed order on a CPU, whatever its threads do; nothing changes on other devices.
+
+    The gradient of `table[ids]` is summed by all threads at once, so that its last bits differ from run to run.
+    Our own models use `F.embedding` and `index_select` instead; this is for models of RecBole and of other packages.
+
+    Args:
+        device: that the model is trained on.
+    """
+    if device.type != "cpu":
+        yield
+        return
+    mode = torch.get_deterministic_debug_mode()
+    filling: Any = torch.utils.deterministic  # its attribute is made at run time
+    fill = filling.fill_uninitialized_memory
+    torch.set_deterministic_debug_mode(max(mode, 1))  # 1 warns, 2 raises, where torch has no deterministic form
+    filling.fill_uninitialized_memory = False  # this costs time, and no number depends on it
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+        filling.fill_uninitialized_memory = fill
+
+
+def is_deterministic(device: torch.device, n_threads: int, model: str, source: str) -> bool:
+    """Whether two runs give equal numbers to the last bit, with the same versions, kind of machine, threads and seed.
+
+    On a CPU our models do, with any number of threads; `tests/baselines/test_two_threads.py` trains each of them twice.
+    Other numbers of threads round otherwise. `deterministic_sums` orders the sums of RecBole's models as well, but some
+    of them call other libraries, so with several threads only those that the test trains are promised. On CUDA
+    `index_add` and other operations add with atomics, in an order that differs from run to run.
+
+    Args:
+        device: that the run was trained on.
+        n_threads: of torch.
+        model: its name.
+        source: `hellm_recbole` or `recbole`, whose model it is.
+
+    >>> is_deterministic(torch.device("cpu"), 2, "GRCN", "hellm_recbole")
+    True
+    >>> is_deterministic(torch.device("cuda"), 2, "GRCN", "hellm_recbole")
+    False
+    """
+    if device.type != "cpu":
+        return False
+    return n_threads == 1 or source == "hellm_recbole" or model in _CHECKED_OF_RECBOLE
 
 
 def reset_peak_memory(device: torch.device) -> None:

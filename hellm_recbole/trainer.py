@@ -1,8 +1,8 @@
 """One training loop for every row: validation-selected, early-stopped, resumable at any moment.
 
 Each epoch is a pure function of the parameters, the optimizer state and (seed, epoch): batches, dropout and all other
-random draws restart from a seed made of both. So a checkpoint needs no random state, and on a CPU a run that was
-killed and started again ends with the very numbers of an undisturbed one.
+random draws restart from a seed made of both. So a checkpoint needs no random state, and on a CPU, with the same
+number of threads, a run that was killed and started again ends with the very numbers of an undisturbed one.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from hellm_recbole.errors import CheckpointError, TrainingDiverged
 from hellm_recbole.evaluator import ModelScorer, rank_targets
 from hellm_recbole.metrics import from_ranks
 from hellm_recbole.models.spec import ModelSpec
+from hellm_recbole.runtime import deterministic_sums
 from hellm_recbole.sampling import (
     BatchSource,
     PairSource,
@@ -246,13 +247,15 @@ def fit(
         TrainingDiverged: a loss or score became NaN.
     """
     epochs = 1 if row.one_pass else train.epochs
+    device = next((value.device for value in row.module.parameters()), torch.device("cpu"))
     progress = _resume(row, checkpoint, run)
     team.make_equal(row.module)
     while not progress.stopped:
         epoch = progress.epoch + 1
         started = time.perf_counter()
         set_learning_rate(row.optimizer, train, epoch - 1)
-        losses = row.train_epoch(epoch, epoch_seed(seed, epoch), lambda *args, e=epoch: view.step(e, *args))
+        with deterministic_sums(device):
+            losses = row.train_epoch(epoch, epoch_seed(seed, epoch), lambda *args, e=epoch: view.step(e, *args))
         trained = time.perf_counter()
         evaluated = epoch % train.eval_every == 0 or epoch == epochs
         valid = evaluate(row, data, evaluation, who, team) if evaluated else None

@@ -17,6 +17,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 IdArray = npt.NDArray[np.int64]
@@ -171,7 +172,11 @@ class Encoded:
     def of_users(self, user: Tensor) -> Tensor:
         """[B, D] vectors of user ids, for models that have users."""
         assert self.users is not None
-        return self.users[user]
+        return F.embedding(user, self.users)  # the gradient of `users[user]` depends on how CPU threads are scheduled
+
+    def of_items(self, item: Tensor) -> Tensor:
+        """[B, D] vectors of item ids."""
+        return F.embedding(item, self.items)
 
 
 class Recommender(Protocol):
