@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from baselines.registry import RECBOLE_BASELINES, REGISTRY
 from hellm_recbole.data.catalog import prepare_if_known
+from tests.baselines.train_all import NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 N_THREADS = 2
@@ -54,7 +54,7 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Digests, Digests
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*RECBOLE_BASELINES, *sorted(REGISTRY)])
+@pytest.mark.parametrize("name", NAMES)
 def test_two_runs_with_two_threads_are_equal_to_the_last_bit(name: str, two_runs: tuple[Digests, Digests]) -> None:
     one, other = two_runs
     assert "ranks" in one[name]
