@@ -20,11 +20,11 @@ from hellm_recbole.cluster import cluster, enter_worker, refuse_numbered, resour
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, last_line
-from hellm_recbole.experiment import Place, export_row, finished_record, record_loss, run_row
-from hellm_recbole.export import EMBEDDINGS
+from hellm_recbole.experiment import Place, finished_record, record_loss, run_row
+from hellm_recbole.export import export_row
 from hellm_recbole.plan import RowPlan
 from hellm_recbole.progress import LINE_EVERY_S, Logger
-from hellm_recbole.stages import stage_folder
+from hellm_recbole.stages import EMBEDDINGS, stage_folder
 
 MAX_RETRIES = 3  # a row whose worker died is begun again so often, from its last epoch
 LOOK_EVERY_S = 1.0
@@ -43,6 +43,7 @@ class RowJob:
         exports: what else to write of it.
         stage: another row reads its embeddings.
         dataset: name.
+        export_k: entries of an exported test list; None takes the largest cut-off of the run.
     """
 
     plan: RowPlan
@@ -51,6 +52,7 @@ class RowJob:
     exports: tuple[str, ...]
     stage: bool
     dataset: str
+    export_k: int | None = None
 
     @property
     def name(self) -> str:
@@ -81,7 +83,7 @@ def run_job(job: RowJob, dataset: Dataset, split: Split, watchers: Sequence[Logg
         exports.add(EMBEDDINGS)
     if exports:
         try:
-            export_row(job.plan, split, job.place, exports)
+            export_row(job.plan, split, job.place, exports, job.export_k)
         except HellmError as error:
             return f"export: {error}"
     return None

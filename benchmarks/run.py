@@ -22,7 +22,7 @@ from hellm_recbole.data.catalog import known_datasets, prepare_if_known
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import HellmError, ModelError, SettingsError
 from hellm_recbole.experiment import Place, finished_record, follow
-from hellm_recbole.export import EMBEDDINGS
+from hellm_recbole.export import EXPORTS, TEST_LISTS, count_left_out
 from hellm_recbole.files import ensure_folder
 from hellm_recbole.plan import (
     NOTHING_TUNED,
@@ -45,7 +45,6 @@ from hellm_recbole.variants import all_variants
 
 Choose = Callable[[Sequence[str], str, Sequence[str]], list[str]]
 ALL = (*RECBOLE_BASELINES, *REGISTRY)
-EXPORTS = ("recommendations", EMBEDDINGS)
 EXIT_ROW_FAILED = 1
 
 
@@ -76,7 +75,18 @@ def argument_parser(program: str, description: str | None) -> argparse.ArgumentP
     parser.add_argument(
         "--protocol", choices=("unified", "paper"), default="unified", help="which table is printed (%(default)s)"
     )
-    parser.add_argument("--export", help=f"write {' or '.join(EXPORTS)} of each row, separated by commas")
+    parser.add_argument(
+        "--export",
+        metavar="WHAT",
+        help=f"write of each run, separated by commas: {TEST_LISTS}, top-K lists of the test phase, for analysing a "
+        "test result and not for serving (a user's test items were neither read nor masked); embeddings",
+    )
+    parser.add_argument(
+        "--export-k",
+        metavar="K",
+        help=f"entries of each list of --export {TEST_LISTS} (largest cut-off of the run); a user with fewer "
+        "candidates gets fewer",
+    )
     parser.add_argument(
         "--fresh", action="store_true", help="run the named rows again if they are finished or half-way"
     )
@@ -156,6 +166,7 @@ def _lead(options: argparse.Namespace, rest: Sequence[str], choose: Choose | Non
     overrides = overrides_of(options, rest)
     seeds = seeds_of(options.seeds)
     exports = _exports(options.export)
+    export_k = _export_k(options.export_k, exports)
     models = list(ALL) if options.models == "all" else named(options.models, "--models")
     names = named(options.dataset, "--dataset")
 
@@ -189,6 +200,7 @@ def _lead(options: argparse.Namespace, rest: Sequence[str], choose: Choose | Non
             and plan.model in models
             and (plan.search is None) == (plan.model not in tuned[name]),
             exports=tuple(exports),
+            export_k=export_k,
             stage=is_stage(plan, plans[name]),
             dataset=name,
         )
@@ -204,6 +216,8 @@ def _lead(options: argparse.Namespace, rest: Sequence[str], choose: Choose | Non
         print(write_tables(options.output, name, options.protocol))
         print_ablation(options.output, name)
         write_slices(options.output, name)
+        if TEST_LISTS in exports:
+            print(count_left_out(*data[name]))
         print(f"written to {options.output / name}")
 
     if options.ray is not None:
@@ -279,9 +293,24 @@ def seeds_of(text: str) -> list[int]:
 def _exports(text: str | None) -> list[str]:
     exports = [] if text is None else named(text, "--export")
     for name in exports:
+        if name == "recommendations":
+            raise SettingsError(
+                f"--export {name} is called {TEST_LISTS} now, for these are the lists of the test phase, made without "
+                "the user's last item: they are for analysing a test result, not for serving"
+            )
         if name not in EXPORTS:
             raise SettingsError(f"--export {name!r} is unknown; it can be {' or '.join(EXPORTS)}")
     return exports
+
+
+def _export_k(text: str | None, exports: Sequence[str]) -> int | None:
+    if text is None:
+        return None
+    if TEST_LISTS not in exports:
+        raise SettingsError(f"--export-k is the length of exported lists; give it with --export {TEST_LISTS}")
+    if not text.isdecimal() or int(text) < 1:
+        raise SettingsError(f"--export-k {text!r} must be a whole number of at least 1, such as 10")
+    return int(text)
 
 
 def overrides_of(options: argparse.Namespace, rest: Sequence[str]) -> list[Override]:

@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 import traceback
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,8 @@ from hellm_recbole.bridge.rows import RecBoleRow
 from hellm_recbole.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
-from hellm_recbole.errors import HellmError, ModelError, RecordError, SharedRowFailed
+from hellm_recbole.errors import HellmError, RecordError, SharedRowFailed
 from hellm_recbole.evaluator import Ranks, rank_targets
-from hellm_recbole.export import EMBEDDINGS, export_embeddings, export_recommendations
 from hellm_recbole.files import atomic_write, ensure_folder
 from hellm_recbole.metrics import from_ranks
 from hellm_recbole.plan import RowPlan, row_folder
@@ -38,13 +37,12 @@ from hellm_recbole.results import (
     write_ranks,
     write_record,
 )
-from hellm_recbole.sampling import pad_recent
 from hellm_recbole.saved import save_llm_row
 from hellm_recbole.settings import NEUTRAL_KEYS
 from hellm_recbole.stages import digests, stage_tables
 from hellm_recbole.team import ALONE, Team
-from hellm_recbole.trainer import ModelRow, Row, View, fit, load_best
-from hellm_recbole.types import FloatArray, Histories, QueryBatch, TrainData, as_ids
+from hellm_recbole.trainer import ModelRow, Row, View, fit
+from hellm_recbole.types import FloatArray, Histories, TrainData
 
 TRACEBACK = "traceback.txt"
 
@@ -409,67 +407,4 @@ def _with_tokens(ranks: Ranks, split: Split, seen: Histories) -> PhaseRanks:
         rank_none=ranks.none,
         history_length=seen.lengths()[ranks.user].astype(np.int32),
         item_count=popularity[ranks.item].astype(np.int32),
-    )
-
-
-@torch.no_grad()
-def export_row(plan: RowPlan, split: Split, place: Place, what: Collection[str]) -> None:
-    """Write recommendations or embeddings of a finished row into its folder, from its best checkpoint.
-
-    Recommendations are the top max(cutoffs) items a user has in neither his training nor his validation part.
-
-    Raises:
-        ModelError: embeddings are asked of one of RecBole's models.
-        CheckpointError: the checkpoint is gone or corrupt.
-        OutputError: a file cannot be written.
-    """
-    folder = row_folder(place.output, split.dataset, plan, place.seed)
-    row = build_row(plan, split, place)
-    load_best(row, CheckpointFolder(folder / "checkpoint"))
-    row.prepare()
-    if "recommendations" in what:
-        _export_recommendations(row, plan, split, folder)
-    if "embeddings" in what:
-        if not isinstance(row, ModelRow):
-            raise ModelError(f"{plan.model} is RecBole's and offers no embeddings; ask it for recommendations only")
-        _export_embeddings(row, split, folder, place.device)
-
-
-def _export_recommendations(row: Row, plan: RowPlan, split: Split, folder: Path) -> None:
-    k = min(max(plan.evaluation.cutoffs), split.n_items)
-    seen = split.test_history()
-    users = np.arange(1, split.n_users + 1)
-    items, scores = [], []
-    for start in range(0, len(users), plan.evaluation.eval_block_users):
-        block = users[start : start + plan.evaluation.eval_block_users]
-        values = row.scores(block, seen).clone()
-        lengths = seen.indptr[block + 1] - seen.indptr[block]
-        hidden = seen.items[seen.indptr[block[0]] : seen.indptr[block[-1] + 1]]  # blocks are runs of users
-        values[torch.from_numpy(np.repeat(np.arange(len(block)), lengths)), torch.from_numpy(hidden - 1)] = -torch.inf
-        best = values.topk(k)
-        items.append(best.indices.cpu().numpy() + 1)
-        scores.append(best.values.cpu().numpy())
-    export_recommendations(
-        folder / "recommendations.parquet",
-        split.user_tokens[users],
-        split.item_tokens[np.concatenate(items)],
-        np.concatenate(scores),
-    )
-
-
-def _export_embeddings(row: ModelRow, split: Split, folder: Path, device: torch.device) -> None:
-    """User vectors are the query vectors that the test targets were scored with."""
-    model: Any = row.module
-    encoded = model.encode()
-    seen = split.test_history()
-    vectors = []
-    for block in np.array_split(np.arange(1, split.n_users + 1), max(split.n_users // 1024, 1)):
-        recent = pad_recent(seen.indptr, seen.items, block, model.max_history)
-        vectors.append(model.query(encoded, QueryBatch(as_ids(block, device), as_ids(recent, device))).cpu())
-    export_embeddings(
-        folder / EMBEDDINGS,
-        split.user_tokens[1:],
-        torch.cat(vectors).numpy(),
-        split.item_tokens[1:],
-        encoded.items[1:].cpu().numpy(),
     )

@@ -1,52 +1,253 @@
-"""Recommendations and embeddings in files that other tools read, always with source tokens, never internal ids."""
+"""Test lists and embeddings of finished runs, in files that other tools read: source tokens, never internal ids.
+
+A test list holds the K items that a run ranks highest for a user of the test phase. History and masking are those of
+the test ranks (policy `seen`), and so is the treatment of the targets: an item of the user's training or validation
+part is no candidate, except where it is a test target of the same user; and of items with the same score the targets
+come last. With one target a user, the rank of a listed target is therefore the saved rank, and the share of lists that
+hold their target is R@K. With several targets it can differ in two cases: equal scores of two targets, and a target
+that the user had before, which is listed but does not count in the saved ranks of the user's other targets.
+
+The lists are for the analysis of a test result. They are not for serving: a user's test items were neither read nor
+masked, so that a list may well hold what the user has just bought.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from safetensors.numpy import save_file
 
-from hellm_recbole.errors import DataError
+from hellm_recbole import __version__
+from hellm_recbole.checkpoint import CheckpointFolder
+from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.data.split import MIN_EVALUATED, Split
+from hellm_recbole.errors import DataError, ModelError, TrainingDiverged
+from hellm_recbole.experiment import Place, build_row
 from hellm_recbole.files import atomic_write, ensure_folder
-from hellm_recbole.types import FloatArray, TokenArray
+from hellm_recbole.plan import RowPlan, row_folder
+from hellm_recbole.sampling import pad_recent
+from hellm_recbole.stages import EMBEDDINGS
+from hellm_recbole.trainer import ModelRow, load_best
+from hellm_recbole.types import FloatArray, IdArray, QueryBatch, Scorer, TokenArray, as_ids
 
-EMBEDDINGS = "embeddings"  # folder of a row, and name of the file in it
+TEST_LISTS = "test-lists"
+EXPORTS = (TEST_LISTS, EMBEDDINGS)
+LISTS_FILE = f"{TEST_LISTS}.parquet"
+LEFT_OUT_FILE = f"{TEST_LISTS}.left-out.tsv"
 
 
-def export_recommendations(path: Path, users: TokenArray, items: TokenArray, scores: FloatArray) -> None:
-    """Write top-K lists as parquet: `user_id`, `rank` (from 1), `item_id`, `score`, one row for each recommended item.
+@dataclass(frozen=True)
+class RankedLists:
+    """Top-K lists of several users: users in the order of their ids, each user's best item first.
 
-    Entries with score -inf (masked: the user has fewer than K candidates) are left out.
+    Attributes:
+        user: [N] user id of each entry.
+        rank: [N] position in the user's list, from 1.
+        item: [N] item id.
+        score: [N] the model's score.
+        is_target: [N] whether the item is a test target of the user.
+    """
+
+    user: IdArray
+    rank: IdArray
+    item: IdArray
+    score: FloatArray
+    is_target: npt.NDArray[np.bool_]
+
+
+@torch.no_grad()
+def export_row(plan: RowPlan, split: Split, place: Place, what: Collection[str], k: int | None = None) -> None:
+    """Write test lists or embeddings of a finished run into its folder, from its best checkpoint.
+
+    Args:
+        plan: run config.
+        split: of the dataset.
+        place: output folder, seed and device of the run.
+        what: some of `EXPORTS`.
+        k: entries of a test list; None takes the largest cut-off of the run.
+
+    Raises:
+        ModelError: embeddings are asked of one of RecBole's models.
+        CheckpointError: the checkpoint is gone or corrupt.
+        TrainingDiverged: a score is NaN.
+        OutputError: a file cannot be written.
+    """
+    folder = row_folder(place.output, split.dataset, plan, place.seed)
+    row = build_row(plan, split, place)
+    load_best(row, CheckpointFolder(folder / "checkpoint"))
+    row.prepare()
+    if TEST_LISTS in what:
+        k = k or max(plan.evaluation.cutoffs)
+        lists = rank_top_items(row, split, k, plan.evaluation.eval_block_users, f"{plan.row} on {split.dataset}, test")
+        write_lists(folder / LISTS_FILE, lists, split, describe_lists(plan, split, place.seed, k))
+        write_left_out(folder / LEFT_OUT_FILE, split)
+    if EMBEDDINGS in what:
+        if not isinstance(row, ModelRow):
+            raise ModelError(f"{plan.model} is RecBole's and offers no embeddings; export {TEST_LISTS} only")
+        _export_embeddings(row, split, folder, place.device)
+
+
+@torch.no_grad()
+def rank_top_items(scorer: Scorer, split: Split, k: int, block_users: int, who: str) -> RankedLists:
+    """The k best candidates of each user that has a test target; fewer where there are fewer candidates.
+
+    Items with the same score are in the order of their ids, the user's test targets after all others.
+
+    Args:
+        scorer: prepared; asked for the scores of `block_users` users at a time.
+        split: gives history, masking and targets of the test phase.
+        k: entries of a list, at least 1.
+        block_users: users a block. With the value that the test ranks were computed with, blocks are the same, too.
+        who: model and phase, for the message.
+
+    Raises:
+        TrainingDiverged: a score is NaN.
+    """
+    seen, users, width = split.test_history(), np.unique(split.test.user), split.n_items + 1
+    # A pair (user, item) is one integer: position of the user among `users`, times `width`, plus the item's id.
+    targets = np.unique(np.searchsorted(users, split.test.user) * width + split.test.item)
+    owner = seen.users()
+    evaluated = np.isin(owner, users)
+    history = np.searchsorted(users, owner[evaluated]) * width + seen.items[evaluated]
+    hidden = np.setdiff1d(history, targets)  # a target is never masked
+    parts = []
+    for start in range(0, len(users), block_users):
+        block = users[start : start + block_users]
+        low, high = np.searchsorted(hidden, [start * width, (start + len(block)) * width])
+        row, column = np.divmod(hidden[low:high], width)
+        scores = scorer.scores(block, seen).clone()
+        scores[as_ids(row - start, scores.device), as_ids(column - 1, scores.device)] = -torch.inf
+        parts.append(_best_of_block(scores, users, targets, start, k, who))
+    return RankedLists(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _best_of_block(
+    scores: torch.Tensor, users: IdArray, targets: IdArray, start: int, k: int, who: str
+) -> tuple[np.ndarray, ...]:
+    """The fields of `RankedLists` for the users from `start` on, from their [B, I] scores; -inf is no candidate.
+
+    `topk` alone would choose among equal scores as it likes.
+    """
+    width = scores.shape[1] + 1
+    best = scores.topk(min(k, scores.shape[1])).values
+    if torch.isnan(best[:, 0]).any():  # `topk` puts NaN first
+        raise TrainingDiverged(f"{who}: a score is NaN; train the model again with a lower learning rate")
+    rows, columns = ((scores >= best[:, -1:]) & (scores > -torch.inf)).nonzero(as_tuple=True)
+    score = scores[rows, columns].cpu().numpy()
+    row, item = rows.cpu().numpy(), columns.cpu().numpy() + 1
+    is_target = np.isin((start + row) * width + item, targets)
+    order = np.lexsort((item, is_target, -score, row))
+    row, item, score, is_target = row[order], item[order], score[order], is_target[order]
+    rank = np.arange(len(row)) - np.searchsorted(row, row) + 1
+    kept = rank <= k
+    return users[start + row[kept]], rank[kept], item[kept], score[kept], is_target[kept]
+
+
+def describe_lists(plan: RowPlan, split: Split, seed: int, k: int) -> dict[str, str]:
+    """What the test lists of a run are, for the metadata of their file."""
+    return {
+        "about": "top-K lists of the test phase, for analysing a test result; a user's test items were neither read "
+        "nor masked, so the lists are not for serving",
+        "phase": "test",
+        "run": plan.row,
+        "model": plan.model,
+        "dataset": split.dataset,
+        "seed": str(seed),
+        "k": str(k),
+        "split_kind": split.kind,
+        "split_hash": split.sha256,
+        "history": "training + validation",
+        "masking": "seen; a test target is never masked",
+        "ties": "order of item ids, test targets last",
+        "hellm_recbole": __version__,
+    }
+
+
+def write_lists(path: Path, lists: RankedLists, split: Split, about: Mapping[str, str]) -> None:
+    """Write lists as parquet: `user_id`, `rank` (from 1), `item_id`, `score`, `is_target`, one line for each entry.
 
     Args:
         path: ends in `.parquet`.
-        users: [n] tokens.
-        items: [n, K] tokens, best first.
-        scores: [n, K].
+        lists: to write.
+        split: gives the tokens.
+        about: metadata of the file's schema.
 
     Raises:
-        DataError: shapes do not fit, or a score is NaN.
         OutputError: the file cannot be written.
     """
-    if items.shape != scores.shape or items.shape[:1] != users.shape:
-        raise DataError(f"recommendations for {path}: {users.shape} users, {items.shape} items, {scores.shape} scores")
-    if np.isnan(scores).any():
-        raise DataError(f"recommendations for {path}: a score is NaN; train the model again")
-    row, column = np.nonzero(scores > -np.inf)
     table = pa.table(
         {
-            "user_id": pa.array(users[row], pa.string()),
-            "rank": pa.array((column + 1).astype(np.int32)),
-            "item_id": pa.array(items[row, column], pa.string()),
-            "score": pa.array(scores[row, column].astype(np.float32)),
+            "user_id": pa.array(split.user_tokens[lists.user], pa.string()),
+            "rank": pa.array(lists.rank.astype(np.int32)),
+            "item_id": pa.array(split.item_tokens[lists.item], pa.string()),
+            "score": pa.array(lists.score.astype(np.float32)),
+            "is_target": pa.array(lists.is_target),
         }
     )
     ensure_folder(path.parent)
     with atomic_write(path) as temporary:
-        pq.write_table(table, temporary)
+        pq.write_table(table.replace_schema_metadata(dict(about)), temporary)
+
+
+def find_left_out(split: Split) -> tuple[TokenArray, str]:
+    """Tokens of the users without a test list, and the reason, which is the same for all of them."""
+    users = np.setdiff1d(np.arange(1, split.n_users + 1), split.test.user)
+    given = "no test target in the given split"
+    return split.user_tokens[users], given if split.kind == "given" else f"fewer than {MIN_EVALUATED} interactions"
+
+
+def write_left_out(path: Path, split: Split) -> None:
+    """Write `user_id` and `reason` of each user without a test list, separated by tabs; no file where there are none.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    tokens, reason = find_left_out(split)
+    if len(tokens):
+        with atomic_write(path) as temporary:
+            lines = ["user_id\treason", *(f"{token}\t{reason}" for token in tokens)]
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def count_left_out(dataset: Dataset, split: Split) -> str:
+    """One sentence for the terminal: how many users have a test list, and how many have none and why."""
+    tokens, reason = find_left_out(split)
+    without = f"{len(tokens):,} ({reason}; named in {LEFT_OUT_FILE})" if len(tokens) else "0"
+    if dataset.k_core == 0:
+        dropped = "there was no k-core filter"
+    else:
+        n_dropped = "not known" if dataset.n_dropped_users is None else f"{dataset.n_dropped_users:,}"
+        dropped = f"users that the {dataset.k_core}-core filter had dropped before: {n_dropped}"
+    return (
+        f"{split.dataset}: {LISTS_FILE} of each run is for analysing its test result, not for serving; users with a "
+        f"list: {split.n_users - len(tokens):,}; users without one: {without}; {dropped}"
+    )
+
+
+def _export_embeddings(row: ModelRow, split: Split, folder: Path, device: torch.device) -> None:
+    """User vectors are the query vectors that the test targets were scored with."""
+    model: Any = row.module
+    encoded = model.encode()
+    seen = split.test_history()
+    vectors = []
+    for block in np.array_split(np.arange(1, split.n_users + 1), max(split.n_users // 1024, 1)):
+        recent = pad_recent(seen.indptr, seen.items, block, model.max_history)
+        vectors.append(model.query(encoded, QueryBatch(as_ids(block, device), as_ids(recent, device))).cpu())
+    export_embeddings(
+        folder / EMBEDDINGS,
+        split.user_tokens[1:],
+        torch.cat(vectors).numpy(),
+        split.item_tokens[1:],
+        encoded.items[1:].cpu().numpy(),
+    )
 
 
 def export_embeddings(

@@ -11,9 +11,10 @@ import safetensors
 from safetensors.numpy import load_file
 
 from hellm_recbole.errors import DataError, HellmError, ModelError
-from hellm_recbole.export import EMBEDDINGS
 from hellm_recbole.results import RECORD_FILE, read_record
 from hellm_recbole.types import FloatArray, TokenArray
+
+EMBEDDINGS = "embeddings"  # folder of exported embeddings in that of a run, and name of the file in it
 
 
 def stage_folder(results: Path, dataset: str, model: str, seed: int) -> Path:

@@ -62,6 +62,7 @@ class Dataset:
         cache: folder for what is costly to derive from it; None keeps nothing.
         item_text: [I + 1] text of each item, entry 0 ""; empty where there are none.
         covered: modality -> [I + 1] whether the item has features of its own; the others' rows are fill. Entry 0 False.
+        n_dropped_users: users the filter dropped; None where that is not known.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Dataset:
     cache: Path | None = None
     item_text: tuple[str, ...] = ()
     covered: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    n_dropped_users: int | None = None
 
     @property
     def n_users(self) -> int:
@@ -337,6 +339,7 @@ def load_dataset(folder: Path, *, modalities: Sequence[str] | None, verify: bool
             modality: _covered(folder, modality, item_tokens)
             for modality in (present if modalities is None else modalities)
         },
+        n_dropped_users=manifest["counts"]["before"]["users"] - (len(user_tokens) - 1),
     )
     if verify and (changed := changed_files(folder, manifest)):  # last, for a fault says more than that there is one
         raise DataError(

@@ -130,6 +130,16 @@ def test_settings_of_one_model_and_in_the_form_of_recbole(workplace: Path) -> No
         (("--models", "LightGCN", "--seeds", "one"), ("--seeds 'one' must be integers",)),
         (("--models", "LightGCN", "--device", "cuda:99"), ("--device cuda:99", "no such device")),
         (("--models", "LightGCN", "--export", "weights"), ("--export 'weights' is unknown",)),
+        (
+            ("--models", "LightGCN", "--export", "embeddings,recommendations"),
+            ("--export recommendations is called test-lists now", "not for serving"),
+        ),
+        *(
+            (("--models", "LightGCN", "--export", "test-lists", f"--export-k={k}"), (f"--export-k {k!r} must be",))
+            for k in ("0", "-1", "x", "2.5", "")
+        ),
+        (("--models", "LightGCN", "--export-k", "5"), ("give it with --export test-lists",)),
+        (("--models", "LightGCN", "--export", "embeddings", "--export-k", "5"), ("give it with --export test-lists",)),
         (("--models", "LightGCN", "--threads", "0"), ("--threads 0",)),
         (("--models", "LightGCN", "--set", "valid_metric=N@3"), ("valid_metric is 'N@3'",)),
     ],
@@ -273,12 +283,14 @@ def test_a_half_written_record_is_named(workplace: Path, capsys: pytest.CaptureF
 
 
 def test_exports(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("--models", "LightGCN,SASRec", "--export", "recommendations,embeddings") == 0
+    assert command("--models", "LightGCN,SASRec", "--export", "test-lists,embeddings") == 0
+    assert capsys.readouterr().out.count("users with a list: 60; users without one: 0;") == 1
     split = split_dataset(load_dataset(workplace / "dataset" / "toy", modalities=None))
     seen = split.test_history()
     for model in ("LightGCN", "SASRec"):
         folder = workplace / "results" / "toy" / model / "2024"
-        table = pd.read_parquet(folder / "recommendations.parquet")
+        table = pd.read_parquet(folder / "test-lists.parquet")
+        assert table.groupby("user_id").size().tolist() == [20] * split.n_users  # the largest cut-off
         tokens = (folder / "embeddings" / "items.txt").read_text().split()
         users = (folder / "embeddings" / "users.txt").read_text().split()
         vectors = load_file(folder / "embeddings" / "embeddings.safetensors")
@@ -296,6 +308,28 @@ def test_exports(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
             if ranks.rank[at] <= len(mine):
                 assert best[ranks.rank[at] - 1] == ranks.item[at]
     assert "offers no embeddings" in fails(capsys, "--models", "BPR", "--export", "embeddings", code=1)
+
+
+def test_lists_hold_as_many_targets_as_the_ranks_say(workplace: Path) -> None:
+    models = ("Pop", "BPR", "LightGCN", "HeLLMPre-without-CL")
+    assert command("--models", ",".join(models), "--export", "test-lists", "--export-k", "3") == 0
+    folders = [workplace / "results" / "toy" / model / "2024" for model in models]
+    for folder in folders:
+        table, ranks = pd.read_parquet(folder / "test-lists.parquet"), read_ranks(folder / "ranks.npz")["test"]
+        assert table.groupby("user_id").size().tolist() == [3] * 60
+        hits = table[table["is_target"]].set_index(["user_id", "item_id"])["rank"].to_dict()
+        saved = zip(ranks.user.tolist(), ranks.item.tolist(), ranks.rank.tolist(), strict=True)
+        assert hits == {(user, item): rank for user, item, rank in saved if rank <= 3}
+        assert not (folder / "test-lists.left-out.tsv").exists()
+    # Lists of a finished run, longer than there are candidates: none is filled up, and every target is listed.
+    assert command("--models", "Pop", "--export", "test-lists", "--export-k", "1000") == 0
+    table = pd.read_parquet(folders[0] / "test-lists.parquet")
+    split = split_dataset(load_dataset(workplace / "dataset" / "toy", modalities=None))
+    n_seen = dict(zip(split.user_tokens.tolist(), split.test_history().lengths().tolist(), strict=True))
+    assert {user: split.n_items - count for user, count in table.groupby("user_id").size().items()} == {
+        user: count for user, count in n_seen.items() if user
+    }
+    assert table["is_target"].sum() == 60
 
 
 def test_list(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,6 +90,13 @@ def test_k_core_is_recorded_and_dropped_items_may_keep_features(sequences: Path,
     }
 
 
+def test_users_that_the_filter_drops_are_counted(sequences: Path, prepare_toy: Prepare) -> None:
+    (sequences / "user_sequences.txt").write_text("u1 a b c\nu2 b c a\nu3 c a b d\nu4 a\nu5 b c\n")
+    for k_core, n_dropped in ((3, 2), (0, 0)):
+        folder = prepare_toy(sequences, "sequences", k_core=k_core, name=f"Toy{k_core}").folder
+        assert load_dataset(folder, modalities=None).n_dropped_users == n_dropped
+
+
 def test_a_filter_that_leaves_nothing_says_what_would_do(sequences: Path, root: Path, prepare_toy: Prepare) -> None:
     with pytest.raises(DataError, match=r"the 4-core filter leaves none of 10 interactions; lower --k-core"):
         prepare_toy(sequences, "sequences", k_core=4)
