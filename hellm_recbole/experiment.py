@@ -24,7 +24,9 @@ from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, RecordError, SharedRowFailed
 from hellm_recbole.evaluator import Ranks, rank_targets
 from hellm_recbole.files import atomic_write, ensure_folder
+from hellm_recbole.llm.backbone import digest_language_model
 from hellm_recbole.metrics import from_ranks
+from hellm_recbole.models.hellm import NO_BACKBONE
 from hellm_recbole.plan import RowPlan, row_folder
 from hellm_recbole.progress import ConsoleView, Logger, open_loggers
 from hellm_recbole.results import (
@@ -192,8 +194,8 @@ def _train_and_rank(
     build_seconds = time.perf_counter() - started  # graphs, and all there is to ItemKNN's training
     checkpoint = CheckpointFolder(folder / "checkpoint")
     draft["stages"] = digests(_stages(plan, split, place))
-    identity = getattr(row.module, "identity", "")
-    run = fingerprint(plan, split, place.seed, [identity, *draft["stages"].values()] if plan.stages else [])
+    builds_on = [_language_model_digest(plan), *draft["stages"].values()] if plan.stages else []
+    run = fingerprint(plan, split, place.seed, builds_on)
     found = checkpoint.load(run)
     done = found[0].epoch if found else 0
     loggers = open_loggers(plan.log.loggers, folder, f"{split.dataset}/{plan.row}/{place.seed}", done, plan.deciding())
@@ -229,6 +231,13 @@ def _train_and_rank(
     if plan.backbone is not None:
         save_llm_row(row.module, record, folder / "model")
     return record
+
+
+def _language_model_digest(plan: RowPlan) -> str:
+    """Digest of the language model, which no checkpoint holds; "" where none is read."""
+    if plan.backbone is None or plan.model_settings.llm_weights == NO_BACKBONE:
+        return ""
+    return digest_language_model(plan.model_settings.backbone())
 
 
 @dataclass(frozen=True)

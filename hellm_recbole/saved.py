@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from hellm_recbole.files import ensure_folder
+from hellm_recbole.llm.origin import describe_source
 from hellm_recbole.results import Record
 
 ADAPTER, REST, CARD = "adapter", "rest.safetensors", "README.md"
@@ -51,10 +52,12 @@ def model_card(record: Record) -> str:
     def figures(phase: Mapping[str, float]) -> str:
         return ", ".join(f"{name} {value:.4f}" for name, value in phase.items())
 
+    source = describe_source(values["llm"]) if values["llm_weights"] == "pretrained" else None
     lines = [
         f"# {record.row} on {record.dataset}",
         "",
         f"Language model: {values['llm']}" + (f", first {values['llm_layers']} layers" if values["llm_layers"] else ""),
+        *([source] if source else []),
         f"Item embeddings of: {', '.join(record.stages)}",
         f"Split {record.split_hash[:12]}, history masked ({record.mask_history}), {record.n_candidates:,} candidates, "
         f"seed {record.seed}, epoch {record.best_epoch} of {record.epochs_run} by validation {values['valid_metric']}.",

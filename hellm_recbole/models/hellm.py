@@ -256,11 +256,6 @@ class LLMRecommender(nn.Module):
         self.state_mean = states.mean(dim=0)
         self.state_scale = 1.0 / (states.std(dim=0) + STATE_EPS * states.std())
 
-    @property
-    def identity(self) -> str:
-        """Digest of the language model, which no checkpoint holds."""
-        return "" if self.backbone is None else self.backbone.digest
-
     def at(self, progress: float) -> None:
         """See `types.FollowsProgress`."""
         if self.settings.tuning == CURRICULUM:

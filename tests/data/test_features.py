@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoImageProcessor,
     AutoModel,
@@ -323,5 +324,93 @@ def test_damaged_weights_are_one_sentence(encoder: Path, tmp_path: Path) -> None
     broken = tmp_path / "broken"
     shutil.copytree(encoder, broken)
     (broken / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1")
-    with pytest.raises(DataError, match=r"cannot be loaded from .*broken; pass the folder of a whole model"):
+    with pytest.raises(DataError, match=r"cannot be loaded from .*broken \(.*\); pass the folder of a whole model"):
         text_encoder(asked(broken))
+
+
+def drop(folder: Path, part: str) -> None:
+    """Take all tensors with `part` in their names out of a model."""
+    tensors = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in tensors.items() if part not in name}
+    assert len(kept) < len(tensors)
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.fixture
+def own_encoder(encoder: Path, tmp_path: Path) -> Path:
+    """A copy of the plain encoder that a test may change."""
+    return Path(shutil.copytree(encoder, tmp_path / "own"))
+
+
+@pytest.mark.parametrize("pooling", ["auto", "mean"])
+def test_a_text_encoder_needs_all_but_its_pooler(own_encoder: Path, pooling: str) -> None:
+    before = text_encoder(asked(own_encoder, pooling=pooling))(TEXTS)
+    drop(own_encoder, "pooler")
+    np.testing.assert_array_equal(text_encoder(asked(own_encoder, pooling=pooling))(TEXTS), before)
+    drop(own_encoder, "layer.0.output")
+    with pytest.raises(DataError, match=r"encoder '.*own' lacks 4 of its \d+ tensors, .*; pass the folder of a whole"):
+        text_encoder(asked(own_encoder, pooling=pooling))
+
+
+def test_a_text_encoder_of_another_prefix_or_shape_is_refused(own_encoder: Path) -> None:
+    tensors = load_file(own_encoder / "model.safetensors")
+    name = "encoder.layer.0.output.dense.weight"
+    save_file(
+        {**tensors, name: tensors[name][1:].clone()}, own_encoder / "model.safetensors", metadata={"format": "pt"}
+    )
+    with pytest.raises(DataError, match=rf"lacks 1 of its \d+ tensors, or has them in another shape .*{name}"):
+        text_encoder(asked(own_encoder))
+    save_file({f"my.{key}": value for key, value in tensors.items()}, own_encoder / "model.safetensors")
+    with pytest.raises(DataError, match=r"lacks \d+ of its \d+ tensors"):
+        text_encoder(asked(own_encoder))
+
+
+def test_a_text_encoder_whose_pooler_is_read_needs_it(own_encoder: Path) -> None:
+    words = {"method": "forward", "method_output_name": "pooler_output"}
+    settings = {"modality_config": {"text": words}, "module_output_name": "sentence_embedding"}
+    (own_encoder / "modules.json").write_text(
+        json.dumps([{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}])
+    )
+    (own_encoder / "sentence_bert_config.json").write_text(json.dumps(settings))
+    tokens = AutoTokenizer.from_pretrained(own_encoder)("red comb", return_tensors="pt")
+    with torch.no_grad():
+        expected = AutoModel.from_pretrained(own_encoder)(**tokens).pooler_output.numpy()
+    np.testing.assert_allclose(text_encoder(asked(own_encoder))(["red comb"]), expected, atol=1e-5)
+    drop(own_encoder, "pooler")
+    with pytest.raises(DataError, match=r"lacks 2 of its \d+ tensors, .*pooler"):
+        text_encoder(asked(own_encoder))
+
+
+def test_a_text_encoder_without_tokenizer_or_with_an_adapter_is_refused(own_encoder: Path) -> None:
+    (own_encoder / "adapter_config.json").write_text("{}")
+    with pytest.raises(DataError, match=r"has an adapter in .*; merge it into its base model"):
+        text_encoder(asked(own_encoder))
+    (own_encoder / "adapter_config.json").unlink()
+    for name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"):
+        (own_encoder / name).unlink(missing_ok=True)
+    with pytest.raises(DataError, match="has no tokenizer in"):
+        text_encoder(asked(own_encoder))
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "said"),
+    [("vit", "pooler", "pooler"), ("vit", "layer.0.output", "mlp"), ("clip", "visual_proj", "visual_proj")],
+)
+def test_an_image_encoder_needs_all_its_tensors(name: str, part: str, said: str, tmp_path: Path) -> None:
+    vision_model(name, tmp_path / name)
+    drop(tmp_path / name, part)
+    with pytest.raises(
+        DataError, match=rf"image encoder .* lacks \d of its \d+ tensors, .*{said}.*; choose an encoder"
+    ):
+        picture_encoder(asked("none", image_encoder=str(tmp_path / name)))
+
+
+def test_weights_of_an_image_encoder_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    vision_model("resnet", tmp_path / "resnet")
+    tensors = load_file(tmp_path / "resnet" / "model.safetensors")
+    name = next(key for key in tensors if key.endswith("running_mean"))
+    save_file(
+        {**tensors, name: tensors[name] / 0}, tmp_path / "resnet" / "model.safetensors", metadata={"format": "pt"}
+    )
+    with pytest.raises(DataError, match=r"has NaN or infinity in 1 tensors, .*running_mean"):
+        picture_encoder(asked("none", image_encoder=str(tmp_path / "resnet")))

@@ -397,7 +397,7 @@ def test_the_terminal_view_fits_and_cuts_no_number(tmp_path: Path, width: int) -
 
 
 def test_the_terminal_view_of_language_models_in_80_columns_has_each_on_one_line(tmp_path: Path) -> None:
-    name = "HeLLM@gemma-3-270m-2L"
+    name = "HeLLM@gemma-3-270m-q4-2L"
     add_run(tmp_path, hits(10, 1), model=name, seed=2024)
     lines = to_terminal(make_table(tmp_path), 80).splitlines()
     assert any(name in line and "0.2500" in line for line in lines)

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hellm_recbole.llm.backbone import digest_language_model
+from tests.toy_llm import save_tiny, settings
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HELLM_CACHE", str(tmp_path / "cache"))
+
+
+def test_the_digest_is_of_weights_that_are_read_and_of_tokenizer_and_configuration(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "llama", "llama")
+
+    def digests() -> list[str]:
+        return [
+            digest_language_model(settings(folder, llm_weights=part).backbone()) for part in ("pretrained", "random")
+        ]
+
+    first = digests()
+    tensors = load_file(folder / "model.safetensors")
+    gain = tensors["model.norm.weight"] + torch.tensor([1.0, *[0.0] * 15])  # one number of one tensor
+    save_file({**tensors, "model.norm.weight": gain}, folder / "model.safetensors")
+    second = digests()
+    assert second[0] != first[0]
+    assert second[1] == first[1]  # drawn from the seed
+    text = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_text(text.replace("bought", "bougth"))
+    third = digests()
+    assert third[0] != second[0]
+    assert third[1] != second[1]
