@@ -20,7 +20,14 @@ from hellm_recbole.cluster import cluster, enter_worker, refuse_numbered, resour
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, last_line
-from hellm_recbole.experiment import Place, finished_record, record_loss, run_row
+from hellm_recbole.experiment import (
+    Place,
+    describe_kept,
+    finished_record,
+    record_loss,
+    refuse_changed_checkpoint,
+    run_row,
+)
 from hellm_recbole.export import export_row
 from hellm_recbole.plan import RowPlan
 from hellm_recbole.progress import LINE_EVERY_S, Logger
@@ -58,6 +65,20 @@ class RowJob:
     def name(self) -> str:
         """For messages."""
         return f"{self.plan.row} on {self.dataset}, seed {self.place.seed}"
+
+
+def check_earlier(job: RowJob, split: Split) -> None:
+    """Say that a run is finished and kept, or refuse what cannot be resumed, before anything is run.
+
+    Raises:
+        RecordError: a finished run in its place depends on something that has changed since.
+        CheckpointError: so does one that was stopped half-way.
+    """
+    record = finished_record(job.plan, split, job.place)
+    if record is None:
+        refuse_changed_checkpoint(job.plan, split, job.place)
+    else:
+        print(f"{job.name}: {describe_kept(record)}")
 
 
 def run_job(job: RowJob, dataset: Dataset, split: Split, watchers: Sequence[Logger] = ()) -> str | None:

@@ -13,7 +13,7 @@ import torch
 
 from baselines.registry import RECBOLE_BASELINES, REGISTRY
 from benchmarks.dry_run import dry_run
-from benchmarks.rows import RowJob, run_job, run_on_ray, told
+from benchmarks.rows import RowJob, check_earlier, run_job, run_on_ray, told
 from hellm_recbole import runtime
 from hellm_recbole.cluster import LOCAL
 from hellm_recbole.console import run_main
@@ -21,7 +21,7 @@ from hellm_recbole.data.atomic import Dataset, load_dataset
 from hellm_recbole.data.catalog import known_datasets, prepare_if_known
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import HellmError, ModelError, SettingsError
-from hellm_recbole.experiment import Place, finished_record, follow
+from hellm_recbole.experiment import Place, follow
 from hellm_recbole.export import EXPORTS, TEST_LISTS, count_left_out
 from hellm_recbole.files import ensure_folder
 from hellm_recbole.plan import (
@@ -210,7 +210,7 @@ def _lead(options: argparse.Namespace, rest: Sequence[str], choose: Choose | Non
     ]
     for job in jobs:  # refuse before the first epoch, not after hours
         if not job.fresh:
-            finished_record(job.plan, data[job.dataset][1], job.place)
+            check_earlier(job, data[job.dataset][1])
 
     def finish(name: str) -> None:
         print(write_tables(options.output, name, options.protocol))

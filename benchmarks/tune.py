@@ -23,12 +23,13 @@ from hellm_recbole.cluster import LOCAL, cluster, refuse_numbered
 from hellm_recbole.console import run_main
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import SettingsError
+from hellm_recbole.identity.run import identify_run, list_run_parts
 from hellm_recbole.plan import Override, RowPlan, plan_rows, split_variant
 from hellm_recbole.search.space import Space, listed_keys, search_space
 from hellm_recbole.search.sweeps import Sweep, sweep_folder, write_tuned
-from hellm_recbole.search.tuning import Budget, SchedulerName, SearchName, SweepTask, TrialJob, job_digest, run_sweep
+from hellm_recbole.search.tuning import Budget, SchedulerName, SearchName, SweepTask, TrialJob, run_sweep
 from hellm_recbole.settings import parse_value, properties_dir
-from hellm_recbole.stages import digests, stage_tables
+from hellm_recbole.stages import identify_embeddings, stage_tables
 from hellm_recbole.team import refuse_team
 
 EXIT_NOTHING_FOUND = 1
@@ -177,6 +178,10 @@ def sweep_task(
     data = split.selection()
     refuse_numbered(options.device)
     stages = stage_tables(options.output, split.dataset, plan.stages, seed, split.sha256, split.item_tokens)
+    identity = identify_run(plan, split, identify_embeddings(options.output, split.dataset, seed, stages))
+    parts = list_run_parts(plan, split, seed, identity)
+    if identity["features"] or "modalities" in space:  # trials may read others than the model does by itself
+        parts |= {f"features of {name}": digest for name, digest in split.feature_sha256.items()}
     cache = None if data.train.cache is None else data.train.cache.resolve()
     job = TrialJob(
         model=plan.model,
@@ -189,7 +194,7 @@ def sweep_task(
         seed=seed,
         device=options.device,
         folder=Path.cwd(),
-        run=job_digest(plan, split.sha256, seed, digests(stages)),
+        run=parts,
     )
     for key, values in space.items():
         for value in values:

@@ -8,7 +8,7 @@ folder holds the state of one whole epoch.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from hellm_recbole.errors import CheckpointError
 from hellm_recbole.files import atomic_write, ensure_folder, sha256_file, sweep_temporaries
+from hellm_recbole.identity.compare import describe_changes
 
 STATE = "state.json"
 SCHEMA = 1
@@ -30,7 +31,7 @@ class Progress:
     """Where a training run stands after a whole epoch.
 
     Attributes:
-        run: fingerprint of everything the run depends on (data, model, settings, seed, code version).
+        run: everything the run depends on: name -> value or digest (see `identity.compare.list_parts`).
         epoch: epochs done.
         best_epoch: epoch of the best validation metric, 0 before the first evaluation.
         best_value: its value.
@@ -41,7 +42,7 @@ class Progress:
         curve: one entry an epoch: {"epoch", "losses", "valid", "seconds"}.
     """
 
-    run: str
+    run: Mapping[str, str]
     epoch: int
     best_epoch: int
     best_value: float
@@ -78,23 +79,50 @@ class CheckpointFolder:
             if old.name not in kept:
                 old.unlink()
 
-    def load(self, run: str) -> tuple[Progress, dict[str, Tensor]] | None:
+    def load(self, run: Mapping[str, str]) -> tuple[Progress, dict[str, Tensor]] | None:
         """Progress and last state of the run `run`, or None if there is no checkpoint.
 
         Raises:
-            CheckpointError: it is corrupt, or belongs to other settings, data or code.
+            CheckpointError: it is corrupt, or something that the run depends on has changed.
         """
         sweep_temporaries(self.folder)
         if not (self.folder / STATE).exists():
             return None
         state = self._read_state()
+        self._refuse_changed(state, run)
         progress = Progress(**{**state["progress"], "curve": tuple(state["progress"]["curve"])})
-        if progress.run != run:
-            raise CheckpointError(
-                f"checkpoint {self.folder} was made with other settings, data or version; "
-                "run with --fresh to start anew, or choose another --output"
-            )
         return progress, self._read_tensors(state, "last")
+
+    def refuse_changed(self, run: Mapping[str, str], unknown: Collection[str] = ()) -> None:
+        """Refuse a run that was stopped half-way where something that it depends on has changed since.
+
+        A corrupt checkpoint is left for `load` to find.
+
+        Args:
+            run: everything the run depends on.
+            unknown: names of parts that are not known yet and not compared.
+
+        Raises:
+            CheckpointError: it says what has changed.
+        """
+        try:
+            state = self._read_state() if (self.folder / STATE).exists() else None
+        except CheckpointError:
+            return
+        if state is not None:
+            self._refuse_changed(state, run, unknown)
+
+    def _refuse_changed(self, state: Mapping[str, Any], run: Mapping[str, str], unknown: Collection[str] = ()) -> None:
+        before = state["progress"]["run"]
+        if not isinstance(before, dict):
+            changes = "a version that did not keep what its numbers depend on"
+        else:
+            changes = describe_changes({key: value for key, value in before.items() if key not in unknown}, run)
+        if changes:
+            raise CheckpointError(
+                f"checkpoint {self.folder} was made with {changes}; run with --fresh to start anew, or choose another "
+                "--output"
+            )
 
     def load_best(self) -> dict[str, Tensor]:
         """State of the best epoch.

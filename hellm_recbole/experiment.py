@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,11 @@ from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, RecordError, SharedRowFailed
 from hellm_recbole.evaluator import Ranks, rank_targets
 from hellm_recbole.files import atomic_write, ensure_folder
-from hellm_recbole.llm.backbone import digest_language_model
+from hellm_recbole.identity.code import changed_modules
+from hellm_recbole.identity.compare import CODE, describe_changes, list_names, list_parts
+from hellm_recbole.identity.parts import Identity, all_code, unknown_parts
+from hellm_recbole.identity.run import identify_run, list_run_parts
 from hellm_recbole.metrics import from_ranks
-from hellm_recbole.models.hellm import NO_BACKBONE
 from hellm_recbole.plan import RowPlan, row_folder
 from hellm_recbole.progress import ConsoleView, Logger, open_loggers
 from hellm_recbole.results import (
@@ -35,18 +36,20 @@ from hellm_recbole.results import (
     SCHEMA,
     PhaseRanks,
     Record,
+    list_record_parts,
     read_record,
     write_ranks,
     write_record,
 )
 from hellm_recbole.saved import save_llm_row
 from hellm_recbole.settings import NEUTRAL_KEYS
-from hellm_recbole.stages import digests, stage_tables
+from hellm_recbole.stages import digests, identify_embeddings, stage_tables
 from hellm_recbole.team import ALONE, Team
 from hellm_recbole.trainer import ModelRow, Row, View, fit
 from hellm_recbole.types import FloatArray, Histories, TrainData
 
 TRACEBACK = "traceback.txt"
+CHECKPOINT = "checkpoint"
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,16 @@ class Place:
 
 
 def finished_record(plan: RowPlan, split: Split, place: Place) -> Record | None:
-    """The record of this very row if it ran to its end before, else None.
+    """The record of this very run if it ran to its end before, else None.
+
+    A run whose code alone has changed since is returned; `describe_kept` says so. What an earlier version did not
+    record is not compared.
 
     Raises:
-        RecordError: there is a finished row in its place that was made with other settings or data, or an unreadable
-            record.
+        RecordError: there is a finished run in its place, and something that it depends on has changed since: it says
+            what. Or the record cannot be read.
+        ModelError: pretrained embeddings that it reads are missing.
+        DataError: the language model cannot be had.
     """
     path = row_folder(place.output, split.dataset, plan, place.seed) / RECORD_FILE
     if not path.exists():
@@ -83,25 +91,61 @@ def finished_record(plan: RowPlan, split: Split, place: Place) -> Record | None:
     record = read_record(path)
     if record.status != "success":
         return None
-    if record.split_hash != split.sha256:
-        raise RecordError(
-            f"{path} was made on another split of {split.dataset}; "
-            "run with --fresh to replace it, or choose another --output"
-        )
-    if plan.stages and record.stages != digests(_stages(plan, split, place)):
-        raise RecordError(
-            f"{path} was made with other embeddings of {', '.join(plan.stages)} than there are now; "
-            "run with --fresh to replace it, or choose another --output"
-        )
-    before = {key: entry["value"] for key, entry in record.settings.items() if key not in NEUTRAL_KEYS}
-    now = json.loads(json.dumps(plan.deciding()))
-    for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key):
-            raise RecordError(
-                f"{path} is a finished row with {key} = {before.get(key)} and now it is {now.get(key)}; "
-                "run with --fresh to replace it, or choose another --output"
-            )
+    embeddings = _stages(plan, split, place) if plan.stages else {}
+    old = list_record_parts(record)
+    if old is None:  # an earlier version's: settings, split and embeddings are all that it says
+        old = list_parts(_known_of(record.stages), _values_of(record), record.split_hash, record.seed)
+        identity = _known_of(digests(embeddings))
+    else:
+        identity = _identify(plan, split, place, embeddings)
+    new = list_parts(identity, json.loads(json.dumps(plan.deciding())), split.sha256, place.seed)
+    changes = describe_changes(*({k: v for k, v in parts.items() if not k.startswith(CODE)} for parts in (old, new)))
+    if changes:
+        raise RecordError(f"{path} was made with {changes}; run with --fresh to replace it, or choose another --output")
     return record
+
+
+def describe_kept(record: Record) -> str:
+    """What is said of a finished run that is not run again: whether what it depends on is still the same."""
+    if unknown := unknown_parts(record.identity):
+        return f"finished before, kept; {', '.join(unknown)}: unknown (recorded by an earlier version)"
+    assert record.identity is not None
+    if changed := changed_modules(all_code(record.identity)):
+        return f"finished before, kept; its code has changed since ({list_names(changed)}; --fresh runs it again)"
+    return "finished before, kept"
+
+
+def refuse_changed_checkpoint(plan: RowPlan, split: Split, place: Place) -> None:
+    """Refuse to go on with a run that was stopped half-way where something that it depends on has changed since.
+
+    Pretrained embeddings may not be there yet; they are compared when the run begins.
+
+    Raises:
+        CheckpointError: it says what has changed.
+        DataError: the language model cannot be had.
+    """
+    folder = row_folder(place.output, split.dataset, plan, place.seed) / CHECKPOINT
+    if folder.is_dir():
+        run = list_run_parts(plan, split, place.seed, identify_run(plan, split, {}))
+        CheckpointFolder(folder).refuse_changed(run, unknown=[f"embeddings of {name}" for name in plan.stages])
+
+
+def _values_of(record: Record) -> dict[str, Any]:
+    return {key: entry["value"] for key, entry in record.settings.items() if key not in NEUTRAL_KEYS}
+
+
+def _known_of(embeddings: Mapping[str, str]) -> Identity:
+    """What the record of an earlier version says of a run: the digests of the embeddings that it reads."""
+    return {
+        "features": {},
+        "item_texts": None,
+        "language_model": None,
+        "embeddings": {
+            name: {"sha256": digest, "run_sha256": None, "features": None, "code": None}
+            for name, digest in embeddings.items()
+        },
+        "code": {"sha256": "", "modules": {}},
+    }
 
 
 def run_row(
@@ -170,8 +214,30 @@ def build_row(plan: RowPlan, split: Split, place: Place) -> Row:
     Raises:
         ModelError: the row of a stage is missing or does not fit.
     """
-    data = replace(split.train_data(), stages=_stages(plan, split, place))
+    data = training_data(plan, split, _stages(plan, split, place))
     return row_on(plan, data, place.seed, place.device, place.team_of(plan))
+
+
+def training_data(plan: RowPlan, split: Split, embeddings: Mapping[str, FloatArray]) -> TrainData:
+    """The training part, with those features and texts that the model reads and no others.
+
+    Args:
+        plan: config of the run.
+        split: the dataset's.
+        embeddings: model -> [I + 1, D] pretrained item embeddings that the run reads, row 0 zero.
+    """
+    return restrict_data(plan, replace(split.train_data(), stages=embeddings))
+
+
+def restrict_data(plan: RowPlan, data: TrainData) -> TrainData:
+    """The data without the features and texts that the model does not read, so that they cannot change its numbers."""
+    features = plan.choose_features(data.features)
+    return replace(
+        data,
+        features=features,
+        covered={name: covered for name, covered in data.covered.items() if name in features},
+        item_text=data.item_text if plan.reads_texts else (),
+    )
 
 
 def row_on(plan: RowPlan, data: TrainData, seed: int, device: torch.device, team: Team = ALONE) -> Row:
@@ -182,6 +248,12 @@ def row_on(plan: RowPlan, data: TrainData, seed: int, device: torch.device, team
     return RecBoleRow(plan.recbole_name, data, dict(plan.resolved.values), seed, device)
 
 
+def _identify(plan: RowPlan, split: Split, place: Place, embeddings: Mapping[str, FloatArray]) -> Identity:
+    """See `identity.run`; `embeddings` are those that the run reads."""
+    known = identify_embeddings(place.output, split.dataset, place.seed, embeddings)
+    return identify_run(plan, split, known)
+
+
 def _stages(plan: RowPlan, split: Split, place: Place) -> dict[str, FloatArray]:
     return stage_tables(place.output, split.dataset, plan.stages, place.seed, split.sha256, split.item_tokens)
 
@@ -189,13 +261,14 @@ def _stages(plan: RowPlan, split: Split, place: Place) -> dict[str, FloatArray]:
 def _train_and_rank(
     plan: RowPlan, split: Split, place: Place, folder: Path, draft: dict[str, Any], watchers: Sequence[Logger]
 ) -> Record:
-    started = time.perf_counter()
-    row = build_row(plan, split, place)
-    build_seconds = time.perf_counter() - started  # graphs, and all there is to ItemKNN's training
-    checkpoint = CheckpointFolder(folder / "checkpoint")
-    draft["stages"] = digests(_stages(plan, split, place))
-    builds_on = [_language_model_digest(plan), *draft["stages"].values()] if plan.stages else []
-    run = fingerprint(plan, split, place.seed, builds_on)
+    embeddings = _stages(plan, split, place)
+    draft["stages"] = digests(embeddings)
+    draft["identity"] = identity = _identify(plan, split, place, embeddings)
+    run = list_run_parts(plan, split, place.seed, identity)
+    built = time.perf_counter()
+    row = row_on(plan, training_data(plan, split, embeddings), place.seed, place.device, place.team_of(plan))
+    build_seconds = time.perf_counter() - built  # graphs, and all there is to ItemKNN's training
+    checkpoint = CheckpointFolder(folder / CHECKPOINT)
     found = checkpoint.load(run)
     done = found[0].epoch if found else 0
     loggers = open_loggers(plan.log.loggers, folder, f"{split.dataset}/{plan.row}/{place.seed}", done, plan.deciding())
@@ -233,13 +306,6 @@ def _train_and_rank(
     return record
 
 
-def _language_model_digest(plan: RowPlan) -> str:
-    """Digest of the language model, which no checkpoint holds; "" where none is read."""
-    if plan.backbone is None or plan.model_settings.llm_weights == NO_BACKBONE:
-        return ""
-    return digest_language_model(plan.model_settings.backbone())
-
-
 @dataclass(frozen=True)
 class _Shared:
     """What all processes do that train a row together, or the one that trains it alone."""
@@ -247,7 +313,7 @@ class _Shared:
     plan: RowPlan
     split: Split
     place: Place
-    run: str  # fingerprint
+    run: Mapping[str, str]  # everything it depends on
 
     @property
     def who(self) -> str:
@@ -263,7 +329,7 @@ class _Shared:
             plan.train,
             plan.evaluation,
             seed=place.seed,
-            checkpoint=CheckpointFolder(row_folder(place.output, split.dataset, plan, place.seed) / "checkpoint"),
+            checkpoint=CheckpointFolder(row_folder(place.output, split.dataset, plan, place.seed) / CHECKPOINT),
             run=self.run,
             who=self.who,
             view=view,
@@ -304,32 +370,6 @@ def follow(team: Team) -> None:
         row = build_row(mine.plan, mine.split, mine.place)
         mine.train(row, _Unseen())
         mine.rank(row)
-
-
-def fingerprint(plan: RowPlan, split: Split, seed: int, builds_on: Sequence[str] = ()) -> str:
-    """Hash of all that a run depends on; a checkpoint of another run is refused.
-
-    Args:
-        plan: of the row.
-        split: and its features.
-        seed: of the run.
-        builds_on: digests of the language model and of the embeddings that an LLM row builds on.
-    """
-    digest = hashlib.sha256()
-    for part in (
-        __version__,
-        plan.model,
-        plan.source,
-        json.dumps(plan.deciding(), sort_keys=True),
-        seed,
-        split.sha256,
-        *builds_on,
-    ):
-        digest.update(f"{part}\n".encode())
-    for name in sorted(split.features):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(split.features[name]).data)
-    return digest.hexdigest()
 
 
 def _draft(plan: RowPlan, dataset: Dataset, split: Split, place: Place) -> dict[str, Any]:
@@ -378,6 +418,9 @@ def _draft(plan: RowPlan, dataset: Dataset, split: Split, place: Place) -> dict[
         "metrics": {"valid": {}, "test": {}},
         "curve": (),
         "ranks": RANKS_FILE,
+        "deterministic": runtime.is_deterministic(
+            place.device, torch.get_num_threads(), plan.recbole_name or plan.model, plan.source
+        ),
         "paper": dataset.paper,
     }
 

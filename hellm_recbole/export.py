@@ -30,7 +30,7 @@ from hellm_recbole.checkpoint import CheckpointFolder
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import MIN_EVALUATED, Split
 from hellm_recbole.errors import DataError, ModelError, TrainingDiverged
-from hellm_recbole.experiment import Place, build_row
+from hellm_recbole.experiment import CHECKPOINT, Place, build_row
 from hellm_recbole.files import atomic_write, ensure_folder
 from hellm_recbole.plan import RowPlan, row_folder
 from hellm_recbole.sampling import pad_recent
@@ -82,7 +82,7 @@ def export_row(plan: RowPlan, split: Split, place: Place, what: Collection[str],
     """
     folder = row_folder(place.output, split.dataset, plan, place.seed)
     row = build_row(plan, split, place)
-    load_best(row, CheckpointFolder(folder / "checkpoint"))
+    load_best(row, CheckpointFolder(folder / CHECKPOINT))
     row.prepare()
     if TEST_LISTS in what:
         k = k or max(plan.evaluation.cutoffs)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from hellm_recbole.bridge.rows import recbole_model_kind, recbole_model_names, recbole_settings
 from hellm_recbole.errors import MissingDependency, ModelError, SettingsError
@@ -38,6 +38,7 @@ from hellm_recbole.settings import (
 )
 from hellm_recbole.variants import variants
 
+T = TypeVar("T")
 RECBOLE_PREFIX = "RecBole-"  # RecBole's own model where the registry has one of the same name: RecBole-LightGCN
 HARNESS_KEYS = tuple(key for cls in HARNESS_SETTINGS for key in field_names(cls))
 
@@ -149,6 +150,28 @@ class RowPlan:
     def stages(self) -> tuple[str, ...]:
         """Models whose item embeddings the row reads."""
         return self.model_settings.stages if self.family == LLM else ()
+
+    def choose_features(self, features: Mapping[str, T]) -> dict[str, T]:
+        """Modality -> what the model is handed of it, among those of the dataset.
+
+        Where the model asks for one that is not there it is handed all, and says so itself.
+        """
+        if self.spec is None:
+            return {}
+        chosen = getattr(self.model_settings, "modalities", None)
+        reads = self.spec.reads_features
+        if not (hasattr(self.model_settings, "modalities") if reads is None else reads):
+            return {}
+        names = features if chosen is None or not set(chosen) <= features.keys() else chosen
+        return {name: features[name] for name in names}
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether the model is handed the item texts."""
+        if self.spec is None:
+            return False
+        reads = self.spec.reads_texts
+        return bool(getattr(self.model_settings, "item_text_tokens", 0)) if reads is None else reads
 
     @property
     def source(self) -> Literal["hellm_recbole", "recbole"]:

@@ -20,8 +20,11 @@ import numpy.typing as npt
 
 from hellm_recbole.errors import RecordError
 from hellm_recbole.files import atomic_write, ensure_folder
+from hellm_recbole.identity.compare import list_parts
+from hellm_recbole.identity.parts import Identity
 from hellm_recbole.models.spec import Family
 from hellm_recbole.schema import as_json, keyed, no_constant
+from hellm_recbole.settings import NEUTRAL_KEYS
 from hellm_recbole.types import TokenArray
 
 SCHEMA = 1
@@ -125,6 +128,8 @@ class Record:
     `train_seconds`, `eval_seconds`, `best_epoch`, memory and parameters are null where a failed run did not get so far.
     `backbone` names the language model of an LLM row, `stages` the models whose embeddings it reads, each with the
     SHA-256 of those; null and empty for others. `search` says how a tuned row's values were found; null for others.
+    `identity` holds the digests of what else the numbers depend on, `deterministic` says whether the same run gives the
+    same numbers again; both are null where the run was recorded by a version that did not know them, or did not begin.
     `path` is the file the record was read from; errors name it.
     """
 
@@ -164,6 +169,8 @@ class Record:
     backbone: str | None = None
     stages: dict[str, str] = field(default_factory=dict)
     search: Search | None = None
+    identity: Identity | None = None
+    deterministic: bool | None = None
     path: Path | None = field(default=None, compare=False)
 
     @property
@@ -275,6 +282,14 @@ def check_comparable(records: Sequence[Record]) -> None:
                 )
 
 
+def list_record_parts(record: Record) -> dict[str, str] | None:
+    """Everything that a run depended on, name -> value or digest; None where an earlier version recorded it."""
+    if record.identity is None:
+        return None
+    settings = {key: entry["value"] for key, entry in record.settings.items() if key not in NEUTRAL_KEYS}
+    return list_parts(record.identity, settings, record.split_hash, record.seed)
+
+
 def write_ranks(folder: Path, valid: PhaseRanks, test: PhaseRanks | None) -> Path:
     """Write `ranks.npz` into `folder`; `test` is None where only validation was run.
 
@@ -342,7 +357,8 @@ def _parse(text: str, path: Path) -> Record:
             "run its row again with --fresh"
         )
     hints = {name: hint for name, hint in get_type_hints(Record).items() if name != "path"}
-    raw = {"backbone": None, "stages": {}, "search": None, **raw}  # older records lack what came later
+    later: dict[str, Any] = {"backbone": None, "stages": {}, "search": None, "identity": None, "deterministic": None}
+    raw = {**later, **raw}  # older records lack what came later
     try:
         record = Record(**keyed(raw, hints, ""), path=path)
     except ValueError as error:

@@ -11,7 +11,9 @@ import safetensors
 from safetensors.numpy import load_file
 
 from hellm_recbole.errors import DataError, HellmError, ModelError
-from hellm_recbole.results import RECORD_FILE, read_record
+from hellm_recbole.identity.compare import digest_of_parts
+from hellm_recbole.identity.parts import EmbeddingIdentity, all_code, feature_digests
+from hellm_recbole.results import RECORD_FILE, list_record_parts, read_record
 from hellm_recbole.types import FloatArray, TokenArray
 
 EMBEDDINGS = "embeddings"  # folder of exported embeddings in that of a run, and name of the file in it
@@ -79,6 +81,33 @@ def read_item_embeddings(folder: Path, item_tokens: TokenArray) -> FloatArray:
     if not np.isfinite(rows).all():
         raise DataError(f"embeddings {folder} hold a value that is not finite; train that model again")
     return np.concatenate([np.zeros((1, rows.shape[1]), dtype=np.float32), rows])
+
+
+def identify_embeddings(
+    results: Path, dataset: str, seed: int, tables: Mapping[str, FloatArray]
+) -> dict[str, EmbeddingIdentity]:
+    """Model -> digest of its item embeddings, and what the run that made them depends on, as its record says.
+
+    Args:
+        results: folder of all results.
+        dataset: name of the dataset.
+        seed: random seed of the runs.
+        tables: from `stage_tables`.
+
+    Raises:
+        RecordError: a record cannot be read.
+    """
+    found: dict[str, EmbeddingIdentity] = {}
+    for model, digest in digests(tables).items():
+        record = read_record(stage_folder(results, dataset, model, seed) / RECORD_FILE)
+        made_by, parts = record.identity, list_record_parts(record)
+        found[model] = {
+            "sha256": digest,
+            "run_sha256": None if parts is None else digest_of_parts(parts),
+            "features": None if made_by is None else feature_digests(made_by),
+            "code": None if made_by is None else all_code(made_by),
+        }
+    return found
 
 
 def digests(tables: Mapping[str, FloatArray]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -223,7 +223,7 @@ def fit(
     *,
     seed: int,
     checkpoint: CheckpointFolder,
-    run: str,
+    run: Mapping[str, str],
     who: str,
     view: View,
     team: Team = ALONE,
@@ -237,7 +237,7 @@ def fit(
         evaluation: cut-offs and block size.
         seed: of all random draws.
         checkpoint: where the state is kept after each epoch.
-        run: fingerprint of the run, so that a checkpoint of another one is refused.
+        run: everything the run depends on, so that a checkpoint of another one is refused.
         who: model and dataset, for messages.
         view: told of each step and epoch.
         team: processes that train the row together; the first one writes the checkpoint, which all of them read.
@@ -340,7 +340,7 @@ def set_learning_rate(
         group["lr"] = train.learning_rate * learning_rate_factor(train, done, floor)
 
 
-def _resume(row: Row, checkpoint: CheckpointFolder, run: str) -> Progress:
+def _resume(row: Row, checkpoint: CheckpointFolder, run: Mapping[str, str]) -> Progress:
     found = checkpoint.load(run)
     if found is None:
         return Progress(run, 0, 0, -math.inf, 0, False, 0.0, 0.0, ())

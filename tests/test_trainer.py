@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def run(
         p.evaluation,
         seed=7,
         checkpoint=CheckpointFolder(folder),
-        run=fingerprint,
+        run={"setting name": json.dumps(fingerprint)},
         who=name,
         view=view or Silent(),
     )
@@ -144,8 +145,20 @@ def test_validation_only_every_few_epochs_and_at_the_end(toy_split: Split, tmp_p
 
 def test_a_checkpoint_of_another_run_is_refused(toy_split: Split, tmp_path: Path) -> None:
     run(toy_split, tmp_path, "LightGCN", epochs=1)
-    with pytest.raises(CheckpointError, match="other settings, data or version"):
+    with pytest.raises(CheckpointError, match="was made with name = run and now it is other; run with --fresh"):
         run(toy_split, tmp_path, "LightGCN", fingerprint="other")
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused_and_its_best_state_can_be_read(
+    toy_split: Split, tmp_path: Path
+) -> None:
+    run(toy_split, tmp_path, "LightGCN", epochs=1)
+    state = json.loads((tmp_path / "state.json").read_text())
+    state["progress"]["run"] = "0123abcd"  # one hash for everything
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    with pytest.raises(CheckpointError, match="made with a version that did not keep what its numbers depend on"):
+        run(toy_split, tmp_path, "LightGCN", epochs=1)
+    assert CheckpointFolder(tmp_path).load_best()
 
 
 @pytest.mark.parametrize("damage", ["truncate tensors", "flip tensors", "truncate state", "no tensors", "empty state"])

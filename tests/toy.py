@@ -23,12 +23,13 @@ def write_prepared(folder: Path, dataset: Dataset) -> None:
         }
     )
     items = [str(token) for token in dataset.item_tokens[1:]]
+    described = pd.DataFrame({"item_id": items, "title": dataset.item_text[1:]}) if dataset.item_text else None
     features = {name: FeatureMatrix(items, values[1:], {}) for name, values in dataset.features.items()}
     data = AtomicData(
         inter=inter,
         inter_types={"user_id": "token", "item_id": "token", "timestamp": "float"},
-        items=None,
-        item_types={},
+        items=described,
+        item_types={"item_id": "token", "title": "token_seq"},
         features=features,
         time_known=dataset.time_known,
         files=[],
@@ -39,7 +40,7 @@ def write_prepared(folder: Path, dataset: Dataset) -> None:
         "name": folder.name,
         "kind": "sequences",
         "k_core": dataset.k_core,
-        "text": [],
+        "text": ["title"] if dataset.item_text else [],
         "paper": dataset.paper,
         "time_known": dataset.time_known,
         "warnings": [],

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hellm_recbole import metrics
+from hellm_recbole.identity.parts import FeatureIdentity, Identity
 from hellm_recbole.results import PhaseRanks, Record, write_ranks, write_record
 from hellm_recbole.search.sweeps import Sweep, Trial
 
@@ -31,6 +32,23 @@ def toy_ranks(rank: Sequence[int] | npt.NDArray[Any], *, train: int = 0, none: i
         history_length=2 + index % 8,
         item_count=index % 5,
     )
+
+
+def toy_identity(features: str | None = None, columns: Sequence[str] = ("title",), **changes: Any) -> Identity:
+    """Of a run that reads one text matrix or none, and whose code, of no module, never changes."""
+    read: dict[str, FeatureIdentity] = {}
+    if features is not None:
+        read["text"] = {
+            "encoder": "MiniLM", "revision": "r1", "pooling": "auto", "columns": tuple(columns), "sha256": features,
+        }  # fmt: skip
+    identity: Identity = {
+        "features": read,
+        "item_texts": None,
+        "language_model": None,
+        "embeddings": {},
+        "code": {"sha256": "0" * 64, "modules": {}},
+    }
+    return {**identity, **changes}  # type: ignore[typeddict-item]
 
 
 def toy_record(**changes: Any) -> Record:
@@ -77,6 +95,8 @@ def toy_record(**changes: Any) -> Record:
         paper=None,
         status="success",
         reason=None,
+        identity=toy_identity(),
+        deterministic=True,
     )  # fmt: skip
     return replace(record, **changes)
 

@@ -344,6 +344,11 @@ def _unchanged(now: tuple[Any, int], before: tuple[Any, int] | None) -> bool:
     return bool(now[0] == before[0])
 
 
+def recbole_module(name: str) -> str:
+    """The module of RecBole that defines a model."""
+    return f"recbole.model.{recbole_models()[name]}.{name.lower()}"
+
+
 def _recbole_folder() -> Path:
     """Folder of the installed package.
 

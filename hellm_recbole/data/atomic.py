@@ -24,6 +24,7 @@ from hellm_recbole.data.times import SOURCE_TIME, TIME, fit_times, order_times
 from hellm_recbole.data.tsv import Table, read_lines, read_table
 from hellm_recbole.errors import DataError, OutputError
 from hellm_recbole.files import sha256_file
+from hellm_recbole.identity.parts import FeatureOrigin
 from hellm_recbole.types import FloatArray, IdArray, TokenArray
 
 PARTS = ("train", "valid", "test")
@@ -62,6 +63,8 @@ class Dataset:
         cache: folder for what is costly to derive from it; None keeps nothing.
         item_text: [I + 1] text of each item, entry 0 ""; empty where there are none.
         covered: modality -> [I + 1] whether the item has features of its own; the others' rows are fill. Entry 0 False.
+        feature_origins: modality -> encoder and text columns that its features were made with, where that is known.
+        text_columns: columns that `item_text` was made of.
         n_dropped_users: users the filter dropped; None where that is not known.
     """
 
@@ -80,6 +83,8 @@ class Dataset:
     cache: Path | None = None
     item_text: tuple[str, ...] = ()
     covered: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    feature_origins: Mapping[str, FeatureOrigin] = field(default_factory=dict)
+    text_columns: tuple[str, ...] = ()
     n_dropped_users: int | None = None
 
     @property
@@ -339,6 +344,8 @@ def load_dataset(folder: Path, *, modalities: Sequence[str] | None, verify: bool
             modality: _covered(folder, modality, item_tokens)
             for modality in (present if modalities is None else modalities)
         },
+        feature_origins={modality: _feature_origin(manifest, modality) for modality in manifest["modalities"]},
+        text_columns=tuple(manifest["text"]),
         n_dropped_users=manifest["counts"]["before"]["users"] - (len(user_tokens) - 1),
     )
     if verify and (changed := changed_files(folder, manifest)):  # last, for a fault says more than that there is one
@@ -402,6 +409,18 @@ def _loaded_texts(folder: Path, manifest: Manifest, item_tokens: TokenArray) -> 
         return ()
     table = read_table(path, typed=True)
     return ("", *item_texts(table.frame, [str(token) for token in item_tokens[1:]], manifest["text"], folder))
+
+
+def _feature_origin(manifest: Manifest, modality: str) -> FeatureOrigin:
+    """How the features of a modality were made, as its manifest says; nothing is known of features given as a file."""
+    about = manifest["modalities"][modality]
+    pooling = about.get("pooling")
+    return {
+        "encoder": about.get("encoder"),
+        "revision": about.get("revision"),
+        "pooling": pooling,
+        "columns": () if pooling is None else tuple(manifest["text"]),  # pictures are not pooled, and have no columns
+    }
 
 
 def feature_names(folder: Path) -> list[str]:

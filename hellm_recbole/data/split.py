@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from hellm_recbole.data.atomic import PARTS, Dataset
 from hellm_recbole.errors import DataError
+from hellm_recbole.identity.parts import FeatureOrigin, digest_matrix, digest_texts
 from hellm_recbole.types import (
     FloatArray,
     Histories,
@@ -53,6 +55,8 @@ class Split:
         cache: of the dataset.
         item_text: [I + 1] text of each item, or empty.
         covered: modality -> [I + 1] whether the item has features of its own.
+        feature_origins: see `Dataset`.
+        text_columns: see `Dataset`.
     """
 
     dataset: str
@@ -69,6 +73,8 @@ class Split:
     cache: Path | None
     item_text: tuple[str, ...] = ()
     covered: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    feature_origins: Mapping[str, FeatureOrigin] = field(default_factory=dict)
+    text_columns: tuple[str, ...] = ()
 
     @property
     def n_users(self) -> int:
@@ -79,6 +85,16 @@ class Split:
     def n_items(self) -> int:
         """I."""
         return len(self.item_tokens) - 1
+
+    @cached_property
+    def feature_sha256(self) -> dict[str, str]:
+        """Modality -> digest of its features, in item order."""
+        return {name: digest_matrix(values[1:]) for name, values in self.features.items()}
+
+    @cached_property
+    def text_sha256(self) -> str:
+        """Digest of the item texts, in item order."""
+        return digest_texts(self.item_text[1:])
 
     def train_data(self) -> TrainData:
         """What a model may see."""
@@ -144,6 +160,8 @@ def split_dataset(dataset: Dataset) -> Split:
         cache=dataset.cache,
         item_text=dataset.item_text,
         covered=dataset.covered,
+        feature_origins=dataset.feature_origins,
+        text_columns=dataset.text_columns,
     )
 
 

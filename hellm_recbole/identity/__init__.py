@@ -1,4 +1,4 @@
-"""Digests of everything that a number depends on, and the checks that pretrained weights are what they claim to be.
+"""Digests of everything that a number depends on, their comparison, and the check that pretrained weights are whole.
 
-It holds no training code.
+Nothing here trains, prepares a dataset or draws a table.
 """

@@ -6,7 +6,6 @@ Hub ids, folders as `save_pretrained` writes them and GGUF files all go through
 
 from __future__ import annotations
 
-import hashlib
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -28,7 +27,6 @@ from hellm_recbole.identity.loading import (
     refuse_missing_tokenizer,
     refuse_missing_weights,
 )
-from hellm_recbole.identity.weights import language_model_digest, settings_digest
 from hellm_recbole.llm import packaged
 from hellm_recbole.llm.prefix import ATTENTION, Context, register_attention
 from hellm_recbole.llm.quiet import quiet
@@ -277,20 +275,6 @@ def _item_words(tokenizer: Any, texts: Sequence[str], most: int) -> tuple[Tensor
     for row, ids in enumerate(found):
         places[row, : len(ids)] = torch.tensor([place[token] for token in ids], dtype=torch.int64)
     return torch.tensor(distinct, dtype=torch.int64), places, torch.tensor([len(ids) for ids in found])
-
-
-def digest_language_model(settings: BackboneSettings) -> str:
-    """SHA-256 over a language model's configuration, tokenizer and, unless they are random, weights, in hex digits.
-
-    Raises:
-        DataError: it cannot be had, or a file of it is broken.
-        MissingDependency: `auto`, and the packaged model is not installed.
-    """
-    source = find_source(settings.llm)
-    parts = [settings_digest(source.folder)]
-    if settings.weights == "pretrained" or source.gguf is not None:  # a GGUF file holds all three
-        parts.append(language_model_digest(source.folder, source.gguf, settings.n_layers))
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _load(settings: BackboneSettings, source: Source) -> tuple[Any, Any]:

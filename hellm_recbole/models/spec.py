@@ -20,9 +20,16 @@ class ModelSpec:
         settings: its frozen settings dataclass; values come from `properties/model/<Name>.yaml`.
         family: the group of the table it belongs to.
         batches: the kind of batch that its `loss` takes.
+        reads_features: it is handed the dataset's item features, all or those of its setting `modalities`; None stands
+            for yes where it has that setting.
+        reads_texts: it is handed the item texts; None stands for yes where its setting `item_text_tokens` is not 0.
+
+    Features and texts that a model is not handed cannot change its numbers, so they are no part of its identity.
     """
 
     cls: Any
     settings: type[Any]
     family: Family
     batches: BatchKind
+    reads_features: bool | None = None
+    reads_texts: bool | None = None

@@ -50,7 +50,8 @@ class Sweep:
     """A finished search for one row.
 
     `settings` are the values that were the same in all trials, `space` those that were tried for each searched key;
-    `trials` are in the order in which they began.
+    `trials` are in the order in which they began. `identity` holds what else all of them depend on, name -> value or
+    digest; it is empty where an earlier version made the search.
     """
 
     schema: int
@@ -73,6 +74,7 @@ class Sweep:
     git_dirty: bool | None
     seconds: float
     trials: tuple[Trial, ...]
+    identity: dict[str, str] = field(default_factory=dict)
     path: Path | None = field(default=None, compare=False)
 
     @property
@@ -152,7 +154,7 @@ def _parse(text: str, path: Path) -> Sweep:
         raw = json.loads(text, parse_constant=no_constant)
         if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
             raise ValueError(f"it is not of schema {SCHEMA}")
-        return Sweep(**keyed(raw, hints, ""), path=path)
+        return Sweep(**keyed({"identity": {}, **raw}, hints, ""), path=path)
     except ValueError as error:
         raise RecordError(f"search {path}: {error}; run it again with --fresh") from error
 

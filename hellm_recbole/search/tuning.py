@@ -7,7 +7,6 @@ can stop it, a lost one goes on from its last report, and a search that was kill
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -28,8 +27,10 @@ from hellm_recbole import __version__, runtime
 from hellm_recbole.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.cluster import enter_worker, resources
 from hellm_recbole.errors import HellmError, MissingDependency, RecordError, SettingsError, last_line
-from hellm_recbole.experiment import row_on
+from hellm_recbole.experiment import restrict_data, row_on
 from hellm_recbole.files import atomic_write, ensure_folder
+from hellm_recbole.identity.code import changed_modules
+from hellm_recbole.identity.compare import CODE, SETTING, describe_changes, list_names
 from hellm_recbole.models.spec import ModelSpec
 from hellm_recbole.plan import Override, RowPlan, plan_row
 from hellm_recbole.progress import LINE_EVERY_S
@@ -114,7 +115,7 @@ class TrialJob:
         seed: of the run, the same for all trials.
         device: as on the command line.
         folder: the command's working folder.
-        run: digest of all that the trials share.
+        run: everything that all trials depend on: name -> value or digest.
     """
 
     model: str
@@ -127,7 +128,7 @@ class TrialJob:
     seed: int
     device: str
     folder: Path
-    run: str
+    run: Mapping[str, str]
 
     def plan(self, point: Point) -> RowPlan:
         """The row at one point."""
@@ -179,22 +180,10 @@ class SweepTask:
             "search": self.search,
             "space": {key: list(values) for key, values in self.space.items()},
             "settings": fixed,
+            "identity": {key: value for key, value in self.job.run.items() if not key.startswith(SETTING)},
         }
         copied: dict[str, Any] = json.loads(json.dumps(asked))
         return copied
-
-
-def job_digest(plan: RowPlan, split_hash: str, seed: int, stages: Mapping[str, str]) -> str:
-    """Digest of what the trials of a search share; a checkpoint of another search is refused."""
-    parts = (
-        __version__,
-        plan.row,
-        json.dumps(plan.deciding(), sort_keys=True),
-        split_hash,
-        seed,
-        sorted(stages.items()),
-    )
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def run_sweep(task: SweepTask, folder: Path, *, resume: bool, fresh: bool) -> Sweep:
@@ -216,9 +205,12 @@ def run_sweep(task: SweepTask, folder: Path, *, resume: bool, fresh: bool) -> Sw
         shutil.rmtree(folder, ignore_errors=True)
     earlier = folder / REQUEST_FILE
     if earlier.exists():
-        _refuse_another(earlier, request)
-        if (folder / SWEEP_FILE).exists():
-            return read_sweep(folder / SWEEP_FILE)
+        finished = (folder / SWEEP_FILE).exists()
+        _refuse_another(earlier, request, finished=finished)
+        if finished:
+            sweep = read_sweep(folder / SWEEP_FILE)
+            print(f"{task.base.row} on {task.job.dataset}, search {task.name}: {describe_kept_search(sweep)}")
+            return sweep
         if not resume:
             raise RecordError(
                 f"{folder} holds a search that was stopped; go on with --resume, or start anew with --fresh"
@@ -264,8 +256,24 @@ def _restored(storage: Path, trainable: Any) -> tune.Tuner:
         ) from error
 
 
-def _refuse_another(path: Path, request: Mapping[str, Any]) -> None:
-    """Refuse to go on with a search that was asked for differently.
+def describe_kept_search(sweep: Sweep) -> str:
+    """What is said of a finished search that is not run again: whether what it depends on is still the same."""
+    if not sweep.identity:
+        return "finished before, kept; features, code: unknown (recorded by an earlier version)"
+    code = {key.removeprefix(CODE): value for key, value in sweep.identity.items() if key.startswith(CODE)}
+    if changed := changed_modules(code):
+        return f"finished before, kept; its code has changed since ({list_names(changed)}; --fresh runs it again)"
+    return "finished before, kept"
+
+
+def _refuse_another(path: Path, request: Mapping[str, Any], *, finished: bool) -> None:
+    """Refuse to go on with a search that was asked for differently, or that depends on something that has changed.
+
+    Args:
+        path: what was asked for before.
+        request: what is asked for now.
+        finished: the search has ended; it is kept where its code alone has changed, or where an earlier version of this
+            program recorded it.
 
     Raises:
         RecordError: names the first difference.
@@ -274,12 +282,21 @@ def _refuse_another(path: Path, request: Mapping[str, Any]) -> None:
         earlier = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RecordError(f"{path} cannot be read ({error}); run the search again with --fresh") from error
-    for key in sorted(request.keys() | earlier.keys()):
+    for key in sorted((request.keys() | earlier.keys()) - {"identity"}):
         if earlier.get(key) != request.get(key):
             raise RecordError(
                 f"{path.parent} holds a search with {key} = {earlier.get(key)} and now it is {request.get(key)}; "
                 "give this one a --name of its own, or replace the other with --fresh"
             )
+    before, now = earlier.get("identity"), request["identity"]
+    if before is None and finished:
+        return
+    if before is None:
+        raise RecordError(f"{path.parent} was begun by an earlier version; start the search anew with --fresh")
+    if finished:
+        before, now = ({k: v for k, v in parts.items() if not k.startswith(CODE)} for parts in (before, now))
+    if changes := describe_changes(before, now):
+        raise RecordError(f"{path.parent} holds a search made with {changes}; start it anew with --fresh")
 
 
 def _tuner(task: SweepTask, trainable: Any, storage: Path) -> tune.Tuner:
@@ -386,7 +403,8 @@ def _trial(config: dict[str, int], job: TrialJob) -> None:
     plan = job.plan({key: job.space[key][index] for key, index in config.items()})
     enter_worker(job.folder, plan.resources.ray_cpus)
     try:
-        row = row_on(plan, job.data.train, job.seed, runtime.choose_device(job.device))
+        data = restrict_data(plan, job.data.train)
+        row = row_on(plan, data, job.seed, runtime.choose_device(job.device))
         with tempfile.TemporaryDirectory() as scratch:
             checkpoint = CheckpointFolder(Path(scratch) / "checkpoint")
             if (earlier := tune.get_checkpoint()) is not None:
@@ -398,7 +416,7 @@ def _trial(config: dict[str, int], job: TrialJob) -> None:
                 plan.evaluation,
                 seed=job.seed,
                 checkpoint=checkpoint,
-                run=f"{job.run} {sorted(config.items())}",
+                run={**job.run, "point": json.dumps(config, sort_keys=True)},
                 who=f"{plan.row} on {job.dataset}",
                 view=_Reporter(checkpoint.folder, plan.train.valid_metric),
             )

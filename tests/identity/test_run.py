@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hellm_recbole.llm.backbone import digest_language_model
+from hellm_recbole.identity.run import identify_language_model
 from tests.toy_llm import save_tiny, settings
 
 
@@ -18,20 +18,22 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_digest_is_of_weights_that_are_read_and_of_tokenizer_and_configuration(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "llama", "llama")
 
-    def digests() -> list[str]:
-        return [
-            digest_language_model(settings(folder, llm_weights=part).backbone()) for part in ("pretrained", "random")
-        ]
+    def digests() -> list[tuple[str | None, str]]:
+        found = [identify_language_model(settings(folder, llm_weights=part)) for part in ("pretrained", "random")]
+        return [(model["weights_sha256"], model["files_sha256"]) for model in found if model is not None]
 
     first = digests()
     tensors = load_file(folder / "model.safetensors")
     gain = tensors["model.norm.weight"] + torch.tensor([1.0, *[0.0] * 15])  # one number of one tensor
     save_file({**tensors, "model.norm.weight": gain}, folder / "model.safetensors")
     second = digests()
-    assert second[0] != first[0]
-    assert second[1] == first[1]  # drawn from the seed
+    assert second[0][0] != first[0][0]
+    assert (first[1][0], second[1][0]) == (None, None)  # drawn from the seed
+    assert [files for _, files in second] == [files for _, files in first]
     text = (folder / "tokenizer.json").read_text()
     (folder / "tokenizer.json").write_text(text.replace("bought", "bougth"))
     third = digests()
-    assert third[0] != second[0]
-    assert third[1] != second[1]
+    assert third[0][0] == second[0][0]
+    assert third[0][1] != second[0][1]
+    assert third[0][1] == third[1][1]
+    assert identify_language_model(settings(folder, llm_weights="none")) is None

@@ -1,0 +1,83 @@
+"""Comparing what a run depended on with what is there now: one phrase for each thing that has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from hellm_recbole.identity.parts import Identity
+
+SETTING, CODE, SEED, SPLIT = "setting ", "code ", "seed", "split"
+_SHOWN = 4  # changes that a sentence names
+
+Parts = Mapping[str, str]
+
+
+def list_parts(identity: Identity, settings: Mapping[str, object], split_sha256: str, seed: int) -> dict[str, str]:
+    """Name of everything that a run depends on -> its value or digest.
+
+    Args:
+        identity: of the run; embeddings that are not there yet are left out of it.
+        settings: those that can change a number.
+        split_sha256: digest of the split.
+        seed: random seed of the run.
+    """
+    parts = {f"{SETTING}{key}": json.dumps(value, sort_keys=True) for key, value in settings.items()}
+    parts |= {SEED: str(seed), SPLIT: split_sha256}
+    parts |= {f"features of {name}": features["sha256"] for name, features in identity["features"].items()}
+    if identity["item_texts"] is not None:
+        parts["item texts"] = identity["item_texts"]["sha256"]
+    if (model := identity["language_model"]) is not None:
+        parts["weights of the language model"] = model["weights_sha256"] or "random"
+        parts["configuration or tokenizer of the language model"] = model["files_sha256"]
+        parts["number type of the language model"] = model["dtype"]
+    parts |= {f"embeddings of {name}": found["sha256"] for name, found in identity["embeddings"].items()}
+    return parts | {f"{CODE}{module}": digest for module, digest in identity["code"]["modules"].items()}
+
+
+def digest_of_parts(parts: Parts) -> str:
+    """SHA-256 over everything that a run depends on."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def describe_changes(before: Parts, now: Parts) -> str:
+    """What differs, as the end of a sentence "it was made with ..."; "" where nothing does.
+
+    >>> describe_changes({"setting emb_dim": "64", "split": "a"}, {"setting emb_dim": "8", "split": "a"})
+    'emb_dim = 64 and now it is 8'
+    >>> describe_changes({"features of text": "a", "code x.y": "b"}, {"features of text": "c", "code x.y": "d"})
+    'other features of text than now, and other code than now (x.y)'
+    """
+    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    modules = [key.removeprefix(CODE) for key in changed if key.startswith(CODE)]
+    phrases = [_describe_change(key, before, now) for key in changed if not key.startswith(CODE)]
+    if modules:
+        phrases.append(f"other code than now ({list_names(modules)})")
+    return ", and ".join(phrases[:_SHOWN]) + (f", and {len(phrases) - _SHOWN} more" if len(phrases) > _SHOWN else "")
+
+
+def list_names(names: list[str]) -> str:
+    """The first names, and how many more there are.
+
+    >>> list_names(["a", "b"]), list_names(["a", "b", "c", "d", "e", "f"])
+    ('a, b', 'a, b, c, d and 2 more')
+    """
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _describe_change(key: str, before: Parts, now: Parts) -> str:
+    """One thing that differs: both values of a setting, for digests say nothing to anybody."""
+    if key.startswith(SETTING) or key == SEED:
+        return f"{key.removeprefix(SETTING)} = {_show_value(before, key)} and now it is {_show_value(now, key)}"
+    if key not in now:
+        return f"{key}, which it would not read now"
+    if key not in before:
+        return f"no {key}, which it would read now"
+    return f"{'another' if key == SPLIT else 'other'} {key} than now"
+
+
+def _show_value(parts: Parts, key: str) -> str:
+    value = json.loads(parts[key]) if key in parts else "not set"
+    return value if isinstance(value, str) else str(value)

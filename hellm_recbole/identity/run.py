@@ -1,0 +1,80 @@
+"""What one run depends on: item data, language model, pretrained embeddings and code, collected from where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hellm_recbole.bridge.rows import recbole_module
+from hellm_recbole.data.split import Split
+from hellm_recbole.identity.code import code_of_model, code_of_recbole_model, total_digest
+from hellm_recbole.identity.compare import list_parts
+from hellm_recbole.identity.parts import (
+    UNKNOWN_ORIGIN,
+    EmbeddingIdentity,
+    FeatureIdentity,
+    Identity,
+    LanguageModelIdentity,
+)
+from hellm_recbole.identity.weights import language_model_digest, settings_digest
+from hellm_recbole.llm.backbone import find_source
+from hellm_recbole.llm.origin import describe_origin
+from hellm_recbole.models.hellm import NO_BACKBONE, RANDOM
+from hellm_recbole.models.spec import LLM
+from hellm_recbole.plan import RowPlan
+
+
+def identify_run(plan: RowPlan, split: Split, embeddings: Mapping[str, EmbeddingIdentity]) -> Identity:
+    """All that a run depends on beside split, settings and seed.
+
+    Args:
+        plan: config of the run.
+        split: the dataset's, with its features and texts.
+        embeddings: pretrained embeddings that the run reads; those that are not there yet are left out.
+
+    Raises:
+        DataError: the language model cannot be had.
+        MissingDependency: the packaged language model is not installed.
+    """
+    features: dict[str, FeatureIdentity] = {
+        name: {**split.feature_origins.get(name, UNKNOWN_ORIGIN), "sha256": split.feature_sha256[name]}
+        for name in plan.choose_features(split.features)
+    }
+    modules = _code_of(plan)
+    return {
+        "features": features,
+        "item_texts": {"sha256": split.text_sha256, "columns": split.text_columns} if plan.reads_texts else None,
+        "language_model": identify_language_model(plan.model_settings) if plan.family == LLM else None,
+        "embeddings": dict(embeddings),
+        "code": {"sha256": total_digest(modules), "modules": modules},
+    }
+
+
+def list_run_parts(plan: RowPlan, split: Split, seed: int, identity: Identity) -> dict[str, str]:
+    """Name of everything that a run depends on, settings and seed included -> its value or digest."""
+    return list_parts(identity, plan.deciding(), split.sha256, seed)
+
+
+def _code_of(plan: RowPlan) -> dict[str, str]:
+    if plan.spec is not None:
+        return code_of_model(plan.spec.cls.__module__, plan.spec.settings.__module__)
+    assert plan.recbole_name is not None
+    return code_of_recbole_model(recbole_module(plan.recbole_name))
+
+
+def identify_language_model(settings: Any) -> LanguageModelIdentity | None:
+    """Of the settings of an LLM model; None where it has no language model."""
+    if settings.llm_weights == NO_BACKBONE:
+        return None
+    source, backbone = find_source(settings.llm), settings.backbone()
+    weights = None
+    if settings.llm_weights != RANDOM:
+        weights = language_model_digest(source.folder, source.gguf, settings.llm_layers)
+    # A GGUF file holds configuration and tokenizer, too.
+    files = settings_digest(source.folder) if source.gguf is None else language_model_digest(source.folder, source.gguf)
+    return {
+        "weights_sha256": weights,
+        "files_sha256": files,
+        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "origin": None if weights is None else describe_origin(settings.llm),
+    }

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from baselines.registry import REGISTRY
+from hellm_recbole.identity import code
+
+SOURCE = '''"""Doubling."""
+
+import math
+
+
+class A:
+    """Doubles."""
+
+    def double(self, x: float) -> float:
+        """Twice x."""
+        return 2 * x  # twice
+'''
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package `plugged` with a model that imports two modules of it, one inside a function and one relatively."""
+    folder = tmp_path / "plugged"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "model.py").write_text(
+        "from . import near\n\n\ndef f():\n    import plugged.far\n    return near, plugged\n"
+    )
+    (folder / "near.py").write_text("from hellm_recbole.losses import bpr\nX = 1\n")
+    (folder / "far.py").write_text("Y = 1\n")
+    (folder / "unrelated.py").write_text("Z = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    clear()
+    yield folder
+    clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "plugged"]:
+        del sys.modules[name]
+
+
+def clear() -> None:
+    for cached in (code._closure, code._digest_of, code._source_file):
+        cached.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        SOURCE.replace("# twice", "# two times"),
+        SOURCE.replace('"""Doubling."""', '"""Twice."""'),
+        SOURCE.replace('    """Doubles."""\n', ""),
+        SOURCE.replace('"""Twice x."""', '"""2 x."""\n        "and nothing else"'),
+        SOURCE.replace("2 * x", "(2\n                * x)"),
+    ],
+    ids=["comment", "module docstring", "no class docstring", "more text", "layout"],
+)
+def test_comments_docstrings_and_layout_change_nothing(changed: str) -> None:
+    assert changed != SOURCE
+    assert code.digest_source(changed) == code.digest_source(SOURCE)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        SOURCE.replace("2 * x", "3 * x"),
+        SOURCE.replace("2 * x", "2 + x"),
+        SOURCE.replace("2 * x", "x * 2"),
+        SOURCE.replace("import math", "import cmath"),
+        SOURCE.replace("double", "twice"),
+        SOURCE + "\nB = 'text'\n",
+    ],
+)
+def test_any_other_change_counts(changed: str) -> None:
+    assert code.digest_source(changed) != code.digest_source(SOURCE)
+
+
+def test_the_code_of_a_model_is_its_import_closure_and_the_harness(plugin: Path) -> None:
+    found = code.code_of_model("plugged.model")
+    assert {"plugged.model", "plugged.near", "plugged.far", *code.HARNESS} <= found.keys()
+    assert not {"plugged.unrelated", "baselines.vbpr", "hellm_recbole.errors"} & found.keys()
+
+
+@pytest.mark.parametrize("name", ["model", "near", "far"])
+def test_a_changed_line_is_noticed_and_named(plugin: Path, name: str) -> None:
+    before = code.code_of_model("plugged.model")
+    assert code.changed_modules(before) == []
+    path = plugin / f"{name}.py"
+    path.write_text(path.read_text() + "# a comment\n")
+    clear()
+    assert code.changed_modules(before) == []
+    path.write_text(path.read_text() + "W = 2\n")
+    clear()
+    assert code.changed_modules(before) == [f"plugged.{name}"]
+    assert code.total_digest(code.code_of_model("plugged.model")) != code.total_digest(before)
+
+
+def test_a_module_that_is_gone_has_changed_and_a_package_that_is_not_installed_cannot_be_told(plugin: Path) -> None:
+    before = {**code.code_of_model("plugged.model"), "not_installed_here.model": "0"}
+    (plugin / "far.py").unlink()
+    clear()
+    assert code.changed_modules(before) == ["plugged.far"]
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_every_registered_model_has_its_own_file_in_its_code(name: str) -> None:
+    spec = REGISTRY[name]
+    found = code.code_of_model(spec.cls.__module__, spec.settings.__module__)
+    assert spec.cls.__module__ in found
+    assert len(set(found.values())) == len(found)  # no two modules are alike, so nothing was read as empty
+    others = {other.cls.__module__ for other in REGISTRY.values()} - {spec.cls.__module__}
+    assert not others & found.keys()
+
+
+def test_a_model_of_recbole_has_its_version_its_file_and_the_bridge() -> None:
+    pytest.importorskip("recbole")
+    found = code.code_of_recbole_model("recbole.model.general_recommender.bpr")
+    assert found["recbole"] == "1.2.1"
+    assert {"recbole.model.general_recommender.bpr", *code.BRIDGE, *code.HARNESS} <= found.keys()
+    assert code.changed_modules({**found, "recbole": "1.2.0"}) == ["recbole"]
+
+
+@pytest.mark.parametrize("module", sorted(code.NEUTRAL))
+def test_what_is_left_out_exists_and_does_not_compute(module: str) -> None:
+    path = code._source_file(module)
+    assert path is not None
+    text = path.read_text()
+    assert module == "hellm_recbole.data.atomic" or "torch.nn" not in text
+    assert module.startswith(("hellm_recbole.data", "hellm_recbole.identity")) or "import numpy" not in text

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from hellm_recbole.identity.compare import describe_changes, digest_of_parts, list_parts
+from hellm_recbole.identity.parts import all_code, feature_digests, unknown_parts
+from tests.toy_records import toy_identity
+
+EMBEDDINGS = {"HeLLMPre": {"sha256": "e", "run_sha256": "r", "features": {"text": "old"}, "code": {"m": "1"}}}
+
+
+def test_each_part_has_a_name_and_a_value() -> None:
+    model = {"weights_sha256": "w", "files_sha256": "f", "dtype": "float32", "origin": None}
+    texts = {"sha256": "t", "columns": ("title",)}
+    code = {"sha256": "s", "modules": {"a.b": "1"}}
+    identity = toy_identity("x", language_model=model, item_texts=texts, embeddings=EMBEDDINGS, code=code)
+    assert list_parts(identity, {"emb_dim": 64, "llm": "auto"}, "split", 7) == {
+        "setting emb_dim": "64",
+        "setting llm": '"auto"',
+        "seed": "7",
+        "split": "split",
+        "features of text": "x",
+        "item texts": "t",
+        "weights of the language model": "w",
+        "configuration or tokenizer of the language model": "f",
+        "number type of the language model": "float32",
+        "embeddings of HeLLMPre": "e",
+        "code a.b": "1",
+    }
+
+
+def test_every_change_is_said() -> None:
+    assert describe_changes({"seed": "1"}, {"seed": "1"}) == ""
+    assert describe_changes({"setting llm": '"a"'}, {"setting llm": '"b"'}) == "llm = a and now it is b"
+    assert describe_changes({}, {"setting k": "5"}) == "k = not set and now it is 5"
+    assert describe_changes({"split": "a"}, {"split": "b"}) == "another split than now"
+    assert describe_changes({"features of image": "a"}, {}) == "features of image, which it would not read now"
+    assert describe_changes({}, {"item texts": "a"}) == "no item texts, which it would read now"
+    many = {f"setting s{number}": "1" for number in range(7)}
+    assert describe_changes(many, {key: "2" for key in many}).endswith("s3 = 1 and now it is 2, and 3 more")
+
+
+def test_embeddings_hand_on_what_they_were_made_from() -> None:
+    assert feature_digests(toy_identity(embeddings=EMBEDDINGS)) == {"text": "old"}
+    assert feature_digests(toy_identity("own", embeddings=EMBEDDINGS)) == {"text": "own"}
+    assert all_code(toy_identity(embeddings=EMBEDDINGS, code={"sha256": "", "modules": {"n": "2"}})) == {
+        "m": "1",
+        "n": "2",
+    }
+
+
+def test_what_earlier_versions_did_not_record_is_unknown() -> None:
+    assert unknown_parts(toy_identity()) == []
+    assert unknown_parts(None) == ["features", "code"]
+    older = {"SASRec": {"sha256": "e", "run_sha256": None, "features": None, "code": None}}
+    assert unknown_parts(toy_identity(embeddings=older)) == ["features of SASRec", "code of SASRec"]
+
+
+def test_the_digest_of_all_parts_does_not_depend_on_their_order() -> None:
+    assert digest_of_parts({"a": "1", "b": "2"}) == digest_of_parts({"b": "2", "a": "1"})
+    assert digest_of_parts({"a": "1"}) != digest_of_parts({"a": "2"})
