@@ -18,6 +18,7 @@ from tabulate import tabulate
 from hellm_recbole import metrics
 from hellm_recbole.files import atomic_write
 from hellm_recbole.metrics import FloatVector
+from hellm_recbole.report.footnotes import find_footnotes
 from hellm_recbole.report.significance import bootstrap_means, holm, interval, p_value
 from hellm_recbole.report.tables import ReportSettings, group_rows, read_test_ranks, report_settings
 from hellm_recbole.results import PhaseRanks, Record, find_records, row_name
@@ -39,6 +40,7 @@ class AblationRow:
         low: lower end of the bootstrap interval of the difference of that metric, absolute; None as above.
         high: upper end.
         p: Holm-corrected over the variants of the model, two-sided paired bootstrap over users; None as above.
+        starred: p is below the level of significance, and the whole model has as many seeds.
     """
 
     model: str
@@ -49,6 +51,7 @@ class AblationRow:
     low: float | None
     high: float | None
     p: float | None
+    starred: bool = False
 
 
 def ablation_rows(
@@ -89,7 +92,9 @@ def ablation_rows(
                 means = dict(zip(names, map(float, values[key].mean(axis=0)), strict=True))
                 change, low, high, p = tests.get(place, (None, None, None, None))
                 name = row_name(key[0], setup[1])
-                rows.append(AblationRow(name, setup[0], len(finished[key]), means, change, low, high, p))
+                starred = p is not None and p < settings.significance_level
+                starred = starred and len(finished[key]) == len(finished[model, setup])
+                rows.append(AblationRow(name, setup[0], len(finished[key]), means, change, low, high, p, starred))
     return rows
 
 
@@ -155,7 +160,7 @@ def write_ablation(results_dir: Path, dataset: str, records: Sequence[Record]) -
                 *([row.preset] if len({r.preset for r in rows}) > 1 else []),
                 *(f"{row.means[name]:.4f}" for name in names),
                 "" if row.change is None else f"{row.change:+.1%}",
-                "" if row.p is None else f"{row.p:.4f}{'*' if row.p < settings.significance_level else ''}",
+                "" if row.p is None else f"{row.p:.4f}{'*' if row.starred else ''}",
                 row.n_seeds,
             ]
             for row in rows
@@ -168,8 +173,14 @@ def write_ablation(results_dir: Path, dataset: str, records: Sequence[Record]) -
     note = (
         f"{dataset}, test part, mask policy {concerned[0].mask_history}. Change of {told} against the whole model; p: "
         f"two-sided paired bootstrap over users ({settings.n_resamples:,} resamples), Holm-corrected over a model's "
-        f"variants; \\* below {settings.significance_level:g}."
+        f"variants; \\* below {settings.significance_level:g}"
+        + (
+            ", and none where the whole model has another number of seeds."
+            if len({r.n_seeds for r in rows}) > 1
+            else "."
+        )
     )
+    note += "".join(f"\n- {sentence}" for sentence in _footnotes(concerned))
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(
@@ -182,6 +193,16 @@ def write_ablation(results_dir: Path, dataset: str, records: Sequence[Record]) -
         with atomic_write(results_dir / dataset / f"{STEM}.{ending}") as temporary:
             temporary.write_text(text, encoding="utf-8")
     return f"{table}\n\n{note}"
+
+
+def _footnotes(records: Sequence[Record]) -> list[str]:
+    """In what the rows differ beside their variant; each sentence names the rows that it is about."""
+    groups = group_rows(records)
+    sentences = []
+    for footnote in find_footnotes(groups):
+        names = "Every row" if not footnote.mark else ", ".join(groups[place][0].row for place in sorted(footnote.rows))
+        sentences.append(f"{names}: {footnote.text}.")
+    return sentences
 
 
 def print_ablation(results_dir: Path, dataset: str) -> None:

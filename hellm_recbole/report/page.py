@@ -300,10 +300,7 @@ def _ablation_figures(parts: Sequence[AblationRow], cutoffs: Sequence[int], sett
         figure = figures.bars(
             f"{model} = {base:.4f}",
             f"change of {told}, test (%), with {settings.confidence_level:.0%} interval",
-            [
-                f"{row.model.partition('@')[0]}{'*' if (row.p or 0) < settings.significance_level else ''}"
-                for row in rows
-            ],
+            [f"{row.model.partition('@')[0]}{'*' if row.starred else ''}" for row in rows],
             [100 * (row.change or 0.0) for row in rows],
             [(100 * low, 100 * high) for low, high in spans],
         )

@@ -12,7 +12,7 @@ import io
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
@@ -28,9 +28,20 @@ from tabulate import tabulate
 from hellm_recbole import metrics
 from hellm_recbole.errors import RecordError, SettingsError
 from hellm_recbole.files import atomic_write, ensure_folder
+from hellm_recbole.identity.compare import CODE, SEED
 from hellm_recbole.models.spec import Family
+from hellm_recbole.report.footnotes import Footnote, find_footnotes, marks_of, repacked_models
 from hellm_recbole.report.significance import bootstrap_means, holm, interval, p_value
-from hellm_recbole.results import PhaseRanks, Policy, Record, Search, check_comparable, find_records, read_ranks
+from hellm_recbole.results import (
+    PhaseRanks,
+    Policy,
+    Record,
+    Search,
+    check_comparable,
+    find_records,
+    list_record_parts,
+    read_ranks,
+)
 from hellm_recbole.settings import NEUTRAL_KEYS, load_settings, load_yaml, properties_dir, setting
 from hellm_recbole.variants import all_variants
 
@@ -50,6 +61,7 @@ SOURCE_POLICY: dict[Family, Policy] = {
     "llm": "none",
 }
 STRONG_BASELINES = ("Pop", "ItemKNN", "SASRec")  # what a language model has to beat before anything is said of it
+OWN_TO_A_SEED = (SEED, "embeddings of ", CODE)  # in which seeds of one row may differ
 _HASH_DIGITS = 12
 _WIDE = 80  # columns that hold the two largest K; a narrower terminal gets the largest one
 _TERMINAL_MARKS = {1: ("\u00b9", "bold"), 2: ("\u00b2", "underline")}
@@ -112,7 +124,8 @@ class Cell:
 class Row:
     """One model under one preset; `cells` is empty and `problem` says why where no seed succeeded.
 
-    `paper` holds the numbers of the paper's Table 1 by metric. Seconds are means over seeds, bytes the largest of them.
+    `marks` are the letters of its footnotes. `paper` holds the numbers of the paper's Table 1 by metric. Seconds are
+    means over seeds, bytes the largest of them.
     """
 
     family: Family
@@ -130,6 +143,7 @@ class Row:
     trainable_parameters: int | None
     total_parameters: int | None
     search: Search | None
+    marks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,6 +156,7 @@ class Table:
         paper_metrics: those that have a column of the paper's numbers beside them.
         rows: by family, then best first.
         notes: sentences of the caption.
+        footnotes: in what rows differ beside the model; rows name those that concern them by their letters.
         mark_note: the sentence that says what the mark means.
         split_hash: of all rows.
         stamp: what a reader must know before any number; None where there is nothing.
@@ -152,6 +167,7 @@ class Table:
     paper_metrics: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    footnotes: tuple[Footnote, ...]
     mark_note: str
     split_hash: str
     stamp: str | None
@@ -282,7 +298,26 @@ def group_rows(records: Sequence[Record]) -> list[tuple[Record, ...]]:
                         f"records {done[0].path} and {other.path} are seeds of one row but differ in setting {key} "
                         f"({a.get(key)} and {b.get(key)}); run one of them again with --fresh"
                     )
+            _refuse_different_data(done[0], other)
     return rows
+
+
+def _refuse_different_data(first: Record, other: Record) -> None:
+    """Refuse two seeds of one row that read other features, texts or weights, so that their mean would mean nothing.
+
+    Raises:
+        RecordError: it says what differs.
+    """
+    parts = [list_record_parts(record) for record in (first, other)]
+    if parts[0] is None or parts[1] is None:
+        return  # recorded by an earlier version, which a footnote says
+    kept = [{k: v for k, v in part.items() if not k.startswith(OWN_TO_A_SEED)} for part in parts if part]
+    differing = sorted(key for key in kept[0].keys() | kept[1].keys() if kept[0].get(key) != kept[1].get(key))
+    if differing:
+        raise RecordError(
+            f"records {first.path} and {other.path} are seeds of one row but differ in {differing[0]}; run one of them "
+            "again with --fresh"
+        )
 
 
 def build_table(
@@ -343,14 +378,19 @@ def build_table(
             groups[index][0].row,
         ),
     )
-    rows = [_row(groups[index], cells[index], paper) for index in order]
+    footnotes = find_footnotes([groups[index] for index in order])
+    rows = [
+        replace(_row(groups[index], cells[index], paper), marks=marks_of(footnotes, place))
+        for place, index in enumerate(order)
+    ]
     n_tests = max(len(numbered) - 1, 0) * len(names)
     return Table(
         protocol=protocol,
         metrics=names,
         paper_metrics=tuple(name for name in names if any(name in numbers for numbers in paper.values())),
         rows=tuple(rows),
-        notes=_notes(records, protocol, policies, cutoffs),
+        notes=(*_notes(records, protocol, policies, cutoffs), *_seed_note(rows)),
+        footnotes=tuple(footnotes),
         mark_note=(
             f"the best row of a column is better than its best rival at p < {settings.significance_level:g}: two-sided "
             f"paired bootstrap over users ({settings.n_resamples:,} resamples, seed {settings.bootstrap_seed}; values "
@@ -415,10 +455,10 @@ def _cells(
     adjusted = np.full_like(raw, np.nan)
     adjusted[tested] = holm(raw[tested])
     places = np.zeros((n_rows, n_metrics), dtype=np.int64)
+    rivals = np.where(np.arange(n_rows)[:, None] == best, -np.inf, means).argmax(axis=0)  # [M]; itself where alone
     for column, top in enumerate(best):
         if n_rows > 1:
-            rival = np.where(np.arange(n_rows) == top, -np.inf, means[:, column]).argmax()
-            adjusted[top, column] = adjusted[rival, column]
+            adjusted[top, column] = adjusted[rivals[column], column]
         for place, value in enumerate(np.unique(means[:, column])[::-1][:2], start=1):
             places[means[:, column] == value, column] = place
     return [
@@ -430,7 +470,11 @@ def _cells(
                 high=float(high[row, column]),
                 p=None if n_rows == 1 else float(adjusted[row, column]),
                 place=int(places[row, column]),
-                significant=bool(row == best[column] and adjusted[row, column] < settings.significance_level),
+                significant=bool(
+                    row == best[column]
+                    and adjusted[row, column] < settings.significance_level
+                    and len(seed_means[row]) == len(seed_means[rivals[column]])
+                ),
             )
             for column, name in enumerate(names)
         }
@@ -519,11 +563,28 @@ def _notes(
             if protocol == "paper"
             else "The paper's own numbers stand in table-paper, where each family keeps the mask policy of its source."
         )
+    notes += repacked_models(records)
     for group in group_rows(records):
         if any(record.status == "success" for record in group):
             others = [record for record in group if record.status != "success"]
             notes += [f"{record.row}, seed {record.seed}, {_problem(record)}." for record in others]
     return tuple(notes)
+
+
+def _seed_note(rows: Sequence[Row]) -> list[str]:
+    """Says that rows have different numbers of seeds, so that a mean is steadier in one row than in another."""
+    counts: dict[int, list[str]] = {}
+    for row in rows:
+        if row.seeds:
+            counts.setdefault(len(row.seeds), []).append(row.model)
+    if len(counts) < 2:
+        return []
+    most = max(counts, key=lambda count: len(counts[count]))
+    others = [f"{model} {count}" for count in sorted(counts) if count != most for model in counts[count]]
+    return [
+        f"Numbers of seeds differ ({_listed(others)}, all others {most}), so no star stands between a row and a rival "
+        "with another number of seeds."
+    ]
 
 
 def _listed(values: Sequence[object]) -> str:
@@ -535,7 +596,7 @@ def _listed(values: Sequence[object]) -> str:
 
 @dataclass(frozen=True)
 class _Style:
-    """How an output form writes text, the best, the second, a deviation, the significance mark and a missing value."""
+    """How an output form writes text, the best, the second, a deviation, the star, a missing value and footnotes."""
 
     text: Callable[[str], str]
     best: str
@@ -543,6 +604,7 @@ class _Style:
     plus_minus: str
     mark: str
     missing: str
+    letters: str
 
 
 def _header(table: Table) -> list[str]:
@@ -555,7 +617,8 @@ def _header(table: Table) -> list[str]:
 
 def _line(table: Table, row: Row, style: _Style) -> list[str]:
     """The row in the columns of `_header`; of a row without numbers, only the names and the problem."""
-    line = [style.text(row.model), *([style.text(row.preset)] if table.several_presets else [])]
+    letters = style.letters.format(",".join(row.marks)) if row.marks else ""
+    line = [style.text(row.model) + letters, *([style.text(row.preset)] if table.several_presets else [])]
     if row.problem is not None:
         return [*line, style.text(row.problem)]
     for name in table.metrics:
@@ -594,7 +657,7 @@ def _markdown_text(text: str) -> str:
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", text)
 
 
-_MARKDOWN = _Style(_markdown_text, "**{}**", "<u>{}</u>", " \u00b1 ", "\\*", "\u2013")
+_MARKDOWN = _Style(_markdown_text, "**{}**", "<u>{}</u>", " \u00b1 ", "\\*", "\u2013", " <sup>{}</sup>")
 
 
 def to_markdown(table: Table) -> str:
@@ -609,7 +672,8 @@ def to_markdown(table: Table) -> str:
     text = tabulate(lines, header, tablefmt="github", disable_numparse=True, colalign=align)
     caption = [*map(_markdown_text, table.notes), "**Best**, <u>second</u> of a column.", f"\\* {table.mark_note}"]
     stamp = "" if table.stamp is None else f"**{_markdown_text(table.stamp)}**\n\n"
-    return f"{stamp}{text}\n\n{' '.join(caption)}\n"
+    below = "".join(f"- {_markdown_text(str(footnote))}\n" for footnote in table.footnotes)
+    return f"{stamp}{text}\n\n{' '.join(caption)}\n" + (f"\n{below}" if below else "")
 
 
 def to_csv(table: Table) -> str:
@@ -624,7 +688,7 @@ def to_csv(table: Table) -> str:
     for name in table.metrics:
         header += [name + part for part in parts if part != "_paper" or name in table.paper_metrics]
     header += ["train_seconds", "host_bytes", "device_bytes", "trainable_parameters", "total_parameters"]
-    header += ["search", "stamp"]
+    header += ["search", "stamp", "footnotes"]
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(header)
     for row in table.rows:
@@ -635,7 +699,8 @@ def to_csv(table: Table) -> str:
             line += [None] * 5 if cell is None else [cell.mean, cell.sd, cell.low, cell.high, cell.p]
             line += [row.paper.get(name) if row.cells else None] * (name in table.paper_metrics)
         line += [row.train_seconds, row.host_bytes, row.device_bytes, row.trainable_parameters, row.total_parameters]
-        line += [None if row.search is None else row.search["budget"], table.stamp]
+        texts = [f.text for f in table.footnotes if row.seeds and (not f.mark or f.mark in row.marks)]
+        line += [None if row.search is None else row.search["budget"], table.stamp, "; ".join(texts) or None]
         writer.writerow(line)
     return stream.getvalue()
 
@@ -664,7 +729,7 @@ def _latex_text(text: str) -> str:
     return "".join(escaped)
 
 
-_LATEX = _Style(_latex_text, r"\textbf{{{}}}", r"\underline{{{}}}", r" $\pm$ ", "$^{*}$", "--")
+_LATEX = _Style(_latex_text, r"\textbf{{{}}}", r"\underline{{{}}}", r" $\pm$ ", "$^{*}$", "--", "$^{{{}}}$")
 
 
 def to_latex(table: Table) -> str:
@@ -682,6 +747,7 @@ def to_latex(table: Table) -> str:
     stamp = [] if table.stamp is None else [rf"\textbf{{{_latex_text(table.stamp)}}}"]
     caption = [*stamp, *map(_latex_text, table.notes), r"\textbf{Best}, \underline{second} of a column."]
     caption.append(f"$^{{*}}$ {_latex_text(table.mark_note)}")
+    caption += [_latex_text(str(footnote)) for footnote in table.footnotes]
     return "\n".join(
         [
             r"\begin{table}",
@@ -723,7 +789,8 @@ def to_terminal(table: Table, width: int | None = None) -> str:
     for family, rows in groupby(table.rows, key=lambda row: row.family):
         view.add_row(f"[italic]{FAMILY_TITLES[family]}[/]")
         for row in rows:
-            names = [f" {row.model}", *([row.preset] if table.several_presets else [])]
+            letters = f" ({','.join(row.marks)})" if row.marks else ""
+            names = [f" {row.model}{letters}", *([row.preset] if table.several_presets else [])]
             if row.problem is not None:
                 view.add_row(*map(rich.markup.escape, names), f"[red]{row.status}[/red]")
                 continue
@@ -735,6 +802,7 @@ def to_terminal(table: Table, width: int | None = None) -> str:
     if table.paper_metrics:
         notes.append("In parentheses: the paper's number.")
     notes += ["\u00b9 best (bold), \u00b2 second (underlined) of a column.", f"* {table.mark_note}"]
+    notes += [f"({footnote.mark}) {footnote.text}." if footnote.mark else str(footnote) for footnote in table.footnotes]
     with console.capture() as capture:
         console.print(view)
         console.print("\n".join(notes), markup=False)

@@ -28,7 +28,7 @@ from hellm_recbole.report.tables import (
 )
 from hellm_recbole.results import find_records, read_ranks
 from hellm_recbole.settings import load_yaml, properties_dir
-from tests.toy_records import add_run, toy_ranks
+from tests.toy_records import add_run, toy_identity, toy_ranks
 
 EXPECTED = Path(__file__).parents[1] / "reference" / "toy_table.md"
 N_USERS = 40
@@ -40,10 +40,11 @@ def hits(n: int, rank: int) -> np.ndarray:
 
 
 def toy_results(folder: Path, **changes: Any) -> Path:
-    """Four rows of three families; one failed, one has two seeds."""
+    """Four rows of three families; one failed, two have two seeds."""
     add_run(folder, hits(10, 1), train_seconds=90.0, **changes)
     add_run(folder, hits(20, 1), seed=2025, train_seconds=150.0, **changes)
     add_run(folder, hits(30, 3), model="VBPR", family="multimodal", **changes)
+    add_run(folder, hits(30, 3), seed=2025, model="VBPR", family="multimodal", **changes)
     add_run(folder, None, model="BM3", family="multimodal", **changes)
     add_run(folder, hits(8, 15), model="SAS_Rec", family="sequential", train_seconds=None, **changes)
     return folder
@@ -74,7 +75,8 @@ def test_all_numbers_by_hand(tmp_path: Path) -> None:
     cell = rows["LightGCN"].cells["R@10"]
     assert (cell.mean, cell.sd) == (3 / 8, pytest.approx(1 / (4 * 2**0.5)))
     assert rows["VBPR"].cells["N@20"].mean == 3 / 8
-    assert rows["VBPR"].cells["N@20"].sd is None
+    assert rows["VBPR"].cells["N@20"].sd == 0
+    assert rows["SAS_Rec"].cells["N@20"].sd is None
     assert rows["SAS_Rec"].cells["N@20"].mean == pytest.approx(1 / 20)
     assert rows["SAS_Rec"].cells["R@10"].mean == 0
     assert rows["LightGCN"].train_seconds == 120
@@ -162,6 +164,62 @@ def test_a_clear_win_is_marked_and_a_close_one_is_not(tmp_path: Path) -> None:
     assert all(cell.significant for cell in by_model(make_table(tmp_path))["Winner"].cells.values())
     add_run(tmp_path, hits(37, 1), model="Close")
     assert not any(cell.significant for row in make_table(tmp_path).rows for cell in row.cells.values())
+
+
+def test_no_star_between_rows_with_different_numbers_of_seeds(tmp_path: Path) -> None:
+    add_run(tmp_path, hits(38, 1), model="Winner")
+    add_run(tmp_path, hits(5, 1), model="Other")
+    add_run(tmp_path, hits(38, 1), model="Winner", seed=2025)
+    table = make_table(tmp_path)
+    assert not any(cell.significant for row in table.rows for cell in row.cells.values())
+    assert "Numbers of seeds differ (" in table.notes[-1]
+    assert "so no star stands between a row and a rival with another number of seeds" in to_markdown(table)
+    add_run(tmp_path, hits(5, 1), model="Other", seed=2025)
+    add_run(tmp_path, hits(3, 1), model="Third")  # neither the best nor its rival
+    table = make_table(tmp_path)
+    assert all(cell.significant for cell in by_model(table)["Winner"].cells.values())
+    assert "Numbers of seeds differ (Third 1, all others 2)" in table.notes[-1]
+
+
+def test_footnotes_stand_in_every_form(tmp_path: Path) -> None:
+    add_run(tmp_path, hits(30, 1), model="VBPR", identity=toy_identity("aaaaaaaaa", ["a_b"]))
+    add_run(tmp_path, hits(20, 1), model="BM3", identity=toy_identity("bbbbbbbbb", ["c"]))
+    add_run(tmp_path, hits(10, 1), model="Pop")
+    table = make_table(tmp_path)
+    rows = by_model(table)
+    letters = {name: row.marks for name, row in rows.items()}
+    assert sorted([*letters["VBPR"], *letters["BM3"]]) == ["a", "b"]
+    assert letters["Pop"] == ()
+    (mine,) = letters["VBPR"]
+    assert f"VBPR <sup>{mine}</sup>" in to_markdown(table)
+    assert rf"- {mine}: reads text features aaaaaaaa, MiniLM on a\_b; other" in to_markdown(table)
+    assert f"VBPR$^{{{mine}}}$" in to_latex(table)
+    assert rf"{mine}: reads text features aaaaaaaa, MiniLM on a\_b;" in to_latex(table)
+    shown = " ".join(to_terminal(table, 80).split())
+    assert f"VBPR ({mine})" in shown
+    assert f"({mine}) reads text features aaaaaaaa, MiniLM on a_b;" in shown
+    write_tables(tmp_path, "Toy", "unified")
+    lines = read_csv(tmp_path / "Toy" / "table.csv")
+    assert lines["VBPR"]["footnotes"].startswith("reads text features aaaaaaaa")
+    assert lines["Pop"]["footnotes"] == ""
+
+
+def test_what_holds_for_every_row_is_said_once_and_marks_none(tmp_path: Path) -> None:
+    given = {"epochs": {"value": 3, "origin": "--epochs=3"}}
+    for model in ("VBPR", "BM3"):
+        add_run(tmp_path, hits(20, 1), model=model, settings=given)
+    table = make_table(tmp_path)
+    assert [row.marks for row in table.rows] == [(), ()]
+    assert "- Every row: run with --epochs=3." in to_markdown(table)
+    add_run(tmp_path, hits(20, 1), model="Pop")
+    assert sorted(len(row.marks) for row in make_table(tmp_path).rows) == [0, 1, 1]
+
+
+def test_seeds_of_one_row_with_different_features_are_refused(tmp_path: Path) -> None:
+    add_run(tmp_path, hits(20, 1), model="VBPR", identity=toy_identity("a"))
+    add_run(tmp_path, hits(20, 1), model="VBPR", seed=2025, identity=toy_identity("b"))
+    with pytest.raises(RecordError, match="seeds of one row but differ in features of text; run one of them again"):
+        make_table(tmp_path)
 
 
 def test_one_row_has_no_rival(tmp_path: Path) -> None:
@@ -341,7 +399,7 @@ def test_csv_is_plain_and_exact(tmp_path: Path) -> None:
             assert float(rows[model][f"{name}_high"]) == cell.high
             assert float(rows[model][f"{name}_p"]) == cell.p
     assert float(rows["LightGCN"]["R@10_sd"]) == cells["LightGCN"].cells["R@10"].sd
-    assert rows["VBPR"]["R@10_sd"] == ""
+    assert rows["SAS_Rec"]["R@10_sd"] == ""
     assert rows["LightGCN"]["seeds"] == "2024 2025"
     assert rows["LightGCN"]["trainable_parameters"] == "123456"
     assert rows["LightGCN"]["split_hash"] == "0123456789abcdef" * 4

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hellm_recbole.identity.compare import digest_of_parts
+from hellm_recbole.report.footnotes import find_footnotes, marks_of, repacked_models
+from hellm_recbole.results import Record, list_record_parts
+from tests.toy_records import toy_identity, toy_record
+
+
+def one(model: str, *, seed: int = 2024, **changes: Any) -> Record:
+    return toy_record(model=model, seed=seed, **changes)
+
+
+def said(*groups: list[Record]) -> list[tuple[str, str, list[int]]]:
+    return [(note.mark, note.text, sorted(note.rows)) for note in find_footnotes(groups)]
+
+
+def with_settings(**origins: str) -> dict[str, Any]:
+    return {key: {"value": origin.rpartition("=")[2], "origin": origin} for key, origin in origins.items()}
+
+
+def test_rows_that_are_alike_have_no_footnote() -> None:
+    assert said([one("VBPR", identity=toy_identity("a"))], [one("BM3", identity=toy_identity("a"))], [one("Pop")]) == []
+
+
+def test_different_features_are_said_with_their_origin() -> None:
+    rows = (
+        [one("VBPR", identity=toy_identity("aaaaaaaaaa", ["title"]))],
+        [one("LightGCN")],
+        [one("BM3", identity=toy_identity("bbbbbbbbbb", ["title", "genre"]))],
+        [one("GRCN", identity=toy_identity("bbbbbbbbbb", ["title", "genre"]))],
+    )
+    end = "; other rows read others, so their numbers do not compare"
+    assert said(*rows) == [
+        ("a", f"reads text features aaaaaaaa, MiniLM on title{end}", [0]),
+        ("b", f"reads text features bbbbbbbb, MiniLM on title, genre{end}", [2, 3]),
+    ]
+    notes = find_footnotes(rows)
+    assert [marks_of(notes, place) for place in range(4)] == [("a",), (), ("b",), ("b",)]
+
+
+def test_features_behind_pretrained_embeddings_count() -> None:
+    read = {"HeLLMPre": {"sha256": "e", "run_sha256": "r", "features": {"text": "a"}, "code": {}}}
+    rows = [one("HeLLM", identity=toy_identity(embeddings=read))], [one("VBPR", identity=toy_identity("b"))]
+    assert [rows for _, _, rows in said(*rows)] == [[0], [1]]
+
+
+def test_different_item_texts_are_said() -> None:
+    rows = [
+        [one(name, identity=toy_identity(item_texts={"sha256": digest, "columns": ("title",)}))]
+        for name, digest in (("LLaRA", "a" * 9), ("CoLLM", "b" * 9))
+    ]
+    assert "reads item texts aaaaaaaa, title; other rows" in said(*rows)[0][1]
+
+
+def test_language_models_of_one_name_and_different_content() -> None:
+    def run(model: str, backbone: str, **changes: Any) -> list[Record]:
+        about = {"weights_sha256": "w" * 9, "files_sha256": "f" * 9, "dtype": "float32", "origin": None, **changes}
+        return [one(model, family="llm", backbone=backbone, identity=toy_identity(language_model=about))]
+
+    assert said(run("HeLLM", "tiny"), run("CoLLM", "tiny"), run("CoLLM", "other", weights_sha256="v")) == []
+    notes = said(run("HeLLM", "tiny"), run("CoLLM", "tiny", weights_sha256="x" * 9), run("LLaRA", "other"))
+    assert [(text.partition(";")[0], rows) for _, text, rows in notes] == [
+        ("weights wwwwwwww of tiny", [0]),
+        ("weights xxxxxxxx of tiny", [1]),
+    ]
+    assert len(said(run("HeLLM", "tiny"), run("CoLLM", "tiny", files_sha256="x"))) == 2
+    assert said(run("HeLLM", "tiny"), run("HeLLM-random-llm", "tiny", weights_sha256=None)) == []
+
+
+def test_a_repacked_language_model_is_named_in_the_caption() -> None:
+    about = {"weights_sha256": "w", "files_sha256": "f", "dtype": "float32", "origin": "4-bit repack of google/x"}
+    record = one("HeLLM", backbone="x-q4", identity=toy_identity(language_model=about))
+    assert repacked_models([record, one("Pop")]) == ["x-q4 is a 4-bit repack of google/x."]
+
+
+def test_embeddings_of_a_run_that_was_replaced() -> None:
+    sasrec = one("SASRec")
+    parts = list_record_parts(sasrec)
+    assert parts is not None
+    made = {"sha256": "e", "run_sha256": digest_of_parts(parts), "features": {}, "code": {}}
+    reader = [one("HeLLM", identity=toy_identity(embeddings={"SASRec": made}))]
+    assert said(reader, [sasrec]) == []
+    again = one("SASRec", settings=with_settings(dropout="model/SASRec.yaml=0.5"))
+    assert said(reader, [again]) == [("a", "reads embeddings of another run of SASRec than the one in this table", [0])]
+    assert said(reader, [one("SASRec", seed=7, settings=again.settings)]) == []  # another seed's are not read
+
+
+def test_changed_code_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hellm_recbole.identity.code.current_digest", {"m.one": "1", "m.two": "2"}.get)
+    now = toy_identity(code={"sha256": "", "modules": {"m.one": "1"}})
+    old = toy_identity(code={"sha256": "", "modules": {"m.one": "1", "m.two": "1"}})
+    assert said([one("VBPR", identity=old)], [one("BM3", identity=now)]) == [
+        ("a", "its code has changed since (m.two)", [0])
+    ]
+
+
+def test_options_of_the_command_line_are_said_and_what_the_name_says_is_not() -> None:
+    given = with_settings(epochs="--epochs=3", llm="--llm folder", eval_block_users="--set eval_block_users=9")
+    assert said([one("VBPR", settings=given)], [one("BM3")]) == [("a", "run with --epochs=3", [0])]
+    both = find_footnotes([[one("VBPR", settings=given)], [one("BM3", settings=given)]])
+    assert [str(note) for note in both] == ["Every row: run with --epochs=3."]
+    assert marks_of(both, 0) == ()
+    assert [note.mark for note in find_footnotes([[one("VBPR", settings=given)]])] == ["a"]  # one row is not "every"
+
+
+def test_a_settings_file_that_changed_between_two_runs() -> None:
+    def run(model: str, patience: int, origin: str = "overall.yaml") -> list[Record]:
+        return [one(model, settings={"patience": {"value": patience, "origin": origin}})]
+
+    assert said(run("VBPR", 20), run("BM3", 20), run("Pop", 3, "model/Pop.yaml")) == []
+    notes = said(run("VBPR", 20), run("BM3", 30))
+    assert [(text.partition(",")[0], rows) for _, text, rows in notes] == [
+        ("run with patience = 20 from overall.yaml", [0]),
+        ("run with patience = 30 from overall.yaml", [1]),
+    ]
+
+
+def test_records_of_an_earlier_version_are_marked_unknown() -> None:
+    assert said([one("VBPR", identity=None)], [one("BM3")]) == [
+        ("a", "features, code: unknown (recorded by an earlier version)", [0])
+    ]
+
+
+def test_runs_that_would_not_give_the_same_numbers_again() -> None:
+    notes = said([one("VBPR", deterministic=False, threads=2)], [one("BM3")])
+    assert notes == [("a", "not deterministic on cpu with 2 threads: another run differs", [0])]
+
+
+def test_failed_runs_have_no_footnote() -> None:
+    empty: Any = {"valid": {}, "test": {}}
+    failed = one("VBPR", status="failed", reason="why", metrics=empty, identity=None)
+    assert said([failed], [one("BM3")]) == []
