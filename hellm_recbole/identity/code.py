@@ -165,9 +165,16 @@ def _digest_of(module: str) -> str:
 
 @cache
 def _source_file(module: str) -> Path | None:
-    """The `.py` file of a module; None where there is no such module. Parents of the module are imported."""
+    """The `.py` file of a module; None where there is no such module. Nothing is imported."""
+    top, *inner = module.split(".")
     try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
+        spec = importlib.util.find_spec(top)
+    except ValueError:  # a script that is run has no spec
         return None
-    return Path(spec.origin) if spec is not None and spec.origin is not None and spec.origin.endswith(".py") else None
+    if spec is None:
+        return None
+    places = [Path(folder, *inner) for folder in spec.submodule_search_locations or ()]
+    if not inner and spec.origin is not None:
+        places.append(Path(spec.origin).with_suffix(""))
+    files = [file for place in places for file in (place / "__init__.py", place.with_name(f"{place.name}.py"))]
+    return next((file for file in files if file.is_file()), None)
