@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import string
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -197,10 +198,16 @@ def _stale_embeddings(groups: Sequence[Group]) -> Iterator[Finding]:
 
 
 def _changed_code(groups: Sequence[Group]) -> Iterator[Finding]:
-    for place, group in enumerate(groups):
-        for identity in _identities(group):
-            if changed := changed_modules(all_code(identity)):
-                yield place, f"its code has changed since ({list_names(changed)})"
+    """One footnote for all rows; it names the modules of all of them, those of most rows first."""
+    changed = {
+        place: {name for identity in _identities(group) for name in changed_modules(all_code(identity))}
+        for place, group in enumerate(groups)
+    }
+    counts = Counter(name for names in changed.values() for name in names)
+    modules = sorted(counts, key=lambda name: (-counts[name], name))
+    for place, names in changed.items():
+        if names:
+            yield place, f"code has changed since the run ({list_names(modules)})"
 
 
 def _overrides(groups: Sequence[Group]) -> Iterator[Finding]:

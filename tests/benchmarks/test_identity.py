@@ -100,16 +100,16 @@ def test_changed_code_keeps_a_finished_run_and_refuses_a_stopped_one(
         )
         assert "VBPR on toy, seed 2024: finished before, kept\n" in out
         assert "Pop on toy, seed 2024: finished before, kept\n" in out
-        assert "its code has changed since (baselines.lightgcn)." in " ".join(out.split())
+        assert "code has changed since the run (baselines.lightgcn)." in " ".join(out.split())
         assert read_record(Path(str(RECORD).format("LightGCN"))) == first
         assert report.main(["--dataset", "toy"]) == 0
-        assert "its code has changed since" in Path("results/toy/report.html").read_text()
+        assert "code has changed since the run" in Path("results/toy/report.html").read_text()
         half_way("LightGCN")
         capsys.readouterr()
         assert command("--models", "LightGCN") == 2
         assert "was made with other code than now (baselines.lightgcn); run with --fresh" in capsys.readouterr().err
         assert command("--models", "LightGCN", "--fresh") == 0
-        assert "its code has changed" not in capsys.readouterr().out
+        assert "code has changed" not in capsys.readouterr().out
     finally:
         code._closure.cache_clear()
 
@@ -177,7 +177,7 @@ def test_edited_files(workplace: Path) -> None:
     said = called("--models", "LightGCN,VBPR")
     assert "VBPR on toy, seed 2024: finished before, kept; its code has changed since (baselines.vbpr; --fresh" in said
     assert "LightGCN on toy, seed 2024: finished before, kept VBPR" in said
-    assert "(a) its code has changed since (baselines.vbpr)." in said
+    assert "(a) code has changed since the run (baselines.vbpr)." in said
     edit("hellm_recbole/trainer.py", "DECAY_EPOCHS = 50", "DECAY_EPOCHS = 60")
     half_way("LightGCN")
     assert "2 error: checkpoint results/toy/LightGCN/2024/checkpoint was made with other code than now" in called(

@@ -94,7 +94,11 @@ def test_changed_code_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     now = toy_identity(code={"sha256": "", "modules": {"m.one": "1"}})
     old = toy_identity(code={"sha256": "", "modules": {"m.one": "1", "m.two": "1"}})
     assert said([one("VBPR", identity=old)], [one("BM3", identity=now)]) == [
-        ("a", "its code has changed since (m.two)", [0])
+        ("a", "code has changed since the run (m.two)", [0])
+    ]
+    more = toy_identity(code={"sha256": "", "modules": {"m.one": "0", "m.two": "1"}})
+    assert said([one("VBPR", identity=more)], [one("BM3", identity=now)], [one("GRCN", identity=old)]) == [
+        ("a", "code has changed since the run (m.two, m.one)", [0, 2])
     ]
 
 
