@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from hellm_recbole.identity.code import changed_modules
 from hellm_recbole.identity.compare import digest_of_parts, list_names
 from hellm_recbole.identity.parts import Identity, all_code, feature_digests, unknown_parts
+from hellm_recbole.llm.origin import describe_origin
+from hellm_recbole.llm.packaged import AUTO
 from hellm_recbole.results import Record, list_record_parts
 from hellm_recbole.settings import NEUTRAL_KEYS
 
@@ -80,12 +82,17 @@ def marks_of(footnotes: Sequence[Footnote], place: int) -> tuple[str, ...]:
 
 def repacked_models(records: Sequence[Record]) -> list[str]:
     """A sentence for each language model that was read from a quantised file."""
-    origins = {
-        record.backbone: record.identity["language_model"]["origin"]
-        for record in records
-        if record.backbone is not None and record.identity is not None and record.identity["language_model"] is not None
-    }
+    origins = {record.backbone: _origin_of(record) for record in records if record.backbone is not None}
     return [f"{name} is a {origin}." for name, origin in sorted(origins.items()) if origin is not None]
+
+
+def _origin_of(record: Record) -> str | None:
+    """What the language model of a run is a repack of; None where it is none, or where that is not known."""
+    if record.identity is not None:
+        model = record.identity["language_model"]
+        return None if model is None else model["origin"]
+    llm = record.settings.get("llm", {"value": None, "origin": ""})["value"]
+    return describe_origin(llm) if llm == AUTO else None  # an earlier version's; there was but one packaged model
 
 
 def _letter(number: int) -> str:
@@ -176,7 +183,7 @@ def _different_language_models(groups: Sequence[Group]) -> Iterator[Finding]:
         for at, text in _differing(
             [group for _, group in members],
             read,
-            lambda name, digest: f"{name} {digest[:_DIGITS]} of {backbone}",  # noqa: B023
+            lambda name, digest: f"reads {name} {digest[:_DIGITS]} of {backbone}",  # noqa: B023
         ):
             yield places[at], text
 
