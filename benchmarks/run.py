@@ -24,6 +24,7 @@ from hellm_recbole.errors import HellmError, ModelError, SettingsError
 from hellm_recbole.experiment import Place, follow
 from hellm_recbole.export import EXPORTS, TEST_LISTS, count_left_out
 from hellm_recbole.files import ensure_folder
+from hellm_recbole.identity.run import identify_code
 from hellm_recbole.plan import (
     NOTHING_TUNED,
     Override,
@@ -174,6 +175,8 @@ def _lead(options: argparse.Namespace, rest: Sequence[str], choose: Choose | Non
         return plan_with_stages(asked, name, REGISTRY, options.preset, overrides, tuned)
 
     plans = {name: planned(models, name) for name in names}  # what is misspelt is refused before any data is read
+    for plan in (plan for name in names for plan in plans[name]):
+        identify_code(plan)  # as it was imported, whoever edits it while the runs go on
     ensure_folder(options.output)
     data = {name: load(name, options.data_path) for name in names}
     asked = dict.fromkeys(names, models)

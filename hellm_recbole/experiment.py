@@ -107,10 +107,10 @@ def finished_record(plan: RowPlan, split: Split, place: Place) -> Record | None:
 
 def describe_kept(record: Record) -> str:
     """What is said of a finished run that is not run again: whether what it depends on is still the same."""
-    if unknown := unknown_parts(record.identity):
+    if unknown := unknown_parts(record.identity, record.backbone is not None):
         return f"finished before, kept; {', '.join(unknown)}: unknown (recorded by an earlier version)"
     assert record.identity is not None
-    if changed := changed_modules(all_code(record.identity)):
+    if changed := changed_modules(*all_code(record.identity)):
         return f"finished before, kept; its code has changed since ({list_names(changed)}; --fresh runs it again)"
     return "finished before, kept"
 

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from hellm_recbole.errors import DataError, HellmError, ModelError
 from hellm_recbole.identity.compare import digest_of_parts
-from hellm_recbole.identity.parts import EmbeddingIdentity, all_code, feature_digests
+from hellm_recbole.identity.parts import EmbeddingIdentity, feature_digests
 from hellm_recbole.results import RECORD_FILE, list_record_parts, read_record
 from hellm_recbole.types import FloatArray, TokenArray
 
@@ -104,8 +104,8 @@ def identify_embeddings(
         found[model] = {
             "sha256": digest,
             "run_sha256": None if parts is None else digest_of_parts(parts),
-            "features": None if made_by is None else feature_digests(made_by),
-            "code": None if made_by is None else all_code(made_by),
+            "features": None if made_by is None else dict(feature_digests(made_by)),
+            "code": None if made_by is None else made_by["code"]["modules"],
         }
     return found
 

@@ -23,6 +23,8 @@ HARNESS = (
     "hellm_recbole.evaluator",
     "hellm_recbole.metrics",
 )
+# It hands data to models and takes their ranks; what it imports beside the modules above only reads, writes and shows.
+ALONE = ("hellm_recbole.experiment",)
 BRIDGE = ("hellm_recbole.bridge.rows", "hellm_recbole.bridge.memory", "hellm_recbole.bridge.mends")
 RECBOLE = "recbole"  # stands for the installed version among the digests
 
@@ -57,13 +59,13 @@ def code_of_model(*modules: str) -> dict[str, str]:
     Raises:
         ModuleNotFoundError: one of them is not installed.
     """
-    return dict(_closure((*modules, *HARNESS)))
+    return dict(_closure((*modules, *HARNESS))) | {name: _digest_of(name) for name in ALONE}
 
 
 def code_of_recbole_model(module: str) -> dict[str, str]:
     """The same for a run of one of RecBole's models, whose class is defined in `module`."""
     own = {RECBOLE: importlib.metadata.version(RECBOLE), module: _digest_of(module)}
-    return own | dict(_closure((*BRIDGE, *HARNESS)))
+    return own | code_of_model(*BRIDGE)
 
 
 def current_digest(module: str) -> str | None:
@@ -78,9 +80,17 @@ def current_digest(module: str) -> str | None:
     return "" if _source_file(module) is None else _digest_of(module)
 
 
-def changed_modules(before: Mapping[str, str]) -> list[str]:
-    """Modules of a run whose code is no longer that of `before`, sorted; those that are not installed are left out."""
-    return sorted(name for name, digest in before.items() if current_digest(name) not in (digest, None))
+def changed_modules(*before: Mapping[str, str]) -> list[str]:
+    """Modules whose code is no longer that of any of `before`, sorted; those that are not installed are left out."""
+    return sorted(
+        {name for part in before for name, digest in part.items() if current_digest(name) not in (digest, None)}
+    )
+
+
+def missing_packages(*before: Mapping[str, str]) -> list[str]:
+    """Packages of `before` that are not installed here, so that their code cannot be compared, sorted."""
+    names = {name for part in before for name in part}
+    return sorted({name.partition(".")[0] for name in names if current_digest(name) is None})
 
 
 def total_digest(digests: Mapping[str, str]) -> str:
@@ -123,8 +133,9 @@ def _is_text_alone(node: object) -> bool:
 
 @cache
 def _closure(roots: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """(module, digest) of the roots and of what they import from our packages and from their own."""
+    """(module, digest) of the roots and of what they import from our packages, from their own and from beside those."""
     packages = {*_OURS, *(root.partition(".")[0] for root in roots)}
+    folders = {folder for name in packages if (folder := _folder_of(name)) is not None}
     found: dict[str, str] = {}
     waiting = list(dict.fromkeys(roots))
     while waiting:
@@ -132,12 +143,27 @@ def _closure(roots: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
         if module in found or module in NEUTRAL:
             continue
         found[module] = _digest_of(module)
-        waiting += _imports(module, packages)
+        waiting += _imports(module, packages, folders)
     return tuple(sorted(found.items()))
 
 
-def _imports(module: str, packages: Collection[str]) -> Iterator[str]:
-    """Modules of the given packages that a module imports, at its top or inside a function."""
+def _folder_of(package: str) -> Path | None:
+    """The folder in which a package or a single module lies; None where that is one of installed packages."""
+    path = _source_file(package)
+    if path is None:
+        return None
+    folder = path.parent.parent if path.name == "__init__.py" else path.parent
+    return None if folder.name in ("site-packages", "dist-packages") else folder
+
+
+def _imports(module: str, packages: Collection[str], folders: Collection[Path]) -> Iterator[str]:
+    """Modules that a module imports, at its top or inside a function.
+
+    Args:
+        module: whose imports are wanted.
+        packages: of which modules are wanted.
+        folders: of which packages and single modules are wanted, too.
+    """
     path = _source_file(module)
     assert path is not None, module
     parent = module if path.name == "__init__.py" else module.rpartition(".")[0]
@@ -151,7 +177,8 @@ def _imports(module: str, packages: Collection[str]) -> Iterator[str]:
         else:
             continue
         for names in candidates:
-            if names[0].partition(".")[0] in packages:
+            top = names[0].partition(".")[0]
+            if top in packages or _folder_of(top) in folders:
                 yield from [name for name in names if _source_file(name) is not None][:1]
 
 

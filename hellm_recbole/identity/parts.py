@@ -49,8 +49,8 @@ class EmbeddingIdentity(TypedDict):
     """Pretrained item embeddings: SHA-256 over [I + 1, D] float32, and what the run that made them depends on.
 
     `features` maps a modality to the digest of its matrix, `code` a module to that of its code, and `run_sha256` stands
-    for everything (see `compare.digest_of_parts`); all are null where that run was recorded by a version that did not
-    know them.
+    for everything and for the ranks (see `results.digest_run`); all are null where that run was recorded by a version
+    that did not know them.
     """
 
     sha256: str
@@ -103,23 +103,23 @@ def digest_texts(texts: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def feature_digests(identity: Identity) -> dict[str, str]:
-    """Modality -> digest of the features that a run depends on, its own and those of the embeddings that it reads."""
-    inherited = [embeddings["features"] or {} for embeddings in identity["embeddings"].values()]
+def feature_digests(identity: Identity) -> list[tuple[str, str]]:
+    """(modality, digest) of all features that a run depends on, its own and those of the embeddings that it reads."""
     own = {name: features["sha256"] for name, features in identity["features"].items()}
-    return {name: digest for part in (*inherited, own) for name, digest in part.items()}
+    inherited = [embeddings["features"] or {} for embeddings in identity["embeddings"].values()]
+    return sorted({pair for part in (own, *inherited) for pair in part.items()})
 
 
-def all_code(identity: Identity) -> dict[str, str]:
-    """Module -> digest of the code that a run depends on, that of the embeddings that it reads included."""
+def all_code(identity: Identity) -> list[dict[str, str]]:
+    """Module -> digest of the code of a run, then the same of the runs whose embeddings it reads."""
     inherited = [embeddings["code"] or {} for embeddings in identity["embeddings"].values()]
-    return {name: digest for part in (*inherited, identity["code"]["modules"]) for name, digest in part.items()}
+    return [identity["code"]["modules"], *inherited]
 
 
-def unknown_parts(identity: Identity | None) -> list[str]:
+def unknown_parts(identity: Identity | None, reads_language_model: bool = False) -> list[str]:
     """What is not known of a run that an earlier version recorded, or that reads embeddings of such a run."""
     if identity is None:
-        return ["features", "code"]
+        return ["features", *(["language model", "embeddings"] if reads_language_model else []), "code"]
     return [
         f"{what} of {model}"
         for model, embeddings in identity["embeddings"].items()

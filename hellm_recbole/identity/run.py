@@ -40,7 +40,7 @@ def identify_run(plan: RowPlan, split: Split, embeddings: Mapping[str, Embedding
         name: {**split.feature_origins.get(name, UNKNOWN_ORIGIN), "sha256": split.feature_sha256[name]}
         for name in plan.choose_features(split.features)
     }
-    modules = _code_of(plan)
+    modules = identify_code(plan)
     return {
         "features": features,
         "item_texts": {"sha256": split.text_sha256, "columns": split.text_columns} if plan.reads_texts else None,
@@ -55,7 +55,12 @@ def list_run_parts(plan: RowPlan, split: Split, seed: int, identity: Identity) -
     return list_parts(identity, plan.deciding(), split.sha256, seed)
 
 
-def _code_of(plan: RowPlan) -> dict[str, str]:
+def identify_code(plan: RowPlan) -> dict[str, str]:
+    """Module -> digest of the code of a run.
+
+    Files are read once in a process. Call this before anything takes time, for a file that is edited after it has been
+    imported is not the code that runs.
+    """
     if plan.spec is not None:
         return code_of_model(plan.spec.cls.__module__, plan.spec.settings.__module__)
     assert plan.recbole_name is not None

@@ -13,9 +13,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from hellm_recbole.identity.code import changed_modules
+from hellm_recbole.identity.code import changed_modules, missing_packages
 from hellm_recbole.identity.compare import digest_of_parts, list_names
 from hellm_recbole.identity.parts import Identity, all_code, feature_digests, unknown_parts
+from hellm_recbole.identity.settings_files import find_value
 from hellm_recbole.llm.origin import describe_origin
 from hellm_recbole.llm.packaged import AUTO
 from hellm_recbole.results import Record, list_record_parts
@@ -23,7 +24,6 @@ from hellm_recbole.settings import NEUTRAL_KEYS
 
 _DIGITS = 8  # of a digest
 _NAMED_BY_THE_ROW = ("llm", "llm_layers")  # the row's name says them
-_SHARED_FILES = ("overall.yaml", "llm.yaml")  # of which all rows take the same values
 
 Group = Sequence[Record]  # the runs of one row, a seed each
 Finding = tuple[int, str]  # place of a row among the groups, and what holds of it
@@ -112,25 +112,27 @@ def _identities(group: Group) -> list[Identity]:
 def _unknown(groups: Sequence[Group]) -> Iterator[Finding]:
     for place, group in enumerate(groups):
         for record in group:
-            if parts := unknown_parts(record.identity):
+            if parts := unknown_parts(record.identity, record.backbone is not None):
                 yield place, f"{', '.join(parts)}: unknown (recorded by an earlier version)"
+            for name in [] if record.identity is None else missing_packages(*all_code(record.identity)):
+                yield place, f"code of {name}: unknown (the package is not installed here)"
 
 
 def _differing(
-    groups: Sequence[Group], read: Callable[[Identity], dict[str, str]], describe: Callable[[str, str], str]
+    groups: Sequence[Group], read: Callable[[Identity], list[tuple[str, str]]], describe: Callable[[str, str], str]
 ) -> Iterator[Finding]:
     """Rows that read the same thing in different versions.
 
     Args:
         groups: the runs of each row.
-        read: name -> digest of what a run depends on.
+        read: (name, digest) of what a run depends on.
         describe: name and digest in words.
     """
     found = [
         (place, name, digest)
         for place, group in enumerate(groups)
         for identity in _identities(group)
-        for name, digest in read(identity).items()
+        for name, digest in read(identity)
     ]
     versions: dict[str, set[str]] = {}
     for _, name, digest in found:
@@ -155,11 +157,11 @@ def _different_features(groups: Sequence[Group]) -> Iterator[Finding]:
     def describe(name: str, digest: str) -> str:
         return f"reads {name} {digest[:_DIGITS]}{about.get(digest, '')}"
 
-    def read_features(identity: Identity) -> dict[str, str]:
-        return {f"{name} features": digest for name, digest in feature_digests(identity).items()}
+    def read_features(identity: Identity) -> list[tuple[str, str]]:
+        return [(f"{name} features", digest) for name, digest in feature_digests(identity)]
 
-    def read_texts(identity: Identity) -> dict[str, str]:
-        return {} if identity["item_texts"] is None else {"item texts": identity["item_texts"]["sha256"]}
+    def read_texts(identity: Identity) -> list[tuple[str, str]]:
+        return [] if identity["item_texts"] is None else [("item texts", identity["item_texts"]["sha256"])]
 
     yield from _differing(groups, read_features, describe)
     yield from _differing(groups, read_texts, describe)
@@ -172,11 +174,11 @@ def _different_language_models(groups: Sequence[Group]) -> Iterator[Finding]:
         if group and group[0].backbone is not None:
             named.setdefault(group[0].backbone, []).append((place, group))
 
-    def read(identity: Identity) -> dict[str, str]:
+    def read(identity: Identity) -> list[tuple[str, str]]:
         model = identity["language_model"]
         if model is None or model["weights_sha256"] is None:  # none, or one that is random on purpose
-            return {}
-        return {"weights": model["weights_sha256"], "configuration and tokenizer": model["files_sha256"]}
+            return []
+        return [("weights", model["weights_sha256"]), ("configuration and tokenizer", model["files_sha256"])]
 
     for backbone, members in named.items():
         places = [place for place, _ in members]
@@ -207,7 +209,7 @@ def _stale_embeddings(groups: Sequence[Group]) -> Iterator[Finding]:
 def _changed_code(groups: Sequence[Group]) -> Iterator[Finding]:
     """One footnote for all rows; it names the modules of all of them, those of most rows first."""
     changed = {
-        place: {name for identity in _identities(group) for name in changed_modules(all_code(identity))}
+        place: {name for identity in _identities(group) for name in changed_modules(*all_code(identity))}
         for place, group in enumerate(groups)
     }
     counts = Counter(name for names in changed.values() for name in names)
@@ -218,33 +220,24 @@ def _changed_code(groups: Sequence[Group]) -> Iterator[Finding]:
 
 
 def _overrides(groups: Sequence[Group]) -> Iterator[Finding]:
-    """Settings that were given on the command line."""
+    """Settings that were given on the command line, each in a footnote of its own."""
     for place, group in enumerate(groups):
         for record in group:
-            given = {
-                entry["origin"]
-                for key, entry in record.settings.items()
-                if entry["origin"].startswith("--") and key not in NEUTRAL_KEYS and key not in _NAMED_BY_THE_ROW
-            }
-            if given:
-                yield place, f"run with {', '.join(sorted(given))}"
+            for key, entry in sorted(record.settings.items()):
+                if entry["origin"].startswith("--") and key not in NEUTRAL_KEYS and key not in _NAMED_BY_THE_ROW:
+                    yield place, f"run with {entry['origin']}"
 
 
 def _changed_files(groups: Sequence[Group]) -> Iterator[Finding]:
-    """Values of files that all rows share, where the file has changed between two runs."""
-    found = [
-        (place, key, entry["origin"], json.dumps(entry["value"]))
-        for place, group in enumerate(groups)
-        for record in group
-        for key, entry in record.settings.items()
-        if entry["origin"] in _SHARED_FILES and key not in NEUTRAL_KEYS
-    ]
-    values: dict[str, set[str]] = {}
-    for _, key, _, value in found:
-        values.setdefault(key, set()).add(value)
-    for place, key, origin, value in found:
-        if len(values[key]) > 1:
-            yield place, f"run with {key} = {value} from {origin}, which has changed between the runs"
+    """Values of settings files that have changed since the run."""
+    for place, group in enumerate(groups):
+        for record in group:
+            for key, entry in sorted(record.settings.items()):
+                if key in NEUTRAL_KEYS:
+                    continue
+                now = find_value(entry["origin"], key, record.model)
+                if now is not None and json.dumps(now[0]) != json.dumps(entry["value"]):
+                    yield place, f"run with {key} = {entry['value']} of {entry['origin']}, which says {now[0]} now"
 
 
 def _random(groups: Sequence[Group]) -> Iterator[Finding]:

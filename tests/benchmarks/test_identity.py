@@ -118,8 +118,9 @@ def test_runs_with_other_options_are_marked(workplace: Path, capsys: pytest.Capt
     assert run.main([*QUICK, "--models", "LightGCN", "--epochs=2"]) == 0
     assert run.main([*QUICK, "--models", "VBPR", "--epochs=3"]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "run with --epochs=3, --set batch_size=64." in out
-    assert "run with --epochs=2, --set batch_size=64." in out
+    assert "run with --epochs=3." in out
+    assert "run with --epochs=2." in out
+    assert "Every row: run with --set batch_size=64." in out
 
 
 def test_a_run_of_an_earlier_version_is_kept_and_marked(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

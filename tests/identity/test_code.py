@@ -99,6 +99,34 @@ def test_a_changed_line_is_noticed_and_named(plugin: Path, name: str) -> None:
     assert code.total_digest(code.code_of_model("plugged.model")) != code.total_digest(before)
 
 
+def test_a_module_beside_that_of_the_model_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_model.py").write_text("import my_helper, json, numpy\n")
+    (tmp_path / "my_helper.py").write_text("X = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    clear()
+    found = code.code_of_model("my_model")
+    assert {"my_model", "my_helper", "hellm_recbole.experiment"} <= found.keys()
+    assert not {"json", "numpy", "hellm_recbole.report.tables"} & found.keys()
+    clear()
+
+
+def test_comparing_code_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "loud").mkdir()
+    (tmp_path / "loud" / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    (tmp_path / "loud" / "model.py").write_text("X = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    clear()
+    assert code.changed_modules({"loud.model": "0"}) == ["loud.model"]
+    assert "loud" not in sys.modules
+    clear()
+
+
+def test_files_are_read_once_in_a_process(plugin: Path) -> None:
+    before = code.code_of_model("plugged.model")
+    (plugin / "near.py").write_text("X = 2\n")  # by somebody, after the process has imported it
+    assert code.code_of_model("plugged.model") == before
+
+
 def test_a_module_that_is_gone_has_changed_and_a_package_that_is_not_installed_cannot_be_told(plugin: Path) -> None:
     before = {**code.code_of_model("plugged.model"), "not_installed_here.model": "0"}
     (plugin / "far.py").unlink()

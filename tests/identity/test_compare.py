@@ -39,12 +39,10 @@ def test_every_change_is_said() -> None:
 
 
 def test_embeddings_hand_on_what_they_were_made_from() -> None:
-    assert feature_digests(toy_identity(embeddings=EMBEDDINGS)) == {"text": "old"}
-    assert feature_digests(toy_identity("own", embeddings=EMBEDDINGS)) == {"text": "own"}
-    assert all_code(toy_identity(embeddings=EMBEDDINGS, code={"sha256": "", "modules": {"n": "2"}})) == {
-        "m": "1",
-        "n": "2",
-    }
+    assert feature_digests(toy_identity(embeddings=EMBEDDINGS)) == [("text", "old")]
+    assert feature_digests(toy_identity("own", embeddings=EMBEDDINGS)) == [("text", "old"), ("text", "own")]
+    code = {"sha256": "", "modules": {"m": "2"}}
+    assert all_code(toy_identity(embeddings=EMBEDDINGS, code=code)) == [{"m": "2"}, {"m": "1"}]
 
 
 def test_what_earlier_versions_did_not_record_is_unknown() -> None:

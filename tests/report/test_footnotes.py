@@ -109,27 +109,61 @@ def test_changed_code_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_options_of_the_command_line_are_said_and_what_the_name_says_is_not() -> None:
     given = with_settings(epochs="--epochs=3", llm="--llm folder", eval_block_users="--set eval_block_users=9")
     assert said([one("VBPR", settings=given)], [one("BM3")]) == [("a", "run with --epochs=3", [0])]
+    more = given | with_settings(dropout="--set dropout=0.1")
+    assert said([one("VBPR", settings=more)], [one("BM3", settings=given)]) == [
+        ("a", "run with --set dropout=0.1", [0]),
+        ("", "run with --epochs=3", [0, 1]),
+    ]
     both = find_footnotes([[one("VBPR", settings=given)], [one("BM3", settings=given)]])
     assert [str(note) for note in both] == ["Every row: run with --epochs=3."]
     assert marks_of(both, 0) == ()
     assert [note.mark for note in find_footnotes([[one("VBPR", settings=given)]])] == ["a"]  # one row is not "every"
 
 
-def test_a_settings_file_that_changed_between_two_runs() -> None:
-    def run(model: str, patience: int, origin: str = "overall.yaml") -> list[Record]:
-        return [one(model, settings={"patience": {"value": patience, "origin": origin}})]
+def test_a_settings_file_that_has_changed_since() -> None:
+    def run(model: str, **values: Any) -> list[Record]:
+        settings = {key: {"value": value, "origin": origin} for key, (value, origin) in values.items()}
+        return [one(model, settings=settings)]
 
-    assert said(run("VBPR", 20), run("BM3", 20), run("Pop", 3, "model/Pop.yaml")) == []
-    notes = said(run("VBPR", 20), run("BM3", 30))
-    assert [(text.partition(",")[0], rows) for _, text, rows in notes] == [
-        ("run with patience = 20 from overall.yaml", [0]),
-        ("run with patience = 30 from overall.yaml", [1]),
+    assert said(run("VBPR", patience=(20, "overall.yaml"), epochs=(10, "preset/quick.yaml"))) == []
+    assert said(run("SASRec", epochs=(30, "preset/quick.yaml, datasets: ml-100k"))) == []
+    assert said(run("VBPR", patience=(1, "results/Toy/tuned/VBPR.yaml"), k=(1, "RecBole's BPR"))) == []
+    assert said(run("VBPR", patience=(30, "overall.yaml")), run("BM3", patience=(20, "overall.yaml"))) == [
+        ("a", "run with patience = 30 of overall.yaml, which says 20 now", [0])
+    ]
+    assert said(run("BM3"), run("SASRec", batch_size=(77, "preset/quick.yaml"))) == [
+        ("a", "run with batch_size = 77 of preset/quick.yaml, which says 128 now", [1])
+    ]
+    assert said(run("HeLLM-no-llm", llm_weights=("x", "model/HeLLM.yaml, variants: no-llm"))) == [
+        ("a", "run with llm_weights = x of model/HeLLM.yaml, variants: no-llm, which says none now", [0])
+    ]
+    assert said(run("VBPR", gone=(1, "model/VBPR.yaml"))) == [
+        ("a", "run with gone = 1 of model/VBPR.yaml, which says nothing now", [0])
     ]
 
 
 def test_records_of_an_earlier_version_are_marked_unknown() -> None:
     assert said([one("VBPR", identity=None)], [one("BM3")]) == [
         ("a", "features, code: unknown (recorded by an earlier version)", [0])
+    ]
+    assert said([one("HeLLM", backbone="x", identity=None)], [one("BM3")])[0][1].startswith(
+        "features, language model, embeddings, code: unknown"
+    )
+
+
+def test_code_of_a_package_that_is_not_here_is_unknown() -> None:
+    identity = toy_identity(code={"sha256": "", "modules": {"not_installed_here.model": "1"}})
+    assert said([one("VBPR", identity=identity)], [one("BM3")]) == [
+        ("a", "code of not_installed_here: unknown (the package is not installed here)", [0])
+    ]
+
+
+def test_code_behind_pretrained_embeddings_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hellm_recbole.identity.code.current_digest", {"m.one": "1"}.get)
+    read = {"SASRec": {"sha256": "e", "run_sha256": "r", "features": {}, "code": {"m.one": "0"}}}
+    identity = toy_identity(embeddings=read, code={"sha256": "", "modules": {"m.one": "1"}})
+    assert said([one("LLaRA", identity=identity)], [one("BM3")]) == [
+        ("a", "code has changed since the run (m.one)", [0])
     ]
 
 
