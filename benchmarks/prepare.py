@@ -35,6 +35,7 @@ from hellm_recbole.data.mmrec import write_mmrec
 from hellm_recbole.data.similar import similar_items
 from hellm_recbole.data.ties import shuffle_ties
 from hellm_recbole.errors import SettingsError
+from hellm_recbole.files import check_name
 
 SOURCE_OPTIONS = ("kind", "source", "raw", "fresh")
 DATASET_KEYS = ("k_core", "text", "category", "columns", "pictures")
@@ -104,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> int:
-    folder = args.output / args.name
+    folder = args.output / check_name(args.name, "dataset")
     if args.neighbors is not None and not (args.check and args.neighbors > 0):
         raise SettingsError("--neighbors goes with --check and is at least 1")
     if (args.export is None) != (args.to is None):

@@ -10,6 +10,7 @@ from typing import get_args
 
 from hellm_recbole.console import run_main
 from hellm_recbole.errors import RecordError, SettingsError
+from hellm_recbole.files import check_name
 from hellm_recbole.report.ablation import print_ablation
 from hellm_recbole.report.page import write_report
 from hellm_recbole.report.slices import write_slices
@@ -40,7 +41,7 @@ def _report(options: argparse.Namespace) -> int:
                 "makes them"
             )
     else:
-        datasets = [name for name in options.dataset.split(",") if name]
+        datasets = [check_name(name.strip(), "dataset") for name in options.dataset.split(",")]
     cutoffs = None if options.cutoffs is None else _cutoffs(options.cutoffs)
     for dataset in datasets:
         shown = write_tables(options.output, dataset, options.protocol, metric=options.metric, cutoffs=cutoffs)

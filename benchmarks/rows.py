@@ -29,7 +29,8 @@ from hellm_recbole.experiment import (
     run_row,
 )
 from hellm_recbole.export import export_row
-from hellm_recbole.plan import RowPlan
+from hellm_recbole.files import check_removable
+from hellm_recbole.plan import RowPlan, row_folder
 from hellm_recbole.progress import LINE_EVERY_S, Logger
 from hellm_recbole.stages import EMBEDDINGS, stage_folder
 
@@ -65,6 +66,29 @@ class RowJob:
     def name(self) -> str:
         """For messages."""
         return f"{self.plan.row} on {self.dataset}, seed {self.place.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Where its results go to."""
+        return row_folder(self.place.output, self.dataset, self.plan, self.place.seed)
+
+
+def announce_removals(folders: Sequence[Path], root: Path) -> None:
+    """Say what `--fresh` is about to remove, one line a folder, before anything is removed.
+
+    Args:
+        folders: of the runs or searches that start anew.
+        root: folder of all results.
+
+    Raises:
+        OutputError: one of them does not lie inside `root`.
+    """
+    there = [folder for folder in folders if folder.is_symlink() or folder.exists()]
+    for folder in there:
+        check_removable(folder, root)
+    for folder in there:
+        what = "the link (not what it leads to)" if folder.is_symlink() else "all in"
+        print(f"--fresh removes {what} {folder}", flush=True)
 
 
 def check_earlier(job: RowJob, split: Split) -> None:

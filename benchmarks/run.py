@@ -13,7 +13,7 @@ import torch
 
 from baselines.registry import RECBOLE_BASELINES, REGISTRY
 from benchmarks.dry_run import dry_run
-from benchmarks.rows import RowJob, check_earlier, run_job, run_on_ray, told
+from benchmarks.rows import RowJob, announce_removals, check_earlier, run_job, run_on_ray, told
 from hellm_recbole import runtime
 from hellm_recbole.cluster import LOCAL
 from hellm_recbole.console import run_main
@@ -214,6 +214,7 @@ def _lead(options: argparse.Namespace, rest: Sequence[str], choose: Choose | Non
     for job in jobs:  # refuse before the first epoch, not after hours
         if not job.fresh:
             check_earlier(job, data[job.dataset][1])
+    announce_removals([job.folder for job in jobs if job.fresh], options.output)
 
     def finish(name: str) -> None:
         print(write_tables(options.output, name, options.protocol))

@@ -18,16 +18,26 @@ import hellm_recbole.openmp  # noqa: F401
 from tabulate import tabulate
 
 from baselines.registry import REGISTRY
+from benchmarks.rows import announce_removals
 from benchmarks.run import add_what_and_where, load, named, overrides_of, seeds_of
 from hellm_recbole.cluster import LOCAL, cluster, refuse_numbered
 from hellm_recbole.console import run_main
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import SettingsError
+from hellm_recbole.files import check_name
 from hellm_recbole.identity.run import identify_run, list_run_parts
 from hellm_recbole.plan import Override, RowPlan, plan_rows, split_variant
 from hellm_recbole.search.space import Space, listed_keys, search_space
-from hellm_recbole.search.sweeps import Sweep, sweep_folder, write_tuned
-from hellm_recbole.search.tuning import Budget, SchedulerName, SearchName, SweepTask, TrialJob, run_sweep
+from hellm_recbole.search.sweeps import Sweep, write_tuned
+from hellm_recbole.search.tuning import (
+    Budget,
+    SchedulerName,
+    SearchName,
+    SweepTask,
+    TrialJob,
+    run_sweep,
+    search_folder,
+)
 from hellm_recbole.settings import parse_value, properties_dir
 from hellm_recbole.stages import identify_embeddings, stage_tables
 from hellm_recbole.team import refuse_team
@@ -83,6 +93,7 @@ def search_parser(program: str, description: str | None) -> argparse.ArgumentPar
 
 def _tune(options: argparse.Namespace, rest: Sequence[str]) -> int:
     refuse_team("tune.py")
+    check_name(options.name, "--name")
     budget = Budget.parse(options.budget)
     overrides = overrides_of(options, rest)
     (seed,) = seeds_of(str(options.seed))
@@ -125,11 +136,13 @@ def swept(tasks: Sequence[SweepTask], options: argparse.Namespace) -> Iterator[S
     Raises:
         HellmError: there is no cluster at the address, or a search cannot be run or taken up.
     """
+    folders = [search_folder(task, options.output) for task in tasks]
+    if options.fresh:
+        announce_removals(folders, options.output)
     with cluster(options.address, options.threads):
         for task in tasks:
-            folder = sweep_folder(options.output, task.job.dataset, task.base.row, task.name)
             try:
-                yield run_sweep(task, folder, resume=options.resume, fresh=options.fresh)
+                yield run_sweep(task, options.output, resume=options.resume, fresh=options.fresh)
             except KeyboardInterrupt:
                 print("give the same command with --resume to go on with this search", file=sys.stderr)
                 raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, RecordError, SharedRowFailed
 from hellm_recbole.evaluator import Ranks, rank_targets
-from hellm_recbole.files import atomic_write, ensure_folder
+from hellm_recbole.files import atomic_write, ensure_folder, remove_folder
 from hellm_recbole.identity.code import changed_modules
 from hellm_recbole.identity.compare import CODE, describe_changes, list_names, list_parts
 from hellm_recbole.identity.parts import Identity, all_code, unknown_parts
@@ -169,10 +168,10 @@ def run_row(
         OutputError: the folder cannot be written.
         SharedRowFailed: a row that several processes train failed, after its record is written.
     """
-    folder = ensure_folder(row_folder(place.output, split.dataset, plan, place.seed))
+    folder = row_folder(place.output, split.dataset, plan, place.seed)
     if fresh:
-        shutil.rmtree(folder)
-        ensure_folder(folder)
+        remove_folder(folder, place.output)
+    ensure_folder(folder)
     with atomic_write(folder / "settings.yaml") as path:
         path.write_text(yaml.safe_dump(plan.deciding(), sort_keys=True, allow_unicode=True), encoding="utf-8")
     runtime.reset_peak_memory(place.device)

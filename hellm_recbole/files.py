@@ -1,15 +1,80 @@
-"""Writing files so that a reader never sees half of one, and hashing them."""
+"""Writing files so that a reader never sees half of one, hashing them, and removing only what is ours."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hellm_recbole.errors import OutputError
+from hellm_recbole.errors import OutputError, SettingsError
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+=-]{0,99}")  # no separator, never "." or "..", not hidden, not an option
+
+
+def check_name(name: str, what: str) -> str:
+    """A name that becomes one component of a path, such as that of a dataset or of a search.
+
+    Args:
+        name: to check.
+        what: what it names, for the message.
+
+    Returns:
+        The name.
+
+    Raises:
+        SettingsError: it could lead to another folder, or some file system could not hold it.
+
+    >>> check_name("Beauty-ties1", "dataset")
+    'Beauty-ties1'
+    """
+    if not _NAME.fullmatch(name):
+        raise SettingsError(
+            f"{what} {name!r} is not usable as a file name; use up to 100 letters, digits and _ - . @ + =, and begin "
+            "with a letter, a digit or _"
+        )
+    return name
+
+
+def check_removable(folder: Path, root: Path) -> None:
+    """Refuse to remove a folder that does not lie inside `root`, symbolic links to its parents followed.
+
+    Args:
+        folder: to remove.
+        root: folder of everything that may be removed.
+
+    Raises:
+        OutputError: it lies elsewhere.
+    """
+    parent, top = folder.parent.resolve(), root.resolve()
+    if folder.name in ("", "..") or not (parent == top or top in parent.parents):
+        raise OutputError(
+            f"{folder} does not lie in {root} (symbolic links followed) and is not removed; remove it by hand, or "
+            "choose another --output"
+        )
+
+
+def remove_folder(folder: Path, root: Path) -> None:
+    """Remove a folder and all in it; of a symbolic link only the link. Nothing happens where there is none.
+
+    Args:
+        folder: to remove.
+        root: folder of everything that may be removed.
+
+    Raises:
+        OutputError: it does not lie inside `root`, or it cannot be removed.
+    """
+    check_removable(folder, root)
+    try:
+        if folder.is_symlink():
+            folder.unlink()
+        elif folder.exists():
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise OutputError(f"cannot remove {error.filename or folder}: {error.strerror}; remove it by hand") from error
 
 
 def ensure_folder(folder: Path, option: str = "--output") -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import os
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -34,7 +33,7 @@ from hellm_recbole.data.importers.assemble import recognized
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.importers.sources import KINDS, TABLE
 from hellm_recbole.errors import DataError, MissingDependency, OutputError
-from hellm_recbole.files import ensure_folder, scratch_folder, sha256_file
+from hellm_recbole.files import check_name, ensure_folder, scratch_folder, sha256_file
 from hellm_recbole.runtime import choose_device
 from hellm_recbole.settings import Resolved, build_settings, load_yaml, properties_dir, setting
 
@@ -45,7 +44,6 @@ TEXT, IMAGE = "text", "image"  # names of the modalities that texts and pictures
 FAILED = "image_failed.tsv"  # items whose pictures could not be had, and why
 EVERY_KIND = "every"  # section of kinds.yaml: what holds for all of them
 OTHER_KINDS = "also"  # section of a dataset's file: further kinds it can be prepared from
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
@@ -133,6 +131,8 @@ def dataset_settings(name: str, kind: str | None, overrides: Mapping[str, Any]) 
     settings = build_settings(DatasetSettings, resolved)
     if settings.kind in fetched_kinds() and settings.category is None:
         raise DataError(f"which category of Amazon's is {name}? name it with --category, such as All_Beauty")
+    if settings.category is not None:
+        check_name(settings.category, "--category")
     return settings
 
 
@@ -154,9 +154,11 @@ def prepare_if_known(name: str, *, data_path: Path | None, dataset_root: Path) -
 
     Raises:
         DataError: the dataset is unknown, its source is nowhere to be found, or its files are faulty.
+        SettingsError: the name is no file name.
         MissingDependency: a package that holds the source or the encoder is not installed.
         OutputError: `dataset_root` cannot be written to.
     """
+    check_name(name, "dataset")
     if _is_prepared(dataset_root / name):
         return Prepared(dataset_root / name, fresh=False, speed={})
     if name not in known_datasets():
@@ -247,11 +249,11 @@ def prepare(
 
     Raises:
         DataError: the source is faulty, or something else is in the place of the dataset.
+        SettingsError: the name is no file name.
         MissingDependency: the encoder's package is not installed.
         OutputError: `dataset_root` cannot be written to.
     """
-    if not _NAME.fullmatch(name):
-        raise DataError(f"dataset name {name!r} is not usable as a file name; use letters, digits, '_', '-' and '.'")
+    check_name(name, "dataset")
     folder = dataset_root / name
     if folder.exists() and folder.resolve() in (source.resolve(), *source.resolve().parents):
         raise DataError(f"the source {source} lies in the output {folder}; choose another one with --output")

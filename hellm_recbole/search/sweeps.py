@@ -16,7 +16,7 @@ from typing import Any, Literal, TypedDict, get_type_hints
 import yaml
 
 from hellm_recbole.errors import RecordError, SettingsError
-from hellm_recbole.files import atomic_write, ensure_folder
+from hellm_recbole.files import atomic_write, check_name, ensure_folder
 from hellm_recbole.plan import Tuned
 from hellm_recbole.results import Search, Versions
 from hellm_recbole.schema import as_json, keyed, no_constant
@@ -111,8 +111,12 @@ class Sweep:
 
 
 def sweep_folder(results_dir: Path, dataset: str, row: str, name: str) -> Path:
-    """Where a search of a row lies."""
-    return results_dir / dataset / SWEEPS / row / name
+    """Where a search of a row lies.
+
+    Raises:
+        SettingsError: its name is no file name.
+    """
+    return results_dir / dataset / SWEEPS / row / check_name(name, "name of a search (--name)")
 
 
 def write_sweep(folder: Path, sweep: Sweep) -> Path:

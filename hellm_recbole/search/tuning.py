@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
 import sys
 import tempfile
 import time
@@ -28,14 +27,14 @@ from hellm_recbole.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.cluster import enter_worker, resources
 from hellm_recbole.errors import HellmError, MissingDependency, RecordError, SettingsError, last_line
 from hellm_recbole.experiment import restrict_data, row_on
-from hellm_recbole.files import atomic_write, ensure_folder
+from hellm_recbole.files import atomic_write, ensure_folder, remove_folder
 from hellm_recbole.identity.code import changed_modules
 from hellm_recbole.identity.compare import CODE, SETTING, describe_changes, list_names
 from hellm_recbole.models.spec import ModelSpec
 from hellm_recbole.plan import Override, RowPlan, plan_row
 from hellm_recbole.progress import LINE_EVERY_S
 from hellm_recbole.search.space import Point, Space, drawn, grid, n_points
-from hellm_recbole.search.sweeps import SCHEMA, SWEEP_FILE, Sweep, Trial, read_sweep, write_sweep
+from hellm_recbole.search.sweeps import SCHEMA, SWEEP_FILE, Sweep, Trial, read_sweep, sweep_folder, write_sweep
 from hellm_recbole.settings import load_settings, setting
 from hellm_recbole.trainer import fit
 from hellm_recbole.types import SelectionData
@@ -186,12 +185,17 @@ class SweepTask:
         return copied
 
 
-def run_sweep(task: SweepTask, folder: Path, *, resume: bool, fresh: bool) -> Sweep:
+def search_folder(task: SweepTask, output: Path) -> Path:
+    """Where a search lies in the folder of all results."""
+    return sweep_folder(output, task.job.dataset, task.base.row, task.name)
+
+
+def run_sweep(task: SweepTask, output: Path, *, resume: bool, fresh: bool) -> Sweep:
     """Run a search to its end and write `sweep.json`; a finished one is only read. Needs a Ray cluster.
 
     Args:
         task: what to search.
-        folder: of the search.
+        output: folder of all results.
         resume: go on with a search that was stopped.
         fresh: start anew.
 
@@ -200,9 +204,9 @@ def run_sweep(task: SweepTask, folder: Path, *, resume: bool, fresh: bool) -> Sw
         SettingsError: the budget does not hold the grid.
         MissingDependency: Optuna is not installed.
     """
-    request = task.request()
+    request, folder = task.request(), search_folder(task, output)
     if fresh:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder, output)
     earlier = folder / REQUEST_FILE
     if earlier.exists():
         finished = (folder / SWEEP_FILE).exists()
@@ -223,7 +227,7 @@ def run_sweep(task: SweepTask, folder: Path, *, resume: bool, fresh: bool) -> Sw
     if earlier.exists() and tune.Tuner.can_restore(str(storage)):
         tuner = _restored(storage, trainable)
     else:
-        shutil.rmtree(storage, ignore_errors=True)
+        remove_folder(folder / RAY_FOLDER, output)
         tuner = _tuner(task, trainable, storage)
         with atomic_write(earlier) as path:
             path.write_text(json.dumps(request, indent=1), encoding="utf-8")
@@ -237,7 +241,7 @@ def run_sweep(task: SweepTask, folder: Path, *, resume: bool, fresh: bool) -> Sw
         trials=tuple(trials),
     )
     write_sweep(folder, sweep)
-    shutil.rmtree(storage, ignore_errors=True)  # checkpoints of trials; run.py --tuned trains the winner anew
+    remove_folder(folder / RAY_FOLDER, output)  # checkpoints of trials; run.py --tuned trains the winner anew
     return sweep
 
 

@@ -72,6 +72,41 @@ def test_a_finished_row_is_not_run_again_unless_fresh(workplace: Path) -> None:
     assert record.stat().st_mtime_ns > first
 
 
+def test_fresh_says_what_it_removes_and_of_a_link_removes_only_the_link(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("--models", "Pop") == 0
+    pop = workplace / "results" / "toy" / "Pop"
+    pop.rename(workplace / "elsewhere")
+    pop.mkdir()
+    (pop / "2024").symlink_to(workplace / "elsewhere" / "2024", target_is_directory=True)
+    (workplace / "results" / "toy" / "BPR" / "2024").mkdir(parents=True)
+    capsys.readouterr()
+    assert command("--models", "Pop,BPR,LightGCN", "--fresh") == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("--fresh")]
+    assert said == [
+        "--fresh removes the link (not what it leads to) results/toy/Pop/2024",
+        "--fresh removes all in results/toy/BPR/2024",
+    ]
+    assert not (pop / "2024").is_symlink()
+    assert (workplace / "elsewhere" / "2024" / "record.json").exists()
+    (workplace / "results" / "toy" / "LightGCN").rename(workplace / "other")
+    (workplace / "results" / "toy" / "LightGCN").symlink_to(workplace / "other", target_is_directory=True)
+    assert "does not lie in results" in fails(capsys, "--models", "Pop,LightGCN", "--fresh")
+    assert (workplace / "other" / "2024" / "record.json").exists()
+    assert (pop / "2024" / "record.json").exists()
+
+
+@pytest.mark.parametrize("name", ["toy/../toy", "", " ", "../dataset/toy"])
+def test_a_dataset_is_named_by_one_component(workplace: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    for main in (run.main, report.main):
+        assert main(["--dataset", name]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: ")
+        assert "is not usable as a file name" in err or "--dataset names nothing" in err
+    assert not (workplace / "results").exists() or not any((workplace / "results").rglob("*.json"))
+
+
 def test_a_finished_row_with_other_settings_is_kept(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--models", "LightGCN") == 0
     sentence = fails(capsys, "--models", "LightGCN", "--set", "emb_dim=8")

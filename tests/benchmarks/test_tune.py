@@ -184,13 +184,19 @@ def test_a_study_is_run_once_and_drawn_again(workplace: Path, capsys: pytest.Cap
         (["--space", "n_layers=[-1]"], "must be >= 0"),
         (["--search", "grid", "--budget", "trials=3"], "has 80 points and the budget is trials=3"),
         (["--address", "127.0.0.1:1"], "no Ray cluster answers at '127.0.0.1:1'"),
+        (["--name", "../../..", "--fresh"], "--name '../../..' is not usable as a file name"),
+        (["--name", "", "--fresh"], "--name '' is not usable as a file name"),
         (["--device", "cuda:1"], "the device is auto, cpu or cuda"),
         (["--only", "n_layers,n_layer"], "--only names n_layer"),
         (["--set", "ray_cpus=512"], "the largest node of the Ray cluster has 1 CPUs"),
     ],
 )
 def test_bad_arguments(workplace: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], part: str) -> None:
+    kept = workplace / "results" / "toy" / "sweeps" / "LightGCN" / "tune" / "sweep.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("{}")
     assert tune.main(["--models", "LightGCN", *SMALL, *arguments]) == 2
+    assert kept.exists()
     err = capsys.readouterr().err
     assert part in err
     assert err.count("error: ") == 1

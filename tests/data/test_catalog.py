@@ -215,9 +215,16 @@ def test_what_killed_processes_left_is_swept_away(sequences: Path, root: Path, p
 
 @pytest.mark.parametrize("name", ["../x", ".hidden", "a/b", ""])
 def test_names_are_file_names(sequences: Path, root: Path, prepare_toy: Prepare, name: str) -> None:
-    with pytest.raises(DataError, match="not usable as a file name"):
+    with pytest.raises(SettingsError, match="not usable as a file name"):
         prepare_toy(sequences, "sequences", name=name or "..")
     assert not root.exists()
+    with pytest.raises(SettingsError, match="not usable as a file name"):
+        prepare_if_known(name, data_path=None, dataset_root=root)
+
+
+def test_a_category_is_a_file_name() -> None:
+    with pytest.raises(SettingsError, match=r"--category '\.\./Beauty' is not usable"):
+        dataset_settings("Mine", "amazon2014", {"category": "../Beauty"})
 
 
 def test_an_output_that_cannot_be_made(sequences: Path, root: Path, prepare_toy: Prepare) -> None:

@@ -1,0 +1,62 @@
+"""What may be removed, what is a name, and what a reader may trust."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hellm_recbole.errors import OutputError, SettingsError
+from hellm_recbole.files import check_name, remove_folder
+
+BAD_NAMES = ["", ".", "..", "a/b", "../x", "/etc", ".hidden", "-x", "a\0b", "a b", "a\n", "x" * 101, "a\\b", "~"]
+
+
+@pytest.mark.parametrize("name", ["Beauty", "ml-100k", "study-width", "LightGCN-tuned@Llama-2", "a.b+c=d_", "x" * 100])
+def test_a_name_is_one_component_of_a_path(name: str) -> None:
+    assert check_name(name, "dataset") == name
+    assert Path(name).parts == (name,)
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_what_could_lead_elsewhere_is_no_name(name: str) -> None:
+    with pytest.raises(SettingsError, match=r"^--name .* is not usable as a file name"):
+        check_name(name, "--name")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder with a file in it, beside one with another file."""
+    for name in ("results", "elsewhere"):
+        (tmp_path / name / "run").mkdir(parents=True)
+        (tmp_path / name / "run" / "record.json").write_text("{}")
+    return tmp_path / "results"
+
+
+@pytest.mark.parametrize("path", ["", "..", "run/..", "run/../..", "../elsewhere", "../elsewhere/run"])
+def test_nothing_outside_the_root_is_removed(root: Path, path: str) -> None:
+    with pytest.raises(OutputError, match="is not removed; remove it by hand"):
+        remove_folder(root / path, root)
+    assert len(list(root.parent.rglob("record.json"))) == 2
+
+
+def test_a_folder_goes_and_of_a_link_only_the_link(root: Path) -> None:
+    link, dangling = root / "link", root / "dangling"
+    link.symlink_to(root.parent / "elsewhere" / "run", target_is_directory=True)
+    dangling.symlink_to(root / "nowhere")
+    for folder in (link, dangling, root / "run", root / "missing"):
+        remove_folder(folder, root)
+    assert os.listdir(root) == []
+    assert (root.parent / "elsewhere" / "run" / "record.json").exists()
+
+
+def test_a_parent_that_leads_out_of_the_root_is_refused_and_a_linked_root_is_not(root: Path) -> None:
+    (root / "toy").symlink_to(root.parent / "elsewhere", target_is_directory=True)
+    with pytest.raises(OutputError, match="symbolic links followed"):
+        remove_folder(root / "toy" / "run", root)
+    linked = root.parent / "linked"
+    linked.symlink_to(root, target_is_directory=True)
+    remove_folder(linked / "run", linked)
+    assert not (root / "run").exists()
+    assert (root.parent / "elsewhere" / "run" / "record.json").exists()
