@@ -1,8 +1,8 @@
 """Checkpoints: safetensors and JSON, nothing pickled, complete at every moment.
 
 A checkpoint folder holds `state.json`, which names the tensor files of the last epoch and of the best one with their
-SHA-256. Tensor files get a new name each time and `state.json` is replaced last, so whenever a process is killed the
-folder holds the state of one whole epoch.
+SHA-256, and has one of its own content. Tensor files get a new name each time and `state.json` is replaced last, so
+whenever a process is killed the folder holds the state of one whole epoch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hellm_recbole.errors import CheckpointError
-from hellm_recbole.files import atomic_write, ensure_folder, sha256_file, sweep_temporaries
+from hellm_recbole.files import (
+    NOT_AS_WRITTEN,
+    atomic_write,
+    check_seal,
+    ensure_folder,
+    seal,
+    sha256_file,
+    sweep_temporaries,
+)
 from hellm_recbole.identity.compare import describe_changes
 
 STATE = "state.json"
@@ -73,7 +81,8 @@ class CheckpointFolder:
         elif "best" in state.get("files", {}):
             files["best"] = state["files"]["best"]
         with atomic_write(self.folder / STATE) as path:
-            path.write_text(json.dumps({"schema": SCHEMA, "files": files, "progress": asdict(progress)}, indent=1))
+            content = {"schema": SCHEMA, "files": files, "progress": asdict(progress)}
+            path.write_text(json.dumps(seal(content), indent=1), encoding="utf-8")
         kept = {entry["name"] for entry in files.values()}
         for old in self.folder.glob("*.safetensors"):
             if old.name not in kept:
@@ -148,19 +157,19 @@ class CheckpointFolder:
     def _read_state(self) -> dict[str, Any]:
         path = self.folder / STATE
         try:
-            state = json.loads(path.read_text())
-            if state["schema"] != SCHEMA or not {"files", "progress"} <= state.keys():
+            state = check_seal(json.loads(path.read_text(encoding="utf-8")))
+            if state["schema"] != SCHEMA or state.keys() != {"schema", "files", "progress"}:
                 raise ValueError("unknown layout")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._corrupt(path, str(error)) from error
-        return dict(state)
+        return state
 
     def _read_tensors(self, state: dict[str, Any], which: str) -> dict[str, Tensor]:
         try:
             entry = state["files"][which]
             path = self.folder / entry["name"]
             if sha256_file(path) != entry["sha256"]:
-                raise ValueError("its content is not what was written")
+                raise ValueError(f"{path.name}: {NOT_AS_WRITTEN}")
             return dict(load_file(path))
         except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
             raise self._corrupt(self.folder / STATE, str(error)) from error

@@ -21,7 +21,7 @@ from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, RecordError, SharedRowFailed
 from hellm_recbole.evaluator import Ranks, rank_targets
-from hellm_recbole.files import atomic_write, ensure_folder, remove_folder
+from hellm_recbole.files import atomic_write, ensure_folder, remove_folder, sha256_file
 from hellm_recbole.identity.code import changed_modules
 from hellm_recbole.identity.compare import CODE, describe_changes, list_names, list_parts
 from hellm_recbole.identity.parts import Identity, all_code, unknown_parts
@@ -280,7 +280,7 @@ def _train_and_rank(
     finally:
         view.close()
     phases = shared.rank(row)
-    write_ranks(
+    ranks_file = write_ranks(
         folder,
         *(
             _with_tokens(ranks, split, seen)
@@ -296,6 +296,7 @@ def _train_and_rank(
             **draft,
             **_measured(row, progress, place, build_seconds),
             "metrics": metrics,
+            "ranks_sha256": sha256_file(ranks_file),
             "status": "success",
             "reason": None,
         }

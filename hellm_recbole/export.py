@@ -31,7 +31,7 @@ from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import MIN_EVALUATED, Split
 from hellm_recbole.errors import DataError, ModelError, TrainingDiverged
 from hellm_recbole.experiment import CHECKPOINT, Place, build_row
-from hellm_recbole.files import atomic_write, ensure_folder
+from hellm_recbole.files import atomic_write, ensure_folder, write_sums
 from hellm_recbole.plan import RowPlan, row_folder
 from hellm_recbole.sampling import pad_recent
 from hellm_recbole.stages import EMBEDDINGS
@@ -257,7 +257,7 @@ def export_embeddings(
     item_tokens: TokenArray,
     item_vectors: FloatArray,
 ) -> None:
-    """Write `embeddings.safetensors` (tensors `users` and `items`), `users.txt` and `items.txt`.
+    """Write `embeddings.safetensors` (tensors `users` and `items`), `users.txt`, `items.txt` and, last, `SHA256SUMS`.
 
     Line r of a text file is the token of row r of its tensor; there is no padding row.
 
@@ -285,3 +285,4 @@ def export_embeddings(
             temporary.write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
     with atomic_write(folder / f"{EMBEDDINGS}.safetensors") as temporary:
         save_file({name: np.ascontiguousarray(vectors) for name, (_, vectors) in sides.items()}, temporary)
+    write_sums(folder)

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hellm_recbole.errors import OutputError, SettingsError
 
+SEAL = "sha256"  # key of a JSON or YAML file that holds the digest of all its other keys
+SUMS = "SHA256SUMS"  # digests of the files of a folder, as `sha256sum -c` reads them
+NOT_AS_WRITTEN = "its SHA-256 is not that of what was written"
+_DIGEST_BYTES = 32
+_BLOCK_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+=-]{0,99}")  # no separator, never "." or "..", not hidden, not an option
 
 
@@ -152,3 +159,77 @@ def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file's content."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def seal(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a JSON or YAML file, with the SHA-256 of all of it under one more key.
+
+    >>> check_seal(json.loads(json.dumps(seal({"best": 0.25, "epochs": (1, 2)}))))
+    {'best': 0.25, 'epochs': [1, 2]}
+    """
+    return {**content, SEAL: _digest_content(content)}
+
+
+def check_seal(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given to `seal`. A file of an earlier version has no digest and is returned as it is.
+
+    Raises:
+        ValueError: the content is not what was written.
+    """
+    rest = {key: value for key, value in content.items() if key != SEAL}
+    if SEAL in content and content[SEAL] != _digest_content(rest):
+        raise ValueError(NOT_AS_WRITTEN)
+    return rest
+
+
+def _digest_content(content: Mapping[str, Any]) -> str:
+    """The same before a file is written and after it was read: JSON and YAML keep every bit of a float."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def append_checksum(path: Path) -> None:
+    """Append the SHA-256 of a file to it, 32 bytes that NumPy's reader of arrays passes over."""
+    digest = bytes.fromhex(sha256_file(path))
+    with path.open("ab") as stream:
+        stream.write(digest)
+
+
+def has_valid_checksum(path: Path) -> bool:
+    """Whether a file ends with the SHA-256 of what stands before.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    rest, digest = path.stat().st_size - _DIGEST_BYTES, hashlib.sha256()
+    with path.open("rb") as stream:
+        while rest > 0 and (block := stream.read(min(rest, _BLOCK_BYTES))):
+            digest.update(block)
+            rest -= len(block)
+        return rest == 0 and stream.read() == digest.digest()
+
+
+def write_sums(folder: Path) -> None:
+    """Write `SHA256SUMS`, the digest of each file of a folder, for `find_changed_file`."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != SUMS)
+    lines = "".join(f"{sha256_file(folder / name)}  {name}\n" for name in names)
+    with atomic_write(folder / SUMS) as temporary:
+        temporary.write_text(lines, encoding="utf-8")
+
+
+def find_changed_file(folder: Path, names: Iterable[str]) -> Path | None:
+    """The first file of a folder that is missing, or is not what it was when `SHA256SUMS` was written; None if all are.
+
+    Args:
+        folder: with a `SHA256SUMS`.
+        names: files to look at.
+
+    Raises:
+        OSError: a file that is there cannot be read.
+    """
+    listed = (line.partition("  ") for line in (folder / SUMS).read_text("utf-8", "replace").splitlines())
+    digests = {name: digest for digest, _, name in listed}
+    for name in names:
+        path = folder / name
+        if name not in digests or not path.is_file() or sha256_file(path) != digests[name]:
+            return path
+    return None

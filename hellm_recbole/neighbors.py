@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 
 from hellm_recbole.errors import DataError, MissingDependency
-from hellm_recbole.files import atomic_write, ensure_folder
+from hellm_recbole.files import NOT_AS_WRITTEN, append_checksum, atomic_write, ensure_folder, has_valid_checksum
 from hellm_recbole.types import FloatArray
 
 IndexArray = npt.NDArray[np.int32]
 
 BLOCK_BYTES = 64 << 20  # of similarities held at a time
 _HNSW_LINKS, _HNSW_BUILD, _HNSW_SEARCH = 32, 200, 128  # graph degree, effort of building and of searching
-_VERSION = 1  # of what is computed; part of the cache key
+_VERSION = 2  # of what is computed and how it is kept; part of the cache key
 
 
 def nearest_neighbors(features: FloatArray, n_neighbors: int) -> tuple[IndexArray, FloatArray]:
@@ -98,6 +98,7 @@ def item_neighbors(
     index, cosine = search(features, n_neighbors)
     with atomic_write(path) as temporary:
         np.savez(temporary, index=index, cosine=cosine)
+        append_checksum(temporary)
     return index, cosine
 
 
@@ -109,10 +110,12 @@ def _key(features: FloatArray, n_neighbors: int, exact: bool) -> str:
 
 def _read(path: Path, n_rows: int, n_neighbors: int) -> tuple[IndexArray, FloatArray]:
     try:
+        if not has_valid_checksum(path):
+            raise ValueError(NOT_AS_WRITTEN)
         with np.load(path, allow_pickle=False) as stored:
             index, cosine = stored["index"], stored["cosine"]
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"cached neighbours {path} are broken; delete that file") from error
+        raise DataError(f"cached neighbours {path} are broken ({error}); delete that file") from error
     if index.shape != (n_rows, n_neighbors) or cosine.shape != index.shape or index.max() >= n_rows:
         raise DataError(f"cached neighbours {path} do not fit the features; delete that file")
     return index, cosine

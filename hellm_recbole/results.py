@@ -7,6 +7,8 @@ one integer rank for each (user, target) under each masking policy. Tables are m
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import io
 import json
 import zipfile
 import zlib
@@ -19,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hellm_recbole.errors import RecordError
-from hellm_recbole.files import atomic_write, ensure_folder
+from hellm_recbole.files import NOT_AS_WRITTEN, atomic_write, check_seal, ensure_folder
 from hellm_recbole.identity.compare import list_parts
 from hellm_recbole.identity.parts import Identity
 from hellm_recbole.models.spec import Family
@@ -130,6 +132,7 @@ class Record:
     SHA-256 of those; null and empty for others. `search` says how a tuned row's values were found; null for others.
     `identity` holds the digests of what else the numbers depend on, `deterministic` says whether the same run gives the
     same numbers again; both are null where the run was recorded by a version that did not know them, or did not begin.
+    `ranks_sha256` is the digest of the file of ranks; null where there is none or an earlier version wrote it.
     `path` is the file the record was read from; errors name it.
     """
 
@@ -171,6 +174,7 @@ class Record:
     search: Search | None = None
     identity: Identity | None = None
     deterministic: bool | None = None
+    ranks_sha256: str | None = None
     path: Path | None = field(default=None, compare=False)
 
     @property
@@ -310,14 +314,21 @@ def write_ranks(folder: Path, valid: PhaseRanks, test: PhaseRanks | None) -> Pat
     return path
 
 
-def read_ranks(path: Path) -> dict[str, PhaseRanks]:
+def read_ranks(path: Path, sha256: str | None = None) -> dict[str, PhaseRanks]:
     """Phase ("valid", and "test" where it was run) -> ranks.
 
+    Args:
+        path: of the file.
+        sha256: digest that the record has of it; None where the record has none.
+
     Raises:
-        RecordError: the file is missing, damaged, or lacks an array.
+        RecordError: the file is missing, damaged, not the one that the record was written with, or lacks an array.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        content = path.read_bytes()
+        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+            raise ValueError(NOT_AS_WRITTEN)
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise RecordError(f"ranks {path} cannot be read ({error}); run its row again with --fresh") from error
@@ -358,8 +369,9 @@ def _parse(text: str, path: Path) -> Record:
         )
     hints = {name: hint for name, hint in get_type_hints(Record).items() if name != "path"}
     later: dict[str, Any] = {"backbone": None, "stages": {}, "search": None, "identity": None, "deterministic": None}
-    raw = {**later, **raw}  # older records lack what came later
+    later["ranks_sha256"] = None
     try:
+        raw = {**later, **check_seal(raw)}  # older records lack what came later
         record = Record(**keyed(raw, hints, ""), path=path)
     except ValueError as error:
         raise RecordError(f"record {path}: {error}; run its row again with --fresh") from error

@@ -7,15 +7,17 @@ import json
 import types
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints, is_typeddict
 
+from hellm_recbole.files import seal
+
 
 def as_json(record: Any) -> str:
-    """A dataclass as JSON text, without its field `path`, which says where it was read from.
+    """A dataclass as JSON text with a digest of it (`files.seal`), without its field `path`: where it was read from.
 
     Raises:
         ValueError: a number is NaN or infinite.
     """
     content = {spec.name: getattr(record, spec.name) for spec in dataclasses.fields(record) if spec.name != "path"}
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(seal(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def no_constant(name: str) -> NoReturn:

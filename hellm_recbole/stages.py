@@ -11,6 +11,7 @@ import safetensors
 from safetensors.numpy import load_file
 
 from hellm_recbole.errors import DataError, HellmError, ModelError
+from hellm_recbole.files import SUMS, find_changed_file
 from hellm_recbole.identity.compare import digest_of_parts
 from hellm_recbole.identity.parts import EmbeddingIdentity, feature_digests
 from hellm_recbole.results import RECORD_FILE, list_record_parts, read_record
@@ -65,11 +66,22 @@ def read_item_embeddings(folder: Path, item_tokens: TokenArray) -> FloatArray:
     """[I + 1, D] float32 item embeddings of an exported folder, in the order of `item_tokens`; row 0 is zero.
 
     Raises:
-        DataError: files are missing or broken, or an item has no row.
+        DataError: files are missing, broken or not those that were exported, or an item has no row.
     """
+    table, names = f"{EMBEDDINGS}.safetensors", "items.txt"
+    if folder.is_dir() and not (folder / SUMS).is_file():
+        raise DataError(
+            f"embeddings {folder} have no {SUMS}: an earlier version exported them, or not to the end; export them "
+            f"again with `run.py --export {EMBEDDINGS}`"
+        )
     try:
-        tokens = (folder / "items.txt").read_text(encoding="utf-8").splitlines()
-        values = load_file(folder / f"{EMBEDDINGS}.safetensors")["items"]
+        if (changed := find_changed_file(folder, (table, names))) is not None:
+            raise DataError(
+                f"{changed} is not what was exported (SHA-256 differs); remove the folder {folder}, and run.py "
+                "exports it again from the checkpoint of that run"
+            )
+        tokens = (folder / names).read_text(encoding="utf-8").splitlines()
+        values = load_file(folder / table)["items"]
     except (OSError, KeyError, UnicodeDecodeError, safetensors.SafetensorError) as error:
         raise DataError(f"embeddings {folder} cannot be read ({error}); export them again") from error
     place = {token: row for row, token in enumerate(tokens)}

@@ -225,7 +225,7 @@ def test_embeddings_come_back_with_their_tokens(tmp_path: Path) -> None:
     np.testing.assert_array_equal(tensors["items"], items[::-1])
     assert (tmp_path / "out" / "items.txt").read_text(encoding="utf-8").splitlines() == tokens.tolist()
     assert (tmp_path / "out" / "users.txt").read_text().splitlines() == ["u1", "u2"]
-    assert sorted(os.listdir(tmp_path / "out")) == ["embeddings.safetensors", "items.txt", "users.txt"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["SHA256SUMS", "embeddings.safetensors", "items.txt", "users.txt"]
 
 
 @pytest.mark.parametrize("tokens", [np.array(["", "u1"]), np.array(["u1"])])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hellm_recbole.errors import OutputError, RecordError
+from hellm_recbole.files import check_seal, seal
 from hellm_recbole.results import (
     PhaseRanks,
     check_comparable,
@@ -24,7 +25,7 @@ from tests.toy_records import add_run, toy_ranks, toy_record
 
 def edit(path: Path, keys: str, value: Any) -> None:
     """Change `a.b` of a JSON file; the value `...` removes it."""
-    content = json.loads(path.read_text())
+    content = check_seal(json.loads(path.read_text()))
     *parents, last = keys.split(".")
     place = content
     for key in parents:
@@ -33,7 +34,7 @@ def edit(path: Path, keys: str, value: Any) -> None:
         del place[last]
     else:
         place[last] = value
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(seal(content)))
 
 
 def test_record_comes_back_as_written(tmp_path: Path) -> None:

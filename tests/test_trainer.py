@@ -23,6 +23,7 @@ from hellm_recbole.team import Team
 from hellm_recbole.trainer import ModelRow, fit, learning_rate_factor
 from hellm_recbole.types import HistoryBatch
 from tests.toy_llm import small_values, with_stages
+from tests.toy_records import rewrite
 
 CPU = torch.device("cpu")
 
@@ -153,9 +154,7 @@ def test_a_checkpoint_of_an_earlier_version_is_refused_and_its_best_state_can_be
     toy_split: Split, tmp_path: Path
 ) -> None:
     run(toy_split, tmp_path, "LightGCN", epochs=1)
-    state = json.loads((tmp_path / "state.json").read_text())
-    state["progress"]["run"] = "0123abcd"  # one hash for everything
-    (tmp_path / "state.json").write_text(json.dumps(state))
+    rewrite(tmp_path / "state.json", lambda state: state["progress"].update(run="0123abcd"))  # one hash for everything
     with pytest.raises(CheckpointError, match="made with a version that did not keep what its numbers depend on"):
         run(toy_split, tmp_path, "LightGCN", epochs=1)
     assert CheckpointFolder(tmp_path).load_best()

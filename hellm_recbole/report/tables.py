@@ -267,7 +267,7 @@ def read_test_ranks(records: Sequence[Record]) -> dict[Path, PhaseRanks]:
             continue
         assert record.path is not None
         path = record.path.parent / record.ranks
-        phases = read_ranks(path)
+        phases = read_ranks(path, record.ranks_sha256)
         if "test" not in phases:
             raise RecordError(f"ranks {path} have no test part; run the row again with --fresh")
         ranks[record.path] = phases["test"]

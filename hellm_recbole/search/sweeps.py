@@ -16,7 +16,7 @@ from typing import Any, Literal, TypedDict, get_type_hints
 import yaml
 
 from hellm_recbole.errors import RecordError, SettingsError
-from hellm_recbole.files import atomic_write, check_name, ensure_folder
+from hellm_recbole.files import atomic_write, check_name, check_seal, ensure_folder, seal
 from hellm_recbole.plan import Tuned
 from hellm_recbole.results import Search, Versions
 from hellm_recbole.schema import as_json, keyed, no_constant
@@ -158,7 +158,7 @@ def _parse(text: str, path: Path) -> Sweep:
         raw = json.loads(text, parse_constant=no_constant)
         if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
             raise ValueError(f"it is not of schema {SCHEMA}")
-        return Sweep(**keyed({"identity": {}, **raw}, hints, ""), path=path)
+        return Sweep(**keyed({"identity": {}, **check_seal(raw)}, hints, ""), path=path)
     except ValueError as error:
         raise RecordError(f"search {path}: {error}; run it again with --fresh") from error
 
@@ -179,7 +179,7 @@ def write_tuned(results_dir: Path, sweep: Sweep) -> Path:
     ensure_folder(path.parent)
     content = {"split_hash": sweep.split_hash, "search": dict(sweep.found()), "values": sweep.best["values"]}
     with atomic_write(path) as temporary:
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(seal(content), sort_keys=False, allow_unicode=True)
         temporary.write_text(
             f"# {sweep.row} on {sweep.dataset}: the best trial on validation.\n{text}", encoding="utf-8"
         )
@@ -197,7 +197,7 @@ def read_tuned(results_dir: Path, dataset: str, row: str, split_hash: str) -> Tu
         return None
     try:
         content: Mapping[str, Value] = keyed(
-            load_yaml(path), {"split_hash": str, "search": Search, "values": dict[str, Any]}, ""
+            check_seal(load_yaml(path)), {"split_hash": str, "search": Search, "values": dict[str, Any]}, ""
         )
     except (ValueError, SettingsError) as error:
         raise RecordError(f"tuned values {path}: {error}; run tune.py again") from error

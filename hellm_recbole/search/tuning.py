@@ -27,7 +27,7 @@ from hellm_recbole.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.cluster import enter_worker, resources
 from hellm_recbole.errors import HellmError, MissingDependency, RecordError, SettingsError, last_line
 from hellm_recbole.experiment import restrict_data, row_on
-from hellm_recbole.files import atomic_write, ensure_folder, remove_folder
+from hellm_recbole.files import atomic_write, check_seal, ensure_folder, remove_folder, seal
 from hellm_recbole.identity.code import changed_modules
 from hellm_recbole.identity.compare import CODE, SETTING, describe_changes, list_names
 from hellm_recbole.models.spec import ModelSpec
@@ -230,7 +230,7 @@ def run_sweep(task: SweepTask, output: Path, *, resume: bool, fresh: bool) -> Sw
         remove_folder(folder / RAY_FOLDER, output)
         tuner = _tuner(task, trainable, storage)
         with atomic_write(earlier) as path:
-            path.write_text(json.dumps(request, indent=1), encoding="utf-8")
+            path.write_text(json.dumps(seal(request), indent=1), encoding="utf-8")
     trials = _trials(task, tuner.fit())
     sweep = Sweep(
         schema=SCHEMA,
@@ -283,8 +283,8 @@ def _refuse_another(path: Path, request: Mapping[str, Any], *, finished: bool) -
         RecordError: names the first difference.
     """
     try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        earlier = check_seal(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError) as error:
         raise RecordError(f"{path} cannot be read ({error}); run the search again with --fresh") from error
     for key in sorted((request.keys() | earlier.keys()) - {"identity"}):
         if earlier.get(key) != request.get(key):

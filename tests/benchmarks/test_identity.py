@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 import subprocess
@@ -18,7 +17,7 @@ from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.identity import code
 from hellm_recbole.results import read_record, write_ranks
 from tests.toy import write_prepared
-from tests.toy_records import toy_ranks
+from tests.toy_records import rewrite, toy_ranks
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["--dataset", "toy", "--threads", "1", "--set", "batch_size=64"]
@@ -126,9 +125,7 @@ def test_runs_with_other_options_are_marked(workplace: Path, capsys: pytest.Capt
 def test_a_run_of_an_earlier_version_is_kept_and_marked(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--models", "LightGCN,VBPR") == 0
     path = Path(str(RECORD).format("VBPR"))
-    content = json.loads(path.read_text())
-    del content["identity"], content["deterministic"]
-    path.write_text(json.dumps(content))
+    rewrite(path, lambda content: [content.pop(key) for key in ("identity", "deterministic")])
     capsys.readouterr()
     assert command("--models", "LightGCN,VBPR") == 0
     out = capsys.readouterr().out

@@ -18,9 +18,11 @@ from safetensors.numpy import load_file, save_file
 
 from benchmarks import report, run
 from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.files import write_sums
 from hellm_recbole.llm import packaged
 from hellm_recbole.results import read_ranks, read_record
 from tests.toy import write_prepared
+from tests.toy_records import rewrite
 
 SMALL = {
     "HeLLMPre.epochs": 2,
@@ -87,6 +89,8 @@ def test_a_finished_row_is_kept_and_fresh_spares_the_stages(
     table = stage.parent / "embeddings" / "embeddings.safetensors"
     values = load_file(table)
     save_file({**values, "items": values["items"] + 1}, table)
+    assert "embeddings.safetensors is not what was exported" in fails(capsys, words, 2)
+    write_sums(table.parent)
     assert "made with other embeddings of SASRec" in fails(capsys, words, 2)
 
 
@@ -149,11 +153,13 @@ def test_embeddings_of_other_items_or_another_split_are_refused(
     tokens = results / "SASRec" / "2024" / "embeddings" / "items.txt"
     kept = tokens.read_text()
     tokens.write_text(kept.replace("i7\n", "j7\n"))
+    assert "items.txt is not what was exported" in fails(capsys, words, 1)
+    write_sums(tokens.parent)
     assert "lack item 'i7'" in fails(capsys, words, 1)
     tokens.write_text(kept)
+    write_sums(tokens.parent)
     record = results / "SASRec" / "2024" / "record.json"
-    content = json.loads(record.read_text())
-    record.write_text(json.dumps({**content, "split_hash": "0" * 64}))
+    rewrite(record, lambda content: content.update(split_hash="0" * 64))
     assert "another split" in fails(capsys, words, 2)
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import report
-from tests.toy_records import add_run
+from tests.toy_records import add_run, rewrite
 
 
 @pytest.fixture
@@ -79,9 +78,7 @@ def test_a_dataset_without_records(results: Path, capsys: pytest.CaptureFixture[
 
 def test_two_protocols(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = results / "Toy" / "SASRec" / "2024" / "record.json"
-    content = json.loads(path.read_text())
-    content["split_hash"] = "f" * 64
-    path.write_text(json.dumps(content))
+    rewrite(path, lambda content: content.update(split_hash="f" * 64))
     said = failure(capsys, "--dataset", "Toy", "--output", str(results))
     assert "split_hash differ" in said
     assert str(path) in said

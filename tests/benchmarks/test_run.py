@@ -24,6 +24,7 @@ from hellm_recbole.data.atomic import Dataset, load_dataset
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.results import read_ranks, read_record
 from tests.toy import write_prepared
+from tests.toy_records import rewrite
 
 QUICK = ["--set", "epochs=3", "--set", "batch_size=64", "--threads", "1"]
 
@@ -301,8 +302,7 @@ def test_a_corrupt_checkpoint_fails_its_row_only(workplace: Path, capsys: pytest
 def test_records_of_two_protocols_in_one_table(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--models", "Pop,LightGCN") == 0
     path = workplace / "results" / "toy" / "Pop" / "2024" / "record.json"
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, "mask_history": "none"}))
+    rewrite(path, lambda content: content.update(mask_history="none"))
     capsys.readouterr()
     assert report.main(["--dataset", "toy"]) == 2
     err = capsys.readouterr().err

@@ -28,7 +28,7 @@ from hellm_recbole.report.tables import (
 )
 from hellm_recbole.results import find_records, read_ranks
 from hellm_recbole.settings import load_yaml, properties_dir
-from tests.toy_records import add_run, toy_identity, toy_ranks
+from tests.toy_records import add_run, rewrite, toy_identity, toy_ranks
 
 EXPECTED = Path(__file__).parents[1] / "reference" / "toy_table.md"
 N_USERS = 40
@@ -91,9 +91,7 @@ def test_numbers_come_from_the_ranks_and_agree_with_the_records(tmp_path: Path) 
     cells = make_table(tmp_path).rows[0].cells
     assert {name: cell.mean for name, cell in cells.items()} == pytest.approx(recorded, abs=1e-15)
 
-    content = json.loads(path.read_text())
-    content["metrics"]["test"] = {"R@10": 0.99}
-    path.write_text(json.dumps(content))
+    rewrite(path, lambda content: content["metrics"].update(test={"R@10": 0.99}))
     assert make_table(tmp_path).rows[0].cells == cells
 
 

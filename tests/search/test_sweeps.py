@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from hellm_recbole.search.sweeps import (
     write_sweep,
     write_tuned,
 )
-from tests.toy_records import toy_sweep, toy_trial
+from tests.toy_records import rewrite, toy_sweep, toy_trial
 
 
 def test_a_search_comes_back_as_written(tmp_path: Path) -> None:
@@ -61,7 +60,7 @@ def test_tuned_values_and_what_they_cost(tmp_path: Path) -> None:
 )
 def test_a_broken_search_is_named(tmp_path: Path, change: dict[str, object], part: str) -> None:
     path = write_sweep(tmp_path, toy_sweep([toy_trial(1, 0.1)]))
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    rewrite(path, lambda content: content.update(change))
     with pytest.raises(RecordError, match=part) as fault:
         read_sweep(path)
     assert str(path) in str(fault.value)

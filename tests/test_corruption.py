@@ -1,0 +1,129 @@
+"""One changed byte in a file that decides a number: the file is refused, or what is read from it is the same."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hellm_recbole.checkpoint import CheckpointFolder, Progress
+from hellm_recbole.data.features import _read_cache, _write_cache
+from hellm_recbole.errors import HellmError
+from hellm_recbole.export import export_embeddings
+from hellm_recbole.files import seal, sha256_file
+from hellm_recbole.neighbors import item_neighbors
+from hellm_recbole.results import read_ranks, read_record
+from hellm_recbole.search.sweeps import read_sweep, read_tuned, write_sweep, write_tuned
+from hellm_recbole.search.tuning import _refuse_another
+from hellm_recbole.stages import read_item_embeddings
+from tests.toy_records import add_run, toy_ranks, toy_sweep, toy_trial
+
+N_CHANGES = 150  # of each file
+RUN = {"setting emb_dim": "64", "seed": "1"}
+REQUEST = {"budget": "trials=2", "space": {"n_layers": [1, 2]}, "identity": {"split": "a", "code x": "b"}}
+TOKENS = np.array(["", *(f"i{number}" for number in range(1, 13))])
+VALUES = np.random.default_rng(3).normal(size=(12, 4)).astype(np.float32)
+Reader = Callable[[], Any]
+
+
+def checkpoint(folder: Path) -> Reader:
+    progress = Progress(RUN, 2, 1, 0.18, 1, False, 1.5, 0.25, ({"epoch": 1, "losses": {"bpr": 0.5}, "valid": None},))
+    place = CheckpointFolder(folder)
+    place.save(progress, {"model.w": torch.ones(3), "optimizer.0.step": torch.ones(1)}, {"model.w": torch.ones(3)})
+    return lambda: (place.load(RUN), place.load_best())
+
+
+def record(folder: Path) -> Reader:
+    path = add_run(folder, [1, 5, 30])
+    return lambda: read_record(path)
+
+
+def ranks(folder: Path) -> Reader:
+    path = add_run(folder, np.arange(1, 200)).parent / "ranks.npz"
+    digest = sha256_file(path)
+    return lambda: read_ranks(path, digest)
+
+
+def search(folder: Path) -> Reader:
+    path = write_sweep(folder, toy_sweep([toy_trial(1, 0.1), toy_trial(2, 0.2)]))
+    return lambda: read_sweep(path)
+
+
+def tuned(folder: Path) -> Reader:
+    sweep = toy_sweep([toy_trial(1, 0.1), toy_trial(2, 0.2)])
+    write_tuned(folder, sweep)
+    return lambda: read_tuned(folder, "Toy", "LightGCN", sweep.split_hash)
+
+
+def request(folder: Path) -> Reader:
+    path = folder / "request.json"
+    path.write_text(json.dumps(seal(REQUEST), indent=1))
+    return lambda: _refuse_another(path, REQUEST, finished=True)
+
+
+def embeddings(folder: Path) -> Reader:
+    export_embeddings(folder / "out", np.array(["u"]), VALUES[:1], TOKENS[1:], VALUES)
+    (folder / "out" / "users.txt").unlink()  # which no run reads
+    return lambda: read_item_embeddings(folder / "out", TOKENS)
+
+
+def neighbors(folder: Path) -> Reader:
+    item_neighbors(VALUES, 3, 100, folder)
+    return lambda: item_neighbors(VALUES, 3, 100, folder)
+
+
+def encodings(folder: Path) -> Reader:
+    _write_cache(folder / "part.npy", VALUES)
+    return lambda: _read_cache(folder / "part.npy", len(VALUES))
+
+
+KINDS = (checkpoint, record, ranks, search, tuned, request, embeddings, neighbors, encodings)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two things that were read are equal, arrays to the last bit."""
+    if isinstance(one, torch.Tensor | np.ndarray):
+        return np.array_equal(np.asarray(one), np.asarray(other))
+    if isinstance(one, tuple | list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    if hasattr(one, "rank_train"):
+        return same(vars(one), vars(other))
+    return bool(one == other)
+
+
+@pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
+def test_one_changed_byte_is_refused_or_harmless(tmp_path: Path, make: Callable[[Path], Reader]) -> None:
+    read = make(tmp_path)
+    whole, draw = read(), random.Random(0)
+    said: list[str] = []
+    files = [path for path in sorted(tmp_path.rglob("*")) if path.is_file()]
+    if make in (record, ranks):  # each writes both files
+        files = [path for path in files if path.stem == make.__name__]
+    for path in files:
+        content = path.read_bytes()
+        for _ in range(N_CHANGES):
+            place, flip = draw.randrange(len(content)), draw.randrange(1, 256)
+            path.write_bytes(content[:place] + bytes([content[place] ^ flip]) + content[place + 1 :])
+            try:
+                assert same(whole, read()), f"{path.name}, byte {place} changed by {flip}: other content, not a word"
+            except HellmError as error:
+                said.append(str(error))
+        path.write_bytes(content)
+    assert same(whole, read())
+    assert len(said) > N_CHANGES * len(files) / 2
+    assert [sentence for sentence in said if "\n" in sentence] == []
+
+
+def test_ranks_of_another_run_are_refused(tmp_path: Path) -> None:
+    path = add_run(tmp_path, [1, 2, 3]).parent / "ranks.npz"
+    with pytest.raises(HellmError, match="is not that of what was written"):
+        read_ranks(path, "0" * 64)
+    assert np.array_equal(read_ranks(path)["test"].rank, toy_ranks([1, 2, 3]).rank)
