@@ -10,9 +10,9 @@ from typing import get_args
 
 from hellm_recbole.console import run_main
 from hellm_recbole.errors import RecordError, SettingsError
-from hellm_recbole.files import check_name
+from hellm_recbole.files import check_name, sweep_temporaries
 from hellm_recbole.report.ablation import print_ablation
-from hellm_recbole.report.page import write_report
+from hellm_recbole.report.page import FIGURES, write_report
 from hellm_recbole.report.slices import write_slices
 from hellm_recbole.report.tables import Protocol, write_tables
 from hellm_recbole.results import RECORD_FILE
@@ -44,6 +44,8 @@ def _report(options: argparse.Namespace) -> int:
         datasets = [check_name(name.strip(), "dataset") for name in options.dataset.split(",")]
     cutoffs = None if options.cutoffs is None else _cutoffs(options.cutoffs)
     for dataset in datasets:
+        for folder in (options.output / dataset, options.output / dataset / FIGURES):
+            sweep_temporaries(folder)
         shown = write_tables(options.output, dataset, options.protocol, metric=options.metric, cutoffs=cutoffs)
         write_slices(options.output, dataset, cutoffs=cutoffs)
         print(shown)

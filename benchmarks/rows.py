@@ -29,10 +29,11 @@ from hellm_recbole.experiment import (
     run_row,
 )
 from hellm_recbole.export import export_row
-from hellm_recbole.files import check_removable
+from hellm_recbole.files import check_removable, sweep_temporaries
 from hellm_recbole.plan import RowPlan, row_folder
 from hellm_recbole.progress import LINE_EVERY_S, Logger
-from hellm_recbole.stages import EMBEDDINGS, stage_folder
+from hellm_recbole.results import RECORD_FILE
+from hellm_recbole.stages import EMBEDDINGS, needs_export, stage_folder
 
 MAX_RETRIES = 3  # a row whose worker died is begun again so often, from its last epoch
 LOOK_EVERY_S = 1.0
@@ -94,10 +95,15 @@ def announce_removals(folders: Sequence[Path], root: Path) -> None:
 def check_earlier(job: RowJob, split: Split) -> None:
     """Say that a run is finished and kept, or refuse what cannot be resumed, before anything is run.
 
+    A run that reads embeddings that are yet to be exported is compared when its turn comes.
+
     Raises:
         RecordError: a finished run in its place depends on something that has changed since.
         CheckpointError: so does one that was stopped half-way.
     """
+    folders = (stage_folder(job.place.output, job.dataset, model, job.place.seed) for model in job.plan.stages)
+    if any(needs_export(folder / EMBEDDINGS) for folder in folders) and (job.folder / RECORD_FILE).exists():
+        return
     record = finished_record(job.plan, split, job.place)
     if record is None:
         refuse_changed_checkpoint(job.plan, split, job.place)
@@ -115,16 +121,16 @@ def run_job(job: RowJob, dataset: Dataset, split: Split, watchers: Sequence[Logg
         RecordError: a finished row in its place was made with other settings or data.
         OutputError: the folder cannot be written.
     """
+    sweep_temporaries(job.folder)
     record = None if job.fresh else finished_record(job.plan, split, job.place)
     if record is None:
         record = run_row(job.plan, dataset, split, job.place, fresh=job.fresh, watchers=watchers)
     if record.status != "success":
         return record.reason
     exports = set(job.exports)
-    if (
-        job.stage
-        and not (stage_folder(job.place.output, split.dataset, job.plan.model, job.place.seed) / EMBEDDINGS).is_dir()
-    ):
+    if job.stage and needs_export(job.folder / EMBEDDINGS):
+        if (job.folder / EMBEDDINGS).exists():
+            print(f"{job.name}: embeddings of an earlier version, exported again from the checkpoint")
         exports.add(EMBEDDINGS)
     if exports:
         try:

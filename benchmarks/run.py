@@ -23,7 +23,7 @@ from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import HellmError, ModelError, SettingsError
 from hellm_recbole.experiment import Place, follow
 from hellm_recbole.export import EXPORTS, TEST_LISTS, count_left_out
-from hellm_recbole.files import ensure_folder
+from hellm_recbole.files import ensure_folder, sweep_temporaries
 from hellm_recbole.identity.run import identify_code
 from hellm_recbole.plan import (
     NOTHING_TUNED,
@@ -217,6 +217,7 @@ def _lead(options: argparse.Namespace, rest: Sequence[str], choose: Choose | Non
     announce_removals([job.folder for job in jobs if job.fresh], options.output)
 
     def finish(name: str) -> None:
+        sweep_temporaries(options.output / name)
         print(write_tables(options.output, name, options.protocol))
         print_ablation(options.output, name)
         write_slices(options.output, name)

@@ -83,10 +83,7 @@ class CheckpointFolder:
         with atomic_write(self.folder / STATE) as path:
             content = {"schema": SCHEMA, "files": files, "progress": asdict(progress)}
             path.write_text(json.dumps(seal(content), indent=1), encoding="utf-8")
-        kept = {entry["name"] for entry in files.values()}
-        for old in self.folder.glob("*.safetensors"):
-            if old.name not in kept:
-                old.unlink()
+        self._remove_older({"files": files})
 
     def load(self, run: Mapping[str, str]) -> tuple[Progress, dict[str, Tensor]] | None:
         """Progress and last state of the run `run`, or None if there is no checkpoint.
@@ -94,10 +91,10 @@ class CheckpointFolder:
         Raises:
             CheckpointError: it is corrupt, or something that the run depends on has changed.
         """
-        sweep_temporaries(self.folder)
-        if not (self.folder / STATE).exists():
+        state = self._read_state() if (self.folder / STATE).exists() else {"files": {}}
+        self._sweep(state)
+        if "progress" not in state:
             return None
-        state = self._read_state()
         self._refuse_changed(state, run)
         progress = Progress(**{**state["progress"], "curve": tuple(state["progress"]["curve"])})
         return progress, self._read_tensors(state, "last")
@@ -147,6 +144,20 @@ class CheckpointFolder:
         for path in self.folder.glob("*.safetensors"):
             path.unlink()
 
+    def _sweep(self, state: Mapping[str, Any]) -> None:
+        """Remove what killed processes left; only one process at a time works in the folder."""
+        sweep_temporaries(self.folder)
+        for leftover in self.folder.glob(".tmp??????"):  # safetensors' own while it writes
+            leftover.unlink(missing_ok=True)
+        self._remove_older(state)
+
+    def _remove_older(self, state: Mapping[str, Any]) -> None:
+        """Remove tensors that the state does not name."""
+        named = {entry["name"] for entry in state["files"].values()}
+        for path in self.folder.glob("*.safetensors"):
+            if path.name not in named:
+                path.unlink(missing_ok=True)
+
     def _write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
         path = self.folder / name
         with atomic_write(path) as temporary:
@@ -160,6 +171,8 @@ class CheckpointFolder:
             state = check_seal(json.loads(path.read_text(encoding="utf-8")))
             if state["schema"] != SCHEMA or state.keys() != {"schema", "files", "progress"}:
                 raise ValueError("unknown layout")
+            if "last" not in state["files"] or not all(entry["name"] for entry in state["files"].values()):
+                raise ValueError("it names no tensors")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._corrupt(path, str(error)) from error
         return state

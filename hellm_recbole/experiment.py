@@ -21,7 +21,7 @@ from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, RecordError, SharedRowFailed
 from hellm_recbole.evaluator import Ranks, rank_targets
-from hellm_recbole.files import atomic_write, ensure_folder, remove_folder, sha256_file
+from hellm_recbole.files import atomic_write, ensure_folder, remove_folder, sha256_file, sweep_temporaries
 from hellm_recbole.identity.code import changed_modules
 from hellm_recbole.identity.compare import CODE, describe_changes, list_names, list_parts
 from hellm_recbole.identity.parts import Identity, all_code, unknown_parts
@@ -171,29 +171,40 @@ def run_row(
     folder = row_folder(place.output, split.dataset, plan, place.seed)
     if fresh:
         remove_folder(folder, place.output)
-    ensure_folder(folder)
+    sweep_temporaries(ensure_folder(folder))
     with atomic_write(folder / "settings.yaml") as path:
         path.write_text(yaml.safe_dump(plan.deciding(), sort_keys=True, allow_unicode=True), encoding="utf-8")
     runtime.reset_peak_memory(place.device)
     draft = _draft(plan, dataset, split, place)
+    crash = None
     try:
         record = _train_and_rank(plan, split, place, folder, draft, watchers)
     except KeyboardInterrupt:
-        write_record(folder, Record(**{**draft, "status": "cancelled", "reason": "stopped by Ctrl-C or SIGTERM"}))
+        _write_result(folder, Record(**{**draft, "status": "cancelled", "reason": "stopped by Ctrl-C or SIGTERM"}))
         raise
     except HellmError as error:
         record = Record(**{**draft, "status": "failed", "reason": str(error)})
     except Exception as error:  # the other rows go on whatever happens in this one; the traceback is kept beside it
-        (folder / TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
+        crash = traceback.format_exc()
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         record = Record(**{**draft, "status": "failed", "reason": f"{reason} (see {folder / TRACEBACK})"})
-    write_record(folder, record)
+    _write_result(folder, record, crash)
     if record.status == "failed" and place.team_of(plan).size > 1:  # who knows where the others are
         raise SharedRowFailed(
             f"{plan.row} on {split.dataset}, seed {place.seed}: {record.reason}; the {place.team.size} processes end "
             "here. Mend it or leave the row out, and the same command goes on with the others"
         )
     return record
+
+
+def _write_result(folder: Path, record: Record, crash: str | None = None) -> None:
+    """Write a record, and beside it the traceback of this run; that of an earlier one is removed."""
+    if crash is None:
+        (folder / TRACEBACK).unlink(missing_ok=True)
+    else:
+        with atomic_write(folder / TRACEBACK) as path:
+            path.write_text(crash, encoding="utf-8")
+    write_record(folder, record)
 
 
 def record_loss(plan: RowPlan, dataset: Dataset, split: Split, place: Place, reason: str) -> Record:

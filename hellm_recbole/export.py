@@ -31,7 +31,7 @@ from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import MIN_EVALUATED, Split
 from hellm_recbole.errors import DataError, ModelError, TrainingDiverged
 from hellm_recbole.experiment import CHECKPOINT, Place, build_row
-from hellm_recbole.files import atomic_write, ensure_folder, write_sums
+from hellm_recbole.files import atomic_write, ensure_folder, replace_folder, scratch_folder, write_sums
 from hellm_recbole.plan import RowPlan, row_folder
 from hellm_recbole.sampling import pad_recent
 from hellm_recbole.stages import EMBEDDINGS
@@ -257,12 +257,12 @@ def export_embeddings(
     item_tokens: TokenArray,
     item_vectors: FloatArray,
 ) -> None:
-    """Write `embeddings.safetensors` (tensors `users` and `items`), `users.txt`, `items.txt` and, last, `SHA256SUMS`.
+    """Write `embeddings.safetensors` (tensors `users` and `items`), `users.txt`, `items.txt` and `SHA256SUMS`.
 
     Line r of a text file is the token of row r of its tensor; there is no padding row.
 
     Args:
-        folder: is made if missing.
+        folder: is made, or replaced, whole or not at all.
         user_tokens: [U].
         user_vectors: [U, D].
         item_tokens: [I].
@@ -279,10 +279,11 @@ def export_embeddings(
                 f"embeddings for {folder}: {len(tokens)} tokens and {len(vectors)} rows of {name}; they must be "
                 "as many, without the padding row"
             )
-    ensure_folder(folder)
-    for name, (tokens, _) in sides.items():
-        with atomic_write(folder / f"{name}.txt") as temporary:
-            temporary.write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
-    with atomic_write(folder / f"{EMBEDDINGS}.safetensors") as temporary:
-        save_file({name: np.ascontiguousarray(vectors) for name, (_, vectors) in sides.items()}, temporary)
-    write_sums(folder)
+    with scratch_folder(folder.parent, folder.name) as temporary:
+        for name, (tokens, _) in sides.items():
+            text = "".join(f"{token}\n" for token in tokens)
+            (temporary / f"{name}.txt").write_text(text, encoding="utf-8")
+        arrays = {name: np.ascontiguousarray(vectors) for name, (_, vectors) in sides.items()}
+        save_file(arrays, temporary / f"{EMBEDDINGS}.safetensors")
+        write_sums(temporary)
+        replace_folder(temporary, folder)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ SEAL = "sha256"  # key of a JSON or YAML file that holds the digest of all its o
 SUMS = "SHA256SUMS"  # digests of the files of a folder, as `sha256sum -c` reads them
 NOT_AS_WRITTEN = "its SHA-256 is not that of what was written"
 _DIGEST_BYTES = 32
+_OLD = ".old"  # ending of a folder that is about to be replaced
+_TEMPORARY = (  # of files, and of folders; earlier versions did not name the machine
+    re.compile(r"\.(?P<pid>\d{1,9})(?:-(?P<host>[0-9a-f]{8}))?\.tmp\.(?P<name>.+)(?P<old>)"),
+    re.compile(r"\.(?P<name>.+)\.tmp-(?P<pid>\d{1,9})(?:-(?P<host>[0-9a-f]{8}))?(?P<old>\.old)?"),
+)
 _BLOCK_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+=-]{0,99}")  # no separator, never "." or "..", not hidden, not an option
 
@@ -112,7 +118,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the folder cannot be written to, or the disk is full.
     """
-    temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
+    temporary = path.with_name(f".{_owner()}.tmp.{path.name}")
     try:
         yield temporary
         with temporary.open("rb") as written:
@@ -126,7 +132,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_folder(parent: Path, name: str, option: str = "--output") -> Iterator[Path]:
-    """Yield an empty folder `.NAME.tmp-PID` in `parent`, to be renamed when it is whole; what is left of it is removed.
+    """Yield an empty folder `.NAME.tmp-OWNER` in `parent`, to be renamed when it is whole; what is left is removed.
 
     Args:
         parent: where the finished folder or files shall stand.
@@ -136,7 +142,7 @@ def scratch_folder(parent: Path, name: str, option: str = "--output") -> Iterato
     Raises:
         OutputError: something in it cannot be written, or the disk is full.
     """
-    folder = parent / f".{name}.tmp-{os.getpid()}"
+    folder = parent / f".{name}.tmp-{_owner()}"
     shutil.rmtree(folder, ignore_errors=True)  # of a process that is no more
     ensure_folder(folder, option)
     try:
@@ -148,11 +154,72 @@ def scratch_folder(parent: Path, name: str, option: str = "--output") -> Iterato
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def replace_folder(temporary: Path, folder: Path) -> None:
+    """Rename a folder that is whole to its final name; what had that name is removed afterwards.
+
+    A process that is killed in between leaves the old folder aside, and `sweep_temporaries` puts it back.
+
+    Args:
+        temporary: from `scratch_folder`.
+        folder: its final name, in the same folder.
+
+    Raises:
+        OutputError: it cannot be renamed.
+    """
+    old = temporary.with_name(temporary.name + _OLD)
+    try:
+        if folder.exists() or folder.is_symlink():
+            os.replace(folder, old)
+        os.replace(temporary, folder)
+    except OSError as error:
+        raise OutputError(f"cannot put {folder} in place: {error.strerror}; check the folder's permissions") from error
+    if old.is_symlink():
+        old.unlink()
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def sweep_temporaries(folder: Path) -> None:
-    """Remove what a killed writer left behind in `folder`."""
-    for pattern in (".*.tmp.*", ".tmp??????"):  # ours, and safetensors' own while it writes
-        for leftover in folder.glob(pattern):
-            leftover.unlink(missing_ok=True)
+    """Remove what killed processes of this machine left in `folder`: files and folders that they had not finished.
+
+    A folder that was set aside to be replaced, and was not, is put back. What belongs to a process that runs stays, and
+    so does everything where the folder cannot be written to.
+    """
+    for leftover in sorted(folder.glob(".*")):
+        found = next((match for pattern in _TEMPORARY if (match := pattern.fullmatch(leftover.name))), None)
+        if found is None or not _is_gone(int(found["pid"]), found["host"]):
+            continue
+        with suppress(OSError):
+            if found["old"] and not (folder / found["name"]).exists():
+                os.replace(leftover, folder / found["name"])
+            elif leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
+
+
+def _is_gone(pid: int, host: str | None) -> bool:
+    """Whether a process that named a temporary file has ended, or is this one, which writes nothing now."""
+    if host not in (None, _host()):
+        return False
+    if pid == os.getpid():
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
+
+
+def _host() -> str:
+    """Eight hexadecimal digits that stand for this machine."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _owner() -> str:
+    """Names this process in temporary files, for machines may share a folder."""
+    return f"{os.getpid()}-{_host()}"
 
 
 def sha256_file(path: Path) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
-from hellm_recbole.files import ensure_folder
+from hellm_recbole.files import replace_folder, scratch_folder
 from hellm_recbole.llm.origin import describe_source
 from hellm_recbole.results import Record
 
@@ -30,19 +28,16 @@ def save_llm_row(model: nn.Module, record: Record, folder: Path) -> None:
     Raises:
         OutputError: the folder cannot be written.
     """
-    ensure_folder(folder.parent)
-    work = Path(tempfile.mkdtemp(prefix=".model-", dir=folder.parent))
     backbone: Any = model.backbone
     inside = {f"backbone.{name}" for name in ({} if backbone is None else backbone.state_dict())}
     rest = {name: value.contiguous() for name, value in model.state_dict().items() if name not in inside}
-    save_file(rest, work / REST)
-    if backbone is not None:
-        backbone.save_adapter(work / ADAPTER)
-        (work / ADAPTER / CARD).unlink(missing_ok=True)  # PEFT's empty form
-    (work / CARD).write_text(model_card(record), encoding="utf-8")
-    work.chmod(0o755)
-    shutil.rmtree(folder, ignore_errors=True)
-    work.rename(folder)
+    with scratch_folder(folder.parent, folder.name) as work:
+        save_file(rest, work / REST)
+        if backbone is not None:
+            backbone.save_adapter(work / ADAPTER)
+            (work / ADAPTER / CARD).unlink(missing_ok=True)  # PEFT's empty form
+        (work / CARD).write_text(model_card(record), encoding="utf-8")
+        replace_folder(work, folder)
 
 
 def model_card(record: Record) -> str:

@@ -95,6 +95,11 @@ def read_item_embeddings(folder: Path, item_tokens: TokenArray) -> FloatArray:
     return np.concatenate([np.zeros((1, rows.shape[1]), dtype=np.float32), rows])
 
 
+def needs_export(folder: Path) -> bool:
+    """Whether the embeddings of a finished run are missing, or an earlier version exported them, perhaps not whole."""
+    return not (folder / SUMS).is_file()
+
+
 def identify_embeddings(
     results: Path, dataset: str, seed: int, tables: Mapping[str, FloatArray]
 ) -> dict[str, EmbeddingIdentity]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from hellm_recbole.errors import OutputError, SettingsError
-from hellm_recbole.files import check_name, remove_folder
+from hellm_recbole.files import _host, check_name, remove_folder, sweep_temporaries
 
 BAD_NAMES = ["", ".", "..", "a/b", "../x", "/etc", ".hidden", "-x", "a\0b", "a b", "a\n", "x" * 101, "a\\b", "~"]
 
@@ -23,6 +26,44 @@ def test_a_name_is_one_component_of_a_path(name: str) -> None:
 def test_what_could_lead_elsewhere_is_no_name(name: str) -> None:
     with pytest.raises(SettingsError, match=r"^--name .* is not usable as a file name"):
         check_name(name, "--name")
+
+
+def dead() -> int:
+    """Id of a process that has ended."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    return gone.pid
+
+
+def test_what_dead_processes_left_goes_and_what_others_write_stays(tmp_path: Path) -> None:
+    pid, other, here = dead(), os.getppid(), _host()
+    gone = [f".{pid}.tmp.record.json", f".{pid}-{here}.tmp.a", f".embeddings.tmp-{pid}-{here}", f".model.tmp-{pid}.old"]
+    kept = [f".{other}-{here}.tmp.record.json", f".{pid}-00000000.tmp.a", ".tmp", ".hidden", "tmp.1.tmp.x", "model"]
+    for name in (*gone, *kept):
+        if ".tmp-" in name or name == "model":
+            (tmp_path / name / "inside").mkdir(parents=True)
+        else:
+            (tmp_path / name).write_text("")
+    sweep_temporaries(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted(kept)
+    sweep_temporaries(tmp_path / "missing")
+
+
+def test_a_kill_between_two_renames_loses_neither_folder(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "old").write_text("")
+    script = (
+        "import os, sys\nfrom pathlib import Path\nfrom hellm_recbole import files\n"
+        "place = Path(sys.argv[1])\nrename = os.replace\n"
+        "def replace(a, b):\n    rename(a, b)\n    os.kill(os.getpid(), 9)\n"
+        "os.replace = replace\n"
+        "with files.scratch_folder(place, 'model') as work:\n    files.replace_folder(work, place / 'model')\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(tmp_path)]).returncode == -signal.SIGKILL
+    assert not (tmp_path / "model").exists()
+    sweep_temporaries(tmp_path)
+    assert os.listdir(tmp_path) == ["model"]
+    assert os.listdir(tmp_path / "model") == ["old"]
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,8 +31,15 @@ from hellm_recbole.data.fetch.raw import download_settings, fetched_kinds
 from hellm_recbole.data.importers.assemble import recognized
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.importers.sources import KINDS, TABLE
-from hellm_recbole.errors import DataError, MissingDependency, OutputError
-from hellm_recbole.files import check_name, ensure_folder, scratch_folder, sha256_file
+from hellm_recbole.errors import DataError, MissingDependency
+from hellm_recbole.files import (
+    check_name,
+    ensure_folder,
+    replace_folder,
+    scratch_folder,
+    sha256_file,
+    sweep_temporaries,
+)
 from hellm_recbole.runtime import choose_device
 from hellm_recbole.settings import Resolved, build_settings, load_yaml, properties_dir, setting
 
@@ -266,6 +272,7 @@ def prepare(
         raise DataError(f"source folder {source} does not exist; name it with --source")
     if settings.text or settings.pictures:
         choose_device(encoding.encode_device, "--encode-device")  # before anything is read
+    sweep_temporaries(dataset_root)
     _check_replaceable(folder, fresh)
     found = KINDS[settings.kind].read(source, request_for(name, settings, table=table, progress=progress))
     manifest = _manifest(name, source, settings, encoding, found)
@@ -303,14 +310,13 @@ def prepare(
         failed = {item: "no address" for item in kept if item not in urls} | dict(pictures.failed)
         manifest["warnings"].append(f"{len(failed):,} of {len(kept):,} items have no picture; {FAILED} says why")
         features[IMAGE], speed[IMAGE] = picture_features(kept, pictures.files, encoding, cache, progress=progress)
-    _sweep(dataset_root, name)
     with scratch_folder(dataset_root, name) as temporary:
         if failed:
             lines = "".join(f"{item}\t{reason}\n" for item, reason in failed.items())
             (temporary / FAILED).write_text(lines, encoding="utf-8")
         write_dataset(temporary, data, features, manifest)
         found_odd = write_card(temporary)
-        _put_in_place(temporary, folder)
+        replace_folder(temporary, folder)
     dropped = _dropped(settings.k_core, manifest["counts"])
     return Prepared(folder, fresh=True, speed=speed, warnings=(*dropped, *manifest["warnings"], *found_odd))
 
@@ -393,38 +399,6 @@ def _written(folder: Path) -> list[str]:
         if not (folder / SUMS).is_file():
             return []
         return [line.partition("  ")[2] for line in (folder / SUMS).read_text("utf-8", "replace").splitlines()]
-
-
-def _put_in_place(temporary: Path, folder: Path) -> None:
-    """Rename a finished folder to its place; what was there is removed after that."""
-    old = temporary.with_name(temporary.name + ".old")
-    try:
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(temporary, folder)
-    except OSError as error:
-        raise OutputError(f"cannot put {folder} in place: {error.strerror}; check the folder's permissions") from error
-    if old.is_symlink():
-        old.unlink()
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _sweep(dataset_root: Path, name: str) -> None:
-    """Remove what processes that are no more left half-written."""
-    for leftover in dataset_root.glob(f".{name}.tmp-*"):
-        pid = leftover.name.removesuffix(".old").rpartition("-")[2]
-        if pid.isdigit() and not _is_alive(int(pid)):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _unknown(name: str, prepared: Sequence[str]) -> DataError:

@@ -29,6 +29,7 @@ from hellm_recbole.files import (
     ensure_folder,
     has_valid_checksum,
     sha256_file,
+    sweep_temporaries,
 )
 from hellm_recbole.identity.loading import (
     ADAPTER_CONFIG,
@@ -340,7 +341,8 @@ def _encoded(
     started = time.perf_counter()
     if whole.is_file():
         return _read_cache(whole, len(inputs)), Speed(0, time.perf_counter() - started)
-    ensure_folder(folder)
+    sweep_temporaries(folder.parent)
+    sweep_temporaries(ensure_folder(folder))
     encode: Callable[[Sequence[T]], FloatArray] | None = None
     parts, n_encoded = [], 0
     with tqdm(total=len(inputs), unit=unit, desc="encoding", disable=not progress) as bar:

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypedDict, get_type_hints
 import yaml
 
 from hellm_recbole.errors import RecordError, SettingsError
-from hellm_recbole.files import atomic_write, check_name, check_seal, ensure_folder, seal
+from hellm_recbole.files import atomic_write, check_name, check_seal, ensure_folder, seal, sweep_temporaries
 from hellm_recbole.plan import Tuned
 from hellm_recbole.results import Search, Versions
 from hellm_recbole.schema import as_json, keyed, no_constant
@@ -176,7 +176,7 @@ def write_tuned(results_dir: Path, sweep: Sweep) -> Path:
         OutputError: the file cannot be written.
     """
     path = tuned_file(results_dir, sweep.dataset, sweep.row)
-    ensure_folder(path.parent)
+    sweep_temporaries(ensure_folder(path.parent))
     content = {"split_hash": sweep.split_hash, "search": dict(sweep.found()), "values": sweep.best["values"]}
     with atomic_write(path) as temporary:
         text = yaml.safe_dump(seal(content), sort_keys=False, allow_unicode=True)

@@ -27,7 +27,7 @@ from hellm_recbole.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.cluster import enter_worker, resources
 from hellm_recbole.errors import HellmError, MissingDependency, RecordError, SettingsError, last_line
 from hellm_recbole.experiment import restrict_data, row_on
-from hellm_recbole.files import atomic_write, check_seal, ensure_folder, remove_folder, seal
+from hellm_recbole.files import atomic_write, check_seal, ensure_folder, remove_folder, seal, sweep_temporaries
 from hellm_recbole.identity.code import changed_modules
 from hellm_recbole.identity.compare import CODE, SETTING, describe_changes, list_names
 from hellm_recbole.models.spec import ModelSpec
@@ -219,7 +219,8 @@ def run_sweep(task: SweepTask, output: Path, *, resume: bool, fresh: bool) -> Sw
             raise RecordError(
                 f"{folder} holds a search that was stopped; go on with --resume, or start anew with --fresh"
             )
-    storage = (ensure_folder(folder) / RAY_FOLDER).resolve()
+    sweep_temporaries(ensure_folder(folder))
+    storage = (folder / RAY_FOLDER).resolve()
     asked = task.base.resources
     trainable = tune.with_resources(
         tune.with_parameters(_trial, job=task.job), resources(asked.ray_cpus, asked.ray_gpus)

@@ -163,6 +163,32 @@ def test_embeddings_of_other_items_or_another_split_are_refused(
     assert "another split" in fails(capsys, words, 2)
 
 
+def test_embeddings_that_were_not_exported_to_the_end_are_exported_again(
+    workplace: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = arguments(tiny, models="LLaRA")
+    assert run.main(words) == 0
+    results = workplace / "results" / "toy"
+    folder, llara = results / "SASRec" / "2024" / "embeddings", results / "LLaRA@tiny-llama" / "2024" / "record.json"
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    shutil.rmtree(folder)
+    folder.mkdir()  # as an earlier version left it when it was killed
+    (folder / "users.txt").write_bytes(whole["users.txt"])
+    before = llara.stat().st_mtime_ns
+    capsys.readouterr()
+    assert run.main(words) == 0
+    assert "SASRec on toy, seed 2024: embeddings of an earlier version, exported again" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
+    assert llara.stat().st_mtime_ns == before
+    (folder / "SHA256SUMS").unlink()
+    shutil.rmtree(folder.parent / "checkpoint")
+    assert run.main(words) == 2
+    err = capsys.readouterr().err
+    assert "SASRec on toy, seed 2024: export: checkpoint" in err
+    assert "--fresh to start this row anew" in err
+    assert "Traceback" not in err
+
+
 def test_the_saved_adapter_is_one_that_peft_loads(workplace: Path, tiny: Path) -> None:
     from peft import PeftModel
     from safetensors.torch import load_file as load_torch

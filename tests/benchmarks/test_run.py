@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks import report, run
+from hellm_recbole import experiment
 from hellm_recbole.data.atomic import Dataset, load_dataset
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.results import read_ranks, read_record
@@ -71,6 +72,32 @@ def test_a_finished_row_is_not_run_again_unless_fresh(workplace: Path) -> None:
     assert record.stat().st_mtime_ns == first
     assert command("--models", "LightGCN", "--fresh") == 0
     assert record.stat().st_mtime_ns > first
+
+
+def test_leftovers_of_killed_processes_and_old_tracebacks_go(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(experiment, "rank_targets", crash)
+        assert command("--models", "LightGCN") == 1
+    folder = workplace / "results" / "toy" / "LightGCN" / "2024"
+    assert "ZeroDivisionError" in (folder / "traceback.txt").read_text()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for name in (
+        f".{gone.pid}.tmp.record.json",
+        "checkpoint/last-00001.safetensors",
+        f"../../.{gone.pid}.tmp.table.md",
+    ):
+        (folder / name).write_text("")
+    (folder / f".embeddings.tmp-{gone.pid}").mkdir()
+    assert command("--models", "LightGCN") == 0
+    left = [str(path.relative_to(folder)) for path in folder.rglob("*") if "tmp" in path.name]
+    assert left == []
+    assert not (folder / "traceback.txt").exists()
+    assert len(list((folder / "checkpoint").iterdir())) == 3
+    assert not [path for path in (workplace / "results" / "toy").iterdir() if ".tmp." in path.name]
 
 
 def test_fresh_says_what_it_removes_and_of_a_link_removes_only_the_link(

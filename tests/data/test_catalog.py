@@ -187,7 +187,7 @@ def test_fresh_mends_a_broken_dataset(sequences: Path, prepare_toy: Prepare) -> 
     assert load_dataset(folder, modalities=None).n_users == 3
 
 
-@pytest.mark.parametrize("broken", ["write_dataset", "_put_in_place"])
+@pytest.mark.parametrize("broken", ["write_dataset", "replace_folder"])
 def test_a_failure_leaves_what_was_there_and_nothing_else(
     sequences: Path, root: Path, prepare_toy: Prepare, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
