@@ -19,7 +19,7 @@ from hellm_recbole import runtime
 from hellm_recbole.cluster import cluster, enter_worker, refuse_numbered, resources
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
-from hellm_recbole.errors import HellmError, last_line
+from hellm_recbole.errors import HellmError, RecordError, last_line
 from hellm_recbole.experiment import (
     Place,
     describe_kept,
@@ -32,8 +32,9 @@ from hellm_recbole.export import export_row
 from hellm_recbole.files import check_removable, sweep_temporaries
 from hellm_recbole.plan import RowPlan, row_folder
 from hellm_recbole.progress import LINE_EVERY_S, Logger
-from hellm_recbole.results import RECORD_FILE
+from hellm_recbole.results import RECORD_FILE, read_record
 from hellm_recbole.stages import EMBEDDINGS, needs_export, stage_folder
+from hellm_recbole.system.locks import FolderLock
 
 MAX_RETRIES = 3  # a row whose worker died is begun again so often, from its last epoch
 LOOK_EVERY_S = 1.0
@@ -90,6 +91,53 @@ def announce_removals(folders: Sequence[Path], root: Path) -> None:
     for folder in there:
         what = "the link (not what it leads to)" if folder.is_symlink() else "all in"
         print(f"--fresh removes {what} {folder}", flush=True)
+
+
+class JobLocks:
+    """Locks of the runs that this command works on; each is held until its run is over.
+
+    A finished run that is only read is not locked, so that any number of commands may show it.
+    """
+
+    def __init__(self) -> None:
+        self._locks: dict[Path, FolderLock] = {}
+
+    def acquire(self, jobs: Sequence[RowJob]) -> None:
+        """Lock every run that is to be worked on, before anything is run.
+
+        Raises:
+            OutputError: another process works on one of them.
+        """
+        for job in jobs:
+            if job.folder not in self._locks and needs_work(job):
+                lock = FolderLock(job.folder, job.name)
+                lock.acquire()
+                self._locks[job.folder] = lock
+                if not needs_work(job):  # another process has finished it meanwhile
+                    self.release(job)
+
+    def release(self, job: RowJob) -> None:
+        """Give back the lock of a run that is over."""
+        if (lock := self._locks.pop(job.folder, None)) is not None:
+            lock.release()
+
+    def __enter__(self) -> JobLocks:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for lock in self._locks.values():
+            lock.release()
+        self._locks.clear()
+
+
+def needs_work(job: RowJob) -> bool:
+    """Whether something is to be written into the folder of a run."""
+    if job.fresh or job.exports or (job.stage and needs_export(job.folder / EMBEDDINGS)):
+        return True
+    try:
+        return read_record(job.folder / RECORD_FILE).status != "success"
+    except RecordError:
+        return True
 
 
 def check_earlier(job: RowJob, split: Split) -> None:
@@ -153,6 +201,7 @@ def run_on_ray(
     address: str,
     n_cpus: int | None,
     device: str,
+    locks: JobLocks,
 ) -> int:
     """Run all rows as tasks of a Ray cluster, each as soon as what it needs is there; returns how many failed.
 
@@ -165,6 +214,7 @@ def run_on_ray(
         address: see `cluster`.
         n_cpus: CPUs of a local cluster; None offers all.
         device: as on the command line; chosen anew where the task runs.
+        locks: of the runs; each is given back when its run is over.
 
     Raises:
         HellmError: there is no cluster at the address.
@@ -185,7 +235,7 @@ def run_on_ray(
             running[reference] = job
             if job.stage:
                 stages[job.dataset, job.place.seed, job.plan.model] = reference
-        return _follow(running, data, board)
+        return _follow(running, data, board, locks)
 
 
 def _movable(part: Part) -> Part:
@@ -193,7 +243,7 @@ def _movable(part: Part) -> Part:
     return replace(part, cache=None if part.cache is None else part.cache.resolve())
 
 
-def _follow(running: dict[Any, RowJob], data: Mapping[str, tuple[Dataset, Split]], board: Any) -> int:
+def _follow(running: dict[Any, RowJob], data: Mapping[str, tuple[Dataset, Split]], board: Any, locks: JobLocks) -> int:
     """Show how the rows stand until all are over; returns how many failed."""
     waiting, done, failed = dict(running), 0, 0
     with _view(len(running)) as show:
@@ -206,6 +256,7 @@ def _follow(running: dict[Any, RowJob], data: Mapping[str, tuple[Dataset, Split]
                 except ray.exceptions.RayError as error:
                     problem = _lost(job, data, error)
                 done += 1
+                locks.release(job)
                 failed += not told(job, problem)
             lines = ray.get(board.lines.remote())
             show(done, failed, {job.name: lines[job.name] for job in waiting.values() if job.name in lines})

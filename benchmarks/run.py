@@ -13,7 +13,7 @@ import torch
 
 from baselines.registry import RECBOLE_BASELINES, REGISTRY
 from benchmarks.dry_run import dry_run
-from benchmarks.rows import RowJob, announce_removals, check_earlier, run_job, run_on_ray, told
+from benchmarks.rows import JobLocks, RowJob, announce_removals, check_earlier, run_job, run_on_ray, told
 from hellm_recbole import runtime
 from hellm_recbole.cluster import LOCAL
 from hellm_recbole.console import run_main
@@ -211,10 +211,6 @@ def _lead(options: argparse.Namespace, rest: Sequence[str], choose: Choose | Non
         for place in places
         for plan in plans[name]
     ]
-    for job in jobs:  # refuse before the first epoch, not after hours
-        if not job.fresh:
-            check_earlier(job, data[job.dataset][1])
-    announce_removals([job.folder for job in jobs if job.fresh], options.output)
 
     def finish(name: str) -> None:
         sweep_temporaries(options.output / name)
@@ -225,17 +221,24 @@ def _lead(options: argparse.Namespace, rest: Sequence[str], choose: Choose | Non
             print(count_left_out(*data[name]))
         print(f"written to {options.output / name}")
 
-    if options.ray is not None:
-        failed = run_on_ray(jobs, data, options.ray, options.threads, options.device)
-        for name in names:
-            finish(name)
-    else:
-        failed = 0
-        for name in names:
-            for job in jobs:
-                if job.dataset == name:
-                    failed += not told(job, run_job(job, *data[name]))
-            finish(name)
+    with JobLocks() as locks:
+        locks.acquire(jobs)
+        for job in jobs:  # refuse before the first epoch, not after hours
+            if not job.fresh:
+                check_earlier(job, data[job.dataset][1])
+        announce_removals([job.folder for job in jobs if job.fresh], options.output)
+        if options.ray is not None:
+            failed = run_on_ray(jobs, data, options.ray, options.threads, options.device, locks)
+            for name in names:
+                finish(name)
+        else:
+            failed = 0
+            for name in names:
+                for job in jobs:
+                    if job.dataset == name:
+                        failed += not told(job, run_job(job, *data[name]))
+                        locks.release(job)
+                finish(name)
     return EXIT_ROW_FAILED if failed else 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -28,7 +29,7 @@ from hellm_recbole.files import check_name
 from hellm_recbole.identity.run import identify_run, list_run_parts
 from hellm_recbole.plan import Override, RowPlan, plan_rows, split_variant
 from hellm_recbole.search.space import Space, listed_keys, search_space
-from hellm_recbole.search.sweeps import Sweep, write_tuned
+from hellm_recbole.search.sweeps import SWEEP_FILE, Sweep, write_tuned
 from hellm_recbole.search.tuning import (
     Budget,
     SchedulerName,
@@ -40,6 +41,7 @@ from hellm_recbole.search.tuning import (
 )
 from hellm_recbole.settings import parse_value, properties_dir
 from hellm_recbole.stages import identify_embeddings, stage_tables
+from hellm_recbole.system.locks import FolderLock
 from hellm_recbole.team import refuse_team
 
 EXIT_NOTHING_FOUND = 1
@@ -137,9 +139,13 @@ def swept(tasks: Sequence[SweepTask], options: argparse.Namespace) -> Iterator[S
         HellmError: there is no cluster at the address, or a search cannot be run or taken up.
     """
     folders = [search_folder(task, options.output) for task in tasks]
-    if options.fresh:
-        announce_removals(folders, options.output)
-    with cluster(options.address, options.threads):
+    with ExitStack() as stack:
+        for task, folder in zip(tasks, folders, strict=True):
+            if options.fresh or not (folder / SWEEP_FILE).exists():
+                stack.enter_context(FolderLock(folder, f"search {task.name} of {task.base.row} on {task.job.dataset}"))
+        if options.fresh:
+            announce_removals(folders, options.output)
+        stack.enter_context(cluster(options.address, options.threads))
         for task in tasks:
             try:
                 yield run_sweep(task, options.output, resume=options.resume, fresh=options.fresh)

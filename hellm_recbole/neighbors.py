@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import sys
 import zipfile
 import zlib
 from pathlib import Path
@@ -12,8 +14,15 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from hellm_recbole.errors import DataError, MissingDependency
-from hellm_recbole.files import NOT_AS_WRITTEN, append_checksum, atomic_write, ensure_folder, has_valid_checksum
+from hellm_recbole.errors import DataError, MissingDependency, OutputError
+from hellm_recbole.files import (
+    NOT_AS_WRITTEN,
+    append_checksum,
+    atomic_write,
+    ensure_folder,
+    has_valid_checksum,
+    sweep_temporaries,
+)
 from hellm_recbole.types import FloatArray
 
 IndexArray = npt.NDArray[np.int32]
@@ -80,11 +89,11 @@ def item_neighbors(
         n_neighbors: k, itself included.
         exact_items: up to this many rows the search is exact.
         cache: folder; the file's name is a hash of the features and of all that the search depends on. None: no cache.
+            One that cannot be written to is read, and what it lacks is computed each time.
 
     Raises:
         DataError: there are fewer than k rows, or the cached file is broken.
         MissingDependency: the search is approximate and faiss is not installed.
-        OutputError: the cache cannot be written.
     """
     if len(features) < n_neighbors:
         raise DataError(f"{n_neighbors} neighbours asked of {len(features)} items; lower n_neighbors")
@@ -92,14 +101,28 @@ def item_neighbors(
     search = nearest_neighbors if exact else approximate_neighbors
     if cache is None:
         return search(features, n_neighbors)
-    path = ensure_folder(cache) / f"neighbors-{_key(features, n_neighbors, exact)}.npz"
+    path = cache / f"neighbors-{_key(features, n_neighbors, exact)}.npz"
     if path.is_file():
         return _read(path, len(features), n_neighbors)
     index, cosine = search(features, n_neighbors)
+    try:
+        _write(path, index, cosine)
+    except OutputError as error:
+        _warn_not_kept(str(error).partition(";")[0])
+    return index, cosine
+
+
+def _write(path: Path, index: IndexArray, cosine: FloatArray) -> None:
+    sweep_temporaries(ensure_folder(path.parent))
     with atomic_write(path) as temporary:
         np.savez(temporary, index=index, cosine=cosine)
         append_checksum(temporary)
-    return index, cosine
+
+
+@functools.cache
+def _warn_not_kept(reason: str) -> None:
+    """Say once that neighbours are computed by each run, for they cannot be kept."""
+    print(f"warning: item neighbours are not kept for other runs: {reason}", file=sys.stderr)
 
 
 def _key(features: FloatArray, n_neighbors: int, exact: bool) -> str:

@@ -258,7 +258,8 @@ def find_records(results_dir: Path, dataset: str) -> list[Record]:
         RecordError: a record is broken, or lies in a folder of another dataset, model or seed (a copied folder would
             count a run twice).
     """
-    records = [read_record(path) for path in sorted((results_dir / dataset).glob(f"*/*/{RECORD_FILE}"))]
+    paths = sorted((results_dir / dataset).glob(f"*/*/{RECORD_FILE}"))
+    records = [read_record(path) for path in paths if path.exists()]  # another command may start one anew meanwhile
     for record in records:
         assert record.path is not None
         stands, says = record.path.parent.parts[-3:], (record.dataset, record.row, str(record.seed))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -68,3 +69,22 @@ def test_a_broken_cache_is_named(tmp_path: Path, damage: bytes | None) -> None:
 def test_more_neighbours_than_items_are_refused() -> None:
     with pytest.raises(DataError, match="lower n_neighbors"):
         item_neighbors(FEATURES[:3], 4, 1000, None)
+
+
+def test_a_cache_that_cannot_be_written_is_read_and_otherwise_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    kept = item_neighbors(features, 3, 100, tmp_path)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    monkeypatch.setattr(neighbors, "nearest_neighbors", lambda *_: pytest.fail("computed again"))
+    assert np.array_equal(item_neighbors(features, 3, 100, tmp_path)[0], kept[0])
+    monkeypatch.undo()
+    assert capsys.readouterr().err == ""
+    neighbors._warn_not_kept.cache_clear()
+    (tmp_path / "file").write_text("")
+    for _ in range(2):
+        assert np.array_equal(item_neighbors(features, 3, 100, tmp_path / "file" / "cache")[0], kept[0])
+    assert (
+        capsys.readouterr().err.count("warning: item neighbours are not kept for other runs: cannot make folder") == 1
+    )

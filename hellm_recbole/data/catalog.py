@@ -42,6 +42,7 @@ from hellm_recbole.files import (
 )
 from hellm_recbole.runtime import choose_device
 from hellm_recbole.settings import Resolved, build_settings, load_yaml, properties_dir, setting
+from hellm_recbole.system.locks import FolderLock
 
 ENVIRONMENT = "HELLM_DATA"
 SHARED = Path("..") / "shared" / "datasets"  # seen from the current folder
@@ -272,8 +273,25 @@ def prepare(
         raise DataError(f"source folder {source} does not exist; name it with --source")
     if settings.text or settings.pictures:
         choose_device(encoding.encode_device, "--encode-device")  # before anything is read
-    sweep_temporaries(dataset_root)
-    _check_replaceable(folder, fresh)
+    with FolderLock(folder, f"dataset {name}"):
+        sweep_temporaries(dataset_root)
+        _check_replaceable(folder, fresh)
+        return _prepare(name, source, settings, encoding, dataset_root, table, fresh=fresh, progress=progress)
+
+
+def _prepare(
+    name: str,
+    source: Path,
+    settings: DatasetSettings,
+    encoding: FeatureSettings,
+    dataset_root: Path,
+    table: str | None,
+    *,
+    fresh: bool,
+    progress: bool,
+) -> Prepared:
+    """See `prepare`; `table` is the file of a source that is a table."""
+    folder = dataset_root / name
     found = KINDS[settings.kind].read(source, request_for(name, settings, table=table, progress=progress))
     manifest = _manifest(name, source, settings, encoding, found)
     if not fresh and _is_prepared(folder):

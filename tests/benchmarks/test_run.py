@@ -457,6 +457,26 @@ def test_a_stop_in_the_middle_keeps_finished_work(workplace: Path, sent: signal.
     assert read_record(results / "SASRec" / "2024" / "record.json").status == "cancelled"
 
 
+def test_a_second_command_is_told_of_the_first_and_may_read_what_is_finished(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("--models", "Pop") == 0
+    first = start(workplace, "SASRec", 100_000)
+    state = workplace / "results" / "toy" / "SASRec" / "2024" / "checkpoint" / "state.json"
+    deadline = time.monotonic() + 120
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for more in ((), ("--fresh",), ("--export", "embeddings")):
+        sentence = fails(capsys, "--models", "Pop,SASRec", *more)
+        assert f"SASRec on toy, seed 2024 is in use by process {first.pid} on " in sentence
+    assert command("--models", "Pop") == 0
+    first.kill()
+    first.communicate()
+    assert (workplace / "results" / "toy" / "SASRec" / ".2024.lock").exists()
+    assert command("--models", "SASRec", "--fresh") == 0
+    assert not list(workplace.rglob("*.lock"))
+
+
 def kill_and_restart(workplace: Path, model: str, kills: int, epochs: int) -> None:
     """Kill a run `kills` times at random moments, restart it each time, compare with an undisturbed one."""
     whole = start(workplace, model, epochs)

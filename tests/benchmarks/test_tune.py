@@ -26,6 +26,7 @@ from hellm_recbole.plan import plan_rows
 from hellm_recbole.results import read_record
 from hellm_recbole.search.sweeps import read_sweep
 from hellm_recbole.search.tuning import Budget, _trials
+from hellm_recbole.system.locks import FolderLock
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--dataset", "toy", "--threads", "1", "--set", "epochs=9", "--set", "eval_every=1", "--set", "batch_size=64"]
@@ -156,6 +157,15 @@ def test_a_killed_search_is_taken_up(workplace: Path, capsys: pytest.CaptureFixt
     trials = read_sweep(ray_folder.parent / "sweep.json").trials
     assert [trial["number"] for trial in trials] == [1, 2, 3]
     assert trials[0]["status"] == "ended"
+
+
+def test_two_commands_do_not_run_one_search_at_once(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path("results/toy/sweeps/LightGCN/tune")
+    with FolderLock(folder, "another"):
+        assert tune.main(["--models", "LightGCN", *SMALL, "--budget", "trials=1", "--fresh"]) == 2
+    err = capsys.readouterr().err
+    assert f"error: search tune of LightGCN on toy is in use by process {os.getpid()} on " in err
+    assert not folder.exists()
 
 
 def test_a_study_is_run_once_and_drawn_again(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,7 @@ from hellm_recbole.data.catalog import (
 )
 from hellm_recbole.errors import DataError, MissingDependency, OutputError, SettingsError
 from hellm_recbole.settings import load_yaml, properties_dir
+from hellm_recbole.system.locks import FolderLock
 
 Prepare = Callable[..., Prepared]
 
@@ -225,6 +226,15 @@ def test_names_are_file_names(sequences: Path, root: Path, prepare_toy: Prepare,
 def test_a_category_is_a_file_name() -> None:
     with pytest.raises(SettingsError, match=r"--category '\.\./Beauty' is not usable"):
         dataset_settings("Mine", "amazon2014", {"category": "../Beauty"})
+
+
+def test_two_processes_do_not_prepare_one_dataset_at_once(sequences: Path, root: Path, prepare_toy: Prepare) -> None:
+    prepare_toy(sequences, "sequences")
+    with FolderLock(root / "Toy", "another"):
+        with pytest.raises(OutputError, match=f"^dataset Toy is in use by process {os.getpid()} on"):
+            prepare_toy(sequences, "sequences", fresh=True)
+        assert prepare_if_known("Toy", data_path=None, dataset_root=root).folder == root / "Toy"  # only read
+    assert names(root) == ["Toy"]
 
 
 def test_an_output_that_cannot_be_made(sequences: Path, root: Path, prepare_toy: Prepare) -> None:
