@@ -23,6 +23,7 @@ from hellm_recbole.files import (
     has_valid_checksum,
     sweep_temporaries,
 )
+from hellm_recbole.identity.code import digest_module
 from hellm_recbole.types import FloatArray
 
 IndexArray = npt.NDArray[np.int32]
@@ -126,7 +127,9 @@ def _warn_not_kept(reason: str) -> None:
 
 
 def _key(features: FloatArray, n_neighbors: int, exact: bool) -> str:
-    digest = hashlib.sha256(f"{_VERSION} {features.shape} {features.dtype} {n_neighbors} {exact}".encode())
+    digest = hashlib.sha256(
+        f"{digest_module(__name__)} {features.shape} {features.dtype} {n_neighbors} {exact}".encode()
+    )
     digest.update(np.ascontiguousarray(features).data)
     return digest.hexdigest()[:32]
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from hellm_recbole.errors import RecordError
 from hellm_recbole.files import NOT_AS_WRITTEN, atomic_write, check_seal, ensure_folder
-from hellm_recbole.identity.compare import list_parts
+from hellm_recbole.identity.compare import digest_of_parts, list_parts
 from hellm_recbole.identity.parts import Identity
 from hellm_recbole.models.spec import Family
 from hellm_recbole.schema import as_json, keyed, no_constant
@@ -293,6 +293,12 @@ def list_record_parts(record: Record) -> dict[str, str] | None:
         return None
     settings = {key: entry["value"] for key, entry in record.settings.items() if key not in NEUTRAL_KEYS}
     return list_parts(record.identity, settings, record.split_hash, record.seed)
+
+
+def digest_run(record: Record) -> str | None:
+    """Digest of everything that a run depended on and of its ranks; None where an earlier version recorded it."""
+    parts = list_record_parts(record)
+    return None if parts is None else digest_of_parts({**parts, "ranks": record.ranks_sha256 or ""})
 
 
 def write_ranks(folder: Path, valid: PhaseRanks, test: PhaseRanks | None) -> Path:

@@ -12,9 +12,8 @@ from safetensors.numpy import load_file
 
 from hellm_recbole.errors import DataError, HellmError, ModelError
 from hellm_recbole.files import SUMS, find_changed_file
-from hellm_recbole.identity.compare import digest_of_parts
 from hellm_recbole.identity.parts import EmbeddingIdentity, feature_digests
-from hellm_recbole.results import RECORD_FILE, list_record_parts, read_record
+from hellm_recbole.results import RECORD_FILE, digest_run, read_record
 from hellm_recbole.types import FloatArray, TokenArray
 
 EMBEDDINGS = "embeddings"  # folder of exported embeddings in that of a run, and name of the file in it
@@ -117,10 +116,10 @@ def identify_embeddings(
     found: dict[str, EmbeddingIdentity] = {}
     for model, digest in digests(tables).items():
         record = read_record(stage_folder(results, dataset, model, seed) / RECORD_FILE)
-        made_by, parts = record.identity, list_record_parts(record)
+        made_by = record.identity
         found[model] = {
             "sha256": digest,
-            "run_sha256": None if parts is None else digest_of_parts(parts),
+            "run_sha256": digest_run(record),
             "features": None if made_by is None else dict(feature_digests(made_by)),
             "code": None if made_by is None else made_by["code"]["modules"],
         }

@@ -88,3 +88,13 @@ def test_a_cache_that_cannot_be_written_is_read_and_otherwise_done_without(
     assert (
         capsys.readouterr().err.count("warning: item neighbours are not kept for other runs: cannot make folder") == 1
     )
+
+
+def test_neighbours_of_other_code_are_not_taken_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    neighbors.item_neighbors(features, 2, 100, tmp_path)
+    neighbors.item_neighbors(features, 2, 100, tmp_path)
+    assert len(list(tmp_path.glob("*.npz"))) == 1
+    monkeypatch.setattr(neighbors, "digest_module", lambda name: "edited")
+    neighbors.item_neighbors(features, 2, 100, tmp_path)
+    assert len(list(tmp_path.glob("*.npz"))) == 2

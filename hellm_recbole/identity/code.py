@@ -38,6 +38,7 @@ NEUTRAL = frozenset(
         "hellm_recbole.settings",  # what it makes, the values, stands in every record
         "hellm_recbole.data.atomic",  # likewise: split, features and texts have digests of their own
         "hellm_recbole.bridge.finder",  # finds modules
+        "hellm_recbole.identity.code",
         "hellm_recbole.identity.compare",
         "hellm_recbole.identity.loading",  # refuses models that are not whole
         "hellm_recbole.identity.parts",
@@ -59,12 +60,12 @@ def code_of_model(*modules: str) -> dict[str, str]:
     Raises:
         ModuleNotFoundError: one of them is not installed.
     """
-    return dict(_closure((*modules, *HARNESS))) | {name: _digest_of(name) for name in ALONE}
+    return dict(_closure((*modules, *HARNESS))) | {name: digest_module(name) for name in ALONE}
 
 
 def code_of_recbole_model(module: str) -> dict[str, str]:
     """The same for a run of one of RecBole's models, whose class is defined in `module`."""
-    own = {RECBOLE: importlib.metadata.version(RECBOLE), module: _digest_of(module)}
+    own = {RECBOLE: importlib.metadata.version(RECBOLE), module: digest_module(module)}
     return own | code_of_model(*BRIDGE)
 
 
@@ -77,7 +78,7 @@ def current_digest(module: str) -> str | None:
             return None
     if _source_file(module.partition(".")[0]) is None:
         return None
-    return "" if _source_file(module) is None else _digest_of(module)
+    return "" if _source_file(module) is None else digest_module(module)
 
 
 def changed_modules(*before: Mapping[str, str]) -> list[str]:
@@ -142,7 +143,7 @@ def _closure(roots: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
         module = waiting.pop()
         if module in found or module in NEUTRAL:
             continue
-        found[module] = _digest_of(module)
+        found[module] = digest_module(module)
         waiting += _imports(module, packages, folders)
     return tuple(sorted(found.items()))
 
@@ -183,7 +184,12 @@ def _imports(module: str, packages: Collection[str], folders: Collection[Path]) 
 
 
 @cache
-def _digest_of(module: str) -> str:
+def digest_module(module: str) -> str:
+    """Digest of one module's code, as it was when this process first asked.
+
+    Raises:
+        ModuleNotFoundError: there is no such module.
+    """
     path = _source_file(module)
     if path is None:
         raise ModuleNotFoundError(f"no source file of module {module}", name=module)

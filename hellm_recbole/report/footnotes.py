@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hellm_recbole.identity.code import changed_modules, missing_packages
-from hellm_recbole.identity.compare import digest_of_parts, list_names
+from hellm_recbole.identity.compare import list_names
 from hellm_recbole.identity.parts import Identity, all_code, feature_digests, unknown_parts
 from hellm_recbole.identity.settings_files import find_value
 from hellm_recbole.llm.origin import describe_origin
 from hellm_recbole.llm.packaged import AUTO
-from hellm_recbole.results import Record, list_record_parts
+from hellm_recbole.results import Record, digest_run
 from hellm_recbole.settings import NEUTRAL_KEYS
 
 _DIGITS = 8  # of a digest
@@ -193,10 +193,7 @@ def _different_language_models(groups: Sequence[Group]) -> Iterator[Finding]:
 def _stale_embeddings(groups: Sequence[Group]) -> Iterator[Finding]:
     """Rows that read embeddings of a run that has been replaced since."""
     runs = {
-        (record.model, record.seed): digest_of_parts(parts)
-        for group in groups
-        for record in group
-        if record.search is None and (parts := list_record_parts(record)) is not None
+        (record.model, record.seed): digest_run(record) for group in groups for record in group if record.search is None
     }
     for place, group in enumerate(groups):
         for record in group:

@@ -86,8 +86,8 @@ def test_changed_code_keeps_a_finished_run_and_refuses_a_stopped_one(
 ) -> None:
     assert command("--models", "LightGCN,VBPR,Pop") == 0
     first = read_record(Path(str(RECORD).format("LightGCN")))
-    digest = code._digest_of
-    monkeypatch.setattr(code, "_digest_of", lambda name: "new" if name == "baselines.lightgcn" else digest(name))
+    digest = code.digest_module
+    monkeypatch.setattr(code, "digest_module", lambda name: "new" if name == "baselines.lightgcn" else digest(name))
     code._closure.cache_clear()
     try:
         capsys.readouterr()

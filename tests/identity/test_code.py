@@ -44,7 +44,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def clear() -> None:
-    for cached in (code._closure, code._digest_of, code._source_file):
+    for cached in (code._closure, code.digest_module, code._source_file):
         cached.cache_clear()
 
 

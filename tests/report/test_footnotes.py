@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from hellm_recbole.identity.compare import digest_of_parts
 from hellm_recbole.report.footnotes import find_footnotes, marks_of, repacked_models
-from hellm_recbole.results import Record, list_record_parts
+from hellm_recbole.results import Record, digest_run
 from tests.toy_records import toy_identity, toy_record
 
 
@@ -83,14 +82,14 @@ def test_a_repacked_language_model_is_named_in_the_caption() -> None:
 
 def test_embeddings_of_a_run_that_was_replaced() -> None:
     sasrec = one("SASRec")
-    parts = list_record_parts(sasrec)
-    assert parts is not None
-    made = {"sha256": "e", "run_sha256": digest_of_parts(parts), "features": {}, "code": {}}
+    made = {"sha256": "e", "run_sha256": digest_run(sasrec), "features": {}, "code": {}}
     reader = [one("HeLLM", identity=toy_identity(embeddings={"SASRec": made}))]
     assert said(reader, [sasrec]) == []
     again = one("SASRec", settings=with_settings(dropout="model/SASRec.yaml=0.5"))
     assert said(reader, [again]) == [("a", "reads embeddings of another run of SASRec than the one in this table", [0])]
     assert said(reader, [one("SASRec", seed=7, settings=again.settings)]) == []  # another seed's are not read
+    threads = one("SASRec", ranks_sha256="0" * 64)  # made alike, and other numbers came out
+    assert "another run of SASRec" in said(reader, [threads])[0][1]
 
 
 def test_changed_code_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
