@@ -158,12 +158,13 @@ class CheckpointFolder:
             if path.name not in named:
                 path.unlink(missing_ok=True)
 
-    def _write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    def _write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         path = self.folder / name
+        own, aliases = separate_shared(tensors)
         with atomic_write(path) as temporary:
-            save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary)
+            save_file(own, temporary)
             digest = sha256_file(temporary)
-        return {"name": name, "sha256": digest}
+        return {"name": name, "sha256": digest} | ({"aliases": aliases} if aliases else {})
 
     def _read_state(self) -> dict[str, Any]:
         path = self.folder / STATE
@@ -183,7 +184,8 @@ class CheckpointFolder:
             path = self.folder / entry["name"]
             if sha256_file(path) != entry["sha256"]:
                 raise ValueError(f"{path.name}: {NOT_AS_WRITTEN}")
-            return dict(load_file(path))
+            tensors = dict(load_file(path))
+            return tensors | {alias: tensors[shared] for alias, shared in dict(entry.get("aliases", {})).items()}
         except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
             raise self._corrupt(self.folder / STATE, str(error)) from error
 
@@ -191,6 +193,38 @@ class CheckpointFolder:
         return CheckpointError(
             f"checkpoint {path} is corrupt ({why}); delete its folder or run with --fresh to start this row anew"
         )
+
+
+def separate_shared(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors on the CPU without common memory, which safetensors asks for, and the names of those left out.
+
+    A tensor that a model holds under several names is taken once. Other views of one memory are copied.
+
+    >>> weight = torch.zeros(2)
+    >>> separate_shared({"a": weight, "b": weight, "c": weight[:1]})
+    ({'a': tensor([0., 0.]), 'c': tensor([0.])}, {'b': 'a'})
+
+    Args:
+        tensors: name -> tensor.
+
+    Returns:
+        name -> tensor; and name left out -> name of the same tensor.
+    """
+    own: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    names: dict[tuple[Any, ...], str] = {}
+    memories: set[tuple[torch.device, int]] = set()
+    for name, value in tensors.items():
+        memory = (value.device, value.untyped_storage().data_ptr())
+        place = (*memory, value.storage_offset(), value.shape, value.stride(), value.dtype)
+        if value.numel() and place in names:
+            aliases[name] = names[place]
+            continue
+        names[place] = name
+        alone = value.detach().cpu().contiguous()
+        own[name] = alone.clone() if memory in memories else alone
+        memories.add(memory)
+    return own, aliases
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

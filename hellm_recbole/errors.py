@@ -17,6 +17,29 @@ def last_line(error: BaseException) -> str:
     return lines[-1].strip() if lines else type(error).__name__
 
 
+def first_line(error: BaseException) -> str:
+    r"""Type of an error and the first line of its message that is not blank.
+
+    >>> first_line(RuntimeError("\n  Some tensors share memory\nand more")), first_line(KeyError())
+    ('RuntimeError: Some tensors share memory', 'KeyError')
+    """
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
+
+
+def advise_on_divergence(epoch: int, step: int, advice: str) -> str:
+    """What to do about a loss that is NaN or infinite: before the first step, the learning rate has changed nothing.
+
+    Args:
+        epoch: epoch of the loss, from 1.
+        step: step in the epoch, from 1.
+        advice: what to do where earlier steps may be the cause.
+    """
+    if (epoch, step) != (1, 1):
+        return advice
+    return "no step was taken before it, so look at the model's settings and at the data, not at the learning rate"
+
+
 class SettingsError(HellmError):
     """A setting is unknown, missing, of the wrong type or out of range."""
 

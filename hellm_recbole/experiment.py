@@ -19,7 +19,7 @@ from hellm_recbole.bridge.rows import RecBoleRow
 from hellm_recbole.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
-from hellm_recbole.errors import HellmError, RecordError, SharedRowFailed
+from hellm_recbole.errors import HellmError, RecordError, SharedRowFailed, first_line
 from hellm_recbole.evaluator import Ranks, rank_targets
 from hellm_recbole.files import atomic_write, ensure_folder, remove_folder, sha256_file, sweep_temporaries
 from hellm_recbole.identity.code import changed_modules
@@ -186,7 +186,7 @@ def run_row(
         record = Record(**{**draft, "status": "failed", "reason": str(error)})
     except Exception as error:  # the other rows go on whatever happens in this one; the traceback is kept beside it
         crash = traceback.format_exc()
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = first_line(error)
         record = Record(**{**draft, "status": "failed", "reason": f"{reason} (see {folder / TRACEBACK})"})
     _write_result(folder, record, crash)
     if record.status == "failed" and place.team_of(plan).size > 1:  # who knows where the others are

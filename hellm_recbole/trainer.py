@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from hellm_recbole.checkpoint import CheckpointFolder, Progress, pack_optimizer, unpack_optimizer
-from hellm_recbole.errors import CheckpointError, TrainingDiverged
+from hellm_recbole.errors import CheckpointError, TrainingDiverged, advise_on_divergence
 from hellm_recbole.evaluator import ModelScorer, rank_targets
 from hellm_recbole.metrics import from_ranks
 from hellm_recbole.models.spec import ModelSpec
@@ -132,9 +132,10 @@ class ModelRow:
             self.optimizer.step()
             for name, value in terms.items():
                 if not math.isfinite(value):
+                    advice = advise_on_divergence(epoch, step, "lower learning_rate or set clip_norm")
                     raise TrainingDiverged(
                         f"{type(self.module).__name__}: loss term {name} is {value} in epoch {epoch}, step {step}; "
-                        "lower learning_rate or set clip_norm"
+                        f"{advice}"
                     )
                 sums[name] = sums.get(name, 0.0) + value
             on_step(step, n_steps, {name: total / step for name, total in sums.items()})
@@ -353,7 +354,8 @@ def _resume(row: Row, checkpoint: CheckpointFolder, run: Mapping[str, str]) -> P
 
 def frozen_names(module: nn.Module) -> set[str]:
     """Parameters that are not trained: those of a language model, which can be had again from where they came."""
-    return {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    named = module.named_parameters(remove_duplicate=False)  # a state holds a shared one under each of its names
+    return {name for name, parameter in named if not parameter.requires_grad}
 
 
 def _model_state(row: Row) -> dict[str, Tensor]:

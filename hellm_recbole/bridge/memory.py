@@ -19,6 +19,7 @@ from recbole.sampler import RepeatableSampler, Sampler
 from recbole.trainer.trainer import AbstractTrainer
 from recbole.utils import FeatureSource, FeatureType, InputType, ModelType, get_model, get_trainer
 
+from hellm_recbole.bridge.negatives import NO_NEGATIVE
 from hellm_recbole.errors import DataError, SettingsError
 from hellm_recbole.settings import Value
 from hellm_recbole.types import TrainData
@@ -144,7 +145,8 @@ def make_loader(config: MemoryConfig, dataset: Any) -> Any:
     """RecBole's training loader for the model, with its negative sampler; both see the training interactions only.
 
     Raises:
-        SettingsError: no negatives can be sampled as the settings ask.
+        SettingsError: the settings of negatives or masks do not go together.
+        DataError: a user has no negative, or there is nothing to learn from.
     """
     args = config["train_neg_sample_args"]
     sampler = None
@@ -152,8 +154,8 @@ def make_loader(config: MemoryConfig, dataset: Any) -> Any:
         kind = RepeatableSampler if config["repeatable"] else Sampler
         try:
             sampler = kind(["train"], dataset, args["distribution"], args["alpha"]).set_phase("train")
-        except ValueError as error:
-            raise SettingsError(f"RecBole cannot sample negatives for {config['model']}: {error}") from error
+        except ValueError as error:  # RecBole's advice is a filter that our runs do not have
+            raise DataError(f"{NO_NEGATIVE}; drop such users") from error
     return get_dataloader(config, "train")(config, dataset, sampler, shuffle=True)
 
 

@@ -12,6 +12,9 @@ own global (`np`, `sp`, `torch`, `pd`) becomes a `Namespace` in which that one n
 | pandas 3      | chained `fillna(inplace=True)` changes nothing     | the filled column is assigned                   |
 |               | `column.agg(len)` is the column's length           | `len` of a column is that of each field         |
 | (none)        | importing SINE turns on torch's anomaly detection  | turned off again                                |
+|               | ids such as `NA` and `None` are read as missing    | only an empty field of ids is                   |
+|               | sampling never ends where nothing is left to draw  | checked before training (`negatives.py`)        |
+|               | BERT4Rec's loss of a batch without mask is NaN     | it is 0                                         |
 """
 
 from __future__ import annotations
@@ -22,11 +25,18 @@ from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+from hellm_recbole.bridge import negatives
+from hellm_recbole.errors import DataError
+
 Mend = Callable[[ModuleType], None]
 
 SERIES = "1.2."  # versions of RecBole that the mends are written for
 
 _MARK = "__hellm_mended__"
+_MISSING = (  # numbers that pandas reads as missing unless it is told otherwise
+    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"),
+    *("NULL", "NaN", "None", "n/a", "nan", "null"),
+)
 _GENERAL = "recbole.model.general_recommender"
 _KNOWLEDGE = "recbole.model.knowledge_aware_recommender"
 _DATASETS = "recbole.data.dataset"
@@ -147,8 +157,12 @@ def _pandas_copies(module: ModuleType) -> None:
                     table[column] = [empty if isinstance(value, float) else value for value in table[column]]
 
     def read_csv(*args: Any, **options: Any) -> pd.DataFrame:
-        """Missing sequences become "", as `_load_feat` means to do: it splits each of them next."""
-        table: pd.DataFrame = pd.read_csv(*args, **options)
+        """Texts as they stand in the file, an empty one missing; missing sequences become "".
+
+        pandas would read an id `NA`, `None` or `nan` as missing. `_load_feat` splits each sequence next.
+        """
+        missing = {column: _MISSING if ":float" in column else ("",) for column in options["dtype"]}
+        table: pd.DataFrame = pd.read_csv(*args, **options, keep_default_na=False, na_values=missing)
         for column in table.columns:
             if str(column).endswith("_seq"):  # the header is still `name:token_seq` here
                 table[column] = table[column].fillna("")
@@ -207,15 +221,103 @@ def _export_load_data_and_model(module: ModuleType) -> None:
     module.load_data_and_model = importlib.import_module(_QUICK_START).load_data_and_model  # type: ignore[attr-defined]
 
 
+def _ending_samplers(module: ModuleType) -> None:
+    """A sampler that would draw for ever is refused when it is made."""
+    base: Any = module.AbstractSampler
+    make = base.__init__
+
+    @functools.wraps(make)
+    def make_checked(self: Any, distribution: str, alpha: float) -> None:
+        make(self, distribution, alpha)
+        negatives.check_sampler(self)
+
+    base.__init__ = make_checked
+
+
+def _ending_masks(module: ModuleType) -> None:
+    """`MaskItemSequence` draws a negative for each masked item, even for a loss that reads none."""
+    transform: Any = module.MaskItemSequence
+    draw = transform._neg_sample
+
+    @functools.wraps(draw)
+    def draw_if_any(self: Any, item_set: list[int], n_items: int) -> int:
+        """A negative, or 0 where there is none: `check_masking` refuses that where a loss would read it."""
+        return 0 if negatives.has_every_item(item_set, n_items) else int(draw(self, item_set, n_items))
+
+    transform._neg_sample = draw_if_any
+
+
+def _checked_masks(module: ModuleType) -> None:
+    """Training sequences are checked before the first epoch."""
+    loader: Any = module.TrainDataLoader
+    make = loader.__init__
+
+    @functools.wraps(make)
+    def make_checked(self: Any, *args: Any, **options: Any) -> None:
+        make(self, *args, **options)
+        if hasattr(self.transform, "mask_item_length"):
+            negatives.check_masking(self.transform, self._dataset)
+
+    loader.__init__ = make_checked
+
+
+def _loss_without_mask(module: ModuleType) -> None:
+    """BERT4Rec averages over the masked items of a batch; the mean over none is NaN.
+
+    Where no item after the first ones is masked, the loss and all gradients are 0.
+    """
+    model: Any = module.BERT4Rec
+    loss = model.calculate_loss
+
+    @functools.wraps(loss)
+    def loss_or_zero(self: Any, interaction: Any) -> Any:
+        if (interaction[self.MASK_INDEX] > 0).any():
+            return loss(self, interaction)
+        return self.forward(interaction[self.MASK_ITEM_SEQ]).sum() * 0.0  # NaN parameters still show
+
+    model.calculate_loss = loss_or_zero
+
+
+def _ending_line(module: ModuleType) -> None:
+    """LINE draws users who have not met an item; an item that all have met is refused."""
+    model: Any = module.LINE
+    make = model.__init__
+
+    @functools.wraps(make)
+    def make_checked(self: Any, *args: Any, **options: Any) -> None:
+        make(self, *args, **options)
+        negatives.check_drawn_users(self)
+
+    model.__init__ = make_checked
+
+
+def _ending_s3rec(module: ModuleType) -> None:
+    """S3Rec's pretraining reads a negative for each masked item."""
+    model: Any = module.S3Rec
+    draw = model._neg_sample
+
+    @functools.wraps(draw)
+    def draw_or_refuse(self: Any, item_set: list[int]) -> int:
+        if negatives.has_every_item(item_set, self.n_items):
+            raise DataError(f"S3Rec: {negatives.NO_NEGATIVE}; drop such users")
+        return int(draw(self, item_set))
+
+    model._neg_sample = draw_or_refuse
+
+
 MENDS: dict[str, tuple[Mend, ...]] = {
     "recbole.config.configurator": (_config,),
     "recbole.evaluator.metrics": (_numpy_aliases,),
     "recbole.trainer.hyper_tuning": (_numpy_aliases,),
     "recbole.data.interaction": (_numpy_aliases,),
+    "recbole.data.transform": (_ending_masks,),
+    "recbole.data.dataloader.general_dataloader": (_checked_masks,),
+    "recbole.sampler.sampler": (_ending_samplers,),
     f"{_DATASETS}.dataset": (_pandas_copies, _field_lengths),
     f"{_DATASETS}.kg_dataset": (_field_lengths,),
     f"{_DATASETS}.sequential_dataset": (_field_lengths,),
     f"{_GENERAL}.lightgcn": (_dok_update,),
+    f"{_GENERAL}.line": (_ending_line,),
     f"{_GENERAL}.ngcf": (_dok_update,),
     f"{_GENERAL}.spectralcf": (_dok_update,),
     f"{_GENERAL}.gcmc": (_dok_update,),
@@ -228,7 +330,8 @@ MENDS: dict[str, tuple[Mend, ...]] = {
     f"{_GENERAL}.neumf": (_torch_load,),
     f"{_GENERAL}.ract": (_torch_load,),
     "recbole.model.context_aware_recommender.kd_dagfm": (_torch_load,),
-    "recbole.model.sequential_recommender.s3rec": (_torch_load,),
+    "recbole.model.sequential_recommender.bert4rec": (_loss_without_mask,),
+    "recbole.model.sequential_recommender.s3rec": (_torch_load, _ending_s3rec),
     "recbole.model.sequential_recommender.sine": (_no_anomaly_detection,),
     _QUICK_START: (_load_data_and_model,),
     "recbole.quick_start": (_export_load_data_and_model,),

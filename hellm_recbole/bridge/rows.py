@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from hellm_recbole.bridge import require_recbole
-from hellm_recbole.errors import CheckpointError, ModelError, SettingsError, TrainingDiverged
+from hellm_recbole.errors import CheckpointError, ModelError, SettingsError, TrainingDiverged, advise_on_divergence
 from hellm_recbole.sampling import pad_recent
 from hellm_recbole.settings import EvalSettings, TrainSettings, Value, load_yaml
 from hellm_recbole.types import Histories, IdArray, TrainData, as_ids
@@ -154,7 +154,7 @@ class RecBoleRow:
             self.module: torch.nn.Module = memory.model_class(name)(self._config, dataset).to(device)
         except ImportError as error:
             raise ModelError(f"RecBole's {name} needs the package {error.name}; install it with pip") from error
-        except (ValueError, TypeError, NotImplementedError, AssertionError, RuntimeError) as error:
+        except (ValueError, TypeError, ArithmeticError, NotImplementedError, AssertionError, RuntimeError) as error:
             why = " ".join(str(error).split()) or type(error).__name__
             raise SettingsError(f"RecBole's {name} cannot be built with these settings: {why}") from error
         self.optimizer = None if self.one_pass else memory.make_optimizer(self._config, self.module)
@@ -195,9 +195,8 @@ class RecBoleRow:
             losses = {term: float(value.detach().sum()) for term, value in named.items()}
             for term, value in losses.items():
                 if not np.isfinite(value):
-                    raise TrainingDiverged(
-                        f"{self.name}: {term} is {value} in epoch {epoch}, step {step}; lower the learning rate"
-                    )
+                    advice = advise_on_divergence(epoch, step, "lower the learning rate")
+                    raise TrainingDiverged(f"{self.name}: {term} is {value} in epoch {epoch}, step {step}; {advice}")
                 totals[term] = totals.get(term, 0.0) + value
             if self.optimizer is not None:
                 self.optimizer.zero_grad()

@@ -25,7 +25,7 @@ from ray.tune.search import BasicVariantGenerator, Searcher
 from hellm_recbole import __version__, runtime
 from hellm_recbole.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.cluster import enter_worker, resources
-from hellm_recbole.errors import HellmError, MissingDependency, RecordError, SettingsError, last_line
+from hellm_recbole.errors import HellmError, MissingDependency, RecordError, SettingsError, first_line, last_line
 from hellm_recbole.experiment import restrict_data, row_on
 from hellm_recbole.files import atomic_write, check_seal, ensure_folder, remove_folder, seal, sweep_temporaries
 from hellm_recbole.identity.code import changed_modules
@@ -427,7 +427,7 @@ def _trial(config: dict[str, int], job: TrialJob) -> None:
             )
     except Exception as error:  # a bad point, such as one whose loss became infinite, is no reason to end the search
         known = isinstance(error, HellmError)
-        reason = str(error) if known else f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = str(error) if known else first_line(error)
         tune.report({BEST: 0.0, "reports": 0, "ended": True, "reason": reason})
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import os
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,11 @@ import torch
 
 from hellm_recbole.bridge import rows
 from hellm_recbole.bridge.rows import RecBoleRow
+from hellm_recbole.checkpoint import CheckpointFolder, Progress
+from hellm_recbole.data.split import Split
 from hellm_recbole.errors import CheckpointError, DataError, ModelError, SettingsError, TrainingDiverged
+from hellm_recbole.settings import EvalSettings, Resolved, TrainSettings, build_settings
+from hellm_recbole.trainer import fit
 from hellm_recbole.types import Histories, TrainData
 from tests.bridge import toy
 
@@ -334,8 +339,10 @@ def test_divergence_is_one_sentence() -> None:
     row = make("BPR")
     with torch.no_grad():
         next(iter(row.module.parameters())).fill_(float("nan"))
-    with pytest.raises(TrainingDiverged, match="BPR: loss is nan in epoch 7, step 1"):
+    with pytest.raises(TrainingDiverged, match="BPR: loss is nan in epoch 7, step 1; lower the learning rate"):
         row.train_epoch(7, 1, quiet)
+    with pytest.raises(TrainingDiverged, match=r"loss is nan in epoch 1, step 1; .* not at the learning rate"):
+        row.train_epoch(1, 1, quiet)
 
 
 @pytest.mark.parametrize(
@@ -357,7 +364,7 @@ def test_bad_settings_are_one_sentence(name: str, changes: dict[str, Any], messa
 
 def test_a_user_with_all_items_has_no_negative() -> None:
     data = TrainData(2, 3, Histories.from_pairs(np.array([1, 1, 1, 2]), np.array([1, 2, 3, 1]), 2), {})
-    with pytest.raises(SettingsError, match="interacted with all items"):
+    with pytest.raises(DataError, match="interacted with every item"):
         make("BPR", data=data)
 
 
@@ -365,3 +372,52 @@ def test_sequential_models_need_a_sequence() -> None:
     data = TrainData(2, 3, Histories.from_pairs(np.array([1, 2]), np.array([1, 2]), 2), {})
     with pytest.raises(DataError, match="no user has two training interactions"):
         make("GRU4Rec", data=data)
+
+
+@pytest.mark.parametrize("name", ["GCMC", "FEARec", "BERT4Rec"])
+def test_a_killed_and_resumed_run_ends_with_the_numbers_of_an_undisturbed_one(
+    toy_split: Split, tmp_path: Path, name: str
+) -> None:
+    """GCMC and FEARec hold parameters under several names."""
+    values = {**toy.OURS, "patience": 3, "valid_metric": "N@5"}
+    settings = [
+        build_settings(kind, Resolved({field.name: values[field.name] for field in fields(kind)}, {}))
+        for kind in (TrainSettings, EvalSettings)
+    ]
+
+    class Killed:
+        """A view that ends the process after some epochs."""
+
+        def __init__(self, epochs: int) -> None:
+            self.epochs_left = epochs
+
+        def step(self, *args: Any) -> None:
+            """Nobody watches."""
+
+        def epoch(self, progress: Progress) -> None:
+            self.epochs_left -= 1
+            if self.epochs_left == 0:
+                raise KeyboardInterrupt
+
+    def run(folder: Path, epochs: int) -> tuple[Progress, RecBoleRow]:
+        layers = {"n_layers": 2} if name == "FEARec" else {}
+        row = make(name, data=toy_split.train_data(), MAX_ITEM_LIST_LENGTH=8, **layers)
+        checkpoint = CheckpointFolder(folder)
+        common: dict[str, Any] = {"seed": 7, "checkpoint": checkpoint, "run": {}, "who": name, "view": Killed(epochs)}
+        return fit(row, toy_split.selection(), *settings, **common), row
+
+    whole, row = run(tmp_path / "whole", 9)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", 1)
+    parts, resumed = run(tmp_path / "parts", 9)
+    assert len(parts.curve) == 3
+    assert [(entry["losses"], entry["valid"]) for entry in parts.curve] == [
+        (entry["losses"], entry["valid"]) for entry in whole.curve
+    ]
+    for key, value in row.module.state_dict().items():
+        assert torch.equal(value, resumed.module.state_dict()[key]), key
+
+
+def test_settings_that_break_a_constructor_are_one_sentence() -> None:
+    with pytest.raises(SettingsError, match=r"^RecBole's FEARec cannot be built with these settings: .* by zero"):
+        make("FEARec", n_layers=1)
