@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hellm_recbole.console import run_main
-from hellm_recbole.data.atomic import load_dataset, read_source_times
+from hellm_recbole.data.atomic import feature_names, load_dataset, read_source_times
 from hellm_recbole.data.card import data_card
 from hellm_recbole.data.catalog import (
     DatasetSettings,
@@ -90,7 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     features.add_argument("--encoder", help="packaged:..., a sentence-transformers or Hugging Face id, or a folder")
     features.add_argument("--pooling", help="of token states: auto (the encoder's own), mean or cls")
     features.add_argument("--image-encoder", help="Hugging Face id or folder of a vision model")
-    features.add_argument("--fill", help="row of an item without text or picture: mean (of the others) or zero")
+    features.add_argument(
+        "--fill", help="row of an item without text, picture or features: mean (of the others) or zero"
+    )
     features.add_argument("--feature-dtype", help="on disk: float32 or float16")
     features.add_argument("--encode-device", metavar="DEVICE", help="auto, cpu or cuda:N")
 
@@ -138,8 +140,10 @@ def _prepare(args: argparse.Namespace) -> Prepared:
     if not settings.pictures:
         _refuse(args, ["image_encoder"], "goes with --pictures")
     if not settings.text and not settings.pictures:
-        _refuse(args, ["fill", "feature_dtype", "encode_device"], "goes with --text or --pictures")
+        _refuse(args, ["feature_dtype", "encode_device"], "goes with --text or --pictures")
     with unpacked(_source(args, settings)) as source:
+        if not (settings.text or settings.pictures or feature_names(source.parent if source.is_file() else source)):
+            _refuse(args, ["fill"], "goes with --text, --pictures or feature files")
         return prepare(args.name, source, settings, encoding, args.output, fresh=args.fresh, progress=True)
 
 

@@ -79,7 +79,7 @@ def read_item_embeddings(folder: Path, item_tokens: TokenArray) -> FloatArray:
                 f"{changed} is not what was exported (SHA-256 differs); remove the folder {folder}, and run.py "
                 "exports it again from the checkpoint of that run"
             )
-        tokens = (folder / names).read_text(encoding="utf-8").splitlines()
+        tokens = (folder / names).read_text(encoding="utf-8").removesuffix("\n").split("\n")
         values = load_file(folder / table)["items"]
     except (OSError, KeyError, UnicodeDecodeError, safetensors.SafetensorError) as error:
         raise DataError(f"embeddings {folder} cannot be read ({error}); export them again") from error

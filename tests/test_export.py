@@ -29,6 +29,7 @@ from hellm_recbole.export import (
     write_left_out,
     write_lists,
 )
+from hellm_recbole.stages import read_item_embeddings
 from tests.pretend_gpu import GPU, PretendGpu, place_of
 from tests.test_trainer import plan
 from tests.toy import Table
@@ -234,3 +235,11 @@ def test_embeddings_with_a_padding_row_are_refused(tmp_path: Path, tokens: np.nd
     with pytest.raises(DataError, match="of users; they must be as many, without the padding row"):
         export_embeddings(tmp_path, tokens, vectors, USERS, vectors)
     assert os.listdir(tmp_path) == []
+
+
+def test_tokens_with_other_separators_of_lines_are_read_back(tmp_path: Path) -> None:
+    items = np.arange(12, dtype=np.float32).reshape(4, 3)
+    tokens = np.array(["a\u2028b", "c\u2029d", "e\x85f", "g"])
+    export_embeddings(tmp_path, USERS, items[:2], tokens, items)
+    found = read_item_embeddings(tmp_path, np.array(["", *tokens[::-1]]))
+    np.testing.assert_array_equal(found, np.concatenate([np.zeros((1, 3)), items[::-1]]))

@@ -68,8 +68,8 @@ def check_masking(transform: Any, dataset: Any) -> None:
         )
     if int(dataset.inter_feat[transform.ITEM_SEQ_LEN].max()) < 2:
         raise DataError(
-            f"{model} learns from masked items after the first one of a sequence, and the items before each training "
-            "target are one at most; it needs a user with three training interactions"
+            f"{model} learns from masked items after the first one of a sequence, and here each training sequence has "
+            "one item; it needs a user with three training interactions or more"
         )
     n_items = int(dataset.num(transform.ITEM_ID))
     sequences = dataset.inter_feat[transform.ITEM_SEQ]

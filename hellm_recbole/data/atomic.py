@@ -136,7 +136,7 @@ class AtomicData:
         inter_types: column of `inter` -> atomic type.
         items: item_id and text columns, or None.
         item_types: column of `items` -> atomic type.
-        features: modality -> features of at least the items of `inter`.
+        features: modality -> features of items of `inter`; those of items without a row are filled later.
         time_known: `timestamp` is a time stamp, not only an order.
         files: what was read.
         warnings: sentences for the manifest: what was dropped, and what is odd.

@@ -17,7 +17,6 @@ from hellm_recbole.data.atomic import (
     SCHEMA,
     SUMS,
     AtomicData,
-    FeatureMatrix,
     Manifest,
     filter_k_core,
     item_texts,
@@ -25,7 +24,7 @@ from hellm_recbole.data.atomic import (
     write_dataset,
 )
 from hellm_recbole.data.card import CARD, write_card
-from hellm_recbole.data.features import FeatureSettings, Speed, picture_features, text_features
+from hellm_recbole.data.features import FeatureSettings, Speed, fill_features, picture_features, text_features
 from hellm_recbole.data.fetch.images import fetch_pictures
 from hellm_recbole.data.fetch.raw import download_settings, fetched_kinds
 from hellm_recbole.data.importers.assemble import recognized
@@ -308,7 +307,10 @@ def _prepare(
     manifest["counts"] = {"before": found.counts(), "after": data.counts()}
     manifest["dropped_items"] = sorted(set(found.item_ids()) - set(kept))
     manifest["warnings"] = list(data.warnings)
-    features: dict[str, FeatureMatrix] = dict(found.features)
+    features = {
+        modality: fill_features(matrix, kept, encoding, source / f"{modality}{FEATURES}")
+        for modality, matrix in found.features.items()
+    }
     for wanted, modality, what in ((settings.text, TEXT, "--text"), (settings.pictures, IMAGE, "--no-pictures")):
         if wanted and modality in features:
             raise DataError(
@@ -336,7 +338,8 @@ def _prepare(
         found_odd = write_card(temporary)
         replace_folder(temporary, folder)
     dropped = _dropped(settings.k_core, manifest["counts"])
-    return Prepared(folder, fresh=True, speed=speed, warnings=(*dropped, *manifest["warnings"], *found_odd))
+    said = (*dropped, *manifest["warnings"], *_unused_texts(data, settings), *found_odd)
+    return Prepared(folder, fresh=True, speed=speed, warnings=said)
 
 
 def _dropped(k_core: int, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
@@ -363,7 +366,7 @@ def _manifest(
         "encoder": encoding.encoder if settings.text else None,
         "pooling": encoding.pooling if settings.text else None,
         "image encoder": encoding.image_encoder if settings.pictures else None,
-        "fill": encoding.fill if settings.text or settings.pictures else None,
+        "fill": encoding.fill if settings.text or settings.pictures or _lacks_rows(found) else None,
         "feature_dtype": encoding.feature_dtype if settings.text or settings.pictures else None,
         "source": files,
     }
@@ -375,6 +378,22 @@ def _manifest(
         "warnings": list(found.warnings),
         "inputs": inputs,
     }
+
+
+def _lacks_rows(found: AtomicData) -> bool:
+    """Whether a feature file has no row for some item."""
+    items = set(found.item_ids())
+    return any(not items.issubset(matrix.tokens) for matrix in found.features.values())
+
+
+def _unused_texts(data: AtomicData, settings: DatasetSettings) -> list[str]:
+    """A sentence on item texts of which no features are made, unless the kind makes some when it is not told not to."""
+    usual = load_yaml(properties_dir() / "kinds.yaml")[settings.kind].get("text")
+    if settings.text or usual or data.items is None or TEXT in data.features:
+        return []
+    names = [str(name) for name in data.items]
+    texts = [name for name in names if data.item_types[name] == "token_seq" and (data.items[name] != "").any()]
+    return [f"the items' texts are not used; --text {' '.join(texts)} makes features of them"] if texts else []
 
 
 def _is_prepared(folder: Path) -> bool:
@@ -416,7 +435,7 @@ def _written(folder: Path) -> list[str]:
     except DataError:
         if not (folder / SUMS).is_file():
             return []
-        return [line.partition("  ")[2] for line in (folder / SUMS).read_text("utf-8", "replace").splitlines()]
+        return [line.partition("  ")[2] for line in (folder / SUMS).read_text("utf-8", "replace").split("\n") if line]
 
 
 def _unknown(name: str, prepared: Sequence[str]) -> DataError:

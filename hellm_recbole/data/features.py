@@ -12,7 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,7 +61,7 @@ class FeatureSettings:
         encoder: of text: `packaged:...`, a sentence-transformers or Hugging Face id, or a local folder.
         pooling: of token states: auto is the encoder's own, or mean or cls.
         image_encoder: of pictures: a Hugging Face id or a local folder.
-        fill: row of an item that has nothing to encode.
+        fill: row of an item that has nothing to encode, or none in a feature file.
         feature_dtype: on disk.
         encode_device: auto, cpu or cuda:N.
         encode_batch_size: texts or pictures encoded at a time.
@@ -323,6 +323,34 @@ def picture_features(
     values = rows[[place[content[file]] for file in own.values()]]
     about = {"encoder": settings.image_encoder, "revision": revision[:_REVISION]}
     return _filled(ids, list(own), values, settings, about), speed
+
+
+def fill_features(matrix: FeatureMatrix, ids: Sequence[str], settings: FeatureSettings, where: Path) -> FeatureMatrix:
+    """Features of all items, where a file has those of some: the others' rows are the mean of these, or zero.
+
+    Args:
+        matrix: rows as read; `missing` names items whose rows are fill already.
+        ids: [n] items wanted.
+        settings: what fills.
+        where: the file, for the message.
+
+    Returns:
+        `matrix` itself where it has a row for each item.
+
+    Raises:
+        DataError: no item has a row of its own.
+    """
+    have, filled = set(matrix.tokens), set(matrix.missing)
+    if have.issuperset(ids):
+        return matrix
+    own = [item for item in ids if item in have and item not in filled]
+    if not own:
+        raise DataError(f"{where}: no item has features of its own; add rows or leave the file out")
+    full = _filled(ids, own, matrix.of(own).values, settings, matrix.about)
+    values, place = full.values, {item: row for row, item in enumerate(ids)}
+    if given := [item for item in ids if item in have and item in filled]:
+        values[[place[item] for item in given]] = matrix.of(given).values
+    return replace(full, half=matrix.half)
 
 
 def _encoded(

@@ -154,3 +154,19 @@ def test_beauty_without_text_takes_less_than_five_seconds(tmp_path: Path) -> Non
     started = time.process_time()  # whatever else the machine is doing
     assert main(["Beauty", "--source", str(BEAUTY), "--output", str(tmp_path), "--text"]) == 0
     assert time.process_time() - started < 5
+
+
+def test_fill_goes_with_feature_files_of_some_items(
+    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = command(tmp_path, source, "--k-core", "0", "--text", "--fill", "zero")
+    assert main(arguments) == 2
+    assert "--fill goes with --text, --pictures or feature files; leave it out" in capsys.readouterr().err
+    np.save(source / "image_feat.npy", np.eye(2))
+    (source / "image_feat.tokens.txt").write_text("a\nc\n")
+    assert main(arguments) == 0
+    folder = tmp_path / "dataset" / "Mine"
+    missing = (folder / "image_feat.missing.txt").read_text().split()
+    tokens = (folder / "image_feat.tokens.txt").read_text().split()
+    assert "b" in missing
+    assert np.load(folder / "image_feat.npy")[tokens.index("b")].tolist() == [0.0, 0.0]

@@ -81,6 +81,7 @@ def prepare_toy(root: Path) -> Prepare:
         category: str | None = None,
         columns: tuple[str, ...] = (),
         pictures: bool = False,
+        fill: str = "mean",
     ) -> Prepared:
         settings = DatasetSettings(
             kind=kind,
@@ -96,7 +97,7 @@ def prepare_toy(root: Path) -> Prepare:
             name or source.name,
             source,
             settings,
-            feature_settings({"encoder": encoder, "image_encoder": encoder, "encode_batch_size": 2}),
+            feature_settings({"encoder": encoder, "image_encoder": encoder, "encode_batch_size": 2, "fill": fill}),
             root,
             fresh=fresh,
             progress=False,

@@ -23,6 +23,7 @@ from hellm_recbole.data.atomic import (
     read_features,
     read_matrix,
 )
+from hellm_recbole.data.importers.ids import BLANKS, drop_index, strip_ids
 from hellm_recbole.data.importers.text import UNREADABLE, clean
 from hellm_recbole.data.importers.untimed import describe_file_order
 from hellm_recbole.data.split import leave_one_out
@@ -42,12 +43,14 @@ def item_text(source: Path) -> tuple[pd.DataFrame | None, dict[str, str]]:
     if not path.exists():
         return None, {}
     items = unique_items(read_table(path, typed=False))
+    items = drop_index(items)
     return items, {column: "token" if column == "item_id" else "token_seq" for column in items.columns}
 
 
 def unique_items(table: Table) -> pd.DataFrame:
-    """The table of items, one row each, texts cleaned."""
+    """The table of items, one row each, texts cleaned and ids without blanks around them."""
     table.require(("item_id",), "it needs a column item_id")
+    table = replace(table, frame=strip_ids(table.frame, table.path.name, ("item_id",))[0])
     repeated = np.flatnonzero(table.frame["item_id"].duplicated().to_numpy())
     if len(repeated):
         row = int(repeated[0])
@@ -67,14 +70,15 @@ def with_time(table: Table, columns: pd.DataFrame, used: Collection[str]) -> tup
         used: names in the table of the columns that hold ids or parts.
 
     Returns:
-        The columns, whether their times are known, and what there is to warn of.
+        The columns, ids without blanks around them, whether their times are known, and what there is to warn of.
 
     Raises:
         DataError: a time is no finite number.
     """
+    columns, warnings = strip_ids(columns, table.path.name)
     if TIME in table.frame:
         table.numbers(TIME)
-        return columns.assign(timestamp=table.frame[TIME]), True, []
+        return columns.assign(timestamp=table.frame[TIME]), True, warnings
     said = describe_file_order(
         table.path,
         table.frame,
@@ -82,7 +86,7 @@ def with_time(table: Table, columns: pd.DataFrame, used: Collection[str]) -> tup
         given_split="split" in columns,
         advice=f"name the column of times {TIME}{':float' * bool(table.types)}",
     )
-    return columns.assign(timestamp=number_rows(columns)), False, [said]
+    return columns.assign(timestamp=number_rows(columns)), False, [said, *warnings]
 
 
 def number_rows(inter: pd.DataFrame) -> pd.Series[str]:
@@ -204,8 +208,7 @@ def _features(
             raise DataError(f"{path}: name of modality {modality!r}; use letters, digits, '_' and '-'")
         files.append(path)
         if tokens.exists():
-            matrix = read_features(path)
-            check_tokens(path, matrix.tokens, items, set())
+            matrix = _by_token(path, tokens, items)
             files.append(tokens)
         elif rows is not None:
             matrix, unused = _by_row(path, items, rows(path, items))
@@ -216,10 +219,22 @@ def _features(
         missing: list[str] = []
         if listed.is_file():
             files.append(listed)
-            missing = sorted(set(read_lines(listed)) & set(items))
+            missing = sorted({token.strip(BLANKS) for token in read_lines(listed)} & set(items))
         about = {"encoder": None, "coverage": 1.0 - len(missing) / len(items)}
         features[modality] = FeatureMatrix(matrix.tokens, matrix.values, about, missing)
     return features, files, warnings
+
+
+def _by_token(path: Path, token_file: Path, items: Sequence[str]) -> FeatureMatrix:
+    """Features by token; those of items without a row are filled when all is read."""
+    matrix = read_features(path)
+    tokens = [token.strip(BLANKS) for token in matrix.tokens]
+    if len(set(tokens)) < len(tokens):
+        twice = next(token for token in tokens if tokens.count(token) > 1)
+        raise DataError(f"{token_file}: token {twice!r} occurs twice, once with blanks around it; keep one of its rows")
+    if not set(items).issuperset(tokens):  # other ids, for all that is known, and not only some items without a row
+        check_tokens(path, tokens, items, set())
+    return replace(matrix, tokens=tokens)
 
 
 def _by_row(path: Path, items: Sequence[str], rows: Mapping[str, int]) -> tuple[FeatureMatrix, int]:

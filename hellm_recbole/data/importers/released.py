@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pandas as pd
 
 from hellm_recbole.data.atomic import PARTS, AtomicData
 from hellm_recbole.data.importers.assemble import assemble, item_text, number_rows, rows_by_number, with_time
+from hellm_recbole.data.importers.ids import BLANKS, strip_ids
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.tsv import Table, read_lines, read_table, read_text
 from hellm_recbole.errors import DataError
@@ -19,6 +22,7 @@ from hellm_recbole.errors import DataError
 P5_SEQUENCES, P5_MAPS = "sequential_data.txt", "datamaps.json"
 LATTICE_PARTS = {"train": "train.json", "valid": "val.json", "test": "test.json"}
 LATTICE_FOLDER = "5-core"
+_BLANKS = re.compile(f"[{BLANKS}]+")
 MMREC_MAPS = ("u_id_mapping.csv", "i_id_mapping.csv")
 
 
@@ -33,7 +37,7 @@ def sequence_lines(path: Path) -> pd.DataFrame:
     positions: list[str] = []
     seen: dict[str, int] = {}
     for number, line in enumerate(read_lines(path), start=1):
-        user, *sequence = line.split() or [""]
+        user, *sequence = _BLANKS.split(line.strip(BLANKS))  # other white space may be part of an id
         if not sequence:
             raise DataError(f"{path}:{number}: needs a user and at least one item; remove the line or complete it")
         if user in seen:
@@ -92,7 +96,8 @@ def read_lattice(source: Path, request: Request) -> AtomicData:
         if empty := sum(not chosen for chosen in content.values()):
             warnings.append(f"{file}: {empty} users have an empty list")
         frames.append(pd.DataFrame({"user_id": users, "item_id": items, "split": part}, dtype="str"))
-    inter = pd.concat(frames, ignore_index=True)
+    inter, padded = strip_ids(pd.concat(frames, ignore_index=True), "the lists of items")
+    warnings += padded
     inter["timestamp"] = number_rows(inter)
     texts, text_types = item_text(source)
     return assemble(
@@ -143,6 +148,7 @@ def _id_map(table: Table, field: str) -> dict[str, str]:
     others = [column for column in table.frame.columns if column != field]
     if len(others) != 1:
         raise DataError(f"{table.path}:1: needs two columns, the original id and {field}; has {len(others) + 1}")
+    table = replace(table, frame=strip_ids(table.frame, table.path.name, (field, others[0]))[0])
     for column in (field, others[0]):
         repeated = np.flatnonzero(table.frame[column].duplicated().to_numpy())
         if len(repeated):

@@ -471,3 +471,108 @@ def test_the_papers_counts(root: Path, name: str, users: int, items: int, intera
     assert (dataset.n_users, dataset.n_items, dataset.n_interactions) == (users, items, interactions)
     assert dataset.n_dropped == 0
     assert items - len(np.unique(split_dataset(dataset).train.items)) == cold
+
+
+@pytest.mark.parametrize("fill", ["mean", "zero"])
+def test_features_of_some_items_are_filled_and_the_others_listed(
+    sequences: Path, prepare_toy: Prepare, fill: str
+) -> None:
+    np.save(sequences / "image_feat.npy", np.array([[4.0, 8.0], [2.0, 0.0], [9.0, 9.0]]))
+    (sequences / "image_feat.tokens.txt").write_text("c\na\nd\n")
+    folder = prepare_toy(sequences, "sequences", k_core=3, fill=fill).folder  # drops d, which counts no more
+    dataset = load_dataset(folder, modalities=None)
+    filled = [3, 4] if fill == "mean" else [0, 0]
+    assert dataset.features["image"].tolist() == [[0, 0], [2, 0], filled, [4, 8]]  # items a, b, c
+    assert dataset.covered["image"].tolist() == [False, True, False, True]
+    assert (folder / "image_feat.missing.txt").read_text() == "b\n"
+    about = json.loads((folder / "dataset.json").read_text())
+    modality = about["modalities"]["image"]
+    assert (modality["missing"], modality["coverage"], modality["fill"]) == (1, pytest.approx(2 / 3), fill)
+    assert about["inputs"]["fill"] == fill
+    other = {"mean": "zero", "zero": "mean"}[fill]
+    with pytest.raises(DataError, match="was prepared with another fill; replace it with --fresh"):
+        prepare_toy(sequences, "sequences", k_core=3, fill=other)
+
+
+@pytest.mark.parametrize("kind", ["splits", "recbole", "mmrec", "table", "lattice", "s3rec"])
+def test_every_kind_fills_features_of_a_token_file(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, prepare_toy: Prepare
+) -> None:
+    if kind in ("splits", "recbole", "mmrec"):
+        source: Path = request.getfixturevalue(kind)
+        items = {"splits": ["3", "1", "0"], "recbole": ["x", "y", "z"], "mmrec": ["0", "1", "2"]}[kind]
+        for path in source.glob("*.npy"):
+            path.unlink()
+    else:
+        source, items = tmp_path / "source" / "Own", ["a", "b", "c"]
+        source.mkdir(parents=True)
+        (source / "Own.csv").write_text("user_id,item_id\nu,a\nu,b\nu,c\n")
+        (source / "Own.txt").write_text("u a b c\n")
+        for part, item in zip(("train", "val", "test"), items, strict=True):
+            (source / f"{part}.json").write_text(json.dumps({"u": [item]}))
+    np.save(source / "audio_feat.npy", np.array([[2.0], [4.0]]))
+    (source / "audio_feat.tokens.txt").write_text(f"{items[2]}\n{items[0]}\n")
+    dataset = load_dataset(prepare_toy(source, kind).folder, modalities=None)
+    rows = dict(zip(dataset.item_tokens.tolist(), dataset.features["audio"][:, 0].tolist(), strict=True))
+    assert rows == {"": 0.0, items[0]: 4.0, items[1]: 3.0, items[2]: 2.0}
+    assert dataset.item_tokens[1:][~dataset.covered["audio"][1:]].tolist() == [items[1]]
+
+
+def test_rows_that_are_fill_in_the_source_count_for_no_mean(sequences: Path, prepare_toy: Prepare) -> None:
+    np.save(sequences / "image_feat.npy", np.array([[4.0], [100.0], [2.0]]))
+    (sequences / "image_feat.tokens.txt").write_text("a\nb\nc\n")
+    (sequences / "image_feat.missing.txt").write_text("b\n")
+    dataset = load_dataset(prepare_toy(sequences, "sequences").folder, modalities=None)
+    assert dataset.features["image"][:, 0].tolist() == [0, 4, 100, 2, 3]
+    assert dataset.covered["image"].tolist() == [False, True, False, True, False]
+    (sequences / "image_feat.missing.txt").write_text("a\nb\nc\n")
+    with pytest.raises(DataError, match=r"image_feat\.npy: no item has features of its own"):
+        prepare_toy(sequences, "sequences", fresh=True)
+
+
+def test_tokens_that_differ_by_blanks_alone(sequences: Path, prepare_toy: Prepare) -> None:
+    np.save(sequences / "image_feat.npy", np.eye(3))
+    (sequences / "image_feat.tokens.txt").write_text("a\nb\na \n")
+    fails(prepare_toy, sequences, "sequences", "image_feat.tokens.txt: token 'a' occurs twice, once with blanks")
+
+
+def test_ids_with_separators_of_lines_other_than_line_feeds_survive(
+    sequences: Path, prepare_toy: Prepare, tmp_path: Path
+) -> None:
+    items = ["a\u2028b", "c\u2029d", "e\x85f", "g\xa0h"]
+    (sequences / "user_sequences.txt").write_text(f"u\u20281 {' '.join(items)}\n", encoding="utf-8")
+    np.save(sequences / "image_feat.npy", np.diag([1.0, 2.0, 3.0]))
+    (sequences / "image_feat.tokens.txt").write_text("\n".join(items[:3]) + "\n", encoding="utf-8")
+    before = load_dataset(prepare_toy(sequences, "sequences").folder, modalities=None)
+    assert before.user_tokens.tolist() == ["", "u\u20281"]
+    assert before.item_tokens.tolist() == ["", *items]
+    assert before.covered["image"].tolist() == [False, True, True, True, False]
+    write_mmrec(before, tmp_path / "exported")
+    after = load_dataset(prepare_toy(tmp_path / "exported", "mmrec", name="Toy", fresh=True).folder, modalities=None)
+    assert after.item_tokens.tolist() == before.item_tokens.tolist()
+    assert after.covered["image"].tolist() == before.covered["image"].tolist()
+
+
+@pytest.mark.parametrize("kind", ["splits", "lattice", "recbole"])
+def test_blanks_around_ids_are_removed_in_every_kind(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, prepare_toy: Prepare
+) -> None:
+    if kind == "lattice":
+        source = tmp_path / "source" / "Own"
+        source.mkdir(parents=True)
+        for part, item in zip(("train", "val", "test"), ("a ", "b", "c"), strict=True):
+            (source / f"{part}.json").write_text(json.dumps({"u": [item]}))
+    elif kind == "splits":
+        source = request.getfixturevalue(kind)
+        (source / "interactions.tsv").write_text("user_id\titem_id\tsplit\n0 \t3\ttrain\n0\t1\tvalid\n0\t0\ttest\n")
+    else:
+        source = request.getfixturevalue(kind)
+        (source / "films.inter").write_text("user_id:token\titem_id:token\n1\tx \n1\ty\n1\tz\n")
+        path = source / "films.item"
+        path.write_text(path.read_text().replace("x\t", " x\t"))
+    prepared = prepare_toy(source, kind)
+    dataset = load_dataset(prepared.folder, modalities=None)
+    tokens = [*dataset.user_tokens[1:].tolist(), *dataset.item_tokens[1:].tolist()]
+    assert [token for token in tokens if token != token.strip()] == []
+    assert dataset.n_users == 1
+    assert any("blanks around 1 field of" in warning for warning in prepared.warnings)

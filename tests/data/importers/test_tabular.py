@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hellm_recbole.data.atomic import load_dataset, read_source_times
@@ -257,3 +261,192 @@ def test_a_field_or_column_named_twice(source: Path, prepare_toy: Prepare, entri
     frame().to_csv(source / "shop.csv", index=False)
     with pytest.raises(DataError, match=rf"--columns: '{entries[1]}' names a field or a column for the second time"):
         prepare_toy(source, "table", columns=entries)
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "csv.gz"])
+def test_an_id_is_the_text_that_stands_in_the_file(source: Path, prepare_toy: Prepare, ending: str) -> None:
+    users, items = (
+        ["007", "7", "7.0"],
+        ["0108775015", "108775015", "1E+05", "100000", "1e5", "9007199254740993", "3.0"],
+    )
+    items += ["10.00", "9007199254740992", "NA", "None", "1\u20282", "3\u20294", "5\x856"]
+    rows = [(user, item, str(time)) for user in users for time, item in enumerate(items)]
+    table = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
+    table.to_csv(source / f"shop.{ending}", sep="\t" if ending == "tsv" else ",", index=False)
+    dataset = load_dataset(prepare_toy(source, "table").folder, modalities=None)
+    assert dataset.user_tokens[1:].tolist() == users
+    assert dataset.item_tokens[1:].tolist() == items
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        (pa.array([2**53 + 1, 2**53, 2**60 + 1]), ["9007199254740993", "9007199254740992", "1152921504606846977"]),
+        (pa.array([2**64 - 1, 1, 0], pa.uint64()), ["18446744073709551615", "1", "0"]),
+        (pa.array([3.0, 10.0, 2.0**53 - 1]), ["3", "10", "9007199254740991"]),
+        (pa.array([3.0, 4.5, 10.0]), ["3.0", "4.5", "10.0"]),
+        (pa.array(["007", "7.0", "1E+05"]), ["007", "7.0", "1E+05"]),
+        (pa.array(["007", "7.0", "1E+05"]).dictionary_encode(), ["007", "7.0", "1E+05"]),
+        (pa.array([Decimal("10.00"), Decimal("0.10"), Decimal("3.00")]), ["10.00", "0.10", "3.00"]),
+    ],
+)
+def test_ids_of_parquet_are_as_written(source: Path, prepare_toy: Prepare, ids: pa.Array, expected: list[str]) -> None:
+    pq.write_table(pa.table({"user_id": ["u"] * 3, "item_id": ids}), source / "shop.parquet")
+    dataset = load_dataset(prepare_toy(source, "table").folder, modalities=None)
+    assert dataset.item_tokens[1:].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (pa.array([2.0**53, 1.0, 2.0]), "column 'item_id' holds ids as floats of 9007199254740992 and more"),
+        (pa.array([2.0**24, 1, 2], pa.float32()), "column 'item_id' holds ids as floats of 16777216 and more"),
+        (pa.array([["a"], ["b"], ["c"]]), "column 'item_id' holds lists, not text or numbers"),
+        (pa.array([b"a", b"b", b"c"]), "column 'item_id' holds bytes"),
+        (pa.array([{"a": 1}] * 3), "column 'item_id' holds dicts"),
+    ],
+)
+def test_parquet_columns_that_hold_no_ids(source: Path, prepare_toy: Prepare, ids: pa.Array, message: str) -> None:
+    pq.write_table(pa.table({"user_id": ["u"] * 3, "item_id": ids}), source / "shop.parquet")
+    with pytest.raises(DataError, match=message):
+        prepare_toy(source, "table")
+
+
+def test_columns_that_are_not_read_may_hold_anything(source: Path, prepare_toy: Prepare) -> None:
+    table = {"user_id": ["u"] * 3, "item_id": [1, 2, 3], "images": [{"large": "x"}] * 3, "raw": [b"x"] * 3}
+    pq.write_table(pa.table({**table, "tags": [["a"]] * 3}), source / "shop.parquet")
+    assert sequences(prepare_toy(source, "table")) == {"u": ["1", "2"]}
+
+
+def test_a_missing_item_id_makes_no_floats_of_the_others(source: Path, prepare_toy: Prepare) -> None:
+    pq.write_table(pa.table({"user_id": ["u"] * 3, "item_id": [2**60 + 1, 2**60, 3]}), source / "shop.parquet")
+    items = pa.table({"item_id": [2**60 + 1, None, 3, None], "title": ["soap", "lost", "comb", "lost too"]})
+    pq.write_table(items, source / "shop_items.parquet")
+    prepared = prepare_toy(source, "table")
+    assert (prepared.folder / "shop.item").read_text().split("\n")[1:-1] == [f"{2**60 + 1}\tsoap", "3\tcomb"]
+    assert "shop_items.parquet: 2 rows without an item id left out" in prepared.warnings
+
+
+def test_float_ids_of_items_with_one_missing_are_those_of_the_interactions(source: Path, prepare_toy: Prepare) -> None:
+    (source / "shop.csv").write_text("user_id,item_id\nu,10\nu,11\nu,12\n")
+    pd.DataFrame({"item_id": [10, None, 12], "title": ["a", "b", "c"]}).to_parquet(source / "shop_items.parquet")
+    folder = prepare_toy(source, "table").folder
+    assert (folder / "shop.item").read_text() == "item_id:token\ttitle:token_seq\n10\ta\n12\tc\n"
+
+
+def test_texts_of_parquet_lists_and_decimals(source: Path, prepare_toy: Prepare) -> None:
+    (source / "shop.csv").write_text("user_id,item_id\nu,10\nu,11\nu,12\n")
+    items = {
+        "item_id": [10, 11, 12],
+        "categories": [["Beauty", "Soap"], [], None],
+        "description": [['Line "two".', None, "x"], ["y"] * 1200, [""]],
+        "deep": [[["a"], ["b", "c"]], [[]], [None]],
+        "sizes": [[1, 2], [3], None],
+        "price": [Decimal("10.00"), Decimal("0.50"), None],
+    }
+    pq.write_table(pa.table(items), source / "shop_items.parquet")
+    rows = (prepare_toy(source, "table").folder / "shop.item").read_text().split("\n")
+    assert rows[1] == "10\tBeauty, Soap\tLine two ., x\ta, b, c\t1, 2\t10.00"
+    assert rows[2] == f"11\t\t{', '.join(['y'] * 1200)}\t\t3\t0.50"
+    assert rows[3] == "12\t\t\t\t\t"
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([{"Brand": "A"}] * 3, "dicts"),
+        ([[{"large": "x"}]] * 3, "dicts"),
+        ([b"x"] * 3, "bytes"),
+        ([[b"x"]] * 3, "bytes"),
+    ],
+)
+def test_item_columns_that_are_no_text_are_named(
+    source: Path, prepare_toy: Prepare, values: list[object], kind: str
+) -> None:
+    (source / "shop.csv").write_text("user_id,item_id\nu,10\nu,11\nu,12\n")
+    pq.write_table(pa.table({"item_id": [10, 11, 12], "details": values}), source / "shop_items.parquet")
+    with pytest.raises(DataError, match=rf"shop_items\.parquet: column 'details' holds {kind}, not text or numbers; "):
+        prepare_toy(source, "table")
+
+
+@pytest.mark.parametrize("how", ["csv", "csv twice", "csv thrice", "__index_level_0__", "named"])
+def test_the_index_of_a_pandas_table_is_no_attribute(source: Path, prepare_toy: Prepare, how: str) -> None:
+    table, items = frame(), pd.DataFrame({"article": ["a", "b", "c"], "name": ["comb", "brush", "soap"]})
+    for name, data in (("shop", table), ("shop_items", items)):
+        path = source / f"{name}.csv"
+        if how == "named":
+            data.set_index(data.columns[0]).to_parquet(path.with_suffix(".parquet"))
+        elif how == "__index_level_0__":
+            data.index = pd.Index([9, 4, 7, 1][: len(data)])
+            stored = pa.Table.from_pandas(data)
+            assert how in stored.column_names
+            pq.write_table(stored.replace_schema_metadata(), path.with_suffix(".parquet"))
+        else:
+            data.to_csv(path)
+            for _ in range(["csv", "csv twice", "csv thrice"].index(how)):
+                pd.read_csv(path).to_csv(path, index="thrice" in how)
+    prepared = prepare_toy(source, "table", columns=COLUMNS)
+    assert sequences(prepared) == {"u1": ["b", "a"], "u2": ["a"]}
+    header = (prepared.folder / "shop.item").read_text().split("\n")[0]
+    assert set(header.split("\t")) == {"item_id:token", "name:token_seq"}
+
+
+@pytest.mark.parametrize(
+    ("table", "items"),
+    [
+        ("sold.txt", "sold_items.csv"),
+        ("sold.CSV", "sold_items.tsv"),
+        ("sold.csv.bz2", "sold_items.parquet"),
+        ("sold.2014.csv.xz", "sold.2014_items.csv.gz"),
+        ("sold.txt", "sold_items.txt"),
+        ("sold.csv", "sold_items.parquet"),
+    ],
+)
+def test_items_beside_a_source_with_another_ending(source: Path, prepare_toy: Prepare, table: str, items: str) -> None:
+    frame().to_csv(source / table, index=False)
+    described = pd.DataFrame({"article": ["a", "b"], "name": ["comb", "brush"]})
+    if items.endswith("parquet"):
+        described.to_parquet(source / items)
+    else:
+        described.to_csv(source / items, index=False, sep="\t" if ".tsv" in items else ",")
+    folder = prepare_toy(source / table, "table", columns=COLUMNS, name="shop").folder
+    assert (folder / "shop.item").read_text() == "item_id:token\tname:token_seq\na\tcomb\nb\tbrush\n"
+
+
+def test_texts_that_are_not_used_are_named(source: Path, prepare_toy: Prepare) -> None:
+    frame().to_csv(source / "shop.csv", index=False)
+    (source / "shop_items.csv").write_text("article,name,brand,empty\na,comb,x,\n")
+    said = "the items' texts are not used; --text name brand makes features of them"
+    assert said in prepare_toy(source, "table", columns=COLUMNS).warnings
+    (source / "shop_items.csv").write_text("article,name\na,\n")
+    prepared = prepare_toy(source, "table", columns=COLUMNS, fresh=True)
+    assert not any("--text" in warning for warning in prepared.warnings)
+
+
+def test_blanks_around_ids_are_removed_and_counted(source: Path, prepare_toy: Prepare) -> None:
+    """Without times the order of the rows counts, over both ways in which a user is written."""
+    (source / "shop.csv").write_text("user_id,item_id\nu1 ,a\nu1, b\n u1,c\nu2,a \n")
+    (source / "shop_items.csv").write_text("item_id,title\na ,comb\nb,brush\n")
+    (source / "image_feat.tokens.txt").write_text("a\nb \nc\n")
+    np.save(source / "image_feat.npy", np.eye(3))
+    prepared = prepare_toy(source, "table")
+    assert sequences(prepared) == {"u1": ["a", "b"], "u2": ["a"]}  # c is the test item
+    for said in (
+        "shop.csv: blanks around 2 fields of user_id were removed, so that 'u1 ' is read as 'u1'",
+        "shop.csv: blanks around 2 fields of item_id were removed, so that ' b' is read as 'b'",
+        "shop_items.csv: blanks around 1 field of item_id were removed, so that 'a ' is read as 'a'",
+    ):
+        assert said in prepared.warnings
+        assert f"- {said}\n" in (prepared.folder / "README.md").read_text()
+    assert "a\tcomb" in (prepared.folder / "shop.item").read_text()
+    assert load_dataset(prepared.folder, modalities=None).features["image"].tolist()[1:] == np.eye(3).tolist()
+
+
+def test_ids_that_are_blank_or_become_one(source: Path, prepare_toy: Prepare) -> None:
+    (source / "shop.csv").write_text("user_id,item_id\nu1,a\nu1,  \nu1,c\n")
+    with pytest.raises(DataError, match="item_id is empty"):
+        prepare_toy(source, "table")
+    (source / "shop.csv").write_text("user_id,item_id\nu1,a\nu1,b\nu1,c\n")
+    (source / "shop_items.csv").write_text("item_id,title\na,x\na ,y\n")
+    with pytest.raises(DataError, match=r"shop_items\.csv: row 2: item 'a' occurs before"):
+        prepare_toy(source, "table")
