@@ -21,10 +21,12 @@ from hellm_recbole.data.atomic import Dataset, load_dataset
 from hellm_recbole.data.catalog import known_datasets, prepare_if_known
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import HellmError, ModelError, SettingsError
-from hellm_recbole.experiment import Place, follow
+from hellm_recbole.experiment import Place, finished_record, follow
 from hellm_recbole.export import EXPORTS, TEST_LISTS, count_left_out
 from hellm_recbole.files import ensure_folder, sweep_temporaries
 from hellm_recbole.identity.run import identify_code
+from hellm_recbole.llm.check import LanguageModelCheck
+from hellm_recbole.models.spec import LLM
 from hellm_recbole.plan import (
     NOTHING_TUNED,
     Override,
@@ -226,6 +228,7 @@ def _lead(options: argparse.Namespace, rest: Sequence[str], choose: Choose | Non
         for job in jobs:  # refuse before the first epoch, not after hours
             if not job.fresh:
                 check_earlier(job, data[job.dataset][1])
+        _check_language_models(jobs, data, here=options.ray is None)
         announce_removals([job.folder for job in jobs if job.fresh], options.output)
         if options.ray is not None:
             failed = run_on_ray(jobs, data, options.ray, options.threads, options.device, locks)
@@ -240,6 +243,26 @@ def _lead(options: argparse.Namespace, rest: Sequence[str], choose: Choose | Non
                         locks.release(job)
                 finish(name)
     return EXIT_ROW_FAILED if failed else 0
+
+
+def _check_language_models(jobs: Sequence[RowJob], data: Mapping[str, tuple[Dataset, Split]], *, here: bool) -> None:
+    """Refuse a language model that a run cannot use, before anything that the run reads is trained.
+
+    Raises:
+        HellmError: it says what is wrong with it.
+    """
+    check, checked = LanguageModelCheck(here=here), set()
+    for job in jobs:
+        split = data[job.dataset][1]
+        if job.plan.family != LLM or (job.plan.row, job.dataset) in checked:
+            continue
+        if not job.fresh and finished_record(job.plan, split, job.place) is not None:
+            continue
+        try:
+            check.check(job.plan.model_settings, split.item_text)
+        except HellmError as error:
+            raise type(error)(f"{job.plan.row} on {job.dataset}: {error}") from error
+        checked.add((job.plan.row, job.dataset))
 
 
 def _tuned(rows: Sequence[RowPlan], output: Path, split: Split) -> dict[str, Tuned]:

@@ -27,6 +27,8 @@ from hellm_recbole.data.split import Split
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.files import check_name
 from hellm_recbole.identity.run import identify_run, list_run_parts
+from hellm_recbole.llm.check import LanguageModelCheck
+from hellm_recbole.models.spec import LLM
 from hellm_recbole.plan import Override, RowPlan, plan_rows, split_variant
 from hellm_recbole.search.space import Space, listed_keys, search_space
 from hellm_recbole.search.sweeps import SWEEP_FILE, Sweep, write_tuned
@@ -108,6 +110,8 @@ def _tune(options: argparse.Namespace, rest: Sequence[str]) -> int:
         plans = plan_rows(models, dataset, REGISTRY, options.preset, overrides)
         split = load(dataset, options.data_path)[1]
         for plan in plans:
+            if plan.family == LLM:
+                LanguageModelCheck().check(plan.model_settings, split.item_text)
             base = split_variant(plan.model, REGISTRY)[0]
             tasks.append(
                 sweep_task(

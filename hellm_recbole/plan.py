@@ -228,12 +228,19 @@ def plan_with_stages(
     Stages have the values of their files, also where a tuned row of the same model is asked for.
 
     Raises:
-        ModelError: a model is unknown.
+        ModelError: a model is unknown, or an LLM row reads embeddings of one that has none.
         SettingsError: a setting is wrong.
     """
     asked = [_tuned_row(name, dataset, registry, preset, overrides, tuned.get(name)) for name in models]
     needed = dict.fromkeys(stage for plan in asked for stage in plan.stages)
     stages = [plan_row(name, dataset, registry, preset, overrides) for name in needed]
+    for stage in stages:
+        if stage.spec is None or stage.family == LLM:
+            readable = ", ".join(name for name, spec in registry.items() if spec.family != LLM)
+            raise ModelError(
+                f"item_inputs or prefix_graph names {stage.model}, but {stage.model} has no item embeddings that "
+                f"another model can read; name one of {readable}"
+            )
     first = [plan for plan in asked if plan.family != LLM and not is_stage(plan, asked)]
     plans = [*first, *stages, *(plan for plan in asked if plan.family == LLM)] if stages else asked
     _refuse_strays(plans, registry, overrides)

@@ -84,7 +84,7 @@ def refuse_missing_weights(
                 f"{who} lacks {len(missing)} of its {len(values)} tensors, or has them in another shape than its "
                 f"config.json says, {missing[0]} for one; {advice}"
             )
-        broken = [name for name, value in values.items() if is_read(report.model, name) and not _is_finite(value)]
+        broken = [name for name, value in values.items() if is_read(report.model, name) and not is_finite(value)]
         if broken:
             raise DataError(f"{who} has NaN or infinity in {len(broken)} tensors, {broken[0]} for one; {advice}")
 
@@ -115,7 +115,7 @@ def describe_error(error: BaseException) -> str:
     return lines[0].strip() if lines else type(error).__name__
 
 
-def _is_finite(value: torch.Tensor) -> bool:
+def is_finite(value: torch.Tensor) -> bool:
     """Whether all numbers are finite; one pass without a copy, for NaN and infinity pass on to a sum."""
     if not value.is_floating_point() or value.is_meta:
         return True

@@ -62,13 +62,13 @@ def language_model_digest(folder: Path, gguf: str | None = None, n_layers: int |
         DataError: there are no weights, or a file of them is broken.
     """
     found: list[tuple[str, str]] = []
-    for path in [folder / gguf] if gguf else _weight_files(folder):
+    for path in [folder / gguf] if gguf else weight_files(folder):
         found.extend(_tensor_digests(path).items())
     has_embeddings = any(_EMBEDDINGS.search(name) for name, _ in found)
     used = [
         (name, digest)
         for name, digest in found
-        if not _is_cut(name, n_layers) and not (has_embeddings and _HEAD.search(name))
+        if not is_cut_off(name, n_layers) and not (has_embeddings and is_head(name))
     ]
     return hashlib.sha256(json.dumps(sorted(used)).encode()).hexdigest()
 
@@ -98,13 +98,23 @@ def _without_neutral(value: Any) -> Any:
     return [_without_neutral(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _is_cut(name: str, n_layers: int | None) -> bool:
+def is_head(name: str) -> bool:
+    """Whether a tensor of that name belongs to the output head, which is not read."""
+    return _HEAD.search(name) is not None
+
+
+def is_cut_off(name: str, n_layers: int | None) -> bool:
+    """Whether a tensor of that name is in a layer after the first n, which is not read either."""
     layer = _LAYER.search(name)
     return n_layers is not None and layer is not None and int(layer.group(1)) >= n_layers
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """The files that `from_pretrained` reads, in its own order of preference, and those of an adapter beside them."""
+def weight_files(folder: Path) -> list[Path]:
+    """The files that `from_pretrained` reads, in its own order of preference, and those of an adapter beside them.
+
+    Raises:
+        DataError: there are none, or one is missing.
+    """
     config = _read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     named = config.get("transformers_weights") if isinstance(config, dict) else None
     wanted = (named,) if isinstance(named, str) else (_SAFETENSORS, f"{_SAFETENSORS}.index.json", _PICKLED)

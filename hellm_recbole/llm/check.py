@@ -1,0 +1,211 @@
+"""What a run needs of its language model, checked before anything is trained: its files are read, it is not run.
+
+Most faults show in the configuration, the tokenizer and the headers of the weights. The rest shows in a model of the
+same kind with two layers of zeros, which is given a few tokens. All that is read of the weights is whether they are
+finite, one tensor at a time.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hellm_recbole.errors import DataError, HellmError, ModelError
+from hellm_recbole.identity.loading import describe_error, is_finite
+from hellm_recbole.identity.weights import is_cut_off, is_head, weight_files
+from hellm_recbole.llm.backbone import (
+    BackboneSettings,
+    Source,
+    adapt_decoder,
+    find_source,
+    item_words,
+    load_config,
+    load_model,
+    quantization_config,
+    refuse_unknown_tokens,
+    refuse_unloadable,
+    token_ids,
+)
+from hellm_recbole.llm.prefix import ATTENTION, Context, GraphPrefix, Rows, register_attention
+from hellm_recbole.llm.quiet import quiet
+from hellm_recbole.models.hellm import NO_BACKBONE, PLACEHOLDER, RANDOM, LLMRecommender, LLMSettings
+
+TRIED_LAYERS = 2
+_READABLE_LAYERS = {"full_attention", "sliding_attention"}  # kinds of layers that `prefix_attention` computes
+_READABLE = "pass --llm with a causal decoder such as Llama, Mistral, Qwen2, Qwen3 or Gemma 3"
+
+
+class LanguageModelCheck:
+    """Checks the language models of runs; weights that several runs read are read once.
+
+    Args:
+        here: the runs are trained by this process and not by the workers of a cluster, so its devices count.
+    """
+
+    def __init__(self, *, here: bool = True) -> None:
+        self._here = here
+        self._finite: set[tuple[Source, int | None]] = set()
+
+    def check(self, settings: LLMSettings, item_texts: Sequence[str]) -> None:
+        """Refuse a language model that a run could not read or train.
+
+        Args:
+            settings: of the run.
+            item_texts: [I + 1] texts of the dataset's items, or none.
+
+        Raises:
+            DataError: it cannot be had, is not whole, or does not fit its tokenizer.
+            ModelError: it has too few layers, or an architecture that the run cannot use.
+            MissingDependency: a package that it needs is not installed.
+        """
+        LLMRecommender.refuse_contradictions(settings, item_texts)
+        if settings.llm_weights == NO_BACKBONE:
+            return
+        backbone = settings.backbone()
+        if self._here and backbone.quantization != "none":
+            quantization_config(backbone)
+        backbone = replace(
+            backbone, quantization="none"
+        )  # the files are the same, and no device is needed to read them
+        source = find_source(backbone.llm)
+        register_attention()
+        with quiet(), refuse_unloadable(backbone, source):
+            config, tokenizer, options = load_config(backbone, source)
+            _refuse_unreadable_layers(config, backbone)
+            n_positions = _check_tokens(config, tokenizer, settings, item_texts)
+            _try_forward(config, settings, n_positions)
+            if settings.llm_weights != RANDOM and source.gguf is None:
+                load_model(copy.deepcopy(config), backbone, source, {**options, "device_map": "meta"})
+                self._refuse_not_finite(backbone, source)
+
+    def _refuse_not_finite(self, settings: BackboneSettings, source: Source) -> None:
+        if (source, settings.n_layers) in self._finite:
+            return
+        broken = [
+            name
+            for path in weight_files(source.folder)
+            for name, value in _read_tensors(path)
+            if not is_cut_off(name, settings.n_layers) and not is_head(name) and not is_finite(value)
+        ]
+        if broken:
+            raise DataError(
+                f"language model {settings.llm!r} ({source.folder}) has NaN or infinity in {len(broken)} tensors, "
+                f"{broken[0]} for one; fetch the model again"
+            )
+        self._finite.add((source, settings.n_layers))
+
+
+def _read_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """Name and value of each tensor of a file of weights, one at a time."""
+    if path.suffix == ".safetensors":
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as stored:
+            for name in stored.keys():
+                yield name, stored.get_tensor(name)
+    else:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        yield from ((name, value) for name, value in content.items() if isinstance(value, Tensor))
+
+
+def _refuse_unreadable_layers(config: Any, settings: BackboneSettings) -> None:
+    kinds = sorted({*(getattr(config, "layer_types", None) or ())} - _READABLE_LAYERS)
+    if kinds:
+        raise ModelError(
+            f"language model {settings.llm!r} has layers of kind {kinds[0]}, which cannot read runs packed "
+            f"into one sequence; {_READABLE}"
+        )
+
+
+def _check_tokens(config: Any, tokenizer: Any, settings: LLMSettings, item_texts: Sequence[str]) -> int:
+    """Refuse tokens without embedding; returns how many positions the longest sequence of the run may have."""
+    prompts = [token_ids(tokenizer, text) for text in (settings.prompt, settings.ending, PLACEHOLDER)]
+    words, _, counts = item_words(tokenizer, item_texts if settings.item_text_tokens else (), settings.item_text_tokens)
+    embeddings = _shapes(config).get_input_embeddings()
+    refuse_unknown_tokens([*chain(*prompts), *words.tolist()], embeddings, settings.llm)
+    longest = int(counts.max()) if len(counts) else 0
+    return settings.prefix_length + len(prompts[0]) + settings.max_history * (longest + 1) + len(prompts[1])
+
+
+def _shapes(config: Any) -> Any:
+    """The model of a configuration without any numbers."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation=ATTENTION)
+
+
+def _try_forward(config: Any, settings: LLMSettings, n_positions: int) -> None:
+    """Run a few tokens through two layers of zeros, as a run does with all layers.
+
+    Raises:
+        ModelError: the architecture cannot be used; the sentence says why.
+    """
+    small, backbone = copy.deepcopy(config), settings.backbone()
+    small.num_hidden_layers = min(TRIED_LAYERS, config.num_hidden_layers)
+    if getattr(small, "layer_types", None):
+        small.layer_types = small.layer_types[: small.num_hidden_layers]
+    try:
+        model = _shapes(small)
+        decoder = model.get_decoder()
+        adapt_decoder(model, backbone)
+        _fill_with_zeros(decoder)
+        width, n_layers = int(model.config.hidden_size), int(model.config.num_hidden_layers)
+        prefix = None
+        if settings.prefix_length:
+            prefix = GraphPrefix(n_layers, settings.prefix_length, width, 0, 1, 0.0, False)
+        context = Context(Rows.of(torch.ones(1, 2, dtype=torch.bool)), torch.arange(2), prefix, record=True)
+        _read_embeddings(decoder, width, context)
+    except HellmError:
+        raise
+    except Exception as error:  # whatever an unknown architecture fails with
+        raise ModelError(_describe_failure(error, settings, config)) from error
+    if len(context.prompt) != n_layers:
+        raise ModelError(
+            f"language model {settings.llm!r} ({config.model_type}) computes attention by itself, without the registry "
+            f"of transformers, so rows of a batch cannot be told apart; {_READABLE}"
+        )
+    try:
+        last = Context(Rows.of(torch.ones(1, 1, dtype=torch.bool)), torch.tensor([n_positions - 1]), prefix)
+        _read_embeddings(decoder, width, last)
+    except (IndexError, RuntimeError) as error:
+        raise ModelError(
+            f"language model {settings.llm!r} has fewer positions than the {n_positions} that prefix, prompt and "
+            f"max_history = {settings.max_history} items may take; lower max_history or item_text_tokens"
+        ) from error
+
+
+def _fill_with_zeros(module: nn.Module) -> None:
+    """Give a model without numbers zeros, on the CPU."""
+    module.to_empty(device="cpu")
+    with torch.no_grad():
+        for value in chain(module.parameters(), module.buffers()):
+            value.zero_()
+
+
+def _read_embeddings(decoder: Any, width: int, context: Context) -> None:
+    n = len(context.position)
+    dtype = next(decoder.parameters()).dtype
+    decoder(
+        inputs_embeds=torch.zeros(1, n, width, dtype=dtype),
+        position_ids=context.position[None],
+        use_cache=False,
+        context=context,
+    )
+
+
+def _describe_failure(error: Exception, settings: LLMSettings, config: Any) -> str:
+    who = f"language model {settings.llm!r} ({config.model_type})"
+    if settings.prefix_length and any(name in str(error) for name in ("k_proj", "v_proj")):
+        return (
+            f"{who} has no k_proj and v_proj in its attention, through which the prefix goes; set prefix_length=0, or "
+            f"{_READABLE}"
+        )
+    return f"{who} cannot be read as a decoder ({type(error).__name__}: {describe_error(error)}); {_READABLE}"
