@@ -31,11 +31,13 @@ from hellm_recbole.data.catalog import (
 from hellm_recbole.data.fetch.raw import fetch_raw, fetched_kinds
 from hellm_recbole.data.importers.archive import ENDINGS, unpacked
 from hellm_recbole.data.importers.sources import KINDS, TABLE
+from hellm_recbole.data.importers.tabular import FIELDS
 from hellm_recbole.data.mmrec import write_mmrec
 from hellm_recbole.data.similar import similar_items
 from hellm_recbole.data.ties import shuffle_ties
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.files import check_name
+from hellm_recbole.settings import LARGEST_SEED
 
 SOURCE_OPTIONS = ("kind", "source", "raw", "fresh")
 DATASET_KEYS = ("k_core", "text", "category", "columns", "pictures")
@@ -112,6 +114,8 @@ def _run(args: argparse.Namespace) -> int:
         raise SettingsError("--neighbors goes with --check and is at least 1")
     if (args.export is None) != (args.to is None):
         raise SettingsError("--export and --to go together")
+    if args.shuffle_ties is not None and not 0 <= args.shuffle_ties <= LARGEST_SEED:
+        raise SettingsError(f"--shuffle-ties {args.shuffle_ties} must be at least 0 and at most {LARGEST_SEED}")
     if args.check or args.export is not None or args.shuffle_ties is not None:
         _refuse(args, (*SOURCE_OPTIONS, *DATASET_KEYS, *FEATURE_KEYS), "prepares a dataset; this one is ready")
     if args.check:
@@ -141,10 +145,32 @@ def _prepare(args: argparse.Namespace) -> Prepared:
         _refuse(args, ["image_encoder"], "goes with --pictures")
     if not settings.text and not settings.pictures:
         _refuse(args, ["feature_dtype", "encode_device"], "goes with --text or --pictures")
+    if settings.kind == TABLE:
+        _refuse_shared_columns(settings.columns)
     with unpacked(_source(args, settings)) as source:
         if not (settings.text or settings.pictures or feature_names(source.parent if source.is_file() else source)):
             _refuse(args, ["fill"], "goes with --text, --pictures or feature files")
         return prepare(args.name, source, settings, encoding, args.output, fresh=args.fresh, progress=True)
+
+
+def _refuse_shared_columns(columns: Sequence[str]) -> None:
+    """Refuse a column that two fields of a table are read from.
+
+    Args:
+        columns: FIELD=COLUMN each; fields that are not named have their usual column.
+
+    Raises:
+        SettingsError: it names the fields and the column.
+    """
+    given = dict(text.partition("=")[::2] for text in columns)
+    required = {field: usual for field, usual in FIELDS.items() if field in ("user", "item")}
+    read = {**required, **given}
+    if len(given) < len(columns):
+        raise SettingsError("--columns names a field twice; name each once")
+    for field, column in given.items():
+        other = next((name for name, taken in read.items() if taken == column and name != field), None)
+        if other is not None:
+            raise SettingsError(f"--columns {field}={column}: {other} is read from that column as well; name another")
 
 
 def _refuse(args: argparse.Namespace, keys: Sequence[str], why: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from hellm_recbole.report.page import FIGURES, write_report
 from hellm_recbole.report.slices import write_slices
 from hellm_recbole.report.tables import Protocol, write_tables
 from hellm_recbole.results import RECORD_FILE
+from hellm_recbole.settings import LARGEST_CUTOFF, shorten
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +43,11 @@ def _report(options: argparse.Namespace) -> int:
                 "makes them"
             )
     else:
-        datasets = [check_name(name.strip(), "dataset") for name in options.dataset.split(",")]
+        datasets = list(dict.fromkeys(name.strip() for name in options.dataset.split(",") if name.strip()))
+        if not datasets:
+            raise RecordError("--dataset names nothing; give names separated by commas")
+        for name in datasets:
+            check_name(name, "dataset")
     cutoffs = None if options.cutoffs is None else _cutoffs(options.cutoffs)
     for dataset in datasets:
         for folder in (options.output / dataset, options.output / dataset / FIGURES):
@@ -59,12 +65,18 @@ def _cutoffs(text: str) -> list[int]:
     """The K of `--cutoffs`.
 
     Raises:
-        SettingsError: one of them is not a positive integer.
+        SettingsError: one of them is not a positive integer, is too large, or occurs twice.
     """
     parts = text.split(",")
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise SettingsError(f"--cutoffs {text!r} must be positive integers separated by commas, such as 1,50")
-    return [int(part) for part in parts]
+    if not all(re.fullmatch(r"\s*[0-9]{1,7}\s*", part) and 0 < int(part) <= LARGEST_CUTOFF for part in parts):
+        raise SettingsError(
+            f"--cutoffs {shorten(text)!r} must be positive integers separated by commas, such as 1,50, and at most "
+            f"{LARGEST_CUTOFF:,}"
+        )
+    cutoffs = [int(part) for part in parts]
+    if len(set(cutoffs)) < len(cutoffs):
+        raise SettingsError(f"--cutoffs {shorten(text)!r} names one K twice; name each once")
+    return cutoffs
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 
 from baselines.registry import RECBOLE_BASELINES, REGISTRY
 from benchmarks.dry_run import dry_run
-from benchmarks.rows import JobLocks, RowJob, announce_removals, check_earlier, run_job, run_on_ray, told
+from benchmarks.rows import JobLocks, RowJob, announce_removals, check_earlier, needs_work, run_job, run_on_ray, told
 from hellm_recbole import runtime
 from hellm_recbole.cluster import LOCAL
 from hellm_recbole.console import run_main
@@ -21,7 +22,7 @@ from hellm_recbole.data.atomic import Dataset, load_dataset
 from hellm_recbole.data.catalog import known_datasets, prepare_if_known
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import HellmError, ModelError, SettingsError
-from hellm_recbole.experiment import Place, finished_record, follow
+from hellm_recbole.experiment import Place, follow
 from hellm_recbole.export import EXPORTS, TEST_LISTS, count_left_out
 from hellm_recbole.files import ensure_folder, sweep_temporaries
 from hellm_recbole.identity.run import identify_code
@@ -43,6 +44,7 @@ from hellm_recbole.report.slices import write_slices
 from hellm_recbole.report.tables import write_tables
 from hellm_recbole.search.space import can_be_searched
 from hellm_recbole.search.sweeps import read_tuned, tuned_file
+from hellm_recbole.settings import LARGEST_SEED, MOST_THREADS, shorten
 from hellm_recbole.team import Team, join_team, refuse_team
 from hellm_recbole.variants import all_variants
 
@@ -135,8 +137,7 @@ def run(options: argparse.Namespace, rest: Sequence[str], choose: Choose | None 
         return 0
     runtime.keep_freed_memory()
     if options.threads is not None:
-        if options.threads < 1:
-            raise SettingsError(f"--threads {options.threads} must be at least 1")
+        check_threads(options.threads)
         torch.set_num_threads(options.threads)
     team = join_team()
     if team.rank:
@@ -256,7 +257,7 @@ def _check_language_models(jobs: Sequence[RowJob], data: Mapping[str, tuple[Data
         split = data[job.dataset][1]
         if job.plan.family != LLM or (job.plan.row, job.dataset) in checked:
             continue
-        if not job.fresh and finished_record(job.plan, split, job.place) is not None:
+        if not needs_work(job):
             continue
         try:
             check.check(job.plan.model_settings, split.item_text)
@@ -306,18 +307,30 @@ def named(text: str, option: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def check_threads(threads: int | None) -> None:
+    """Refuse a number of threads that no machine has.
+
+    Raises:
+        SettingsError: it is below 1 or too large.
+    """
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise SettingsError(f"--threads {threads} must be at least 1 and at most {MOST_THREADS}")
+
+
 def seeds_of(text: str) -> list[int]:
     """Seeds separated by commas, each once.
 
     Raises:
-        SettingsError: one of them is no integer, or negative.
+        SettingsError: one of them is no integer, negative or too large.
     """
     try:
         seeds = [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise SettingsError(f"--seeds {text!r} must be integers separated by commas, such as 2024,2025") from error
-    if min(seeds) < 0:
-        raise SettingsError(f"--seeds {text!r}: a seed must be at least 0")
+        raise SettingsError(
+            f"--seeds {shorten(text)!r} must be integers separated by commas, such as 2024,2025"
+        ) from error
+    if min(seeds) < 0 or max(seeds) > LARGEST_SEED:
+        raise SettingsError(f"--seeds {shorten(text)!r}: a seed must be at least 0 and at most {LARGEST_SEED}")
     return list(dict.fromkeys(seeds))
 
 
@@ -339,8 +352,8 @@ def _export_k(text: str | None, exports: Sequence[str]) -> int | None:
         return None
     if TEST_LISTS not in exports:
         raise SettingsError(f"--export-k is the length of exported lists; give it with --export {TEST_LISTS}")
-    if not text.isdecimal() or int(text) < 1:
-        raise SettingsError(f"--export-k {text!r} must be a whole number of at least 1, such as 10")
+    if not re.fullmatch("[0-9]{1,9}", text) or int(text) < 1:
+        raise SettingsError(f"--export-k {shorten(text)!r} must be a whole number from 1 to 999,999,999, such as 10")
     return int(text)
 
 

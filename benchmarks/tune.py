@@ -20,7 +20,7 @@ from tabulate import tabulate
 
 from baselines.registry import REGISTRY
 from benchmarks.rows import announce_removals
-from benchmarks.run import add_what_and_where, load, named, overrides_of, seeds_of
+from benchmarks.run import add_what_and_where, check_threads, load, named, overrides_of, seeds_of
 from hellm_recbole.cluster import LOCAL, cluster, refuse_numbered
 from hellm_recbole.console import run_main
 from hellm_recbole.data.split import Split
@@ -98,6 +98,9 @@ def search_parser(program: str, description: str | None) -> argparse.ArgumentPar
 def _tune(options: argparse.Namespace, rest: Sequence[str]) -> int:
     refuse_team("tune.py")
     check_name(options.name, "--name")
+    check_threads(options.threads)
+    if options.resume and options.fresh:
+        raise SettingsError("--resume and --fresh contradict each other; give one of them")
     budget = Budget.parse(options.budget)
     overrides = overrides_of(options, rest)
     (seed,) = seeds_of(str(options.seed))
@@ -105,6 +108,9 @@ def _tune(options: argparse.Namespace, rest: Sequence[str]) -> int:
     models = tunable if options.models == "all" else named(options.models, "--models")
     datasets = named(options.dataset, "--dataset")
     changed = [_space(text) for text in options.space]
+    for owner, key, _ in changed:
+        if owner is not None and owner not in models:
+            raise SettingsError(f"--space {owner}.{key}: {owner} is not among the models of this search")
     tasks = []
     for dataset in datasets:
         plans = plan_rows(models, dataset, REGISTRY, options.preset, overrides)

@@ -1,16 +1,20 @@
-"""Ends every command the same way: one sentence for a fault a user can mend, and an exit code that tells."""
+"""Ends every command the same way: one sentence for a fault, and an exit code that tells."""
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable
 from typing import Any
 
-from hellm_recbole.errors import HellmError
+from hellm_recbole.errors import MAKE_ROOM, HellmError, describe_unexpected, strip_controls
 from hellm_recbole.signals import signals_go_to
 
+EXIT_UNEXPECTED = 1
 EXIT_FAULT = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 EXIT_UNREAD = 141  # 128 + SIGPIPE
@@ -20,7 +24,8 @@ EXIT_TERMINATED = 143  # 128 + SIGTERM
 def run_main(main: Callable[[], int]) -> int:
     """Exit code of `main`.
 
-    A `HellmError`, or what the system says of a file or folder, becomes `error: <sentence>` on stderr and 2, Ctrl-C
+    A `HellmError`, or what the system says of a file or folder, becomes `error: <sentence>` on stderr and 2. Any other
+    exception is a fault of this project: it becomes a sentence too, with a file that holds its traceback, and 1. Ctrl-C
     becomes 130, SIGTERM, with which schedulers stop a process, 143, and a reader of stdout that left (`| head`) 141.
     """
     terminated: list[int] = []
@@ -35,7 +40,7 @@ def run_main(main: Callable[[], int]) -> int:
             sys.stdout.flush()
         return code
     except HellmError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(str(error))
         return EXIT_FAULT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end of the process
@@ -43,8 +48,31 @@ def run_main(main: Callable[[], int]) -> int:
     except OSError as error:
         where = "" if error.filename is None else f"{error.filename}: "
         reason = error.strerror or str(error)
-        print(f"error: {where}{reason}; check the path, its permissions and the space left", file=sys.stderr)
+        advice = "check the path, its permissions and the space left"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            advice = MAKE_ROOM
+        print_error(f"{where}{reason}; {advice}")
         return EXIT_FAULT
     except KeyboardInterrupt:
         print("stopped: finished work is kept; the same command goes on where it stopped", file=sys.stderr)
         return EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
+    except Exception as error:  # nobody shall read a traceback on the screen
+        print_error(f"{describe_unexpected(error)}; finished work is kept{_keep_traceback()}")
+        return EXIT_UNEXPECTED
+
+
+def print_error(sentence: str) -> None:
+    """Print `error: <sentence>` as one line on stderr."""
+    print(f"error: {strip_controls(sentence)}", file=sys.stderr)
+
+
+def _keep_traceback() -> str:
+    """Write the traceback of the current exception to a temporary file; says where, as the end of a sentence."""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="hellm-recbole-traceback-", suffix=".txt", delete=False, encoding="utf-8"
+        ) as stream:
+            stream.write(traceback.format_exc())
+    except OSError:
+        return ""
+    return f" (see {stream.name}, and report it if nothing in the sentence can be changed)"

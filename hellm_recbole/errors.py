@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
+
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])|\x9b[0-?]*[ -/]*[@-~]")
+MAKE_ROOM = "free some space there or choose another folder, and give the same command again"
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
 
 class HellmError(Exception):
     """Base of every fault that is reported as one sentence, without a traceback."""
@@ -38,6 +45,37 @@ def advise_on_divergence(epoch: int, step: int, advice: str) -> str:
     if (epoch, step) != (1, 1):
         return advice
     return "no step was taken before it, so look at the model's settings and at the data, not at the learning rate"
+
+
+def strip_controls(text: str) -> str:
+    r"""The text as one line without control characters, which could move the cursor or colour a terminal.
+
+    >>> strip_controls("a\x1b[31mred\x1b[0m \u202ebidi\nnext")
+    'ared bidi next'
+    """
+    text = _ESCAPES.sub("", text)
+    text = " ".join(text.splitlines())
+    return "".join(
+        part for part in text.replace("\t", " ") if unicodedata.category(part) not in ("Cc", "Cs") and part not in _BIDI
+    )
+
+
+def describe_unexpected(error: BaseException) -> str:
+    r"""A sentence for an exception that is none of ours: what it most likely means, or its kind and first line.
+
+    >>> describe_unexpected(RuntimeError("Error while serializing: No space left on device (os error 28)"))
+    'no space left on the device; free some space there or choose another folder, and give the same command again'
+    >>> describe_unexpected(ZeroDivisionError("division by zero"))
+    'ZeroDivisionError: division by zero'
+    """
+    text = str(error)
+    if any(words in text for words in ("No space left on device", "Disk quota exceeded")):
+        return f"no space left on the device; {MAKE_ROOM}"
+    if isinstance(error, MemoryError) or "not enough memory" in text or "out of memory" in text.lower():
+        return "out of memory; lower batch_size, eval_block_users or the model's widths, or take a larger machine"
+    if isinstance(error, RecursionError):
+        return "something that was read is nested too deeply; take the damaged file away"
+    return first_line(error)
 
 
 class SettingsError(HellmError):

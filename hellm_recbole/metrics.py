@@ -34,7 +34,7 @@ def per_user(
     """
     users, row, n_targets = np.unique(user, return_inverse=True, return_counts=True)
     discount = 1.0 / np.log2(rank.astype(np.float64) + 1.0)
-    ideal = np.cumsum(1.0 / np.log2(np.arange(2, max([*cutoffs, 1]) + 2)))
+    ideal = np.cumsum(1.0 / np.log2(np.arange(2, min(max([*cutoffs, 1]), int(n_targets.max(initial=1))) + 2)))
     values: dict[str, FloatVector] = {}
     for k in cutoffs:
         hit = rank <= k

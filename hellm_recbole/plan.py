@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,11 +13,12 @@ from typing import Any, Literal, TypeVar
 
 from hellm_recbole.bridge.rows import recbole_model_kind, recbole_model_names, recbole_settings
 from hellm_recbole.errors import MissingDependency, ModelError, SettingsError
-from hellm_recbole.models.spec import LLM, Family, ModelSpec
+from hellm_recbole.models.spec import LLM, Family, ModelSpec, check_spec
 from hellm_recbole.results import Search, row_name
 from hellm_recbole.settings import (
     DATASETS,
     HARNESS_SETTINGS,
+    LARGEST,
     NEUTRAL_KEYS,
     OVERRIDES,
     SECTIONS,
@@ -28,12 +31,13 @@ from hellm_recbole.settings import (
     StepSettings,
     TrainSettings,
     Value,
-    build_settings,
+    build_all_settings,
     field_names,
     load_yaml,
     merge_layers,
     parse_value,
     properties_dir,
+    shorten,
     unknown_keys,
 )
 from hellm_recbole.variants import variants
@@ -303,6 +307,8 @@ def plan_row(
     """
     base, variant = split_variant(name, registry)
     spec = registry.get(base)
+    if spec is not None:
+        check_spec(base, spec)
     recbole_name = None if spec is not None else _recbole_name(name, registry)
     own_file = properties_dir() / "model" / f"{base}.yaml"
     own = load_yaml(own_file) if spec is not None or own_file.exists() else {}
@@ -347,18 +353,21 @@ def plan_row(
         resolved = resolved.override(sections[VARIANTS][variant], f"model/{base}.yaml, {VARIANTS}: {variant}")
     for override in overrides:
         resolved = resolved.override({override.key: override.value}, override.origin)
-    faults = unknown_keys(resolved, known)
-    if faults:
-        raise SettingsError("; ".join(faults))
-    if spec is not None:
-        model_settings: Any = build_settings(spec.settings, resolved, extra_known=known)
-    else:
-        model_settings = {key: resolved.values[key] for key in own_keys}
-    pairs = None
+    own_classes: list[type[Any]] = [] if spec is None else [spec.settings]
     if spec is not None and spec.batches == "pairs":
-        pairs = build_settings(PairSettings, resolved, extra_known=known)
-    steps = build_settings(StepSettings, resolved, extra_known=known) if family == LLM else None
-    train, evaluation, log, resources = (build_settings(cls, resolved, extra_known=known) for cls in HARNESS_SETTINGS)
+        own_classes.append(PairSettings)
+    if family == LLM:
+        own_classes.append(StepSettings)
+    classes = [*HARNESS_SETTINGS, *own_classes]
+    built = dict(
+        zip(classes, build_all_settings(classes, resolved, extra_known=known, file=str(own_file)), strict=True)
+    )
+    train, evaluation, log, resources = (built[cls] for cls in HARNESS_SETTINGS)
+    if spec is not None:
+        model_settings: Any = built[spec.settings]
+    else:
+        check_recbole_settings(resolved, defaults)
+        model_settings = {key: resolved.values[key] for key in own_keys}
     metrics = [f"{kind}@{k}" for k in evaluation.cutoffs for kind in ("R", "N")]
     if train.valid_metric not in metrics:
         raise SettingsError(
@@ -377,9 +386,54 @@ def plan_row(
         log=log,
         resources=resources,
         model_settings=model_settings,
-        pairs=pairs,
-        steps=steps,
+        pairs=built.get(PairSettings),
+        steps=built.get(StepSettings),
     )
+
+
+_COUNTS = re.compile(r"(_size|_dim|_heads|^k|^MAX_ITEM_LIST_LENGTH)$")  # RecBole's settings of at least 1
+_SHARES = re.compile(r"(^|_)(dropout|dropout_prob|drop_prob|drop_ratio)$")  # and those that are probabilities
+
+
+def check_recbole_settings(resolved: Resolved, defaults: Mapping[str, Value]) -> None:
+    """Refuse values of RecBole's settings that differ in kind from RecBole's own, or that no model can have.
+
+    RecBole checks few of them before it trains, and none of their ranges.
+
+    Args:
+        resolved: values with their origins.
+        defaults: RecBole's own values.
+
+    Raises:
+        SettingsError: every such value, in one message.
+    """
+    faults = []
+    for key, default in defaults.items():
+        value = resolved.values[key]
+        problem = None if value == default else _recbole_problem(key, value, default)
+        if problem is not None:
+            faults.append(f"{shorten(resolved.origin[key])}: {key} = {shorten(repr(value))} {problem}")
+    heads, width = resolved.values.get("n_heads"), resolved.values.get("hidden_size")
+    if not faults and isinstance(heads, int) and isinstance(width, int) and width % heads:
+        faults.append(f"{resolved.origin['n_heads']}: hidden_size = {width} must be a multiple of n_heads = {heads}")
+    if faults:
+        raise SettingsError("; ".join(faults))
+
+
+def _recbole_problem(key: str, value: Value, default: Value) -> str | None:
+    """What is wrong with a value; None where nothing is known to be."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if not abs(value) <= (LARGEST if isinstance(value, int) else sys.float_info.max):  # NaN fails
+            return "must be a finite number" if isinstance(value, float) else f"must be at most {LARGEST}"
+        if _COUNTS.search(key) and (not isinstance(value, int) or value < 1):
+            return "must be a whole number of at least 1"
+        if _SHARES.search(key) and not 0 <= value < 1:
+            return "must be >= 0 and < 1"
+    for kinds, name in ((bool, "true or false"), (int | float, "a number"), (str, "a text"), (list, "a list")):
+        if isinstance(default, kinds):
+            fits = isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool))
+            return None if fits else f"must be {name}, as RecBole's own {shorten(repr(default), 40)}"
+    return None
 
 
 def _backbone_values(llm: str) -> tuple[dict[str, Value], str]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import operator
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -21,27 +22,49 @@ import yaml
 from hellm_recbole.errors import SettingsError
 
 S = TypeVar("S")
+LARGEST = 2**31 - 1  # of a whole number: what torch, numpy and C libraries take for sizes everywhere
+LARGEST_FLOAT = 1e30  # of a number that is computed with in single precision
+LARGEST_CUTOFF = 10**6  # of the K of Recall@K and NDCG@K
+LARGEST_SEED = 2**64 - 1  # that torch takes
+MOST_THREADS = 1024
+MOST_EPOCHS = 10**6
 Value = Any  # a YAML scalar, list or mapping
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-3 is a number (YAML 1.1 reads it as a string) and a repeated key is an error."""
+    """Safe YAML in which 1e-3 is a number (YAML 1.1 reads it as a string) and a repeated key is an error.
+
+    Whole numbers are decimal: YAML 1.1 reads 1:30 as 90 and 010 as 8; here they are strings, which no number may be.
+    """
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a name", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} occurs twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
 
 
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_INT, _FLOAT)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_INT, re.compile(r"^[-+]?(0|[1-9](_?[0-9])*)$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?([0-9][0-9_]*)(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
+    _FLOAT,
+    re.compile(
+        r"^[-+]?([0-9](_?[0-9])*\.?|[0-9](_?[0-9])*\.[0-9]+|\.[0-9]+)[eE][-+]?[0-9]+$"
+        r"|^[-+]?([0-9](_?[0-9])*\.[0-9]*|\.[0-9]+)$"
+        r"|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"
+    ),
+    list("-+0123456789."),
 )
+_YAML_FAULTS = (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError)  # of a text that is no YAML
 
 
 def properties_dir() -> Path:
@@ -67,6 +90,8 @@ def load_yaml(path: Path) -> dict[str, Value]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise SettingsError(f"settings file {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"settings file {path} is not UTF-8 text; save it as UTF-8") from error
     return _as_mapping(text, str(path))
 
 
@@ -78,14 +103,14 @@ def parse_value(text: str, where: str) -> Value:
     """
     try:
         return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{where}: {text!r} is not a YAML value") from error
+    except _YAML_FAULTS as error:
+        raise SettingsError(f"{shorten(where)}: {shorten(text)!r} is not a YAML value") from error
 
 
 def _as_mapping(text: str, where: str) -> dict[str, Value]:
     try:
         loaded = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except _YAML_FAULTS as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or "is not valid YAML"
@@ -119,6 +144,16 @@ class Resolved:
         return Resolved({k: self.values[k] for k in kept}, {k: self.origin[k] for k in kept})
 
 
+def shorten(text: str, most: int = 200) -> str:
+    """The text, its middle left out where it is too long for a message.
+
+    >>> shorten("abcdefghij", 7)
+    'ab...ij'
+    """
+    kept = (most - 3) // 2
+    return text if len(text) <= most else f"{text[:kept]}...{text[-kept:]}"
+
+
 def merge_layers(layers: Iterable[tuple[str, Mapping[str, Value]]]) -> Resolved:
     """Put layers side by side; a key may be set by one of them only.
 
@@ -143,34 +178,69 @@ def setting(
     lt: float | None = None,
     choices: tuple[Value, ...] | None = None,
 ) -> Any:
-    """A dataclass field with its allowed range; it has no default, for values live in `properties/`."""
+    """A dataclass field with its allowed range; it has no default, for values live in `properties/`.
+
+    Whatever the range, numbers are finite, whole ones at most `LARGEST`, and a list names nothing twice.
+    """
     return field(metadata={"ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices})
 
 
-def build_settings(cls: type[S], resolved: Resolved, *, extra_known: Iterable[str] = ()) -> S:
+def build_settings(cls: type[S], resolved: Resolved, *, extra_known: Iterable[str] = (), file: str = "") -> S:
     """An instance of the settings dataclass `cls` from the resolved values.
 
-    Keys that `cls` does not have must be in `extra_known` (they belong to another dataclass of the same run).
+    Args:
+        cls: the dataclass.
+        resolved: values with their origins.
+        extra_known: keys that `cls` does not have and that belong to another dataclass of the same run.
+        file: where missing keys are to be added; for messages.
 
     Raises:
         SettingsError: every unknown, missing, ill-typed and out-of-range key, in one message.
     """
-    hints = get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    known = {*fields, *extra_known}
+    (built,) = build_all_settings([cls], resolved, extra_known=extra_known, file=file)
+    return built
+
+
+def build_all_settings(
+    classes: Sequence[type[S]], resolved: Resolved, *, extra_known: Iterable[str] = (), file: str = ""
+) -> list[S]:
+    """`build_settings` of several dataclasses, with the faults of all of them in one message.
+
+    Raises:
+        SettingsError: every unknown, missing, ill-typed and out-of-range key.
+    """
+    known = {*extra_known, *(name for cls in classes for name in field_names(cls))}
     faults = unknown_keys(resolved, known)
+    missing = list(dict.fromkeys(name for cls in classes for name in field_names(cls) if name not in resolved.values))
+    if missing:
+        where = file or f"a file of {properties_dir()}"
+        faults.append(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set; add to {where}")
     values: dict[str, Value] = {}
-    for name, spec in fields.items():
-        if name not in resolved.values:
-            faults.append(f"{name} is not set in any file of {properties_dir()}")
-            continue
-        try:
-            values[name] = _coerce(resolved.values[name], hints[name], spec.metadata)
-        except ValueError as error:
-            faults.append(f"{resolved.origin[name]}: {name} = {resolved.values[name]!r} {error}")
+    for cls in classes:
+        hints = get_type_hints(cls)
+        for spec in dataclasses.fields(cls):  # type: ignore[arg-type]
+            if spec.name in resolved.values:
+                try:
+                    values[spec.name] = _coerce(resolved.values[spec.name], hints[spec.name], spec.metadata)
+                except ValueError as error:
+                    shown = shorten(repr(resolved.values[spec.name]))
+                    faults.append(f"{shorten(resolved.origin[spec.name])}: {spec.name} = {shown} {error}")
     if faults:
         raise SettingsError("; ".join(faults))
-    return cls(**values)
+    return [_build(cls, resolved, values) for cls in classes]
+
+
+def _build(cls: type[S], resolved: Resolved, values: Mapping[str, Value]) -> S:
+    try:
+        return cls(**{name: values[name] for name in field_names(cls)})
+    except ValueError as error:  # from `__post_init__`: values that do not go together
+        raise SettingsError(f"{_origins(resolved, field_names(cls), str(error))}: {error}") from error
+
+
+def _origins(resolved: Resolved, keys: Iterable[str], message: str) -> str:
+    """Where the settings that a message names were set."""
+    named = [key for key in keys if re.search(rf"\b{key}\b", message)]
+    return " and ".join(dict.fromkeys(resolved.origin[key] for key in named)) or "settings"
 
 
 def load_settings(cls: type[S], name: str) -> S:
@@ -181,7 +251,7 @@ def load_settings(cls: type[S], name: str) -> S:
     """
     path = properties_dir() / name
     values = load_yaml(path)
-    return build_settings(cls, Resolved(values, dict.fromkeys(values, str(path))))
+    return build_settings(cls, Resolved(values, dict.fromkeys(values, str(path))), file=str(path))
 
 
 def unknown_keys(resolved: Resolved, known: Iterable[str]) -> list[str]:
@@ -193,7 +263,7 @@ def unknown_keys(resolved: Resolved, known: Iterable[str]) -> list[str]:
             continue
         near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"valid keys are {', '.join(valid)}"
-        faults.append(f"{resolved.origin[key]}: unknown setting {key!r}; {hint}")
+        faults.append(f"{shorten(resolved.origin[key])}: unknown setting {shorten(key)!r}; {hint}")
     return faults
 
 
@@ -210,11 +280,18 @@ def _coerce(value: Value, hint: Any, limits: Mapping[str, Any]) -> Value:
     if get_origin(hint) is tuple:
         if not isinstance(value, list | tuple):
             raise ValueError("must be a list")
-        return tuple(_coerce(part, get_args(hint)[0], limits) for part in value)
+        parts = tuple(_coerce(part, get_args(hint)[0], limits) for part in value)
+        if len(set(parts)) < len(parts):
+            raise ValueError("names something twice")
+        return parts
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) <= LARGEST else math.inf
     if hint in (int, float, str, bool) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
         raise ValueError(f"must be of type {hint.__name__}")
+    if hint is float and not math.isfinite(value):
+        raise ValueError("must be a finite number")
+    if hint is int and abs(value) > LARGEST:
+        raise ValueError(f"must be at most {LARGEST}")
     if limits.get("choices") is not None and value not in limits["choices"]:
         raise ValueError(f"must be one of {', '.join(map(str, limits['choices']))}")
     for name, sign, holds in (
@@ -248,18 +325,18 @@ class TrainSettings:
         warmup_epochs: linear warm-up at the start.
     """
 
-    epochs: int = setting(ge=1)
+    epochs: int = setting(ge=1, le=MOST_EPOCHS)
     patience: int = setting(ge=1)
     eval_every: int = setting(ge=1)
     valid_metric: str = setting()
     batch_size: int = setting(ge=1)
     optimizer: str = setting(choices=("adam", "adamw"))
-    learning_rate: float = setting(gt=0)
-    weight_decay: float = setting(ge=0)
-    clip_norm: float = setting(ge=0)
+    learning_rate: float = setting(gt=0, le=LARGEST_FLOAT)
+    weight_decay: float = setting(ge=0, le=LARGEST_FLOAT)
+    clip_norm: float = setting(ge=0, le=LARGEST_FLOAT)
     schedule: str = setting(choices=("constant", "cosine", "exponential"))
     decay_rate: float = setting(gt=0, le=1)
-    warmup_epochs: int = setting(ge=0)
+    warmup_epochs: int = setting(ge=0, le=MOST_EPOCHS)
 
 
 @dataclass(frozen=True)
@@ -300,7 +377,7 @@ class EvalSettings:
         eval_block_users: users scored at a time.
     """
 
-    cutoffs: tuple[int, ...] = setting(ge=1)
+    cutoffs: tuple[int, ...] = setting(ge=1, le=LARGEST_CUTOFF)
     eval_block_users: int = setting(ge=1)
 
 
@@ -324,8 +401,8 @@ class ClusterSettings:
         ray_gpus: GPUs or a part of one; only where the cluster has any.
     """
 
-    ray_cpus: float = setting(gt=0)
-    ray_gpus: float = setting(ge=0)
+    ray_cpus: float = setting(gt=0, le=1e4)
+    ray_gpus: float = setting(ge=0, le=1e4)
 
 
 # Sections of a model's file: values instead of those of overall.yaml, values for single datasets, named variants.

@@ -21,7 +21,7 @@ from hellm_recbole.checkpoint import CheckpointFolder, Progress, pack_optimizer,
 from hellm_recbole.errors import CheckpointError, TrainingDiverged, advise_on_divergence
 from hellm_recbole.evaluator import ModelScorer, rank_targets
 from hellm_recbole.metrics import from_ranks
-from hellm_recbole.models.spec import ModelSpec
+from hellm_recbole.models.spec import ModelSpec, check_module
 from hellm_recbole.runtime import deterministic_sums
 from hellm_recbole.sampling import (
     BatchSource,
@@ -100,6 +100,7 @@ class ModelRow:
     ) -> None:
         torch.manual_seed(seed)
         self.module: nn.Module = spec.cls.build(model_settings, data).to(device)
+        check_module(spec.cls.__name__, self.module)
         self.optimizer: torch.optim.Optimizer = _optimizer(self.module, train, steps)
         self._train, self._steps, self._team = train, steps, team
         self._micro_batch_size = 0 if steps is None else steps.micro_batch_size

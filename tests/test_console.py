@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from hellm_recbole.console import run_main
 from hellm_recbole.errors import DataError
@@ -57,9 +61,43 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(capsys: pytest.CaptureFixture[str
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_our_own_mistakes_are_not_hidden() -> None:
-    with pytest.raises(ZeroDivisionError):
-        run_main(raising(ZeroDivisionError()))
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("division by zero"), RecursionError(), MemoryError(), KeyError("k")]
+)
+def test_our_own_mistakes_are_one_sentence_with_a_file_that_holds_the_traceback(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert run_main(raising(error)) == 1
+    err = capsys.readouterr().err
+    (kept,) = tmp_path.iterdir()
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert str(kept) in err
+    assert "Traceback" not in err
+    assert f"{type(error).__name__}" in kept.read_text()
+    assert "Traceback" in kept.read_text()
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit()])
+def test_what_is_no_fault_passes(error: BaseException) -> None:
+    with pytest.raises(type(error)):
+        run_main(raising(error))
+
+
+def test_escapes_of_files_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_main(raising(DataError("model '\x1b[2J\x1b]0;title\x07VBPR\r\x9b31m\u202e' is odd\nerror: other"))) == 2
+    assert capsys.readouterr().err == "error: model 'VBPR ' is odd error: other\n"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_says_what_to_do(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_main(raising(OSError(number, os.strerror(number), "/some/file"))) == 2
+    assert "/some/file: " in (said := capsys.readouterr().err)
+    assert "free some space there or choose another folder" in said
+    full = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert run_main(raising(full)) == 1
+    assert capsys.readouterr().err.startswith("error: no space left on the device; free some space")
 
 
 def test_a_reader_that_leaves_is_no_fault() -> None:

@@ -35,9 +35,13 @@ def test_values_arrive_with_their_types() -> None:
         ({"width": True}, "width = True must be of type int"),
         ({"width": 1.5}, "width = 1.5 must be of type int"),
         ({"rate": "fast"}, "rate = 'fast' must be of type float"),
-        ({"rate": float("nan")}, "must be > 0"),
+        ({"rate": float("nan")}, "must be a finite number"),
         ({"name": "c"}, "must be one of a, b"),
         ({"flags": 3}, "flags = 3 must be a list"),
+        ({"rate": float("inf")}, "must be a finite number"),
+        ({"rate": 10**400}, "must be a finite number"),
+        ({"width": 10**23}, "must be at most 2147483647"),
+        ({"flags": [2, 2]}, "names something twice"),
         ({"widht": 3}, "unknown setting 'widht'; did you mean 'width'?"),
     ],
 )
@@ -50,7 +54,7 @@ def test_each_fault_names_key_value_origin_and_what_is_allowed(change: dict[str,
 def test_all_faults_come_together() -> None:
     with pytest.raises(SettingsError) as caught:
         s.build_settings(Toy, s.merge_layers([("toy.yaml", {"width": 0, "rate": 2, "other": 1})]))
-    for part in ("width", "rate", "name is not set", "flags is not set", "unknown setting 'other'"):
+    for part in ("width", "rate", "name, flags are not set; add to ", "unknown setting 'other'"):
         assert part in str(caught.value)
 
 
@@ -76,3 +80,34 @@ def test_yaml_numbers_and_faults(tmp_path: Path) -> None:
         s.load_yaml(path)
     with pytest.raises(SettingsError, match="cannot be read"):
         s.load_yaml(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1:30", "1:30"), ("1:30.5", "1:30.5"), ("010", "010"), ("0x1F", "0x1F"), ("0b1", "0b1"), ("0", 0), ("-7", -7),
+        ("1_000", 1000), ("1__0", "1__0"), ("1.", 1.0), (".5", 0.5), ("+1.5", 1.5), ("1.e3", 1000.0),
+        (".inf", float("inf")), ("2024-01-01x", "2024-01-01x"),
+    ],
+)  # fmt: skip
+def test_numbers_are_decimal(text: str, value: object) -> None:
+    assert s.parse_value(text, "--set") == value
+    assert type(s.parse_value(text, "--set")) is type(value)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 20000, "{[1]: 2}", "{{}: 1}", "9" * 5000, "2024-99-99", "!!python/object:a {}", "\x07"]
+)
+def test_a_text_that_is_no_value_is_one_sentence(text: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        s.parse_value(text, f"--set a={text}")
+    assert len(str(caught.value)) < 600
+    (tmp_path / "x.yaml").write_text(f"a: {text}")
+    with pytest.raises(SettingsError, match=r"x\.yaml"):
+        s.load_yaml(tmp_path / "x.yaml")
+
+
+def test_a_file_that_is_no_text_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_bytes(b"a: \xff\xfe")
+    with pytest.raises(SettingsError, match="is not UTF-8"):
+        s.load_yaml(tmp_path / "x.yaml")

@@ -12,7 +12,7 @@ from typing import Any
 
 from hellm_recbole.bridge.rows import recbole_models
 from hellm_recbole.errors import ModelError
-from hellm_recbole.models.spec import ModelSpec
+from hellm_recbole.models.spec import ModelSpec, check_spec
 
 ENTRY_POINTS = "hellm_recbole.models"
 PREFIX = "Hellm"
@@ -24,13 +24,14 @@ def registry() -> dict[str, ModelSpec]:
     """All registered models: each entry point of the group is a dict of them.
 
     Raises:
-        ModelError: two packages register one name.
+        ModelError: two packages register one name, or a model lacks what training calls.
     """
     found: dict[str, ModelSpec] = {}
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         for name, spec in point.load().items():
             if name in found:
                 raise ModelError(f"model {name} is registered twice, the second time by {point.value}; rename one")
+            check_spec(name, spec)
             found[name] = spec
     return found
 

@@ -111,7 +111,9 @@ def _read_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
             for name in stored.keys():
                 yield name, stored.get_tensor(name)
     else:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        from transformers.modeling_utils import load_state_dict
+
+        content: Any = load_state_dict(path, map_location="cpu", weights_only=True)
         yield from ((name, value) for name, value in content.items() if isinstance(value, Tensor))
 
 

@@ -46,6 +46,15 @@ class SASRecSettings:
     dropout: float = setting(ge=0, lt=1)
     max_history: int = setting(ge=1)
 
+    def __post_init__(self) -> None:
+        """Refuse a width that the heads cannot share.
+
+        Raises:
+            ValueError: `emb_dim` is no multiple of `n_heads`.
+        """
+        if self.emb_dim % self.n_heads:
+            raise ValueError(f"emb_dim = {self.emb_dim} must be a multiple of n_heads = {self.n_heads}")
+
 
 class Block(nn.Module):
     """One attention block: [B, L, D] -> [B, L, D], causal."""

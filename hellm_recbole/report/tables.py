@@ -42,7 +42,15 @@ from hellm_recbole.results import (
     list_record_parts,
     read_ranks,
 )
-from hellm_recbole.settings import NEUTRAL_KEYS, load_settings, load_yaml, properties_dir, setting
+from hellm_recbole.settings import (
+    LARGEST_CUTOFF,
+    NEUTRAL_KEYS,
+    load_settings,
+    load_yaml,
+    properties_dir,
+    setting,
+    shorten,
+)
 from hellm_recbole.variants import all_variants
 
 Protocol = Literal["unified", "paper"]
@@ -347,8 +355,11 @@ def build_table(
     cutoffs = first.cutoffs if cutoffs is None else sorted(set(cutoffs))
     names = tuple(f"{kind}@{k}" for k in cutoffs for kind in "RN")
     sort_metric = settings.sort_metric if metric is None else metric
-    if not re.fullmatch(r"[RN]@[1-9][0-9]*", sort_metric):
-        raise SettingsError(f"metric {sort_metric!r} is neither R@K nor N@K; choose one such as {names[-1]}")
+    if not re.fullmatch(r"[RN]@[1-9][0-9]{0,6}", sort_metric) or int(sort_metric[2:]) > LARGEST_CUTOFF:
+        raise SettingsError(
+            f"metric {shorten(sort_metric)!r} is neither R@K nor N@K; choose one such as {names[-1]}, with a K of at "
+            f"most {LARGEST_CUTOFF:,}"
+        )
     groups = group_rows(records)
     finished = [[record for record in group if record.status == "success"] for group in groups]
     policies: dict[Family, Policy] = (

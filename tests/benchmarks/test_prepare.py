@@ -170,3 +170,24 @@ def test_fill_goes_with_feature_files_of_some_items(
     tokens = (folder / "image_feat.tokens.txt").read_text().split()
     assert "b" in missing
     assert np.load(folder / "image_feat.npy")[tokens.index("b")].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (["user=item_id"], "--columns user=item_id: item is read from that column as well"),
+        (["user=who", "item=who"], "--columns user=who: item is read from that column as well"),
+        (["user=who", "time=who"], "--columns user=who: time is read from that column as well"),
+        (["user=who", "user=whom"], "--columns names a field twice"),
+    ],
+)
+def test_a_column_is_read_for_one_field_alone(
+    columns: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["Mine", "--from", "table", "--source", str(tmp_path), "--columns", *columns]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_seed_of_ties_that_is_too_large_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["Mine", "--shuffle-ties", str(2**64), "--output", str(tmp_path)]) == 2
+    assert "--shuffle-ties" in capsys.readouterr().err

@@ -103,3 +103,20 @@ def test_as_a_command_from_another_folder(results: Path, tmp_path: Path) -> None
     assert broken.returncode == 2
     assert broken.stderr.startswith("error: no record")
     assert "Traceback" not in broken.stderr
+
+
+@pytest.mark.parametrize("text", ["2000000000", "9" * 5000, "\u00b2", "5,5"])
+def test_cutoffs_that_no_table_can_have(results: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    said = failure(capsys, "--dataset", "Toy", "--output", str(results), f"--cutoffs={text}")
+    assert "--cutoffs" in said
+    assert len(said) < 500
+
+
+@pytest.mark.parametrize("text", ["", ",", " , "])
+def test_no_dataset_is_refused(results: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    assert "--dataset names nothing" in failure(capsys, "--dataset", text, "--output", str(results))
+
+
+def test_a_metric_with_a_huge_cutoff_is_refused(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = failure(capsys, "--dataset", "Toy", "--output", str(results), "--metric", "N@2000000000")
+    assert "with a K of at most 1,000,000" in said

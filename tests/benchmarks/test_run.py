@@ -519,3 +519,23 @@ def test_two_kills(workplace: Path) -> None:
 @pytest.mark.parametrize("model", ["LightGCN", "SASRec", "BPR"])
 def test_twenty_kills(workplace: Path, model: str) -> None:
     kill_and_restart(workplace, model, kills=20, epochs=600)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--threads", "99999999999"], "--threads 99999999999 must be at least 1 and at most 1024"),
+        (["--seeds", str(2**64)], "a seed must be at least 0 and at most"),
+        (["--seeds", "9" * 5000], "must be integers separated by commas"),
+        (["--export", "test-lists", "--export-k", "\u00b2"], "--export-k"),
+    ],
+)
+def test_numbers_that_no_machine_has(
+    arguments: list[str], part: str, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert run.main(["--dataset", "toy", "--models", "LightGCN", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert part in err
+    assert err.count("\n") == 1
+    assert not (workplace / "results" / "toy").exists()

@@ -188,6 +188,9 @@ def test_a_study_is_run_once_and_drawn_again(workplace: Path, capsys: pytest.Cap
     ("arguments", "part"),
     [
         (["--budget", "20"], "--budget '20' is not understood"),
+        (["--resume", "--fresh"], "--resume and --fresh contradict each other"),
+        (["--space", "NoModel.x=[1]"], "NoModel is not among the models of this search"),
+        (["--threads", "99999999999"], "--threads 99999999999 must be"),
         (["--budget", "minutes=0"], "--budget 'minutes=0'"),
         (["--space", "n_layers=3"], "--space n_layers=3 is not understood"),
         (["--space", "n_layer=[3]"], "no setting 'n_layer'"),

@@ -1,0 +1,87 @@
+"""A registered model that lacks something is refused before anything is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from torch import nn
+
+from baselines.registry import REGISTRY
+from hellm_recbole.errors import ModelError
+from hellm_recbole.models.spec import ModelSpec, check_module, check_spec
+from hellm_recbole.plan import plan_rows
+from hellm_recbole.settings import setting
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of the model below."""
+
+    emb_dim: int = setting(ge=1)
+
+
+class Whole(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.max_history = 0
+
+    @classmethod
+    def build(cls, settings: Any, data: Any) -> Whole:
+        return cls()
+
+    def loss(self, batch: Any) -> Any: ...
+
+    def encode(self) -> Any: ...
+
+    def query(self, encoded: Any, batch: Any) -> Any: ...
+
+
+SPEC = ModelSpec(Whole, Settings, "collaborative", "pairs")
+
+
+def without(*names: str) -> type[Any]:
+    own = {name: value for name, value in vars(Whole).items() if name not in names and name != "__init__"}
+    return type("Part", (nn.Module,), own if "max_history" in names else {**own, "max_history": 0})
+
+
+@pytest.mark.parametrize("name", list(REGISTRY))
+def test_registered_models_are_complete(name: str) -> None:
+    check_spec(name, REGISTRY[name])
+
+
+def test_a_complete_model_passes() -> None:
+    check_spec("Whole", SPEC)
+    check_spec("Part", replace(SPEC, cls=without()))
+    check_module("Whole", Whole())
+
+
+@pytest.mark.parametrize("missing", ["build", "loss", "encode", "query", "max_history"])
+def test_what_a_class_lacks_is_one_sentence(missing: str) -> None:
+    with pytest.raises(ModelError, match=rf"^model Part \(Part\) is not complete: {missing}[^\n]*$"):
+        check_spec("Part", replace(SPEC, cls=without(missing)))
+
+
+def test_all_that_is_missing_comes_together() -> None:
+    spec: Any = ModelSpec(without("loss", "encode"), dict, "graph", "pair")  # type: ignore[arg-type]
+    with pytest.raises(ModelError) as caught:
+        check_spec("Part", spec)
+    for part in ("loss", "encode", "no dataclass", "family 'graph'", "batches 'pair'"):
+        assert part in str(caught.value)
+    with pytest.raises(ModelError, match="registered as type; register a ModelSpec"):
+        check_spec("Part", Whole)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [None, -1, 1.5, True, "10"])
+def test_a_history_length_that_is_none(value: object) -> None:
+    module = Whole()
+    module.max_history = value  # type: ignore[assignment]
+    with pytest.raises(ModelError, match="has max_history = "):
+        check_module("Whole", module)
+
+
+def test_a_run_of_such_a_model_is_refused_with_all_others() -> None:
+    registry = {**REGISTRY, "LightGCN": replace(REGISTRY["LightGCN"], cls=without("loss"))}
+    with pytest.raises(ModelError, match=r"model LightGCN .* loss"):
+        plan_rows(["SASRec", "LightGCN"], "tiny", registry, "paper", [])
