@@ -117,7 +117,7 @@ def _read(path: Path, ids: Collection[str], used: Collection[str] | None = None)
 
 def _read_delimited(path: Path) -> pd.DataFrame:
     """Fields of CSV may be quoted, those of TSV are as they are."""
-    if path.suffix != ".gz":
+    if path.suffix.lower() not in _COMPRESSED:
         refuse_endless_lines(path)
     tabs = ".tsv" in path.suffixes
     rows = pd.read_csv(
