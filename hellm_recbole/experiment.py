@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import traceback
@@ -19,7 +20,7 @@ from hellm_recbole.bridge.rows import RecBoleRow
 from hellm_recbole.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
-from hellm_recbole.errors import HellmError, RecordError, SharedRowFailed, first_line
+from hellm_recbole.errors import HellmError, OutputError, RecordError, SharedRowFailed, describe_unexpected
 from hellm_recbole.evaluator import Ranks, rank_targets
 from hellm_recbole.files import atomic_write, ensure_folder, remove_folder, sha256_file, sweep_temporaries
 from hellm_recbole.identity.code import changed_modules
@@ -186,7 +187,7 @@ def run_row(
         record = Record(**{**draft, "status": "failed", "reason": str(error)})
     except Exception as error:  # the other rows go on whatever happens in this one; the traceback is kept beside it
         crash = traceback.format_exc()
-        reason = first_line(error)
+        reason = describe_unexpected(error)
         record = Record(**{**draft, "status": "failed", "reason": f"{reason} (see {folder / TRACEBACK})"})
     _write_result(folder, record, crash)
     if record.status == "failed" and place.team_of(plan).size > 1:  # who knows where the others are
@@ -202,7 +203,7 @@ def _write_result(folder: Path, record: Record, crash: str | None = None) -> Non
     if crash is None:
         (folder / TRACEBACK).unlink(missing_ok=True)
     else:
-        with atomic_write(folder / TRACEBACK) as path:
+        with contextlib.suppress(OutputError), atomic_write(folder / TRACEBACK) as path:  # the disk may be full
             path.write_text(crash, encoding="utf-8")
     write_record(folder, record)
 

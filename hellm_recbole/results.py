@@ -20,13 +20,13 @@ from typing import Any, Literal, NoReturn, TypedDict, get_args, get_type_hints
 import numpy as np
 import numpy.typing as npt
 
-from hellm_recbole.errors import RecordError
+from hellm_recbole.errors import RecordError, strip_controls
 from hellm_recbole.files import NOT_AS_WRITTEN, atomic_write, check_seal, ensure_folder
 from hellm_recbole.identity.compare import digest_of_parts, list_parts
 from hellm_recbole.identity.parts import Identity
 from hellm_recbole.models.spec import Family
 from hellm_recbole.schema import as_json, keyed, no_constant
-from hellm_recbole.settings import NEUTRAL_KEYS
+from hellm_recbole.settings import LARGEST_CUTOFF, NEUTRAL_KEYS, shorten
 from hellm_recbole.types import TokenArray
 
 SCHEMA = 1
@@ -268,7 +268,18 @@ def find_records(results_dir: Path, dataset: str) -> list[Record]:
                 f"record {record.path} says it is {'/'.join(says)}, not {'/'.join(stands)}; move the copied or renamed "
                 f"folder out of {results_dir / dataset}"
             )
-    return records
+    return [_without_controls(record) for record in records]
+
+
+def _without_controls(record: Record) -> Record:
+    """The record without control characters in the texts that are shown; a doctored file may hold some."""
+    texts = {name: getattr(record, name) for name in ("model", "preset", "backbone", "reason", "device")}
+    settings = {
+        key: SettingValue(value=entry["value"], origin=strip_controls(entry["origin"]))
+        for key, entry in record.settings.items()
+    }
+    cleaned = {name: None if text is None else strip_controls(text) for name, text in texts.items()}
+    return dataclasses.replace(record, settings=settings, **cleaned)
 
 
 def check_comparable(records: Sequence[Record]) -> None:
@@ -365,13 +376,14 @@ def _parse(text: str, path: Path) -> Record:
     """A record from JSON text, every key and type checked."""
     try:
         raw = json.loads(text, parse_constant=no_constant)
-    except ValueError as error:
-        raise RecordError(f"record {path} is not JSON ({error}); run its row again with --fresh") from error
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise RecordError(f"record {path} is not JSON ({reason}); run its row again with --fresh") from error
     if not isinstance(raw, dict):
         _broken(path, "the top level", "must be an object")
     if raw.get("schema") != SCHEMA:
         raise RecordError(
-            f"record {path} has schema {raw.get('schema')!r}, this version reads {SCHEMA}; "
+            f"record {path} has schema {shorten(repr(raw.get('schema')))}, this version reads {SCHEMA}; "
             "run its row again with --fresh"
         )
     hints = {name: hint for name, hint in get_type_hints(Record).items() if name != "path"}
@@ -380,8 +392,10 @@ def _parse(text: str, path: Path) -> Record:
     try:
         raw = {**later, **check_seal(raw)}  # older records lack what came later
         record = Record(**keyed(raw, hints, ""), path=path)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"record {path}: {error}; run its row again with --fresh") from error
+    if not record.cutoffs or not all(0 < k <= LARGEST_CUTOFF for k in record.cutoffs):
+        _broken(path, "cutoffs", f"must be integers from 1 to {LARGEST_CUTOFF:,}")
     if record.status == "success" and (record.reason is not None or not record.metrics["valid"]):
         _broken(path, "status", "is success, which needs metrics and no reason")
     if record.status != "success" and (not record.reason or record.metrics["valid"] or record.metrics["test"]):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import sys
 import types
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints, is_typeddict
 
 from hellm_recbole.files import seal
+from hellm_recbole.settings import shorten
 
 
 def as_json(record: Any) -> str:
@@ -58,15 +61,24 @@ def typed(value: Any, hint: Any, where: str) -> Any:
         return None if value is None else typed(value, arguments[0], where)
     if origin is Literal:
         if value not in arguments:
-            raise ValueError(f"key {where} is {value!r}, not one of {', '.join(arguments)}")
+            raise ValueError(f"key {where} is {_shorten(value)}, not one of {', '.join(arguments)}")
         return value
     if origin is dict and isinstance(value, dict):
         return {key: typed(part, arguments[1], f"{where}.{key}") for key, part in value.items()}
     if origin is tuple and isinstance(value, list):
         return tuple(typed(part, arguments[0], f"{where}[{index}]") for index, part in enumerate(value))
-    if hint is float and type(value) is int:
+    if hint is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
+    if type(value) is float and not math.isfinite(value):  # 1e400 is JSON
+        raise ValueError(f"key {where} is no finite number")
     if type(value) is not hint:
         name = {dict: "an object", tuple: "a list"}.get(origin) if origin else f"of type {hint.__name__}"
-        raise ValueError(f"key {where} is {value!r}, it must be {name}")
+        raise ValueError(f"key {where} is {_shorten(value)}, it must be {name}")
     return value
+
+
+def _shorten(value: Any) -> str:
+    try:
+        return shorten(repr(value))
+    except ValueError:  # an integer of too many digits
+        return "a number of too many digits"

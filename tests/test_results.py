@@ -225,3 +225,33 @@ def test_rows_of_two_protocols_are_refused_together(key: str, value: Any) -> Non
     with pytest.raises(RecordError, match=rf"a/record\.json and b/record\.json .* {key} differ") as caught:
         check_comparable([a, a, b])
     assert str(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (None, "[" * 100_000, "is not JSON"),
+        (None, '{"a":' * 100_000, "is not JSON"),
+        ('"train_seconds": 90.0', '"train_seconds": 1e400', "train_seconds is no finite number"),
+        ('"train_seconds": 90.0', f'"train_seconds": {"9" * 400}', "train_seconds"),
+        ('"seed": 2024', f'"seed": {"9" * 5000}', "is not JSON"),
+        ('"schema": 1', f'"schema": {"9" * 4000}', "has schema"),
+        ('"model": "LightGCN"', f'"model": {"9" * 4000}', "key model is"),
+    ],
+)
+def test_a_record_that_is_no_record_is_one_short_sentence(old: str | None, new: str, said: str, tmp_path: Path) -> None:
+    path = add_run(tmp_path, [1, 2])
+    text = path.read_text()
+    assert old is None or old in text
+    path.write_text(new if old is None else text.replace(old, new))
+    with pytest.raises(RecordError) as caught:
+        read_record(path)
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 700
+
+
+def test_cutoffs_of_a_record_that_no_table_can_have(tmp_path: Path) -> None:
+    path = add_run(tmp_path, [1, 2], cutoffs=(20,))
+    path.write_text(path.read_text().replace("    20\n  ]", "    2000000000\n  ]"))
+    with pytest.raises(RecordError, match="cutoffs must be integers from 1 to 1,000,000"):
+        read_record(path)

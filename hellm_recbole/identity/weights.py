@@ -148,7 +148,7 @@ def _shards(index: Path) -> list[Path]:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as JSON; fetch the model again") from error
 
 
@@ -175,7 +175,7 @@ def _read_cached(place: Path, state: list[int]) -> dict[str, str] | None:
     """Digests that were written for the same state of the file; None where there are none or they cannot be read."""
     try:
         content = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(content, dict) or content.get("format") != _CACHE_FORMAT or content.get("state") != state:
         return None
@@ -215,7 +215,7 @@ def _hash_tensors(path: Path) -> Iterator[tuple[str, str]]:
                 if not _hash_bytes(stream, end - begin, digest):
                     raise broken
                 yield name, digest.hexdigest()
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise broken from error
 
 

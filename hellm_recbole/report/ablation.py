@@ -16,11 +16,12 @@ import numpy as np
 from tabulate import tabulate
 
 from hellm_recbole import metrics
+from hellm_recbole.errors import strip_controls
 from hellm_recbole.files import atomic_write
 from hellm_recbole.metrics import FloatVector
 from hellm_recbole.report.footnotes import find_footnotes
 from hellm_recbole.report.significance import bootstrap_means, holm, interval, p_value
-from hellm_recbole.report.tables import ReportSettings, group_rows, read_test_ranks, report_settings
+from hellm_recbole.report.tables import ReportSettings, escape_csv, group_rows, read_test_ranks, report_settings
 from hellm_recbole.results import PhaseRanks, Record, find_records, row_name
 from hellm_recbole.variants import all_variants, variants
 
@@ -36,9 +37,10 @@ class AblationRow:
         preset: of its records.
         n_seeds: that succeeded.
         means: metric -> mean over users and seeds.
-        change: of the last metric against the whole model, relative; None for the model itself and where it is missing.
-        low: lower end of the bootstrap interval of the difference of that metric, absolute; None as above.
-        high: upper end.
+        change: of the last metric against the whole model, as a part of the whole model's mean; None for the model
+            itself, and where that is missing or 0.
+        low: lower end of the bootstrap interval of the change, in the same unit; None as above.
+        high: upper end, in the same unit.
         p: Holm-corrected over the variants of the model, two-sided paired bootstrap over users; None as above.
         starred: p is below the level of significance, and the whole model has as many seeds.
     """
@@ -100,8 +102,10 @@ def ablation_rows(
 
 def _against(
     whole: FloatVector, variants_of_it: Sequence[FloatVector], settings: ReportSettings
-) -> dict[int, tuple[float, float, float, float]]:
-    """Place of each variant -> relative change of the mean, interval of the difference, Holm-corrected p-value.
+) -> dict[int, tuple[float | None, float | None, float | None, float]]:
+    """Place of each variant -> change of the mean and ends of its interval, Holm-corrected p-value.
+
+    The three are parts of the whole model's mean, and None where that is 0.
 
     Args:
         whole: [U] the metric of each user.
@@ -115,7 +119,10 @@ def _against(
     p = holm(np.array([p_value(float(mean), resampled[:, place]) for place, mean in enumerate(means)]))
     base = float(whole.mean())
     return {
-        place: (float(means[place]) / base if base else 0.0, float(low[place]), float(high[place]), float(p[place]))
+        place: (
+            *(float(value[place]) / base if base else None for value in (means, low, high)),
+            float(p[place]),
+        )
         for place in range(len(means))
     }
 
@@ -132,6 +139,10 @@ def _per_user(
 
 def write_ablation(results_dir: Path, dataset: str, records: Sequence[Record]) -> str | None:
     """Write `ablation.md` and `ablation.csv` of a dataset, if any variant of a model has finished.
+
+    In `ablation.csv` `<metric>_change_percent`, `_change_percent_low` and `_change_percent_high` are the change against
+    the whole model and the ends of its bootstrap interval, all in percent of the whole model's mean; `<metric>_p` is
+    the Holm-corrected p-value.
 
     Args:
         results_dir: holds the dataset's folder.
@@ -153,11 +164,12 @@ def write_ablation(results_dir: Path, dataset: str, records: Sequence[Record]) -
     rows = ablation_rows(concerned, read_test_ranks(concerned), concerned[0].cutoffs, settings)
     names = list(rows[0].means)
     told = f"R@{max(concerned[0].cutoffs)}"
+    change = f"{told} change in %"
     table = tabulate(
         [
             [
-                row.model,
-                *([row.preset] if len({r.preset for r in rows}) > 1 else []),
+                strip_controls(row.model),
+                *([strip_controls(row.preset)] if len({r.preset for r in rows}) > 1 else []),
                 *(f"{row.means[name]:.4f}" for name in names),
                 "" if row.change is None else f"{row.change:+.1%}",
                 "" if row.p is None else f"{row.p:.4f}{'*' if row.starred else ''}",
@@ -165,13 +177,21 @@ def write_ablation(results_dir: Path, dataset: str, records: Sequence[Record]) -
             ]
             for row in rows
         ],
-        ["Row", *(["Preset"] if len({r.preset for r in rows}) > 1 else []), *names, f"{told} change", "p", "Seeds"],
+        [
+            "Row",
+            *(["Preset"] if len({r.preset for r in rows}) > 1 else []),
+            *names,
+            change,
+            "p",
+            "Seeds",
+        ],
         tablefmt="github",
         disable_numparse=True,
         colalign=None,
     )
     note = (
-        f"{dataset}, test part, mask policy {concerned[0].mask_history}. Change of {told} against the whole model; p: "
+        f"{dataset}, test part, mask policy {concerned[0].mask_history}. Change of {told} in percent of the "
+        f"whole model's mean, with its {settings.confidence_level:.0%} interval in {STEM}.csv; p: "
         f"two-sided paired bootstrap over users ({settings.n_resamples:,} resamples), Holm-corrected over a model's "
         f"variants; \\* below {settings.significance_level:g}"
         + (
@@ -180,15 +200,15 @@ def write_ablation(results_dir: Path, dataset: str, records: Sequence[Record]) -
             else "."
         )
     )
-    note += "".join(f"\n- {sentence}" for sentence in _footnotes(concerned))
+    note += "".join(f"\n- {strip_controls(sentence)}" for sentence in _footnotes(concerned))
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(
-        ["model", "preset", "n_seeds", *names, *(f"{told}_{part}" for part in ("change", "low", "high", "p"))]
-    )
+    ends = ("change_percent", "change_percent_low", "change_percent_high", "p")
+    writer.writerow(["model", "preset", "n_seeds", *names, *(f"{told}_{end}" for end in ends)])
     for row in rows:
-        tested = (row.change, row.low, row.high, row.p)
-        writer.writerow([row.model, row.preset, row.n_seeds, *(row.means[n] for n in names), *tested])
+        percent = [None if value is None else 100.0 * value for value in (row.change, row.low, row.high)]
+        line = [row.model, row.preset, row.n_seeds, *(row.means[n] for n in names), *percent, row.p]
+        writer.writerow(escape_csv(line))
     for ending, text in (("md", f"{table}\n\n{note}\n"), ("csv", stream.getvalue())):
         with atomic_write(results_dir / dataset / f"{STEM}.{ending}") as temporary:
             temporary.write_text(text, encoding="utf-8")

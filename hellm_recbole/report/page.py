@@ -296,7 +296,7 @@ def _ablation_figures(parts: Sequence[AblationRow], cutoffs: Sequence[int], sett
         model, base = whole.model, whole.means[told]
         if not rows or not base:
             continue
-        spans = [((row.low or 0.0) / base, (row.high or 0.0) / base) for row in rows]
+        spans = [(row.low or 0.0, row.high or 0.0) for row in rows]
         figure = figures.bars(
             f"{model} = {base:.4f}",
             f"change of {told}, test (%), with {settings.confidence_level:.0%} interval",

@@ -17,7 +17,14 @@ import numpy.typing as npt
 
 from hellm_recbole import metrics
 from hellm_recbole.files import atomic_write
-from hellm_recbole.report.tables import group_rows, read_test_ranks, records_of, report_settings, without_variants
+from hellm_recbole.report.tables import (
+    escape_csv,
+    group_rows,
+    read_test_ranks,
+    records_of,
+    report_settings,
+    without_variants,
+)
 from hellm_recbole.results import PhaseRanks, Policy
 
 BoolArray = npt.NDArray[np.bool_]
@@ -126,7 +133,8 @@ def write_slices(results_dir: Path, dataset: str, *, cutoffs: Sequence[int] | No
         for name, mask in slices.items():
             means = slice_means(done, group[0].mask_history, mask, cutoffs).values()
             n_users = len(np.unique(test.user[mask]))
-            writer.writerow([group[0].row, group[0].preset, len(done), name, n_users, *means])
+            line = [group[0].row, group[0].preset, len(done), name, n_users, *means]
+            writer.writerow(escape_csv(line))
     path = results_dir / dataset / "slices.csv"
     with atomic_write(path) as temporary:
         temporary.write_text(stream.getvalue(), encoding="utf-8")

@@ -26,7 +26,7 @@ from rich.console import Console
 from tabulate import tabulate
 
 from hellm_recbole import metrics
-from hellm_recbole.errors import RecordError, SettingsError
+from hellm_recbole.errors import RecordError, SettingsError, strip_controls
 from hellm_recbole.files import atomic_write, ensure_folder
 from hellm_recbole.identity.compare import CODE, SEED
 from hellm_recbole.models.spec import Family
@@ -71,6 +71,7 @@ SOURCE_POLICY: dict[Family, Policy] = {
 STRONG_BASELINES = ("Pop", "ItemKNN", "SASRec")  # what a language model has to beat before anything is said of it
 OWN_TO_A_SEED = (SEED, "embeddings of ", CODE)  # in which seeds of one row may differ
 _HASH_DIGITS = 12
+_FORMULA = ("=", "+", "-", "@")  # what a cell begins with that a spreadsheet takes for a formula
 _WIDE = 80  # columns that hold the two largest K; a narrower terminal gets the largest one
 _TERMINAL_MARKS = {1: ("\u00b9", "bold"), 2: ("\u00b2", "underline")}
 _SECONDS = ((3600.0, "h"), (60.0, "min"), (1.0, "s"))
@@ -665,7 +666,19 @@ def _scaled(value: float | None, units: Sequence[tuple[float, str]]) -> str | No
 
 
 def _markdown_text(text: str) -> str:
-    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", text)
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", strip_controls(text))
+
+
+def escape_csv(line: Sequence[object]) -> list[object]:
+    """The cells of a CSV line as they are, but for texts that a spreadsheet would take for a formula.
+
+    Those get an apostrophe in front, which spreadsheets take for the mark of a text. Control characters are dropped.
+
+    >>> escape_csv(["=1+1", "@x", -0.5, None, "LightGCN"])
+    ["'=1+1", "'@x", -0.5, None, 'LightGCN']
+    """
+    texts = [strip_controls(cell) if isinstance(cell, str) else cell for cell in line]
+    return [f"'{cell}" if isinstance(cell, str) and cell.lstrip().startswith(_FORMULA) else cell for cell in texts]
 
 
 _MARKDOWN = _Style(_markdown_text, "**{}**", "<u>{}</u>", " \u00b1 ", "\\*", "\u2013", " <sup>{}</sup>")
@@ -712,7 +725,7 @@ def to_csv(table: Table) -> str:
         line += [row.train_seconds, row.host_bytes, row.device_bytes, row.trainable_parameters, row.total_parameters]
         texts = [f.text for f in table.footnotes if row.seeds and (not f.mark or f.mark in row.marks)]
         line += [None if row.search is None else row.search["budget"], table.stamp, "; ".join(texts) or None]
-        writer.writerow(line)
+        writer.writerow(escape_csv(line))
     return stream.getvalue()
 
 
@@ -796,12 +809,13 @@ def to_terminal(table: Table, width: int | None = None) -> str:
     several_seeds = any(len(row.seeds) > 1 for row in table.rows)
     for name in (*shown, *(("Seeds",) if several_seeds else ()), "Training"):
         view.add_column(name, justify="right", no_wrap=True)
-    below = [f"{row.model}: {row.problem}" for row in table.rows if row.problem is not None]
+    below = [strip_controls(f"{row.model}: {row.problem}") for row in table.rows if row.problem is not None]
     for family, rows in groupby(table.rows, key=lambda row: row.family):
         view.add_row(f"[italic]{FAMILY_TITLES[family]}[/]")
         for row in rows:
             letters = f" ({','.join(row.marks)})" if row.marks else ""
             names = [f" {row.model}{letters}", *([row.preset] if table.several_presets else [])]
+            names = [f" {strip_controls(names[0]).strip()}", *map(strip_controls, names[1:])]
             if row.problem is not None:
                 view.add_row(*map(rich.markup.escape, names), f"[red]{row.status}[/red]")
                 continue
@@ -816,7 +830,7 @@ def to_terminal(table: Table, width: int | None = None) -> str:
     notes += [f"({footnote.mark}) {footnote.text}." if footnote.mark else str(footnote) for footnote in table.footnotes]
     with console.capture() as capture:
         console.print(view)
-        console.print("\n".join(notes), markup=False)
+        console.print("\n".join(map(strip_controls, notes)), markup=False)
     return capture.get()
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -68,3 +69,25 @@ def test_a_variant_alone_is_shown_without_a_change(tmp_path: Path) -> None:
     (row,) = ablation_rows(records, read_test_ranks(records), CUTOFFS, report_settings())
     assert (row.change, row.p) == (None, None)
     assert without_variants(records) == records
+
+
+def test_change_and_interval_are_in_percent_of_the_whole_model(results: Path) -> None:
+    records = find_records(results, "Toy")
+    write_ablation(results, "Toy", records)
+    lines = list(csv.DictReader((results / "Toy" / "ablation.csv").open()))
+    less = next(line for line in lines if line["model"] == "HeLLMPre-without-U2U")
+    change, low, high = (float(less[f"R@20_change_percent{end}"]) for end in ("", "_low", "_high"))
+    assert change == pytest.approx(-50.0)
+    assert low < change < high  # the interval lies around the change, so it has its unit
+    assert high < 0
+    assert "whole model's mean" in (results / "Toy" / "ablation.md").read_text()
+
+
+def test_a_whole_model_without_hits_has_no_change_in_percent(tmp_path: Path) -> None:
+    add_run(tmp_path, ranks_with(0), model="HeLLMPre", family="multimodal")
+    add_run(tmp_path, ranks_with(50), model="HeLLMPre-without-U2U", family="multimodal")
+    records = find_records(tmp_path, "Toy")
+    _, row = ablation_rows(records, read_test_ranks(records), CUTOFFS, report_settings())
+    assert (row.change, row.low, row.high) == (None, None, None)
+    assert row.p is not None
+    assert write_ablation(tmp_path, "Toy", records) is not None
