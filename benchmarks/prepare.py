@@ -37,7 +37,7 @@ from hellm_recbole.data.similar import similar_items
 from hellm_recbole.data.ties import shuffle_ties
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.files import check_name
-from hellm_recbole.settings import LARGEST_SEED
+from hellm_recbole.settings import LARGEST, LARGEST_SEED
 
 SOURCE_OPTIONS = ("kind", "source", "raw", "fresh")
 DATASET_KEYS = ("k_core", "text", "category", "columns", "pictures")
@@ -110,8 +110,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(args: argparse.Namespace) -> int:
     folder = args.output / check_name(args.name, "dataset")
-    if args.neighbors is not None and not (args.check and args.neighbors > 0):
-        raise SettingsError("--neighbors goes with --check and is at least 1")
+    if args.neighbors is not None and not (args.check and 0 < args.neighbors <= LARGEST):
+        raise SettingsError(f"--neighbors goes with --check and is at least 1 and at most {LARGEST}")
     if (args.export is None) != (args.to is None):
         raise SettingsError("--export and --to go together")
     if args.shuffle_ties is not None and not 0 <= args.shuffle_ties <= LARGEST_SEED:
