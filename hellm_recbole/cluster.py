@@ -1,14 +1,17 @@
-"""Ray: a local cluster that ends with the command, or one that is there already."""
+"""Ray: a local cluster that ends with the command, however it ends, or one that is there already."""
 
 from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import socket
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,12 @@ import torch
 from hellm_recbole import runtime
 from hellm_recbole.errors import HellmError, SettingsError, last_line
 from hellm_recbole.signals import signals_go_to
+from hellm_recbole.system import watchdog
+from hellm_recbole.system.watchdog import VARIABLE
 
 LOCAL = "local"
 CONNECT_S = 10.0
+WATCHDOG_S = 15.0  # that the end of a command waits for what is left of Ray
 
 # Nothing is sent to anyone; trials keep their own records; Ctrl-C is ours.
 _ENVIRONMENT = {
@@ -51,15 +57,45 @@ def cluster(address: str, n_cpus: int | None) -> Iterator[None]:
         _refuse_silence(address)
         _use_token()
     only_local: dict[str, Any] = {"num_cpus": n_cpus, "include_dashboard": False} if address == LOCAL else {}
+    with ExitStack() as stack:
+        token = stack.enter_context(_watched()) if address == LOCAL else ""
+        try:
+            # Ray's handler of SIGTERM prints a stack and aborts.
+            with signals_go_to(signal.getsignal(signal.SIGTERM), signal.SIGTERM), _set_variable(VARIABLE, token):
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **only_local)
+        except (ConnectionError, ValueError, RuntimeError, ImportError, ray.exceptions.RayError) as error:
+            raise _no_cluster(address, last_line(error)) from error
+        stack.callback(ray.shutdown)
+        yield
+
+
+@contextmanager
+def _watched() -> Iterator[str]:
+    """Have a process at hand that ends what Ray starts, should this one be killed; yields the token that marks it."""
+    token = secrets.token_hex(8)
+    command = [sys.executable, "-P", watchdog.__file__, token]
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, cwd=os.sep, start_new_session=True
+    )
     try:
-        with signals_go_to(signal.getsignal(signal.SIGTERM), signal.SIGTERM):  # Ray's prints a stack and aborts
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **only_local)
-    except (ConnectionError, ValueError, RuntimeError, ImportError, ray.exceptions.RayError) as error:
-        raise _no_cluster(address, last_line(error)) from error
+        yield token
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(WATCHDOG_S)
+
+
+@contextmanager
+def _set_variable(name: str, value: str) -> Iterator[None]:
+    """Show a variable to the processes that are started in the block; "" sets none."""
+    if value:
+        os.environ[name] = value
     try:
         yield
     finally:
-        ray.shutdown()
+        os.environ.pop(name, None)
 
 
 def _refuse_silence(address: str) -> None:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
+import stat
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from hellm_recbole.errors import MAKE_ROOM, HellmError, describe_unexpected, strip_controls
-from hellm_recbole.signals import signals_go_to
+from hellm_recbole.signals import signals_go_to, stop_signals
 
 EXIT_UNEXPECTED = 1
 EXIT_FAULT = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 EXIT_UNREAD = 141  # 128 + SIGPIPE
-EXIT_TERMINATED = 143  # 128 + SIGTERM
+EXIT_STOPPED = 128  # and the number of the signal: 143 for SIGTERM, 129 for SIGHUP
 
 
 def run_main(main: Callable[[], int]) -> int:
@@ -26,16 +27,18 @@ def run_main(main: Callable[[], int]) -> int:
 
     A `HellmError`, or what the system says of a file or folder, becomes `error: <sentence>` on stderr and 2. Any other
     exception is a fault of this project: it becomes a sentence too, with a file that holds its traceback, and 1. Ctrl-C
-    becomes 130, SIGTERM, with which schedulers stop a process, 143, and a reader of stdout that left (`| head`) 141.
+    becomes 130, SIGTERM, with which schedulers stop a process, 143, SIGHUP, of a terminal that closes, 129, and a
+    reader of stdout that left (`| head`) 141.
     """
     terminated: list[int] = []
 
     def stop(number: int, frame: Any) -> None:
         terminated.append(number)
+        _leave_lost_terminal()
         raise KeyboardInterrupt
 
     try:
-        with signals_go_to(stop, signal.SIGTERM):
+        with signals_go_to(stop, *stop_signals()):
             code = main()
             sys.stdout.flush()
         return code
@@ -55,7 +58,7 @@ def run_main(main: Callable[[], int]) -> int:
         return EXIT_FAULT
     except KeyboardInterrupt:
         print("stopped: finished work is kept; the same command goes on where it stopped", file=sys.stderr)
-        return EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
+        return EXIT_STOPPED + terminated[0] if terminated else EXIT_INTERRUPTED
     except Exception as error:  # nobody shall read a traceback on the screen
         print_error(f"{describe_unexpected(error)}; finished work is kept{_keep_traceback()}")
         return EXIT_UNEXPECTED
@@ -76,3 +79,11 @@ def _keep_traceback() -> str:
     except OSError:
         return ""
     return f" (see {stream.name}, and report it if nothing in the sentence can be changed)"
+
+
+def _leave_lost_terminal() -> None:
+    """Write to nowhere what went to a terminal that has been closed; another write would be a fault of its own."""
+    for stream in (1, 2):
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(stream).st_mode) and not os.isatty(stream):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)

@@ -181,7 +181,9 @@ def run_row(
     try:
         record = _train_and_rank(plan, split, place, folder, draft, watchers)
     except KeyboardInterrupt:
-        _write_result(folder, Record(**{**draft, "status": "cancelled", "reason": "stopped by Ctrl-C or SIGTERM"}))
+        _write_result(
+            folder, Record(**{**draft, "status": "cancelled", "reason": "stopped by Ctrl-C, SIGTERM or SIGHUP"})
+        )
         raise
     except HellmError as error:
         record = Record(**{**draft, "status": "failed", "reason": str(error)})

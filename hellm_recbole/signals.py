@@ -1,4 +1,4 @@
-"""Who hears of Ctrl-C and SIGTERM, for a while."""
+"""Who hears of Ctrl-C, SIGTERM and SIGHUP, for a while."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from contextlib import contextmanager
 from types import FrameType
 
 Handler = Callable[[int, FrameType | None], object] | int | None
+
+
+def stop_signals() -> tuple[int, ...]:
+    """Signals that stop a process: SIGTERM, and SIGHUP, of a terminal that closes, unless `nohup` has it ignored."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return (signal.SIGTERM,) if ignored else (signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from hellm_recbole.sampling import (
     micro_batches,
 )
 from hellm_recbole.settings import EvalSettings, PairSettings, StepSettings, TrainSettings
-from hellm_recbole.signals import signals_go_to
+from hellm_recbole.signals import signals_go_to, stop_signals
 from hellm_recbole.team import ALONE, Team
 from hellm_recbole.types import (
     FollowsProgress,
@@ -387,10 +387,10 @@ def _load_model_state(row: Row, state: dict[str, Tensor]) -> None:
 
 @contextmanager
 def _interrupt_held() -> Iterator[None]:
-    """Let a Ctrl-C or a SIGTERM that arrives while a checkpoint is written take effect after it."""
+    """Let a Ctrl-C, SIGTERM or SIGHUP that arrives while a checkpoint is written take effect after it."""
     arrived: list[int] = []
     try:
-        with signals_go_to(lambda number, frame: arrived.append(number), signal.SIGINT, signal.SIGTERM):
+        with signals_go_to(lambda number, frame: arrived.append(number), signal.SIGINT, *stop_signals()):
             yield
     finally:
         if arrived:

@@ -440,7 +440,7 @@ def start(workplace: Path, model: str, epochs: int) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str)
 def test_a_stop_in_the_middle_keeps_finished_work(workplace: Path, sent: signal.Signals, code: int) -> None:
     process = start(workplace, "Pop,SASRec", 100_000)
     state = workplace / "results" / "toy" / "SASRec" / "2024" / "checkpoint" / "state.json"

@@ -221,6 +221,33 @@ def test_tuned_without_a_search(workplace: Path, capsys: pytest.CaptureFixture[s
     assert "tune.py --models VBPR --dataset toy" in capsys.readouterr().err
 
 
+def processes_in(folder: Path) -> list[int]:
+    """Processes other than this one that work in a folder."""
+    pids = filter(str.isdecimal, os.listdir("/proc"))
+    return [pid for pid in map(int, pids) if pid != os.getpid() and str(folder).encode() in environ(pid)]
+
+
+@pytest.mark.parametrize(("command", "sent"), [("run", signal.SIGHUP), ("tune", signal.SIGKILL)], ids=str)
+def test_ray_ends_with_the_command_however_it_ends(workplace: Path, command: str, sent: signal.Signals) -> None:
+    options = ["--models", "LightGCN", *SMALL, "--set", "epochs=100000", "--set", "patience=100000"]
+    options += ["--ray"] if command == "run" else ["--budget", "trials=1"]
+    words = [sys.executable, "-W", "ignore", "-m", f"benchmarks.{command}", *options]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not any(workplace.rglob("state.json")) and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.1)
+        assert len(processes_in(workplace)) > 3  # the command, and Ray's
+        process.send_signal(sent)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == (129 if sent == signal.SIGHUP else -sent)
+    assert ("stopped: finished work is kept" in said) == (sent == signal.SIGHUP)
+    while processes_in(workplace) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert [cmdline(pid) for pid in processes_in(workplace)] == []
+
+
 def test_rows_side_by_side_with_a_worker_killed(workplace: Path) -> None:
     """A row whose worker dies goes on and ends with the very numbers of an undisturbed one."""
     rows = ["--models", "Pop,LightGCN", *SMALL, "--seeds", "1,2"]

@@ -1,0 +1,58 @@
+"""End a local Ray when the command that started it ends, however it ends: also by SIGKILL, which no process can answer.
+
+Run as a script, `python -P watchdog.py TOKEN`, by that command. Everything that Ray starts inherits an environment
+variable with the token, which is how the processes of this very Ray are known from those of any other. The script
+imports nothing of this package, so that it starts at once and stays small.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+
+import psutil
+
+VARIABLE = "HELLM_RAY_OWNER"
+GRACE_S = 2.0  # for what ends by itself, as most of Ray does after `ray.shutdown`
+TERM_S = 4.0  # from SIGTERM to SIGKILL
+GIVE_UP_S = 30.0
+_LOOK_EVERY_S = 0.2
+
+
+def find_processes(token: str) -> list[psutil.Process]:
+    """Processes that were started with the token in their environment, and their descendants; never this process."""
+    found: dict[int, psutil.Process] = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(VARIABLE) == token:
+                found |= {one.pid: one for one in (process, *process.children(recursive=True))}
+    found.pop(psutil.Process().pid, None)
+    return [process for process in found.values() if _runs(process)]
+
+
+def end_processes(token: str) -> None:
+    """Wait a little for the processes of a token to end, then end them."""
+    began = time.monotonic()
+    terminated: set[psutil.Process] = set()
+    while (left := find_processes(token)) and (waited := time.monotonic() - began) < GIVE_UP_S:
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                if waited > GRACE_S + TERM_S:
+                    process.kill()
+                elif waited > GRACE_S and process not in terminated:
+                    terminated.add(process)
+                    process.terminate()
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+if __name__ == "__main__":
+    sys.stdin.buffer.read()  # ends when the command does, for nobody else has the other end
+    end_processes(sys.argv[1])

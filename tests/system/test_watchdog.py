@@ -1,0 +1,53 @@
+"""The watchdog ends what was started with its token, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from hellm_recbole.system import watchdog
+from hellm_recbole.system.watchdog import VARIABLE
+
+SLEEP = "import signal, sys, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint(1, flush=True)\ntime.sleep(600)"
+
+
+@pytest.fixture
+def sleepers() -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """Processes with this token, with another one and without any; all of them ignore SIGTERM."""
+    started = {}
+    for name, token in (("ours", "a"), ("of others", "b"), ("unmarked", None)):
+        marked = {} if token is None else {VARIABLE: token}
+        started[name] = subprocess.Popen(
+            [sys.executable, "-c", SLEEP], env={**os.environ, **marked}, stdout=subprocess.PIPE, text=True
+        )
+    for process in started.values():
+        assert process.stdout is not None
+        process.stdout.readline()
+    yield started
+    for process in started.values():
+        process.kill()
+        process.communicate()
+
+
+def test_only_what_carries_the_token_ends_and_not_before_the_command(
+    sleepers: dict[str, subprocess.Popen[str]],
+) -> None:
+    command = [sys.executable, "-P", watchdog.__file__, "a"]
+    dog = subprocess.Popen(command, stdin=subprocess.PIPE)
+    time.sleep(1.0)
+    assert [process.poll() for process in sleepers.values()] == [None] * 3
+    dog.communicate(b"", timeout=60)
+    assert sleepers["ours"].wait(timeout=5) == -signal.SIGKILL
+    assert [sleepers[name].poll() for name in ("of others", "unmarked")] == [None, None]
+
+
+def test_where_nothing_is_left_it_ends_at_once() -> None:
+    began = time.monotonic()
+    watchdog.end_processes("nothing carries this")
+    assert time.monotonic() - began < 2 * watchdog.GRACE_S
