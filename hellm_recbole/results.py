@@ -278,7 +278,7 @@ def _without_controls(record: Record) -> Record:
         key: SettingValue(value=entry["value"], origin=strip_controls(entry["origin"]))
         for key, entry in record.settings.items()
     }
-    cleaned = {name: None if text is None else strip_controls(text) for name, text in texts.items()}
+    cleaned: dict[str, Any] = {name: None if text is None else strip_controls(text) for name, text in texts.items()}
     return dataclasses.replace(record, settings=settings, **cleaned)
 
 

@@ -118,11 +118,12 @@ def _against(
     low, high = interval(resampled, settings.confidence_level)
     p = holm(np.array([p_value(float(mean), resampled[:, place]) for place, mean in enumerate(means)]))
     base = float(whole.mean())
+
+    def relative(value: float) -> float | None:
+        return float(value) / base if base else None
+
     return {
-        place: (
-            *(float(value[place]) / base if base else None for value in (means, low, high)),
-            float(p[place]),
-        )
+        place: (relative(means[place]), relative(low[place]), relative(high[place]), float(p[place]))
         for place in range(len(means))
     }
 
