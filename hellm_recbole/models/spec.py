@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from types import CodeType
 from typing import Any, Literal, get_args
 
 from hellm_recbole.errors import ModelError
@@ -94,5 +93,5 @@ def _sets(cls: type[Any], attribute: str) -> bool:
     if hasattr(cls, attribute):
         return True
     functions = (getattr(value, "__func__", value) for parent in cls.__mro__ for value in vars(parent).values())
-    code = [function.__code__ for function in functions if isinstance(getattr(function, "__code__", None), CodeType)]
+    code = [function.__code__ for function in functions if hasattr(function, "__code__")]
     return any(attribute in (*part.co_names, *part.co_consts) for part in code)
