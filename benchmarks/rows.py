@@ -54,6 +54,7 @@ class RowJob:
         stage: another row reads its embeddings.
         dataset: name.
         export_k: entries of an exported test list; None takes the largest cut-off of the run.
+        deferred: whether an earlier run in its place can be kept is found out when its turn comes.
     """
 
     plan: RowPlan
@@ -63,6 +64,7 @@ class RowJob:
     stage: bool
     dataset: str
     export_k: int | None = None
+    deferred: bool = False
 
     @property
     def name(self) -> str:
@@ -140,10 +142,11 @@ def needs_work(job: RowJob) -> bool:
         return True
 
 
-def check_earlier(job: RowJob, split: Split) -> None:
+def check_earlier(job: RowJob, split: Split) -> bool:
     """Say that a run is finished and kept, or refuse what cannot be resumed, before anything is run.
 
-    A run that reads embeddings that are yet to be exported is compared when its turn comes.
+    Returns:
+        Whether it could be compared; a run that reads embeddings that are yet to be exported is when its turn comes.
 
     Raises:
         RecordError: a finished run in its place depends on something that has changed since.
@@ -151,12 +154,13 @@ def check_earlier(job: RowJob, split: Split) -> None:
     """
     folders = (stage_folder(job.place.output, job.dataset, model, job.place.seed) for model in job.plan.stages)
     if any(needs_export(folder / EMBEDDINGS) for folder in folders) and (job.folder / RECORD_FILE).exists():
-        return
+        return False
     record = finished_record(job.plan, split, job.place)
     if record is None:
         refuse_changed_checkpoint(job.plan, split, job.place)
     else:
         print(f"{job.name}: {describe_kept(record)}")
+    return True
 
 
 def run_job(job: RowJob, dataset: Dataset, split: Split, watchers: Sequence[Logger] = ()) -> str | None:
@@ -166,11 +170,15 @@ def run_job(job: RowJob, dataset: Dataset, split: Split, watchers: Sequence[Logg
         What went wrong, None if nothing did.
 
     Raises:
-        RecordError: a finished row in its place was made with other settings or data.
         OutputError: the folder cannot be written.
     """
     sweep_temporaries(job.folder)
-    record = None if job.fresh else finished_record(job.plan, split, job.place)
+    try:
+        record = None if job.fresh else finished_record(job.plan, split, job.place)
+    except HellmError as error:
+        return str(error)
+    if record is not None and job.deferred:
+        print(f"{job.name}: {describe_kept(record)}")
     if record is None:
         record = run_row(job.plan, dataset, split, job.place, fresh=job.fresh, watchers=watchers)
     if record.status != "success":

@@ -6,6 +6,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import hellm_recbole.openmp  # noqa: F401
@@ -226,9 +227,10 @@ def _lead(options: argparse.Namespace, rest: Sequence[str], choose: Choose | Non
 
     with JobLocks() as locks:
         locks.acquire(jobs)
-        for job in jobs:  # refuse before the first epoch, not after hours
-            if not job.fresh:
-                check_earlier(job, data[job.dataset][1])
+        jobs = [  # refuse before the first epoch, not after hours
+            job if job.fresh or check_earlier(job, data[job.dataset][1]) else replace(job, deferred=True)
+            for job in jobs
+        ]
         _check_language_models(jobs, data, here=options.ray is None)
         announce_removals([job.folder for job in jobs if job.fresh], options.output)
         if options.ray is not None:

