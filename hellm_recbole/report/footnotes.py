@@ -17,8 +17,6 @@ from hellm_recbole.identity.code import changed_modules, missing_packages
 from hellm_recbole.identity.compare import list_names
 from hellm_recbole.identity.parts import Identity, all_code, feature_digests, unknown_parts
 from hellm_recbole.identity.settings_files import find_value
-from hellm_recbole.llm.origin import describe_origin
-from hellm_recbole.llm.packaged import AUTO
 from hellm_recbole.results import Record, digest_run
 from hellm_recbole.settings import NEUTRAL_KEYS
 
@@ -88,11 +86,8 @@ def repacked_models(records: Sequence[Record]) -> list[str]:
 
 def _origin_of(record: Record) -> str | None:
     """What the language model of a run is a repack of; None where it is none, or where that is not known."""
-    if record.identity is not None:
-        model = record.identity["language_model"]
-        return None if model is None else model["origin"]
-    llm = record.settings.get("llm", {"value": None, "origin": ""})["value"]
-    return describe_origin(llm) if llm == AUTO else None  # an earlier version's; there was but one packaged model
+    model = None if record.identity is None else record.identity["language_model"]
+    return None if model is None else model["origin"]
 
 
 def _letter(number: int) -> str:

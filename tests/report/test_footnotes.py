@@ -74,10 +74,6 @@ def test_a_repacked_language_model_is_named_in_the_caption() -> None:
     about = {"weights_sha256": "w", "files_sha256": "f", "dtype": "float32", "origin": "4-bit repack of google/x"}
     record = one("HeLLM", backbone="x-q4", identity=toy_identity(language_model=about))
     assert repacked_models([record, one("Pop")]) == ["x-q4 is a 4-bit repack of google/x."]
-    older = one("HeLLM", backbone="gemma", identity=None, settings=with_settings(llm="llm.yaml=auto"))
-    assert repacked_models([older])[0].startswith("gemma is a 4-bit repack (Q4_K_M) of google/gemma-3-270m from")
-    other = one("HeLLM", backbone="mine", identity=None, settings=with_settings(llm="--llm=mine"))
-    assert repacked_models([other]) == []
 
 
 def test_embeddings_of_a_run_that_was_replaced() -> None:
