@@ -17,6 +17,7 @@ from rich.console import Console
 
 from hellm_recbole import runtime
 from hellm_recbole.cluster import cluster, enter_worker, refuse_numbered, resources
+from hellm_recbole.console import print_error
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, RecordError, last_line
@@ -199,7 +200,7 @@ def run_job(job: RowJob, dataset: Dataset, split: Split, watchers: Sequence[Logg
 def told(job: RowJob, problem: str | None) -> bool:
     """Print what went wrong with a row; whether all went well."""
     if problem is not None:
-        print(f"error: {job.name}: {problem}", file=sys.stderr)
+        print_error(f"{job.name}: {problem}")
     return problem is None
 
 
