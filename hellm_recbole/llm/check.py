@@ -52,6 +52,7 @@ class LanguageModelCheck:
     def __init__(self, *, here: bool = True) -> None:
         self._here = here
         self._finite: set[tuple[Source, int | None]] = set()
+        self._configs: dict[tuple[Source, int | None], tuple[Any, Any, dict[str, Any]]] = {}
 
     def check(self, settings: LLMSettings, item_texts: Sequence[str]) -> None:
         """Refuse a language model that a run could not read or train.
@@ -77,7 +78,10 @@ class LanguageModelCheck:
         source = find_source(backbone.llm)
         register_attention()
         with quiet(), refuse_unloadable(backbone, source):
-            config, tokenizer, options = load_config(backbone, source)
+            key = (source, backbone.n_layers)
+            if key not in self._configs:  # a large tokenizer takes seconds to read
+                self._configs[key] = load_config(backbone, source)
+            config, tokenizer, options = self._configs[key]
             _refuse_unreadable_layers(config, backbone)
             n_positions = _check_tokens(config, tokenizer, settings, item_texts)
             _try_forward(config, settings, n_positions)
