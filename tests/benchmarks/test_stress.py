@@ -90,10 +90,11 @@ def leftovers(folder: Path) -> list[str]:
 def run_words(model: str, tiny: Path) -> list[str]:
     if model == "LLaRA":
         return llm_words(tiny, models="LLaRA")
-    return [*COMMON, *FAST, "--models", model, "--export", "embeddings,test-lists"]
+    exports = "test-lists" if model == "BPR" else "embeddings,test-lists"  # BPR is RecBole's
+    return [*COMMON, *FAST, "--models", model, "--export", exports]
 
 
-@pytest.mark.parametrize("model", ["LightGCN", "SASRec", "LLaRA"])
+@pytest.mark.parametrize("model", ["LightGCN", "VBPR", "HeLLMPre", "SASRec", "BPR", "LLaRA"])
 def test_runs_that_are_killed_end_as_undisturbed_ones(stage: Stage, tiny: Path, model: str) -> None:
     words, results, draw = run_words(model, tiny), stage.folder / "results", random.Random(model)
     whole = stage.do("run", words)
