@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from pathlib import Path
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])|\x9b[0-?]*[ -/]*[@-~]")
 MAKE_ROOM = "free some space there or choose another folder, and give the same command again"
@@ -60,17 +61,21 @@ def strip_controls(text: str) -> str:
     )
 
 
-def describe_unexpected(error: BaseException) -> str:
+def describe_unexpected(error: BaseException, folder: Path | None = None) -> str:
     r"""A sentence for an exception that is none of ours: what it most likely means, or its kind and first line.
 
     >>> describe_unexpected(RuntimeError("Error while serializing: No space left on device (os error 28)"))
     'no space left on the device; free some space there or choose another folder, and give the same command again'
     >>> describe_unexpected(ZeroDivisionError("division by zero"))
     'ZeroDivisionError: division by zero'
+
+    Args:
+        error: the exception.
+        folder: that was written to, where that is known.
     """
     text = str(error)
     if any(words in text for words in ("No space left on device", "Disk quota exceeded")):
-        return f"no space left on the device; {MAKE_ROOM}"
+        return f"no space left on the device{f' that holds {folder}' if folder else ''}; {MAKE_ROOM}"
     if isinstance(error, MemoryError) or "not enough memory" in text or "out of memory" in text.lower():
         return "out of memory; lower batch_size, eval_block_users or the model's widths, or take a larger machine"
     if isinstance(error, RecursionError):

@@ -189,7 +189,7 @@ def run_row(
         record = Record(**{**draft, "status": "failed", "reason": str(error)})
     except Exception as error:  # the other rows go on whatever happens in this one; the traceback is kept beside it
         crash = traceback.format_exc()
-        reason = describe_unexpected(error)
+        reason = describe_unexpected(error, folder)
         record = Record(**{**draft, "status": "failed", "reason": f"{reason} (see {folder / TRACEBACK})"})
     _write_result(folder, record, crash)
     if record.status == "failed" and place.team_of(plan).size > 1:  # who knows where the others are

@@ -47,7 +47,7 @@ class PairSource:
         distinct = np.bincount(self._known // self._stride, minlength=data.n_users + 1)
         if distinct.max(initial=0) >= data.n_items:
             raise DataError(
-                "a user has interacted with every item in training, so no negative can be drawn for him; "
+                "a user has interacted with every item in training, so no negative can be drawn for them; "
                 "drop such users"
             )
 
