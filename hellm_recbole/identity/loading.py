@@ -6,6 +6,7 @@ loading is read, so that no random tensor is taken for a pretrained one.
 
 from __future__ import annotations
 
+from _pickle import UnpicklingError  # the exception alone: nothing of ours is pickled
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,10 @@ from hellm_recbole.errors import DataError
 
 ADAPTER_CONFIG = "adapter_config.json"
 # What transformers, safetensors and sentence-transformers raise where a folder holds no loadable model.
-LOADING_ERRORS = (OSError, ValueError, KeyError, AttributeError, RuntimeError, EOFError, SafetensorError)
+LOADING_ERRORS: tuple[type[Exception], ...] = (
+    *(OSError, ValueError, KeyError, AttributeError, RuntimeError, EOFError, SafetensorError),
+    UnpicklingError,  # of a broken pytorch_model.bin, with advice that must not be followed
+)
 _OTHER_TOKENIZER_FILES = ("tokenizer.json", "*.model", "*.tiktoken", "tekken.json", "vocab.*")
 
 
@@ -111,6 +115,8 @@ def describe_error(error: BaseException) -> str:
     >>> describe_error(OSError("no file\nmore")), describe_error(KeyError())
     ('no file', 'KeyError')
     """
+    if isinstance(error, UnpicklingError):
+        return "its pytorch_model.bin is broken or holds code"
     lines = str(error).strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__
 

@@ -8,8 +8,11 @@ imports nothing of this package, so that it starts at once and stays small.
 from __future__ import annotations
 
 import contextlib
+import select
 import sys
 import time
+from collections.abc import Iterable
+from typing import IO
 
 import psutil
 
@@ -18,6 +21,7 @@ GRACE_S = 2.0  # for what ends by itself, as most of Ray does after `ray.shutdow
 TERM_S = 4.0  # from SIGTERM to SIGKILL
 GIVE_UP_S = 30.0
 _LOOK_EVERY_S = 0.2
+REMEMBER_EVERY_S = 2.0
 
 
 def find_processes(token: str) -> list[psutil.Process]:
@@ -31,11 +35,22 @@ def find_processes(token: str) -> list[psutil.Process]:
     return [process for process in found.values() if _runs(process)]
 
 
-def end_processes(token: str) -> None:
-    """Wait a little for the processes of a token to end, then end them."""
+def end_processes(token: str, known: Iterable[psutil.Process] = ()) -> None:
+    """Wait a little for the processes of a token to end, then end them.
+
+    Ray's agents overwrite their environment. They are known as children of a process that has the token, for as long as
+    that lives, and so have to be remembered.
+
+    Args:
+        token: of the command that has ended.
+        known: processes that were found before.
+    """
     began = time.monotonic()
-    terminated: set[psutil.Process] = set()
-    while (left := find_processes(token)) and (waited := time.monotonic() - began) < GIVE_UP_S:
+    every, terminated = set(known), set()
+    while (waited := time.monotonic() - began) < GIVE_UP_S:
+        every.update(find_processes(token))
+        if not (left := [process for process in every if _runs(process)]):
+            return
         for process in left:
             with contextlib.suppress(psutil.Error):
                 if waited > GRACE_S + TERM_S:
@@ -53,6 +68,13 @@ def _runs(process: psutil.Process) -> bool:
         return False
 
 
+def watch(token: str, stream: IO[bytes]) -> None:
+    """Wait for the other end of a stream to close, as the end of the command does, then end what it has started."""
+    known: set[psutil.Process] = set()
+    while not select.select([stream], [], [], REMEMBER_EVERY_S)[0]:
+        known.update(find_processes(token))
+    end_processes(token, known)
+
+
 if __name__ == "__main__":
-    sys.stdin.buffer.read()  # ends when the command does, for nobody else has the other end
-    end_processes(sys.argv[1])
+    watch(sys.argv[1], sys.stdin.buffer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from hellm_recbole.errors import DataError
-from hellm_recbole.identity.loading import collect_loading_reports
+from hellm_recbole.identity.loading import LOADING_ERRORS, collect_loading_reports, describe_error
 from hellm_recbole.llm.backbone import Backbone
 from tests.toy_llm import SHAPE, save_tiny, settings
 
@@ -187,3 +188,9 @@ def test_the_caller_gets_what_it_asked_for_and_loading_is_as_before_afterwards(l
     with pytest.raises(OSError, match="nowhere"), collect_loading_reports():
         AutoModelForCausalLM.from_pretrained(llama / "nowhere", local_files_only=True)
     assert PreTrainedModel.__dict__["from_pretrained"] is before
+
+
+def test_a_broken_pickle_gets_no_advice_to_run_it() -> None:
+    with pytest.raises(LOADING_ERRORS) as caught:
+        torch.load(io.BytesIO(b"\x80\x04" + b"no pickle" * 20), weights_only=True)
+    assert describe_error(caught.value) == "its pytorch_model.bin is broken or holds code"

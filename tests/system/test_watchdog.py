@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from hellm_recbole.system import watchdog
@@ -51,3 +52,26 @@ def test_where_nothing_is_left_it_ends_at_once() -> None:
     began = time.monotonic()
     watchdog.end_processes("nothing carries this")
     assert time.monotonic() - began < 2 * watchdog.GRACE_S
+
+
+def test_a_child_that_hides_its_token_and_outlives_its_parent_ends_too() -> None:
+    child = (
+        f"import subprocess, sys\np = subprocess.Popen([sys.executable, '-c', {SLEEP!r}], env={{}})\n"
+        "print(p.pid, flush=True)\ninput()"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", child],
+        env={**os.environ, VARIABLE: "hidden"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    hidden = psutil.Process(int(parent.stdout.readline()))
+    assert watchdog._runs(hidden)
+    dog = subprocess.Popen([sys.executable, "-P", watchdog.__file__, "hidden"], stdin=subprocess.PIPE)
+    time.sleep(2 * watchdog.REMEMBER_EVERY_S)
+    parent.kill()  # the child is nobody's now
+    parent.wait()
+    dog.communicate(b"", timeout=60)
+    assert not watchdog._runs(hidden)
