@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test slow coverage check format wheel clean
+.PHONY: help install demo test slow coverage golden check format wheel clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(firstword $(MAKEFILE_LIST)) | awk -F': ' '{ printf "make %-9s %s\n", $$1, $$2 }'
@@ -33,12 +33,16 @@ slow: $(DEV_INSTALLED) ## run the tests that take minutes
 coverage: $(DEV_INSTALLED) ## run the quick tests and show which lines they miss
 	$(PYTEST) --cov --cov-report=term-missing
 
+BASE ?= HEAD
+golden: $(DEV_INSTALLED) ## compare what this code computes with what BASE computes: make golden BASE=v0.1.0
+	$(BIN)/python tests/golden.py $(BASE)
+
 check: $(DEV_INSTALLED) ## formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-format: $(DEV_INSTALLED) ## format the code and mend what ruff can mend
+format: $(DEV_INSTALLED) ## format the code and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

@@ -1,0 +1,71 @@
+"""The comparison of two versions: it sees a changed number, and does not mind times."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from tests.golden import describe_differences, list_commands, read_folder
+
+FOLDER = Path("results/toy/LightGCN/1")
+
+
+def write_results(
+    folder: Path, seconds: float = 1.5, recall: float = 0.5, weight: float = 1.0, shown: str = ""
+) -> Path:
+    """Files of the kinds that are compared."""
+    run = folder / FOLDER
+    run.mkdir(parents=True)
+    record = {"metrics": {"R@10": recall}, "train_seconds": seconds, "identity": {"code": {"sha256": str(seconds)}}}
+    (run / "record.json").write_text(json.dumps(record))
+    save_file({"weight": np.array([weight], dtype=np.float32)}, run / "last.safetensors")
+    np.savez(run / "ranks.npz", rank=np.array([1, 2]))
+    (run / "table.md").write_text(f"| LightGCN{shown} | {recall} | {seconds:.1f} s |   {seconds:.1f} MiB |")
+    (run / "table.csv").write_text(f"model,R@10,train_seconds\nLightGCN{shown},{recall},{seconds}\n")
+    return folder
+
+
+def test_times_may_differ(tmp_path: Path) -> None:
+    first, second = write_results(tmp_path / "a"), write_results(tmp_path / "b", seconds=20.25)
+    assert describe_differences(read_folder(first), read_folder(second)) == []
+    assert len(read_folder(first)) == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "files"),
+    [
+        ({"recall": 0.5000001}, ["record.json", "table.csv", "table.md"]),
+        ({"weight": 1.0000001}, ["last.safetensors"]),
+        ({"shown": "*"}, ["table.csv", "table.md"]),
+    ],
+)
+def test_numbers_and_marks_may_not(tmp_path: Path, change: dict[str, float], files: list[str]) -> None:
+    first, second = write_results(tmp_path / "a"), write_results(tmp_path / "b", **change)  # type: ignore[arg-type]
+    expected = [f"{FOLDER / name}: differs" for name in files]
+    assert describe_differences(read_folder(first), read_folder(second)) == expected
+
+
+def test_a_file_of_one_version_alone_is_named(tmp_path: Path) -> None:
+    first, second = write_results(tmp_path / "a"), write_results(tmp_path / "b")
+    (second / FOLDER / "table.csv").unlink()
+    (second / FOLDER / "table.tex").write_text("")
+    assert describe_differences(read_folder(first), read_folder(second)) == [
+        f"{FOLDER}/table.csv: only in the base",
+        f"{FOLDER}/table.tex: only in the new version",
+    ]
+
+
+def test_six_models_are_trained() -> None:
+    (words,) = [words for command, *words in list_commands(Path("inputs")) if command == "run"]
+    assert set(words[words.index("--models") + 1].split(",")) == {
+        "LightGCN",
+        "VBPR",
+        "SASRec",
+        "HeLLMPre",
+        "HeLLM",
+        "BPR",
+    }
