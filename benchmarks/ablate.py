@@ -9,13 +9,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import hellm_recbole.openmp  # noqa: F401
+import hellm_recbole.system.openmp  # noqa: F401
 
 from baselines.registry import REGISTRY
 from benchmarks import run
-from hellm_recbole.console import run_main
 from hellm_recbole.errors import ModelError
 from hellm_recbole.plan import plan_rows
+from hellm_recbole.system.console import run_main
 from hellm_recbole.variants import variants
 
 

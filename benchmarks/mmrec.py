@@ -29,13 +29,13 @@ import torch
 
 from baselines.registry import REGISTRY
 from benchmarks.apart import run_apart
-from hellm_recbole import runtime
-from hellm_recbole.console import run_main
 from hellm_recbole.data.atomic import load_dataset
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import DataError, HellmError, MissingDependency
 from hellm_recbole.plan import RowPlan, plan_rows
 from hellm_recbole.sampling import PairSource
+from hellm_recbole.system import runtime
+from hellm_recbole.system.console import run_main
 from hellm_recbole.trainer import ModelRow, evaluate
 from hellm_recbole.types import PairBatch, TrainData
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from unittest.mock import patch
 
-import hellm_recbole.openmp  # noqa: F401
+import hellm_recbole.system.openmp  # noqa: F401
 
 import numpy as np
 import torch
@@ -37,10 +37,10 @@ from torch import Tensor, nn
 from baselines.registry import REGISTRY
 from benchmarks.mmrec import public_model
 from benchmarks.released import Graphs, import_model, published_graphs, published_loss
-from hellm_recbole.console import run_main
 from hellm_recbole.errors import HellmError, SettingsError
 from hellm_recbole.models.hellm_pre import DTYPES
 from hellm_recbole.plan import Override, plan_rows
+from hellm_recbole.system.console import run_main
 from hellm_recbole.types import Histories, PairBatch, TrainData
 
 N_USERS, N_ITEMS, DENSITY = 40, 30, 0.15

@@ -15,9 +15,7 @@ import rich.live
 import rich.table
 from rich.console import Console
 
-from hellm_recbole import runtime
 from hellm_recbole.cluster import cluster, enter_worker, refuse_numbered, resources
-from hellm_recbole.console import print_error
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, RecordError, last_line
@@ -30,11 +28,13 @@ from hellm_recbole.experiment import (
     run_row,
 )
 from hellm_recbole.export import export_row
-from hellm_recbole.files import check_removable, sweep_temporaries
 from hellm_recbole.plan import RowPlan, row_folder
 from hellm_recbole.progress import LINE_EVERY_S, Logger
 from hellm_recbole.results import RECORD_FILE, read_record
 from hellm_recbole.stages import EMBEDDINGS, needs_export, stage_folder
+from hellm_recbole.system import runtime
+from hellm_recbole.system.console import print_error
+from hellm_recbole.system.files import check_removable, sweep_temporaries
 from hellm_recbole.system.locks import FolderLock
 
 MAX_RETRIES = 3  # a row whose worker died is begun again so often, from its last epoch

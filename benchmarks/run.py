@@ -9,23 +9,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import hellm_recbole.openmp  # noqa: F401
+import hellm_recbole.system.openmp  # noqa: F401
 
 import torch
 
 from baselines.registry import RECBOLE_BASELINES, REGISTRY
 from benchmarks.dry_run import dry_run
 from benchmarks.rows import JobLocks, RowJob, announce_removals, check_earlier, needs_work, run_job, run_on_ray, told
-from hellm_recbole import runtime
 from hellm_recbole.cluster import LOCAL
-from hellm_recbole.console import run_main
 from hellm_recbole.data.atomic import Dataset, load_dataset
 from hellm_recbole.data.catalog import known_datasets, prepare_if_known
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import HellmError, ModelError, SettingsError
 from hellm_recbole.experiment import Place, follow
 from hellm_recbole.export import EXPORTS, TEST_LISTS, count_left_out
-from hellm_recbole.files import ensure_folder, sweep_temporaries
 from hellm_recbole.identity.run import identify_code
 from hellm_recbole.llm.check import LanguageModelCheck
 from hellm_recbole.models.spec import LLM
@@ -46,7 +43,10 @@ from hellm_recbole.report.tables import write_tables
 from hellm_recbole.search.space import can_be_searched
 from hellm_recbole.search.sweeps import read_tuned, tuned_file
 from hellm_recbole.settings import LARGEST_SEED, MOST_THREADS, shorten
-from hellm_recbole.team import Team, join_team, refuse_team
+from hellm_recbole.system import runtime
+from hellm_recbole.system.console import run_main
+from hellm_recbole.system.distributed import Team, join_team, refuse_team
+from hellm_recbole.system.files import ensure_folder, sweep_temporaries
 from hellm_recbole.variants import all_variants
 
 Choose = Callable[[Sequence[str], str, Sequence[str]], list[str]]

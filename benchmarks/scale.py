@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import hellm_recbole.openmp  # noqa: F401
+import hellm_recbole.system.openmp  # noqa: F401
 
 import numpy as np
 import torch
@@ -29,13 +29,13 @@ from tabulate import tabulate
 from baselines.registry import REGISTRY
 from benchmarks.apart import run_apart
 from benchmarks.speed import few_steps
-from hellm_recbole import runtime
-from hellm_recbole.console import run_main
 from hellm_recbole.data.atomic import load_dataset
 from hellm_recbole.data.catalog import prepare_if_known
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.errors import ModelError, SettingsError
 from hellm_recbole.plan import parse_override, plan_rows
+from hellm_recbole.system import runtime
+from hellm_recbole.system.console import run_main
 from hellm_recbole.trainer import ModelRow
 from hellm_recbole.types import FloatArray, Histories, TrainData
 

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import hellm_recbole.openmp  # noqa: F401
+import hellm_recbole.system.openmp  # noqa: F401
 
 import numpy as np
 import torch
@@ -26,15 +26,15 @@ from baselines.registry import REGISTRY
 from benchmarks import mmrec
 from benchmarks.released import ReleasedHeLLMPre
 from benchmarks.released_llm import ReleasedLLM
-from hellm_recbole import runtime
 from hellm_recbole.bridge.reference import RecBoleReference
-from hellm_recbole.console import run_main
 from hellm_recbole.data.atomic import load_dataset
 from hellm_recbole.data.catalog import prepare_if_known
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.models.hellm_pre import DTYPES
 from hellm_recbole.plan import Override, plan_rows
+from hellm_recbole.system import runtime
+from hellm_recbole.system.console import run_main
 from hellm_recbole.trainer import ModelRow, evaluate
 
 PARTS = ("evaluation", "lightgcn", "sasrec", "hellmpre", "multimodal", "llm")

@@ -11,12 +11,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import hellm_recbole.openmp  # noqa: F401
+import hellm_recbole.system.openmp  # noqa: F401
 
 from baselines.registry import REGISTRY
 from benchmarks.run import load, named, overrides_of, seeds_of
 from benchmarks.tune import search_parser, sweep_task, swept
-from hellm_recbole.console import run_main
 from hellm_recbole.errors import ModelError
 from hellm_recbole.plan import plan_rows, split_variant
 from hellm_recbole.report.figures import write_figure
@@ -25,7 +24,8 @@ from hellm_recbole.report.studies import PREFIX, studies, study_figure
 from hellm_recbole.search.space import n_points
 from hellm_recbole.search.sweeps import Sweep
 from hellm_recbole.search.tuning import Budget, SweepTask
-from hellm_recbole.team import refuse_team
+from hellm_recbole.system.console import run_main
+from hellm_recbole.system.distributed import refuse_team
 
 EXIT_NOTHING_TO_DRAW = 1
 

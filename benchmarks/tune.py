@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-import hellm_recbole.openmp  # noqa: F401
+import hellm_recbole.system.openmp  # noqa: F401
 
 from tabulate import tabulate
 
@@ -22,10 +22,8 @@ from baselines.registry import REGISTRY
 from benchmarks.rows import announce_removals
 from benchmarks.run import add_what_and_where, check_threads, load, named, overrides_of, seeds_of
 from hellm_recbole.cluster import LOCAL, cluster, refuse_numbered
-from hellm_recbole.console import run_main
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import SettingsError
-from hellm_recbole.files import check_name
 from hellm_recbole.identity.run import identify_run, list_run_parts
 from hellm_recbole.llm.check import LanguageModelCheck
 from hellm_recbole.models.spec import LLM
@@ -43,8 +41,10 @@ from hellm_recbole.search.tuning import (
 )
 from hellm_recbole.settings import parse_value, properties_dir
 from hellm_recbole.stages import identify_embeddings, stage_tables
+from hellm_recbole.system.console import run_main
+from hellm_recbole.system.distributed import refuse_team
+from hellm_recbole.system.files import check_name
 from hellm_recbole.system.locks import FolderLock
-from hellm_recbole.team import refuse_team
 
 EXIT_NOTHING_FOUND = 1
 

@@ -1,7 +1,7 @@
 """HeLLM and its rivals, benchmarked through RecBole under one split, one evaluator and one table."""
 
-from hellm_recbole import openmp  # noqa: F401, before anything loads torch
 from hellm_recbole.bridge import install
+from hellm_recbole.system import openmp  # noqa: F401, before anything loads torch
 
 __version__ = "0.1.0"
 

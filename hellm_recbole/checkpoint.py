@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hellm_recbole.errors import CheckpointError
-from hellm_recbole.files import (
+from hellm_recbole.identity.compare import describe_changes
+from hellm_recbole.system.files import (
     NOT_AS_WRITTEN,
     atomic_write,
     check_seal,
@@ -28,7 +29,6 @@ from hellm_recbole.files import (
     sha256_file,
     sweep_temporaries,
 )
-from hellm_recbole.identity.compare import describe_changes
 
 STATE = "state.json"
 SCHEMA = 1

@@ -18,10 +18,9 @@ from typing import Any
 import ray
 import torch
 
-from hellm_recbole import runtime
 from hellm_recbole.errors import HellmError, SettingsError, last_line
-from hellm_recbole.signals import signals_go_to
-from hellm_recbole.system import watchdog
+from hellm_recbole.system import runtime, watchdog
+from hellm_recbole.system.signals import signals_go_to
 from hellm_recbole.system.watchdog import VARIABLE
 
 LOCAL = "local"

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hellm_recbole.errors import TrainingDiverged
 from hellm_recbole.sampling import pad_recent
-from hellm_recbole.team import ALONE, Team
+from hellm_recbole.system.distributed import ALONE, Team
 from hellm_recbole.types import Encoded, Histories, IdArray, QueryBatch, Recommender, Scorer, Targets, as_ids
 
 RankArray = npt.NDArray[np.int32]

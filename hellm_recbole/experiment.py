@@ -15,14 +15,13 @@ import numpy as np
 import torch
 import yaml
 
-from hellm_recbole import __version__, runtime
+from hellm_recbole import __version__
 from hellm_recbole.bridge.rows import RecBoleRow
 from hellm_recbole.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, OutputError, RecordError, SharedRowFailed, describe_unexpected
 from hellm_recbole.evaluator import Ranks, rank_targets
-from hellm_recbole.files import atomic_write, ensure_folder, remove_folder, sha256_file, sweep_temporaries
 from hellm_recbole.identity.code import changed_modules
 from hellm_recbole.identity.compare import CODE, describe_changes, list_names, list_parts
 from hellm_recbole.identity.parts import Identity, all_code, unknown_parts
@@ -44,7 +43,9 @@ from hellm_recbole.results import (
 from hellm_recbole.saved import save_llm_row
 from hellm_recbole.settings import NEUTRAL_KEYS
 from hellm_recbole.stages import digests, identify_embeddings, stage_tables
-from hellm_recbole.team import ALONE, Team
+from hellm_recbole.system import runtime
+from hellm_recbole.system.distributed import ALONE, Team
+from hellm_recbole.system.files import atomic_write, ensure_folder, remove_folder, sha256_file, sweep_temporaries
 from hellm_recbole.trainer import ModelRow, Row, View, fit
 from hellm_recbole.types import FloatArray, Histories, TrainData
 

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from hellm_recbole.errors import DataError, MissingDependency, OutputError
-from hellm_recbole.files import (
+from hellm_recbole.identity.code import digest_module
+from hellm_recbole.system.files import (
     NOT_AS_WRITTEN,
     append_checksum,
     atomic_write,
@@ -23,7 +24,6 @@ from hellm_recbole.files import (
     has_valid_checksum,
     sweep_temporaries,
 )
-from hellm_recbole.identity.code import digest_module
 from hellm_recbole.types import FloatArray
 
 IndexArray = npt.NDArray[np.int32]

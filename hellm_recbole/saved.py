@@ -10,9 +10,9 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
-from hellm_recbole.files import replace_folder, scratch_folder
 from hellm_recbole.llm.origin import describe_source
 from hellm_recbole.results import Record
+from hellm_recbole.system.files import replace_folder, scratch_folder
 
 ADAPTER, REST, CARD = "adapter", "rest.safetensors", "README.md"
 

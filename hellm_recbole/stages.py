@@ -11,9 +11,9 @@ import safetensors
 from safetensors.numpy import load_file
 
 from hellm_recbole.errors import DataError, HellmError, ModelError
-from hellm_recbole.files import SUMS, find_changed_file
 from hellm_recbole.identity.parts import EmbeddingIdentity, feature_digests
 from hellm_recbole.results import RECORD_FILE, digest_run, read_record
+from hellm_recbole.system.files import SUMS, find_changed_file
 from hellm_recbole.types import FloatArray, TokenArray
 
 EMBEDDINGS = "embeddings"  # folder of exported embeddings in that of a run, and name of the file in it

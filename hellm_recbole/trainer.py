@@ -22,7 +22,6 @@ from hellm_recbole.errors import CheckpointError, TrainingDiverged, advise_on_di
 from hellm_recbole.evaluator import ModelScorer, rank_targets
 from hellm_recbole.metrics import from_ranks
 from hellm_recbole.models.spec import ModelSpec, check_module
-from hellm_recbole.runtime import deterministic_sums
 from hellm_recbole.sampling import (
     BatchSource,
     PairSource,
@@ -32,8 +31,9 @@ from hellm_recbole.sampling import (
     micro_batches,
 )
 from hellm_recbole.settings import EvalSettings, PairSettings, StepSettings, TrainSettings
-from hellm_recbole.signals import signals_go_to, stop_signals
-from hellm_recbole.team import ALONE, Team
+from hellm_recbole.system.distributed import ALONE, Team
+from hellm_recbole.system.runtime import deterministic_sums
+from hellm_recbole.system.signals import signals_go_to, stop_signals
 from hellm_recbole.types import (
     FollowsProgress,
     Histories,

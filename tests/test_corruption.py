@@ -16,12 +16,12 @@ from hellm_recbole.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.data.features import _read_cache, _write_cache
 from hellm_recbole.errors import HellmError
 from hellm_recbole.export import export_embeddings
-from hellm_recbole.files import seal, sha256_file
 from hellm_recbole.neighbors import item_neighbors
 from hellm_recbole.results import read_ranks, read_record
 from hellm_recbole.search.sweeps import read_sweep, read_tuned, write_sweep, write_tuned
 from hellm_recbole.search.tuning import _refuse_another
 from hellm_recbole.stages import read_item_embeddings
+from hellm_recbole.system.files import seal, sha256_file
 from tests.toy_records import add_run, toy_ranks, toy_sweep, toy_trial
 
 N_CHANGES = 150  # of each file

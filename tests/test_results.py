@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from hellm_recbole.errors import OutputError, RecordError
-from hellm_recbole.files import check_seal, seal
 from hellm_recbole.results import (
     PhaseRanks,
     check_comparable,
@@ -20,6 +19,7 @@ from hellm_recbole.results import (
     write_ranks,
     write_record,
 )
+from hellm_recbole.system.files import check_seal, seal
 from tests.toy_records import add_run, toy_ranks, toy_record
 
 

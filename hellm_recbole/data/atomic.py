@@ -23,8 +23,8 @@ import pandas as pd
 from hellm_recbole.data.times import SOURCE_TIME, TIME, fit_times, order_times
 from hellm_recbole.data.tsv import Table, read_lines, read_table
 from hellm_recbole.errors import DataError, OutputError
-from hellm_recbole.files import sha256_file
 from hellm_recbole.identity.parts import FeatureOrigin
+from hellm_recbole.system.files import sha256_file
 from hellm_recbole.types import FloatArray, IdArray, TokenArray
 
 PARTS = ("train", "valid", "test")

@@ -31,7 +31,8 @@ from hellm_recbole.data.importers.assemble import recognized
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.importers.sources import KINDS, TABLE
 from hellm_recbole.errors import DataError, MissingDependency
-from hellm_recbole.files import (
+from hellm_recbole.settings import Resolved, build_settings, load_yaml, properties_dir, setting
+from hellm_recbole.system.files import (
     check_name,
     ensure_folder,
     replace_folder,
@@ -39,9 +40,8 @@ from hellm_recbole.files import (
     sha256_file,
     sweep_temporaries,
 )
-from hellm_recbole.runtime import choose_device
-from hellm_recbole.settings import Resolved, build_settings, load_yaml, properties_dir, setting
 from hellm_recbole.system.locks import FolderLock
+from hellm_recbole.system.runtime import choose_device
 
 ENVIRONMENT = "HELLM_DATA"
 SHARED = Path("..") / "shared" / "datasets"  # seen from the current folder

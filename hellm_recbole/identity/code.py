@@ -33,8 +33,8 @@ NEUTRAL = frozenset(
     {
         "hellm_recbole",  # its version
         "hellm_recbole.errors",
-        "hellm_recbole.files",
-        "hellm_recbole.signals",
+        "hellm_recbole.system.files",
+        "hellm_recbole.system.signals",
         "hellm_recbole.settings",  # what it makes, the values, stands in every record
         "hellm_recbole.data.atomic",  # likewise: split, features and texts have digests of their own
         "hellm_recbole.bridge.finder",  # finds modules

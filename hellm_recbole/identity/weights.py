@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from hellm_recbole.errors import DataError, OutputError
-from hellm_recbole.files import atomic_write, ensure_folder, sha256_file
+from hellm_recbole.system.files import atomic_write, ensure_folder, sha256_file
 
 _BLOCK_BYTES = 1 << 22
 _CACHE_FORMAT = 1

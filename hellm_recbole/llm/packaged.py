@@ -15,10 +15,10 @@ import tempfile
 from pathlib import Path
 
 from hellm_recbole.errors import DataError, MissingDependency
-from hellm_recbole.files import ensure_folder
 from hellm_recbole.identity.loading import collect_loading_reports, refuse_missing_weights
 from hellm_recbole.identity.weights import cache_root as cache_root
 from hellm_recbole.llm.quiet import quiet
+from hellm_recbole.system.files import ensure_folder
 
 AUTO = "auto"  # the value of --llm that stands for it
 NAME = "gemma-3-270m-q4"  # the weights are rounded to 4 bits, so it is not the model of the hub

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
-from hellm_recbole.files import atomic_write, ensure_folder
+from hellm_recbole.system.files import atomic_write, ensure_folder
 
 PAGE_INCHES = 7.0  # text width of an A4 or letter page
 DPI = 200

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from hellm_recbole import __version__, metrics
-from hellm_recbole.files import atomic_write, ensure_folder
 from hellm_recbole.report import figures
 from hellm_recbole.report.ablation import AblationRow, ablation_rows
 from hellm_recbole.report.figures import Panel, Series
@@ -37,6 +36,7 @@ from hellm_recbole.report.tables import (
 )
 from hellm_recbole.results import PhaseRanks, Policy, Record
 from hellm_recbole.search.sweeps import Sweep, find_sweeps
+from hellm_recbole.system.files import atomic_write, ensure_folder
 
 PAGE_FILE = "report.html"
 FIGURES = "figures"

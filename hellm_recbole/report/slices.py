@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from hellm_recbole import metrics
-from hellm_recbole.files import atomic_write
 from hellm_recbole.report.tables import (
     escape_csv,
     group_rows,
@@ -26,6 +25,7 @@ from hellm_recbole.report.tables import (
     without_variants,
 )
 from hellm_recbole.results import PhaseRanks, Policy
+from hellm_recbole.system.files import atomic_write
 
 BoolArray = npt.NDArray[np.bool_]
 

@@ -27,7 +27,6 @@ from tabulate import tabulate
 
 from hellm_recbole import metrics
 from hellm_recbole.errors import RecordError, SettingsError, strip_controls
-from hellm_recbole.files import atomic_write, ensure_folder
 from hellm_recbole.identity.compare import CODE, SEED
 from hellm_recbole.models.spec import Family
 from hellm_recbole.report.footnotes import Footnote, find_footnotes, marks_of, repacked_models
@@ -51,6 +50,7 @@ from hellm_recbole.settings import (
     setting,
     shorten,
 )
+from hellm_recbole.system.files import atomic_write, ensure_folder
 from hellm_recbole.variants import all_variants
 
 Protocol = Literal["unified", "paper"]

@@ -22,12 +22,11 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, Searcher
 
-from hellm_recbole import __version__, runtime
+from hellm_recbole import __version__
 from hellm_recbole.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.cluster import enter_worker, resources
 from hellm_recbole.errors import HellmError, MissingDependency, RecordError, SettingsError, first_line, last_line
 from hellm_recbole.experiment import restrict_data, row_on
-from hellm_recbole.files import atomic_write, check_seal, ensure_folder, remove_folder, seal, sweep_temporaries
 from hellm_recbole.identity.code import changed_modules
 from hellm_recbole.identity.compare import CODE, SETTING, describe_changes, list_names
 from hellm_recbole.models.spec import ModelSpec
@@ -36,6 +35,8 @@ from hellm_recbole.progress import LINE_EVERY_S
 from hellm_recbole.search.space import Point, Space, drawn, grid, n_points
 from hellm_recbole.search.sweeps import SCHEMA, SWEEP_FILE, Sweep, Trial, read_sweep, sweep_folder, write_sweep
 from hellm_recbole.settings import load_settings, setting
+from hellm_recbole.system import runtime
+from hellm_recbole.system.files import atomic_write, check_seal, ensure_folder, remove_folder, seal, sweep_temporaries
 from hellm_recbole.trainer import fit
 from hellm_recbole.types import SelectionData
 

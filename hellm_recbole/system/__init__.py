@@ -1,1 +1,4 @@
-"""What commands need of the operating system: locks and the end of processes. Nothing here knows models or data."""
+"""What commands need of the operating system: files, locks, signals, processes and the console.
+
+Nothing here knows models or data.
+"""

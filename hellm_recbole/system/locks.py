@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from hellm_recbole.errors import OutputError
-from hellm_recbole.files import ensure_folder
+from hellm_recbole.system.files import ensure_folder
 
 _TRIES = 5  # to read who holds a lock, for it may be writing this
 _PAUSE_S = 0.05

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import hellm_recbole.openmp  # noqa: F401
+import hellm_recbole.system.openmp  # noqa: F401
 
 import numpy as np
 import torch

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hellm_recbole.openmp import SPINS
+from hellm_recbole.system.openmp import SPINS
 
 import pytest
 

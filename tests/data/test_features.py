@@ -42,7 +42,7 @@ from hellm_recbole.data.features import (
     text_features,
 )
 from hellm_recbole.errors import DataError, MissingDependency
-from hellm_recbole.files import append_checksum
+from hellm_recbole.system.files import append_checksum
 
 TEXTS = ["red comb", "a", "green brush a comb red red comb a brush green", "soap", "a"]
 MINILM = "packaged:all-MiniLM-L6-v2"

@@ -15,7 +15,7 @@ from hellm_recbole.data.catalog import Prepared
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.data.ties import shuffle_ties, shuffled_rows
 from hellm_recbole.errors import DataError, OutputError
-from hellm_recbole.files import sha256_file
+from hellm_recbole.system.files import sha256_file
 
 Prepare = Callable[..., Prepared]
 ITEMS = "abcdefgh"

@@ -22,8 +22,8 @@ from tqdm import tqdm
 from urllib3.exceptions import NameResolutionError, ReadTimeoutError
 
 from hellm_recbole.errors import DataError, OutputError
-from hellm_recbole.files import atomic_write, ensure_folder, sha256_file
 from hellm_recbole.settings import setting
+from hellm_recbole.system.files import atomic_write, ensure_folder, sha256_file
 
 T = TypeVar("T")
 Again = Literal["soon", "later", "never"]  # soon: the server is there; later: nobody answers; never: it would not help

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from hellm_recbole.data.fetch.download import Again, DownloadSettings, FetchFailed, ask, blocks, content_length, retry
 from hellm_recbole.data.tsv import read_table
-from hellm_recbole.files import atomic_write, ensure_folder
+from hellm_recbole.system.files import atomic_write, ensure_folder
 
 FAILED = "failed.tsv"
 _COLUMNS = ("url", "reason", "again")

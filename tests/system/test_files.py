@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hellm_recbole.errors import OutputError, SettingsError
-from hellm_recbole.files import _host, check_name, remove_folder, sweep_temporaries
+from hellm_recbole.system.files import _host, check_name, remove_folder, sweep_temporaries
 
 BAD_NAMES = ["", ".", "..", "a/b", "../x", "/etc", ".hidden", "-x", "a\0b", "a b", "a\n", "x" * 101, "a\\b", "~"]
 

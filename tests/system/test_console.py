@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from hellm_recbole.console import run_main
 from hellm_recbole.errors import DataError
+from hellm_recbole.system.console import run_main
 
 
 def raising(error: BaseException) -> Callable[[], int]:
@@ -102,7 +102,8 @@ def test_a_full_disk_says_what_to_do(number: int, capsys: pytest.CaptureFixture[
 
 def test_a_reader_that_leaves_is_no_fault() -> None:
     script = (
-        "from hellm_recbole.console import run_main; import sys; sys.exit(run_main(lambda: print('x' * 10**6) or 0))"
+        "import sys; from hellm_recbole.system.console import run_main; "
+        "sys.exit(run_main(lambda: print('x' * 10**6) or 0))"
     )
     reader, writer = os.pipe()
     os.close(reader)

@@ -158,7 +158,7 @@ def versions() -> dict[str, str | None]:
 
 def git_state() -> dict[str, Any]:
     """Commit of the checkout this package lies in, and whether it had uncommitted changes; None outside one."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return {"git_commit": None, "git_dirty": None}
     try:

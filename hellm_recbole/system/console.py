@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from hellm_recbole.errors import MAKE_ROOM, HellmError, describe_unexpected, strip_controls
-from hellm_recbole.signals import signals_go_to, stop_signals
+from hellm_recbole.system.signals import signals_go_to, stop_signals
 
 EXIT_UNEXPECTED = 1
 EXIT_FAULT = 2
