@@ -23,9 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hellm_recbole.config.layers import setting
 from hellm_recbole.losses import bpr_of_vectors, l2
 from hellm_recbole.models.modalities import choose_modalities
-from hellm_recbole.settings import setting
 from hellm_recbole.types import Encoded, PairBatch, QueryBatch, TrainData
 
 

@@ -13,10 +13,10 @@ import hellm_recbole.system.openmp  # noqa: F401
 
 from baselines.registry import REGISTRY
 from benchmarks import run
+from hellm_recbole.config.variants import variants
 from hellm_recbole.errors import ModelError
 from hellm_recbole.plan import plan_rows
 from hellm_recbole.system.console import run_main
-from hellm_recbole.variants import variants
 
 
 def main(argv: Sequence[str] | None = None) -> int:

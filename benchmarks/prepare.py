@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hellm_recbole.config.layers import LARGEST, LARGEST_SEED
 from hellm_recbole.data.atomic import feature_names, load_dataset, read_source_times
 from hellm_recbole.data.card import data_card
 from hellm_recbole.data.catalog import (
@@ -35,7 +36,6 @@ from hellm_recbole.data.mmrec import write_mmrec
 from hellm_recbole.data.similar import similar_items
 from hellm_recbole.data.ties import shuffle_ties
 from hellm_recbole.errors import SettingsError
-from hellm_recbole.settings import LARGEST, LARGEST_SEED
 from hellm_recbole.system.console import run_main
 from hellm_recbole.system.files import check_name
 

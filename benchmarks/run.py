@@ -17,6 +17,9 @@ from baselines.registry import RECBOLE_BASELINES, REGISTRY
 from benchmarks.dry_run import dry_run
 from benchmarks.rows import JobLocks, RowJob, announce_removals, check_earlier, needs_work, run_job, run_on_ray, told
 from hellm_recbole.cluster import LOCAL
+from hellm_recbole.config.layers import LARGEST_SEED, MOST_THREADS, shorten
+from hellm_recbole.config.search_space import can_be_searched
+from hellm_recbole.config.variants import all_variants
 from hellm_recbole.data.atomic import Dataset, load_dataset
 from hellm_recbole.data.catalog import known_datasets, prepare_if_known
 from hellm_recbole.data.split import Split, split_dataset
@@ -40,14 +43,11 @@ from hellm_recbole.plan import (
 from hellm_recbole.report.ablation import print_ablation
 from hellm_recbole.report.slices import write_slices
 from hellm_recbole.report.tables import write_tables
-from hellm_recbole.search.space import can_be_searched
 from hellm_recbole.search.sweeps import read_tuned, tuned_file
-from hellm_recbole.settings import LARGEST_SEED, MOST_THREADS, shorten
 from hellm_recbole.system import runtime
 from hellm_recbole.system.console import run_main
 from hellm_recbole.system.distributed import Team, join_team, refuse_team
 from hellm_recbole.system.files import ensure_folder, sweep_temporaries
-from hellm_recbole.variants import all_variants
 
 Choose = Callable[[Sequence[str], str, Sequence[str]], list[str]]
 ALL = (*RECBOLE_BASELINES, *REGISTRY)

@@ -18,6 +18,7 @@ import yaml
 from hellm_recbole import __version__
 from hellm_recbole.bridge.rows import RecBoleRow
 from hellm_recbole.checkpoint import CheckpointFolder, Progress
+from hellm_recbole.config.layers import NEUTRAL_KEYS
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, OutputError, RecordError, SharedRowFailed, describe_unexpected
@@ -41,7 +42,6 @@ from hellm_recbole.results import (
     write_record,
 )
 from hellm_recbole.saved import save_llm_row
-from hellm_recbole.settings import NEUTRAL_KEYS
 from hellm_recbole.stages import digests, identify_embeddings, stage_tables
 from hellm_recbole.system import runtime
 from hellm_recbole.system.distributed import ALONE, Team

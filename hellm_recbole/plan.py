@@ -12,10 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from hellm_recbole.bridge.rows import recbole_model_kind, recbole_model_names, recbole_settings
-from hellm_recbole.errors import MissingDependency, ModelError, SettingsError
-from hellm_recbole.models.spec import LLM, Family, ModelSpec, check_spec
-from hellm_recbole.results import Search, row_name
-from hellm_recbole.settings import (
+from hellm_recbole.config.layers import (
     DATASETS,
     HARNESS_SETTINGS,
     LARGEST,
@@ -40,7 +37,10 @@ from hellm_recbole.settings import (
     shorten,
     unknown_keys,
 )
-from hellm_recbole.variants import variants
+from hellm_recbole.config.variants import variants
+from hellm_recbole.errors import MissingDependency, ModelError, SettingsError
+from hellm_recbole.models.spec import LLM, Family, ModelSpec, check_spec
+from hellm_recbole.results import Search, row_name
 
 T = TypeVar("T")
 RECBOLE_PREFIX = "RecBole-"  # RecBole's own model where the registry has one of the same name: RecBole-LightGCN

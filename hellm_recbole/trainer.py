@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from hellm_recbole.checkpoint import CheckpointFolder, Progress, pack_optimizer, unpack_optimizer
+from hellm_recbole.config.layers import EvalSettings, PairSettings, StepSettings, TrainSettings
 from hellm_recbole.errors import CheckpointError, TrainingDiverged, advise_on_divergence
 from hellm_recbole.evaluator import ModelScorer, rank_targets
 from hellm_recbole.metrics import from_ranks
@@ -30,7 +31,6 @@ from hellm_recbole.sampling import (
     epoch_seed,
     micro_batches,
 )
-from hellm_recbole.settings import EvalSettings, PairSettings, StepSettings, TrainSettings
 from hellm_recbole.system.distributed import ALONE, Team
 from hellm_recbole.system.runtime import deterministic_sums
 from hellm_recbole.system.signals import signals_go_to, stop_signals

@@ -132,9 +132,10 @@ def read_folder(folder: Path, ignored: frozenset[str] = frozenset()) -> dict[str
 
 
 def _clean(value: Any, ignored: frozenset[str]) -> Any:
-    """The value without keys that vary; lists of plain values sorted, for PEFT writes sets as lists."""
+    """The value, with keys that vary reduced to whether they are null, and lists of words sorted (PEFT writes sets)."""
     if isinstance(value, dict):
-        return {key: _clean(entry, ignored) for key, entry in value.items() if key not in VARYING | ignored}
+        kept = {key: entry is None if key in VARYING else entry for key, entry in value.items() if key not in ignored}
+        return {key: _clean(entry, ignored) for key, entry in kept.items()}
     if isinstance(value, list):
         entries = [_clean(entry, ignored) for entry in value]
         return sorted(entries) if all(isinstance(entry, str) for entry in entries) else entries

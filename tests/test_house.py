@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from baselines.registry import REGISTRY
+from hellm_recbole.config.layers import load_yaml, properties_dir
 from hellm_recbole.plan import Override, plan_rows
-from hellm_recbole.settings import load_yaml, properties_dir
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("hellm_recbole", "baselines", "benchmarks")  # each may import those before it
@@ -32,7 +32,13 @@ MATHS_MAY_USE = (
         "hellm_recbole.losses",
         "hellm_recbole.models",
     ),
-    *("hellm_recbole.errors", "hellm_recbole.sampling", "hellm_recbole.settings", "hellm_recbole.types", "baselines"),
+    *(
+        "hellm_recbole.errors",
+        "hellm_recbole.sampling",
+        "hellm_recbole.config.layers",
+        "hellm_recbole.types",
+        "baselines",
+    ),
 )
 YAMLS = sorted(properties_dir().rglob("*.yaml"))
 

@@ -101,7 +101,7 @@ def test_an_installed_wheel_runs_from_any_folder(wheel: Path, tmp_path: Path) ->
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "HELLM"))}
         return subprocess.run(arguments, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
 
-    where = run(str(python), "-c", "import benchmarks, hellm_recbole.settings as s; print(s.properties_dir())")
+    where = run(str(python), "-c", "import benchmarks, hellm_recbole.config.layers as s; print(s.properties_dir())")
     assert where.stdout.strip() == str(packages / "hellm_recbole" / "properties"), where.stderr
     command = str(home / "bin" / "hellm-recbole")
     listed = run(command, "run", "--list")

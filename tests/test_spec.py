@@ -9,10 +9,10 @@ import pytest
 from torch import nn
 
 from baselines.registry import REGISTRY
+from hellm_recbole.config.layers import setting
 from hellm_recbole.errors import ModelError
 from hellm_recbole.models.spec import ModelSpec, check_module, check_spec
 from hellm_recbole.plan import plan_rows
-from hellm_recbole.settings import setting
 
 
 @dataclass(frozen=True)

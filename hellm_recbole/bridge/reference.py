@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from hellm_recbole.bridge import require_recbole
-from hellm_recbole.settings import Value
+from hellm_recbole.config.layers import Value
 
 
 class RecBoleReference:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hellm_recbole.config.layers import Resolved, build_settings, load_yaml, properties_dir, setting
 from hellm_recbole.data.atomic import (
     CACHE,
     FEATURES,
@@ -31,7 +32,6 @@ from hellm_recbole.data.importers.assemble import recognized
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.importers.sources import KINDS, TABLE
 from hellm_recbole.errors import DataError, MissingDependency
-from hellm_recbole.settings import Resolved, build_settings, load_yaml, properties_dir, setting
 from hellm_recbole.system.files import (
     check_name,
     ensure_folder,

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from hellm_recbole.config.layers import setting
 from hellm_recbole.data.atomic import FeatureMatrix
 from hellm_recbole.errors import DataError, MissingDependency
 from hellm_recbole.identity.loading import (
@@ -30,7 +31,6 @@ from hellm_recbole.identity.loading import (
     refuse_missing_tokenizer,
     refuse_missing_weights,
 )
-from hellm_recbole.settings import setting
 from hellm_recbole.system.files import (
     NOT_AS_WRITTEN,
     append_checksum,

@@ -35,7 +35,7 @@ NEUTRAL = frozenset(
         "hellm_recbole.errors",
         "hellm_recbole.system.files",
         "hellm_recbole.system.signals",
-        "hellm_recbole.settings",  # what it makes, the values, stands in every record
+        "hellm_recbole.config.layers",  # what it makes, the values, stands in every record
         "hellm_recbole.data.atomic",  # likewise: split, features and texts have digests of their own
         "hellm_recbole.bridge.finder",  # finds modules
         "hellm_recbole.identity.code",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
+from hellm_recbole.config.layers import DATASETS, OVERRIDES, VARIANTS, Value, load_yaml, properties_dir
+from hellm_recbole.config.variants import all_variants
 from hellm_recbole.errors import SettingsError
-from hellm_recbole.settings import DATASETS, OVERRIDES, VARIANTS, Value, load_yaml, properties_dir
-from hellm_recbole.variants import all_variants
 
 _PRESETS = "preset/"
 

@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hellm_recbole.config.layers import setting
 from hellm_recbole.losses import softmax_cross_entropy
-from hellm_recbole.settings import setting
 from hellm_recbole.types import Encoded, HistoryBatch, QueryBatch, TrainData
 
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from hellm_recbole.config.layers import load_yaml, properties_dir
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.report import figures
 from hellm_recbole.report.figures import Grid, Panel, Series, spans_decades
 from hellm_recbole.search.sweeps import Sweep
-from hellm_recbole.settings import load_yaml, properties_dir
 
 PREFIX = "study-"
 

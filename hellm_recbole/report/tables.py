@@ -26,6 +26,16 @@ from rich.console import Console
 from tabulate import tabulate
 
 from hellm_recbole import metrics
+from hellm_recbole.config.layers import (
+    LARGEST_CUTOFF,
+    NEUTRAL_KEYS,
+    load_settings,
+    load_yaml,
+    properties_dir,
+    setting,
+    shorten,
+)
+from hellm_recbole.config.variants import all_variants
 from hellm_recbole.errors import RecordError, SettingsError, strip_controls
 from hellm_recbole.identity.compare import CODE, SEED
 from hellm_recbole.models.spec import Family
@@ -41,17 +51,7 @@ from hellm_recbole.results import (
     list_record_parts,
     read_ranks,
 )
-from hellm_recbole.settings import (
-    LARGEST_CUTOFF,
-    NEUTRAL_KEYS,
-    load_settings,
-    load_yaml,
-    properties_dir,
-    setting,
-    shorten,
-)
 from hellm_recbole.system.files import atomic_write, ensure_folder
-from hellm_recbole.variants import all_variants
 
 Protocol = Literal["unified", "paper"]
 Floats = npt.NDArray[np.float64]

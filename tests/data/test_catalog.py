@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hellm_recbole.config.layers import load_yaml, properties_dir
 from hellm_recbole.data import catalog
 from hellm_recbole.data.atomic import load_dataset, read_manifest
 from hellm_recbole.data.catalog import (
@@ -24,7 +25,6 @@ from hellm_recbole.data.catalog import (
     prepare_if_known,
 )
 from hellm_recbole.errors import DataError, MissingDependency, OutputError, SettingsError
-from hellm_recbole.settings import load_yaml, properties_dir
 from hellm_recbole.system.locks import FolderLock
 
 Prepare = Callable[..., Prepared]

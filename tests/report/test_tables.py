@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from hellm_recbole import metrics
+from hellm_recbole.config.layers import load_yaml, properties_dir
 from hellm_recbole.errors import OutputError, RecordError, SettingsError
 from hellm_recbole.report.significance import holm, paired_bootstrap
 from hellm_recbole.report.tables import (
@@ -27,7 +28,6 @@ from hellm_recbole.report.tables import (
     write_tables,
 )
 from hellm_recbole.results import find_records, read_ranks
-from hellm_recbole.settings import load_yaml, properties_dir
 from tests.toy_records import add_run, rewrite, toy_identity, toy_ranks
 
 EXPECTED = Path(__file__).parents[1] / "reference" / "toy_table.md"

@@ -21,8 +21,8 @@ from requests.exceptions import ConnectionError, RequestException, SSLError, Tim
 from tqdm import tqdm
 from urllib3.exceptions import NameResolutionError, ReadTimeoutError
 
+from hellm_recbole.config.layers import setting
 from hellm_recbole.errors import DataError, OutputError
-from hellm_recbole.settings import setting
 from hellm_recbole.system.files import atomic_write, ensure_folder, sha256_file
 
 T = TypeVar("T")

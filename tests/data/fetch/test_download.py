@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 import requests
 
+from hellm_recbole.config.layers import load_settings
 from hellm_recbole.data.fetch import download as module
 from hellm_recbole.data.fetch.download import DownloadSettings, FetchFailed, ask, download
 from hellm_recbole.errors import DataError, OutputError
-from hellm_recbole.settings import load_settings
 from tests.data.fetch.server import (
     Asked,
     Handler,

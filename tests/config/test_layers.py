@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hellm_recbole import settings as s
+from hellm_recbole.config import layers as s
 from hellm_recbole.errors import SettingsError
 
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hellm_recbole.config.layers import Value, load_yaml, properties_dir
 from hellm_recbole.errors import SettingsError
-from hellm_recbole.settings import Value, load_yaml, properties_dir
 
 Space = Mapping[str, Sequence[Value]]
 Point = dict[str, Any]

@@ -73,7 +73,7 @@ def properties_dir() -> Path:
     Raises:
         SettingsError: it is in neither place.
     """
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     for folder in (package / "properties", package.parent / "properties"):
         if (folder / "overall.yaml").is_file():
             return folder

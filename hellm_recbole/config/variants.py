@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hellm_recbole.settings import VARIANTS, load_yaml, properties_dir
+from hellm_recbole.config.layers import VARIANTS, load_yaml, properties_dir
 
 
 def variants(model: str) -> list[str]:
