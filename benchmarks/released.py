@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 
 from hellm_recbole.errors import DataError
-from hellm_recbole.graphs import interaction_matrix, normalized_interactions
-from hellm_recbole.hypergraphs import neighbor_incidence
+from hellm_recbole.graphs.hypergraph import neighbor_incidence
+from hellm_recbole.graphs.neighbors import item_neighbors
+from hellm_recbole.graphs.sparse import interaction_matrix, normalized_interactions
 from hellm_recbole.models.hellm_pre import HeLLMPreSettings
-from hellm_recbole.neighbors import item_neighbors
 from hellm_recbole.sampling import PairSource
 from hellm_recbole.types import PairBatch, TrainData
 

@@ -16,7 +16,7 @@ from hellm_recbole.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.data.features import _read_cache, _write_cache
 from hellm_recbole.errors import HellmError
 from hellm_recbole.export import export_embeddings
-from hellm_recbole.neighbors import item_neighbors
+from hellm_recbole.graphs.neighbors import item_neighbors
 from hellm_recbole.results import read_ranks, read_record
 from hellm_recbole.search.sweeps import read_sweep, read_tuned, write_sweep, write_tuned
 from hellm_recbole.search.tuning import _refuse_another

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hellm_recbole.errors import ModelError
-from hellm_recbole.graphs import interaction_matrix
+from hellm_recbole.graphs.sparse import interaction_matrix
 from hellm_recbole.models import hellm_pre
 from hellm_recbole.models.hellm_pre import HeLLMPre, HeLLMPreSettings
 from hellm_recbole.types import Histories, PairBatch, TrainData

@@ -24,10 +24,10 @@ MATHS = [
 MATHS_MAY_USE = (
     *("__future__", "collections", "dataclasses", "math", "typing", "numpy", "scipy", "torch", "transformers", "peft"),
     *(
-        "hellm_recbole.graphs",
-        "hellm_recbole.hypergraphs",
-        "hellm_recbole.neighbors",
-        "hellm_recbole.layers",
+        "hellm_recbole.graphs.sparse",
+        "hellm_recbole.graphs.hypergraph",
+        "hellm_recbole.graphs.neighbors",
+        "hellm_recbole.graphs.propagation",
         "hellm_recbole.llm",
         "hellm_recbole.losses",
         "hellm_recbole.models",

@@ -22,7 +22,7 @@ from hellm_recbole.data.split import MIN_EVALUATED, TEST, TRAIN, Split, split_da
 from hellm_recbole.data.times import TIME
 from hellm_recbole.data.tsv import read_table
 from hellm_recbole.errors import DataError
-from hellm_recbole.neighbors import nearest_neighbors
+from hellm_recbole.graphs.neighbors import nearest_neighbors
 from hellm_recbole.types import FloatArray, IdArray, Targets, TokenArray
 
 Severity = Literal["error", "warning", "note"]

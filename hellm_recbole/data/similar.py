@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hellm_recbole.data.atomic import Dataset, load_dataset
-from hellm_recbole.neighbors import nearest_neighbors
+from hellm_recbole.graphs.neighbors import nearest_neighbors
 
 N_NEAREST = 3
 _SHOWN = 70  # characters of a text

@@ -35,12 +35,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hellm_recbole.config.layers import setting
-from hellm_recbole.graphs import SparseOperator, normalized_interactions
-from hellm_recbole.hypergraphs import HypergraphOperator, item_hypergraph, neighbor_incidence, user_hypergraph
-from hellm_recbole.layers import propagate_mean, propagate_mean_of
+from hellm_recbole.graphs.hypergraph import HypergraphOperator, item_hypergraph, neighbor_incidence, user_hypergraph
+from hellm_recbole.graphs.neighbors import item_neighbors
+from hellm_recbole.graphs.propagation import propagate_mean, propagate_mean_of
+from hellm_recbole.graphs.sparse import SparseOperator, normalized_interactions
 from hellm_recbole.losses import bpr_of_vectors, l2, node_contrast
 from hellm_recbole.models.modalities import choose_modalities
-from hellm_recbole.neighbors import item_neighbors
 from hellm_recbole.types import Encoded, PairBatch, QueryBatch, TrainData
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from baselines import lattice
 from baselines.lattice import LATTICE, LATTICESettings
-from hellm_recbole import neighbors
 from hellm_recbole.errors import DataError, ModelError
+from hellm_recbole.graphs import neighbors
 from hellm_recbole.types import Histories, PairBatch, TrainData
 from tests.baselines.small import (
     BATCH,

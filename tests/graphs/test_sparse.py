@@ -7,8 +7,8 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from hellm_recbole.graphs import EdgePattern, SparseOperator, interaction_matrix, normalized_interactions
-from hellm_recbole.layers import propagate_mean, propagate_mean_of
+from hellm_recbole.graphs.propagation import propagate_mean, propagate_mean_of
+from hellm_recbole.graphs.sparse import EdgePattern, SparseOperator, interaction_matrix, normalized_interactions
 from hellm_recbole.types import Histories
 
 N_USERS, N_ITEMS = 4, 5

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
-from hellm_recbole.graphs import SparseOperator, interaction_matrix, scale_rows
+from hellm_recbole.graphs.sparse import SparseOperator, interaction_matrix, scale_rows
 from hellm_recbole.types import FloatArray, Histories
 
 

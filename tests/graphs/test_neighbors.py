@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hellm_recbole import neighbors
 from hellm_recbole.errors import DataError, MissingDependency
-from hellm_recbole.neighbors import approximate_neighbors, item_neighbors, nearest_neighbors
+from hellm_recbole.graphs import neighbors
+from hellm_recbole.graphs.neighbors import approximate_neighbors, item_neighbors, nearest_neighbors
 
 FEATURES = np.random.default_rng(0).normal(size=(200, 12)).astype(np.float32)
 

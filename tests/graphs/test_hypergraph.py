@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hellm_recbole.graphs import interaction_matrix
-from hellm_recbole.hypergraphs import item_hypergraph, neighbor_incidence, user_hypergraph
-from hellm_recbole.neighbors import nearest_neighbors
+from hellm_recbole.graphs.hypergraph import item_hypergraph, neighbor_incidence, user_hypergraph
+from hellm_recbole.graphs.neighbors import nearest_neighbors
+from hellm_recbole.graphs.sparse import interaction_matrix
 from hellm_recbole.types import Histories
 from tests.reference import hellm_pre as slow
 

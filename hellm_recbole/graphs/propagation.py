@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hellm_recbole.graphs import SparseOperator
+from hellm_recbole.graphs.sparse import SparseOperator
 
 
 def propagate_mean(
