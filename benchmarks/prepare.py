@@ -18,8 +18,14 @@ from typing import Any
 
 from hellm_recbole.config.layers import LARGEST, LARGEST_SEED
 from hellm_recbole.data.atomic import feature_names, load_dataset, read_source_times
-from hellm_recbole.data.card import data_card
-from hellm_recbole.data.catalog import (
+from hellm_recbole.data.diagnostics.card import data_card
+from hellm_recbole.data.diagnostics.similar_items import similar_items
+from hellm_recbole.data.download.raw_files import fetch_raw, fetched_kinds
+from hellm_recbole.data.export_mmrec import write_mmrec
+from hellm_recbole.data.importers.archive import ENDINGS, unpacked
+from hellm_recbole.data.importers.sources import KINDS, TABLE
+from hellm_recbole.data.importers.tabular import FIELDS
+from hellm_recbole.data.prepare import (
     DatasetSettings,
     Prepared,
     dataset_settings,
@@ -28,12 +34,6 @@ from hellm_recbole.data.catalog import (
     known_datasets,
     prepare,
 )
-from hellm_recbole.data.fetch.raw import fetch_raw, fetched_kinds
-from hellm_recbole.data.importers.archive import ENDINGS, unpacked
-from hellm_recbole.data.importers.sources import KINDS, TABLE
-from hellm_recbole.data.importers.tabular import FIELDS
-from hellm_recbole.data.mmrec import write_mmrec
-from hellm_recbole.data.similar import similar_items
 from hellm_recbole.data.ties import shuffle_ties
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.system.console import run_main

@@ -21,7 +21,7 @@ from hellm_recbole.config.layers import LARGEST_SEED, MOST_THREADS, shorten
 from hellm_recbole.config.search_space import can_be_searched
 from hellm_recbole.config.variants import all_variants
 from hellm_recbole.data.atomic import Dataset, load_dataset
-from hellm_recbole.data.catalog import known_datasets, prepare_if_known
+from hellm_recbole.data.prepare import known_datasets, prepare_if_known
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import HellmError, ModelError, SettingsError
 from hellm_recbole.experiment import Place, follow

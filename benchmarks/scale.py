@@ -30,7 +30,7 @@ from baselines.registry import REGISTRY
 from benchmarks.apart import run_apart
 from benchmarks.speed import few_steps
 from hellm_recbole.data.atomic import load_dataset
-from hellm_recbole.data.catalog import prepare_if_known
+from hellm_recbole.data.prepare import prepare_if_known
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.errors import ModelError, SettingsError
 from hellm_recbole.plan import parse_override, plan_rows

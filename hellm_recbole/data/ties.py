@@ -23,7 +23,7 @@ from hellm_recbole.data.atomic import (
     load_dataset,
     read_manifest,
 )
-from hellm_recbole.data.card import write_card
+from hellm_recbole.data.diagnostics.card import write_card
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.data.tsv import read_lines
 from hellm_recbole.errors import DataError

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hellm_recbole.data.catalog import prepare_if_known
+from hellm_recbole.data.prepare import prepare_if_known
 from tests.baselines.train_all import NAMES
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -23,11 +23,11 @@ from transformers import (
 
 from benchmarks.prepare import main
 from hellm_recbole.config.layers import load_yaml
-from hellm_recbole.data import catalog
+from hellm_recbole.data import prepare as catalog
 from hellm_recbole.data.atomic import load_dataset, read_manifest
-from hellm_recbole.data.fetch import raw
+from hellm_recbole.data.download import raw_files as raw
 from hellm_recbole.data.split import split_dataset
-from tests.data.fetch.server import Server, breaking, plain, redirect
+from tests.data.download.server import Server, breaking, plain, redirect
 
 ITEMS = [f"B{number:03d}" for number in range(6)]
 USERS = [f"A{number}" for number in range(6)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hellm_recbole.data.catalog import dataset_settings, feature_settings, prepare
+from hellm_recbole.data.prepare import dataset_settings, feature_settings, prepare
 
 USERS = ["None", "NA", "nan", "null", "007", "7", "7.0", "9007199254740993", "#N/A", "n/a", "<NA>"]
 ITEMS = ["NA", "None", "NaN", "1E+05", "100000", "0108775015", "108775015", "1\u20282", "3\u20294", "5\x856", "-", "'"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hellm_recbole.data.atomic import load_dataset
-from hellm_recbole.data.catalog import dataset_settings, feature_settings, prepare
+from hellm_recbole.data.prepare import dataset_settings, feature_settings, prepare
 from hellm_recbole.data.split import split_dataset
 
 N_USERS, N_ITEMS, LENGTH = 20, 15, 8

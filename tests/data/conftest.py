@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hellm_recbole.data.catalog import DatasetSettings, Prepared, feature_settings, prepare
+from hellm_recbole.data.prepare import DatasetSettings, Prepared, feature_settings, prepare
 
 Prepare = Callable[..., Prepared]
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hellm_recbole.data.atomic import k_core_mask, load_dataset, read_manifest
-from hellm_recbole.data.catalog import Prepared
+from hellm_recbole.data.prepare import Prepared
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.errors import DataError
 

@@ -32,7 +32,6 @@ from transformers import (
 )
 
 from hellm_recbole.data import features
-from hellm_recbole.data.catalog import feature_settings
 from hellm_recbole.data.features import (
     FeatureSettings,
     encoder_folder,
@@ -41,6 +40,7 @@ from hellm_recbole.data.features import (
     text_encoder,
     text_features,
 )
+from hellm_recbole.data.prepare import feature_settings
 from hellm_recbole.errors import DataError, MissingDependency
 from hellm_recbole.system.files import append_checksum
 

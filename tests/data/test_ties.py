@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hellm_recbole.data.atomic import load_dataset, read_manifest
-from hellm_recbole.data.catalog import Prepared
+from hellm_recbole.data.prepare import Prepared
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.data.ties import shuffle_ties, shuffled_rows
 from hellm_recbole.errors import DataError, OutputError

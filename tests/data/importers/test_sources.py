@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from hellm_recbole.data.atomic import item_texts, load_dataset, read_manifest, read_source_times
-from hellm_recbole.data.catalog import Prepared, dataset_settings, feature_settings, prepare
+from hellm_recbole.data.export_mmrec import write_mmrec
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.importers.sources import read_recbole, read_sequences
 from hellm_recbole.data.importers.text import clean
-from hellm_recbole.data.mmrec import write_mmrec
+from hellm_recbole.data.prepare import Prepared, dataset_settings, feature_settings, prepare
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.errors import DataError, OutputError
 

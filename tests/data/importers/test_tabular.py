@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hellm_recbole.data.atomic import load_dataset, read_source_times
-from hellm_recbole.data.catalog import Prepared
+from hellm_recbole.data.prepare import Prepared
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.errors import DataError
 

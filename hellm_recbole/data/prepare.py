@@ -24,10 +24,10 @@ from hellm_recbole.data.atomic import (
     read_manifest,
     write_dataset,
 )
-from hellm_recbole.data.card import CARD, write_card
+from hellm_recbole.data.diagnostics.card import CARD, write_card
+from hellm_recbole.data.download.images import fetch_pictures
+from hellm_recbole.data.download.raw_files import download_settings, fetched_kinds
 from hellm_recbole.data.features import FeatureSettings, Speed, fill_features, picture_features, text_features
-from hellm_recbole.data.fetch.images import fetch_pictures
-from hellm_recbole.data.fetch.raw import download_settings, fetched_kinds
 from hellm_recbole.data.importers.assemble import recognized
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.importers.sources import KINDS, TABLE

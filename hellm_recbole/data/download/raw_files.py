@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hellm_recbole.config.layers import Resolved, build_settings, load_yaml, properties_dir
-from hellm_recbole.data.fetch.download import DownloadSettings, Fetched, download
+from hellm_recbole.data.download.fetch import DownloadSettings, Fetched, download
 from hellm_recbole.data.importers.sources import amazon_files
 from hellm_recbole.system.files import ensure_folder
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hellm_recbole.data.catalog import Prepared
-from hellm_recbole.data.similar import similar_items
+from hellm_recbole.data.diagnostics.similar_items import similar_items
+from hellm_recbole.data.prepare import Prepared
 
 Prepare = Callable[..., Prepared]
 

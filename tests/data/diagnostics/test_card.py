@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from hellm_recbole.data.atomic import load_dataset
-from hellm_recbole.data.card import card_markdown, data_card
-from hellm_recbole.data.catalog import Prepared
+from hellm_recbole.data.diagnostics.card import card_markdown, data_card
+from hellm_recbole.data.prepare import Prepared
 from hellm_recbole.data.split import split_dataset
 
 Prepare = Callable[..., Prepared]

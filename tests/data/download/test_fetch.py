@@ -20,10 +20,10 @@ import pytest
 import requests
 
 from hellm_recbole.config.layers import load_settings
-from hellm_recbole.data.fetch import download as module
-from hellm_recbole.data.fetch.download import DownloadSettings, FetchFailed, ask, download
+from hellm_recbole.data.download import fetch as module
+from hellm_recbole.data.download.fetch import DownloadSettings, FetchFailed, ask, download
 from hellm_recbole.errors import DataError, OutputError
-from tests.data.fetch.server import (
+from tests.data.download.server import (
     Asked,
     Handler,
     Server,
@@ -399,7 +399,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 DOWNLOAD = """
 import sys
 from pathlib import Path
-from hellm_recbole.data.fetch.download import DownloadSettings, download
+from hellm_recbole.data.download.fetch import DownloadSettings, download
 settings = DownloadSettings(retries=0, backoff_s=0.0, timeout_s=5.0, image_workers=1, image_bytes=1)
 download([sys.argv[1]], Path(sys.argv[2]), settings, progress=False)
 """

@@ -19,11 +19,11 @@ from typing import Self
 import pytest
 from PIL import Image
 
-from hellm_recbole.data.fetch import images as module
-from hellm_recbole.data.fetch.download import DownloadSettings
-from hellm_recbole.data.fetch.images import Pictures, fetch_pictures
+from hellm_recbole.data.download import images as module
+from hellm_recbole.data.download.fetch import DownloadSettings
+from hellm_recbole.data.download.images import Pictures, fetch_pictures
 from hellm_recbole.errors import DataError, OutputError
-from tests.data.fetch.server import (
+from tests.data.download.server import (
     Handler,
     Server,
     breaking,
@@ -313,8 +313,8 @@ def test_after_a_stop_nothing_is_read_waited_for_or_written(
 FETCH = """
 import json, signal, sys
 from pathlib import Path
-from hellm_recbole.data.fetch.download import DownloadSettings
-from hellm_recbole.data.fetch.images import fetch_pictures
+from hellm_recbole.data.download.fetch import DownloadSettings
+from hellm_recbole.data.download.images import fetch_pictures
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start us with Ctrl-C switched off
 settings = DownloadSettings(retries=2, backoff_s=60.0, timeout_s=60.0, image_workers=5, image_bytes=10**8)
 fetch_pictures(json.loads(sys.argv[1]), Path(sys.argv[2]), settings, progress=False)

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hellm_recbole.data import doctor
 from hellm_recbole.data.atomic import AtomicData, FeatureMatrix, load_dataset, write_dataset
-from hellm_recbole.data.doctor import FAR, Finding, diagnose, examine, expected_changes, tie_share
+from hellm_recbole.data.diagnostics import warnings as doctor
+from hellm_recbole.data.diagnostics.warnings import FAR, Finding, diagnose, examine, expected_changes, tie_share
 from hellm_recbole.errors import DataError
 from hellm_recbole.types import FloatArray
 

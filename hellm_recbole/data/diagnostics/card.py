@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hellm_recbole.data.atomic import Dataset, Manifest
-from hellm_recbole.data.doctor import SEVERITIES, Examination, examine, repeated_pairs, tie_share
+from hellm_recbole.data.diagnostics.warnings import SEVERITIES, Examination, examine, repeated_pairs, tie_share
 from hellm_recbole.data.split import MIN_EVALUATED, Split
 from hellm_recbole.data.times import SOURCE_TIME, TIME
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from hellm_recbole.config.layers import load_yaml, properties_dir
-from hellm_recbole.data import catalog
+from hellm_recbole.data import prepare as catalog
 from hellm_recbole.data.atomic import load_dataset, read_manifest
-from hellm_recbole.data.catalog import (
+from hellm_recbole.data.prepare import (
     Prepared,
     dataset_settings,
     feature_settings,

@@ -17,7 +17,15 @@ import requests
 from PIL import Image
 from tqdm import tqdm
 
-from hellm_recbole.data.fetch.download import Again, DownloadSettings, FetchFailed, ask, blocks, content_length, retry
+from hellm_recbole.data.download.fetch import (
+    Again,
+    DownloadSettings,
+    FetchFailed,
+    ask,
+    blocks,
+    content_length,
+    retry,
+)
 from hellm_recbole.data.tsv import read_table
 from hellm_recbole.system.files import atomic_write, ensure_folder
 
