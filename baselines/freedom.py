@@ -32,7 +32,7 @@ from hellm_recbole.config.layers import setting
 from hellm_recbole.graphs.neighbors import item_neighbors
 from hellm_recbole.graphs.propagation import propagate_mean
 from hellm_recbole.graphs.sparse import SparseOperator, interaction_matrix, normalize_bipartite
-from hellm_recbole.losses import bpr_of_vectors
+from hellm_recbole.models.losses import bpr_of_vectors
 from hellm_recbole.models.modalities import choose_modalities, feature_maps, feature_tables
 from hellm_recbole.types import Encoded, FloatArray, PairBatch, QueryBatch, TrainData
 

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from hellm_recbole.config.layers import setting
 from hellm_recbole.graphs.sparse import EdgePattern, interaction_matrix
-from hellm_recbole.losses import bpr_of_vectors
+from hellm_recbole.models.losses import bpr_of_vectors
 from hellm_recbole.models.modalities import choose_modalities, feature_maps
 from hellm_recbole.types import Encoded, FloatArray, PairBatch, QueryBatch, TrainData
 

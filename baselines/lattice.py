@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from hellm_recbole.config.layers import setting
 from hellm_recbole.graphs.neighbors import IndexArray, item_neighbors
 from hellm_recbole.graphs.sparse import EdgePattern, SparseOperator, interaction_matrix, scale_rows
-from hellm_recbole.losses import bpr_of_vectors, l2
+from hellm_recbole.models.losses import bpr_of_vectors, l2
 from hellm_recbole.models.modalities import choose_modalities, feature_maps, feature_tables
 from hellm_recbole.types import Encoded, FloatArray, PairBatch, QueryBatch, TrainData
 

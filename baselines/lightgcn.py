@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from hellm_recbole.config.layers import setting
 from hellm_recbole.graphs.propagation import propagate_mean
 from hellm_recbole.graphs.sparse import SparseOperator, normalized_interactions
-from hellm_recbole.losses import bpr_of_vectors, l2
+from hellm_recbole.models.losses import bpr_of_vectors, l2
 from hellm_recbole.types import Encoded, PairBatch, QueryBatch, TrainData
 
 

@@ -9,10 +9,10 @@ from baselines.lattice import LATTICE, LATTICESettings
 from baselines.lightgcn import LightGCN, LightGCNSettings
 from baselines.slmrec import SLMRec, SLMRecSettings
 from baselines.vbpr import VBPR, VBPRSettings
+from hellm_recbole.models.base import ModelSpec
 from hellm_recbole.models.hellm import LLMRecommender, LLMSettings
 from hellm_recbole.models.hellm_pre import HeLLMPre, HeLLMPreSettings
 from hellm_recbole.models.sasrec import SASRec, SASRecSettings
-from hellm_recbole.models.spec import ModelSpec
 
 REGISTRY: dict[str, ModelSpec] = {
     "LightGCN": ModelSpec(LightGCN, LightGCNSettings, "collaborative", "pairs"),

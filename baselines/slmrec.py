@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from hellm_recbole.config.layers import setting
 from hellm_recbole.graphs.propagation import propagate_mean
 from hellm_recbole.graphs.sparse import SparseOperator, normalized_interactions
-from hellm_recbole.losses import softmax_cross_entropy
+from hellm_recbole.models.losses import softmax_cross_entropy
 from hellm_recbole.models.modalities import choose_modalities, feature_maps
 from hellm_recbole.types import Encoded, FloatArray, PairBatch, QueryBatch, TrainData
 

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hellm_recbole.config.layers import setting
-from hellm_recbole.losses import bpr_of_vectors, l2
+from hellm_recbole.models.losses import bpr_of_vectors, l2
 from hellm_recbole.models.modalities import choose_modalities
 from hellm_recbole.types import Encoded, PairBatch, QueryBatch, TrainData
 

@@ -28,7 +28,7 @@ from hellm_recbole.experiment import Place, follow
 from hellm_recbole.export import EXPORTS, TEST_LISTS, count_left_out
 from hellm_recbole.identity.run import identify_code
 from hellm_recbole.llm.check import LanguageModelCheck
-from hellm_recbole.models.spec import LLM
+from hellm_recbole.models.base import LLM
 from hellm_recbole.plan import (
     NOTHING_TUNED,
     Override,

@@ -28,7 +28,7 @@ from hellm_recbole.data.split import Split
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.identity.run import identify_run, list_run_parts
 from hellm_recbole.llm.check import LanguageModelCheck
-from hellm_recbole.models.spec import LLM
+from hellm_recbole.models.base import LLM
 from hellm_recbole.plan import Override, RowPlan, plan_rows, split_variant
 from hellm_recbole.search.sweeps import SWEEP_FILE, Sweep, write_tuned
 from hellm_recbole.search.tuning import (

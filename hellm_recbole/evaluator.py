@@ -17,9 +17,18 @@ import torch
 from torch import Tensor
 
 from hellm_recbole.errors import TrainingDiverged
-from hellm_recbole.sampling import pad_recent
 from hellm_recbole.system.distributed import ALONE, Team
-from hellm_recbole.types import Encoded, Histories, IdArray, QueryBatch, Recommender, Scorer, Targets, as_ids
+from hellm_recbole.types import (
+    Encoded,
+    Histories,
+    IdArray,
+    QueryBatch,
+    Recommender,
+    Scorer,
+    Targets,
+    as_ids,
+    pad_recent,
+)
 
 RankArray = npt.NDArray[np.int32]
 POLICIES = ("seen", "train", "none")

@@ -39,7 +39,7 @@ from hellm_recbole.config.layers import (
 )
 from hellm_recbole.config.variants import variants
 from hellm_recbole.errors import MissingDependency, ModelError, SettingsError
-from hellm_recbole.models.spec import LLM, Family, ModelSpec, check_spec
+from hellm_recbole.models.base import LLM, Family, ModelSpec, check_spec
 from hellm_recbole.results import Search, row_name
 
 T = TypeVar("T")

@@ -25,7 +25,7 @@ from hellm_recbole.config.schema import as_json, keyed, no_constant
 from hellm_recbole.errors import RecordError, strip_controls
 from hellm_recbole.identity.compare import digest_of_parts, list_parts
 from hellm_recbole.identity.parts import Identity
-from hellm_recbole.models.spec import Family
+from hellm_recbole.models.base import Family
 from hellm_recbole.system.files import NOT_AS_WRITTEN, atomic_write, check_seal, ensure_folder
 from hellm_recbole.types import TokenArray
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from hellm_recbole.errors import DataError
-from hellm_recbole.types import HistoryBatch, IdArray, PairBatch, TrainData, as_ids
+from hellm_recbole.types import HistoryBatch, IdArray, PairBatch, TrainData, as_ids, pad_recent
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -182,16 +182,3 @@ def micro_batches(batch: HistoryBatch, size: int) -> list[tuple[float, HistoryBa
         if n_targets:
             parts.append((n_targets / total, part))
     return parts
-
-
-def pad_recent(indptr: IdArray, items: IdArray, users: IdArray, length: int) -> IdArray:
-    """[B, length] the most recent items of each user, oldest first, right-padded with 0.
-
-    >>> pad_recent(np.array([0, 0, 3]), np.array([5, 6, 7]), np.array([1]), 2).tolist()
-    [[6, 7]]
-    """
-    end = indptr[users + 1]
-    start = np.maximum(indptr[users], end - length)
-    at = start[:, None] + np.arange(length)[None, :]
-    inside = at < end[:, None]
-    return np.where(inside, items[np.where(inside, at, 0)], 0)

@@ -22,7 +22,7 @@ from hellm_recbole.config.layers import EvalSettings, PairSettings, StepSettings
 from hellm_recbole.errors import CheckpointError, TrainingDiverged, advise_on_divergence
 from hellm_recbole.evaluator import ModelScorer, rank_targets
 from hellm_recbole.metrics import from_ranks
-from hellm_recbole.models.spec import ModelSpec, check_module
+from hellm_recbole.models.base import ModelSpec, check_module
 from hellm_recbole.sampling import (
     BatchSource,
     PairSource,

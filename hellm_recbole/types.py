@@ -229,3 +229,16 @@ class Scorer(Protocol):
 def as_ids(values: IdArray, device: torch.device) -> Tensor:
     """int64 tensor of ids on `device`."""
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64)).to(device)
+
+
+def pad_recent(indptr: IdArray, items: IdArray, users: IdArray, length: int) -> IdArray:
+    """[B, length] the most recent items of each user, oldest first, right-padded with 0.
+
+    >>> pad_recent(np.array([0, 0, 3]), np.array([5, 6, 7]), np.array([1]), 2).tolist()
+    [[6, 7]]
+    """
+    end = indptr[users + 1]
+    start = np.maximum(indptr[users], end - length)
+    at = start[:, None] + np.arange(length)[None, :]
+    inside = at < end[:, None]
+    return np.where(inside, items[np.where(inside, at, 0)], 0)

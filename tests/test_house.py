@@ -29,7 +29,7 @@ MATHS_MAY_USE = (
         "hellm_recbole.graphs.neighbors",
         "hellm_recbole.graphs.propagation",
         "hellm_recbole.llm",
-        "hellm_recbole.losses",
+        "hellm_recbole.models.losses",
         "hellm_recbole.models",
     ),
     *(

@@ -25,8 +25,8 @@ from transformers import (
 )
 
 from baselines.registry import REGISTRY
+from hellm_recbole.models.base import LLM
 from hellm_recbole.models.hellm import LLMRecommender, LLMSettings
-from hellm_recbole.models.spec import LLM
 from hellm_recbole.plan import RowPlan
 from hellm_recbole.types import FloatArray, TrainData
 

@@ -22,7 +22,7 @@ from hellm_recbole.data.features import text_features
 from hellm_recbole.data.importers.sources import KINDS
 from hellm_recbole.data.prepare import TEXT, dataset_settings, feature_settings, known_datasets, request_for
 from hellm_recbole.errors import SettingsError
-from hellm_recbole.models.spec import LLM, ModelSpec
+from hellm_recbole.models.base import LLM, ModelSpec
 from hellm_recbole.stages import read_item_embeddings
 from hellm_recbole.types import (
     Encoded,

@@ -12,7 +12,7 @@ from typing import Any
 
 from hellm_recbole.bridge.rows import recbole_models
 from hellm_recbole.errors import ModelError
-from hellm_recbole.models.spec import ModelSpec, check_spec
+from hellm_recbole.models.base import ModelSpec, check_spec
 
 ENTRY_POINTS = "hellm_recbole.models"
 PREFIX = "Hellm"

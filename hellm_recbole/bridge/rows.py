@@ -21,8 +21,7 @@ from torch import Tensor
 from hellm_recbole.bridge import require_recbole
 from hellm_recbole.config.layers import EvalSettings, TrainSettings, Value, load_yaml
 from hellm_recbole.errors import CheckpointError, ModelError, SettingsError, TrainingDiverged, advise_on_divergence
-from hellm_recbole.sampling import pad_recent
-from hellm_recbole.types import Histories, IdArray, TrainData, as_ids
+from hellm_recbole.types import Histories, IdArray, TrainData, as_ids, pad_recent
 
 Kind = Literal["general", "sequential", "traditional"]
 OnStep = Callable[[int, int, dict[str, float]], None]

@@ -18,7 +18,7 @@ from pathlib import Path
 HARNESS = (
     "hellm_recbole.trainer",
     "hellm_recbole.sampling",
-    "hellm_recbole.losses",
+    "hellm_recbole.models.losses",
     "hellm_recbole.data.split",
     "hellm_recbole.evaluator",
     "hellm_recbole.metrics",
@@ -44,7 +44,7 @@ NEUTRAL = frozenset(
         "hellm_recbole.identity.parts",
         "hellm_recbole.identity.weights",
         "hellm_recbole.llm.quiet",
-        "hellm_recbole.models.spec",  # says which data a model is handed, and those have digests
+        "hellm_recbole.models.base",  # says which data a model is handed, and those have digests
     }
 )
 _OURS = ("hellm_recbole", "baselines")

@@ -19,8 +19,8 @@ from hellm_recbole.identity.parts import (
 from hellm_recbole.identity.weights import language_model_digest, settings_digest
 from hellm_recbole.llm.backbone import find_source
 from hellm_recbole.llm.origin import describe_origin
+from hellm_recbole.models.base import LLM
 from hellm_recbole.models.hellm import NO_BACKBONE, RANDOM
-from hellm_recbole.models.spec import LLM
 from hellm_recbole.plan import RowPlan
 
 

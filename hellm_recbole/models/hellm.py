@@ -42,9 +42,8 @@ from hellm_recbole.config.layers import setting
 from hellm_recbole.errors import ModelError
 from hellm_recbole.llm.backbone import Backbone, BackboneSettings, label
 from hellm_recbole.llm.prefix import Context, GraphPrefix, Rows, pooled_graph
-from hellm_recbole.losses import softmax_cross_entropy
-from hellm_recbole.sampling import pad_recent
-from hellm_recbole.types import Encoded, HistoryBatch, QueryBatch, TrainData
+from hellm_recbole.models.losses import softmax_cross_entropy
+from hellm_recbole.types import Encoded, HistoryBatch, QueryBatch, TrainData, pad_recent
 
 PRETRAINED, RANDOM, NO_BACKBONE = "pretrained", "random", "none"
 JOINT, CURRICULUM, TWO_STEP = "joint", "curriculum", "two-step"

@@ -39,7 +39,7 @@ from hellm_recbole.graphs.hypergraph import HypergraphOperator, item_hypergraph,
 from hellm_recbole.graphs.neighbors import item_neighbors
 from hellm_recbole.graphs.propagation import propagate_mean, propagate_mean_of
 from hellm_recbole.graphs.sparse import SparseOperator, normalized_interactions
-from hellm_recbole.losses import bpr_of_vectors, l2, node_contrast
+from hellm_recbole.models.losses import bpr_of_vectors, l2, node_contrast
 from hellm_recbole.models.modalities import choose_modalities
 from hellm_recbole.types import Encoded, PairBatch, QueryBatch, TrainData
 

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hellm_recbole.config.layers import setting
-from hellm_recbole.losses import softmax_cross_entropy
+from hellm_recbole.models.losses import softmax_cross_entropy
 from hellm_recbole.types import Encoded, HistoryBatch, QueryBatch, TrainData
 
 

@@ -31,7 +31,7 @@ from hellm_recbole.errors import HellmError, MissingDependency, RecordError, Set
 from hellm_recbole.experiment import restrict_data, row_on
 from hellm_recbole.identity.code import changed_modules
 from hellm_recbole.identity.compare import CODE, SETTING, describe_changes, list_names
-from hellm_recbole.models.spec import ModelSpec
+from hellm_recbole.models.base import ModelSpec
 from hellm_recbole.plan import Override, RowPlan, plan_row
 from hellm_recbole.progress import LINE_EVERY_S
 from hellm_recbole.search.sweeps import SCHEMA, SWEEP_FILE, Sweep, Trial, read_sweep, sweep_folder, write_sweep

@@ -23,7 +23,7 @@ from hellm_recbole.data.atomic import load_dataset
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.evaluator import rank_targets
 from hellm_recbole.experiment import row_on
-from hellm_recbole.models.spec import LLM
+from hellm_recbole.models.base import LLM
 from hellm_recbole.plan import Override, RowPlan, plan_rows
 from hellm_recbole.trainer import Row, fit
 from hellm_recbole.types import FloatArray

@@ -32,7 +32,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (folder / "model.py").write_text(
         "from . import near\n\n\ndef f():\n    import plugged.far\n    return near, plugged\n"
     )
-    (folder / "near.py").write_text("from hellm_recbole.losses import bpr\nX = 1\n")
+    (folder / "near.py").write_text("from hellm_recbole.models.losses import bpr\nX = 1\n")
     (folder / "far.py").write_text("Y = 1\n")
     (folder / "unrelated.py").write_text("Z = 1\n")
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hellm_recbole import losses
+from hellm_recbole.models import losses
 from tests.reference import hellm_pre as slow
 
 
