@@ -28,7 +28,7 @@ from hellm_recbole.identity.loading import (
     refuse_missing_weights,
 )
 from hellm_recbole.llm import packaged
-from hellm_recbole.llm.prefix import ATTENTION, Context, register_attention
+from hellm_recbole.llm.prefix_attention import ATTENTION, Context, register_attention
 from hellm_recbole.llm.quiet import quiet
 
 AUTO = packaged.AUTO

@@ -33,7 +33,7 @@ from hellm_recbole.llm.backbone import (
     refuse_unloadable,
     token_ids,
 )
-from hellm_recbole.llm.prefix import ATTENTION, Context, GraphPrefix, Rows, register_attention
+from hellm_recbole.llm.prefix_attention import ATTENTION, Context, GraphPrefix, Rows, register_attention
 from hellm_recbole.llm.quiet import quiet
 from hellm_recbole.models.hellm import NO_BACKBONE, PLACEHOLDER, RANDOM, LLMRecommender, LLMSettings
 

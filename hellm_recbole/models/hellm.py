@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from hellm_recbole.config.layers import setting
 from hellm_recbole.errors import ModelError
 from hellm_recbole.llm.backbone import Backbone, BackboneSettings, label
-from hellm_recbole.llm.prefix import Context, GraphPrefix, Rows, pooled_graph
+from hellm_recbole.llm.prefix_attention import Context, GraphPrefix, Rows, pooled_graph
 from hellm_recbole.models.losses import softmax_cross_entropy
 from hellm_recbole.types import Encoded, HistoryBatch, QueryBatch, TrainData, pad_recent
 

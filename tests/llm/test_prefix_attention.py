@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from hellm_recbole.errors import ModelError
 from hellm_recbole.llm.backbone import Backbone
 from hellm_recbole.llm.packaged import packaged_folder
-from hellm_recbole.llm.prefix import EPS, Context, GraphPrefix, Rows, pooled_graph
+from hellm_recbole.llm.prefix_attention import EPS, Context, GraphPrefix, Rows, pooled_graph
 from hellm_recbole.models.hellm import LLMRecommender
 from hellm_recbole.types import Encoded, Histories, HistoryBatch, QueryBatch, TrainData
 from tests.toy_llm import CONFIGS, awaken, save_tiny, settings, toy_tables
