@@ -22,12 +22,12 @@ from hellm_recbole.config.layers import NEUTRAL_KEYS
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, OutputError, RecordError, SharedRowFailed, describe_unexpected
-from hellm_recbole.evaluator import Ranks, rank_targets
+from hellm_recbole.evaluation.metrics import from_ranks
+from hellm_recbole.evaluation.ranking import Ranks, rank_targets
 from hellm_recbole.identity.code import changed_modules
 from hellm_recbole.identity.compare import CODE, describe_changes, list_names, list_parts
 from hellm_recbole.identity.parts import Identity, all_code, unknown_parts
 from hellm_recbole.identity.run import identify_run, list_run_parts
-from hellm_recbole.metrics import from_ranks
 from hellm_recbole.plan import RowPlan, row_folder
 from hellm_recbole.progress import ConsoleView, Logger, open_loggers
 from hellm_recbole.results import (

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from hellm_recbole.checkpoint import CheckpointFolder, Progress, pack_optimizer, unpack_optimizer
 from hellm_recbole.config.layers import EvalSettings, PairSettings, StepSettings, TrainSettings
 from hellm_recbole.errors import CheckpointError, TrainingDiverged, advise_on_divergence
-from hellm_recbole.evaluator import ModelScorer, rank_targets
-from hellm_recbole.metrics import from_ranks
+from hellm_recbole.evaluation.metrics import from_ranks
+from hellm_recbole.evaluation.ranking import ModelScorer, rank_targets
 from hellm_recbole.models.base import ModelSpec, check_module
 from hellm_recbole.sampling import (
     BatchSource,

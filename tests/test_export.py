@@ -19,7 +19,7 @@ from hellm_recbole import __version__
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import DataError, TrainingDiverged
-from hellm_recbole.evaluator import rank_targets
+from hellm_recbole.evaluation.ranking import rank_targets
 from hellm_recbole.export import (
     RankedLists,
     count_left_out,

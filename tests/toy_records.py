@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hellm_recbole import metrics
+from hellm_recbole.evaluation import metrics
 from hellm_recbole.identity.parts import FeatureIdentity, Identity
 from hellm_recbole.results import PhaseRanks, Record, write_ranks, write_record
 from hellm_recbole.search.sweeps import Sweep, Trial

@@ -20,8 +20,8 @@ HARNESS = (
     "hellm_recbole.sampling",
     "hellm_recbole.models.losses",
     "hellm_recbole.data.split",
-    "hellm_recbole.evaluator",
-    "hellm_recbole.metrics",
+    "hellm_recbole.evaluation.ranking",
+    "hellm_recbole.evaluation.metrics",
 )
 # It hands data to models and takes their ranks; what it imports beside the modules above only reads, writes and shows.
 ALONE = ("hellm_recbole.experiment",)

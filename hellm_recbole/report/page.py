@@ -16,11 +16,12 @@ import jinja2
 import numpy as np
 import numpy.typing as npt
 
-from hellm_recbole import __version__, metrics
+from hellm_recbole import __version__
+from hellm_recbole.evaluation import metrics
+from hellm_recbole.evaluation.significance import bootstrap_means, interval, p_value
 from hellm_recbole.report import figures
 from hellm_recbole.report.ablation import AblationRow, ablation_rows
 from hellm_recbole.report.figures import Panel, Series
-from hellm_recbole.report.significance import bootstrap_means, interval, p_value
 from hellm_recbole.report.slices import history_slices, popularity_slices, slice_means
 from hellm_recbole.report.studies import study_figure
 from hellm_recbole.report.tables import (

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hellm_recbole import metrics
+from hellm_recbole.evaluation import metrics
 from hellm_recbole.report.tables import (
     escape_csv,
     group_rows,

@@ -25,7 +25,6 @@ import rich.table
 from rich.console import Console
 from tabulate import tabulate
 
-from hellm_recbole import metrics
 from hellm_recbole.config.layers import (
     LARGEST_CUTOFF,
     NEUTRAL_KEYS,
@@ -37,10 +36,11 @@ from hellm_recbole.config.layers import (
 )
 from hellm_recbole.config.variants import all_variants
 from hellm_recbole.errors import RecordError, SettingsError, strip_controls
+from hellm_recbole.evaluation import metrics
+from hellm_recbole.evaluation.significance import bootstrap_means, holm, interval, p_value
 from hellm_recbole.identity.compare import CODE, SEED
 from hellm_recbole.models.base import Family
 from hellm_recbole.report.footnotes import Footnote, find_footnotes, marks_of, repacked_models
-from hellm_recbole.report.significance import bootstrap_means, holm, interval, p_value
 from hellm_recbole.results import (
     PhaseRanks,
     Policy,

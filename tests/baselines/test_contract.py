@@ -14,8 +14,8 @@ from torch import nn
 from baselines.registry import REGISTRY
 from hellm_recbole.config.layers import field_names
 from hellm_recbole.data.split import Split
-from hellm_recbole.evaluator import rank_targets
-from hellm_recbole.metrics import from_ranks
+from hellm_recbole.evaluation.metrics import from_ranks
+from hellm_recbole.evaluation.ranking import rank_targets
 from hellm_recbole.plan import Override, RowPlan, plan_rows
 from hellm_recbole.trainer import ModelRow
 from hellm_recbole.types import Histories, QueryBatch, Targets, TrainData, as_ids

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from hellm_recbole.evaluator import rank_targets
-from hellm_recbole.metrics import from_ranks
+from hellm_recbole.evaluation.metrics import from_ranks
+from hellm_recbole.evaluation.ranking import rank_targets
 from hellm_recbole.types import Histories, Targets
 from tests.toy import Table
 

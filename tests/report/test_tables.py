@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hellm_recbole import metrics
 from hellm_recbole.config.layers import load_yaml, properties_dir
 from hellm_recbole.errors import OutputError, RecordError, SettingsError
-from hellm_recbole.report.significance import holm, paired_bootstrap
+from hellm_recbole.evaluation import metrics
+from hellm_recbole.evaluation.significance import holm, paired_bootstrap
 from hellm_recbole.report.tables import (
     Row,
     Table,

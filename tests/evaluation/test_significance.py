@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from hellm_recbole.report.significance import bootstrap_means, holm, p_value, paired_bootstrap
+from hellm_recbole.evaluation.significance import bootstrap_means, holm, p_value, paired_bootstrap
 
 
 def slow_bootstrap(values: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:

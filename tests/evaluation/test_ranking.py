@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hellm_recbole.errors import TrainingDiverged
-from hellm_recbole.evaluator import rank_targets
+from hellm_recbole.evaluation.ranking import rank_targets
 from hellm_recbole.types import Histories, Targets
 from tests.toy import Table
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hellm_recbole.metrics import from_ranks, per_user
+from hellm_recbole.evaluation.metrics import from_ranks, per_user
 
 
 def slow(user: list[int], rank: list[int], k: int) -> tuple[float, float]:
