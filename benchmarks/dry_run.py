@@ -17,7 +17,7 @@ from hellm_recbole.errors import DataError, HellmError
 from hellm_recbole.experiment import Place
 from hellm_recbole.plan import RowPlan
 from hellm_recbole.stages import stage_tables
-from hellm_recbole.trainer import ModelRow, batch_source
+from hellm_recbole.training.trainer import ModelRow, batch_source
 from hellm_recbole.types import FloatArray, TrainData
 
 N_STEPS = 3

@@ -33,10 +33,10 @@ from hellm_recbole.data.atomic import load_dataset
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import DataError, HellmError, MissingDependency
 from hellm_recbole.plan import RowPlan, plan_rows
-from hellm_recbole.sampling import PairSource
 from hellm_recbole.system import runtime
 from hellm_recbole.system.console import run_main
-from hellm_recbole.trainer import ModelRow, evaluate
+from hellm_recbole.training.sampling import PairSource
+from hellm_recbole.training.trainer import ModelRow, evaluate
 from hellm_recbole.types import PairBatch, TrainData
 
 MODELS = ("VBPR", "LightGCN", "FREEDOM", "BM3", "SLMRec", "GRCN", "LATTICE")

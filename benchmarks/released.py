@@ -24,7 +24,7 @@ from hellm_recbole.graphs.hypergraph import neighbor_incidence
 from hellm_recbole.graphs.neighbors import item_neighbors
 from hellm_recbole.graphs.sparse import interaction_matrix, normalized_interactions
 from hellm_recbole.models.hellm_pre import HeLLMPreSettings
-from hellm_recbole.sampling import PairSource
+from hellm_recbole.training.sampling import PairSource
 from hellm_recbole.types import PairBatch, TrainData
 
 LOADER = "utility.load_data"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hellm_recbole.llm.backbone import find_source
 from hellm_recbole.models.hellm import LLMSettings
-from hellm_recbole.sampling import PrefixSource
+from hellm_recbole.training.sampling import PrefixSource
 from hellm_recbole.types import TrainData, as_ids
 
 PROMPT = (

@@ -29,13 +29,13 @@ from hellm_recbole.experiment import (
 )
 from hellm_recbole.export import export_row
 from hellm_recbole.plan import RowPlan, row_folder
-from hellm_recbole.progress import LINE_EVERY_S, Logger
 from hellm_recbole.results import RECORD_FILE, read_record
 from hellm_recbole.stages import EMBEDDINGS, needs_export, stage_folder
 from hellm_recbole.system import runtime
 from hellm_recbole.system.console import print_error
 from hellm_recbole.system.files import check_removable, sweep_temporaries
 from hellm_recbole.system.locks import FolderLock
+from hellm_recbole.training.progress import LINE_EVERY_S, Logger
 
 MAX_RETRIES = 3  # a row whose worker died is begun again so often, from its last epoch
 LOOK_EVERY_S = 1.0

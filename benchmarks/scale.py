@@ -36,7 +36,7 @@ from hellm_recbole.errors import ModelError, SettingsError
 from hellm_recbole.plan import parse_override, plan_rows
 from hellm_recbole.system import runtime
 from hellm_recbole.system.console import run_main
-from hellm_recbole.trainer import ModelRow
+from hellm_recbole.training.trainer import ModelRow
 from hellm_recbole.types import FloatArray, Histories, TrainData
 
 NOISE = 0.01  # of copied features, relative to their spread: equal copies would all be each other's neighbours

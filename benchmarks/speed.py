@@ -35,7 +35,7 @@ from hellm_recbole.models.hellm_pre import DTYPES
 from hellm_recbole.plan import Override, plan_rows
 from hellm_recbole.system import runtime
 from hellm_recbole.system.console import run_main
-from hellm_recbole.trainer import ModelRow, evaluate
+from hellm_recbole.training.trainer import ModelRow, evaluate
 
 PARTS = ("evaluation", "lightgcn", "sasrec", "hellmpre", "multimodal", "llm")
 DEFAULT_PARTS = PARTS[:3]  # the others need a checkout of published code, or a language model

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hellm_recbole.llm.backbone import count_weights
 from hellm_recbole.models.hellm import NO_BACKBONE, RANDOM, LLMRecommender, LLMSettings
-from hellm_recbole.sampling import BatchSource, micro_batches
+from hellm_recbole.training.sampling import BatchSource, micro_batches
 from hellm_recbole.types import HistoryBatch, TrainData
 
 ADAM_BYTES = 16  # of a trained number: itself, its gradient, two moments, all in single precision

@@ -17,7 +17,6 @@ import yaml
 
 from hellm_recbole import __version__
 from hellm_recbole.bridge.rows import RecBoleRow
-from hellm_recbole.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.config.layers import NEUTRAL_KEYS
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
@@ -29,7 +28,6 @@ from hellm_recbole.identity.compare import CODE, describe_changes, list_names, l
 from hellm_recbole.identity.parts import Identity, all_code, unknown_parts
 from hellm_recbole.identity.run import identify_run, list_run_parts
 from hellm_recbole.plan import RowPlan, row_folder
-from hellm_recbole.progress import ConsoleView, Logger, open_loggers
 from hellm_recbole.results import (
     RANKS_FILE,
     RECORD_FILE,
@@ -46,7 +44,9 @@ from hellm_recbole.stages import digests, identify_embeddings, stage_tables
 from hellm_recbole.system import runtime
 from hellm_recbole.system.distributed import ALONE, Team
 from hellm_recbole.system.files import atomic_write, ensure_folder, remove_folder, sha256_file, sweep_temporaries
-from hellm_recbole.trainer import ModelRow, Row, View, fit
+from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
+from hellm_recbole.training.progress import ConsoleView, Logger, open_loggers
+from hellm_recbole.training.trainer import ModelRow, Row, View, fit
 from hellm_recbole.types import FloatArray, Histories, TrainData
 
 TRACEBACK = "traceback.txt"

@@ -12,7 +12,7 @@ from hellm_recbole.budget import _kept_bytes, _longest, parameters_by_part, pred
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.models.hellm import LLMRecommender
-from hellm_recbole.sampling import SequenceSource
+from hellm_recbole.training.sampling import SequenceSource
 from hellm_recbole.types import TrainData
 from tests.toy import write_prepared
 from tests.toy_llm import save_tiny, settings, toy_tables

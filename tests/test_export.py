@@ -31,8 +31,8 @@ from hellm_recbole.export import (
 )
 from hellm_recbole.stages import read_item_embeddings
 from tests.pretend_gpu import GPU, PretendGpu, place_of
-from tests.test_trainer import plan
 from tests.toy import Table
+from tests.training.test_trainer import plan
 
 Entry = tuple[int, int, int, float, bool]  # user, rank, item, score, is_target
 TRAIN, VALID, TEST = range(3)

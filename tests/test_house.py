@@ -34,7 +34,7 @@ MATHS_MAY_USE = (
     ),
     *(
         "hellm_recbole.errors",
-        "hellm_recbole.sampling",
+        "hellm_recbole.training.sampling",
         "hellm_recbole.config.layers",
         "hellm_recbole.types",
         "baselines",

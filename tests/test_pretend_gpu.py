@@ -16,7 +16,7 @@ from baselines.registry import REGISTRY
 from hellm_recbole.data.split import Split
 from tests.bridge import toy
 from tests.pretend_gpu import GPU, PretendGpu, WrongDevice, place_of
-from tests.test_trainer import Silent, run, without_times
+from tests.training.test_trainer import Silent, run, without_times
 
 
 def test_what_a_gpu_refuses_is_refused() -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 # Every run goes through these; what they import counts, too.
 HARNESS = (
-    "hellm_recbole.trainer",
-    "hellm_recbole.sampling",
+    "hellm_recbole.training.trainer",
+    "hellm_recbole.training.sampling",
     "hellm_recbole.models.losses",
     "hellm_recbole.data.split",
     "hellm_recbole.evaluation.ranking",

@@ -169,14 +169,14 @@ def test_edited_files(workplace: Path) -> None:
 
     assert called("--models", "LightGCN,VBPR").startswith("0 ")
     edit("baselines/vbpr.py", '"""', '"""Words. ')
-    edit("hellm_recbole/trainer.py", "\nclass ", "\n# a comment\nclass ")
+    edit("hellm_recbole/training/trainer.py", "\nclass ", "\n# a comment\nclass ")
     assert "code has changed" not in called("--models", "LightGCN,VBPR")
     edit("baselines/vbpr.py", "class VBPR(", "NOTHING = 0\n\n\nclass VBPR(")
     said = called("--models", "LightGCN,VBPR")
     assert "VBPR on toy, seed 2024: finished before, kept; its code has changed since (baselines.vbpr; --fresh" in said
     assert "LightGCN on toy, seed 2024: finished before, kept VBPR" in said
     assert "(a) code has changed since the run (baselines.vbpr)." in said
-    edit("hellm_recbole/trainer.py", "DECAY_EPOCHS = 50", "DECAY_EPOCHS = 60")
+    edit("hellm_recbole/training/trainer.py", "DECAY_EPOCHS = 50", "DECAY_EPOCHS = 60")
     half_way("LightGCN")
     assert "2 error: checkpoint results/toy/LightGCN/2024/checkpoint was made with other code than now" in called(
         "--models", "LightGCN"

@@ -17,9 +17,9 @@ from torch import nn
 
 from benchmarks import run, study, tune
 from hellm_recbole.results import read_ranks, read_record
-from hellm_recbole.sampling import epoch_seed
 from hellm_recbole.system.distributed import Part, Team
-from hellm_recbole.trainer import ModelRow, OnStep
+from hellm_recbole.training.sampling import epoch_seed
+from hellm_recbole.training.trainer import ModelRow, OnStep
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = Path("toy") / "HeLLM@tiny-llama" / "2024"

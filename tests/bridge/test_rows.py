@@ -13,11 +13,11 @@ import torch
 
 from hellm_recbole.bridge import rows
 from hellm_recbole.bridge.rows import RecBoleRow
-from hellm_recbole.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.config.layers import EvalSettings, Resolved, TrainSettings, build_settings
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import CheckpointError, DataError, ModelError, SettingsError, TrainingDiverged
-from hellm_recbole.trainer import fit
+from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
+from hellm_recbole.training.trainer import fit
 from hellm_recbole.types import Histories, TrainData
 from tests.bridge import toy
 

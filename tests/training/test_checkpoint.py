@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hellm_recbole.checkpoint import CheckpointFolder, Progress, separate_shared
 from hellm_recbole.errors import CheckpointError
-from hellm_recbole.trainer import frozen_names
+from hellm_recbole.training.checkpoint import CheckpointFolder, Progress, separate_shared
+from hellm_recbole.training.trainer import frozen_names
 
 PROGRESS = Progress({}, 1, 1, 0.5, 0, False, 0.0, 0.0, ())
 

@@ -17,13 +17,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from hellm_recbole.checkpoint import CheckpointFolder, Progress, pack_optimizer, unpack_optimizer
 from hellm_recbole.config.layers import EvalSettings, PairSettings, StepSettings, TrainSettings
 from hellm_recbole.errors import CheckpointError, TrainingDiverged, advise_on_divergence
 from hellm_recbole.evaluation.metrics import from_ranks
 from hellm_recbole.evaluation.ranking import ModelScorer, rank_targets
 from hellm_recbole.models.base import ModelSpec, check_module
-from hellm_recbole.sampling import (
+from hellm_recbole.system.distributed import ALONE, Team
+from hellm_recbole.system.runtime import deterministic_sums
+from hellm_recbole.system.signals import signals_go_to, stop_signals
+from hellm_recbole.training.checkpoint import CheckpointFolder, Progress, pack_optimizer, unpack_optimizer
+from hellm_recbole.training.sampling import (
     BatchSource,
     PairSource,
     PrefixSource,
@@ -31,9 +34,6 @@ from hellm_recbole.sampling import (
     epoch_seed,
     micro_batches,
 )
-from hellm_recbole.system.distributed import ALONE, Team
-from hellm_recbole.system.runtime import deterministic_sums
-from hellm_recbole.system.signals import signals_go_to, stop_signals
 from hellm_recbole.types import (
     FollowsProgress,
     Histories,

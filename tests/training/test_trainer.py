@@ -12,15 +12,15 @@ from torch import nn
 
 from baselines.freedom import FREEDOM
 from baselines.registry import REGISTRY
-from hellm_recbole.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import CheckpointError, SettingsError, TrainingDiverged
 from hellm_recbole.plan import Override, RowPlan, plan_rows
-from hellm_recbole.sampling import PairSource
 from hellm_recbole.system.console import run_main
 from hellm_recbole.system.distributed import Team
 from hellm_recbole.system.signals import signals_go_to
-from hellm_recbole.trainer import ModelRow, fit, learning_rate_factor
+from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
+from hellm_recbole.training.sampling import PairSource
+from hellm_recbole.training.trainer import ModelRow, fit, learning_rate_factor
 from hellm_recbole.types import HistoryBatch
 from tests.toy_llm import small_values, with_stages
 from tests.toy_records import rewrite

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hellm_recbole.errors import DataError
-from hellm_recbole.sampling import PairSource, PrefixSource, SequenceSource, epoch_seed, micro_batches
+from hellm_recbole.training.sampling import PairSource, PrefixSource, SequenceSource, epoch_seed, micro_batches
 from hellm_recbole.types import Histories, HistoryBatch, TrainData, pad_recent
 
 CPU = torch.device("cpu")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from hellm_recbole.checkpoint import Progress
-from hellm_recbole.progress import ConsoleView
+from hellm_recbole.training.checkpoint import Progress
+from hellm_recbole.training.progress import ConsoleView
 
 
 def ended(epoch: int, valid: dict[str, float] | None) -> Progress:

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from hellm_recbole.checkpoint import Progress
 from hellm_recbole.errors import MissingDependency
+from hellm_recbole.training.checkpoint import Progress
 
 LINE_EVERY_S = 20.0  # without a terminal: least time between two lines
 STEPS_EVERY_S = 60.0  # and before a line inside an epoch
