@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from hellm_recbole import __version__
-from hellm_recbole.bridge.rows import RecBoleRow
+from hellm_recbole.bridge.learner import RecBoleRow
 from hellm_recbole.config.layers import NEUTRAL_KEYS
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
-from hellm_recbole.bridge.rows import recbole_model_kind, recbole_model_names, recbole_settings
+from hellm_recbole.bridge.learner import recbole_model_kind, recbole_model_names, recbole_settings
 from hellm_recbole.config.layers import (
     DATASETS,
     HARNESS_SETTINGS,

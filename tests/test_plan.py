@@ -82,7 +82,7 @@ def test_a_value_that_no_run_can_have_is_refused(model: str, setting: str, said:
 
 
 def test_recboles_own_values_are_accepted() -> None:
-    from hellm_recbole.bridge.rows import recbole_model_names
+    from hellm_recbole.bridge.learner import recbole_model_names
     from hellm_recbole.errors import ModelError
 
     done = 0

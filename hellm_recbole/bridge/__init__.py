@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import sys
 
-from hellm_recbole.bridge import mends
+from hellm_recbole.bridge import patches as mends
 from hellm_recbole.bridge.finder import BridgeFinder
 from hellm_recbole.errors import MissingDependency
 

@@ -15,7 +15,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from hellm_recbole.bridge import mends
+from hellm_recbole.bridge import patches as mends
 
 _FAMILIES = ("recbole.model.general_recommender", "recbole.model.sequential_recommender")
 

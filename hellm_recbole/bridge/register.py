@@ -10,7 +10,7 @@ import importlib.metadata
 from functools import cache
 from typing import Any
 
-from hellm_recbole.bridge.rows import recbole_models
+from hellm_recbole.bridge.learner import recbole_models
 from hellm_recbole.errors import ModelError
 from hellm_recbole.models.base import ModelSpec, check_spec
 
@@ -54,7 +54,7 @@ def offers(family: str, lower_name: str) -> bool:
 
 def adapter_class(family: str, lower_name: str, module: str) -> type[Any]:
     """The RecBole model class for one of our models, as a member of `module`."""
-    from hellm_recbole.bridge import adapters
+    from hellm_recbole.bridge import model as adapters
 
     shown, name = _offered()[family, lower_name]
     spec = registry()[name]

@@ -25,7 +25,7 @@ HARNESS = (
 )
 # It hands data to models and takes their ranks; what it imports beside the modules above only reads, writes and shows.
 ALONE = ("hellm_recbole.experiment",)
-BRIDGE = ("hellm_recbole.bridge.rows", "hellm_recbole.bridge.memory", "hellm_recbole.bridge.mends")
+BRIDGE = ("hellm_recbole.bridge.learner", "hellm_recbole.bridge.dataset", "hellm_recbole.bridge.patches")
 RECBOLE = "recbole"  # stands for the installed version among the digests
 
 # Modules that the code above imports and that cannot change a number.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hellm_recbole.bridge.rows import recbole_module
+from hellm_recbole.bridge.learner import recbole_module
 from hellm_recbole.data.split import Split
 from hellm_recbole.identity.code import code_of_model, code_of_recbole_model, total_digest
 from hellm_recbole.identity.compare import list_parts

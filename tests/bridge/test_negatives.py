@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from hellm_recbole.bridge import rows
-from hellm_recbole.bridge.rows import RecBoleRow
+from hellm_recbole.bridge import learner as rows
+from hellm_recbole.bridge.learner import RecBoleRow
 from hellm_recbole.errors import DataError, HellmError, SettingsError
 from hellm_recbole.types import Histories, TrainData
 from tests.bridge import toy

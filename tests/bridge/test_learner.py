@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from hellm_recbole.bridge import rows
-from hellm_recbole.bridge.rows import RecBoleRow
+from hellm_recbole.bridge import learner as rows
+from hellm_recbole.bridge.learner import RecBoleRow
 from hellm_recbole.config.layers import EvalSettings, Resolved, TrainSettings, build_settings
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import CheckpointError, DataError, ModelError, SettingsError, TrainingDiverged

@@ -12,7 +12,8 @@ import scipy.sparse as sp
 import torch
 
 import hellm_recbole
-from hellm_recbole.bridge import finder, install, mends, require_recbole
+from hellm_recbole.bridge import finder, install, require_recbole
+from hellm_recbole.bridge import patches as mends
 from hellm_recbole.errors import MissingDependency
 from tests.bridge import toy
 
@@ -51,7 +52,7 @@ import hellm_recbole
 print(c.Config.compatibility_settings is not before, recbole.quick_start.load_data_and_model is q.load_data_and_model,
       q.load_data_and_model.__module__)
 """
-    assert python(code).split() == ["True", "True", "hellm_recbole.bridge.mends"]
+    assert python(code).split() == ["True", "True", "hellm_recbole.bridge.patches"]
 
 
 def test_every_mended_module_exists_in_recbole() -> None:

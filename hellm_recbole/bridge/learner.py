@@ -140,7 +140,7 @@ class RecBoleRow:
         kind = recbole_model_kind(name)
         if kind is None:
             raise ModelError(f"RecBole has no model {name!r}")
-        from hellm_recbole.bridge import memory
+        from hellm_recbole.bridge import dataset as memory
 
         self.name, self.device = name, device
         self.one_pass = kind == "traditional"
