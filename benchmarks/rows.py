@@ -17,6 +17,7 @@ from rich.console import Console
 
 from hellm_recbole.cluster import cluster, enter_worker, refuse_numbered, resources
 from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.data.embeddings import EMBEDDINGS, needs_export
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, RecordError, last_line
 from hellm_recbole.experiment import (
@@ -30,7 +31,7 @@ from hellm_recbole.experiment import (
 from hellm_recbole.export import export_row
 from hellm_recbole.plan import RowPlan, row_folder
 from hellm_recbole.results import RECORD_FILE, read_record
-from hellm_recbole.stages import EMBEDDINGS, needs_export, stage_folder
+from hellm_recbole.stages import stage_folder
 from hellm_recbole.system import runtime
 from hellm_recbole.system.console import print_error
 from hellm_recbole.system.files import check_removable, sweep_temporaries

@@ -19,6 +19,7 @@ from hellm_recbole import __version__
 from hellm_recbole.bridge.learner import RecBoleRow
 from hellm_recbole.config.layers import NEUTRAL_KEYS
 from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.data.embeddings import digests
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, OutputError, RecordError, SharedRowFailed, describe_unexpected
 from hellm_recbole.evaluation.metrics import from_ranks
@@ -40,7 +41,7 @@ from hellm_recbole.results import (
     write_record,
 )
 from hellm_recbole.saved import save_llm_row
-from hellm_recbole.stages import digests, identify_embeddings, stage_tables
+from hellm_recbole.stages import identify_embeddings, stage_tables
 from hellm_recbole.system import runtime
 from hellm_recbole.system.distributed import ALONE, Team
 from hellm_recbole.system.files import atomic_write, ensure_folder, remove_folder, sha256_file, sweep_temporaries

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 
 from hellm_recbole import __version__
 from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.data.embeddings import read_item_embeddings
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import DataError, TrainingDiverged
 from hellm_recbole.evaluation.ranking import rank_targets
@@ -29,7 +30,6 @@ from hellm_recbole.export import (
     write_left_out,
     write_lists,
 )
-from hellm_recbole.stages import read_item_embeddings
 from tests.pretend_gpu import GPU, PretendGpu, place_of
 from tests.toy import Table
 from tests.training.test_trainer import plan

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from hellm_recbole.config.layers import OVERRIDES, SECTIONS, Resolved, Value, build_settings, load_yaml, properties_dir
 from hellm_recbole.data.atomic import FEATURES, check_tokens, feature_names, item_texts, read_features
+from hellm_recbole.data.embeddings import read_item_embeddings
 from hellm_recbole.data.features import text_features
 from hellm_recbole.data.importers.sources import KINDS
 from hellm_recbole.data.prepare import TEXT, dataset_settings, feature_settings, known_datasets, request_for
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.models.base import LLM, ModelSpec
-from hellm_recbole.stages import read_item_embeddings
 from hellm_recbole.types import (
     Encoded,
     FloatArray,
