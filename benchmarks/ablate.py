@@ -15,7 +15,7 @@ from baselines.registry import REGISTRY
 from benchmarks import run
 from hellm_recbole.config.variants import variants
 from hellm_recbole.errors import ModelError
-from hellm_recbole.plan import plan_rows
+from hellm_recbole.experiments.resolve import plan_rows
 from hellm_recbole.system.console import run_main
 
 

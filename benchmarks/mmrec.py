@@ -32,7 +32,7 @@ from benchmarks.apart import run_apart
 from hellm_recbole.data.atomic import load_dataset
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import DataError, HellmError, MissingDependency
-from hellm_recbole.plan import RowPlan, plan_rows
+from hellm_recbole.experiments.resolve import RowPlan, plan_rows
 from hellm_recbole.system import runtime
 from hellm_recbole.system.console import run_main
 from hellm_recbole.training.sampling import PairSource

@@ -38,8 +38,8 @@ from baselines.registry import REGISTRY
 from benchmarks.mmrec import public_model
 from benchmarks.released import Graphs, import_model, published_graphs, published_loss
 from hellm_recbole.errors import HellmError, SettingsError
+from hellm_recbole.experiments.resolve import Override, plan_rows
 from hellm_recbole.models.hellm_pre import DTYPES
-from hellm_recbole.plan import Override, plan_rows
 from hellm_recbole.system.console import run_main
 from hellm_recbole.types import Histories, PairBatch, TrainData
 

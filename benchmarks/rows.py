@@ -15,12 +15,16 @@ import rich.live
 import rich.table
 from rich.console import Console
 
-from hellm_recbole.cluster import cluster, enter_worker, refuse_numbered, resources
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.embeddings import EMBEDDINGS, needs_export
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, RecordError, last_line
-from hellm_recbole.experiment import (
+from hellm_recbole.experiments.export import export_row
+from hellm_recbole.experiments.pretrained import stage_folder
+from hellm_recbole.experiments.ray_cluster import cluster, enter_worker, refuse_numbered, resources
+from hellm_recbole.experiments.resolve import RowPlan, row_folder
+from hellm_recbole.experiments.results import RECORD_FILE, read_record
+from hellm_recbole.experiments.run import (
     Place,
     describe_kept,
     finished_record,
@@ -28,10 +32,6 @@ from hellm_recbole.experiment import (
     refuse_changed_checkpoint,
     run_row,
 )
-from hellm_recbole.export import export_row
-from hellm_recbole.plan import RowPlan, row_folder
-from hellm_recbole.results import RECORD_FILE, read_record
-from hellm_recbole.stages import stage_folder
 from hellm_recbole.system import runtime
 from hellm_recbole.system.console import print_error
 from hellm_recbole.system.files import check_removable, sweep_temporaries

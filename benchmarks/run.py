@@ -16,7 +16,6 @@ import torch
 from baselines.registry import RECBOLE_BASELINES, REGISTRY
 from benchmarks.dry_run import dry_run
 from benchmarks.rows import JobLocks, RowJob, announce_removals, check_earlier, needs_work, run_job, run_on_ray, told
-from hellm_recbole.cluster import LOCAL
 from hellm_recbole.config.layers import LARGEST_SEED, MOST_THREADS, shorten
 from hellm_recbole.config.search_space import can_be_searched
 from hellm_recbole.config.variants import all_variants
@@ -24,12 +23,11 @@ from hellm_recbole.data.atomic import Dataset, load_dataset
 from hellm_recbole.data.prepare import known_datasets, prepare_if_known
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import HellmError, ModelError, SettingsError
-from hellm_recbole.experiment import Place, follow
-from hellm_recbole.export import EXPORTS, TEST_LISTS, count_left_out
-from hellm_recbole.identity.run import identify_code
-from hellm_recbole.llm.check import LanguageModelCheck
-from hellm_recbole.models.base import LLM
-from hellm_recbole.plan import (
+from hellm_recbole.experiments.export import EXPORTS, TEST_LISTS, count_left_out
+from hellm_recbole.experiments.identity import identify_code
+from hellm_recbole.experiments.language_model_check import LanguageModelCheck
+from hellm_recbole.experiments.ray_cluster import LOCAL
+from hellm_recbole.experiments.resolve import (
     NOTHING_TUNED,
     Override,
     RowPlan,
@@ -40,10 +38,12 @@ from hellm_recbole.plan import (
     presets,
     split_variant,
 )
+from hellm_recbole.experiments.run import Place, follow
+from hellm_recbole.experiments.sweeps import read_tuned, tuned_file
+from hellm_recbole.models.base import LLM
 from hellm_recbole.report.ablation import print_ablation
 from hellm_recbole.report.slices import write_slices
 from hellm_recbole.report.tables import write_tables
-from hellm_recbole.search.sweeps import read_tuned, tuned_file
 from hellm_recbole.system import runtime
 from hellm_recbole.system.console import run_main
 from hellm_recbole.system.distributed import Team, join_team, refuse_team

@@ -33,7 +33,7 @@ from hellm_recbole.data.atomic import load_dataset
 from hellm_recbole.data.prepare import prepare_if_known
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.errors import ModelError, SettingsError
-from hellm_recbole.plan import parse_override, plan_rows
+from hellm_recbole.experiments.resolve import parse_override, plan_rows
 from hellm_recbole.system import runtime
 from hellm_recbole.system.console import run_main
 from hellm_recbole.training.trainer import ModelRow

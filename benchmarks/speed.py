@@ -31,8 +31,8 @@ from hellm_recbole.data.atomic import load_dataset
 from hellm_recbole.data.prepare import prepare_if_known
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import SettingsError
+from hellm_recbole.experiments.resolve import Override, plan_rows
 from hellm_recbole.models.hellm_pre import DTYPES
-from hellm_recbole.plan import Override, plan_rows
 from hellm_recbole.system import runtime
 from hellm_recbole.system.console import run_main
 from hellm_recbole.training.trainer import ModelRow, evaluate

@@ -18,12 +18,12 @@ from benchmarks.run import load, named, overrides_of, seeds_of
 from benchmarks.tune import search_parser, sweep_task, swept
 from hellm_recbole.config.search_space import n_points
 from hellm_recbole.errors import ModelError
-from hellm_recbole.plan import plan_rows, split_variant
+from hellm_recbole.experiments.resolve import plan_rows, split_variant
+from hellm_recbole.experiments.sweeps import Sweep
+from hellm_recbole.experiments.tuning import Budget, SweepTask
 from hellm_recbole.report.figures import write_figure
 from hellm_recbole.report.page import FIGURES, figure_name
 from hellm_recbole.report.studies import PREFIX, studies, study_figure
-from hellm_recbole.search.sweeps import Sweep
-from hellm_recbole.search.tuning import Budget, SweepTask
 from hellm_recbole.system.console import run_main
 from hellm_recbole.system.distributed import refuse_team
 

@@ -21,17 +21,17 @@ from tabulate import tabulate
 from baselines.registry import REGISTRY
 from benchmarks.rows import announce_removals
 from benchmarks.run import add_what_and_where, check_threads, load, named, overrides_of, seeds_of
-from hellm_recbole.cluster import LOCAL, cluster, refuse_numbered
 from hellm_recbole.config.layers import parse_value, properties_dir
 from hellm_recbole.config.search_space import Space, listed_keys, search_space
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import SettingsError
-from hellm_recbole.identity.run import identify_run, list_run_parts
-from hellm_recbole.llm.check import LanguageModelCheck
-from hellm_recbole.models.base import LLM
-from hellm_recbole.plan import Override, RowPlan, plan_rows, split_variant
-from hellm_recbole.search.sweeps import SWEEP_FILE, Sweep, write_tuned
-from hellm_recbole.search.tuning import (
+from hellm_recbole.experiments.identity import identify_run, list_run_parts
+from hellm_recbole.experiments.language_model_check import LanguageModelCheck
+from hellm_recbole.experiments.pretrained import identify_embeddings, stage_tables
+from hellm_recbole.experiments.ray_cluster import LOCAL, cluster, refuse_numbered
+from hellm_recbole.experiments.resolve import Override, RowPlan, plan_rows, split_variant
+from hellm_recbole.experiments.sweeps import SWEEP_FILE, Sweep, write_tuned
+from hellm_recbole.experiments.tuning import (
     Budget,
     SchedulerName,
     SearchName,
@@ -40,7 +40,7 @@ from hellm_recbole.search.tuning import (
     run_sweep,
     search_folder,
 )
-from hellm_recbole.stages import identify_embeddings, stage_tables
+from hellm_recbole.models.base import LLM
 from hellm_recbole.system.console import run_main
 from hellm_recbole.system.distributed import refuse_team
 from hellm_recbole.system.files import check_name

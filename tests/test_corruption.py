@@ -15,11 +15,11 @@ import torch
 from hellm_recbole.data.embeddings import read_item_embeddings
 from hellm_recbole.data.features import _read_cache, _write_cache
 from hellm_recbole.errors import HellmError
-from hellm_recbole.export import export_embeddings
+from hellm_recbole.experiments.export import export_embeddings
+from hellm_recbole.experiments.results import read_ranks, read_record
+from hellm_recbole.experiments.sweeps import read_sweep, read_tuned, write_sweep, write_tuned
+from hellm_recbole.experiments.tuning import _refuse_another
 from hellm_recbole.graphs.neighbors import item_neighbors
-from hellm_recbole.results import read_ranks, read_record
-from hellm_recbole.search.sweeps import read_sweep, read_tuned, write_sweep, write_tuned
-from hellm_recbole.search.tuning import _refuse_another
 from hellm_recbole.system.files import seal, sha256_file
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
 from tests.toy_records import add_run, toy_ranks, toy_sweep, toy_trial

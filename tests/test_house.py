@@ -10,7 +10,7 @@ import pytest
 
 from baselines.registry import REGISTRY
 from hellm_recbole.config.layers import load_yaml, properties_dir
-from hellm_recbole.plan import Override, plan_rows
+from hellm_recbole.experiments.resolve import Override, plan_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("hellm_recbole", "baselines", "benchmarks")  # each may import those before it

@@ -25,9 +25,9 @@ from transformers import (
 )
 
 from baselines.registry import REGISTRY
+from hellm_recbole.experiments.resolve import RowPlan
 from hellm_recbole.models.base import LLM
 from hellm_recbole.models.hellm import LLMRecommender, LLMSettings
-from hellm_recbole.plan import RowPlan
 from hellm_recbole.types import FloatArray, TrainData
 
 WORDS = ["<unk>", "<s>", "products", "bought", "next", ":", "a", "customer"]

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hellm_recbole.evaluation import metrics
+from hellm_recbole.experiments.results import PhaseRanks, Record, write_ranks, write_record
+from hellm_recbole.experiments.sweeps import Sweep, Trial
 from hellm_recbole.identity.parts import FeatureIdentity, Identity
-from hellm_recbole.results import PhaseRanks, Record, write_ranks, write_record
-from hellm_recbole.search.sweeps import Sweep, Trial
 from hellm_recbole.system.files import check_seal, seal
 
 CUTOFFS = (10, 20)

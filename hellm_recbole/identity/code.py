@@ -24,7 +24,7 @@ HARNESS = (
     "hellm_recbole.evaluation.metrics",
 )
 # It hands data to models and takes their ranks; what it imports beside the modules above only reads, writes and shows.
-ALONE = ("hellm_recbole.experiment",)
+ALONE = ("hellm_recbole.experiments.run",)
 BRIDGE = ("hellm_recbole.bridge.learner", "hellm_recbole.bridge.dataset", "hellm_recbole.bridge.patches")
 RECBOLE = "recbole"  # stands for the installed version among the digests
 

@@ -20,9 +20,9 @@ from hellm_recbole.errors import strip_controls
 from hellm_recbole.evaluation import metrics
 from hellm_recbole.evaluation.metrics import FloatVector
 from hellm_recbole.evaluation.significance import bootstrap_means, holm, interval, p_value
+from hellm_recbole.experiments.results import PhaseRanks, Record, find_records, row_name
 from hellm_recbole.report.footnotes import find_footnotes
 from hellm_recbole.report.tables import ReportSettings, escape_csv, group_rows, read_test_ranks, report_settings
-from hellm_recbole.results import PhaseRanks, Record, find_records, row_name
 from hellm_recbole.system.files import atomic_write
 
 STEM = "ablation"

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hellm_recbole.config.layers import NEUTRAL_KEYS
+from hellm_recbole.experiments.results import Record, digest_run
 from hellm_recbole.identity.code import changed_modules, missing_packages
 from hellm_recbole.identity.compare import list_names
 from hellm_recbole.identity.parts import Identity, all_code, feature_digests, unknown_parts
 from hellm_recbole.identity.settings_files import find_value
-from hellm_recbole.results import Record, digest_run
 
 _DIGITS = 8  # of a digest
 _NAMED_BY_THE_ROW = ("llm", "llm_layers")  # the row's name says them

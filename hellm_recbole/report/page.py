@@ -19,6 +19,8 @@ import numpy.typing as npt
 from hellm_recbole import __version__
 from hellm_recbole.evaluation import metrics
 from hellm_recbole.evaluation.significance import bootstrap_means, interval, p_value
+from hellm_recbole.experiments.results import PhaseRanks, Policy, Record
+from hellm_recbole.experiments.sweeps import Sweep, find_sweeps
 from hellm_recbole.report import figures
 from hellm_recbole.report.ablation import AblationRow, ablation_rows
 from hellm_recbole.report.figures import Panel, Series
@@ -35,8 +37,6 @@ from hellm_recbole.report.tables import (
     report_settings,
     without_variants,
 )
-from hellm_recbole.results import PhaseRanks, Policy, Record
-from hellm_recbole.search.sweeps import Sweep, find_sweeps
 from hellm_recbole.system.files import atomic_write, ensure_folder
 
 PAGE_FILE = "report.html"

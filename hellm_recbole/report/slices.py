@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hellm_recbole.evaluation import metrics
+from hellm_recbole.experiments.results import PhaseRanks, Policy
 from hellm_recbole.report.tables import (
     escape_csv,
     group_rows,
@@ -24,7 +25,6 @@ from hellm_recbole.report.tables import (
     report_settings,
     without_variants,
 )
-from hellm_recbole.results import PhaseRanks, Policy
 from hellm_recbole.system.files import atomic_write
 
 BoolArray = npt.NDArray[np.bool_]

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 
 from hellm_recbole.config.layers import load_yaml, properties_dir
 from hellm_recbole.errors import SettingsError
+from hellm_recbole.experiments.sweeps import Sweep
 from hellm_recbole.report import figures
 from hellm_recbole.report.figures import Grid, Panel, Series, spans_decades
-from hellm_recbole.search.sweeps import Sweep
 
 PREFIX = "study-"
 

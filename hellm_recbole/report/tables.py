@@ -38,10 +38,7 @@ from hellm_recbole.config.variants import all_variants
 from hellm_recbole.errors import RecordError, SettingsError, strip_controls
 from hellm_recbole.evaluation import metrics
 from hellm_recbole.evaluation.significance import bootstrap_means, holm, interval, p_value
-from hellm_recbole.identity.compare import CODE, SEED
-from hellm_recbole.models.base import Family
-from hellm_recbole.report.footnotes import Footnote, find_footnotes, marks_of, repacked_models
-from hellm_recbole.results import (
+from hellm_recbole.experiments.results import (
     PhaseRanks,
     Policy,
     Record,
@@ -51,6 +48,9 @@ from hellm_recbole.results import (
     list_record_parts,
     read_ranks,
 )
+from hellm_recbole.identity.compare import CODE, SEED
+from hellm_recbole.models.base import Family
+from hellm_recbole.report.footnotes import Footnote, find_footnotes, marks_of, repacked_models
 from hellm_recbole.system.files import atomic_write, ensure_folder
 
 Protocol = Literal["unified", "paper"]

@@ -16,7 +16,7 @@ from hellm_recbole.config.layers import field_names
 from hellm_recbole.data.split import Split
 from hellm_recbole.evaluation.metrics import from_ranks
 from hellm_recbole.evaluation.ranking import rank_targets
-from hellm_recbole.plan import Override, RowPlan, plan_rows
+from hellm_recbole.experiments.resolve import Override, RowPlan, plan_rows
 from hellm_recbole.training.trainer import ModelRow
 from hellm_recbole.types import Histories, QueryBatch, Targets, TrainData, as_ids
 from tests.toy_llm import awaken, small_values, with_stages

@@ -21,9 +21,9 @@ from baselines.registry import RECBOLE_BASELINES, REGISTRY
 from hellm_recbole.data.atomic import load_dataset
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.evaluation.ranking import rank_targets
-from hellm_recbole.experiment import row_on
+from hellm_recbole.experiments.resolve import Override, RowPlan, plan_rows
+from hellm_recbole.experiments.run import row_on
 from hellm_recbole.models.base import LLM
-from hellm_recbole.plan import Override, RowPlan, plan_rows
 from hellm_recbole.training.checkpoint import CheckpointFolder
 from hellm_recbole.training.trainer import Row, fit
 from hellm_recbole.types import FloatArray

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import ablate, run
-from hellm_recbole.results import read_ranks, read_record
+from hellm_recbole.experiments.results import read_ranks, read_record
 
 QUICK = ["--dataset", "toy", "--set", "epochs=2", "--set", "batch_size=64", "--threads", "1"]
 

@@ -14,8 +14,8 @@ import pytest
 
 from benchmarks import report, run
 from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.experiments.results import read_record, write_ranks
 from hellm_recbole.identity import code
-from hellm_recbole.results import read_record, write_ranks
 from tests.toy import write_prepared
 from tests.toy_records import rewrite, toy_ranks
 

@@ -18,8 +18,8 @@ from safetensors.numpy import load_file, save_file
 
 from benchmarks import report, run
 from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.experiments.results import read_ranks, read_record
 from hellm_recbole.llm import packaged
-from hellm_recbole.results import read_ranks, read_record
 from hellm_recbole.system.files import write_sums
 from tests.toy import write_prepared
 from tests.toy_records import rewrite

@@ -9,7 +9,7 @@ from torch import nn
 from baselines.registry import REGISTRY
 from benchmarks import parity
 from benchmarks.parity import CHANGED, MODALITIES, MMRecModel, Sides, counterparts, dense, toy_data
-from hellm_recbole.plan import Override, plan_rows
+from hellm_recbole.experiments.resolve import Override, plan_rows
 
 
 @pytest.mark.parametrize("name", CHANGED)

@@ -20,10 +20,10 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks import report, run
-from hellm_recbole import experiment
 from hellm_recbole.data.atomic import Dataset, load_dataset
 from hellm_recbole.data.split import split_dataset
-from hellm_recbole.results import read_ranks, read_record
+from hellm_recbole.experiments import run as experiment
+from hellm_recbole.experiments.results import read_ranks, read_record
 from tests.toy import write_prepared
 from tests.toy_records import rewrite
 

@@ -6,7 +6,7 @@ import pytest
 
 from baselines.registry import REGISTRY
 from benchmarks import mmrec, speed
-from hellm_recbole.plan import plan_rows
+from hellm_recbole.experiments.resolve import plan_rows
 
 pytest.importorskip("recbole", reason="RecBole is not installed")
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from benchmarks import run, study, tune
-from hellm_recbole.results import read_ranks, read_record
+from hellm_recbole.experiments.results import read_ranks, read_record
 from hellm_recbole.system.distributed import Part, Team
 from hellm_recbole.training.sampling import epoch_seed
 from hellm_recbole.training.trainer import ModelRow, OnStep

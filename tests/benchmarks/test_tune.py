@@ -22,10 +22,10 @@ import pytest
 from baselines.registry import REGISTRY
 from benchmarks import run, study, tune
 from hellm_recbole.data.split import Split
-from hellm_recbole.plan import plan_rows
-from hellm_recbole.results import read_record
-from hellm_recbole.search.sweeps import read_sweep
-from hellm_recbole.search.tuning import Budget, _trials
+from hellm_recbole.experiments.resolve import plan_rows
+from hellm_recbole.experiments.results import read_record
+from hellm_recbole.experiments.sweeps import read_sweep
+from hellm_recbole.experiments.tuning import Budget, _trials
 from hellm_recbole.system.locks import FolderLock
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,7 @@ from baselines.lightgcn import LightGCN
 from hellm_recbole.bridge import register
 from hellm_recbole.config.layers import load_yaml, properties_dir
 from hellm_recbole.errors import DataError, ModelError, SettingsError
-from hellm_recbole.export import export_embeddings
+from hellm_recbole.experiments.export import export_embeddings
 from hellm_recbole.types import Histories
 from tests.bridge import toy
 from tests.toy_llm import tiny_llama

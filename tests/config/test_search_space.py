@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from baselines.registry import REGISTRY
 from hellm_recbole.config.search_space import can_be_searched, drawn, grid, n_points, search_space
 from hellm_recbole.errors import SettingsError
-from hellm_recbole.plan import plan_rows
+from hellm_recbole.experiments.resolve import plan_rows
 
 CURRENT = {"emb_dim": 64, "l2_weight": 1e-3, "n_layers": 3, "learning_rate": 5e-3}
 

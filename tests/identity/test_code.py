@@ -105,7 +105,7 @@ def test_a_module_beside_that_of_the_model_counts(tmp_path: Path, monkeypatch: p
     monkeypatch.syspath_prepend(str(tmp_path))
     clear()
     found = code.code_of_model("my_model")
-    assert {"my_model", "my_helper", "hellm_recbole.experiment"} <= found.keys()
+    assert {"my_model", "my_helper", "hellm_recbole.experiments.run"} <= found.keys()
     assert not {"json", "numpy", "hellm_recbole.report.tables"} & found.keys()
     clear()
 

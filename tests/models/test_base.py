@@ -11,8 +11,8 @@ from torch import nn
 from baselines.registry import REGISTRY
 from hellm_recbole.config.layers import setting
 from hellm_recbole.errors import ModelError
+from hellm_recbole.experiments.resolve import plan_rows
 from hellm_recbole.models.base import ModelSpec, check_module, check_spec
-from hellm_recbole.plan import plan_rows
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from hellm_recbole.config.variants import all_variants, variants
+from hellm_recbole.experiments.results import find_records
 from hellm_recbole.report.ablation import ablation_rows, write_ablation
 from hellm_recbole.report.tables import read_test_ranks, report_settings, without_variants
-from hellm_recbole.results import find_records
 from tests.toy_records import CUTOFFS, add_run
 
 HIT, MISS = 1, 900

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from hellm_recbole.experiments.results import Record, digest_run
 from hellm_recbole.report.footnotes import find_footnotes, marks_of, repacked_models
-from hellm_recbole.results import Record, digest_run
 from tests.toy_records import toy_identity, toy_record
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks import report
 from hellm_recbole.errors import RecordError
+from hellm_recbole.experiments.sweeps import sweep_folder, write_sweep
 from hellm_recbole.report.figures import (
     Grid,
     Panel,
@@ -29,7 +30,6 @@ from hellm_recbole.report.figures import (
 )
 from hellm_recbole.report.page import write_report
 from hellm_recbole.report.studies import studies, study_figure
-from hellm_recbole.search.sweeps import sweep_folder, write_sweep
 from tests.toy_records import add_run, toy_sweep, toy_trial
 
 ROOT = Path(__file__).resolve().parents[2]

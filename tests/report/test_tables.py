@@ -16,6 +16,7 @@ from hellm_recbole.config.layers import load_yaml, properties_dir
 from hellm_recbole.errors import OutputError, RecordError, SettingsError
 from hellm_recbole.evaluation import metrics
 from hellm_recbole.evaluation.significance import holm, paired_bootstrap
+from hellm_recbole.experiments.results import find_records, read_ranks
 from hellm_recbole.report.tables import (
     Row,
     Table,
@@ -27,7 +28,6 @@ from hellm_recbole.report.tables import (
     to_terminal,
     write_tables,
 )
-from hellm_recbole.results import find_records, read_ranks
 from tests.toy_records import add_run, rewrite, toy_identity, toy_ranks
 
 EXPECTED = Path(__file__).parents[1] / "reference" / "toy_table.md"

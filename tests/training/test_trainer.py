@@ -14,7 +14,7 @@ from baselines.freedom import FREEDOM
 from baselines.registry import REGISTRY
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import CheckpointError, SettingsError, TrainingDiverged
-from hellm_recbole.plan import Override, RowPlan, plan_rows
+from hellm_recbole.experiments.resolve import Override, RowPlan, plan_rows
 from hellm_recbole.system.console import run_main
 from hellm_recbole.system.distributed import Team
 from hellm_recbole.system.signals import signals_go_to

@@ -24,12 +24,10 @@ from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, OutputError, RecordError, SharedRowFailed, describe_unexpected
 from hellm_recbole.evaluation.metrics import from_ranks
 from hellm_recbole.evaluation.ranking import Ranks, rank_targets
-from hellm_recbole.identity.code import changed_modules
-from hellm_recbole.identity.compare import CODE, describe_changes, list_names, list_parts
-from hellm_recbole.identity.parts import Identity, all_code, unknown_parts
-from hellm_recbole.identity.run import identify_run, list_run_parts
-from hellm_recbole.plan import RowPlan, row_folder
-from hellm_recbole.results import (
+from hellm_recbole.experiments.identity import identify_run, list_run_parts
+from hellm_recbole.experiments.pretrained import identify_embeddings, stage_tables
+from hellm_recbole.experiments.resolve import RowPlan, row_folder
+from hellm_recbole.experiments.results import (
     RANKS_FILE,
     RECORD_FILE,
     SCHEMA,
@@ -40,8 +38,10 @@ from hellm_recbole.results import (
     write_ranks,
     write_record,
 )
-from hellm_recbole.saved import save_llm_row
-from hellm_recbole.stages import identify_embeddings, stage_tables
+from hellm_recbole.experiments.saved_model import save_llm_row
+from hellm_recbole.identity.code import changed_modules
+from hellm_recbole.identity.compare import CODE, describe_changes, list_names, list_parts
+from hellm_recbole.identity.parts import Identity, all_code, unknown_parts
 from hellm_recbole.system import runtime
 from hellm_recbole.system.distributed import ALONE, Team
 from hellm_recbole.system.files import atomic_write, ensure_folder, remove_folder, sha256_file, sweep_temporaries

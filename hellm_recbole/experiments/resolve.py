@@ -39,8 +39,8 @@ from hellm_recbole.config.layers import (
 )
 from hellm_recbole.config.variants import variants
 from hellm_recbole.errors import MissingDependency, ModelError, SettingsError
+from hellm_recbole.experiments.results import Search, row_name
 from hellm_recbole.models.base import LLM, Family, ModelSpec, check_spec
-from hellm_recbole.results import Search, row_name
 
 T = TypeVar("T")
 RECBOLE_PREFIX = "RecBole-"  # RecBole's own model where the registry has one of the same name: RecBole-LightGCN

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from benchmarks import run
-from hellm_recbole.budget import _kept_bytes, _longest, parameters_by_part, predict
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
+from hellm_recbole.experiments.memory_estimate import _kept_bytes, _longest, parameters_by_part, predict
 from hellm_recbole.models.hellm import LLMRecommender
 from hellm_recbole.training.sampling import SequenceSource
 from hellm_recbole.types import TrainData

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from baselines.registry import REGISTRY
-from hellm_recbole import plan
 from hellm_recbole.errors import SettingsError
+from hellm_recbole.experiments import resolve as plan
 
 PRESET = """
 overall: {epochs: 3, patience: 2}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hellm_recbole.errors import OutputError, RecordError
-from hellm_recbole.results import (
+from hellm_recbole.experiments.results import (
     PhaseRanks,
     check_comparable,
     find_records,

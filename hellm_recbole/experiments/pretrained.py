@@ -7,8 +7,8 @@ from pathlib import Path
 
 from hellm_recbole.data.embeddings import EMBEDDINGS, digests, read_item_embeddings
 from hellm_recbole.errors import HellmError, ModelError
+from hellm_recbole.experiments.results import RECORD_FILE, digest_run, read_record
 from hellm_recbole.identity.parts import EmbeddingIdentity, feature_digests
-from hellm_recbole.results import RECORD_FILE, digest_run, read_record
 from hellm_recbole.types import FloatArray, TokenArray
 
 

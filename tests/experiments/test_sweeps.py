@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hellm_recbole.errors import RecordError
-from hellm_recbole.search.sweeps import (
+from hellm_recbole.experiments.sweeps import (
     Trial,
     find_sweeps,
     read_sweep,

@@ -10,8 +10,8 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
+from hellm_recbole.experiments.results import Record
 from hellm_recbole.llm.origin import describe_source
-from hellm_recbole.results import Record
 from hellm_recbole.system.files import replace_folder, scratch_folder
 
 ADAPTER, REST, CARD = "adapter", "rest.safetensors", "README.md"

@@ -21,8 +21,8 @@ from transformers import (
 )
 
 from hellm_recbole.errors import HellmError
+from hellm_recbole.experiments.language_model_check import LanguageModelCheck
 from hellm_recbole.llm.backbone import Backbone
-from hellm_recbole.llm.check import LanguageModelCheck
 from tests.toy_llm import CONFIGS, SHAPE, save_tiny, settings
 
 SMALL: dict[str, Any] = {"vocab_size": 8, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -23,16 +23,16 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, Searcher
 
 from hellm_recbole import __version__
-from hellm_recbole.cluster import enter_worker, resources
 from hellm_recbole.config.layers import load_settings, setting
 from hellm_recbole.config.search_space import Point, Space, drawn, grid, n_points
 from hellm_recbole.errors import HellmError, MissingDependency, RecordError, SettingsError, first_line, last_line
-from hellm_recbole.experiment import restrict_data, row_on
+from hellm_recbole.experiments.ray_cluster import enter_worker, resources
+from hellm_recbole.experiments.resolve import Override, RowPlan, plan_row
+from hellm_recbole.experiments.run import restrict_data, row_on
+from hellm_recbole.experiments.sweeps import SCHEMA, SWEEP_FILE, Sweep, Trial, read_sweep, sweep_folder, write_sweep
 from hellm_recbole.identity.code import changed_modules
 from hellm_recbole.identity.compare import CODE, SETTING, describe_changes, list_names
 from hellm_recbole.models.base import ModelSpec
-from hellm_recbole.plan import Override, RowPlan, plan_row
-from hellm_recbole.search.sweeps import SCHEMA, SWEEP_FILE, Sweep, Trial, read_sweep, sweep_folder, write_sweep
 from hellm_recbole.system import runtime
 from hellm_recbole.system.files import atomic_write, check_seal, ensure_folder, remove_folder, seal, sweep_temporaries
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hellm_recbole.identity.run import identify_language_model
+from hellm_recbole.experiments.identity import identify_language_model
 from tests.toy_llm import save_tiny, settings
 
 

@@ -21,7 +21,7 @@ from hellm_recbole.data.embeddings import read_item_embeddings
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import DataError, TrainingDiverged
 from hellm_recbole.evaluation.ranking import rank_targets
-from hellm_recbole.export import (
+from hellm_recbole.experiments.export import (
     RankedLists,
     count_left_out,
     describe_lists,

@@ -18,8 +18,8 @@ import yaml
 from hellm_recbole.config.layers import Value, load_yaml
 from hellm_recbole.config.schema import as_json, keyed, no_constant
 from hellm_recbole.errors import RecordError, SettingsError
-from hellm_recbole.plan import Tuned
-from hellm_recbole.results import Search, Versions
+from hellm_recbole.experiments.resolve import Tuned
+from hellm_recbole.experiments.results import Search, Versions
 from hellm_recbole.system.files import atomic_write, check_name, check_seal, ensure_folder, seal, sweep_temporaries
 
 SCHEMA = 1

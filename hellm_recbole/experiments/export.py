@@ -30,8 +30,8 @@ from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.embeddings import EMBEDDINGS
 from hellm_recbole.data.split import MIN_EVALUATED, Split
 from hellm_recbole.errors import DataError, ModelError, TrainingDiverged
-from hellm_recbole.experiment import CHECKPOINT, Place, build_row
-from hellm_recbole.plan import RowPlan, row_folder
+from hellm_recbole.experiments.resolve import RowPlan, row_folder
+from hellm_recbole.experiments.run import CHECKPOINT, Place, build_row
 from hellm_recbole.system.files import atomic_write, ensure_folder, replace_folder, scratch_folder, write_sums
 from hellm_recbole.training.checkpoint import CheckpointFolder
 from hellm_recbole.training.trainer import ModelRow, load_best

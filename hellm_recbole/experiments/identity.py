@@ -7,6 +7,7 @@ from typing import Any
 
 from hellm_recbole.bridge.learner import recbole_module
 from hellm_recbole.data.split import Split
+from hellm_recbole.experiments.resolve import RowPlan
 from hellm_recbole.identity.code import code_of_model, code_of_recbole_model, total_digest
 from hellm_recbole.identity.compare import list_parts
 from hellm_recbole.identity.parts import (
@@ -21,7 +22,6 @@ from hellm_recbole.llm.backbone import find_source
 from hellm_recbole.llm.origin import describe_origin
 from hellm_recbole.models.base import LLM
 from hellm_recbole.models.hellm import NO_BACKBONE, RANDOM
-from hellm_recbole.plan import RowPlan
 
 
 def identify_run(plan: RowPlan, split: Split, embeddings: Mapping[str, EmbeddingIdentity]) -> Identity:

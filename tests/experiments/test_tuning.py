@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from hellm_recbole.errors import RecordError
+from hellm_recbole.experiments.tuning import _refuse_another, describe_kept_search
 from hellm_recbole.identity import code
-from hellm_recbole.search.tuning import _refuse_another, describe_kept_search
 from tests.toy_records import toy_sweep, toy_trial
 
 REQUEST: dict[str, Any] = {

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from hellm_recbole.experiments.saved_model import model_card
 from hellm_recbole.llm.packaged import PACKAGE, SHA256
-from hellm_recbole.saved import model_card
 from tests.toy_records import toy_record
 
 

@@ -1,1 +1,0 @@
-"""Searching settings: what may be tried, the trials on Ray Tune, and what they leave behind."""
