@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import hellm_recbole.system.openmp  # noqa: F401
 
 from baselines.registry import REGISTRY
-from benchmarks import run
+from benchmarks.comparison import run
+from benchmarks.options import argument_parser
 from hellm_recbole.config.variants import variants
 from hellm_recbole.errors import ModelError
 from hellm_recbole.experiments.resolve import plan_rows
@@ -21,10 +22,10 @@ from hellm_recbole.system.console import run_main
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the rows and print the tables; exit codes are those of run.py."""
-    options, rest = run.argument_parser("ablate.py", __doc__).parse_known_args(argv)
+    options, rest = argument_parser("ablate.py", __doc__).parse_known_args(argv)
     if options.models == "all":
         options.models = ",".join(name for name in REGISTRY if variants(name))
-    return run_main(lambda: run.run(options, rest, with_variants))
+    return run_main(lambda: run(options, rest, with_variants))
 
 
 def with_variants(models: Sequence[str], dataset: str, modalities: Sequence[str]) -> list[str]:

@@ -6,14 +6,18 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("run", "prepare", "tune", "report", "ablate", "study", "speed", "scale", "parity")
+# Command -> the module whose `main` it runs.
+COMMANDS = {
+    name: f"benchmarks.{name}" for name in ("run", "prepare", "tune", "report", "ablate", "study", "speed", "scale")
+}
+COMMANDS["parity"] = "benchmarks.upstream.parity"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Hand over to `benchmarks.<command>.main`; returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in COMMANDS:
-        return int(importlib.import_module(f"benchmarks.{arguments[0]}").main(arguments[1:]))
+        return int(importlib.import_module(COMMANDS[arguments[0]]).main(arguments[1:]))
     asked = bool(arguments) and arguments[0] in ("-h", "--help")
     print(
         f"usage: hellm-recbole {{{','.join(COMMANDS)}}} [options]; `hellm-recbole run --help` shows the options",

@@ -27,8 +27,7 @@ import torch
 from tabulate import tabulate
 
 from baselines.registry import REGISTRY
-from benchmarks.apart import run_apart
-from benchmarks.speed import few_steps
+from benchmarks.upstream.apart import run_apart
 from hellm_recbole.data.atomic import load_dataset
 from hellm_recbole.data.prepare import prepare_if_known
 from hellm_recbole.data.split import split_dataset
@@ -36,6 +35,7 @@ from hellm_recbole.errors import ModelError, SettingsError
 from hellm_recbole.experiments.resolve import parse_override, plan_rows
 from hellm_recbole.system import runtime
 from hellm_recbole.system.console import run_main
+from hellm_recbole.training.timing import few_steps
 from hellm_recbole.training.trainer import ModelRow
 from hellm_recbole.types import FloatArray, Histories, TrainData
 

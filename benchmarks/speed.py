@@ -7,7 +7,6 @@ threads and the same allocator settings for both. Quote the ratios; absolute tim
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,9 +22,9 @@ import torch
 from tabulate import tabulate
 
 from baselines.registry import REGISTRY
-from benchmarks import mmrec
-from benchmarks.released import ReleasedHeLLMPre
-from benchmarks.released_llm import ReleasedLLM
+from benchmarks.upstream import mmrec
+from benchmarks.upstream.released import ReleasedHeLLMPre
+from benchmarks.upstream.released_llm import ReleasedLLM
 from hellm_recbole.bridge.reference import RecBoleReference
 from hellm_recbole.data.atomic import load_dataset
 from hellm_recbole.data.prepare import prepare_if_known
@@ -35,6 +34,7 @@ from hellm_recbole.experiments.resolve import Override, plan_rows
 from hellm_recbole.models.hellm_pre import DTYPES
 from hellm_recbole.system import runtime
 from hellm_recbole.system.console import run_main
+from hellm_recbole.training.timing import few_steps
 from hellm_recbole.training.trainer import ModelRow, evaluate
 
 PARTS = ("evaluation", "lightgcn", "sasrec", "hellmpre", "multimodal", "llm")
@@ -243,33 +243,6 @@ def _llm(split: Split, backbone: Mapping[str, Any], steps: int) -> list[tuple[st
 
 def _epoch_seconds(row: ModelRow, steps: int) -> float:
     return few_steps(row, steps)[0]
-
-
-class _Enough(Exception):
-    """Enough steps have been timed."""
-
-
-def few_steps(row: ModelRow, steps: int) -> tuple[float, int]:
-    """Seconds of an epoch, from the time of some of its steps, and its number of steps; the first one warms up.
-
-    An epoch with too few steps is timed as a whole.
-    """
-    seen: list[float] = []
-    n_steps = 0
-
-    def on_step(step: int, total: int, losses: dict[str, float]) -> None:
-        nonlocal n_steps
-        n_steps = total
-        seen.append(time.perf_counter())
-        if len(seen) > steps:
-            raise _Enough
-
-    started = time.perf_counter()
-    with contextlib.suppress(_Enough):
-        row.train_epoch(1, 1, on_step)
-    if len(seen) <= steps:
-        return time.perf_counter() - started, n_steps
-    return (seen[-1] - seen[0]) / (len(seen) - 1) * n_steps, n_steps
 
 
 def _in_turn(

@@ -14,8 +14,14 @@ from pathlib import Path
 import hellm_recbole.system.openmp  # noqa: F401
 
 from baselines.registry import REGISTRY
-from benchmarks.run import load, named, overrides_of, seeds_of
-from benchmarks.tune import search_parser, sweep_task, swept
+from benchmarks.options import (
+    load,
+    named,
+    overrides_of,
+    search_parser,
+    seeds_of,
+)
+from benchmarks.searches import sweep_task, swept
 from hellm_recbole.config.search_space import n_points
 from hellm_recbole.errors import ModelError
 from hellm_recbole.experiments.resolve import plan_rows, split_variant

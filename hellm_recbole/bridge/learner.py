@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hellm_recbole.bridge import require_recbole
+from hellm_recbole.bridge.requirement import require_recbole
 from hellm_recbole.config.layers import EvalSettings, TrainSettings, Value, load_yaml
 from hellm_recbole.errors import CheckpointError, ModelError, SettingsError, TrainingDiverged, advise_on_divergence
 from hellm_recbole.types import Histories, IdArray, TrainData, as_ids, pad_recent

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from hellm_recbole.bridge import require_recbole
+from hellm_recbole.bridge.requirement import require_recbole
 from hellm_recbole.config.layers import Value
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from baselines.registry import REGISTRY
-from benchmarks import mmrec, speed
+from benchmarks import speed
+from benchmarks.upstream import mmrec
 from hellm_recbole.experiments.resolve import plan_rows
 
 pytest.importorskip("recbole", reason="RecBole is not installed")

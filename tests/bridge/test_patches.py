@@ -12,8 +12,9 @@ import scipy.sparse as sp
 import torch
 
 import hellm_recbole
-from hellm_recbole.bridge import finder, install, require_recbole
+from hellm_recbole.bridge import finder, install
 from hellm_recbole.bridge import patches as mends
+from hellm_recbole.bridge.requirement import require_recbole
 from hellm_recbole.errors import MissingDependency
 from tests.bridge import toy
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from baselines.registry import REGISTRY
-from benchmarks import parity
-from benchmarks.parity import CHANGED, MODALITIES, MMRecModel, Sides, counterparts, dense, toy_data
+from benchmarks.upstream import parity
+from benchmarks.upstream.parity import CHANGED, MODALITIES, MMRecModel, Sides, counterparts, dense, toy_data
 from hellm_recbole.experiments.resolve import Override, plan_rows
 
 

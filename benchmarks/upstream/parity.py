@@ -1,7 +1,8 @@
-"""Compare our models with their public code, value by value: `python benchmarks/parity.py --mmrec DIR --released DIR`.
+"""Compare our models with their public code: `python benchmarks/upstream/parity.py --mmrec DIR --released DIR`.
 
-Nothing of that code is part of this project: `git clone https://github.com/enoche/MMRec` for GRCN, LATTICE, SLMRec, BM3
-and FREEDOM, and https://github.com/Xu107/MMHCL for HeLLMPre, and pass the folders. Both sides get the same small data,
+The comparison is value by value. Nothing of that code is part of this project: run `git clone` on
+https://github.com/enoche/MMRec for GRCN, LATTICE, SLMRec, BM3 and FREEDOM, and on https://github.com/Xu107/MMHCL for
+HeLLMPre, and pass the folders. Both sides get the same small data,
 weights and batches, with image and text, and MMRec's with image alone, too (its code has no form for three modalities),
 on two data sets; the second has a user and an item without interactions and two items with the same features. Graphs
 are compared first, in the single precision in which both keep them. Everything after is in double precision on one
@@ -35,8 +36,8 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from baselines.registry import REGISTRY
-from benchmarks.mmrec import public_model
-from benchmarks.released import Graphs, import_model, published_graphs, published_loss
+from benchmarks.upstream.mmrec import public_model
+from benchmarks.upstream.released import Graphs, import_model, published_graphs, published_loss
 from hellm_recbole.errors import HellmError, SettingsError
 from hellm_recbole.experiments.resolve import Override, plan_rows
 from hellm_recbole.models.hellm_pre import DTYPES

@@ -10,13 +10,13 @@ import psutil
 import torch
 from tabulate import tabulate
 
-from benchmarks.speed import few_steps
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import DataError, HellmError
 from hellm_recbole.experiments.memory_estimate import Budget, predict
 from hellm_recbole.experiments.pretrained import stage_tables
 from hellm_recbole.experiments.resolve import RowPlan
 from hellm_recbole.experiments.run import Place
+from hellm_recbole.training.timing import few_steps
 from hellm_recbole.training.trainer import ModelRow, batch_source
 from hellm_recbole.types import FloatArray, TrainData
 

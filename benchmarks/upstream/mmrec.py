@@ -28,7 +28,7 @@ import scipy.sparse as sp
 import torch
 
 from baselines.registry import REGISTRY
-from benchmarks.apart import run_apart
+from benchmarks.upstream.apart import run_apart
 from hellm_recbole.data.atomic import load_dataset
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import DataError, HellmError, MissingDependency
@@ -258,7 +258,7 @@ def compare(
         for side in ("ours", "public"):
             arguments = [side, name, str(folder), str(checkout), "--threads", str(threads), "--steps", str(steps)]
             try:
-                found[side] = run_apart("benchmarks.mmrec", arguments)
+                found[side] = run_apart("benchmarks.upstream.mmrec", arguments)
             except HellmError as error:
                 raise HellmError(f"{name}, {side}: {error}") from error
             print(

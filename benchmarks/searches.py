@@ -1,0 +1,137 @@
+"""Searches and studies: from a resolved run and values to try to what was found."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from tabulate import tabulate
+
+from baselines.registry import REGISTRY
+from hellm_recbole.config.search_space import Space
+from hellm_recbole.data.split import Split
+from hellm_recbole.experiments.identity import identify_run, list_run_parts
+from hellm_recbole.experiments.jobs import announce_removals
+from hellm_recbole.experiments.pretrained import identify_embeddings, stage_tables
+from hellm_recbole.experiments.ray_cluster import cluster, refuse_numbered
+from hellm_recbole.experiments.resolve import Override, RowPlan
+from hellm_recbole.experiments.sweeps import SWEEP_FILE, Sweep
+from hellm_recbole.experiments.tuning import (
+    Budget,
+    SchedulerName,
+    SearchName,
+    SweepTask,
+    TrialJob,
+    run_sweep,
+    search_folder,
+)
+from hellm_recbole.system.locks import FolderLock
+
+
+def swept(tasks: Sequence[SweepTask], options: argparse.Namespace) -> Iterator[Sweep]:
+    """Run searches one after the other on one cluster; each as soon as it is over.
+
+    Raises:
+        HellmError: there is no cluster at the address, or a search cannot be run or taken up.
+    """
+    folders = [search_folder(task, options.output) for task in tasks]
+    with ExitStack() as stack:
+        for task, folder in zip(tasks, folders, strict=True):
+            if options.fresh or not (folder / SWEEP_FILE).exists():
+                stack.enter_context(FolderLock(folder, f"search {task.name} of {task.base.row} on {task.job.dataset}"))
+        if options.fresh:
+            announce_removals(folders, options.output)
+        stack.enter_context(cluster(options.address, options.threads))
+        for task in tasks:
+            try:
+                yield run_sweep(task, options.output, resume=options.resume, fresh=options.fresh)
+            except KeyboardInterrupt:
+                print("give the same command with --resume to go on with this search", file=sys.stderr)
+                raise
+
+
+def sweep_task(
+    plan: RowPlan,
+    split: Split,
+    space: Space,
+    overrides: Sequence[Override],
+    seed: int,
+    *,
+    budget: Budget,
+    scheduler: SchedulerName,
+    search: SearchName,
+    name: str,
+    options: argparse.Namespace,
+) -> SweepTask:
+    """The search of one row; all that a trial is handed comes without the test part.
+
+    Args:
+        plan: of the row.
+        split: of the dataset.
+        space: values to try.
+        overrides: settings of all trials.
+        seed: of all trials.
+        budget: what it may spend.
+        scheduler: whether ASHA prunes.
+        search: how points are chosen.
+        name: of the search.
+        options: output folder, preset and device.
+
+    Raises:
+        SettingsError: a value to try is not one that the setting can have, or the device has a number.
+        ModelError: a stage that the row reads from has not been run.
+    """
+    data = split.selection()
+    refuse_numbered(options.device)
+    stages = stage_tables(options.output, split.dataset, plan.stages, seed, split.sha256, split.item_tokens)
+    identity = identify_run(plan, split, identify_embeddings(options.output, split.dataset, seed, stages))
+    parts = list_run_parts(plan, split, seed, identity)
+    if identity["features"] or "modalities" in space:  # trials may read others than the model does by itself
+        parts |= {f"features of {name}": digest for name, digest in split.feature_sha256.items()}
+    cache = None if data.train.cache is None else data.train.cache.resolve()
+    job = TrialJob(
+        model=plan.model,
+        dataset=split.dataset,
+        registry=REGISTRY,
+        preset=options.preset,
+        overrides=tuple(overrides),
+        space=space,
+        data=replace(data, train=replace(data.train, stages=stages, cache=cache)),
+        seed=seed,
+        device=options.device,
+        folder=Path.cwd(),
+        run=parts,
+    )
+    for key, values in space.items():
+        for value in values:
+            job.plan({key: value})  # a misspelt or impossible value is refused before the first trial
+    return SweepTask(job, plan, space, name, budget, scheduler, search, split.sha256, split.n_items)
+
+
+def shown(sweep: Sweep) -> str:
+    """The trials of a search as a table, best first."""
+    metric = sweep.valid_metric
+    keys = list(sweep.space)
+    order = sorted(sweep.trials, key=lambda trial: -trial["valid"].get(metric, 0.0))
+    lines = [
+        [
+            trial["number"],
+            *(trial["values"][key] for key in keys),
+            f"{trial['valid'][metric]:.4f}" if trial["valid"] else "\u2013",
+            trial["best_epoch"],
+            trial["epochs"],
+            trial["status"],
+        ]
+        for trial in order
+    ]
+    head = ["trial", *keys, metric, "best epoch", "epochs", "status"]
+    table = tabulate(lines, head, tablefmt="github", disable_numparse=True)
+    return (
+        f"{sweep.row} on {sweep.dataset}, validation, {sweep.budget}, scheduler {sweep.scheduler}, "
+        f"search {sweep.search}, seed {sweep.seed}"
+        f"{'' if sweep.search == 'grid' else '; trial 1 has the values of the files'}\n{table}"
+    )
