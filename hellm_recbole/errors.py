@@ -6,8 +6,9 @@ import re
 import unicodedata
 from pathlib import Path
 
+from hellm_recbole.system.disk import describe_full, is_full
+
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])|\x9b[0-?]*[ -/]*[@-~]")
-MAKE_ROOM = "free some space there or choose another folder, and give the same command again"
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -74,8 +75,8 @@ def describe_unexpected(error: BaseException, folder: Path | None = None) -> str
         folder: that was written to, where that is known.
     """
     text = str(error)
-    if any(words in text for words in ("No space left on device", "Disk quota exceeded")):
-        return f"no space left on the device{f' that holds {folder}' if folder else ''}; {MAKE_ROOM}"
+    if is_full(error):
+        return describe_full(error, folder)
     if isinstance(error, MemoryError) or "not enough memory" in text or "out of memory" in text.lower():
         return "out of memory; lower batch_size, eval_block_users or the model's widths, or take a larger machine"
     if isinstance(error, RecursionError):

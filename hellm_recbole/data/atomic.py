@@ -24,6 +24,7 @@ from hellm_recbole.data.times import SOURCE_TIME, TIME, fit_times, order_times
 from hellm_recbole.data.tsv import Table, read_lines, read_table
 from hellm_recbole.errors import DataError, OutputError
 from hellm_recbole.identity.parts import FeatureOrigin
+from hellm_recbole.system.disk import describe_full, is_full
 from hellm_recbole.system.files import sha256_file
 from hellm_recbole.types import FloatArray, IdArray, TokenArray
 
@@ -249,7 +250,19 @@ def write_dataset(folder: Path, data: AtomicData, features: Mapping[str, Feature
         }
         (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"cannot write dataset {name} to {folder}: {error.strerror or error}") from error
+        if is_full(error):
+            said = describe_full(error, folder, _count_bytes(data, features))
+        else:
+            said = f"{error.strerror or error}; check the folder's permissions, or choose another --output"
+        raise OutputError(f"cannot write dataset {name} to {folder}: {said}") from error
+
+
+def _count_bytes(data: AtomicData, features: Mapping[str, FeatureMatrix]) -> int:
+    """About how many bytes the files of a dataset have; texts are counted by their letters."""
+    frames = [frame for frame in (data.inter, data.items) if frame is not None]
+    letters = sum(int(frame[column].str.len().sum()) + len(frame) for frame in frames for column in frame.columns)
+    rows = len(data.item_ids())
+    return letters + sum(rows * matrix.values.shape[1] * (2 if matrix.half else 4) for matrix in features.values())
 
 
 def _write_tokens(path: Path, tokens: Iterable[str]) -> None:

@@ -45,7 +45,8 @@ def write_mmrec(dataset: Dataset, folder: Path, times: Sequence[str] | None = No
         for u, i, row, label in zip(user.tolist(), item.tolist(), order.tolist(), part.tolist(), strict=True)
     )
     header = "userID\titemID\ttimestamp\tx_label"
-    with scratch_folder(folder, dataset.name, "--to") as temporary:
+    n_bytes = sum(matrix.nbytes for matrix in dataset.features.values())
+    with scratch_folder(folder, dataset.name, "--to", n_bytes or None) as temporary:
         (temporary / files[0]).write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
         for file, original, number, tokens in zip(
             MMREC_MAPS,

@@ -435,7 +435,7 @@ def _filled(
 
 
 def _write_cache(path: Path, rows: FloatArray) -> None:
-    with atomic_write(path) as temporary:
+    with atomic_write(path, rows.nbytes) as temporary:
         np.save(temporary, rows)
         append_checksum(temporary)
 

@@ -67,7 +67,8 @@ def shuffle_ties(folder: Path, output: Path, seed: int) -> Path:
         raise DataError(f"{output / variant} exists already; remove it or choose another seed")
     moved = shuffled_rows(dataset, seed)
     renamed = _renamed(folder, manifest, variant)
-    with scratch_folder(output, variant) as temporary:
+    n_bytes = sum((folder / file).stat().st_size for file in renamed)
+    with scratch_folder(output, variant, n_bytes=n_bytes) as temporary:
         _write_files(folder, temporary, renamed, moved)
         digests = {renamed[file]: sha256_file(temporary / renamed[file]) for file in manifest["files"]}
         sums = "".join(f"{digest}  {file}\n" for file, digest in digests.items())

@@ -32,7 +32,14 @@ from hellm_recbole.data.split import MIN_EVALUATED, Split
 from hellm_recbole.errors import DataError, ModelError, TrainingDiverged
 from hellm_recbole.experiments.resolve import RowPlan, row_folder
 from hellm_recbole.experiments.run import CHECKPOINT, Place, build_row
-from hellm_recbole.system.files import atomic_write, ensure_folder, replace_folder, scratch_folder, write_sums
+from hellm_recbole.system.files import (
+    atomic_write,
+    ensure_folder,
+    replace_folder,
+    scratch_folder,
+    write_sums,
+    write_text,
+)
 from hellm_recbole.training.checkpoint import CheckpointFolder
 from hellm_recbole.training.trainer import ModelRow, load_best
 from hellm_recbole.types import FloatArray, IdArray, QueryBatch, Scorer, TokenArray, as_ids, pad_recent
@@ -192,7 +199,7 @@ def write_lists(path: Path, lists: RankedLists, split: Split, about: Mapping[str
         }
     )
     ensure_folder(path.parent)
-    with atomic_write(path) as temporary:
+    with atomic_write(path, table.nbytes) as temporary:
         pq.write_table(table.replace_schema_metadata(dict(about)), temporary)
 
 
@@ -211,9 +218,8 @@ def write_left_out(path: Path, split: Split) -> None:
     """
     tokens, reason = find_left_out(split)
     if len(tokens):
-        with atomic_write(path) as temporary:
-            lines = ["user_id\treason", *(f"{token}\t{reason}" for token in tokens)]
-            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        lines = ["user_id\treason", *(f"{token}\t{reason}" for token in tokens)]
+        write_text(path, "\n".join(lines) + "\n")
 
 
 def count_left_out(dataset: Dataset, split: Split) -> str:
@@ -278,7 +284,8 @@ def export_embeddings(
                 f"embeddings for {folder}: {len(tokens)} tokens and {len(vectors)} rows of {name}; they must be "
                 "as many, without the padding row"
             )
-    with scratch_folder(folder.parent, folder.name) as temporary:
+    n_bytes = sum(vectors.nbytes for _, vectors in sides.values())
+    with scratch_folder(folder.parent, folder.name, n_bytes=n_bytes) as temporary:
         for name, (tokens, _) in sides.items():
             text = "".join(f"{token}\n" for token in tokens)
             (temporary / f"{name}.txt").write_text(text, encoding="utf-8")

@@ -26,7 +26,7 @@ from hellm_recbole.errors import RecordError, strip_controls
 from hellm_recbole.identity.compare import digest_of_parts, list_parts
 from hellm_recbole.identity.parts import Identity
 from hellm_recbole.models.base import Family
-from hellm_recbole.system.files import NOT_AS_WRITTEN, atomic_write, check_seal, ensure_folder
+from hellm_recbole.system.files import NOT_AS_WRITTEN, atomic_write, check_seal, ensure_folder, write_text
 from hellm_recbole.types import TokenArray
 
 SCHEMA = 1
@@ -233,8 +233,7 @@ def write_record(folder: Path, record: Record) -> Path:
     path = ensure_folder(folder) / RECORD_FILE
     text = as_json(record)
     _parse(text, path)
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return path
 
 
@@ -327,7 +326,7 @@ def write_ranks(folder: Path, valid: PhaseRanks, test: PhaseRanks | None) -> Pat
         if len({len(arrays[f"{name}_{spec.name}"]) for spec in dataclasses.fields(PhaseRanks)}) != 1:
             raise RecordError(f"{name} ranks for {folder} have arrays of different lengths")
     path = ensure_folder(folder) / RANKS_FILE
-    with atomic_write(path) as temporary:
+    with atomic_write(path, sum(array.nbytes for array in arrays.values())) as temporary:
         np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
     return path
 

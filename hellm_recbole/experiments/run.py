@@ -28,6 +28,7 @@ from hellm_recbole.experiments.identity import identify_run, list_run_parts
 from hellm_recbole.experiments.pretrained import identify_embeddings, stage_tables
 from hellm_recbole.experiments.resolve import RowPlan, row_folder
 from hellm_recbole.experiments.results import (
+from hellm_recbole.system.files import ensure_folder, remove_folder, sha256_file, sweep_temporaries, write_text
     RANKS_FILE,
     RECORD_FILE,
     SCHEMA,
@@ -175,8 +176,7 @@ def run_row(
     if fresh:
         remove_folder(folder, place.output)
     sweep_temporaries(ensure_folder(folder))
-    with atomic_write(folder / "settings.yaml") as path:
-        path.write_text(yaml.safe_dump(plan.deciding(), sort_keys=True, allow_unicode=True), encoding="utf-8")
+    write_text(folder / "settings.yaml", yaml.safe_dump(plan.deciding(), sort_keys=True, allow_unicode=True))
     runtime.reset_peak_memory(place.device)
     draft = _draft(plan, dataset, split, place)
     crash = None
@@ -207,8 +207,8 @@ def _write_result(folder: Path, record: Record, crash: str | None = None) -> Non
     if crash is None:
         (folder / TRACEBACK).unlink(missing_ok=True)
     else:
-        with contextlib.suppress(OutputError), atomic_write(folder / TRACEBACK) as path:  # the disk may be full
-            path.write_text(crash, encoding="utf-8")
+        with contextlib.suppress(OutputError):  # the disk may be full
+            write_text(folder / TRACEBACK, crash)
     write_record(folder, record)
 
 

@@ -31,7 +31,9 @@ def save_llm_row(model: nn.Module, record: Record, folder: Path) -> None:
     backbone: Any = model.backbone
     inside = {f"backbone.{name}" for name in ({} if backbone is None else backbone.state_dict())}
     rest = {name: value.contiguous() for name, value in model.state_dict().items() if name not in inside}
-    with scratch_folder(folder.parent, folder.name) as work:
+    adapter = () if backbone is None else (value for name, value in backbone.state_dict().items() if "lora_" in name)
+    n_bytes = sum(value.nbytes for value in (*rest.values(), *adapter))
+    with scratch_folder(folder.parent, folder.name, n_bytes=n_bytes) as work:
         save_file(rest, work / REST)
         if backbone is not None:
             backbone.save_adapter(work / ADAPTER)

@@ -20,7 +20,7 @@ from hellm_recbole.config.schema import as_json, keyed, no_constant
 from hellm_recbole.errors import RecordError, SettingsError
 from hellm_recbole.experiments.resolve import Tuned
 from hellm_recbole.experiments.results import Search, Versions
-from hellm_recbole.system.files import atomic_write, check_name, check_seal, ensure_folder, seal, sweep_temporaries
+from hellm_recbole.system.files import check_name, check_seal, ensure_folder, seal, sweep_temporaries, write_text
 
 SCHEMA = 1
 SWEEP_FILE = "sweep.json"
@@ -129,8 +129,7 @@ def write_sweep(folder: Path, sweep: Sweep) -> Path:
     path = ensure_folder(folder) / SWEEP_FILE
     text = as_json(sweep)
     _parse(text, path)
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return path
 
 
@@ -178,11 +177,8 @@ def write_tuned(results_dir: Path, sweep: Sweep) -> Path:
     path = tuned_file(results_dir, sweep.dataset, sweep.row)
     sweep_temporaries(ensure_folder(path.parent))
     content = {"split_hash": sweep.split_hash, "search": dict(sweep.found()), "values": sweep.best["values"]}
-    with atomic_write(path) as temporary:
-        text = yaml.safe_dump(seal(content), sort_keys=False, allow_unicode=True)
-        temporary.write_text(
-            f"# {sweep.row} on {sweep.dataset}: the best trial on validation.\n{text}", encoding="utf-8"
-        )
+    text = yaml.safe_dump(seal(content), sort_keys=False, allow_unicode=True)
+    write_text(path, f"# {sweep.row} on {sweep.dataset}: the best trial on validation.\n{text}")
     return path
 
 

@@ -34,7 +34,15 @@ from hellm_recbole.identity.code import changed_modules
 from hellm_recbole.identity.compare import CODE, SETTING, describe_changes, list_names
 from hellm_recbole.models.base import ModelSpec
 from hellm_recbole.system import runtime
-from hellm_recbole.system.files import atomic_write, check_seal, ensure_folder, remove_folder, seal, sweep_temporaries
+from hellm_recbole.system.files import (
+    atomic_write,
+    check_seal,
+    ensure_folder,
+    remove_folder,
+    seal,
+    sweep_temporaries,
+    write_text,
+)
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.training.progress import LINE_EVERY_S
 from hellm_recbole.training.trainer import fit
@@ -231,8 +239,7 @@ def run_sweep(task: SweepTask, output: Path, *, resume: bool, fresh: bool) -> Sw
     else:
         remove_folder(folder / RAY_FOLDER, output)
         tuner = _tuner(task, trainable, storage)
-        with atomic_write(earlier) as path:
-            path.write_text(json.dumps(seal(request), indent=1), encoding="utf-8")
+        write_text(earlier, json.dumps(seal(request), indent=1))
     trials = _trials(task, tuner.fit())
     sweep = Sweep(
         schema=SCHEMA,

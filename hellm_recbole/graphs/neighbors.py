@@ -115,7 +115,7 @@ def item_neighbors(
 
 def _write(path: Path, index: IndexArray, cosine: FloatArray) -> None:
     sweep_temporaries(ensure_folder(path.parent))
-    with atomic_write(path) as temporary:
+    with atomic_write(path, index.nbytes + cosine.nbytes) as temporary:
         np.savez(temporary, index=index, cosine=cosine)
         append_checksum(temporary)
 

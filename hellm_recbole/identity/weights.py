@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from hellm_recbole.errors import DataError, OutputError
-from hellm_recbole.system.files import atomic_write, ensure_folder, sha256_file
+from hellm_recbole.system.files import ensure_folder, sha256_file, write_text
 
 _BLOCK_BYTES = 1 << 22
 _CACHE_FORMAT = 1
@@ -189,8 +189,7 @@ def _read_cached(place: Path, state: list[int]) -> dict[str, str] | None:
 def _write_cached(place: Path, content: Mapping[str, Any]) -> None:
     try:
         ensure_folder(place.parent)
-        with atomic_write(place) as temporary:
-            temporary.write_text(json.dumps(content), encoding="utf-8")
+        write_text(place, json.dumps(content))
     except OutputError:
         pass  # computed again next time, to the same result
 

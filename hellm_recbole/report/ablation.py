@@ -23,7 +23,7 @@ from hellm_recbole.evaluation.significance import bootstrap_means, holm, interva
 from hellm_recbole.experiments.results import PhaseRanks, Record, find_records, row_name
 from hellm_recbole.report.footnotes import find_footnotes
 from hellm_recbole.report.tables import ReportSettings, escape_csv, group_rows, read_test_ranks, report_settings
-from hellm_recbole.system.files import atomic_write
+from hellm_recbole.system.files import atomic_write, write_text
 
 STEM = "ablation"
 
@@ -211,8 +211,7 @@ def write_ablation(results_dir: Path, dataset: str, records: Sequence[Record]) -
         line = [row.model, row.preset, row.n_seeds, *(row.means[n] for n in names), *percent, row.p]
         writer.writerow(escape_csv(line))
     for ending, text in (("md", f"{table}\n\n{note}\n"), ("csv", stream.getvalue())):
-        with atomic_write(results_dir / dataset / f"{STEM}.{ending}") as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(results_dir / dataset / f"{STEM}.{ending}", text)
     return f"{table}\n\n{note}"
 
 

@@ -37,7 +37,7 @@ from hellm_recbole.report.tables import (
     report_settings,
     without_variants,
 )
-from hellm_recbole.system.files import atomic_write, ensure_folder
+from hellm_recbole.system.files import atomic_write, ensure_folder, write_text
 
 PAGE_FILE = "report.html"
 FIGURES = "figures"
@@ -125,8 +125,7 @@ def write_report(
         pairs=pairs(rows, chosen, settings),
     )
     path = results_dir / dataset / PAGE_FILE
-    with atomic_write(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return path
 
 

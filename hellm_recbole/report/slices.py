@@ -25,7 +25,7 @@ from hellm_recbole.report.tables import (
     report_settings,
     without_variants,
 )
-from hellm_recbole.system.files import atomic_write
+from hellm_recbole.system.files import atomic_write, write_text
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -136,6 +136,5 @@ def write_slices(results_dir: Path, dataset: str, *, cutoffs: Sequence[int] | No
             line = [group[0].row, group[0].preset, len(done), name, n_users, *means]
             writer.writerow(escape_csv(line))
     path = results_dir / dataset / "slices.csv"
-    with atomic_write(path) as temporary:
-        temporary.write_text(stream.getvalue(), encoding="utf-8")
+    write_text(path, stream.getvalue())
     return path

@@ -39,6 +39,7 @@ from hellm_recbole.errors import RecordError, SettingsError, strip_controls
 from hellm_recbole.evaluation import metrics
 from hellm_recbole.evaluation.significance import bootstrap_means, holm, interval, p_value
 from hellm_recbole.experiments.results import (
+from hellm_recbole.system.files import ensure_folder, write_text
     PhaseRanks,
     Policy,
     Record,
@@ -234,8 +235,7 @@ def write_tables(
             continue
         table = build_table(records, ranks, name, settings, metric=metric, cutoffs=cutoffs)  # type: ignore[arg-type]
         for ending, text in (("md", to_markdown(table)), ("csv", to_csv(table)), ("tex", to_latex(table))):
-            with atomic_write(ensure_folder(results_dir / dataset) / f"{stem}.{ending}") as temporary:
-                temporary.write_text(text, encoding="utf-8")
+            write_text(ensure_folder(results_dir / dataset) / f"{stem}.{ending}", text)
         if name == protocol:
             shown = to_terminal(table)
     return shown

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import sys
@@ -10,9 +9,11 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from hellm_recbole.errors import MAKE_ROOM, HellmError, describe_unexpected, strip_controls
+from hellm_recbole.errors import HellmError, describe_unexpected, strip_controls
+from hellm_recbole.system.disk import explain, is_full
 from hellm_recbole.system.signals import signals_go_to, stop_signals
 
 EXIT_UNEXPECTED = 1
@@ -49,12 +50,7 @@ def run_main(main: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end of the process
         return EXIT_UNREAD
     except OSError as error:
-        where = "" if error.filename is None else f"{error.filename}: "
-        reason = error.strerror or str(error)
-        advice = "check the path, its permissions and the space left"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            advice = MAKE_ROOM
-        print_error(f"{where}{reason}; {advice}")
+        print_error(_describe_os_error(error))
         return EXIT_FAULT
     except KeyboardInterrupt:
         print("stopped: finished work is kept; the same command goes on where it stopped", file=sys.stderr)
@@ -62,6 +58,15 @@ def run_main(main: Callable[[], int]) -> int:
     except Exception as error:  # nobody shall read a traceback on the screen
         print_error(f"{describe_unexpected(error)}; finished work is kept{_keep_traceback()}")
         return EXIT_UNEXPECTED
+
+
+def _describe_os_error(error: OSError) -> str:
+    """What the system says of a file or folder, where it names one."""
+    advice = "check the path, its permissions and the space left"
+    if not isinstance(error.filename, str | bytes | os.PathLike):  # a number for a file that is open
+        return describe_unexpected(error) if is_full(error) else f"{error.strerror or error}; {advice}"
+    path = Path(os.fsdecode(error.filename))
+    return f"{path}: {explain(error, path, advice)}"
 
 
 def print_error(sentence: str) -> None:

@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from hellm_recbole.errors import OutputError, SettingsError
+from hellm_recbole.errors import HellmError, OutputError, SettingsError
+from hellm_recbole.system.disk import describe_full, explain, is_full, size_of
 
 SEAL = "sha256"  # key of a JSON or YAML file that holds the digest of all its other keys
 SUMS = "SHA256SUMS"  # digests of the files of a folder, as `sha256sum -c` reads them
@@ -103,17 +104,22 @@ def ensure_folder(folder: Path, option: str = "--output") -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make folder {folder}: {error.strerror}; choose another one with {option}") from error
+        reason = explain(error, folder, f"choose another one with {option}")
+        raise OutputError(f"cannot make folder {folder}: {reason}") from error
     if not os.access(folder, os.W_OK):
         raise OutputError(f"folder {folder} is read-only; choose another one with {option}")
     return folder
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, n_bytes: int | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block ends well it becomes `path`, else it is removed.
 
     The temporary name ends like the final one, so that writers that look at the ending keep working.
+
+    Args:
+        path: to write.
+        n_bytes: size of what is written, where it is known, for the message on a full disk.
 
     Raises:
         OutputError: the folder cannot be written to, or the disk is full.
@@ -124,20 +130,43 @@ def atomic_write(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    except HellmError:
+        raise
+    except Exception as error:  # libraries that are not written in Python have no OSError for a full disk
+        if is_full(error):
+            n_written = size_of(temporary)
+            temporary.unlink(missing_ok=True)  # what it took is free again
+            raise OutputError(
+                f"cannot write {path}: {describe_full(error, path, n_bytes, at_least=n_written)}"
+            ) from error
+        if isinstance(error, OSError):
+            raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # its folder may be gone
+            temporary.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all.
+
+    Raises:
+        OutputError: the folder cannot be written to, or the disk is full.
+    """
+    content = text.encode()
+    with atomic_write(path, len(content)) as temporary:
+        temporary.write_bytes(content)
 
 
 @contextmanager
-def scratch_folder(parent: Path, name: str, option: str = "--output") -> Iterator[Path]:
+def scratch_folder(parent: Path, name: str, option: str = "--output", n_bytes: int | None = None) -> Iterator[Path]:
     """Yield an empty folder `.NAME.tmp-OWNER` in `parent`, to be renamed when it is whole; what is left is removed.
 
     Args:
         parent: where the finished folder or files shall stand.
         name: of what is written, for messages too.
         option: of the command line that names `parent`.
+        n_bytes: about how much is written, where it is known, for the message on a full disk.
 
     Raises:
         OutputError: something in it cannot be written, or the disk is full.
@@ -147,9 +176,18 @@ def scratch_folder(parent: Path, name: str, option: str = "--output") -> Iterato
     ensure_folder(folder, option)
     try:
         yield folder
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(f"cannot write {parent / name}: {reason}; make room, or choose another {option}") from error
+    except HellmError:
+        raise
+    except Exception as error:  # see `atomic_write`
+        if is_full(error):
+            n_written = size_of(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+            said = describe_full(error, parent, n_bytes, at_least=n_written)
+            raise OutputError(f"cannot write {parent / name}: {said}") from error
+        if isinstance(error, OSError):
+            reason = error.strerror or error
+            raise OutputError(f"cannot write {parent / name}: {reason}; choose another {option}") from error
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -172,7 +210,8 @@ def replace_folder(temporary: Path, folder: Path) -> None:
             os.replace(folder, old)
         os.replace(temporary, folder)
     except OSError as error:
-        raise OutputError(f"cannot put {folder} in place: {error.strerror}; check the folder's permissions") from error
+        reason = explain(error, folder, "check the folder's permissions")
+        raise OutputError(f"cannot put {folder} in place: {reason}") from error
     if old.is_symlink():
         old.unlink()
     shutil.rmtree(old, ignore_errors=True)
@@ -279,8 +318,7 @@ def write_sums(folder: Path) -> None:
     """Write `SHA256SUMS`, the digest of each file of a folder, for `find_changed_file`."""
     names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != SUMS)
     lines = "".join(f"{sha256_file(folder / name)}  {name}\n" for name in names)
-    with atomic_write(folder / SUMS) as temporary:
-        temporary.write_text(lines, encoding="utf-8")
+    write_text(folder / SUMS, lines)
 
 
 def find_changed_file(folder: Path, names: Iterable[str]) -> Path | None:

@@ -13,11 +13,13 @@ import os
 import platform
 import sys
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import TracebackType
 
 from hellm_recbole.errors import OutputError
+from hellm_recbole.system.disk import explain
 from hellm_recbole.system.files import ensure_folder
 
 _TRIES = 5  # to read who holds a lock, for it may be writing this
@@ -50,7 +52,8 @@ class FolderLock:
             try:
                 file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             except OSError as error:
-                raise OutputError(f"cannot write {self._path}: {error.strerror}; choose another --output") from error
+                reason = explain(error, self._path, "choose another --output")
+                raise OutputError(f"cannot write {self._path}: {reason}") from error
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -67,8 +70,9 @@ class FolderLock:
             else:
                 os.close(file)
         holder = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S %Z")}
-        os.ftruncate(self._file, 0)
-        os.write(self._file, json.dumps(holder).encode())
+        with suppress(OSError):  # the disk may be full, and the lock holds without its text
+            os.ftruncate(self._file, 0)
+            os.write(self._file, json.dumps(holder).encode())
 
     def release(self) -> None:
         """Give the lock back; nothing happens where it is not held."""

@@ -28,6 +28,7 @@ from hellm_recbole.system.files import (
     seal,
     sha256_file,
     sweep_temporaries,
+    write_text,
 )
 
 STATE = "state.json"
@@ -80,9 +81,8 @@ class CheckpointFolder:
             files["best"] = self._write_tensors(f"best-{progress.epoch:05d}.safetensors", best)
         elif "best" in state.get("files", {}):
             files["best"] = state["files"]["best"]
-        with atomic_write(self.folder / STATE) as path:
-            content = {"schema": SCHEMA, "files": files, "progress": asdict(progress)}
-            path.write_text(json.dumps(seal(content), indent=1), encoding="utf-8")
+        content = {"schema": SCHEMA, "files": files, "progress": asdict(progress)}
+        write_text(self.folder / STATE, json.dumps(seal(content), indent=1))
         self._remove_older({"files": files})
 
     def load(self, run: Mapping[str, str]) -> tuple[Progress, dict[str, Tensor]] | None:
@@ -161,7 +161,7 @@ class CheckpointFolder:
     def _write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         path = self.folder / name
         own, aliases = separate_shared(tensors)
-        with atomic_write(path) as temporary:
+        with atomic_write(path, sum(tensor.nbytes for tensor in own.values())) as temporary:
             save_file(own, temporary)
             digest = sha256_file(temporary)
         return {"name": name, "sha256": digest} | ({"aliases": aliases} if aliases else {})

@@ -93,7 +93,9 @@ def test_escapes_of_files_do_not_reach_the_terminal(capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_says_what_to_do(number: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_main(raising(OSError(number, os.strerror(number), "/some/file"))) == 2
-    assert "/some/file: " in (said := capsys.readouterr().err)
+    assert f"/some/file: {'no space left' if number == errno.ENOSPC else 'disk quota used up'} on " in (
+        said := capsys.readouterr().err
+    )
     assert "free some space there or choose another folder" in said
     full = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
     assert run_main(raising(full)) == 1

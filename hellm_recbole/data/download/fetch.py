@@ -23,7 +23,9 @@ from urllib3.exceptions import NameResolutionError, ReadTimeoutError
 
 from hellm_recbole.config.layers import setting
 from hellm_recbole.errors import DataError, OutputError
-from hellm_recbole.system.files import atomic_write, ensure_folder, sha256_file
+from hellm_recbole.system.disk import describe_full, is_full, size_of
+from hellm_recbole.system.files import ensure_folder, sha256_file, write_text
+from hellm_recbole.system.locks import FolderLock
 
 T = TypeVar("T")
 Again = Literal["soon", "later", "never"]  # soon: the server is there; later: nobody answers; never: it would not help
@@ -114,7 +116,7 @@ def download(
 
     Raises:
         DataError: no address serves the file whole, or a file that stands there already is broken.
-        OutputError: the disk is full, or the folder cannot be written to.
+        OutputError: the disk is full, the folder cannot be written to, or another process fetches the file.
     """
     if path.exists():
         return _standing(path, sha256)
@@ -122,7 +124,9 @@ def download(
     part = path.with_name(f"{path.name}.part")
     faults: dict[str, str] = {}
     try:
-        with requests.Session() as session:
+        with FolderLock(path, f"the download {path}"), requests.Session() as session:
+            if path.exists():  # another process has fetched it meanwhile
+                return _standing(path, sha256)
             for url in _begun_first(urls, part):
                 try:
                     digest = _from_address(session, url, part, settings, progress=progress, sha256=sha256)
@@ -132,9 +136,7 @@ def download(
                 n_bytes = _publish(part, path)
                 return Fetched(path, digest, url, n_bytes)
     except OSError as error:
-        raise OutputError(
-            f"cannot write {part}: {error.strerror or error}; make room or choose another disk"
-        ) from error
+        raise OutputError(f"cannot write {part}: {_describe_fault(error, part)}") from error
     tried = "; ".join(f"{url} ({fault})" for url, fault in faults.items()) or "no address is known"
     raise DataError(
         f"cannot fetch {path.name}: {tried}; run again later, or put the file into a folder by hand and "
@@ -231,6 +233,15 @@ def _fault_of(error: Exception) -> FetchFailed:
             return FetchFailed(type(error).__name__, "later")
 
 
+def _describe_fault(error: OSError, part: Path) -> str:
+    """What the system says of a part that cannot be written; the server may have said how long the rest of it is."""
+    if not is_full(error):
+        return f"{error.strerror or error}; make room or choose another disk"
+    begun = _read_begun(part)
+    total = None if begun is None else begun.total
+    return describe_full(error, part, None if total is None else total - size_of(part))
+
+
 def _begun_first(urls: Sequence[str], part: Path) -> list[str]:
     """Addresses in order, but first the one that a part is from, for only there can it go on."""
     begun = _read_begun(part)
@@ -289,8 +300,7 @@ def _fetch(session: requests.Session, url: str, part: Path, timeout_s: float, *,
             raise FetchFailed("compressed, though asked not to", "never")
         begun = _Begun(url, _validator(response), content_length(response))
         _forget(part)  # before the note on the new bytes is there, lest the old ones be taken for them
-        with atomic_write(_about(part)) as temporary:
-            temporary.write_text(json.dumps(dataclasses.asdict(begun)), encoding="utf-8")
+        write_text(_about(part), json.dumps(dataclasses.asdict(begun)))
         _append(response, part, begun.total, 0, progress=progress)
 
 

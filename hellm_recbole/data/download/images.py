@@ -27,7 +27,7 @@ from hellm_recbole.data.download.fetch import (
     retry,
 )
 from hellm_recbole.data.tsv import read_table
-from hellm_recbole.system.files import atomic_write, ensure_folder
+from hellm_recbole.system.files import atomic_write, ensure_folder, write_text
 
 FAILED = "failed.tsv"
 _COLUMNS = ("url", "reason", "again")
@@ -194,7 +194,7 @@ class _Workers:
             return _Failure(str(fault), fault.again)
         with self._may_write:
             self._unless_stopped()
-            with atomic_write(path) as temporary:
+            with atomic_write(path, len(content)) as temporary:
                 temporary.write_bytes(content)
         return path
 
@@ -292,5 +292,4 @@ def _write_failures(path: Path, remembered: Mapping[str, _Failure], outcomes: Ma
         path.unlink()
         return
     rows = [(url, failure.reason, failure.again) for url, failure in failures.items()]
-    with atomic_write(path) as temporary:
-        temporary.write_text("".join("\t".join(row) + "\n" for row in [_COLUMNS, *rows]), encoding="utf-8")
+    write_text(path, "".join("\t".join(row) + "\n" for row in [_COLUMNS, *rows]))

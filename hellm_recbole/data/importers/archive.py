@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from hellm_recbole.errors import DataError, HellmError, OutputError
+from hellm_recbole.system.disk import describe_full, is_full, size_of
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _BROKEN = (
@@ -51,8 +52,11 @@ def unpacked(source: Path) -> Iterator[Path]:
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise DataError(f"{source} cannot be unpacked: {reason}; fetch it again, or unpack it by hand") from error
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise OutputError(f"{source} cannot be unpacked into {folder}: {reason}; unpack it by hand") from error
+            if is_full(error):
+                said = f"{describe_full(error, folder, at_least=size_of(folder))} (TMPDIR names another folder)"
+            else:
+                said = f"{error.strerror or error}; unpack it by hand"
+            raise OutputError(f"{source} cannot be unpacked into {folder}: {said}") from error
         inside = [path for path in folder.iterdir() if path.name != "__MACOSX"]
         found = inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
         try:
