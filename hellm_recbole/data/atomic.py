@@ -261,8 +261,8 @@ def _count_bytes(data: AtomicData, features: Mapping[str, FeatureMatrix]) -> int
     """About how many bytes the files of a dataset have; texts are counted by their letters."""
     frames = [frame for frame in (data.inter, data.items) if frame is not None]
     letters = sum(int(frame[column].str.len().sum()) + len(frame) for frame in frames for column in frame.columns)
-    rows = len(data.item_ids())
-    return letters + sum(rows * matrix.values.shape[1] * (2 if matrix.half else 4) for matrix in features.values())
+    numbers = sum((2 if matrix.half else 4) * int(matrix.values.shape[1]) for matrix in features.values())
+    return letters + len(data.item_ids()) * numbers
 
 
 def _write_tokens(path: Path, tokens: Iterable[str]) -> None:

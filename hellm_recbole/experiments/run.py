@@ -193,7 +193,10 @@ def run_row(
         crash = traceback.format_exc()
         reason = describe_unexpected(error, folder)
         record = Record(**{**draft, "status": "failed", "reason": f"{reason} (see {folder / TRACEBACK})"})
-    _write_result(folder, record, crash)
+    try:
+        _write_result(folder, record, crash)
+    except OutputError as error:  # on a full disk, what was to be written first says more than the record
+        raise error if record.reason is None else OutputError(record.reason) from error
     if record.status == "failed" and place.team_of(plan).size > 1:  # who knows where the others are
         raise SharedRowFailed(
             f"{plan.row} on {split.dataset}, seed {place.seed}: {record.reason}; the {place.team.size} processes end "

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +20,13 @@ from hellm_recbole.export import export_embeddings
 from hellm_recbole.files import atomic_write, scratch_folder, write_text
 from safetensors.numpy import save_file
 
+from baselines.registry import REGISTRY
+from hellm_recbole import experiment
 from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.data.split import split_dataset
 from hellm_recbole.errors import OutputError, describe_unexpected
+from hellm_recbole.experiments.resolve import plan_rows
+from hellm_recbole.experiments.run import Place, run_row
 from hellm_recbole.system.disk import MAKE_ROOM, name_device
 from hellm_recbole.system.locks import FolderLock
 from tests.toy import write_prepared
@@ -40,7 +46,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if made.returncode:
         pytest.skip(f"mount is not permitted here: {made.stderr.strip()}")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def refusal(write: Callable[[], object]) -> str:
@@ -142,3 +148,20 @@ def test_another_fault_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:
     assert refusal(write_by(tmp_path / "a", lambda path: None)) == f"cannot write {tmp_path / 'a'}: {os.strerror(2)}"
     (tmp_path / "file").write_text("")
     assert "Not a directory" in refusal(lambda: write_text(tmp_path / "file" / "a", "x"))
+
+
+def test_a_run_says_what_did_not_fit_and_not_that_its_record_did_not(
+    small_disk: Path, toy_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (plan,) = plan_rows(["Pop"], "toy", REGISTRY, "quick", [])
+    place = Place(small_disk, 2024, torch.device("cpu"))
+
+    def fill(*_: object) -> None:
+        with suppress(OSError):
+            (small_disk / "filler").write_bytes(b"x" * 2 * MB)
+        write_text(small_disk / "large.txt", "x" * 3 * MB)
+
+    monkeypatch.setattr(experiment, "_train_and_rank", fill)
+    split = split_dataset(toy_dataset)
+    said = refusal(lambda: run_row(plan, toy_dataset, split, place, fresh=False))
+    assert said.startswith(f"cannot write {small_disk / 'large.txt'}: no space left on small-disk")
