@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import tokenize
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,7 +26,7 @@ from hellm_recbole.data.tsv import Table, read_lines, read_table
 from hellm_recbole.errors import DataError, OutputError
 from hellm_recbole.identity.parts import FeatureOrigin
 from hellm_recbole.system.disk import describe_full, is_full
-from hellm_recbole.system.files import sha256_file
+from hellm_recbole.system.files import check_seal, seal, sha256_file
 from hellm_recbole.types import FloatArray, IdArray, TokenArray
 
 PARTS = ("train", "valid", "test")
@@ -38,6 +39,8 @@ TOKENS = "_feat.tokens.txt"
 MISSING = "_feat.missing.txt"
 SUMS = "SHA256SUMS"
 SHOWN = 3  # ids that a message names
+
+_TIES = re.compile(r"(.+)-ties(\d+)")  # name of a variant that `prepare.py --shuffle-ties` made
 
 Manifest = dict[str, Any]
 _MANIFEST_KEYS = {"name", "kind", "k_core", "text", "paper", "time_known", "warnings", "counts", "modalities", "files"}
@@ -248,7 +251,7 @@ def write_dataset(folder: Path, data: AtomicData, features: Mapping[str, Feature
             "modalities": modalities,
             "files": written,
         }
-        (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_manifest(folder, content)
     except OSError as error:
         if is_full(error):
             said = describe_full(error, folder, _count_bytes(data, features))
@@ -276,13 +279,28 @@ def _write_table(path: Path, frame: pd.DataFrame, types: Mapping[str, str]) -> N
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a prepared dataset, of which every listed file is there.
+def write_manifest(folder: Path, content: Manifest) -> None:
+    """Write the manifest of a dataset, with the SHA-256 of all it says, into a folder that nobody reads yet.
 
     Raises:
-        DataError: it is missing, unreadable or of another version, or a file is gone.
+        OSError: it cannot be written.
+    """
+    (folder / MANIFEST).write_text(json.dumps(seal(content), indent=2) + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a prepared dataset as it was written, of which every listed file is there.
+
+    Those of earlier versions have no checksum and are taken as they are.
+
+    Raises:
+        DataError: it is missing, unreadable, of another version or edited since, or a file is gone.
     """
     path, again = folder / MANIFEST, "prepare the dataset again with --fresh"
+    if variant := _TIES.fullmatch(folder.name):
+        again = (
+            f"remove the folder and make it again with benchmarks/prepare.py {variant[1]} --shuffle-ties {variant[2]}"
+        )
     if not path.is_file():
         raise DataError(f"{folder} holds no prepared dataset (no {MANIFEST}); run benchmarks/prepare.py {folder.name}")
     try:
@@ -291,6 +309,13 @@ def read_manifest(folder: Path) -> Manifest:
         raise DataError(f"{path} is not readable JSON; {again}") from error
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA or not _MANIFEST_KEYS <= set(manifest):
         raise DataError(f"{path} is not a manifest of version {SCHEMA}; {again}")
+    try:
+        manifest = check_seal(manifest)
+    except ValueError as error:
+        raise DataError(
+            f"{path} has changed since it was prepared ({error}), and results would no longer compare; {again}, and "
+            "give as options what shall be different"
+        ) from error
     for name in manifest["files"]:
         if not (folder / name).is_file():
             raise DataError(f"{folder / name} is missing; {again}")

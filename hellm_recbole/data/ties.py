@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from hellm_recbole.data.atomic import (
     feature_names,
     load_dataset,
     read_manifest,
+    write_manifest,
 )
 from hellm_recbole.data.diagnostics.card import write_card
 from hellm_recbole.data.split import split_dataset
@@ -81,7 +81,7 @@ def shuffle_ties(folder: Path, output: Path, seed: int) -> Path:
             "inputs": {**manifest["inputs"], "shuffled_ties": seed, "parent_manifest": sha256_file(folder / MANIFEST)},
             "files": digests,
         }
-        (temporary / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_manifest(temporary, content)
         write_card(temporary)
         os.replace(temporary, output / variant)
     return output / variant

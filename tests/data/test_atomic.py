@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -229,6 +230,42 @@ def test_faulty_manifests(sequences: Path, prepare_toy: Prepare, tmp_path: Path)
     (folder / "Toy.item").unlink()
     with pytest.raises(DataError, match=r"Toy\.item is missing"):
         load_dataset(folder, modalities=None)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda manifest: manifest.update(k_core=5),
+        lambda manifest: manifest.update(paper="Beauty"),
+        lambda manifest: manifest["counts"]["before"].update(users=4),
+        lambda manifest: manifest.update(sha256=None),
+        lambda manifest: manifest.update(one_key_more=1),
+    ],
+)
+def test_a_manifest_edited_by_hand_is_refused(
+    sequences: Path, prepare_toy: Prepare, edit: Callable[[dict[str, Any]], None]
+) -> None:
+    folder = prepare_toy(sequences, "sequences").folder
+    path, before = folder / "dataset.json", split_dataset(load_dataset(folder, modalities=None))
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest, sort_keys=True))  # another layout says the same
+    assert "sha256" not in read_manifest(folder)
+    edit(manifest)
+    path.write_text(json.dumps(manifest))
+    for read in (lambda: load_dataset(folder, modalities=None), lambda: prepare_toy(sequences, "sequences")):
+        with pytest.raises(DataError, match=r"dataset\.json has changed since it was prepared .* again with --fresh"):
+            read()
+    prepare_toy(sequences, "sequences", fresh=True)
+    assert split_dataset(load_dataset(folder, modalities=None)).sha256 == before.sha256
+
+
+def test_a_manifest_of_an_earlier_version_has_no_checksum(sequences: Path, prepare_toy: Prepare) -> None:
+    folder = prepare_toy(sequences, "sequences").folder
+    manifest = json.loads((folder / "dataset.json").read_text())
+    del manifest["sha256"]
+    (folder / "dataset.json").write_text(json.dumps(manifest))
+    assert load_dataset(folder, modalities=None).k_core == 0
+    assert not prepare_toy(sequences, "sequences").fresh
 
 
 def test_a_wrong_part_is_named(splits: Path, prepare_toy: Prepare) -> None:

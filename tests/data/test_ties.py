@@ -119,6 +119,14 @@ def test_the_manifest_tells_where_the_variant_comes_from(tied: Path, tmp_path: P
     }
 
 
+def test_a_manifest_edited_by_hand_is_refused_with_how_to_make_the_variant_again(tied: Path, tmp_path: Path) -> None:
+    folder = shuffle_ties(tied, tmp_path / "more", 3)
+    path = folder / "dataset.json"
+    path.write_text(path.read_text().replace('"k_core": 0', '"k_core": 5'))
+    with pytest.raises(DataError, match=r"remove the folder and .* benchmarks/prepare\.py films --shuffle-ties 3, and"):
+        load_dataset(folder, modalities=None)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_changed_targets_are_counted(tied: Path, tmp_path: Path, seed: int) -> None:
     folder = shuffle_ties(tied, tmp_path / "more", seed)
