@@ -13,6 +13,7 @@ from hellm_recbole.data.importers.released import MMREC_MAPS
 from hellm_recbole.data.split import leave_one_out, time_order
 from hellm_recbole.errors import OutputError
 from hellm_recbole.system.files import ensure_folder, scratch_folder
+from hellm_recbole.system.locks import FolderLock
 
 
 def write_mmrec(dataset: Dataset, folder: Path, times: Sequence[str] | None = None) -> None:
@@ -27,9 +28,14 @@ def write_mmrec(dataset: Dataset, folder: Path, times: Sequence[str] | None = No
         times: [E] `timestamp` of each interaction; None: what orders them.
 
     Raises:
-        OutputError: the folder holds one of the files already, or cannot be written to.
+        OutputError: the folder holds one of the files already, cannot be written to, or another process exports to it.
     """
-    ensure_folder(folder, "--to")
+    with FolderLock(ensure_folder(folder, "--to") / dataset.name, f"the export of {dataset.name} to {folder}"):
+        _write(dataset, folder, times)
+
+
+def _write(dataset: Dataset, folder: Path, times: Sequence[str] | None) -> None:
+    """See `write_mmrec`."""
     files = [f"{dataset.name}.inter", *MMREC_MAPS, *(f"{modality}{FEATURES}" for modality in dataset.features)]
     for file in files:
         if (folder / file).exists():

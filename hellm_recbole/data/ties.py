@@ -27,7 +27,8 @@ from hellm_recbole.data.diagnostics.card import write_card
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.data.tsv import read_lines
 from hellm_recbole.errors import DataError
-from hellm_recbole.system.files import scratch_folder, sha256_file
+from hellm_recbole.system.files import scratch_folder, sha256_file, sweep_temporaries
+from hellm_recbole.system.locks import FolderLock
 from hellm_recbole.types import IdArray
 
 
@@ -49,7 +50,7 @@ def shuffle_ties(folder: Path, output: Path, seed: int) -> Path:
     Raises:
         DataError: the dataset has no times, brings its own split, has changed or is not prepared, the seed is negative,
             or the variant exists.
-        OutputError: it cannot be written.
+        OutputError: it cannot be written, or another process makes it.
     """
     manifest = read_manifest(folder)
     name = manifest["name"]
@@ -63,8 +64,16 @@ def shuffle_ties(folder: Path, output: Path, seed: int) -> Path:
         )
     if dataset.part is not None:
         raise DataError(f"dataset {name} brings its own split, which ties do not decide; shuffle one without a split")
-    if (output / variant).exists():
-        raise DataError(f"{output / variant} exists already; remove it or choose another seed")
+    with FolderLock(output / variant, f"dataset {variant}"):
+        sweep_temporaries(output)
+        return _write_variant(folder, output / variant, manifest, dataset, seed)
+
+
+def _write_variant(folder: Path, place: Path, manifest: Manifest, dataset: Dataset, seed: int) -> Path:
+    """See `shuffle_ties`; `place` is the variant's folder."""
+    output, variant = place.parent, place.name
+    if place.exists():
+        raise DataError(f"{place} exists already; remove it or choose another seed")
     moved = shuffled_rows(dataset, seed)
     renamed = _renamed(folder, manifest, variant)
     n_bytes = sum((folder / file).stat().st_size for file in renamed)
@@ -83,8 +92,8 @@ def shuffle_ties(folder: Path, output: Path, seed: int) -> Path:
         }
         write_manifest(temporary, content)
         write_card(temporary)
-        os.replace(temporary, output / variant)
-    return output / variant
+        os.replace(temporary, place)
+    return place
 
 
 def shuffled_rows(dataset: Dataset, seed: int) -> IdArray:

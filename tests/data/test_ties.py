@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +19,7 @@ from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.data.ties import shuffle_ties, shuffled_rows
 from hellm_recbole.errors import DataError, OutputError
 from hellm_recbole.system.files import sha256_file
+from hellm_recbole.system.locks import FolderLock
 
 Prepare = Callable[..., Prepared]
 ITEMS = "abcdefgh"
@@ -175,6 +179,23 @@ def test_a_given_split_is_refused(splits: Path, prepare_toy: Prepare, tmp_path: 
 def test_an_output_that_exists_is_refused(tied: Path, tmp_path: Path) -> None:
     folder = shuffle_ties(tied, tmp_path / "more", 0)
     assert refusal(tied, tmp_path / "more") == f"{folder} exists already; remove it or choose another seed"
+
+
+def test_two_processes_do_not_make_one_variant_at_once(tied: Path, tmp_path: Path) -> None:
+    output = tmp_path / "more"
+    with FolderLock(output / "films-ties0", "another"):
+        with pytest.raises(OutputError, match=f"^dataset films-ties0 is in use by process {os.getpid()} on .*; wait"):
+            shuffle_ties(tied, output, 0)
+        assert shuffle_ties(tied, output, 1) == output / "films-ties1"
+    assert os.listdir(output) == ["films-ties1"]
+
+
+def test_a_variant_that_a_killed_process_left_half_written_goes(tied: Path, tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (tmp_path / "more" / f".films-ties1.tmp-{gone.pid}").mkdir(parents=True)
+    shuffle_ties(tied, tmp_path / "more", 0)
+    assert os.listdir(tmp_path / "more") == ["films-ties0"]
 
 
 def test_a_negative_seed_is_refused(tied: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import json
@@ -24,6 +25,7 @@ from hellm_recbole.data.download import fetch as module
 from hellm_recbole.data.download.fetch import DownloadSettings, FetchFailed, ask, download
 from hellm_recbole.errors import DataError, OutputError
 from tests.data.download.server import (
+from hellm_recbole.system.locks import FolderLock
     Asked,
     Handler,
     Server,
@@ -83,6 +85,33 @@ def test_a_file_is_fetched_and_described(server: Server, path: Path) -> None:
     assert fetched.sha256 == hashlib.sha256(BODY).hexdigest()
     assert path.read_bytes() == BODY
     assert names(path.parent) == ["file.bin"]
+
+
+def test_two_processes_do_not_fetch_one_file_at_once(server: Server, path: Path) -> None:
+    url = server.add("/a", plain(BODY))
+    with (
+        FolderLock(path, "another"),
+        pytest.raises(OutputError, match=r"^the download .*file\.bin is in use by"),
+    ):
+        fetch([url], path)
+    assert fetch([url], path) == BODY
+    assert names(path.parent) == ["file.bin"]
+
+
+def test_a_full_disk_says_how_much_of_the_file_does_not_fit(
+    server: Server, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(response: requests.Response) -> Iterator[bytes]:
+        yield BODY[:10_000]
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    url = server.add("/a", plain(BODY * 50))
+    monkeypatch.setattr(module, "blocks", full)
+    with pytest.raises(OutputError, match=r"cannot write .*file\.bin\.part: no space left on .*, 2\.0 MB needed, "):
+        fetch([url], path)
+    monkeypatch.undo()
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert fetch([url], path) == BODY * 50  # goes on where it stopped
 
 
 def test_a_bar_only_where_wanted(server: Server, path: Path, capsys: pytest.CaptureFixture[str]) -> None:

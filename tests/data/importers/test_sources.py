@@ -15,6 +15,7 @@ from hellm_recbole.data.importers.text import clean
 from hellm_recbole.data.prepare import Prepared, dataset_settings, feature_settings, prepare
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.errors import DataError, OutputError
+from hellm_recbole.system.locks import FolderLock
 
 Prepare = Callable[..., Prepared]
 
@@ -247,6 +248,16 @@ def test_an_export_that_fails_leaves_nothing(
     with pytest.raises(OutputError, match=r"exported.Clips: no space left on .* needed, .*; free some space there"):
         write_mmrec(dataset, tmp_path / "exported")
     assert list((tmp_path / "exported").iterdir()) == []
+
+
+def test_two_processes_do_not_export_to_one_folder_at_once(splits: Path, prepare_toy: Prepare, tmp_path: Path) -> None:
+    dataset, to = load_dataset(prepare_toy(splits, "splits").folder, modalities=None), tmp_path / "exported"
+    with (
+        FolderLock(to / "Clips", "another"),
+        pytest.raises(OutputError, match=r"^the export of Clips to .* is in use by process"),
+    ):
+        write_mmrec(dataset, to)
+    assert list(to.iterdir()) == []
 
 
 def test_items_without_features_of_their_own_stay_known(splits: Path, prepare_toy: Prepare, tmp_path: Path) -> None:
