@@ -426,7 +426,7 @@ def item_texts(items: pd.DataFrame | None, ids: list[str], columns: Sequence[str
     """
     if items is None:
         raise DataError(
-            f"{where} has no item texts for the columns {', '.join(columns)}; add them or pass an empty --text"
+            f"{where} has no item texts for the columns {', '.join(columns)}; add them, or give --text without a value"
         )
     table = items.set_index("item_id").reindex(ids, fill_value="")
     texts = [""] * len(ids)

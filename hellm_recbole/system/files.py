@@ -25,6 +25,8 @@ _TEMPORARY = (  # of files, and of folders; earlier versions did not name the ma
     re.compile(r"\.(?P<pid>\d{1,9})(?:-(?P<host>[0-9a-f]{8}))?\.tmp\.(?P<name>.+)(?P<old>)"),
     re.compile(r"\.(?P<name>.+)\.tmp-(?P<pid>\d{1,9})(?:-(?P<host>[0-9a-f]{8}))?(?P<old>\.old)?"),
 )
+_EARLIER_MODEL = re.compile(r"\.model-[a-z0-9_]{8}")  # of earlier versions, which did not name the process
+_MODEL_FILES = {"adapter", "rest.safetensors", "README.md"}
 _BLOCK_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+=-]{0,99}")  # no separator, never "." or "..", not hidden, not an option
 
@@ -224,6 +226,8 @@ def sweep_temporaries(folder: Path) -> None:
     so does everything where the folder cannot be written to.
     """
     for leftover in sorted(folder.glob(".*")):
+        if _is_earlier_model(leftover):
+            shutil.rmtree(leftover, ignore_errors=True)
         found = next((match for pattern in _TEMPORARY if (match := pattern.fullmatch(leftover.name))), None)
         if found is None or not _is_gone(int(found["pid"]), found["host"]):
             continue
@@ -234,6 +238,17 @@ def sweep_temporaries(folder: Path) -> None:
                 shutil.rmtree(leftover)
             else:
                 leftover.unlink()
+
+
+def _is_earlier_model(folder: Path) -> bool:
+    """Whether a folder is a saved model that an earlier version had not finished.
+
+    Versions that lock the folder of a run, as those do that sweep it, leave none that is still written.
+    """
+    if not _EARLIER_MODEL.fullmatch(folder.name) or folder.is_symlink() or not folder.is_dir():
+        return False
+    own = (path.name in _MODEL_FILES or path.name.startswith(".tmp") for path in folder.iterdir())  # safetensors' own
+    return all(own)
 
 
 def _is_gone(pid: int, host: str | None) -> bool:

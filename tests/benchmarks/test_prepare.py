@@ -102,6 +102,16 @@ def test_bad_input_is_one_sentence(
     [
         (["Beuty"], "unknown dataset 'Beuty'; did you mean 'Beauty'?"),
         (["Beauty", "--check", "--output", "nowhere"], "holds no prepared dataset"),
+        (["Mine", "--from", "sequences", "--text", ""], "--text '' leaves the name of a column empty; name columns of"),
+        (["Mine", "--from", "sequences", "--text", "a", "b|"], "--text 'b|' leaves the name of a column empty"),
+        (
+            ["Mine", "--from", "sequences", "--encoder", ""],
+            "--encoder '' names no encoder; name a Hugging Face id or a",
+        ),
+        (
+            ["Beauty", "--image-encoder", " "],
+            "--image-encoder ' ' names no encoder; name a Hugging Face id or a folder",
+        ),
         (["Beauty", "--k-core", "-2"], "k_core = -2 must be >= 0"),
         (["Beauty", "--source", "nowhere"], "source folder nowhere does not exist"),
         (["Mine", "--from", "recbole"], "dataset Mine: no Mine.inter in any of"),

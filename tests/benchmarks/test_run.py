@@ -92,8 +92,9 @@ def test_leftovers_of_killed_processes_and_old_tracebacks_go(workplace: Path, mo
     ):
         (folder / name).write_text("")
     (folder / f".embeddings.tmp-{gone.pid}").mkdir()
+    (folder / ".model-abcd1234").mkdir()
     assert command("--models", "LightGCN") == 0
-    left = [str(path.relative_to(folder)) for path in folder.rglob("*") if "tmp" in path.name]
+    left = [str(path.relative_to(folder)) for path in folder.rglob(".*")]
     assert left == []
     assert not (folder / "traceback.txt").exists()
     assert len(list((folder / "checkpoint").iterdir())) == 3

@@ -244,7 +244,7 @@ def test_an_output_that_cannot_be_made(sequences: Path, root: Path, prepare_toy:
 
 
 def test_texts_and_given_text_features_do_not_mix(mmrec: Path, prepare_toy: Prepare) -> None:
-    with pytest.raises(DataError, match="would be modality 'text' twice; pass --text without a value"):
+    with pytest.raises(DataError, match="would be modality 'text' twice; give --text without a value"):
         prepare_toy(mmrec, "mmrec", text=("title",))
 
 

@@ -49,6 +49,22 @@ def test_what_dead_processes_left_goes_and_what_others_write_stays(tmp_path: Pat
     sweep_temporaries(tmp_path / "missing")
 
 
+def test_models_that_earlier_versions_had_not_saved_to_the_end_go(tmp_path: Path) -> None:
+    gone, foreign = tmp_path / ".model-k3_x09ab", tmp_path / ".model-zzzzzzzz"
+    (gone / "adapter").mkdir(parents=True)
+    (gone / "rest.safetensors").write_text("")
+    (gone / ".tmpA1b2C3").write_text("")  # safetensors' own
+    foreign.mkdir()
+    (foreign / "my notes").write_text("")
+    for name in (".model-emptyone", ".model-short", ".model-TOOBIG01", "model-k3_x09ab"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".model-linked12").symlink_to(tmp_path / "model-k3_x09ab", target_is_directory=True)
+    (tmp_path / ".model-a_file12").write_text("")
+    sweep_temporaries(tmp_path)
+    kept = [foreign.name, ".model-short", ".model-TOOBIG01", "model-k3_x09ab", ".model-linked12", ".model-a_file12"]
+    assert sorted(os.listdir(tmp_path)) == sorted(kept)
+
+
 def test_a_kill_between_two_renames_loses_neither_folder(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "old").write_text("")
