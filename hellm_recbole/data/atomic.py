@@ -14,6 +14,7 @@ import re
 import tokenize
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from hellm_recbole.data.times import SOURCE_TIME, TIME, fit_times, order_times
 from hellm_recbole.data.tsv import Table, read_lines, read_table
 from hellm_recbole.errors import DataError, OutputError
 from hellm_recbole.identity.parts import FeatureOrigin
+from hellm_recbole.schema import typed
 from hellm_recbole.system.disk import describe_full, is_full
 from hellm_recbole.system.files import check_seal, seal, sha256_file
 from hellm_recbole.types import FloatArray, IdArray, TokenArray
@@ -43,7 +45,19 @@ SHOWN = 3  # ids that a message names
 _TIES = re.compile(r"(.+)-ties(\d+)")  # name of a variant that `prepare.py --shuffle-ties` made
 
 Manifest = dict[str, Any]
-_MANIFEST_KEYS = {"name", "kind", "k_core", "text", "paper", "time_known", "warnings", "counts", "modalities", "files"}
+_MANIFEST_TYPES: dict[str, Any] = {
+    "name": str,
+    "kind": str,
+    "k_core": int,
+    "text": tuple[str, ...],
+    "paper": str | None,
+    "time_known": bool,
+    "warnings": tuple[str, ...],
+    "counts": dict[str, dict[str, int]],
+    "modalities": dict[str, dict[str, Any]],
+    "files": dict[str, str],
+}
+_MODALITY_TYPES: dict[str, Any] = {"coverage": float | None, "encoder": str | None, "fill": str | None}
 
 
 @dataclass(frozen=True)
@@ -307,7 +321,7 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not readable JSON; {again}") from error
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA or not _MANIFEST_KEYS <= set(manifest):
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA or not set(_MANIFEST_TYPES) <= set(manifest):
         raise DataError(f"{path} is not a manifest of version {SCHEMA}; {again}")
     try:
         manifest = check_seal(manifest)
@@ -316,10 +330,32 @@ def read_manifest(folder: Path) -> Manifest:
             f"{path} has changed since it was prepared ({error}), and results would no longer compare; {again}, and "
             "give as options what shall be different"
         ) from error
+    try:
+        _refuse_malformed(manifest)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}; {again}") from error
     for name in manifest["files"]:
         if not (folder / name).is_file():
             raise DataError(f"{folder / name} is missing; {again}")
     return manifest
+
+
+def _refuse_malformed(manifest: Manifest) -> None:
+    """Refuse values of another type than is read; one of an earlier version, without a checksum, may have been edited.
+
+    Raises:
+        ValueError: names the key.
+    """
+    for key, hint in _MANIFEST_TYPES.items():
+        typed(manifest[key], hint, key)
+    for part, name in product(("before", "after"), ("users", "items", "interactions")):
+        if name not in manifest["counts"].get(part, {}):
+            raise ValueError(f"key counts.{part}.{name} is missing")
+    for modality, about in manifest["modalities"].items():
+        for key, hint in _MODALITY_TYPES.items():
+            typed(about.get(key), hint, f"modalities.{modality}.{key}")
+    inputs = typed(manifest.get("inputs", {}), dict[str, Any], "inputs")
+    typed(inputs.get("source", {}), dict[str, str], "inputs.source")
 
 
 def changed_files(folder: Path, manifest: Manifest) -> list[str]:

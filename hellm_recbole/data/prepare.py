@@ -416,7 +416,7 @@ def _is_prepared(folder: Path) -> bool:
 
 
 def _check_same(folder: Path, inputs: Mapping[str, Any]) -> None:
-    before = read_manifest(folder)["inputs"]
+    before = read_manifest(folder).get("inputs", {})
     if differing := [key for key in inputs if before.get(key) != inputs[key]]:
         raise DataError(f"{folder} was prepared with another {' and '.join(differing)}; replace it with --fresh")
 

@@ -87,7 +87,11 @@ def _write_variant(folder: Path, place: Path, manifest: Manifest, dataset: Datas
             "name": variant,
             "paper": None,  # the paper's column is of the data as published
             "warnings": [*manifest["warnings"], _sentence(dataset, moved, seed)],
-            "inputs": {**manifest["inputs"], "shuffled_ties": seed, "parent_manifest": sha256_file(folder / MANIFEST)},
+            "inputs": {
+                **manifest.get("inputs", {}),
+                "shuffled_ties": seed,
+                "parent_manifest": sha256_file(folder / MANIFEST),
+            },
             "files": digests,
         }
         write_manifest(temporary, content)

@@ -106,11 +106,11 @@ def test_bad_input_is_one_sentence(
         (["Mine", "--from", "sequences", "--text", "a", "b|"], "--text 'b|' leaves the name of a column empty"),
         (
             ["Mine", "--from", "sequences", "--encoder", ""],
-            "--encoder '' names no encoder; name a Hugging Face id or a",
+            "--encoder '' names no encoder; name a Hugging Face id",
         ),
         (
             ["Beauty", "--image-encoder", " "],
-            "--image-encoder ' ' names no encoder; name a Hugging Face id or a folder",
+            "--image-encoder ' ' names no encoder; name a Hugging",
         ),
         (["Beauty", "--k-core", "-2"], "k_core = -2 must be >= 0"),
         (["Beauty", "--source", "nowhere"], "source folder nowhere does not exist"),

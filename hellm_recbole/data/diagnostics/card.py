@@ -70,19 +70,19 @@ def write_card(folder: Path) -> list[str]:
 
 def _markdown(found: Examination) -> str:
     manifest, split = found.manifest, found.split
-    inputs: Mapping[str, Any] = manifest["inputs"]
+    inputs: Mapping[str, Any] = manifest.get("inputs", {})
     counts = manifest["counts"]
     sections = [
         f"# {_escaped(manifest['name'])}",
         "## Source",
         _list(
             [
-                ("published", manifest["origin"]),
+                ("published", manifest.get("origin")),
                 *((_words(key), value) for key, value in inputs.items() if key not in ("source", "k_core")),
                 ("times", _times(manifest)),
             ]
         ),
-        _table(("file", "SHA-256"), sorted(inputs["source"].items())),
+        _table(("file", "SHA-256"), sorted(inputs.get("source", {}).items())),
         "## Counts",
         _table(
             ("", "before filter", "after filter"),
@@ -164,9 +164,13 @@ def _modalities(dataset: Dataset, manifest: Manifest) -> list[tuple[str, str]]:
         if known is None:
             said = "added by hand"
         else:
-            said = f"coverage {known['coverage']:.2%}" + (f", by {known['encoder']}" if known["encoder"] else "")
+            share = known.get("coverage")  # who wrote the manifest may not have counted it
+            said = "coverage not known" if share is None else f"coverage {share:.2%}"
+            said += f", by {known['encoder']}" if known.get("encoder") else ""
             n_filled = known.get("missing") or known.get("filled_with_mean")
-            fill = _FILLS[known.get("fill") or "mean"]  # manifests of earlier versions know no other
+            fill = _FILLS.get(
+                known.get("fill") or "mean", known.get("fill")
+            )  # manifests of earlier versions know no other
             said += f", {n_filled} items have {fill}" if n_filled else ""
             further = {key: value for key, value in known.items() if key not in _ELSEWHERE and value is not None}
             said += "".join(f", {_words(key)} {value}" for key, value in further.items())
@@ -185,7 +189,7 @@ def _modality_table(found: Examination) -> str:
     rows = []
     for name, known in about.items():
         share = "" if known.get("coverage") is None else f"{known['coverage']:.2%}"
-        shown = [known.get("encoder") or "as given", known["dim"], share, *(known.get(key) for key in further)]
+        shown = [known.get("encoder") or "as given", known.get("dim"), share, *(known.get(key) for key in further)]
         rows.append((name, *("" if value is None else value for value in shown)))
     heads = ("dimension" if key == "dim" else _words(key) for key in (*_SHOWN_FIRST, *further))
     return _table(("modality", *heads), rows)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.prepare import main
 from hellm_recbole.data.atomic import load_dataset, read_manifest
 from hellm_recbole.data.diagnostics.card import card_markdown, data_card
 from hellm_recbole.data.prepare import Prepared
@@ -133,6 +134,46 @@ def test_whatever_the_manifest_says_of_a_modality_is_shown(splits: Path, prepare
         "pooling": "cls",
         "of day": "Monday",
     }
+
+
+def test_a_manifest_that_says_little_of_a_modality_is_no_fault(splits: Path, prepare_toy: Prepare) -> None:
+    folder = prepare_toy(splits, "splits").folder
+    manifest = {key: value for key, value in read_manifest(folder).items() if key not in ("inputs", "origin")}
+    (folder / "dataset.json").write_text(json.dumps({**manifest, "modalities": {"image": {"rows": 3}}}))
+    assert dict(card(folder))["modality image"] == "2-d, coverage not known"
+    head, row = tables(card_markdown(folder))[2]
+    assert dict(zip(head, row, strict=True)) == {
+        "modality": "image",
+        "encoder": "as given",
+        "dimension": "",
+        "coverage": "",
+        "rows": "3",
+    }
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"counts": {"before": {"users": 1}}}, "key counts.before.items is missing"),
+        ({"counts": []}, "key counts is [], it must be an object"),
+        ({"modalities": {"image": {"coverage": "most"}}}, "key modalities.image.coverage is 'most'"),
+        ({"modalities": {"image": 1}}, "key modalities.image is 1, it must be an object"),
+        ({"warnings": None}, "key warnings is None, it must be a list"),
+        ({"files": ["Clips.inter"]}, "key files is ['Clips.inter'], it must be an object"),
+        ({"inputs": {"source": 3}}, "key inputs.source is 3, it must be an object"),
+        ({"time_known": "yes"}, "key time_known is 'yes', it must be of type bool"),
+    ],
+)
+def test_a_malformed_manifest_is_one_sentence(
+    splits: Path, prepare_toy: Prepare, keys: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = prepare_toy(splits, "splits").folder
+    edit_manifest(folder, **keys)
+    assert main(["Clips", "--check", "--output", str(folder.parent)]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert f"error: {folder / 'dataset.json'}: {said}" in err
+    assert err.endswith("; prepare the dataset again with --fresh\n")
 
 
 def test_the_markdown_card(sequences: Path, prepare_toy: Prepare) -> None:
