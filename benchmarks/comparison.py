@@ -22,13 +22,23 @@ from benchmarks.options import (
 from hellm_recbole.config.search_space import can_be_searched
 from hellm_recbole.config.variants import all_variants
 from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.data.embeddings import EMBEDDINGS
 from hellm_recbole.data.prepare import known_datasets
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, SettingsError
 from hellm_recbole.experiments.dry_run import dry_run
-from hellm_recbole.experiments.export import TEST_LISTS, count_left_out
+from hellm_recbole.experiments.export import TEST_LISTS, count_left_out, refuse_embeddings
 from hellm_recbole.experiments.identity import identify_code
-from hellm_recbole.experiments.jobs import JobLocks, RowJob, announce_removals, check_earlier, needs_work, run_job, told
+from hellm_recbole.experiments.jobs import (
+    JobLocks,
+    RowJob,
+    announce_removals,
+    check_earlier,
+    check_language_model,
+    needs_work,
+    run_job,
+    told,
+)
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
 from hellm_recbole.experiments.ray_jobs import run_on_ray
 from hellm_recbole.experiments.resolve import (
@@ -113,6 +123,8 @@ def _lead(options: argparse.Namespace, rest: Sequence[str], choose: Choose | Non
         return plan_with_stages(asked, name, REGISTRY, options.preset, overrides, tuned)
 
     plans = {name: planned(models, name) for name in names}  # what is misspelt is refused before any data is read
+    if EMBEDDINGS in exports:
+        refuse_embeddings(plan for name in names for plan in plans[name])
     for plan in (plan for name in names for plan in plans[name]):
         identify_code(plan)  # as it was imported, whoever edits it while the runs go on
     ensure_folder(options.output)
@@ -129,8 +141,11 @@ def _lead(options: argparse.Namespace, rest: Sequence[str], choose: Choose | Non
             plans[name] = planned(asked[name], name, tuned[name])
     places = [Place(options.output, seed, device, team) for seed in seeds]
     if options.dry_run:
+        check, refused = LanguageModelCheck(here=options.ray is None), []
         for name in names:
-            dry_run(plans[name], data[name][1], places[0])
+            refused += dry_run(plans[name], data[name][1], places[0], check)
+        if refused:
+            raise refused[0]
         return 0
     jobs = [
         RowJob(
@@ -195,10 +210,7 @@ def _check_language_models(jobs: Sequence[RowJob], data: Mapping[str, tuple[Data
             continue
         if not needs_work(job):
             continue
-        try:
-            check.check(job.plan.model_settings, split.item_text)
-        except HellmError as error:
-            raise type(error)(f"{job.plan.row} on {job.dataset}: {error}") from error
+        check_language_model(check, job.plan, split)
         checked.add((job.plan.row, job.dataset))
 
 

@@ -30,7 +30,9 @@ from hellm_recbole.data.atomic import load_dataset
 from hellm_recbole.data.prepare import prepare_if_known
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import SettingsError
-from hellm_recbole.experiments.resolve import Override, plan_rows
+from hellm_recbole.experiments.jobs import check_language_model
+from hellm_recbole.experiments.language_model_check import LanguageModelCheck
+from hellm_recbole.experiments.resolve import Override, RowPlan, plan_rows
 from hellm_recbole.models.hellm_pre import DTYPES
 from hellm_recbole.system import runtime
 from hellm_recbole.system.console import run_main
@@ -102,6 +104,9 @@ def _measure(options: argparse.Namespace) -> int:
         raise SettingsError("--parts multimodal needs --mmrec, a checkout of https://github.com/enoche/MMRec")
     if split.kind != "leave-one-out":
         raise SettingsError(f"{options.dataset} has a split of its own, which RecBole's leave-one-out does not follow")
+    backbone = {name: getattr(options, name) for name in ("llm", "llm_layers", "llm_dtype")}
+    if "llm" in parts:  # before anything is timed
+        check_language_model(LanguageModelCheck(), _plan_llm(split, backbone), split)
     sizes = f"{split.n_users:,} users, {split.n_items:,} items, {len(split.train.items):,} training interactions"
     memory = "kept" if kept else "given back"
     print(f"{options.dataset}: {sizes}")
@@ -117,8 +122,7 @@ def _measure(options: argparse.Namespace) -> int:
         threads = torch.get_num_threads()
         rows += mmrec.compare(folder, options.mmrec, mmrec.MODELS, threads, options.steps)
     if "llm" in parts:
-        given = {name: getattr(options, name) for name in ("llm", "llm_layers", "llm_dtype")}
-        rows += _llm(split, given, options.steps)
+        rows += _llm(split, backbone, options.steps)
     print(
         tabulate(
             [(what, f"{ours:.2f}", f"{theirs:.2f}", f"{theirs / ours:.1f}", note) for what, ours, theirs, note in rows],
@@ -210,13 +214,12 @@ def _llm(split: Split, backbone: Mapping[str, Any], steps: int) -> list[tuple[st
     rng = np.random.default_rng(0)  # what the embeddings say makes no difference to the time
     tables = {name: rng.normal(size=(split.n_items + 1, POOLED_WIDTH)).astype(np.float32) for name in LLM_STAGES}
     data = replace(split.train_data(), stages=tables)
-    given = [Override(None, name, value, f"--{name.replace('_', '-')}") for name, value in backbone.items()]
     wide = Override(None, "prefix_hidden", POOLED_WIDTH**2, "as wide as theirs")
     rows = []
     theirs: ReleasedLLM | None = None
     one_by_one = 0.0
-    for what, overrides in (("", given), (", prefix networks as wide as theirs", [*given, wide])):
-        (plan,) = plan_rows(["HeLLM"], split.dataset, REGISTRY, "paper", overrides)
+    for what, overrides in (("", ()), (", prefix networks as wide as theirs", (wide,))):
+        plan = _plan_llm(split, backbone, overrides)
         assert plan.spec is not None
         row = ModelRow(plan.spec, plan.model_settings, data, plan.train, None, 2024, torch.device("cpu"), plan.steps)
         if theirs is None:
@@ -239,6 +242,12 @@ def _llm(split: Split, backbone: Mapping[str, Any], steps: int) -> list[tuple[st
         alone = 1 / theirs.users_a_second(SCORED_ALONE)
         rows.append((f"scoring, {name}, 1,000 users", 1000 * scoring, 1000 * alone, "one user at a time"))
     return rows
+
+
+def _plan_llm(split: Split, backbone: Mapping[str, Any], overrides: Sequence[Override] = ()) -> RowPlan:
+    given = [Override(None, name, value, f"--{name.replace('_', '-')}") for name, value in backbone.items()]
+    (plan,) = plan_rows(["HeLLM"], split.dataset, REGISTRY, "paper", [*given, *overrides])
+    return plan
 
 
 def _epoch_seconds(row: ModelRow, steps: int) -> float:

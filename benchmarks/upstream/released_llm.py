@@ -8,6 +8,7 @@ and position at once, and scoring reads one user at a time.
 from __future__ import annotations
 
 import time
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hellm_recbole.llm.backbone import find_source
+from hellm_recbole.llm.backbone import (
+    find_source,
+    load_config,
+    load_model,
+    refuse_unknown_tokens,
+    refuse_unloadable,
+    token_ids,
+)
+from hellm_recbole.llm.quiet import quiet
 from hellm_recbole.models.hellm import LLMSettings
 from hellm_recbole.training.sampling import PrefixSource
 from hellm_recbole.types import TrainData, as_ids
@@ -30,27 +39,31 @@ BATCH, POOLED, DROPOUT, WARM_UP = 7, 64, 0.3, 2
 
 
 class ReleasedLLM:
-    """Training steps and scoring of one user at a time."""
+    """Training steps and scoring of one user at a time.
+
+    Args:
+        settings: of HeLLM, which name the language model.
+        data: with the embeddings of the stages.
+
+    Raises:
+        DataError: the language model cannot be loaded, is not whole or does not fit its tokenizer.
+        ModelError: it has fewer layers than asked for.
+    """
 
     def __init__(self, settings: LLMSettings, data: TrainData) -> None:
         from peft import LoraConfig, get_peft_model
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
         torch.manual_seed(2024)
-        source = find_source(settings.llm)
-        config = AutoConfig.from_pretrained(source.folder, **source.options)
-        if settings.llm_layers is not None:
-            config.num_hidden_layers = settings.llm_layers
-            if getattr(config, "layer_types", None):
-                config.layer_types = config.layer_types[: settings.llm_layers]
-        model = AutoModelForCausalLM.from_pretrained(
-            source.folder, config=config, dtype=settings.backbone().dtype, **source.options
-        )
+        backbone, source = settings.backbone(), find_source(settings.llm)
+        with quiet(), refuse_unloadable(backbone, source):
+            config, tokenizer, options = load_config(backbone, source)
+            model = load_model(config, backbone, source, options, attention=None)
         model.requires_grad_(False)
-        tokenizer = AutoTokenizer.from_pretrained(source.folder, **source.options)
         embed = model.get_input_embeddings()
+        tokens = [token_ids(tokenizer, text) for text in (PROMPT, ENDING)]
+        refuse_unknown_tokens([*chain(*tokens)], embed, settings.llm)
         with torch.no_grad():
-            self.halves = [embed(torch.tensor([tokenizer(text)["input_ids"]])).float() for text in (PROMPT, ENDING)]
+            self.halves = [embed(torch.tensor([ids])).float() for ids in tokens]
         lora = LoraConfig(r=16, lora_alpha=16, lora_dropout=0.05, target_modules=["gate_proj", "up_proj", "down_proj"])
         get_peft_model(model, lora)
         self.decoder: Any = model.get_decoder()

@@ -22,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from hellm_recbole.config.schema import typed
 from hellm_recbole.data.times import SOURCE_TIME, TIME, fit_times, order_times
 from hellm_recbole.data.tsv import Table, read_lines, read_table
 from hellm_recbole.errors import DataError, OutputError
 from hellm_recbole.identity.parts import FeatureOrigin
-from hellm_recbole.schema import typed
 from hellm_recbole.system.disk import describe_full, is_full
 from hellm_recbole.system.files import check_seal, seal, sha256_file
 from hellm_recbole.types import FloatArray, IdArray, TokenArray

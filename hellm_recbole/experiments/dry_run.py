@@ -11,7 +11,9 @@ import torch
 from tabulate import tabulate
 
 from hellm_recbole.data.split import Split
-from hellm_recbole.errors import DataError, HellmError
+from hellm_recbole.errors import HellmError
+from hellm_recbole.experiments.jobs import check_language_model
+from hellm_recbole.experiments.language_model_check import LanguageModelCheck
 from hellm_recbole.experiments.memory_estimate import Budget, predict
 from hellm_recbole.experiments.pretrained import stage_tables
 from hellm_recbole.experiments.resolve import RowPlan
@@ -24,31 +26,58 @@ N_STEPS = 3
 GIB = 1024**3
 
 
-def dry_run(plans: Sequence[RowPlan], split: Split, place: Place) -> None:
-    """Print parameters by part, predicted memory, seconds of an epoch and a micro-batch that fits, for LLM rows."""
+def dry_run(plans: Sequence[RowPlan], split: Split, place: Place, check: LanguageModelCheck) -> list[HellmError]:
+    """Print parameters by part, predicted memory, seconds of an epoch and a micro-batch that fits, for LLM rows.
+
+    A configuration without weights is enough for all but the epoch.
+
+    Args:
+        plans: of all rows of a dataset.
+        split: of the dataset.
+        place: where the rows would run.
+        check: of language models, as a run makes it before its first epoch.
+
+    Returns:
+        What a run would refuse.
+    """
+    refused: list[HellmError] = []
     for plan in plans:
         if plan.steps is None or plan.spec is None:
             continue
+        fault = _find_fault(check, plan, split)
         data = _with_stages(plan, plans, split, place)
-        batches = batch_source(plan.model_settings, plan.train, plan.pairs, plan.steps, data, place.device)
-        budget = predict(plan.model_settings, data, batches, plan.steps.micro_batch_size)
+        try:
+            batches = batch_source(plan.model_settings, plan.train, plan.pairs, plan.steps, data, place.device)
+            budget = predict(plan.model_settings, data, batches, plan.steps.micro_batch_size)
+        except HellmError as error:
+            refused.append(fault or error)
+            continue
         print(f"{plan.row} on {split.dataset}")
         print(_shown(budget))
         memory = _memory_bytes(place.device)
         fitting = budget.fitting(memory)
         print(f"device memory {memory / GIB:.1f} GiB: micro_batch_size up to {fitting}")
+        if fault is not None:
+            print("an epoch is not timed, for a run would refuse the language model\n")
+            refused.append(fault)
+            continue
         if budget.total_bytes > memory:
             print("an epoch is not timed, for the row does not fit\n")
             continue
-        try:
-            row = ModelRow(
-                plan.spec, plan.model_settings, data, plan.train, plan.pairs, place.seed, place.device, plan.steps
-            )
-        except DataError as error:  # a configuration without weights is enough for all but this
-            print(f"an epoch is not timed: {error}\n")
-            continue
+        row = ModelRow(
+            plan.spec, plan.model_settings, data, plan.train, plan.pairs, place.seed, place.device, plan.steps
+        )
         seconds, n_steps = few_steps(row, N_STEPS)
         print(f"an epoch: {n_steps} steps of {seconds / n_steps:.2f} s, {seconds / 60:.1f} min\n")
+    return refused
+
+
+def _find_fault(check: LanguageModelCheck, plan: RowPlan, split: Split) -> HellmError | None:
+    try:
+        check_language_model(check, plan, split)
+    except HellmError as error:
+        return error
+    return None
 
 
 def _shown(budget: Budget) -> str:

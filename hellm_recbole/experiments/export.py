@@ -13,7 +13,7 @@ masked, so that a list may well hold what the user has just bought.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,22 @@ class RankedLists:
     is_target: npt.NDArray[np.bool_]
 
 
+def refuse_embeddings(plans: Iterable[RowPlan]) -> None:
+    """Refuse rows that have no embeddings to export.
+
+    Raises:
+        ModelError: it names them.
+    """
+    names = list(dict.fromkeys(plan.row for plan in plans if plan.spec is None))
+    if names:
+        several = len(names) > 1
+        raise ModelError(
+            f"--export {EMBEDDINGS}: {', '.join(names)} {'are' if several else 'is'} RecBole's and "
+            f"offer{'' if several else 's'} no embeddings; leave {'them' if several else 'it'} out of --models, or "
+            f"export {TEST_LISTS} only"
+        )
+
+
 @torch.no_grad()
 def export_row(plan: RowPlan, split: Split, place: Place, what: Collection[str], k: int | None = None) -> None:
     """Write test lists or embeddings of a finished run into its folder, from its best checkpoint.
@@ -86,6 +102,8 @@ def export_row(plan: RowPlan, split: Split, place: Place, what: Collection[str],
         TrainingDiverged: a score is NaN.
         OutputError: a file cannot be written.
     """
+    if EMBEDDINGS in what:
+        refuse_embeddings([plan])
     folder = row_folder(place.output, split.dataset, plan, place.seed)
     row = build_row(plan, split, place)
     load_best(row, CheckpointFolder(folder / CHECKPOINT))
@@ -96,8 +114,7 @@ def export_row(plan: RowPlan, split: Split, place: Place, what: Collection[str],
         write_lists(folder / LISTS_FILE, lists, split, describe_lists(plan, split, place.seed, k))
         write_left_out(folder / LEFT_OUT_FILE, split)
     if EMBEDDINGS in what:
-        if not isinstance(row, ModelRow):
-            raise ModelError(f"{plan.model} is RecBole's and offers no embeddings; export {TEST_LISTS} only")
+        assert isinstance(row, ModelRow)
         _export_embeddings(row, split, folder, place.device)
 
 

@@ -11,6 +11,7 @@ from hellm_recbole.data.embeddings import EMBEDDINGS, needs_export
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, RecordError
 from hellm_recbole.experiments.export import export_row
+from hellm_recbole.experiments.language_model_check import LanguageModelCheck
 from hellm_recbole.experiments.pretrained import stage_folder
 from hellm_recbole.experiments.resolve import RowPlan, row_folder
 from hellm_recbole.experiments.results import RECORD_FILE, read_record
@@ -146,6 +147,18 @@ def check_earlier(job: RowJob, split: Split) -> bool:
     else:
         print(f"{job.name}: {describe_kept(record)}")
     return True
+
+
+def check_language_model(check: LanguageModelCheck, plan: RowPlan, split: Split) -> None:
+    """Refuse a language model that an LLM row cannot use.
+
+    Raises:
+        HellmError: it names the row and says what is wrong.
+    """
+    try:
+        check.check(plan.model_settings, split.item_text)
+    except HellmError as error:
+        raise type(error)(f"{plan.row} on {split.dataset}: {error}") from error
 
 
 def run_job(job: RowJob, dataset: Dataset, split: Split, watchers: Sequence[Logger] = ()) -> str | None:

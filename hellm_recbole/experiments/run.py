@@ -28,7 +28,6 @@ from hellm_recbole.experiments.identity import identify_run, list_run_parts
 from hellm_recbole.experiments.pretrained import identify_embeddings, stage_tables
 from hellm_recbole.experiments.resolve import RowPlan, row_folder
 from hellm_recbole.experiments.results import (
-from hellm_recbole.system.files import ensure_folder, remove_folder, sha256_file, sweep_temporaries, write_text
     RANKS_FILE,
     RECORD_FILE,
     SCHEMA,
@@ -45,7 +44,13 @@ from hellm_recbole.identity.compare import CODE, describe_changes, list_names, l
 from hellm_recbole.identity.parts import Identity, all_code, unknown_parts
 from hellm_recbole.system import runtime
 from hellm_recbole.system.distributed import ALONE, Team
-from hellm_recbole.system.files import atomic_write, ensure_folder, remove_folder, sha256_file, sweep_temporaries
+from hellm_recbole.system.files import (
+    ensure_folder,
+    remove_folder,
+    sha256_file,
+    sweep_temporaries,
+    write_text,
+)
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.training.progress import ConsoleView, Logger, open_loggers
 from hellm_recbole.training.trainer import ModelRow, Row, View, fit

@@ -35,7 +35,6 @@ from hellm_recbole.identity.compare import CODE, SETTING, describe_changes, list
 from hellm_recbole.models.base import ModelSpec
 from hellm_recbole.system import runtime
 from hellm_recbole.system.files import (
-    atomic_write,
     check_seal,
     ensure_folder,
     remove_folder,

@@ -336,7 +336,9 @@ def load_config(settings: BackboneSettings, source: Source) -> tuple[Any, Any, d
     return config, tokenizer, options
 
 
-def load_model(config: Any, settings: BackboneSettings, source: Source, options: dict[str, Any]) -> Any:
+def load_model(
+    config: Any, settings: BackboneSettings, source: Source, options: dict[str, Any], attention: str | None = ATTENTION
+) -> Any:
     """The language model with pretrained or random weights.
 
     Args:
@@ -344,6 +346,7 @@ def load_model(config: Any, settings: BackboneSettings, source: Source, options:
         settings: which one.
         source: its files.
         options: from `load_config`; with `device_map="meta"` names and shapes of tensors are checked and none is read.
+        attention: its implementation; None leaves it to transformers.
 
     Raises:
         DataError: a tensor of its decoder is missing, or not finite.
@@ -351,14 +354,14 @@ def load_model(config: Any, settings: BackboneSettings, source: Source, options:
     from transformers import AutoModelForCausalLM
 
     if settings.weights == "random":
-        config._attn_implementation = ATTENTION
+        config._attn_implementation = attention
         return AutoModelForCausalLM.from_config(config, dtype=settings.dtype)
     if settings.quantization != "none":
         options["quantization_config"] = quantization_config(settings)
         options["device_map"] = {"": torch.cuda.current_device()}
     with collect_loading_reports() as reports, _without_adapter(source.folder) as folder:
         model = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=settings.dtype, attn_implementation=ATTENTION, **options
+            folder, config=config, dtype=settings.dtype, attn_implementation=attention, **options
         )
     if folder != source.folder:
         model = _merge_adapter(model, source.folder)

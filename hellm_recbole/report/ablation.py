@@ -23,7 +23,7 @@ from hellm_recbole.evaluation.significance import bootstrap_means, holm, interva
 from hellm_recbole.experiments.results import PhaseRanks, Record, find_records, row_name
 from hellm_recbole.report.footnotes import find_footnotes
 from hellm_recbole.report.tables import ReportSettings, escape_csv, group_rows, read_test_ranks, report_settings
-from hellm_recbole.system.files import atomic_write, write_text
+from hellm_recbole.system.files import write_text
 
 STEM = "ablation"
 

@@ -37,7 +37,7 @@ from hellm_recbole.report.tables import (
     report_settings,
     without_variants,
 )
-from hellm_recbole.system.files import atomic_write, ensure_folder, write_text
+from hellm_recbole.system.files import ensure_folder, write_text
 
 PAGE_FILE = "report.html"
 FIGURES = "figures"

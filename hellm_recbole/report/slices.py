@@ -25,7 +25,7 @@ from hellm_recbole.report.tables import (
     report_settings,
     without_variants,
 )
-from hellm_recbole.system.files import atomic_write, write_text
+from hellm_recbole.system.files import write_text
 
 BoolArray = npt.NDArray[np.bool_]
 

@@ -39,7 +39,6 @@ from hellm_recbole.errors import RecordError, SettingsError, strip_controls
 from hellm_recbole.evaluation import metrics
 from hellm_recbole.evaluation.significance import bootstrap_means, holm, interval, p_value
 from hellm_recbole.experiments.results import (
-from hellm_recbole.system.files import ensure_folder, write_text
     PhaseRanks,
     Policy,
     Record,
@@ -52,7 +51,7 @@ from hellm_recbole.system.files import ensure_folder, write_text
 from hellm_recbole.identity.compare import CODE, SEED
 from hellm_recbole.models.base import Family
 from hellm_recbole.report.footnotes import Footnote, find_footnotes, marks_of, repacked_models
-from hellm_recbole.system.files import atomic_write, ensure_folder
+from hellm_recbole.system.files import ensure_folder, write_text
 
 Protocol = Literal["unified", "paper"]
 Floats = npt.NDArray[np.float64]

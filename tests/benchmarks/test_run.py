@@ -370,7 +370,16 @@ def test_exports(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
             at = ranks.user.tolist().index(token)
             if ranks.rank[at] <= len(mine):
                 assert best[ranks.rank[at] - 1] == ranks.item[at]
-    assert "offers no embeddings" in fails(capsys, "--models", "BPR", "--export", "embeddings", code=1)
+
+
+def test_embeddings_of_recboles_models_are_refused_before_anything_is_run(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = fails(capsys, "--models", "LightGCN,BPR", "--export", "test-lists,embeddings")
+    assert said.startswith("error: --export embeddings: BPR is RecBole's and offers no embeddings; leave it out of ")
+    assert "BPR, Pop are RecBole's and offer" in fails(capsys, "--models", "BPR,Pop", "--export", "embeddings")
+    assert not (workplace / "results").exists()
+    assert command("--models", "BPR", "--export", "test-lists") == 0
 
 
 def test_lists_hold_as_many_targets_as_the_ranks_say(workplace: Path) -> None:

@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from benchmarks.released_llm import ReleasedLLM
+from safetensors.torch import load_file, save_file
 
 from baselines.registry import REGISTRY
 from benchmarks import speed
 from benchmarks.upstream import mmrec
+from hellm_recbole.data.split import Split
+from hellm_recbole.errors import DataError
 from hellm_recbole.experiments.resolve import plan_rows
+from tests.toy_llm import settings, toy_tables
 
 pytest.importorskip("recbole", reason="RecBole is not installed")
 
@@ -42,6 +50,50 @@ def test_the_published_code_must_be_there(
 ) -> None:
     assert speed.main(["--dataset", "toy", "--threads", "1", "--parts", *arguments]) == 2
     assert part in capsys.readouterr().err
+
+
+def damage(folder: Path, what: str) -> None:
+    values = load_file(folder / "model.safetensors")
+    if what == "NaN":
+        values["model.layers.1.mlp.up_proj.weight"][0, 0] = torch.nan
+    elif what == "missing":
+        del values["model.layers.1.mlp.up_proj.weight"]
+    save_file(values, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("what", "more", "said"),
+    [
+        ("NaN", [], "has NaN or infinity in 1 tensors, model.layers.1.mlp.up_proj.weight for one"),
+        ("missing", [], "or has them in another shape than its config.json says, model.layers.1.mlp.up_proj.weight"),
+        ("nothing", ["--llm-layers", "9"], "--llm-layers 9: "),
+    ],
+)
+def test_a_language_model_that_a_run_would_refuse_is_not_timed(
+    workplace: Path, tiny: Path, capsys: pytest.CaptureFixture[str], what: str, more: list[str], said: str
+) -> None:
+    broken = workplace / "broken"
+    shutil.copytree(tiny, broken)
+    damage(broken, what)
+    words = ["--dataset", "toy", "--threads", "1", "--parts", "llm", "--steps", "1", "--llm", str(broken), *more]
+    assert speed.main(words) == 2
+    out, err = capsys.readouterr()
+    assert said in err
+    assert err.count("error: ") == 1
+    assert "threads, torch" not in out  # nothing was built yet
+
+
+@pytest.mark.parametrize(("what", "said"), [("NaN", "has NaN or infinity in"), ("missing", "lacks 1 of its")])
+def test_the_released_way_takes_no_random_or_broken_tensors(
+    workplace: Path, tiny: Path, toy_split: Split, what: str, said: str
+) -> None:
+    broken = workplace / "broken"
+    shutil.copytree(tiny, broken)
+    damage(broken, what)
+    data = replace(toy_split.train_data(), stages=toy_tables(toy_split.n_items))
+    ReleasedLLM(settings(tiny), data)
+    with pytest.raises(DataError, match=said):
+        ReleasedLLM(settings(broken), data)
 
 
 @pytest.mark.parametrize("name", mmrec.MODELS)

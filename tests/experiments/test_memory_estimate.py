@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from benchmarks import run
 from hellm_recbole.data.atomic import Dataset
@@ -75,7 +77,39 @@ def test_a_dry_run_prints_and_trains_nothing(
     for part in ("language model", "item projector", "prefix", "head", "micro_batch_size up to", "an epoch: "):
         assert part in shown
     assert not list((tmp_path / "results").rglob("record.json"))
-    (tiny / "model.safetensors").rename(tiny / "elsewhere")
-    assert run.main(words) == 0
-    (tiny / "elsewhere").rename(tiny / "model.safetensors")
-    assert "an epoch is not timed: language model" in capsys.readouterr().out
+
+
+def test_a_dry_run_refuses_what_a_run_would_refuse(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    toy_dataset: Dataset,
+    tiny: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_prepared(tmp_path / "dataset" / "toy", toy_dataset)
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny, broken)
+    words = ["--dataset", "toy", "--models", "HeLLM", "--llm", str(broken), "--threads", "1"]
+    values = load_file(broken / "model.safetensors")
+    values["model.layers.1.mlp.up_proj.weight"][0, 0] = torch.nan
+    save_file(values, broken / "model.safetensors", metadata={"format": "pt"})
+
+    def refuse(*more: str) -> tuple[str, str]:
+        capsys.readouterr()
+        assert run.main([*words, *more]) == 2
+        out, err = capsys.readouterr()
+        return out, err
+
+    out, err = refuse("--dry-run")
+    assert err == refuse()[1]  # of the run itself
+    assert "error: HeLLM@broken on toy: language model " in err
+    assert "has NaN or infinity in 1 tensors" in err
+    assert "predicted peak" in out
+    assert "an epoch is not timed, for a run would refuse the language model" in out
+    (broken / "model.safetensors").unlink()
+    out, err = refuse("--dry-run")
+    assert err == refuse()[1]
+    assert "predicted peak" in out  # for which a configuration is enough
+    assert refuse("--dry-run", "--llm-layers", "9")[1] == refuse("--llm-layers", "9")[1]
+    assert not list((tmp_path / "results").rglob("*.json"))

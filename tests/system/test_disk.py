@@ -15,9 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hellm_recbole.checkpoint import CheckpointFolder, Progress
-from hellm_recbole.export import export_embeddings
-from hellm_recbole.files import atomic_write, scratch_folder, write_text
 from safetensors.numpy import save_file
 
 from baselines.registry import REGISTRY
@@ -25,10 +22,13 @@ from hellm_recbole import experiment
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.errors import OutputError, describe_unexpected
+from hellm_recbole.experiments.export import export_embeddings
 from hellm_recbole.experiments.resolve import plan_rows
 from hellm_recbole.experiments.run import Place, run_row
 from hellm_recbole.system.disk import MAKE_ROOM, name_device
+from hellm_recbole.system.files import atomic_write, scratch_folder, write_text
 from hellm_recbole.system.locks import FolderLock
+from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
 from tests.toy import write_prepared
 
 MB = 1_000_000

@@ -24,8 +24,8 @@ from hellm_recbole.config.layers import load_settings
 from hellm_recbole.data.download import fetch as module
 from hellm_recbole.data.download.fetch import DownloadSettings, FetchFailed, ask, download
 from hellm_recbole.errors import DataError, OutputError
-from tests.data.download.server import (
 from hellm_recbole.system.locks import FolderLock
+from tests.data.download.server import (
     Asked,
     Handler,
     Server,
