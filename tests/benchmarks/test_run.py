@@ -476,7 +476,7 @@ def test_a_second_command_is_told_of_the_first_and_may_read_what_is_finished(
     deadline = time.monotonic() + 120
     while not state.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    for more in ((), ("--fresh",), ("--export", "embeddings")):
+    for more in ((), ("--fresh",), ("--export", "test-lists")):
         sentence = fails(capsys, "--models", "Pop,SASRec", *more)
         assert f"SASRec on toy, seed 2024 is in use by process {first.pid} on " in sentence
     assert command("--models", "Pop") == 0
