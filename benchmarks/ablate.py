@@ -13,22 +13,22 @@ import hellm_recbole.system.openmp  # noqa: F401
 
 from baselines.registry import REGISTRY
 from benchmarks.comparison import run
-from benchmarks.options import argument_parser
+from benchmarks.options import make_run_parser
 from hellm_recbole.config.variants import variants
 from hellm_recbole.errors import ModelError
-from hellm_recbole.experiments.resolve import plan_rows
+from hellm_recbole.experiments.resolve import resolve_runs
 from hellm_recbole.system.console import run_main
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the rows and print the tables; exit codes are those of run.py."""
-    options, rest = argument_parser("ablate.py", __doc__).parse_known_args(argv)
+    options, rest = make_run_parser("ablate.py", __doc__).parse_known_args(argv)
     if options.models == "all":
         options.models = ",".join(name for name in REGISTRY if variants(name))
-    return run_main(lambda: run(options, rest, with_variants))
+    return run_main(lambda: run(options, rest, add_variants))
 
 
-def with_variants(models: Sequence[str], dataset: str, modalities: Sequence[str]) -> list[str]:
+def add_variants(models: Sequence[str], dataset: str, modalities: Sequence[str]) -> list[str]:
     """The models, each followed by those of its variants that the dataset allows.
 
     Raises:
@@ -40,15 +40,15 @@ def with_variants(models: Sequence[str], dataset: str, modalities: Sequence[str]
             known = ", ".join(name for name in REGISTRY if variants(name))
             raise ModelError(f"{model} has no variants to compare it with; those that have: {known}")
         rows.append(model)
-        for plan in plan_rows(variants(model), dataset, REGISTRY, "paper", []):
-            wanted = plan.resolved.values.get("modalities")
+        for config in resolve_runs(variants(model), dataset, REGISTRY, "paper", []):
+            wanted = config.resolved.values.get("modalities")
             missing = sorted(set(wanted or ()) - set(modalities))
             if missing:
-                print(f"{plan.model} is left out: {dataset} has no modality {missing[0]}", file=sys.stderr)
+                print(f"{config.model} is left out: {dataset} has no modality {missing[0]}", file=sys.stderr)
             elif wanted is not None and set(wanted) == set(modalities):
-                print(f"{plan.model} is left out: {dataset} has no other modality, so it is {model}", file=sys.stderr)
+                print(f"{config.model} is left out: {dataset} has no other modality, so it is {model}", file=sys.stderr)
             else:
-                rows.append(plan.model)
+                rows.append(config.model)
     return rows
 
 

@@ -14,10 +14,10 @@ from benchmarks.options import (
     check_threads,
     load,
     named,
-    overrides_of,
     parse_export_k,
     parse_exports,
-    seeds_of,
+    parse_seeds,
+    read_overrides,
 )
 from hellm_recbole.config.search_space import can_be_searched
 from hellm_recbole.config.variants import all_variants
@@ -31,45 +31,45 @@ from hellm_recbole.experiments.export import TEST_LISTS, count_left_out, refuse_
 from hellm_recbole.experiments.identity import identify_code
 from hellm_recbole.experiments.jobs import (
     JobLocks,
-    RowJob,
+    RunJob,
     announce_removals,
-    check_earlier,
+    check_earlier_run,
     check_language_model,
     needs_work,
+    report_outcome,
     run_job,
-    told,
 )
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
 from hellm_recbole.experiments.ray_jobs import run_on_ray
 from hellm_recbole.experiments.resolve import (
     NOTHING_TUNED,
-    RowPlan,
+    RunConfig,
     Tuned,
-    is_stage,
-    plan_with_stages,
+    is_pretrained_model,
     presets,
+    resolve_with_pretrained,
     split_variant,
 )
-from hellm_recbole.experiments.run import Place, follow
+from hellm_recbole.experiments.run import RunContext, follow
 from hellm_recbole.experiments.sweeps import read_tuned, tuned_file
 from hellm_recbole.models.base import LLM
 from hellm_recbole.report.ablation import print_ablation
 from hellm_recbole.report.slices import write_slices
 from hellm_recbole.report.tables import write_tables
 from hellm_recbole.system import runtime
-from hellm_recbole.system.distributed import Team, join_team, refuse_team
+from hellm_recbole.system.distributed import ProcessGroup, join_process_group, refuse_process_group
 from hellm_recbole.system.files import ensure_folder, sweep_temporaries
 
 Choose = Callable[[Sequence[str], str, Sequence[str]], list[str]]
 ALL = (*RECBOLE_BASELINES, *REGISTRY)
-EXIT_ROW_FAILED = 1
+EXIT_RUN_FAILED = 1
 
 
 def run(options: argparse.Namespace, rest: Sequence[str], choose: Choose | None = None) -> int:
     """Run all rows of all datasets, print and write the tables; returns the exit code.
 
     Args:
-        options: from `argument_parser`.
+        options: from `make_run_parser`.
         rest: arguments it did not know, settings in RecBole's form among them.
         choose: the rows of a dataset, from those asked for and its modalities; None takes those asked for.
     """
@@ -84,85 +84,86 @@ def run(options: argparse.Namespace, rest: Sequence[str], choose: Choose | None 
     if options.threads is not None:
         check_threads(options.threads)
         torch.set_num_threads(options.threads)
-    team = join_team()
-    if team.rank:
-        code = _follow(team)
+    group = join_process_group()
+    if group.rank:
+        code = _follow(group)
     else:
-        code = _lead(options, rest, choose, team)
-        team.send(None)
-    team.leave()
+        code = _lead(options, rest, choose, group)
+        group.send(None)
+    group.leave()
     return code
 
 
-def _follow(team: Team) -> int:
+def _follow(group: ProcessGroup) -> int:
     try:
-        follow(team)
+        follow(group)
     except HellmError as error:
-        raise type(error)(f"process {team.rank}: {error}") from error
+        raise type(error)(f"process {group.rank}: {error}") from error
     return 0
 
 
-def _lead(options: argparse.Namespace, rest: Sequence[str], choose: Choose | None, team: Team) -> int:
+def _lead(options: argparse.Namespace, rest: Sequence[str], choose: Choose | None, group: ProcessGroup) -> int:
     """All but what the other processes of a team do."""
-    if team.size > 1:
+    if group.size > 1:
         if options.ray is not None:
-            refuse_team("--ray")
+            refuse_process_group("--ray")
         if ":" in options.device:
             raise SettingsError(
-                f"--device {options.device}: each of {team.size} processes has a GPU of its own; take auto, cpu or cuda"
+                f"--device {options.device}: each of {group.size} processes has a GPU of its own; "
+                "take auto, cpu or cuda"
             )
     device = runtime.choose_device(options.device)
-    overrides = overrides_of(options, rest)
-    seeds = seeds_of(options.seeds)
+    overrides = read_overrides(options, rest)
+    seeds = parse_seeds(options.seeds)
     exports = parse_exports(options.export)
     export_k = parse_export_k(options.export_k, exports)
     models = list(ALL) if options.models == "all" else named(options.models, "--models")
     names = named(options.dataset, "--dataset")
 
-    def planned(asked: Sequence[str], name: str, tuned: Mapping[str, Tuned] = NOTHING_TUNED) -> list[RowPlan]:
-        return plan_with_stages(asked, name, REGISTRY, options.preset, overrides, tuned)
+    def planned(asked: Sequence[str], name: str, tuned: Mapping[str, Tuned] = NOTHING_TUNED) -> list[RunConfig]:
+        return resolve_with_pretrained(asked, name, REGISTRY, options.preset, overrides, tuned)
 
-    plans = {name: planned(models, name) for name in names}  # what is misspelt is refused before any data is read
+    configs = {name: planned(models, name) for name in names}  # what is misspelt is refused before any data is read
     if EMBEDDINGS in exports:
-        refuse_embeddings(plan for name in names for plan in plans[name])
-    for plan in (plan for name in names for plan in plans[name]):
-        identify_code(plan)  # as it was imported, whoever edits it while the runs go on
+        refuse_embeddings(config for name in names for config in configs[name])
+    for config in (config for name in names for config in configs[name]):
+        identify_code(config)  # as it was imported, whoever edits it while the runs go on
     ensure_folder(options.output)
     data = {name: load(name, options.data_path) for name in names}
     asked = dict.fromkeys(names, models)
     if choose is not None:
         asked = {name: choose(models, name, sorted(data[name][0].features)) for name in names}
-        plans = {name: planned(asked[name], name) for name in names}
+        configs = {name: planned(asked[name], name) for name in names}
     tuned: dict[str, dict[str, Tuned]] = {name: {} for name in names}
     if options.tuned:
         for name in names:
-            rows = [plan for plan in plans[name] if plan.model in asked[name]]
+            rows = [config for config in configs[name] if config.model in asked[name]]
             tuned[name] = _tuned(rows, options.output, data[name][1])
-            plans[name] = planned(asked[name], name, tuned[name])
-    places = [Place(options.output, seed, device, team) for seed in seeds]
+            configs[name] = planned(asked[name], name, tuned[name])
+    contexts = [RunContext(options.output, seed, device, group) for seed in seeds]
     if options.dry_run:
         check, refused = LanguageModelCheck(here=options.ray is None), []
         for name in names:
-            refused += dry_run(plans[name], data[name][1], places[0], check)
+            refused += dry_run(configs[name], data[name][1], contexts[0], check)
         if refused:
             raise refused[0]
         return 0
     jobs = [
-        RowJob(
-            plan=plan,
-            place=place,
+        RunJob(
+            config=config,
+            context=context,
             # A stage that nobody named is kept, and so is the one beside a tuned row of the same model.
             fresh=bool(options.fresh)
-            and plan.model in models
-            and (plan.search is None) == (plan.model not in tuned[name]),
+            and config.model in models
+            and (config.search is None) == (config.model not in tuned[name]),
             exports=tuple(exports),
             export_k=export_k,
-            stage=is_stage(plan, plans[name]),
+            is_pretrained=is_pretrained_model(config, configs[name]),
             dataset=name,
         )
         for name in names
-        for place in places
-        for plan in plans[name]
+        for context in contexts
+        for config in configs[name]
     ]
 
     def finish(name: str) -> None:
@@ -177,7 +178,7 @@ def _lead(options: argparse.Namespace, rest: Sequence[str], choose: Choose | Non
     with JobLocks() as locks:
         locks.acquire(jobs)
         jobs = [  # refuse before the first epoch, not after hours
-            job if job.fresh or check_earlier(job, data[job.dataset][1]) else replace(job, deferred=True)
+            job if job.fresh or check_earlier_run(job, data[job.dataset][1]) else replace(job, deferred=True)
             for job in jobs
         ]
         _check_language_models(jobs, data, here=options.ray is None)
@@ -191,13 +192,13 @@ def _lead(options: argparse.Namespace, rest: Sequence[str], choose: Choose | Non
             for name in names:
                 for job in jobs:
                     if job.dataset == name:
-                        failed += not told(job, run_job(job, *data[name]))
+                        failed += not report_outcome(job, run_job(job, *data[name]))
                         locks.release(job)
                 finish(name)
-    return EXIT_ROW_FAILED if failed else 0
+    return EXIT_RUN_FAILED if failed else 0
 
 
-def _check_language_models(jobs: Sequence[RowJob], data: Mapping[str, tuple[Dataset, Split]], *, here: bool) -> None:
+def _check_language_models(jobs: Sequence[RunJob], data: Mapping[str, tuple[Dataset, Split]], *, here: bool) -> None:
     """Refuse a language model that a run cannot use, before anything that the run reads is trained.
 
     Raises:
@@ -206,29 +207,29 @@ def _check_language_models(jobs: Sequence[RowJob], data: Mapping[str, tuple[Data
     check, checked = LanguageModelCheck(here=here), set()
     for job in jobs:
         split = data[job.dataset][1]
-        if job.plan.family != LLM or (job.plan.row, job.dataset) in checked:
+        if job.config.family != LLM or (job.config.label, job.dataset) in checked:
             continue
         if not needs_work(job):
             continue
-        check_language_model(check, job.plan, split)
-        checked.add((job.plan.row, job.dataset))
+        check_language_model(check, job.config, split)
+        checked.add((job.config.label, job.dataset))
 
 
-def _tuned(rows: Sequence[RowPlan], output: Path, split: Split) -> dict[str, Tuned]:
+def _tuned(rows: Sequence[RunConfig], output: Path, split: Split) -> dict[str, Tuned]:
     """Model -> what tune.py has found for it; models without anything to search run as they are.
 
     Raises:
         SettingsError: a model could be searched and was not.
-        RecordError: what was found is broken or of another split.
+        ResultError: what was found is broken or of another split.
     """
     found = {}
-    for plan in rows:
-        tuned = read_tuned(output, split.dataset, plan.row, split.sha256)
+    for config in rows:
+        tuned = read_tuned(output, split.dataset, config.label, split.sha256)
         if tuned is not None:
-            found[plan.model] = tuned
-        elif can_be_searched(split_variant(plan.model, REGISTRY)[0]):
+            found[config.model] = tuned
+        elif can_be_searched(split_variant(config.model, REGISTRY)[0]):
             raise SettingsError(
-                f"--tuned: there is no {tuned_file(output, split.dataset, plan.row)}; run "
-                f"`python benchmarks/tune.py --models {plan.model} --dataset {split.dataset}` first"
+                f"--tuned: there is no {tuned_file(output, split.dataset, config.label)}; run "
+                f"`python benchmarks/tune.py --models {config.model} --dataset {split.dataset}` first"
             )
     return found

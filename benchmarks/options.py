@@ -20,7 +20,7 @@ from hellm_recbole.experiments.resolve import (
 )
 
 
-def argument_parser(program: str, description: str | None) -> argparse.ArgumentParser:
+def make_run_parser(program: str, description: str | None) -> argparse.ArgumentParser:
     """The options that all commands which run rows share."""
     parser = argparse.ArgumentParser(
         prog=program,
@@ -28,7 +28,7 @@ def argument_parser(program: str, description: str | None) -> argparse.ArgumentP
         epilog="--key=value sets a setting as --set key=value does.",
         allow_abbrev=False,
     )
-    add_what_and_where(parser)
+    add_run_options(parser)
     parser.add_argument("--seeds", default="2024", help="separated by commas (%(default)s)")
     parser.add_argument("--tuned", action="store_true", help="run the rows with the values that tune.py has found")
     parser.add_argument(
@@ -61,7 +61,7 @@ def argument_parser(program: str, description: str | None) -> argparse.ArgumentP
     return parser
 
 
-def add_what_and_where(parser: argparse.ArgumentParser) -> None:
+def add_run_options(parser: argparse.ArgumentParser) -> None:
     """The options that say which models, data, settings and machine: those of run.py and tune.py alike."""
     parser.add_argument(
         "--models",
@@ -112,7 +112,7 @@ def check_threads(threads: int | None) -> None:
         raise SettingsError(f"--threads {threads} must be at least 1 and at most {MOST_THREADS}")
 
 
-def seeds_of(text: str) -> list[int]:
+def parse_seeds(text: str) -> list[int]:
     """Seeds separated by commas, each once.
 
     Raises:
@@ -162,7 +162,7 @@ def parse_export_k(text: str | None, exports: Sequence[str]) -> int | None:
     return int(text)
 
 
-def overrides_of(options: argparse.Namespace, rest: Sequence[str]) -> list[Override]:
+def read_overrides(options: argparse.Namespace, rest: Sequence[str]) -> list[Override]:
     """Settings of `--llm`, `--llm-layers`, `--set key=value`, and of RecBole's form `--key=value`.
 
     Raises:
@@ -176,7 +176,7 @@ def overrides_of(options: argparse.Namespace, rest: Sequence[str]) -> list[Overr
     return overrides
 
 
-def search_parser(program: str, description: str | None) -> argparse.ArgumentParser:
+def make_search_parser(program: str, description: str | None) -> argparse.ArgumentParser:
     """The options that all commands which run trials share."""
     parser = argparse.ArgumentParser(
         prog=program,
@@ -184,7 +184,7 @@ def search_parser(program: str, description: str | None) -> argparse.ArgumentPar
         epilog="--key=value sets a setting of every trial as --set key=value does.",
         allow_abbrev=False,
     )
-    add_what_and_where(parser)
+    add_run_options(parser)
     parser.add_argument("--seed", type=int, default=2024, help="of every trial, and of the points drawn (%(default)s)")
     parser.add_argument("--resume", action="store_true", help="go on with searches that were stopped")
     parser.add_argument("--fresh", action="store_true", help="start anew")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from hellm_recbole.config.layers import LARGEST_CUTOFF, shorten
-from hellm_recbole.errors import RecordError, SettingsError
+from hellm_recbole.errors import ResultError, SettingsError
 from hellm_recbole.experiments.results import RECORD_FILE
 from hellm_recbole.report.ablation import print_ablation
 from hellm_recbole.report.page import FIGURES, write_report
@@ -38,14 +38,14 @@ def _report(options: argparse.Namespace) -> int:
     if options.dataset is None:
         datasets = sorted({path.parts[-4] for path in options.output.glob(f"*/*/*/{RECORD_FILE}")})
         if not datasets:
-            raise RecordError(
+            raise ResultError(
                 f"no record in {options.output}; `python benchmarks/run.py --models all --output {options.output}` "
                 "makes them"
             )
     else:
         datasets = list(dict.fromkeys(name.strip() for name in options.dataset.split(",") if name.strip()))
         if not datasets:
-            raise RecordError("--dataset names nothing; give names separated by commas")
+            raise ResultError("--dataset names nothing; give names separated by commas")
         for name in datasets:
             check_name(name, "dataset")
     cutoffs = None if options.cutoffs is None else _cutoffs(options.cutoffs)

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import hellm_recbole.system.openmp  # noqa: F401
 
 from benchmarks.comparison import run
-from benchmarks.options import argument_parser
+from benchmarks.options import make_run_parser
 from hellm_recbole.system.console import run_main
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the rows and print the tables; exit code 0, 1 if a row failed, 2 for a fault in what was asked."""
-    options, rest = argument_parser("run.py", __doc__).parse_known_args(argv)
+    options, rest = make_run_parser("run.py", __doc__).parse_known_args(argv)
     return run_main(lambda: run(options, rest))
 
 

@@ -32,11 +32,11 @@ from hellm_recbole.data.atomic import load_dataset
 from hellm_recbole.data.prepare import prepare_if_known
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.errors import ModelError, SettingsError
-from hellm_recbole.experiments.resolve import parse_override, plan_rows
+from hellm_recbole.experiments.resolve import parse_override, resolve_runs
 from hellm_recbole.system import runtime
 from hellm_recbole.system.console import run_main
-from hellm_recbole.training.timing import few_steps
-from hellm_recbole.training.trainer import ModelRow
+from hellm_recbole.training.timing import time_epoch
+from hellm_recbole.training.trainer import ModelLearner
 from hellm_recbole.types import FloatArray, Histories, TrainData
 
 NOISE = 0.01  # of copied features, relative to their spread: equal copies would all be each other's neighbours
@@ -141,14 +141,14 @@ def _one(options: argparse.Namespace) -> int:
     data = split_dataset(load_dataset(folder, modalities=None)).train_data()
     large = enlarge(data, options.one, seed=1)
     overrides = [parse_override(text, "--set ") for text in options.settings]
-    (plan,) = plan_rows([options.model], options.dataset, REGISTRY, "paper", overrides)
-    assert plan.spec is not None
+    (config,) = resolve_runs([options.model], options.dataset, REGISTRY, "paper", overrides)
+    assert config.spec is not None
     growth = options.one if options.batch == "grows" else 1
-    train = replace(plan.train, batch_size=plan.train.batch_size * growth)
+    train = replace(config.train, batch_size=config.train.batch_size * growth)
     started = time.perf_counter()
-    row = ModelRow(plan.spec, plan.model_settings, large, train, plan.pairs, 2024, device)
+    row = ModelLearner(config.spec, config.model_settings, large, train, config.pairs, 2024, device)
     build = time.perf_counter() - started
-    epoch, n_steps = min(few_steps(row, options.steps) for _ in range(options.repeat))
+    epoch, n_steps = min(time_epoch(row, options.steps) for _ in range(options.repeat))
     found = {
         "interactions": len(large.history.items),
         "batch": train.batch_size,

@@ -16,23 +16,23 @@ from hellm_recbole.config.search_space import Space
 from hellm_recbole.data.split import Split
 from hellm_recbole.experiments.identity import identify_run, list_run_parts
 from hellm_recbole.experiments.jobs import announce_removals
-from hellm_recbole.experiments.pretrained import identify_embeddings, stage_tables
+from hellm_recbole.experiments.pretrained import identify_embeddings, load_pretrained_embeddings
 from hellm_recbole.experiments.ray_cluster import cluster, refuse_numbered
-from hellm_recbole.experiments.resolve import Override, RowPlan
-from hellm_recbole.experiments.sweeps import SWEEP_FILE, Sweep
+from hellm_recbole.experiments.resolve import Override, RunConfig
+from hellm_recbole.experiments.sweeps import SEARCH_FILE, SearchResult
 from hellm_recbole.experiments.tuning import (
-    Budget,
     SchedulerName,
+    SearchBudget,
     SearchName,
-    SweepTask,
+    SearchTask,
     TrialJob,
-    run_sweep,
+    run_search,
     search_folder,
 )
 from hellm_recbole.system.locks import FolderLock
 
 
-def swept(tasks: Sequence[SweepTask], options: argparse.Namespace) -> Iterator[Sweep]:
+def run_searches(tasks: Sequence[SearchTask], options: argparse.Namespace) -> Iterator[SearchResult]:
     """Run searches one after the other on one cluster; each as soon as it is over.
 
     Raises:
@@ -41,36 +41,38 @@ def swept(tasks: Sequence[SweepTask], options: argparse.Namespace) -> Iterator[S
     folders = [search_folder(task, options.output) for task in tasks]
     with ExitStack() as stack:
         for task, folder in zip(tasks, folders, strict=True):
-            if options.fresh or not (folder / SWEEP_FILE).exists():
-                stack.enter_context(FolderLock(folder, f"search {task.name} of {task.base.row} on {task.job.dataset}"))
+            if options.fresh or not (folder / SEARCH_FILE).exists():
+                stack.enter_context(
+                    FolderLock(folder, f"search {task.name} of {task.base.label} on {task.job.dataset}")
+                )
         if options.fresh:
             announce_removals(folders, options.output)
         stack.enter_context(cluster(options.address, options.threads))
         for task in tasks:
             try:
-                yield run_sweep(task, options.output, resume=options.resume, fresh=options.fresh)
+                yield run_search(task, options.output, resume=options.resume, fresh=options.fresh)
             except KeyboardInterrupt:
                 print("give the same command with --resume to go on with this search", file=sys.stderr)
                 raise
 
 
-def sweep_task(
-    plan: RowPlan,
+def make_search_task(
+    config: RunConfig,
     split: Split,
     space: Space,
     overrides: Sequence[Override],
     seed: int,
     *,
-    budget: Budget,
+    budget: SearchBudget,
     scheduler: SchedulerName,
     search: SearchName,
     name: str,
     options: argparse.Namespace,
-) -> SweepTask:
+) -> SearchTask:
     """The search of one row; all that a trial is handed comes without the test part.
 
     Args:
-        plan: of the row.
+        config: of the row.
         split: of the dataset.
         space: values to try.
         overrides: settings of all trials.
@@ -83,24 +85,26 @@ def sweep_task(
 
     Raises:
         SettingsError: a value to try is not one that the setting can have, or the device has a number.
-        ModelError: a stage that the row reads from has not been run.
+        ModelError: a pretrained model that the run reads has no usable result.
     """
     data = split.selection()
     refuse_numbered(options.device)
-    stages = stage_tables(options.output, split.dataset, plan.stages, seed, split.sha256, split.item_tokens)
-    identity = identify_run(plan, split, identify_embeddings(options.output, split.dataset, seed, stages))
-    parts = list_run_parts(plan, split, seed, identity)
+    pretrained = load_pretrained_embeddings(
+        options.output, split.dataset, config.pretrained_models, seed, split.sha256, split.item_tokens
+    )
+    identity = identify_run(config, split, identify_embeddings(options.output, split.dataset, seed, pretrained))
+    parts = list_run_parts(config, split, seed, identity)
     if identity["features"] or "modalities" in space:  # trials may read others than the model does by itself
         parts |= {f"features of {name}": digest for name, digest in split.feature_sha256.items()}
     cache = None if data.train.cache is None else data.train.cache.resolve()
     job = TrialJob(
-        model=plan.model,
+        model=config.model,
         dataset=split.dataset,
         registry=REGISTRY,
         preset=options.preset,
         overrides=tuple(overrides),
         space=space,
-        data=replace(data, train=replace(data.train, stages=stages, cache=cache)),
+        data=replace(data, train=replace(data.train, pretrained=pretrained, cache=cache)),
         seed=seed,
         device=options.device,
         folder=Path.cwd(),
@@ -108,11 +112,11 @@ def sweep_task(
     )
     for key, values in space.items():
         for value in values:
-            job.plan({key: value})  # a misspelt or impossible value is refused before the first trial
-    return SweepTask(job, plan, space, name, budget, scheduler, search, split.sha256, split.n_items)
+            job.resolve({key: value})  # a misspelt or impossible value is refused before the first trial
+    return SearchTask(job, config, space, name, budget, scheduler, search, split.sha256, split.n_items)
 
 
-def shown(sweep: Sweep) -> str:
+def shown(sweep: SearchResult) -> str:
     """The trials of a search as a table, best first."""
     metric = sweep.valid_metric
     keys = list(sweep.space)

@@ -32,19 +32,19 @@ from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.experiments.jobs import check_language_model
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
-from hellm_recbole.experiments.resolve import Override, RowPlan, plan_rows
+from hellm_recbole.experiments.resolve import Override, RunConfig, resolve_runs
 from hellm_recbole.models.hellm_pre import DTYPES
 from hellm_recbole.system import runtime
 from hellm_recbole.system.console import run_main
-from hellm_recbole.training.timing import few_steps
-from hellm_recbole.training.trainer import ModelRow, evaluate
+from hellm_recbole.training.timing import time_epoch
+from hellm_recbole.training.trainer import ModelLearner, evaluate
 
 PARTS = ("evaluation", "lightgcn", "sasrec", "hellmpre", "multimodal", "llm")
 DEFAULT_PARTS = PARTS[:3]  # the others need a checkout of published code, or a language model
 DEFAULT_EVAL_BATCH = 4096  # RecBole's own
 USERS_AT_ONCE = (64, 256, 1024)  # tried for RecBole's best eval_batch_size
 FEW_STEPS = (20, 1)  # of ours that stand for an epoch, with the default contrast and with all nodes
-LLM_STAGES, POOLED_WIDTH = ("HeLLMPre", "SASRec"), 64
+PRETRAINED, POOLED_WIDTH = ("HeLLMPre", "SASRec"), 64
 SCORED, SCORED_ALONE = 8, 40  # blocks of users by ours, users by the other side
 LAYERS = 2  # RecBole's default depth; both sides use it
 
@@ -134,15 +134,15 @@ def _measure(options: argparse.Namespace) -> int:
     return 0
 
 
-def _row(name: str, split: Split, **values: object) -> tuple[ModelRow, Callable[[], object]]:
+def _row(name: str, split: Split, **values: object) -> tuple[ModelLearner, Callable[[], object]]:
     """One of our models with its validation."""
     overrides = [Override(name, key, value, f"{key}={value}") for key, value in values.items()]
-    (plan,) = plan_rows([name], split.dataset, REGISTRY, "paper", overrides)
-    assert plan.spec is not None
-    row = ModelRow(
-        plan.spec, plan.model_settings, split.train_data(), plan.train, plan.pairs, 2024, torch.device("cpu")
+    (config,) = resolve_runs([name], split.dataset, REGISTRY, "paper", overrides)
+    assert config.spec is not None
+    row = ModelLearner(
+        config.spec, config.model_settings, split.train_data(), config.train, config.pairs, 2024, torch.device("cpu")
     )
-    return row, lambda: evaluate(row, split.selection(), plan.evaluation, name)
+    return row, lambda: evaluate(row, split.selection(), config.evaluation, name)
 
 
 def _lightgcn(split: Split, root: Path, parts: Sequence[str], repeat: int) -> list[tuple[str, float, float, str]]:
@@ -201,8 +201,8 @@ def _hellm_pre(split: Split, checkout: Path, repeat: int, dtype: str) -> list[tu
     print(f"HeLLMPre: graphs and model built in {time.perf_counter() - started:.1f} s")
     rows = []
     exact, _ = _row("HeLLMPre", split, contrast_nodes="all", contrast_dtype=dtype)
-    (plan,) = plan_rows(["HeLLMPre"], split.dataset, REGISTRY, "paper", [])
-    theirs = ReleasedHeLLMPre(checkout, split.train_data(), plan.model_settings, plan.train.batch_size)
+    (config,) = resolve_runs(["HeLLMPre"], split.dataset, REGISTRY, "paper", [])
+    theirs = ReleasedHeLLMPre(checkout, split.train_data(), config.model_settings, config.train.batch_size)
     for what, ours, steps in (("default contrast", row, FEW_STEPS[0]), (f"all nodes, {dtype}", exact, FEW_STEPS[1])):
         best = _in_turn(partial(_epoch_seconds, ours, steps), lambda: theirs.seconds(1), repeat, tells=(True, True))
         rows.append((f"epoch, HeLLMPre, {what}", *best, "MMHCL, 1 step timed, scaled to all"))
@@ -212,27 +212,31 @@ def _hellm_pre(split: Split, checkout: Path, repeat: int, dtype: str) -> list[tu
 def _llm(split: Split, backbone: Mapping[str, Any], steps: int) -> list[tuple[str, float, float, str]]:
     """HeLLM's training and scoring, 1,000 examples and users, against the way of the released code."""
     rng = np.random.default_rng(0)  # what the embeddings say makes no difference to the time
-    tables = {name: rng.normal(size=(split.n_items + 1, POOLED_WIDTH)).astype(np.float32) for name in LLM_STAGES}
-    data = replace(split.train_data(), stages=tables)
+    tables = {name: rng.normal(size=(split.n_items + 1, POOLED_WIDTH)).astype(np.float32) for name in PRETRAINED}
+    data = replace(split.train_data(), pretrained=tables)
     wide = Override(None, "prefix_hidden", POOLED_WIDTH**2, "as wide as theirs")
     rows = []
     theirs: ReleasedLLM | None = None
     one_by_one = 0.0
     for what, overrides in (("", ()), (", prefix networks as wide as theirs", (wide,))):
-        plan = _plan_llm(split, backbone, overrides)
-        assert plan.spec is not None
-        row = ModelRow(plan.spec, plan.model_settings, data, plan.train, None, 2024, torch.device("cpu"), plan.steps)
+        config = _plan_llm(split, backbone, overrides)
+        assert config.spec is not None
+        row = ModelLearner(
+            config.spec, config.model_settings, data, config.train, None, 2024, torch.device("cpu"), config.steps
+        )
         if theirs is None:
-            theirs = ReleasedLLM(plan.model_settings, data)
+            theirs = ReleasedLLM(config.model_settings, data)
             one_by_one = 1 / theirs.samples_a_second(steps)
-        n_targets = int((np.minimum(split.train.lengths(), plan.model_settings.max_history + 1) - 1).clip(min=0).sum())
-        seconds = few_steps(row, steps)[0] / n_targets
-        name = f"HeLLM@{plan.backbone}"
+        n_targets = int(
+            (np.minimum(split.train.lengths(), config.model_settings.max_history + 1) - 1).clip(min=0).sum()
+        )
+        seconds = time_epoch(row, steps)[0] / n_targets
+        name = f"HeLLM@{config.backbone}"
         note = "a sample a prefix, 7 a batch"
         rows.append((f"training, {name}, 1,000 examples{what}", 1000 * seconds, 1000 * one_by_one, note))
         if what:
             continue
-        users = np.flatnonzero(split.train.lengths())[: SCORED * plan.model_settings.score_rows]
+        users = np.flatnonzero(split.train.lengths())[: SCORED * config.model_settings.score_rows]
         row.prepare()
         with torch.no_grad():
             started = time.perf_counter()
@@ -244,14 +248,14 @@ def _llm(split: Split, backbone: Mapping[str, Any], steps: int) -> list[tuple[st
     return rows
 
 
-def _plan_llm(split: Split, backbone: Mapping[str, Any], overrides: Sequence[Override] = ()) -> RowPlan:
+def _plan_llm(split: Split, backbone: Mapping[str, Any], overrides: Sequence[Override] = ()) -> RunConfig:
     given = [Override(None, name, value, f"--{name.replace('_', '-')}") for name, value in backbone.items()]
-    (plan,) = plan_rows(["HeLLM"], split.dataset, REGISTRY, "paper", [*given, *overrides])
-    return plan
+    (config,) = resolve_runs(["HeLLM"], split.dataset, REGISTRY, "paper", [*given, *overrides])
+    return config
 
 
-def _epoch_seconds(row: ModelRow, steps: int) -> float:
-    return few_steps(row, steps)[0]
+def _epoch_seconds(row: ModelLearner, steps: int) -> float:
+    return time_epoch(row, steps)[0]
 
 
 def _in_turn(
@@ -266,9 +270,9 @@ def _in_turn(
     for _ in range(repeat):
         for at, call in enumerate((first, second)):
             started = time.perf_counter()
-            told = call()
+            report_outcome = call()
             seconds = time.perf_counter() - started
-            best[at] = min(best[at], float(told) if tells[at] else seconds)  # type: ignore[arg-type]
+            best[at] = min(best[at], float(report_outcome) if tells[at] else seconds)  # type: ignore[arg-type]
     return best[0], best[1]
 
 

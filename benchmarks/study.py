@@ -16,29 +16,29 @@ import hellm_recbole.system.openmp  # noqa: F401
 from baselines.registry import REGISTRY
 from benchmarks.options import (
     load,
+    make_search_parser,
     named,
-    overrides_of,
-    search_parser,
-    seeds_of,
+    parse_seeds,
+    read_overrides,
 )
-from benchmarks.searches import sweep_task, swept
+from benchmarks.searches import make_search_task, run_searches
 from hellm_recbole.config.search_space import n_points
 from hellm_recbole.errors import ModelError
-from hellm_recbole.experiments.resolve import plan_rows, split_variant
-from hellm_recbole.experiments.sweeps import Sweep
-from hellm_recbole.experiments.tuning import Budget, SweepTask
+from hellm_recbole.experiments.resolve import resolve_runs, split_variant
+from hellm_recbole.experiments.sweeps import SearchResult
+from hellm_recbole.experiments.tuning import SearchBudget, SearchTask
 from hellm_recbole.report.figures import write_figure
 from hellm_recbole.report.page import FIGURES, figure_name
 from hellm_recbole.report.studies import PREFIX, studies, study_figure
 from hellm_recbole.system.console import run_main
-from hellm_recbole.system.distributed import refuse_team
+from hellm_recbole.system.distributed import refuse_process_group
 
 EXIT_NOTHING_TO_DRAW = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing and write the figures; exit code 0, 1 if a study has nothing to draw, 2 for bad arguments."""
-    parser = search_parser("study.py", __doc__)
+    parser = make_search_parser("study.py", __doc__)
     parser.set_defaults(models="HeLLMPre")
     parser.add_argument("--studies", default="all", help="names separated by commas, or all (%(default)s)")
     options, rest = parser.parse_known_args(argv)
@@ -46,33 +46,33 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _study(options: argparse.Namespace, rest: Sequence[str]) -> int:
-    refuse_team("study.py")
-    overrides = overrides_of(options, rest)
-    (seed,) = seeds_of(str(options.seed))
-    tasks: list[SweepTask] = []
+    refuse_process_group("study.py")
+    overrides = read_overrides(options, rest)
+    (seed,) = parse_seeds(str(options.seed))
+    tasks: list[SearchTask] = []
     for dataset in named(options.dataset, "--dataset"):
         split = load(dataset, options.data_path)[1]
-        for plan in plan_rows(named(options.models, "--models"), dataset, REGISTRY, options.preset, overrides):
-            for name, axes in _chosen(split_variant(plan.model, REGISTRY)[0], options.studies).items():
+        for config in resolve_runs(named(options.models, "--models"), dataset, REGISTRY, options.preset, overrides):
+            for name, axes in _chosen(split_variant(config.model, REGISTRY)[0], options.studies).items():
                 tasks.append(
-                    sweep_task(
-                        plan,
+                    make_search_task(
+                        config,
                         split,
                         axes,
                         overrides,
                         seed,
-                        budget=Budget(n_points(axes), None),
+                        budget=SearchBudget(n_points(axes), None),
                         scheduler="none",
                         search="grid",
                         name=f"{PREFIX}{name}",
                         options=options,
                     )
                 )
-    drawn = [_drawn(sweep, options.output) for sweep in swept(tasks, options)]
+    drawn = [_drawn(sweep, options.output) for sweep in run_searches(tasks, options)]
     return 0 if all(drawn) else EXIT_NOTHING_TO_DRAW
 
 
-def _drawn(sweep: Sweep, output: Path) -> bool:
+def _drawn(sweep: SearchResult, output: Path) -> bool:
     """Write the figure of a study and say where it is; whether there was anything to draw."""
     study = study_figure(sweep)
     if study is None:

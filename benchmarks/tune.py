@@ -18,26 +18,26 @@ from baselines.registry import REGISTRY
 from benchmarks.options import (
     check_threads,
     load,
+    make_search_parser,
     named,
-    overrides_of,
-    search_parser,
-    seeds_of,
+    parse_seeds,
+    read_overrides,
 )
-from benchmarks.searches import shown, sweep_task, swept
+from benchmarks.searches import make_search_task, run_searches, shown
 from hellm_recbole.config.layers import parse_value, properties_dir
 from hellm_recbole.config.search_space import listed_keys, search_space
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
-from hellm_recbole.experiments.resolve import plan_rows, split_variant
-from hellm_recbole.experiments.sweeps import Sweep, write_tuned
+from hellm_recbole.experiments.resolve import resolve_runs, split_variant
+from hellm_recbole.experiments.sweeps import SearchResult, write_tuned
 from hellm_recbole.experiments.tuning import (
-    Budget,
     SchedulerName,
+    SearchBudget,
     SearchName,
 )
 from hellm_recbole.models.base import LLM
 from hellm_recbole.system.console import run_main
-from hellm_recbole.system.distributed import refuse_team
+from hellm_recbole.system.distributed import refuse_process_group
 from hellm_recbole.system.files import check_name
 
 EXIT_NOTHING_FOUND = 1
@@ -45,7 +45,7 @@ EXIT_NOTHING_FOUND = 1
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the searches and print what they found; exit code 0, 1 if one found nothing, 2 for bad arguments."""
-    parser = search_parser("tune.py", __doc__)
+    parser = make_search_parser("tune.py", __doc__)
     parser.add_argument("--budget", default="trials=20", help="of each model: trials=20 or minutes=60 (%(default)s)")
     parser.add_argument(
         "--scheduler",
@@ -70,14 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _tune(options: argparse.Namespace, rest: Sequence[str]) -> int:
-    refuse_team("tune.py")
+    refuse_process_group("tune.py")
     check_name(options.name, "--name")
     check_threads(options.threads)
     if options.resume and options.fresh:
         raise SettingsError("--resume and --fresh contradict each other; give one of them")
-    budget = Budget.parse(options.budget)
-    overrides = overrides_of(options, rest)
-    (seed,) = seeds_of(str(options.seed))
+    budget = SearchBudget.parse(options.budget)
+    overrides = read_overrides(options, rest)
+    (seed,) = parse_seeds(str(options.seed))
     tunable = [path.stem for path in sorted((properties_dir() / "sweep").glob("*.yaml"))]
     models = tunable if options.models == "all" else named(options.models, "--models")
     datasets = named(options.dataset, "--dataset")
@@ -87,20 +87,20 @@ def _tune(options: argparse.Namespace, rest: Sequence[str]) -> int:
             raise SettingsError(f"--space {owner}.{key}: {owner} is not among the models of this search")
     tasks = []
     for dataset in datasets:
-        plans = plan_rows(models, dataset, REGISTRY, options.preset, overrides)
+        configs = resolve_runs(models, dataset, REGISTRY, options.preset, overrides)
         split = load(dataset, options.data_path)[1]
-        for plan in plans:
-            if plan.family == LLM:
-                LanguageModelCheck().check(plan.model_settings, split.item_text)
-            base = split_variant(plan.model, REGISTRY)[0]
+        for config in configs:
+            if config.family == LLM:
+                LanguageModelCheck().check(config.model_settings, split.item_text)
+            base = split_variant(config.model, REGISTRY)[0]
             tasks.append(
-                sweep_task(
-                    plan,
+                make_search_task(
+                    config,
                     split,
                     search_space(
                         base,
-                        _tried(base, plan.model, changed, options.only),
-                        plan.resolved.values,
+                        _tried(base, config.model, changed, options.only),
+                        config.resolved.values,
                         with_current=options.search != "grid",
                     ),
                     overrides,
@@ -112,11 +112,11 @@ def _tune(options: argparse.Namespace, rest: Sequence[str]) -> int:
                     options=options,
                 )
             )
-    found = [_told(sweep, options.output) for sweep in swept(tasks, options)]
+    found = [_told(sweep, options.output) for sweep in run_searches(tasks, options)]
     return 0 if all(found) else EXIT_NOTHING_FOUND
 
 
-def _told(sweep: Sweep, output: Path) -> bool:
+def _told(sweep: SearchResult, output: Path) -> bool:
     """Print what a search has found and write the best values; whether it has found any."""
     if sweep.problem is None:
         print(f"{shown(sweep)}\nwritten to {write_tuned(output, sweep)}\n", flush=True)

@@ -96,7 +96,7 @@ class CheckpointError(HellmError):
     """A checkpoint is corrupt or belongs to another run."""
 
 
-class RecordError(HellmError):
+class ResultError(HellmError):
     """A results record is unreadable, or records that may not share a table were put together."""
 
 
@@ -112,7 +112,7 @@ class TrainingDiverged(HellmError):
     """A loss or a score became NaN or infinite."""
 
 
-class SharedRowFailed(HellmError):
+class SharedRunFailed(HellmError):
     """A row that several processes train together failed."""
 
 

@@ -96,7 +96,7 @@ class TrainData:
         history: training interactions of each user, oldest first.
         features: modality name -> [I + 1, D_m] float32; row i belongs to item id i, row 0 is zero.
         cache: folder for what is costly to derive from the features; None keeps nothing.
-        stages: model name -> [I + 1, D] item embeddings of a model trained before on the same split, row 0 zero.
+        pretrained: model name -> [I + 1, D] pretrained item embeddings, of the same split, row 0 zero.
         item_text: [I + 1] text of each item, entry 0 ""; empty where the dataset has none.
         covered: modality -> [I + 1] whether the item has features of its own; the others' rows are fill. Entry 0 False.
     """
@@ -106,7 +106,7 @@ class TrainData:
     history: Histories
     features: Mapping[str, FloatArray]
     cache: Path | None = None
-    stages: Mapping[str, FloatArray] = field(default_factory=dict)
+    pretrained: Mapping[str, FloatArray] = field(default_factory=dict)
     item_text: tuple[str, ...] = ()
     covered: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
 

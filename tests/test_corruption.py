@@ -16,8 +16,8 @@ from hellm_recbole.data.embeddings import read_item_embeddings
 from hellm_recbole.data.features import _read_cache, _write_cache
 from hellm_recbole.errors import HellmError
 from hellm_recbole.experiments.export import export_embeddings
-from hellm_recbole.experiments.results import read_ranks, read_record
-from hellm_recbole.experiments.sweeps import read_sweep, read_tuned, write_sweep, write_tuned
+from hellm_recbole.experiments.results import read_ranks, read_result
+from hellm_recbole.experiments.sweeps import read_search, read_tuned, write_search, write_tuned
 from hellm_recbole.experiments.tuning import _refuse_another
 from hellm_recbole.graphs.neighbors import item_neighbors
 from hellm_recbole.system.files import seal, sha256_file
@@ -41,7 +41,7 @@ def checkpoint(folder: Path) -> Reader:
 
 def record(folder: Path) -> Reader:
     path = add_run(folder, [1, 5, 30])
-    return lambda: read_record(path)
+    return lambda: read_result(path)
 
 
 def ranks(folder: Path) -> Reader:
@@ -51,8 +51,8 @@ def ranks(folder: Path) -> Reader:
 
 
 def search(folder: Path) -> Reader:
-    path = write_sweep(folder, toy_sweep([toy_trial(1, 0.1), toy_trial(2, 0.2)]))
-    return lambda: read_sweep(path)
+    path = write_search(folder, toy_sweep([toy_trial(1, 0.1), toy_trial(2, 0.2)]))
+    return lambda: read_search(path)
 
 
 def tuned(folder: Path) -> Reader:

@@ -12,7 +12,7 @@ import pytest
 from baselines.registry import REGISTRY
 from benchmarks.cli import COMMANDS as CLI_COMMANDS
 from hellm_recbole.config.layers import load_yaml, properties_dir
-from hellm_recbole.experiments.resolve import Override, plan_rows
+from hellm_recbole.experiments.resolve import Override, resolve_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("hellm_recbole", "baselines", "benchmarks")  # each may import those before it
@@ -202,5 +202,5 @@ def test_every_searched_value_is_one_the_model_takes(path: Path) -> None:
     for key, values in load_yaml(path).items():
         assert len(values) > 1
         for value in values:
-            (plan,) = plan_rows([path.stem], "toy", REGISTRY, "paper", [Override(path.stem, key, value, path.name)])
+            (plan,) = resolve_runs([path.stem], "toy", REGISTRY, "paper", [Override(path.stem, key, value, path.name)])
             assert plan.resolved.values[key] == value

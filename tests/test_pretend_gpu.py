@@ -89,7 +89,7 @@ def test_every_model_trains_is_ranked_and_goes_on_there(
 @pytest.mark.parametrize("name", ["Pop", "ItemKNN", "BPR", "LightGCN", "NeuMF", "GRU4Rec", "SASRec"])
 def test_rows_of_recbole_train_and_are_ranked_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     pytest.importorskip("recbole", reason="RecBole is not installed")
-    from hellm_recbole.bridge.learner import RecBoleRow, recbole_settings
+    from hellm_recbole.bridge.learner import RecBoleLearner, recbole_settings
 
     monkeypatch.chdir(tmp_path)
     data, users = toy.train_data(), np.arange(1, toy.N_USERS + 1)
@@ -97,7 +97,7 @@ def test_rows_of_recbole_train_and_are_ranked_there(tmp_path: Path, monkeypatch:
     values = {**own, **toy.OURS, **{key: value for key, value in toy.SMALL.items() if key in own}}
 
     def trained(device: torch.device) -> tuple[dict[str, float], np.ndarray]:
-        row = RecBoleRow(name, data, values, 3, device)
+        row = RecBoleLearner(name, data, values, 3, device)
         losses = row.train_epoch(1, 5, lambda *args: None)
         row.prepare()
         return losses, row.scores(users, data.history).cpu().numpy()

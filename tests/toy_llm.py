@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from baselines.registry import REGISTRY
-from hellm_recbole.experiments.resolve import RowPlan
+from hellm_recbole.experiments.resolve import RunConfig
 from hellm_recbole.models.base import LLM
 from hellm_recbole.models.hellm import LLMRecommender, LLMSettings
 from hellm_recbole.types import FloatArray, TrainData
@@ -100,9 +100,9 @@ def small_values(name: str) -> dict[str, Any]:
     }
 
 
-def with_stages(data: TrainData, plan: RowPlan) -> TrainData:
+def with_stages(data: TrainData, config: RunConfig) -> TrainData:
     """The data, with embeddings of the stages that the row reads."""
-    return replace(data, stages=toy_tables(data.n_items, width=16)) if plan.stages else data
+    return replace(data, pretrained=toy_tables(data.n_items, width=16)) if config.pretrained_models else data
 
 
 def awaken(model: nn.Module) -> None:

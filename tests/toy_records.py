@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hellm_recbole.evaluation import metrics
-from hellm_recbole.experiments.results import PhaseRanks, Record, write_ranks, write_record
-from hellm_recbole.experiments.sweeps import Sweep, Trial
+from hellm_recbole.experiments.results import PhaseRanks, RunResult, write_ranks, write_result
+from hellm_recbole.experiments.sweeps import SearchResult, Trial
 from hellm_recbole.identity.parts import FeatureIdentity, Identity
 from hellm_recbole.system.files import check_seal, seal
 
@@ -53,9 +53,9 @@ def toy_identity(features: str | None = None, columns: Sequence[str] = ("title",
     return {**identity, **changes}  # type: ignore[typeddict-item]
 
 
-def toy_record(**changes: Any) -> Record:
+def toy_record(**changes: Any) -> RunResult:
     """A successful run of LightGCN, with the given fields changed."""
-    record = Record(
+    record = RunResult(
         schema=1,
         dataset="Toy",
         counts={
@@ -114,8 +114,8 @@ def add_run(results: Path, rank: Sequence[int] | npt.NDArray[Any] | None, **chan
         ranks = toy_ranks(rank, **shift)
         means = metrics.from_ranks(ranks.user, ranks.rank, CUTOFFS)
         record = toy_record(**{"metrics": {"valid": means, "test": means}, **changes})
-        write_ranks(results / record.dataset / record.row / str(record.seed), ranks, ranks)
-    return write_record(results / record.dataset / record.row / str(record.seed), record)
+        write_ranks(results / record.dataset / record.label / str(record.seed), ranks, ranks)
+    return write_result(results / record.dataset / record.label / str(record.seed), record)
 
 
 def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -141,10 +141,10 @@ def toy_trial(number: int, value: float, **changes: Any) -> Trial:
     return {**trial, **changes}  # type: ignore[typeddict-item]
 
 
-def toy_sweep(trials: Sequence[Trial], **changes: Any) -> Sweep:
+def toy_sweep(trials: Sequence[Trial], **changes: Any) -> SearchResult:
     """A finished search of LightGCN's n_layers, with the given fields changed."""
     record = toy_record()
-    sweep = Sweep(
+    sweep = SearchResult(
         schema=1,
         dataset="Toy",
         split_hash=record.split_hash,

@@ -32,11 +32,11 @@ from benchmarks.upstream.apart import run_apart
 from hellm_recbole.data.atomic import load_dataset
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import DataError, HellmError, MissingDependency
-from hellm_recbole.experiments.resolve import RowPlan, plan_rows
+from hellm_recbole.experiments.resolve import RunConfig, resolve_runs
 from hellm_recbole.system import runtime
 from hellm_recbole.system.console import run_main
 from hellm_recbole.training.sampling import PairSource
-from hellm_recbole.training.trainer import ModelRow, evaluate
+from hellm_recbole.training.trainer import ModelLearner, evaluate
 from hellm_recbole.types import PairBatch, TrainData
 
 MODELS = ("VBPR", "LightGCN", "FREEDOM", "BM3", "SLMRec", "GRCN", "LATTICE")
@@ -82,7 +82,7 @@ def with_two_modalities(split: Split) -> Split:
     return replace(split, features={"image": image, "text": text}, cache=None)
 
 
-def public_settings(name: str, plan: RowPlan) -> dict[str, Any]:
+def public_settings(name: str, plan: RunConfig) -> dict[str, Any]:
     """MMRec's names for the values of our row."""
     ours: Any = plan.model_settings
     width = [ours.emb_dim] * 2
@@ -132,7 +132,7 @@ def public_settings(name: str, plan: RowPlan) -> dict[str, Any]:
     return of_model[name]()
 
 
-def public_model(name: str, checkout: Path, data: TrainData, plan: RowPlan, folder: Path) -> Any:
+def public_model(name: str, checkout: Path, data: TrainData, plan: RunConfig, folder: Path) -> Any:
     """MMRec's model on our data, with its image, text or both; its features and caches are written to `folder`.
 
     Raises:
@@ -175,7 +175,7 @@ def public_model(name: str, checkout: Path, data: TrainData, plan: RowPlan, fold
     return getattr(module, name)(config, _Interactions(data))
 
 
-def time_public(name: str, checkout: Path, split: Split, plan: RowPlan, steps: int) -> dict[str, float]:
+def time_public(name: str, checkout: Path, split: Split, plan: RunConfig, steps: int) -> dict[str, float]:
     """Seconds of MMRec's set-up, of an epoch (from its first step and some later ones) and of an evaluation."""
     torch.manual_seed(2024)
     with tempfile.TemporaryDirectory() as folder:
@@ -225,11 +225,11 @@ def _public_evaluation(name: str, model: Any, split: Split) -> float:
         return (time.perf_counter() - started) * split.n_users / len(users)
 
 
-def time_ours(name: str, split: Split, plan: RowPlan) -> dict[str, float]:
+def time_ours(name: str, split: Split, plan: RunConfig) -> dict[str, float]:
     """Seconds of our set-up, of a whole epoch after a first one, and of an evaluation."""
     assert plan.spec is not None
     started = time.perf_counter()
-    row = ModelRow(plan.spec, plan.model_settings, split.train_data(), plan.train, plan.pairs, 2024, CPU)
+    row = ModelLearner(plan.spec, plan.model_settings, split.train_data(), plan.train, plan.pairs, 2024, CPU)
     build = time.perf_counter() - started
     row.train_epoch(1, 1, _ignore)
     started = time.perf_counter()
@@ -292,7 +292,7 @@ def _one(options: argparse.Namespace) -> int:
     runtime.keep_freed_memory()
     torch.set_num_threads(options.threads)
     split = with_two_modalities(split_dataset(load_dataset(options.folder, modalities=None)))
-    (plan,) = plan_rows([options.model], split.dataset, REGISTRY, "paper", [])
+    (plan,) = resolve_runs([options.model], split.dataset, REGISTRY, "paper", [])
     if options.side == "ours":
         found = time_ours(options.model, split, plan)
     else:

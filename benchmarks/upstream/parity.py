@@ -39,7 +39,7 @@ from baselines.registry import REGISTRY
 from benchmarks.upstream.mmrec import public_model
 from benchmarks.upstream.released import Graphs, import_model, published_graphs, published_loss
 from hellm_recbole.errors import HellmError, SettingsError
-from hellm_recbole.experiments.resolve import Override, plan_rows
+from hellm_recbole.experiments.resolve import Override, resolve_runs
 from hellm_recbole.models.hellm_pre import DTYPES
 from hellm_recbole.system.console import run_main
 from hellm_recbole.types import Histories, PairBatch, TrainData
@@ -368,16 +368,16 @@ def build(name: str, checkout: Path, data: TrainData, folder: Path) -> tuple[Sid
     """Both sides on one graph, and the largest error between their graphs."""
     changed = {"emb_dim": 8, **CHANGED[name]}
     overrides = [Override(name, key, value, f"{key}={value}") for key, value in changed.items()]
-    (plan,) = plan_rows([name], "toy", REGISTRY, "paper", overrides)
-    assert plan.spec is not None
-    settings: Any = plan.model_settings
+    (config,) = resolve_runs([name], "toy", REGISTRY, "paper", overrides)
+    assert config.spec is not None
+    settings: Any = config.model_settings
     torch.manual_seed(2024)
-    ours: Any = plan.spec.cls.build(settings, data)
+    ours: Any = config.spec.cls.build(settings, data)
     theirs: Public
     if name == "HeLLMPre":
         theirs = PublishedHeLLMPre(checkout, data, settings, folder)
     else:
-        model = public_model(name, checkout, data, plan, folder)
+        model = public_model(name, checkout, data, config, folder)
         model.pre_epoch_processing()
         theirs = MMRecModel(name, model)
         if name == "FREEDOM":

@@ -43,7 +43,7 @@ class ReleasedLLM:
 
     Args:
         settings: of HeLLM, which name the language model.
-        data: with the embeddings of the stages.
+        data: with the pretrained embeddings.
 
     Raises:
         DataError: the language model cannot be loaded, is not whole or does not fit its tokenizer.
@@ -68,7 +68,7 @@ class ReleasedLLM:
         get_peft_model(model, lora)
         self.decoder: Any = model.get_decoder()
         width, self.n_layers = config.hidden_size, config.num_hidden_layers
-        self.graph, self.sequence = (torch.from_numpy(data.stages[name]) for name in ("HeLLMPre", "SASRec"))
+        self.graph, self.sequence = (torch.from_numpy(data.pretrained[name]) for name in ("HeLLMPre", "SASRec"))
         n_prefix = settings.prefix_length
         self.parts = nn.ModuleDict(
             {

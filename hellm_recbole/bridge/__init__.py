@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from hellm_recbole.bridge import patches as mends
+from hellm_recbole.bridge import patches
 from hellm_recbole.bridge.finder import BridgeFinder
 
 
@@ -16,6 +16,6 @@ def install() -> None:
     """Put the import hook in place and mend what of RecBole is imported already; a second call does nothing."""
     if not any(isinstance(finder, BridgeFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, BridgeFinder())
-    for name in mends.MENDS:
+    for name in patches.PATCHES:
         if name in sys.modules:
-            mends.apply(sys.modules[name])
+            patches.apply(sys.modules[name])

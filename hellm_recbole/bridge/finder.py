@@ -15,12 +15,12 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from hellm_recbole.bridge import patches as mends
+from hellm_recbole.bridge import patches
 
 _FAMILIES = ("recbole.model.general_recommender", "recbole.model.sequential_recommender")
 
 
-class _MendingLoader(Loader):
+class _PatchingLoader(Loader):
     """Runs a module with its own loader, then mends it."""
 
     def __init__(self, loader: Loader) -> None:
@@ -35,7 +35,7 @@ class _MendingLoader(Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
-        mends.apply(module)
+        patches.apply(module)
 
 
 class _AdapterLoader(Loader):
@@ -64,10 +64,10 @@ class BridgeFinder(MetaPathFinder):
         """Spec of a module to be mended, or of one of our models; None for everything else."""
         if not fullname.startswith("recbole.") or not _fits():
             return None
-        if fullname in mends.MENDS:
+        if fullname in patches.PATCHES:
             spec = _spec_of_others(self, fullname, path, target)
             if spec is not None and spec.loader is not None:
-                spec.loader = _MendingLoader(spec.loader)
+                spec.loader = _PatchingLoader(spec.loader)
             return spec
         family, _, name = fullname.rpartition(".")
         if family not in _FAMILIES or _spec_of_others(self, fullname, path, target) is not None:
@@ -82,12 +82,12 @@ class BridgeFinder(MetaPathFinder):
 def _fits() -> bool:
     """Whether the installed RecBole is one that the mends are written for; if not, it is left alone, with a warning."""
     version = importlib.metadata.version("recbole")
-    if not version.startswith(mends.SERIES):
+    if not version.startswith(patches.SERIES):
         warnings.warn(
             f"RecBole {version} is installed, but hellm_recbole mends 1.2.x only; pip install --no-deps recbole==1.2.1",
             stacklevel=2,
         )
-    return version.startswith(mends.SERIES)
+    return version.startswith(patches.SERIES)
 
 
 def _spec_of_others(

@@ -111,7 +111,7 @@ def recbole_settings(name: str) -> dict[str, Value]:
     return values | {key: value for key, value in own.items() if key not in _TRAINING.values()}
 
 
-class RecBoleRow:
+class RecBoleLearner:
     """One RecBole model on one dataset; a `types.Scorer`.
 
     Attributes:

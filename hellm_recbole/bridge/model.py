@@ -82,7 +82,7 @@ class _Adapter(torch.nn.Module):
             n_items=int(dataset.item_num) - 1,
             history=self.history(config, dataset),
             features=_features(config, dataset) if self.spec.family in _READS_FEATURES else {},
-            stages=_stages(config, dataset) if self.spec.family == LLM else {},
+            pretrained=_pretrained(config, dataset) if self.spec.family == LLM else {},
         )
         self.model: Any = self.spec.cls.build(settings, data)
         self._encoded: Encoded | None = None
@@ -242,7 +242,7 @@ def _features(config: Any, dataset: Any) -> Mapping[str, FloatArray]:
     return {modality: _with_padding(values) for modality, values in found.items()}
 
 
-def _stages(config: Any, dataset: Any) -> Mapping[str, FloatArray]:
+def _pretrained(config: Any, dataset: Any) -> Mapping[str, FloatArray]:
     """Model -> [I + 1, D] item embeddings, from the folders that the configuration's `embeddings` names.
 
     Raises:

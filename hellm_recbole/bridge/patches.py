@@ -60,7 +60,7 @@ class Namespace(ModuleType):
 def apply(module: ModuleType) -> None:
     """Apply the mends of a module that has been imported; a second call does nothing."""
     if not getattr(module, _MARK, False):
-        for mend in MENDS[module.__name__]:
+        for mend in PATCHES[module.__name__]:
             mend(module)
         setattr(module, _MARK, True)
 
@@ -305,7 +305,7 @@ def _ending_s3rec(module: ModuleType) -> None:
     model._neg_sample = draw_or_refuse
 
 
-MENDS: dict[str, tuple[Mend, ...]] = {
+PATCHES: dict[str, tuple[Mend, ...]] = {
     "recbole.config.configurator": (_config,),
     "recbole.evaluator.metrics": (_numpy_aliases,),
     "recbole.trainer.hyper_tuning": (_numpy_aliases,),

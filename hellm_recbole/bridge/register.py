@@ -54,10 +54,10 @@ def offers(family: str, lower_name: str) -> bool:
 
 def adapter_class(family: str, lower_name: str, module: str) -> type[Any]:
     """The RecBole model class for one of our models, as a member of `module`."""
-    from hellm_recbole.bridge import model as adapters
+    from hellm_recbole.bridge import model
 
     shown, name = _offered()[family, lower_name]
     spec = registry()[name]
-    base = adapters.PairAdapter if spec.batches == "pairs" else adapters.SequenceAdapter
+    base = model.PairAdapter if spec.batches == "pairs" else model.SequenceAdapter
     doc = f"hellm_recbole's {name} as a RecBole model."
     return type(shown, (base,), {"__module__": module, "__doc__": doc, "spec": spec, "ours": name})

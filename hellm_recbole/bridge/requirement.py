@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 
-from hellm_recbole.bridge import patches as mends
+from hellm_recbole.bridge import patches
 from hellm_recbole.errors import MissingDependency
 
 _INSTALL = "`pip install --no-deps recbole==1.2.1` (in a checkout: `make install`)"
@@ -22,5 +22,5 @@ def require_recbole() -> None:
         version = importlib.metadata.version("recbole")
     except importlib.metadata.PackageNotFoundError as error:
         raise MissingDependency(f"RecBole is not installed; install it with {_INSTALL}") from error
-    if not version.startswith(mends.SERIES):
+    if not version.startswith(patches.SERIES):
         raise MissingDependency(f"RecBole {version} is installed but the bridge fits 1.2.x; change it with {_INSTALL}")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hellm_recbole.errors import TrainingDiverged
-from hellm_recbole.system.distributed import ALONE, Team
+from hellm_recbole.system.distributed import SINGLE_PROCESS, ProcessGroup
 from hellm_recbole.types import (
     Encoded,
     Histories,
@@ -88,7 +88,7 @@ def rank_targets(
     seen: Histories,
     block_users: int,
     who: str,
-    team: Team = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> Ranks:
     """Rank every target among all items.
 
@@ -99,7 +99,7 @@ def rank_targets(
         seen: the history of the phase: training at validation, training and validation at test. Models read this one.
         block_users: users a block; blocks whose scores stay in cache are fastest.
         who: model and phase, for the message.
-        team: each process ranks some of the blocks, and all of them have the ranks in the end.
+        group: each process ranks some of the blocks, and all of them have the ranks in the end.
 
     Raises:
         TrainingDiverged: a score is NaN.
@@ -108,7 +108,7 @@ def rank_targets(
     ranks = {policy: np.zeros(len(targets), dtype=np.int32) for policy in POLICIES}
     users, first = np.unique(targets.user, return_index=True)
     bounds = np.append(first, len(targets))
-    for start in team.share(range(0, len(users), block_users)):
+    for start in group.share(range(0, len(users), block_users)):
         block = users[start : start + block_users]
         rows = slice(bounds[start], bounds[start + len(block)])
         row_of = np.repeat(np.arange(len(block)), np.diff(bounds[start : start + len(block) + 1]))
@@ -117,7 +117,7 @@ def rank_targets(
         found = _rank_block(scores, row_of, targets.item[rows], block, train, seen)
         for policy, values in found.items():
             ranks[policy][rows] = values
-    team.add_up_arrays(ranks.values())
+    group.add_up_arrays(ranks.values())
     return Ranks(targets.user, targets.item, **ranks)
 
 

@@ -30,8 +30,8 @@ from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.embeddings import EMBEDDINGS
 from hellm_recbole.data.split import MIN_EVALUATED, Split
 from hellm_recbole.errors import DataError, ModelError, TrainingDiverged
-from hellm_recbole.experiments.resolve import RowPlan, row_folder
-from hellm_recbole.experiments.run import CHECKPOINT, Place, build_row
+from hellm_recbole.experiments.resolve import RunConfig, run_folder
+from hellm_recbole.experiments.run import CHECKPOINT, RunContext, build_learner
 from hellm_recbole.system.files import (
     atomic_write,
     ensure_folder,
@@ -41,7 +41,7 @@ from hellm_recbole.system.files import (
     write_text,
 )
 from hellm_recbole.training.checkpoint import CheckpointFolder
-from hellm_recbole.training.trainer import ModelRow, load_best
+from hellm_recbole.training.trainer import ModelLearner, load_best
 from hellm_recbole.types import FloatArray, IdArray, QueryBatch, Scorer, TokenArray, as_ids, pad_recent
 
 TEST_LISTS = "test-lists"
@@ -69,13 +69,13 @@ class RankedLists:
     is_target: npt.NDArray[np.bool_]
 
 
-def refuse_embeddings(plans: Iterable[RowPlan]) -> None:
+def refuse_embeddings(configs: Iterable[RunConfig]) -> None:
     """Refuse rows that have no embeddings to export.
 
     Raises:
         ModelError: it names them.
     """
-    names = list(dict.fromkeys(plan.row for plan in plans if plan.spec is None))
+    names = list(dict.fromkeys(config.label for config in configs if config.spec is None))
     if names:
         several = len(names) > 1
         raise ModelError(
@@ -86,13 +86,15 @@ def refuse_embeddings(plans: Iterable[RowPlan]) -> None:
 
 
 @torch.no_grad()
-def export_row(plan: RowPlan, split: Split, place: Place, what: Collection[str], k: int | None = None) -> None:
+def export_run(
+    config: RunConfig, split: Split, context: RunContext, what: Collection[str], k: int | None = None
+) -> None:
     """Write test lists or embeddings of a finished run into its folder, from its best checkpoint.
 
     Args:
-        plan: run config.
+        config: run config.
         split: of the dataset.
-        place: output folder, seed and device of the run.
+        context: output folder, seed and device of the run.
         what: some of `EXPORTS`.
         k: entries of a test list; None takes the largest cut-off of the run.
 
@@ -103,19 +105,21 @@ def export_row(plan: RowPlan, split: Split, place: Place, what: Collection[str],
         OutputError: a file cannot be written.
     """
     if EMBEDDINGS in what:
-        refuse_embeddings([plan])
-    folder = row_folder(place.output, split.dataset, plan, place.seed)
-    row = build_row(plan, split, place)
+        refuse_embeddings([config])
+    folder = run_folder(context.output, split.dataset, config, context.seed)
+    row = build_learner(config, split, context)
     load_best(row, CheckpointFolder(folder / CHECKPOINT))
     row.prepare()
     if TEST_LISTS in what:
-        k = k or max(plan.evaluation.cutoffs)
-        lists = rank_top_items(row, split, k, plan.evaluation.eval_block_users, f"{plan.row} on {split.dataset}, test")
-        write_lists(folder / LISTS_FILE, lists, split, describe_lists(plan, split, place.seed, k))
+        k = k or max(config.evaluation.cutoffs)
+        lists = rank_top_items(
+            row, split, k, config.evaluation.eval_block_users, f"{config.label} on {split.dataset}, test"
+        )
+        write_lists(folder / LISTS_FILE, lists, split, describe_lists(config, split, context.seed, k))
         write_left_out(folder / LEFT_OUT_FILE, split)
     if EMBEDDINGS in what:
-        assert isinstance(row, ModelRow)
-        _export_embeddings(row, split, folder, place.device)
+        assert isinstance(row, ModelLearner)
+        _export_embeddings(row, split, folder, context.device)
 
 
 @torch.no_grad()
@@ -174,14 +178,14 @@ def _best_of_block(
     return users[start + row[kept]], rank[kept], item[kept], score[kept], is_target[kept]
 
 
-def describe_lists(plan: RowPlan, split: Split, seed: int, k: int) -> dict[str, str]:
+def describe_lists(config: RunConfig, split: Split, seed: int, k: int) -> dict[str, str]:
     """What the test lists of a run are, for the metadata of their file."""
     return {
         "about": "top-K lists of the test phase, for analysing a test result; a user's test items were neither read "
         "nor masked, so the lists are not for serving",
         "phase": "test",
-        "run": plan.row,
-        "model": plan.model,
+        "run": config.label,
+        "model": config.model,
         "dataset": split.dataset,
         "seed": str(seed),
         "k": str(k),
@@ -254,7 +258,7 @@ def count_left_out(dataset: Dataset, split: Split) -> str:
     )
 
 
-def _export_embeddings(row: ModelRow, split: Split, folder: Path, device: torch.device) -> None:
+def _export_embeddings(row: ModelLearner, split: Split, folder: Path, device: torch.device) -> None:
     """User vectors are the query vectors that the test targets were scored with."""
     model: Any = row.module
     encoded = model.encode()

@@ -7,7 +7,7 @@ from typing import Any
 
 from hellm_recbole.bridge.learner import recbole_module
 from hellm_recbole.data.split import Split
-from hellm_recbole.experiments.resolve import RowPlan
+from hellm_recbole.experiments.resolve import RunConfig
 from hellm_recbole.identity.code import code_of_model, code_of_recbole_model, total_digest
 from hellm_recbole.identity.compare import list_parts
 from hellm_recbole.identity.parts import (
@@ -24,11 +24,11 @@ from hellm_recbole.models.base import LLM
 from hellm_recbole.models.hellm import NO_BACKBONE, RANDOM
 
 
-def identify_run(plan: RowPlan, split: Split, embeddings: Mapping[str, EmbeddingIdentity]) -> Identity:
+def identify_run(config: RunConfig, split: Split, embeddings: Mapping[str, EmbeddingIdentity]) -> Identity:
     """All that a run depends on beside split, settings and seed.
 
     Args:
-        plan: config of the run.
+        config: config of the run.
         split: the dataset's, with its features and texts.
         embeddings: pretrained embeddings that the run reads; those that are not there yet are left out.
 
@@ -38,33 +38,33 @@ def identify_run(plan: RowPlan, split: Split, embeddings: Mapping[str, Embedding
     """
     features: dict[str, FeatureIdentity] = {
         name: {**split.feature_origins.get(name, UNKNOWN_ORIGIN), "sha256": split.feature_sha256[name]}
-        for name in plan.choose_features(split.features)
+        for name in config.choose_features(split.features)
     }
-    modules = identify_code(plan)
+    modules = identify_code(config)
     return {
         "features": features,
-        "item_texts": {"sha256": split.text_sha256, "columns": split.text_columns} if plan.reads_texts else None,
-        "language_model": identify_language_model(plan.model_settings) if plan.family == LLM else None,
+        "item_texts": {"sha256": split.text_sha256, "columns": split.text_columns} if config.reads_texts else None,
+        "language_model": identify_language_model(config.model_settings) if config.family == LLM else None,
         "embeddings": dict(embeddings),
         "code": {"sha256": total_digest(modules), "modules": modules},
     }
 
 
-def list_run_parts(plan: RowPlan, split: Split, seed: int, identity: Identity) -> dict[str, str]:
+def list_run_parts(config: RunConfig, split: Split, seed: int, identity: Identity) -> dict[str, str]:
     """Name of everything that a run depends on, settings and seed included -> its value or digest."""
-    return list_parts(identity, plan.deciding(), split.sha256, seed)
+    return list_parts(identity, config.reproducibility_settings(), split.sha256, seed)
 
 
-def identify_code(plan: RowPlan) -> dict[str, str]:
+def identify_code(config: RunConfig) -> dict[str, str]:
     """Module -> digest of the code of a run.
 
     Files are read once in a process. Call this before anything takes time, for a file that is edited after it has been
     imported is not the code that runs.
     """
-    if plan.spec is not None:
-        return code_of_model(plan.spec.cls.__module__, plan.spec.settings.__module__)
-    assert plan.recbole_name is not None
-    return code_of_recbole_model(recbole_module(plan.recbole_name))
+    if config.spec is not None:
+        return code_of_model(config.spec.cls.__module__, config.spec.settings.__module__)
+    assert config.recbole_name is not None
+    return code_of_recbole_model(recbole_module(config.recbole_name))
 
 
 def identify_language_model(settings: Any) -> LanguageModelIdentity | None:

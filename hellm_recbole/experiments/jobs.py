@@ -9,18 +9,18 @@ from pathlib import Path
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.embeddings import EMBEDDINGS, needs_export
 from hellm_recbole.data.split import Split
-from hellm_recbole.errors import HellmError, RecordError
-from hellm_recbole.experiments.export import export_row
+from hellm_recbole.errors import HellmError, ResultError
+from hellm_recbole.experiments.export import export_run
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
-from hellm_recbole.experiments.pretrained import stage_folder
-from hellm_recbole.experiments.resolve import RowPlan, row_folder
-from hellm_recbole.experiments.results import RECORD_FILE, read_record
+from hellm_recbole.experiments.pretrained import pretrained_folder
+from hellm_recbole.experiments.resolve import RunConfig, run_folder
+from hellm_recbole.experiments.results import RECORD_FILE, read_result
 from hellm_recbole.experiments.run import (
-    Place,
+    RunContext,
     describe_kept,
-    finished_record,
+    execute_run,
+    find_finished_run,
     refuse_changed_checkpoint,
-    run_row,
 )
 from hellm_recbole.system.console import print_error
 from hellm_recbole.system.files import check_removable, sweep_temporaries
@@ -29,25 +29,25 @@ from hellm_recbole.training.progress import Logger
 
 
 @dataclass(frozen=True)
-class RowJob:
+class RunJob:
     """One row that is to be there in the end.
 
     Attributes:
-        plan: of the row.
-        place: where it runs and what its results go to.
+        config: of the row.
+        context: where it runs and what its results go to.
         fresh: run it again if it is finished or half-way.
         exports: what else to write of it.
-        stage: another row reads its embeddings.
+        is_pretrained: another run reads its embeddings.
         dataset: name.
         export_k: entries of an exported test list; None takes the largest cut-off of the run.
         deferred: whether an earlier run in its place can be kept is found out when its turn comes.
     """
 
-    plan: RowPlan
-    place: Place
+    config: RunConfig
+    context: RunContext
     fresh: bool
     exports: tuple[str, ...]
-    stage: bool
+    is_pretrained: bool
     dataset: str
     export_k: int | None = None
     deferred: bool = False
@@ -55,12 +55,12 @@ class RowJob:
     @property
     def name(self) -> str:
         """For messages."""
-        return f"{self.plan.row} on {self.dataset}, seed {self.place.seed}"
+        return f"{self.config.label} on {self.dataset}, seed {self.context.seed}"
 
     @property
     def folder(self) -> Path:
         """Where its results go to."""
-        return row_folder(self.place.output, self.dataset, self.plan, self.place.seed)
+        return run_folder(self.context.output, self.dataset, self.config, self.context.seed)
 
 
 def announce_removals(folders: Sequence[Path], root: Path) -> None:
@@ -90,7 +90,7 @@ class JobLocks:
     def __init__(self) -> None:
         self._locks: dict[Path, FolderLock] = {}
 
-    def acquire(self, jobs: Sequence[RowJob]) -> None:
+    def acquire(self, jobs: Sequence[RunJob]) -> None:
         """Lock every run that is to be worked on, before anything is run.
 
         Raises:
@@ -104,7 +104,7 @@ class JobLocks:
                 if not needs_work(job):  # another process has finished it meanwhile
                     self.release(job)
 
-    def release(self, job: RowJob) -> None:
+    def release(self, job: RunJob) -> None:
         """Give back the lock of a run that is over."""
         if (lock := self._locks.pop(job.folder, None)) is not None:
             lock.release()
@@ -118,50 +118,53 @@ class JobLocks:
         self._locks.clear()
 
 
-def needs_work(job: RowJob) -> bool:
+def needs_work(job: RunJob) -> bool:
     """Whether something is to be written into the folder of a run."""
-    if job.fresh or job.exports or (job.stage and needs_export(job.folder / EMBEDDINGS)):
+    if job.fresh or job.exports or (job.is_pretrained and needs_export(job.folder / EMBEDDINGS)):
         return True
     try:
-        return read_record(job.folder / RECORD_FILE).status != "success"
-    except RecordError:
+        return read_result(job.folder / RECORD_FILE).status != "success"
+    except ResultError:
         return True
 
 
-def check_earlier(job: RowJob, split: Split) -> bool:
+def check_earlier_run(job: RunJob, split: Split) -> bool:
     """Say that a run is finished and kept, or refuse what cannot be resumed, before anything is run.
 
     Returns:
         Whether it could be compared; a run that reads embeddings that are yet to be exported is when its turn comes.
 
     Raises:
-        RecordError: a finished run in its place depends on something that has changed since.
+        ResultError: a finished run in its place depends on something that has changed since.
         CheckpointError: so does one that was stopped half-way.
     """
-    folders = (stage_folder(job.place.output, job.dataset, model, job.place.seed) for model in job.plan.stages)
+    folders = (
+        pretrained_folder(job.context.output, job.dataset, model, job.context.seed)
+        for model in job.config.pretrained_models
+    )
     if any(needs_export(folder / EMBEDDINGS) for folder in folders) and (job.folder / RECORD_FILE).exists():
         return False
-    record = finished_record(job.plan, split, job.place)
+    record = find_finished_run(job.config, split, job.context)
     if record is None:
-        refuse_changed_checkpoint(job.plan, split, job.place)
+        refuse_changed_checkpoint(job.config, split, job.context)
     else:
         print(f"{job.name}: {describe_kept(record)}")
     return True
 
 
-def check_language_model(check: LanguageModelCheck, plan: RowPlan, split: Split) -> None:
+def check_language_model(check: LanguageModelCheck, config: RunConfig, split: Split) -> None:
     """Refuse a language model that an LLM row cannot use.
 
     Raises:
         HellmError: it names the row and says what is wrong.
     """
     try:
-        check.check(plan.model_settings, split.item_text)
+        check.check(config.model_settings, split.item_text)
     except HellmError as error:
-        raise type(error)(f"{plan.row} on {split.dataset}: {error}") from error
+        raise type(error)(f"{config.label} on {split.dataset}: {error}") from error
 
 
-def run_job(job: RowJob, dataset: Dataset, split: Split, watchers: Sequence[Logger] = ()) -> str | None:
+def run_job(job: RunJob, dataset: Dataset, split: Split, watchers: Sequence[Logger] = ()) -> str | None:
     """Run a row unless it is finished, and export what is asked for or what another row reads.
 
     Returns:
@@ -172,29 +175,29 @@ def run_job(job: RowJob, dataset: Dataset, split: Split, watchers: Sequence[Logg
     """
     sweep_temporaries(job.folder)
     try:
-        record = None if job.fresh else finished_record(job.plan, split, job.place)
+        record = None if job.fresh else find_finished_run(job.config, split, job.context)
     except HellmError as error:
         return str(error)
     if record is not None and job.deferred:
         print(f"{job.name}: {describe_kept(record)}")
     if record is None:
-        record = run_row(job.plan, dataset, split, job.place, fresh=job.fresh, watchers=watchers)
+        record = execute_run(job.config, dataset, split, job.context, fresh=job.fresh, watchers=watchers)
     if record.status != "success":
         return record.reason
     exports = set(job.exports)
-    if job.stage and needs_export(job.folder / EMBEDDINGS):
+    if job.is_pretrained and needs_export(job.folder / EMBEDDINGS):
         if (job.folder / EMBEDDINGS).exists():
             print(f"{job.name}: embeddings of an earlier version, exported again from the checkpoint")
         exports.add(EMBEDDINGS)
     if exports:
         try:
-            export_row(job.plan, split, job.place, exports, job.export_k)
+            export_run(job.config, split, job.context, exports, job.export_k)
         except HellmError as error:
             return f"export: {error}"
     return None
 
 
-def told(job: RowJob, problem: str | None) -> bool:
+def report_outcome(job: RunJob, problem: str | None) -> bool:
     """Print what went wrong with a row; whether all went well."""
     if problem is not None:
         print_error(f"{job.name}: {problem}")

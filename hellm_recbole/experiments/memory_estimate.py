@@ -24,7 +24,7 @@ RESERVE = 0.9  # of a device's memory that may be planned for: the rest goes to 
 
 
 @dataclass(frozen=True)
-class Budget:
+class MemoryEstimate:
     """Predicted costs of a row.
 
     Attributes:
@@ -52,7 +52,9 @@ class Budget:
         return max(int(left / (self.activation_bytes / self.micro_batch_size)), 0)
 
 
-def predict(settings: LLMSettings, data: TrainData, batches: BatchSource, micro_batch_size: int) -> Budget:
+def estimate_memory(
+    settings: LLMSettings, data: TrainData, batches: BatchSource, micro_batch_size: int
+) -> MemoryEstimate:
     """The budget of a row; nothing larger than two layers of the language model is ever in memory.
 
     Args:
@@ -69,7 +71,7 @@ def predict(settings: LLMSettings, data: TrainData, batches: BatchSource, micro_
         model = LLMRecommender.build(settings, data).train()
         parts = parameters_by_part(model)
         trained = sum(count for count, _ in parts.values())
-        return Budget(parts, 0, trained * ADAM_BYTES, _kept_bytes(model, longest), micro_batch_size)
+        return MemoryEstimate(parts, 0, trained * ADAM_BYTES, _kept_bytes(model, longest), micro_batch_size)
     total, n_layers = count_weights(settings.backbone())
     kept = []
     parts = {}
@@ -89,7 +91,7 @@ def predict(settings: LLMSettings, data: TrainData, batches: BatchSource, micro_
     adapters = parts["language model"][0]
     parts["language model"] = adapters, adapters + total.frozen
     bytes_each = QUANTIZED_BYTES.get(settings.quantization, float(size))
-    return Budget(parts, int(total.frozen * bytes_each), trained * ADAM_BYTES, activation, micro_batch_size)
+    return MemoryEstimate(parts, int(total.frozen * bytes_each), trained * ADAM_BYTES, activation, micro_batch_size)
 
 
 def parameters_by_part(model: nn.Module) -> dict[str, tuple[int, int]]:

@@ -7,17 +7,17 @@ from pathlib import Path
 
 from hellm_recbole.data.embeddings import EMBEDDINGS, digests, read_item_embeddings
 from hellm_recbole.errors import HellmError, ModelError
-from hellm_recbole.experiments.results import RECORD_FILE, digest_run, read_record
+from hellm_recbole.experiments.results import RECORD_FILE, digest_run, read_result
 from hellm_recbole.identity.parts import EmbeddingIdentity, feature_digests
 from hellm_recbole.types import FloatArray, TokenArray
 
 
-def stage_folder(results: Path, dataset: str, model: str, seed: int) -> Path:
+def pretrained_folder(results: Path, dataset: str, model: str, seed: int) -> Path:
     """Where the row of a stage lies; stages have no language model, so their row has the model's name."""
     return results / dataset / model / str(seed)
 
 
-def stage_tables(
+def load_pretrained_embeddings(
     results: Path, dataset: str, models: tuple[str, ...], seed: int, split_hash: str, item_tokens: TokenArray
 ) -> dict[str, FloatArray]:
     """Model -> [I + 1, D] item embeddings of its finished row with the same seed and split; row 0 is zero.
@@ -36,9 +36,9 @@ def stage_tables(
     """
     tables = {}
     for model in models:
-        folder = stage_folder(results, dataset, model, seed)
+        folder = pretrained_folder(results, dataset, model, seed)
         try:
-            record = read_record(folder / RECORD_FILE)
+            record = read_result(folder / RECORD_FILE)
         except HellmError as error:
             raise ModelError(
                 f"needs the item embeddings of {model}, whose row {folder} has no usable record; "
@@ -63,14 +63,14 @@ def identify_embeddings(
         results: folder of all results.
         dataset: name of the dataset.
         seed: random seed of the runs.
-        tables: from `stage_tables`.
+        tables: from `load_pretrained_embeddings`.
 
     Raises:
-        RecordError: a record cannot be read.
+        ResultError: a record cannot be read.
     """
     found: dict[str, EmbeddingIdentity] = {}
     for model, digest in digests(tables).items():
-        record = read_record(stage_folder(results, dataset, model, seed) / RECORD_FILE)
+        record = read_result(pretrained_folder(results, dataset, model, seed) / RECORD_FILE)
         made_by = record.identity
         found[model] = {
             "sha256": digest,

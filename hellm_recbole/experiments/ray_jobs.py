@@ -18,10 +18,10 @@ from rich.console import Console
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, last_line
-from hellm_recbole.experiments.jobs import JobLocks, RowJob, run_job, told
+from hellm_recbole.experiments.jobs import JobLocks, RunJob, report_outcome, run_job
 from hellm_recbole.experiments.ray_cluster import cluster, enter_worker, refuse_numbered, resources
 from hellm_recbole.experiments.run import (
-    record_loss,
+    record_lost_run,
 )
 from hellm_recbole.system import runtime
 from hellm_recbole.training.progress import LINE_EVERY_S
@@ -33,7 +33,7 @@ Part = TypeVar("Part", Dataset, Split)
 
 
 def run_on_ray(
-    jobs: Sequence[RowJob],
+    jobs: Sequence[RunJob],
     data: Mapping[str, tuple[Dataset, Split]],
     address: str,
     n_cpus: int | None,
@@ -46,7 +46,7 @@ def run_on_ray(
     begun again and goes on from its last epoch; a row that fails leaves the others alone.
 
     Args:
-        jobs: rows, stages before those that read them.
+        jobs: runs, pretrained models before those that read their embeddings.
         data: dataset -> what its rows run on.
         address: see `cluster`.
         n_cpus: CPUs of a local cluster; None offers all.
@@ -59,19 +59,21 @@ def run_on_ray(
     """
     refuse_numbered(device)
     with cluster(address, n_cpus):
-        board: Any = _Board.remote()  # type: ignore[attr-defined]
+        board: Any = _ProgressBoard.remote()  # type: ignore[attr-defined]
         shared = {name: ray.put((_movable(dataset), _movable(split))) for name, (dataset, split) in data.items()}
-        asked = [resources(job.plan.resources.ray_cpus, job.plan.resources.ray_gpus) for job in jobs]  # before any runs
-        running: dict[Any, RowJob] = {}
-        stages: dict[tuple[str, int, str], Any] = {}
+        asked = [
+            resources(job.config.resources.ray_cpus, job.config.resources.ray_gpus) for job in jobs
+        ]  # before any runs
+        running: dict[Any, RunJob] = {}
+        pretrained: dict[tuple[str, int, str], Any] = {}
         for job, size in zip(jobs, asked, strict=True):
-            needs = [stages[job.dataset, job.place.seed, stage] for stage in job.plan.stages]
+            needs = [pretrained[job.dataset, job.context.seed, model] for model in job.config.pretrained_models]
             task = _task.options(num_cpus=size["cpu"], num_gpus=size["gpu"], max_retries=MAX_RETRIES, name=job.name)
-            away = replace(job, place=replace(job.place, output=job.place.output.resolve()))
+            away = replace(job, context=replace(job.context, output=job.context.output.resolve()))
             reference = task.remote(away, shared[job.dataset], device, Path.cwd(), board, *needs)
             running[reference] = job
-            if job.stage:
-                stages[job.dataset, job.place.seed, job.plan.model] = reference
+            if job.is_pretrained:
+                pretrained[job.dataset, job.context.seed, job.config.model] = reference
         return _follow(running, data, board, locks)
 
 
@@ -80,7 +82,7 @@ def _movable(part: Part) -> Part:
     return replace(part, cache=None if part.cache is None else part.cache.resolve())
 
 
-def _follow(running: dict[Any, RowJob], data: Mapping[str, tuple[Dataset, Split]], board: Any, locks: JobLocks) -> int:
+def _follow(running: dict[Any, RunJob], data: Mapping[str, tuple[Dataset, Split]], board: Any, locks: JobLocks) -> int:
     """Show how the rows stand until all are over; returns how many failed."""
     waiting, done, failed = dict(running), 0, 0
     with _view(len(running)) as show:
@@ -94,13 +96,13 @@ def _follow(running: dict[Any, RowJob], data: Mapping[str, tuple[Dataset, Split]
                     problem = _lost(job, data, error)
                 done += 1
                 locks.release(job)
-                failed += not told(job, problem)
+                failed += not report_outcome(job, problem)
             lines = ray.get(board.lines.remote())
             show(done, failed, {job.name: lines[job.name] for job in waiting.values() if job.name in lines})
     return failed
 
 
-def _lost(job: RowJob, data: Mapping[str, tuple[Dataset, Split]], error: Exception) -> str:
+def _lost(job: RunJob, data: Mapping[str, tuple[Dataset, Split]], error: Exception) -> str:
     """What to say of a row whose task ended without an answer; its record says the same."""
     reason = (
         f"its Ray worker, or that of a row it reads, was lost {MAX_RETRIES + 1} times ({type(error).__name__}), most "
@@ -108,18 +110,18 @@ def _lost(job: RowJob, data: Mapping[str, tuple[Dataset, Split]], error: Excepti
         if isinstance(error, ray.exceptions.WorkerCrashedError | ray.exceptions.OutOfMemoryError)
         else last_line(error)
     )
-    record_loss(job.plan, *data[job.dataset], job.place, reason)
+    record_lost_run(job.config, *data[job.dataset], job.context, reason)
     return reason
 
 
 @ray.remote
 def _task(
-    job: RowJob, data: tuple[Dataset, Split], device: str, folder: Path, board: Any, *needs: str | None
+    job: RunJob, data: tuple[Dataset, Split], device: str, folder: Path, board: Any, *needs: str | None
 ) -> str | None:
     """`run_job` in a worker's process, after the tasks whose results are `needs`."""
-    enter_worker(folder, job.plan.resources.ray_cpus)
-    job = replace(job, place=replace(job.place, device=runtime.choose_device(device)))
-    watcher = _Tells(board, job)
+    enter_worker(folder, job.config.resources.ray_cpus)
+    job = replace(job, context=replace(job.context, device=runtime.choose_device(device)))
+    watcher = _ProgressReporter(board, job)
     try:
         return run_job(job, *data, watchers=[watcher])
     except HellmError as error:
@@ -127,7 +129,7 @@ def _task(
 
 
 @ray.remote(num_cpus=0)
-class _Board:
+class _ProgressBoard:
     """How each row that runs stands."""
 
     def __init__(self) -> None:
@@ -142,20 +144,20 @@ class _Board:
         return self._lines
 
 
-class _Tells:
+class _ProgressReporter:
     """A logger that writes to the board."""
 
-    def __init__(self, board: Any, job: RowJob) -> None:
+    def __init__(self, board: Any, job: RunJob) -> None:
         self._board, self._job = board, job
         board.say.remote(job.name, "begins")
 
     def step(self, epoch: int, step: int, n_steps: int) -> None:
         """Epoch and step, in long epochs."""
-        self._board.say.remote(self._job.name, f"epoch {epoch}/{self._job.plan.train.epochs} step {step}/{n_steps}")
+        self._board.say.remote(self._job.name, f"epoch {epoch}/{self._job.config.train.epochs} step {step}/{n_steps}")
 
     def log(self, epoch: int, values: Mapping[str, float]) -> None:
         """Epoch and validation metric."""
-        train = self._job.plan.train
+        train = self._job.config.train
         valid = values.get(f"valid/{train.valid_metric}")
         text = f"epoch {epoch}/{train.epochs}" + ("" if valid is None else f" {train.valid_metric} {valid:.4f}")
         self._board.say.remote(self._job.name, text)

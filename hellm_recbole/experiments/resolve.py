@@ -39,7 +39,7 @@ from hellm_recbole.config.layers import (
 )
 from hellm_recbole.config.variants import variants
 from hellm_recbole.errors import MissingDependency, ModelError, SettingsError
-from hellm_recbole.experiments.results import Search, row_name
+from hellm_recbole.experiments.results import Search, label_run
 from hellm_recbole.models.base import LLM, Family, ModelSpec, check_spec
 
 T = TypeVar("T")
@@ -105,7 +105,7 @@ NOTHING_TUNED: Mapping[str, Tuned] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
-class RowPlan:
+class RunConfig:
     """One model on one dataset, settings resolved and checked.
 
     Attributes:
@@ -141,9 +141,9 @@ class RowPlan:
     search: Search | None = None
 
     @property
-    def row(self) -> str:
-        """Name of the row, which is also its folder's."""
-        return row_name(self.model, self.backbone, self.search is not None)
+    def label(self) -> str:
+        """Name of the run in tables, which is also its folder's."""
+        return label_run(self.model, self.backbone, self.search is not None)
 
     @property
     def backbone(self) -> str | None:
@@ -151,9 +151,9 @@ class RowPlan:
         return self.model_settings.backbone_label if self.family == LLM else None
 
     @property
-    def stages(self) -> tuple[str, ...]:
+    def pretrained_models(self) -> tuple[str, ...]:
         """Models whose item embeddings the row reads."""
-        return self.model_settings.stages if self.family == LLM else ()
+        return self.model_settings.pretrained_models if self.family == LLM else ()
 
     def choose_features(self, features: Mapping[str, T]) -> dict[str, T]:
         """Modality -> what the model is handed of it, among those of the dataset.
@@ -182,7 +182,7 @@ class RowPlan:
         """Whose implementation it is."""
         return "hellm_recbole" if self.spec is not None else "recbole"
 
-    def deciding(self) -> dict[str, Value]:
+    def reproducibility_settings(self) -> dict[str, Value]:
         """The values that a number depends on."""
         return {key: value for key, value in sorted(self.resolved.values.items()) if key not in NEUTRAL_KEYS}
 
@@ -192,14 +192,14 @@ def presets() -> list[str]:
     return sorted(path.stem for path in (properties_dir() / "preset").glob("*.yaml"))
 
 
-def plan_rows(
+def resolve_runs(
     models: Sequence[str],
     dataset: str,
     registry: Mapping[str, ModelSpec],
     preset: str,
     overrides: Sequence[Override],
     tuned: Mapping[str, Tuned] = NOTHING_TUNED,
-) -> list[RowPlan]:
+) -> list[RunConfig]:
     """Plans of the named models on one dataset.
 
     Args:
@@ -214,20 +214,20 @@ def plan_rows(
         ModelError: a model is unknown, with the nearest name.
         SettingsError: a setting is wrong, or an override is known to none of the models.
     """
-    plans = [_tuned_row(name, dataset, registry, preset, overrides, tuned.get(name)) for name in models]
-    _refuse_strays(plans, registry, overrides)
-    return plans
+    configs = [_resolve_tuned(name, dataset, registry, preset, overrides, tuned.get(name)) for name in models]
+    _refuse_strays(configs, registry, overrides)
+    return configs
 
 
-def plan_with_stages(
+def resolve_with_pretrained(
     models: Sequence[str],
     dataset: str,
     registry: Mapping[str, ModelSpec],
     preset: str,
     overrides: Sequence[Override],
     tuned: Mapping[str, Tuned] = NOTHING_TUNED,
-) -> list[RowPlan]:
-    """`plan_rows`, with the stages that LLM rows read before them, whether they were asked for or not.
+) -> list[RunConfig]:
+    """`resolve_runs`, with the stages that LLM rows read before them, whether they were asked for or not.
 
     Stages have the values of their files, also where a tuned row of the same model is asked for.
 
@@ -235,37 +235,39 @@ def plan_with_stages(
         ModelError: a model is unknown, or an LLM row reads embeddings of one that has none.
         SettingsError: a setting is wrong.
     """
-    asked = [_tuned_row(name, dataset, registry, preset, overrides, tuned.get(name)) for name in models]
-    needed = dict.fromkeys(stage for plan in asked for stage in plan.stages)
-    stages = [plan_row(name, dataset, registry, preset, overrides) for name in needed]
-    for stage in stages:
-        if stage.spec is None or stage.family == LLM:
+    asked = [_resolve_tuned(name, dataset, registry, preset, overrides, tuned.get(name)) for name in models]
+    needed = dict.fromkeys(model for config in asked for model in config.pretrained_models)
+    pretrained = [resolve_run(name, dataset, registry, preset, overrides) for name in needed]
+    for found in pretrained:
+        if found.spec is None or found.family == LLM:
             readable = ", ".join(name for name, spec in registry.items() if spec.family != LLM)
             raise ModelError(
-                f"item_inputs or prefix_graph names {stage.model}, but {stage.model} has no item embeddings that "
+                f"item_inputs or prefix_graph names {found.model}, but {found.model} has no item embeddings that "
                 f"another model can read; name one of {readable}"
             )
-    first = [plan for plan in asked if plan.family != LLM and not is_stage(plan, asked)]
-    plans = [*first, *stages, *(plan for plan in asked if plan.family == LLM)] if stages else asked
-    _refuse_strays(plans, registry, overrides)
-    return plans
+    first = [config for config in asked if config.family != LLM and not is_pretrained_model(config, asked)]
+    configs = [*first, *pretrained, *(config for config in asked if config.family == LLM)] if pretrained else asked
+    _refuse_strays(configs, registry, overrides)
+    return configs
 
 
-def _tuned_row(
+def _resolve_tuned(
     name: str,
     dataset: str,
     registry: Mapping[str, ModelSpec],
     preset: str,
     overrides: Sequence[Override],
     tuned: Tuned | None,
-) -> RowPlan:
+) -> RunConfig:
     if tuned is None:
-        return plan_row(name, dataset, registry, preset, overrides)
+        return resolve_run(name, dataset, registry, preset, overrides)
     found = [Override(name, key, value, tuned.origin) for key, value in tuned.values.items()]
-    return replace(plan_row(name, dataset, registry, preset, [*found, *overrides]), search=tuned.search)
+    return replace(resolve_run(name, dataset, registry, preset, [*found, *overrides]), search=tuned.search)
 
 
-def _refuse_strays(plans: Sequence[RowPlan], registry: Mapping[str, ModelSpec], overrides: Sequence[Override]) -> None:
+def _refuse_strays(
+    configs: Sequence[RunConfig], registry: Mapping[str, ModelSpec], overrides: Sequence[Override]
+) -> None:
     """Refuse an override that none of the rows knows.
 
     Raises:
@@ -273,19 +275,21 @@ def _refuse_strays(plans: Sequence[RowPlan], registry: Mapping[str, ModelSpec], 
     """
     for override in overrides:
         applies = [
-            plan for plan in plans if override.model in (None, plan.model, split_variant(plan.model, registry)[0])
+            config
+            for config in configs
+            if override.model in (None, config.model, split_variant(config.model, registry)[0])
         ]
-        if not any(override.key in plan.resolved.values for plan in applies):
+        if not any(override.key in config.resolved.values for config in applies):
             if override.model is not None and not applies:
                 raise SettingsError(f"{override.origin}: {override.model} is not among the models of this run")
-            known = {key for plan in applies for key in plan.resolved.values}
+            known = {key for config in applies for key in config.resolved.values}
             stray = Resolved({override.key: override.value}, {override.key: override.origin})
             raise SettingsError("; ".join(unknown_keys(stray, known)))
 
 
-def is_stage(plan: RowPlan, plans: Sequence[RowPlan]) -> bool:
+def is_pretrained_model(config: RunConfig, configs: Sequence[RunConfig]) -> bool:
     """Whether an LLM row among `plans` reads the embeddings of this one; tuned rows are never read."""
-    return plan.search is None and any(plan.model in other.stages for other in plans)
+    return config.search is None and any(config.model in other.pretrained_models for other in configs)
 
 
 def split_variant(name: str, registry: Mapping[str, ModelSpec]) -> tuple[str, str | None]:
@@ -296,10 +300,10 @@ def split_variant(name: str, registry: Mapping[str, ModelSpec]) -> tuple[str, st
     return name, None
 
 
-def plan_row(
+def resolve_run(
     name: str, dataset: str, registry: Mapping[str, ModelSpec], preset: str, overrides: Sequence[Override]
-) -> RowPlan:
-    """One row of `plan_rows`; overrides that are meant for other rows are passed over.
+) -> RunConfig:
+    """One row of `resolve_runs`; overrides that are meant for other rows are passed over.
 
     Raises:
         ModelError: the model is unknown, with the nearest name.
@@ -347,7 +351,7 @@ def plan_row(
     overrides = [o for o in overrides if o.model in (name, base) or (o.model is None and o.key in known)]
     if family == LLM:
         chosen = [o.value for o in overrides if o.key == "llm"] or [resolved.values["llm"]]
-        resolved = resolved.override(*_backbone_values(str(chosen[-1])))
+        resolved = resolved.override(*_language_model_values(str(chosen[-1])))
     resolved = _apply_preset(resolved, preset, base, dataset, known)
     if variant is not None:
         resolved = resolved.override(sections[VARIANTS][variant], f"model/{base}.yaml, {VARIANTS}: {variant}")
@@ -374,7 +378,7 @@ def plan_row(
             f"{resolved.origin['valid_metric']}: valid_metric is {train.valid_metric!r}; "
             f"with the given cutoffs it can be {', '.join(metrics)}"
         )
-    return RowPlan(
+    return RunConfig(
         model=name,
         family=family,
         spec=spec,
@@ -436,7 +440,7 @@ def _recbole_problem(key: str, value: Value, default: Value) -> str | None:
     return None
 
 
-def _backbone_values(llm: str) -> tuple[dict[str, Value], str]:
+def _language_model_values(llm: str) -> tuple[dict[str, Value], str]:
     """Values that suit a known language model, and the file they stand in; none for an unknown one."""
     for path in sorted((properties_dir() / "llm").glob("*.yaml")):
         content = load_yaml(path)
@@ -483,6 +487,6 @@ def _recbole_name(name: str, registry: Mapping[str, ModelSpec]) -> str:
     raise ModelError(f"unknown model {name!r}; {hint}")
 
 
-def row_folder(output: Path, dataset: str, plan: RowPlan, seed: int) -> Path:
+def run_folder(output: Path, dataset: str, config: RunConfig, seed: int) -> Path:
     """`<output>/<dataset>/<row>/<seed>`."""
-    return output / dataset / plan.row / str(seed)
+    return output / dataset / config.label / str(seed)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from hellm_recbole.config.layers import LARGEST_CUTOFF, NEUTRAL_KEYS, shorten
 from hellm_recbole.config.schema import as_json, keyed, no_constant
-from hellm_recbole.errors import RecordError, strip_controls
+from hellm_recbole.errors import ResultError, strip_controls
 from hellm_recbole.identity.compare import digest_of_parts, list_parts
 from hellm_recbole.identity.parts import Identity
 from hellm_recbole.models.base import Family
@@ -124,7 +124,7 @@ class CurvePoint(TypedDict):
 
 
 @dataclass(frozen=True)
-class Record:
+class RunResult:
     """One run: a dataset, a model, a seed. The fields are the keys of `record.json`, but for `path`.
 
     `train_seconds`, `eval_seconds`, `best_epoch`, memory and parameters are null where a failed run did not get so far.
@@ -178,15 +178,15 @@ class Record:
     path: Path | None = field(default=None, compare=False)
 
     @property
-    def row(self) -> str:
-        """Name of the row, which is also its folder's."""
-        return row_name(self.model, self.backbone, self.search is not None)
+    def label(self) -> str:
+        """Name of the run in tables, which is also its folder's."""
+        return label_run(self.model, self.backbone, self.search is not None)
 
 
-def row_name(model: str, backbone: str | None, tuned: bool = False) -> str:
+def label_run(model: str, backbone: str | None, tuned: bool = False) -> str:
     """Rows with different language models are different rows, and so are those with tuned values.
 
-    >>> row_name("SASRec", None), row_name("SASRec", None, True), row_name("HeLLM", "Llama-2-7b-hf", True)
+    >>> label_run("SASRec", None), label_run("SASRec", None, True), label_run("HeLLM", "Llama-2-7b-hf", True)
     ('SASRec', 'SASRec-tuned', 'HeLLM-tuned@Llama-2-7b-hf')
     """
     name = f"{model}-tuned" if tuned else model
@@ -223,11 +223,11 @@ class PhaseRanks:
 _INTEGER_ARRAYS = ("rank", "rank_train", "rank_none", "history_length", "item_count")
 
 
-def write_record(folder: Path, record: Record) -> Path:
+def write_result(folder: Path, record: RunResult) -> Path:
     """Write `record.json` into `folder`, checked against the schema first.
 
     Raises:
-        RecordError: the record breaks the schema.
+        ResultError: the record breaks the schema.
         OutputError: the folder cannot be written to.
     """
     path = ensure_folder(folder) / RECORD_FILE
@@ -237,40 +237,40 @@ def write_record(folder: Path, record: Record) -> Path:
     return path
 
 
-def read_record(path: Path) -> Record:
+def read_result(path: Path) -> RunResult:
     """The record in a `record.json`.
 
     Raises:
-        RecordError: the file cannot be read, is not JSON, or breaks the schema; file and key are named.
+        ResultError: the file cannot be read, is not JSON, or breaks the schema; file and key are named.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"record {path} cannot be read ({error}); run its row again with --fresh") from error
+        raise ResultError(f"record {path} cannot be read ({error}); run its row again with --fresh") from error
     return _parse(text, path)
 
 
-def find_records(results_dir: Path, dataset: str) -> list[Record]:
+def find_results(results_dir: Path, dataset: str) -> list[RunResult]:
     """All records in `results_dir/<dataset>/<model>/<seed>/`, sorted by path; empty if there are none.
 
     Raises:
-        RecordError: a record is broken, or lies in a folder of another dataset, model or seed (a copied folder would
+        ResultError: a record is broken, or lies in a folder of another dataset, model or seed (a copied folder would
             count a run twice).
     """
     paths = sorted((results_dir / dataset).glob(f"*/*/{RECORD_FILE}"))
-    records = [read_record(path) for path in paths if path.exists()]  # another command may start one anew meanwhile
+    records = [read_result(path) for path in paths if path.exists()]  # another command may start one anew meanwhile
     for record in records:
         assert record.path is not None
-        stands, says = record.path.parent.parts[-3:], (record.dataset, record.row, str(record.seed))
+        stands, says = record.path.parent.parts[-3:], (record.dataset, record.label, str(record.seed))
         if stands != says:
-            raise RecordError(
+            raise ResultError(
                 f"record {record.path} says it is {'/'.join(says)}, not {'/'.join(stands)}; move the copied or renamed "
                 f"folder out of {results_dir / dataset}"
             )
     return [_without_controls(record) for record in records]
 
 
-def _without_controls(record: Record) -> Record:
+def _without_controls(record: RunResult) -> RunResult:
     """The record without control characters in the texts that are shown; a doctored file may hold some."""
     texts = {name: getattr(record, name) for name in ("model", "preset", "backbone", "reason", "device")}
     settings = {
@@ -281,23 +281,23 @@ def _without_controls(record: Record) -> Record:
     return dataclasses.replace(record, settings=settings, **cleaned)
 
 
-def check_comparable(records: Sequence[Record]) -> None:
+def check_comparable(records: Sequence[RunResult]) -> None:
     """Refuse records that were not measured under one protocol.
 
     Raises:
-        RecordError: names the first difference and the two files.
+        ResultError: names the first difference and the two files.
     """
     for other in records[1:]:
         for key in COMPARABLE:
             a, b = getattr(records[0], key), getattr(other, key)
             if a != b:
-                raise RecordError(
+                raise ResultError(
                     f"records {records[0].path} and {other.path} cannot share a table, their {key} differ "
                     f"({a} and {b}); run one of them again with --fresh or move it away"
                 )
 
 
-def list_record_parts(record: Record) -> dict[str, str] | None:
+def list_result_parts(record: RunResult) -> dict[str, str] | None:
     """Everything that a run depended on, name -> value or digest; None where an earlier version recorded it."""
     if record.identity is None:
         return None
@@ -305,9 +305,9 @@ def list_record_parts(record: Record) -> dict[str, str] | None:
     return list_parts(record.identity, settings, record.split_hash, record.seed)
 
 
-def digest_run(record: Record) -> str | None:
+def digest_run(record: RunResult) -> str | None:
     """Digest of everything that a run depended on and of its ranks; None where an earlier version recorded it."""
-    parts = list_record_parts(record)
+    parts = list_result_parts(record)
     return None if parts is None else digest_of_parts({**parts, "ranks": record.ranks_sha256 or ""})
 
 
@@ -324,7 +324,7 @@ def write_ranks(folder: Path, valid: PhaseRanks, test: PhaseRanks | None) -> Pat
         arrays |= {f"{name}_{key}": np.asarray(getattr(phase, key), dtype=np.str_) for key in ("user", "item")}
         arrays |= {f"{name}_{key}": np.asarray(getattr(phase, key), dtype=np.int32) for key in _INTEGER_ARRAYS}
         if len({len(arrays[f"{name}_{spec.name}"]) for spec in dataclasses.fields(PhaseRanks)}) != 1:
-            raise RecordError(f"{name} ranks for {folder} have arrays of different lengths")
+            raise ResultError(f"{name} ranks for {folder} have arrays of different lengths")
     path = ensure_folder(folder) / RANKS_FILE
     with atomic_write(path, sum(array.nbytes for array in arrays.values())) as temporary:
         np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
@@ -339,7 +339,7 @@ def read_ranks(path: Path, sha256: str | None = None) -> dict[str, PhaseRanks]:
         sha256: digest that the record has of it; None where the record has none.
 
     Raises:
-        RecordError: the file is missing, damaged, not the one that the record was written with, or lacks an array.
+        ResultError: the file is missing, damaged, not the one that the record was written with, or lacks an array.
     """
     try:
         content = path.read_bytes()
@@ -348,7 +348,7 @@ def read_ranks(path: Path, sha256: str | None = None) -> dict[str, PhaseRanks]:
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise RecordError(f"ranks {path} cannot be read ({error}); run its row again with --fresh") from error
+        raise ResultError(f"ranks {path} cannot be read ({error}); run its row again with --fresh") from error
     names = [spec.name for spec in dataclasses.fields(PhaseRanks)]
     phases = {}
     for phase in ("valid", "test"):
@@ -368,31 +368,31 @@ def read_ranks(path: Path, sha256: str | None = None) -> dict[str, PhaseRanks]:
 
 
 def _broken(path: Path, key: str, problem: str) -> NoReturn:
-    raise RecordError(f"{path}: {key} {problem}; run its row again with --fresh")
+    raise ResultError(f"{path}: {key} {problem}; run its row again with --fresh")
 
 
-def _parse(text: str, path: Path) -> Record:
+def _parse(text: str, path: Path) -> RunResult:
     """A record from JSON text, every key and type checked."""
     try:
         raw = json.loads(text, parse_constant=no_constant)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise RecordError(f"record {path} is not JSON ({reason}); run its row again with --fresh") from error
+        raise ResultError(f"record {path} is not JSON ({reason}); run its row again with --fresh") from error
     if not isinstance(raw, dict):
         _broken(path, "the top level", "must be an object")
     if raw.get("schema") != SCHEMA:
-        raise RecordError(
+        raise ResultError(
             f"record {path} has schema {shorten(repr(raw.get('schema')))}, this version reads {SCHEMA}; "
             "run its row again with --fresh"
         )
-    hints = {name: hint for name, hint in get_type_hints(Record).items() if name != "path"}
+    hints = {name: hint for name, hint in get_type_hints(RunResult).items() if name != "path"}
     later: dict[str, Any] = {"backbone": None, "stages": {}, "search": None, "identity": None, "deterministic": None}
     later["ranks_sha256"] = None
     try:
         raw = {**later, **check_seal(raw)}  # older records lack what came later
-        record = Record(**keyed(raw, hints, ""), path=path)
+        record = RunResult(**keyed(raw, hints, ""), path=path)
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"record {path}: {error}; run its row again with --fresh") from error
+        raise ResultError(f"record {path}: {error}; run its row again with --fresh") from error
     if not record.cutoffs or not all(0 < k <= LARGEST_CUTOFF for k in record.cutoffs):
         _broken(path, "cutoffs", f"must be integers from 1 to {LARGEST_CUTOFF:,}")
     if record.status == "success" and (record.reason is not None or not record.metrics["valid"]):

@@ -16,34 +16,34 @@ import torch
 import yaml
 
 from hellm_recbole import __version__
-from hellm_recbole.bridge.learner import RecBoleRow
+from hellm_recbole.bridge.learner import RecBoleLearner
 from hellm_recbole.config.layers import NEUTRAL_KEYS
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.embeddings import digests
 from hellm_recbole.data.split import Split
-from hellm_recbole.errors import HellmError, OutputError, RecordError, SharedRowFailed, describe_unexpected
+from hellm_recbole.errors import HellmError, OutputError, ResultError, SharedRunFailed, describe_unexpected
 from hellm_recbole.evaluation.metrics import from_ranks
 from hellm_recbole.evaluation.ranking import Ranks, rank_targets
 from hellm_recbole.experiments.identity import identify_run, list_run_parts
-from hellm_recbole.experiments.pretrained import identify_embeddings, stage_tables
-from hellm_recbole.experiments.resolve import RowPlan, row_folder
+from hellm_recbole.experiments.pretrained import identify_embeddings, load_pretrained_embeddings
+from hellm_recbole.experiments.resolve import RunConfig, run_folder
 from hellm_recbole.experiments.results import (
     RANKS_FILE,
     RECORD_FILE,
     SCHEMA,
     PhaseRanks,
-    Record,
-    list_record_parts,
-    read_record,
+    RunResult,
+    list_result_parts,
+    read_result,
     write_ranks,
-    write_record,
+    write_result,
 )
-from hellm_recbole.experiments.saved_model import save_llm_row
+from hellm_recbole.experiments.saved_model import save_language_model
 from hellm_recbole.identity.code import changed_modules
 from hellm_recbole.identity.compare import CODE, describe_changes, list_names, list_parts
 from hellm_recbole.identity.parts import Identity, all_code, unknown_parts
 from hellm_recbole.system import runtime
-from hellm_recbole.system.distributed import ALONE, Team
+from hellm_recbole.system.distributed import SINGLE_PROCESS, ProcessGroup
 from hellm_recbole.system.files import (
     ensure_folder,
     remove_folder,
@@ -53,7 +53,7 @@ from hellm_recbole.system.files import (
 )
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.training.progress import ConsoleView, Logger, open_loggers
-from hellm_recbole.training.trainer import ModelRow, Row, View, fit
+from hellm_recbole.training.trainer import Learner, ModelLearner, View, fit
 from hellm_recbole.types import FloatArray, Histories, TrainData
 
 TRACEBACK = "traceback.txt"
@@ -61,59 +61,59 @@ CHECKPOINT = "checkpoint"
 
 
 @dataclass(frozen=True)
-class Place:
+class RunContext:
     """Where a row lives.
 
     Attributes:
         output: folder of all results.
         seed: of the row.
         device: it runs on.
-        team: processes that train LLM rows together; other rows are trained by the first of them.
+        group: processes that train LLM rows together; other rows are trained by the first of them.
     """
 
     output: Path
     seed: int
     device: torch.device
-    team: Team = ALONE
+    group: ProcessGroup = SINGLE_PROCESS
 
-    def team_of(self, plan: RowPlan) -> Team:
+    def processes_of(self, config: RunConfig) -> ProcessGroup:
         """The processes that train the row."""
-        return ALONE if plan.steps is None else self.team
+        return SINGLE_PROCESS if config.steps is None else self.group
 
 
-def finished_record(plan: RowPlan, split: Split, place: Place) -> Record | None:
+def find_finished_run(config: RunConfig, split: Split, context: RunContext) -> RunResult | None:
     """The record of this very run if it ran to its end before, else None.
 
     A run whose code alone has changed since is returned; `describe_kept` says so. What an earlier version did not
     record is not compared.
 
     Raises:
-        RecordError: there is a finished run in its place, and something that it depends on has changed since: it says
+        ResultError: there is a finished run in its place, and something that it depends on has changed since: it says
             what. Or the record cannot be read.
         ModelError: pretrained embeddings that it reads are missing.
         DataError: the language model cannot be had.
     """
-    path = row_folder(place.output, split.dataset, plan, place.seed) / RECORD_FILE
+    path = run_folder(context.output, split.dataset, config, context.seed) / RECORD_FILE
     if not path.exists():
         return None
-    record = read_record(path)
+    record = read_result(path)
     if record.status != "success":
         return None
-    embeddings = _stages(plan, split, place) if plan.stages else {}
-    old = list_record_parts(record)
+    embeddings = _load_pretrained(config, split, context) if config.pretrained_models else {}
+    old = list_result_parts(record)
     if old is None:  # an earlier version's: settings, split and embeddings are all that it says
         old = list_parts(_known_of(record.stages), _values_of(record), record.split_hash, record.seed)
         identity = _known_of(digests(embeddings))
     else:
-        identity = _identify(plan, split, place, embeddings)
-    new = list_parts(identity, json.loads(json.dumps(plan.deciding())), split.sha256, place.seed)
+        identity = _identify(config, split, context, embeddings)
+    new = list_parts(identity, json.loads(json.dumps(config.reproducibility_settings())), split.sha256, context.seed)
     changes = describe_changes(*({k: v for k, v in parts.items() if not k.startswith(CODE)} for parts in (old, new)))
     if changes:
-        raise RecordError(f"{path} was made with {changes}; run with --fresh to replace it, or choose another --output")
+        raise ResultError(f"{path} was made with {changes}; run with --fresh to replace it, or choose another --output")
     return record
 
 
-def describe_kept(record: Record) -> str:
+def describe_kept(record: RunResult) -> str:
     """What is said of a finished run that is not run again: whether what it depends on is still the same."""
     if unknown := unknown_parts(record.identity, record.backbone is not None):
         return f"finished before, kept; {', '.join(unknown)}: unknown (recorded by an earlier version)"
@@ -123,7 +123,7 @@ def describe_kept(record: Record) -> str:
     return "finished before, kept"
 
 
-def refuse_changed_checkpoint(plan: RowPlan, split: Split, place: Place) -> None:
+def refuse_changed_checkpoint(config: RunConfig, split: Split, context: RunContext) -> None:
     """Refuse to go on with a run that was stopped half-way where something that it depends on has changed since.
 
     Pretrained embeddings may not be there yet; they are compared when the run begins.
@@ -132,13 +132,15 @@ def refuse_changed_checkpoint(plan: RowPlan, split: Split, place: Place) -> None
         CheckpointError: it says what has changed.
         DataError: the language model cannot be had.
     """
-    folder = row_folder(place.output, split.dataset, plan, place.seed) / CHECKPOINT
+    folder = run_folder(context.output, split.dataset, config, context.seed) / CHECKPOINT
     if folder.is_dir():
-        run = list_run_parts(plan, split, place.seed, identify_run(plan, split, {}))
-        CheckpointFolder(folder).refuse_changed(run, unknown=[f"embeddings of {name}" for name in plan.stages])
+        run = list_run_parts(config, split, context.seed, identify_run(config, split, {}))
+        CheckpointFolder(folder).refuse_changed(
+            run, unknown=[f"embeddings of {name}" for name in config.pretrained_models]
+        )
 
 
-def _values_of(record: Record) -> dict[str, Any]:
+def _values_of(record: RunResult) -> dict[str, Any]:
     return {key: entry["value"] for key, entry in record.settings.items() if key not in NEUTRAL_KEYS}
 
 
@@ -156,16 +158,22 @@ def _known_of(embeddings: Mapping[str, str]) -> Identity:
     }
 
 
-def run_row(
-    plan: RowPlan, dataset: Dataset, split: Split, place: Place, *, fresh: bool, watchers: Sequence[Logger] = ()
-) -> Record:
+def execute_run(
+    config: RunConfig,
+    dataset: Dataset,
+    split: Split,
+    context: RunContext,
+    *,
+    fresh: bool,
+    watchers: Sequence[Logger] = (),
+) -> RunResult:
     """Run one row to its end, or go on where it was stopped, and write its folder. A fault is recorded with its reason.
 
     Args:
-        plan: of the row.
+        config: of the row.
         dataset: it runs on.
         split: of the dataset.
-        place: where it runs and what its results go to.
+        context: where it runs and what its results go to.
         fresh: start anew.
         watchers: told of each epoch, beside the loggers of the settings.
 
@@ -175,135 +183,161 @@ def run_row(
     Raises:
         KeyboardInterrupt: passed on after a record with status `cancelled` is written.
         OutputError: the folder cannot be written.
-        SharedRowFailed: a row that several processes train failed, after its record is written.
+        SharedRunFailed: a row that several processes train failed, after its record is written.
     """
-    folder = row_folder(place.output, split.dataset, plan, place.seed)
+    folder = run_folder(context.output, split.dataset, config, context.seed)
     if fresh:
-        remove_folder(folder, place.output)
+        remove_folder(folder, context.output)
     sweep_temporaries(ensure_folder(folder))
-    write_text(folder / "settings.yaml", yaml.safe_dump(plan.deciding(), sort_keys=True, allow_unicode=True))
-    runtime.reset_peak_memory(place.device)
-    draft = _draft(plan, dataset, split, place)
+    write_text(
+        folder / "settings.yaml", yaml.safe_dump(config.reproducibility_settings(), sort_keys=True, allow_unicode=True)
+    )
+    runtime.reset_peak_memory(context.device)
+    draft = _draft(config, dataset, split, context)
     crash = None
     try:
-        record = _train_and_rank(plan, split, place, folder, draft, watchers)
+        record = _train_and_rank(config, split, context, folder, draft, watchers)
     except KeyboardInterrupt:
         _write_result(
-            folder, Record(**{**draft, "status": "cancelled", "reason": "stopped by Ctrl-C, SIGTERM or SIGHUP"})
+            folder, RunResult(**{**draft, "status": "cancelled", "reason": "stopped by Ctrl-C, SIGTERM or SIGHUP"})
         )
         raise
     except HellmError as error:
-        record = Record(**{**draft, "status": "failed", "reason": str(error)})
+        record = RunResult(**{**draft, "status": "failed", "reason": str(error)})
     except Exception as error:  # the other rows go on whatever happens in this one; the traceback is kept beside it
         crash = traceback.format_exc()
         reason = describe_unexpected(error, folder)
-        record = Record(**{**draft, "status": "failed", "reason": f"{reason} (see {folder / TRACEBACK})"})
+        record = RunResult(**{**draft, "status": "failed", "reason": f"{reason} (see {folder / TRACEBACK})"})
     try:
         _write_result(folder, record, crash)
     except OutputError as error:  # on a full disk, what was to be written first says more than the record
         raise error if record.reason is None else OutputError(record.reason) from error
-    if record.status == "failed" and place.team_of(plan).size > 1:  # who knows where the others are
-        raise SharedRowFailed(
-            f"{plan.row} on {split.dataset}, seed {place.seed}: {record.reason}; the {place.team.size} processes end "
-            "here. Mend it or leave the row out, and the same command goes on with the others"
+    if record.status == "failed" and context.processes_of(config).size > 1:  # who knows where the others are
+        raise SharedRunFailed(
+            f"{config.label} on {split.dataset}, seed {context.seed}: {record.reason}; the "
+            f"{context.group.size} processes end here. Fix it or leave the model out; the same command then resumes the "
+            "other runs"
         )
     return record
 
 
-def _write_result(folder: Path, record: Record, crash: str | None = None) -> None:
+def _write_result(folder: Path, record: RunResult, crash: str | None = None) -> None:
     """Write a record, and beside it the traceback of this run; that of an earlier one is removed."""
     if crash is None:
         (folder / TRACEBACK).unlink(missing_ok=True)
     else:
         with contextlib.suppress(OutputError):  # the disk may be full
             write_text(folder / TRACEBACK, crash)
-    write_record(folder, record)
+    write_result(folder, record)
 
 
-def record_loss(plan: RowPlan, dataset: Dataset, split: Split, place: Place, reason: str) -> Record:
+def record_lost_run(config: RunConfig, dataset: Dataset, split: Split, context: RunContext, reason: str) -> RunResult:
     """Write the record of a row whose process was lost before it could write one itself.
 
     Raises:
         OutputError: the folder cannot be written.
     """
-    record = Record(**{**_draft(plan, dataset, split, place), "status": "failed", "reason": reason})
-    write_record(row_folder(place.output, split.dataset, plan, place.seed), record)
+    record = RunResult(**{**_draft(config, dataset, split, context), "status": "failed", "reason": reason})
+    write_result(run_folder(context.output, split.dataset, config, context.seed), record)
     return record
 
 
-def build_row(plan: RowPlan, split: Split, place: Place) -> Row:
+def build_learner(config: RunConfig, split: Split, context: RunContext) -> Learner:
     """A freshly initialised row; it is handed the training part only, and the embeddings of the stages it builds on.
 
     Raises:
-        ModelError: the row of a stage is missing or does not fit.
+        ModelError: a pretrained model has no usable result.
     """
-    data = training_data(plan, split, _stages(plan, split, place))
-    return row_on(plan, data, place.seed, place.device, place.team_of(plan))
+    data = select_training_data(config, split, _load_pretrained(config, split, context))
+    return build_learner_from(config, data, context.seed, context.device, context.processes_of(config))
 
 
-def training_data(plan: RowPlan, split: Split, embeddings: Mapping[str, FloatArray]) -> TrainData:
+def select_training_data(config: RunConfig, split: Split, embeddings: Mapping[str, FloatArray]) -> TrainData:
     """The training part, with those features and texts that the model reads and no others.
 
     Args:
-        plan: config of the run.
+        config: config of the run.
         split: the dataset's.
         embeddings: model -> [I + 1, D] pretrained item embeddings that the run reads, row 0 zero.
     """
-    return restrict_data(plan, replace(split.train_data(), stages=embeddings))
+    return restrict_data(config, replace(split.train_data(), pretrained=embeddings))
 
 
-def restrict_data(plan: RowPlan, data: TrainData) -> TrainData:
+def restrict_data(config: RunConfig, data: TrainData) -> TrainData:
     """The data without the features and texts that the model does not read, so that they cannot change its numbers."""
-    features = plan.choose_features(data.features)
+    features = config.choose_features(data.features)
     return replace(
         data,
         features=features,
         covered={name: covered for name, covered in data.covered.items() if name in features},
-        item_text=data.item_text if plan.reads_texts else (),
+        item_text=data.item_text if config.reads_texts else (),
     )
 
 
-def row_on(plan: RowPlan, data: TrainData, seed: int, device: torch.device, team: Team = ALONE) -> Row:
+def build_learner_from(
+    config: RunConfig, data: TrainData, seed: int, device: torch.device, group: ProcessGroup = SINGLE_PROCESS
+) -> Learner:
     """A freshly initialised row on a training part that holds the embeddings it builds on."""
-    if plan.spec is not None:
-        return ModelRow(plan.spec, plan.model_settings, data, plan.train, plan.pairs, seed, device, plan.steps, team)
-    assert plan.recbole_name is not None
-    return RecBoleRow(plan.recbole_name, data, dict(plan.resolved.values), seed, device)
+    if config.spec is not None:
+        return ModelLearner(
+            config.spec, config.model_settings, data, config.train, config.pairs, seed, device, config.steps, group
+        )
+    assert config.recbole_name is not None
+    return RecBoleLearner(config.recbole_name, data, dict(config.resolved.values), seed, device)
 
 
-def _identify(plan: RowPlan, split: Split, place: Place, embeddings: Mapping[str, FloatArray]) -> Identity:
+def _identify(config: RunConfig, split: Split, context: RunContext, embeddings: Mapping[str, FloatArray]) -> Identity:
     """See `identity.run`; `embeddings` are those that the run reads."""
-    known = identify_embeddings(place.output, split.dataset, place.seed, embeddings)
-    return identify_run(plan, split, known)
+    known = identify_embeddings(context.output, split.dataset, context.seed, embeddings)
+    return identify_run(config, split, known)
 
 
-def _stages(plan: RowPlan, split: Split, place: Place) -> dict[str, FloatArray]:
-    return stage_tables(place.output, split.dataset, plan.stages, place.seed, split.sha256, split.item_tokens)
+def _load_pretrained(config: RunConfig, split: Split, context: RunContext) -> dict[str, FloatArray]:
+    return load_pretrained_embeddings(
+        context.output, split.dataset, config.pretrained_models, context.seed, split.sha256, split.item_tokens
+    )
 
 
 def _train_and_rank(
-    plan: RowPlan, split: Split, place: Place, folder: Path, draft: dict[str, Any], watchers: Sequence[Logger]
-) -> Record:
-    embeddings = _stages(plan, split, place)
+    config: RunConfig,
+    split: Split,
+    context: RunContext,
+    folder: Path,
+    draft: dict[str, Any],
+    watchers: Sequence[Logger],
+) -> RunResult:
+    embeddings = _load_pretrained(config, split, context)
     draft["stages"] = digests(embeddings)
-    draft["identity"] = identity = _identify(plan, split, place, embeddings)
-    run = list_run_parts(plan, split, place.seed, identity)
+    draft["identity"] = identity = _identify(config, split, context, embeddings)
+    run = list_run_parts(config, split, context.seed, identity)
     built = time.perf_counter()
-    row = row_on(plan, training_data(plan, split, embeddings), place.seed, place.device, place.team_of(plan))
+    learner = build_learner_from(
+        config,
+        select_training_data(config, split, embeddings),
+        context.seed,
+        context.device,
+        context.processes_of(config),
+    )
     build_seconds = time.perf_counter() - built  # graphs, and all there is to ItemKNN's training
     checkpoint = CheckpointFolder(folder / CHECKPOINT)
     found = checkpoint.load(run)
     done = found[0].epoch if found else 0
-    loggers = open_loggers(plan.log.loggers, folder, f"{split.dataset}/{plan.row}/{place.seed}", done, plan.deciding())
-    epochs = 1 if row.one_pass else plan.train.epochs
-    shared = _Shared(plan, split, place, run)
-    view = ConsoleView(shared.who, epochs, done, plan.train.valid_metric, [*loggers, *watchers])
-    place.team_of(plan).send(shared)
+    loggers = open_loggers(
+        config.log.loggers,
+        folder,
+        f"{split.dataset}/{config.label}/{context.seed}",
+        done,
+        config.reproducibility_settings(),
+    )
+    epochs = 1 if learner.one_pass else config.train.epochs
+    shared = _Shared(config, split, context, run)
+    view = ConsoleView(shared.who, epochs, done, config.train.valid_metric, [*loggers, *watchers])
+    context.processes_of(config).send(shared)
     try:
-        progress = shared.train(row, view)
+        progress = shared.train(learner, view)
     finally:
         view.close()
-    phases = shared.rank(row)
+    phases = shared.rank(learner)
     ranks_file = write_ranks(
         folder,
         *(
@@ -314,19 +348,19 @@ def _train_and_rank(
             )
         ),
     )
-    metrics = {name: from_ranks(ranks.user, ranks.seen, plan.evaluation.cutoffs) for name, ranks in phases.items()}
-    record = Record(
+    metrics = {name: from_ranks(ranks.user, ranks.seen, config.evaluation.cutoffs) for name, ranks in phases.items()}
+    record = RunResult(
         **{
             **draft,
-            **_measured(row, progress, place, build_seconds),
+            **_measured(learner, progress, context, build_seconds),
             "metrics": metrics,
             "ranks_sha256": sha256_file(ranks_file),
             "status": "success",
             "reason": None,
         }
     )
-    if plan.backbone is not None:
-        save_llm_row(row.module, record, folder / "model")
+    if config.backbone is not None:
+        save_language_model(learner.module, record, folder / "model")
     return record
 
 
@@ -334,44 +368,44 @@ def _train_and_rank(
 class _Shared:
     """What all processes do that train a row together, or the one that trains it alone."""
 
-    plan: RowPlan
+    config: RunConfig
     split: Split
-    place: Place
+    context: RunContext
     run: Mapping[str, str]  # everything it depends on
 
     @property
     def who(self) -> str:
         """For messages."""
-        return f"{self.plan.row} on {self.split.dataset}"
+        return f"{self.config.label} on {self.split.dataset}"
 
-    def train(self, row: Row, view: View) -> Progress:
+    def train(self, learner: Learner, view: View) -> Progress:
         """To the end, from the checkpoint if there is one."""
-        plan, split, place = self.plan, self.split, self.place
+        config, split, context = self.config, self.split, self.context
         return fit(
-            row,
+            learner,
             split.selection(),
-            plan.train,
-            plan.evaluation,
-            seed=place.seed,
-            checkpoint=CheckpointFolder(row_folder(place.output, split.dataset, plan, place.seed) / CHECKPOINT),
+            config.train,
+            config.evaluation,
+            seed=context.seed,
+            checkpoint=CheckpointFolder(run_folder(context.output, split.dataset, config, context.seed) / CHECKPOINT),
             run=self.run,
             who=self.who,
             view=view,
-            team=place.team_of(plan),
+            group=context.processes_of(config),
         )
 
-    def rank(self, row: Row) -> dict[str, Ranks]:
+    def rank(self, learner: Learner) -> dict[str, Ranks]:
         """The targets of both phases."""
         split = self.split
         return {
             name: rank_targets(
-                row,
+                learner,
                 targets,
                 train=split.train,
                 seen=seen,
-                block_users=self.plan.evaluation.eval_block_users,
+                block_users=self.config.evaluation.eval_block_users,
                 who=f"{self.who}, {name}",
-                team=self.place.team_of(self.plan),
+                group=self.context.processes_of(self.config),
             )
             for name, targets, seen in (("valid", split.valid, split.train), ("test", split.test, split.test_history()))
         }
@@ -387,20 +421,20 @@ class _Unseen:
         """Nothing."""
 
 
-def follow(team: Team) -> None:
+def follow(group: ProcessGroup) -> None:
     """Do this process' share of each row that the first process of the team sends, until it sends None."""
-    while (shared := team.receive()) is not None:
-        mine = replace(shared, place=replace(shared.place, team=team))
-        row = build_row(mine.plan, mine.split, mine.place)
-        mine.train(row, _Unseen())
-        mine.rank(row)
+    while (shared := group.receive()) is not None:
+        mine = replace(shared, context=replace(shared.context, group=group))
+        learner = build_learner(mine.config, mine.split, mine.context)
+        mine.train(learner, _Unseen())
+        mine.rank(learner)
 
 
-def _draft(plan: RowPlan, dataset: Dataset, split: Split, place: Place) -> dict[str, Any]:
+def _draft(config: RunConfig, dataset: Dataset, split: Split, context: RunContext) -> dict[str, Any]:
     """All of a record that is known before training."""
     settings = {
-        key: {"value": json.loads(json.dumps(value)), "origin": plan.resolved.origin[key]}
-        for key, value in sorted(plan.resolved.values.items())
+        key: {"value": json.loads(json.dumps(value)), "origin": config.resolved.origin[key]}
+        for key, value in sorted(config.resolved.values.items())
     }
     return {
         "schema": SCHEMA,
@@ -419,19 +453,19 @@ def _draft(plan: RowPlan, dataset: Dataset, split: Split, place: Place) -> dict[
         "split_hash": split.sha256,
         "mask_history": "seen",
         "n_candidates": split.n_items,
-        "cutoffs": tuple(plan.evaluation.cutoffs),
-        "model": plan.model,
-        "backbone": plan.backbone,
-        "search": plan.search,
-        "family": plan.family,
-        "source": plan.source,
+        "cutoffs": tuple(config.evaluation.cutoffs),
+        "model": config.model,
+        "backbone": config.backbone,
+        "search": config.search,
+        "family": config.family,
+        "source": config.source,
         "settings": settings,
         "modalities": tuple(sorted(split.features)),
-        "seed": place.seed,
-        "preset": plan.preset,
+        "seed": context.seed,
+        "preset": config.preset,
         "versions": {**runtime.versions(), "hellm_recbole": __version__},
         **runtime.git_state(),
-        "device": _device_name(plan, place),
+        "device": _device_name(config, context),
         "threads": torch.get_num_threads(),
         "train_seconds": None,
         "eval_seconds": None,
@@ -443,27 +477,27 @@ def _draft(plan: RowPlan, dataset: Dataset, split: Split, place: Place) -> dict[
         "curve": (),
         "ranks": RANKS_FILE,
         "deterministic": runtime.is_deterministic(
-            place.device, torch.get_num_threads(), plan.recbole_name or plan.model, plan.source
+            context.device, torch.get_num_threads(), config.recbole_name or config.model, config.source
         ),
         "paper": dataset.paper,
     }
 
 
-def _device_name(plan: RowPlan, place: Place) -> str:
-    name, size = runtime.device_name(place.device), place.team_of(plan).size
+def _device_name(config: RunConfig, context: RunContext) -> str:
+    name, size = runtime.device_name(context.device), context.processes_of(config).size
     return name if size == 1 else f"{size} x {name}"
 
 
-def _measured(row: Row, progress: Progress, place: Place, build_seconds: float) -> dict[str, Any]:
+def _measured(learner: Learner, progress: Progress, context: RunContext, build_seconds: float) -> dict[str, Any]:
     """All of a record that training shows."""
-    parameters = list(row.module.parameters())
+    parameters = list(learner.module.parameters())
     curve = tuple({**entry, "valid": entry["valid"] or {}} for entry in progress.curve)
     return {
         "train_seconds": build_seconds + progress.train_seconds,
         "eval_seconds": progress.eval_seconds,
         "epochs_run": progress.epoch,
         "best_epoch": progress.best_epoch,
-        "peak_memory_bytes": runtime.peak_memory_bytes(place.device),
+        "peak_memory_bytes": runtime.peak_memory_bytes(context.device),
         "parameters": {
             "trainable": sum(p.numel() for p in parameters if p.requires_grad),
             "total": sum(p.numel() for p in parameters),

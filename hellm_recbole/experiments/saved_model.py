@@ -10,14 +10,14 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
-from hellm_recbole.experiments.results import Record
+from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.llm.origin import describe_source
 from hellm_recbole.system.files import replace_folder, scratch_folder
 
 ADAPTER, REST, CARD = "adapter", "rest.safetensors", "README.md"
 
 
-def save_llm_row(model: nn.Module, record: Record, folder: Path) -> None:
+def save_language_model(model: nn.Module, record: RunResult, folder: Path) -> None:
     """Write `adapter/`, `rest.safetensors` (projector, prefix, head) and a model card.
 
     Args:
@@ -42,7 +42,7 @@ def save_llm_row(model: nn.Module, record: Record, folder: Path) -> None:
         replace_folder(work, folder)
 
 
-def model_card(record: Record) -> str:
+def model_card(record: RunResult) -> str:
     """Markdown with what the record says; settings at the end."""
     values = {key: entry["value"] for key, entry in record.settings.items()}
 
@@ -51,7 +51,7 @@ def model_card(record: Record) -> str:
 
     source = describe_source(values["llm"]) if values["llm_weights"] == "pretrained" else None
     lines = [
-        f"# {record.row} on {record.dataset}",
+        f"# {record.label} on {record.dataset}",
         "",
         f"Language model: {values['llm']}" + (f", first {values['llm_layers']} layers" if values["llm_layers"] else ""),
         *([source] if source else []),

@@ -17,13 +17,13 @@ import yaml
 
 from hellm_recbole.config.layers import Value, load_yaml
 from hellm_recbole.config.schema import as_json, keyed, no_constant
-from hellm_recbole.errors import RecordError, SettingsError
+from hellm_recbole.errors import ResultError, SettingsError
 from hellm_recbole.experiments.resolve import Tuned
 from hellm_recbole.experiments.results import Search, Versions
 from hellm_recbole.system.files import check_name, check_seal, ensure_folder, seal, sweep_temporaries, write_text
 
 SCHEMA = 1
-SWEEP_FILE = "sweep.json"
+SEARCH_FILE = "sweep.json"
 SWEEPS, TUNED = "sweeps", "tuned"
 
 
@@ -46,7 +46,7 @@ class Trial(TypedDict):
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SearchResult:
     """A finished search for one row.
 
     `settings` are the values that were the same in all trials, `space` those that were tried for each searched key;
@@ -82,10 +82,10 @@ class Sweep:
         """The trial with the highest validation metric; of equal ones the first.
 
         Raises:
-            RecordError: no trial has reported.
+            ResultError: no trial has reported.
         """
         if self.problem is not None:
-            raise RecordError(f"the search {self.path or self.name} has no trial that reached a validation")
+            raise ResultError(f"the search {self.path or self.name} has no trial that reached a validation")
         reported = (trial for trial in self.trials if trial["valid"])
         return max(reported, key=lambda trial: trial["valid"][self.valid_metric])
 
@@ -119,47 +119,47 @@ def sweep_folder(results_dir: Path, dataset: str, row: str, name: str) -> Path:
     return results_dir / dataset / SWEEPS / row / check_name(name, "name of a search (--name)")
 
 
-def write_sweep(folder: Path, sweep: Sweep) -> Path:
+def write_search(folder: Path, sweep: SearchResult) -> Path:
     """Write `sweep.json`, checked against the schema first.
 
     Raises:
-        RecordError: it breaks the schema.
+        ResultError: it breaks the schema.
         OutputError: the folder cannot be written to.
     """
-    path = ensure_folder(folder) / SWEEP_FILE
+    path = ensure_folder(folder) / SEARCH_FILE
     text = as_json(sweep)
     _parse(text, path)
     write_text(path, text)
     return path
 
 
-def read_sweep(path: Path) -> Sweep:
+def read_search(path: Path) -> SearchResult:
     """The search in a `sweep.json`.
 
     Raises:
-        RecordError: the file cannot be read, is not JSON, or breaks the schema; file and key are named.
+        ResultError: the file cannot be read, is not JSON, or breaks the schema; file and key are named.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"search {path} cannot be read ({error}); run it again with --fresh") from error
+        raise ResultError(f"search {path} cannot be read ({error}); run it again with --fresh") from error
     return _parse(text, path)
 
 
-def find_sweeps(results_dir: Path, dataset: str) -> list[Sweep]:
+def find_searches(results_dir: Path, dataset: str) -> list[SearchResult]:
     """All finished searches of a dataset, by row and name."""
-    return [read_sweep(path) for path in sorted((results_dir / dataset / SWEEPS).glob(f"*/*/{SWEEP_FILE}"))]
+    return [read_search(path) for path in sorted((results_dir / dataset / SWEEPS).glob(f"*/*/{SEARCH_FILE}"))]
 
 
-def _parse(text: str, path: Path) -> Sweep:
-    hints = {name: hint for name, hint in get_type_hints(Sweep).items() if name != "path"}
+def _parse(text: str, path: Path) -> SearchResult:
+    hints = {name: hint for name, hint in get_type_hints(SearchResult).items() if name != "path"}
     try:
         raw = json.loads(text, parse_constant=no_constant)
         if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
             raise ValueError(f"it is not of schema {SCHEMA}")
-        return Sweep(**keyed({"identity": {}, **check_seal(raw)}, hints, ""), path=path)
+        return SearchResult(**keyed({"identity": {}, **check_seal(raw)}, hints, ""), path=path)
     except ValueError as error:
-        raise RecordError(f"search {path}: {error}; run it again with --fresh") from error
+        raise ResultError(f"search {path}: {error}; run it again with --fresh") from error
 
 
 def tuned_file(results_dir: Path, dataset: str, row: str) -> Path:
@@ -167,11 +167,11 @@ def tuned_file(results_dir: Path, dataset: str, row: str) -> Path:
     return results_dir / dataset / TUNED / f"{row}.yaml"
 
 
-def write_tuned(results_dir: Path, sweep: Sweep) -> Path:
+def write_tuned(results_dir: Path, sweep: SearchResult) -> Path:
     """Write the values of the best trial, for `run.py --tuned`.
 
     Raises:
-        RecordError: no trial has reported.
+        ResultError: no trial has reported.
         OutputError: the file cannot be written.
     """
     path = tuned_file(results_dir, sweep.dataset, sweep.row)
@@ -186,7 +186,7 @@ def read_tuned(results_dir: Path, dataset: str, row: str, split_hash: str) -> Tu
     """The values that a search has found for a row on this split; None if there was no search.
 
     Raises:
-        RecordError: the file is broken or of another split.
+        ResultError: the file is broken or of another split.
     """
     path = tuned_file(results_dir, dataset, row)
     if not path.exists():
@@ -196,9 +196,9 @@ def read_tuned(results_dir: Path, dataset: str, row: str, split_hash: str) -> Tu
             check_seal(load_yaml(path)), {"split_hash": str, "search": Search, "values": dict[str, Any]}, ""
         )
     except (ValueError, SettingsError) as error:
-        raise RecordError(f"tuned values {path}: {error}; run tune.py again") from error
+        raise ResultError(f"tuned values {path}: {error}; run tune.py again") from error
     if content["split_hash"] != split_hash:
-        raise RecordError(
+        raise ResultError(
             f"tuned values {path} were found on another split of {dataset}; run tune.py again with --fresh"
         )
     return Tuned(content["values"], content["search"], str(path))

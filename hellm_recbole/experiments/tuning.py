@@ -25,11 +25,19 @@ from ray.tune.search import BasicVariantGenerator, Searcher
 from hellm_recbole import __version__
 from hellm_recbole.config.layers import load_settings, setting
 from hellm_recbole.config.search_space import Point, Space, drawn, grid, n_points
-from hellm_recbole.errors import HellmError, MissingDependency, RecordError, SettingsError, first_line, last_line
+from hellm_recbole.errors import HellmError, MissingDependency, ResultError, SettingsError, first_line, last_line
 from hellm_recbole.experiments.ray_cluster import enter_worker, resources
-from hellm_recbole.experiments.resolve import Override, RowPlan, plan_row
-from hellm_recbole.experiments.run import restrict_data, row_on
-from hellm_recbole.experiments.sweeps import SCHEMA, SWEEP_FILE, Sweep, Trial, read_sweep, sweep_folder, write_sweep
+from hellm_recbole.experiments.resolve import Override, RunConfig, resolve_run
+from hellm_recbole.experiments.run import build_learner_from, restrict_data
+from hellm_recbole.experiments.sweeps import (
+    SCHEMA,
+    SEARCH_FILE,
+    SearchResult,
+    Trial,
+    read_search,
+    sweep_folder,
+    write_search,
+)
 from hellm_recbole.identity.code import changed_modules
 from hellm_recbole.identity.compare import CODE, SETTING, describe_changes, list_names
 from hellm_recbole.models.base import ModelSpec
@@ -76,7 +84,7 @@ def tune_settings() -> TuneSettings:
 
 
 @dataclass(frozen=True)
-class Budget:
+class SearchBudget:
     """What a search may spend: a number of trials, or minutes.
 
     >>> Budget.parse("trials=20"), str(Budget.parse("minutes=1.5"))
@@ -87,7 +95,7 @@ class Budget:
     minutes: float | None
 
     @staticmethod
-    def parse(text: str) -> Budget:
+    def parse(text: str) -> SearchBudget:
         """From `trials=N` or `minutes=M`.
 
         Raises:
@@ -96,9 +104,9 @@ class Budget:
         kind, _, amount = text.partition("=")
         try:
             if kind == "trials" and int(amount) > 0:
-                return Budget(int(amount), None)
+                return SearchBudget(int(amount), None)
             if kind == "minutes" and 0 < float(amount) < math.inf:
-                return Budget(None, float(amount))
+                return SearchBudget(None, float(amount))
         except ValueError:
             pass
         raise SettingsError(f"--budget {text!r} is not understood; write trials=20 or minutes=60")
@@ -137,14 +145,14 @@ class TrialJob:
     folder: Path
     run: Mapping[str, str]
 
-    def plan(self, point: Point) -> RowPlan:
+    def resolve(self, point: Point) -> RunConfig:
         """The row at one point."""
         tried = [Override(self.model, key, value, f"{key} of the search") for key, value in point.items()]
-        return plan_row(self.model, self.dataset, self.registry, self.preset, [*self.overrides, *tried])
+        return resolve_run(self.model, self.dataset, self.registry, self.preset, [*self.overrides, *tried])
 
 
 @dataclass(frozen=True)
-class SweepTask:
+class SearchTask:
     """One search for one row.
 
     Attributes:
@@ -160,10 +168,10 @@ class SweepTask:
     """
 
     job: TrialJob
-    base: RowPlan
+    base: RunConfig
     space: Space
     name: str
-    budget: Budget
+    budget: SearchBudget
     scheduler: SchedulerName
     search: SearchName
     split_hash: str
@@ -171,12 +179,12 @@ class SweepTask:
 
     def request(self) -> dict[str, Any]:
         """All that decides the search, as it is kept on disk."""
-        fixed = {key: value for key, value in self.base.deciding().items() if key not in self.space}
+        fixed = {key: value for key, value in self.base.reproducibility_settings().items() if key not in self.space}
         asked = {
             "dataset": self.job.dataset,
             "split_hash": self.split_hash,
             "n_candidates": self.n_candidates,
-            "row": self.base.row,
+            "row": self.base.label,
             "model": self.base.model,
             "name": self.name,
             "preset": self.job.preset,
@@ -193,12 +201,12 @@ class SweepTask:
         return copied
 
 
-def search_folder(task: SweepTask, output: Path) -> Path:
+def search_folder(task: SearchTask, output: Path) -> Path:
     """Where a search lies in the folder of all results."""
-    return sweep_folder(output, task.job.dataset, task.base.row, task.name)
+    return sweep_folder(output, task.job.dataset, task.base.label, task.name)
 
 
-def run_sweep(task: SweepTask, output: Path, *, resume: bool, fresh: bool) -> Sweep:
+def run_search(task: SearchTask, output: Path, *, resume: bool, fresh: bool) -> SearchResult:
     """Run a search to its end and write `sweep.json`; a finished one is only read. Needs a Ray cluster.
 
     Args:
@@ -208,7 +216,7 @@ def run_sweep(task: SweepTask, output: Path, *, resume: bool, fresh: bool) -> Sw
         fresh: start anew.
 
     Raises:
-        RecordError: there is another search in the folder, or a stopped one and `resume` was not asked for.
+        ResultError: there is another search in the folder, or a stopped one and `resume` was not asked for.
         SettingsError: the budget does not hold the grid.
         MissingDependency: Optuna is not installed.
     """
@@ -217,14 +225,14 @@ def run_sweep(task: SweepTask, output: Path, *, resume: bool, fresh: bool) -> Sw
         remove_folder(folder, output)
     earlier = folder / REQUEST_FILE
     if earlier.exists():
-        finished = (folder / SWEEP_FILE).exists()
+        finished = (folder / SEARCH_FILE).exists()
         _refuse_another(earlier, request, finished=finished)
         if finished:
-            sweep = read_sweep(folder / SWEEP_FILE)
-            print(f"{task.base.row} on {task.job.dataset}, search {task.name}: {describe_kept_search(sweep)}")
+            sweep = read_search(folder / SEARCH_FILE)
+            print(f"{task.base.label} on {task.job.dataset}, search {task.name}: {describe_kept_search(sweep)}")
             return sweep
         if not resume:
-            raise RecordError(
+            raise ResultError(
                 f"{folder} holds a search that was stopped; go on with --resume, or start anew with --fresh"
             )
     sweep_temporaries(ensure_folder(folder))
@@ -240,7 +248,7 @@ def run_sweep(task: SweepTask, output: Path, *, resume: bool, fresh: bool) -> Sw
         tuner = _tuner(task, trainable, storage)
         write_text(earlier, json.dumps(seal(request), indent=1))
     trials = _trials(task, tuner.fit())
-    sweep = Sweep(
+    sweep = SearchResult(
         schema=SCHEMA,
         **request,
         versions={**runtime.versions(), "hellm_recbole": __version__},  # type: ignore[typeddict-item]
@@ -248,7 +256,7 @@ def run_sweep(task: SweepTask, output: Path, *, resume: bool, fresh: bool) -> Sw
         seconds=sum(trial["seconds"] for trial in trials),
         trials=tuple(trials),
     )
-    write_sweep(folder, sweep)
+    write_search(folder, sweep)
     remove_folder(folder / RAY_FOLDER, output)  # checkpoints of trials; run.py --tuned trains the winner anew
     return sweep
 
@@ -257,18 +265,18 @@ def _restored(storage: Path, trainable: Any) -> tune.Tuner:
     """A search as Ray Tune left it.
 
     Raises:
-        RecordError: another version wrote it, or its state is broken.
+        ResultError: another version wrote it, or its state is broken.
     """
     try:
         return tune.Tuner.restore(str(storage), trainable, resume_unfinished=True, resume_errored=True)
     except Exception as error:  # Ray keeps pickles: whatever an older class of ours, or of Ray's, lacks
-        raise RecordError(
+        raise ResultError(
             f"{storage} cannot be gone on with ({last_line(error)}): another version wrote it, or it is broken; start "
             "the search anew with --fresh"
         ) from error
 
 
-def describe_kept_search(sweep: Sweep) -> str:
+def describe_kept_search(sweep: SearchResult) -> str:
     """What is said of a finished search that is not run again: whether what it depends on is still the same."""
     if not sweep.identity:
         return "finished before, kept; features, code: unknown (recorded by an earlier version)"
@@ -288,15 +296,15 @@ def _refuse_another(path: Path, request: Mapping[str, Any], *, finished: bool) -
             program recorded it.
 
     Raises:
-        RecordError: names the first difference.
+        ResultError: names the first difference.
     """
     try:
         earlier = check_seal(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, AttributeError) as error:
-        raise RecordError(f"{path} cannot be read ({error}); run the search again with --fresh") from error
+        raise ResultError(f"{path} cannot be read ({error}); run the search again with --fresh") from error
     for key in sorted((request.keys() | earlier.keys()) - {"identity"}):
         if earlier.get(key) != request.get(key):
-            raise RecordError(
+            raise ResultError(
                 f"{path.parent} holds a search with {key} = {earlier.get(key)} and now it is {request.get(key)}; "
                 "give this one a --name of its own, or replace the other with --fresh"
             )
@@ -304,14 +312,14 @@ def _refuse_another(path: Path, request: Mapping[str, Any], *, finished: bool) -
     if before is None and finished:
         return
     if before is None:
-        raise RecordError(f"{path.parent} was begun by an earlier version; start the search anew with --fresh")
+        raise ResultError(f"{path.parent} was begun by an earlier version; start the search anew with --fresh")
     if finished:
         before, now = ({k: v for k, v in parts.items() if not k.startswith(CODE)} for parts in (before, now))
     if changes := describe_changes(before, now):
-        raise RecordError(f"{path.parent} holds a search made with {changes}; start it anew with --fresh")
+        raise ResultError(f"{path.parent} holds a search made with {changes}; start it anew with --fresh")
 
 
-def _tuner(task: SweepTask, trainable: Any, storage: Path) -> tune.Tuner:
+def _tuner(task: SearchTask, trainable: Any, storage: Path) -> tune.Tuner:
     """A search that has not begun."""
     settings = tune_settings()
     points = _points(task)
@@ -344,7 +352,7 @@ def _tuner(task: SweepTask, trainable: Any, storage: Path) -> tune.Tuner:
     )
 
 
-def _points(task: SweepTask) -> list[Point]:
+def _points(task: SearchTask) -> list[Point]:
     """The points to try, in order; for Optuna those to begin with.
 
     Raises:
@@ -358,8 +366,8 @@ def _points(task: SweepTask) -> list[Point]:
     size = n_points(task.space)
     if task.budget.trials is not None and size > task.budget.trials:
         raise SettingsError(
-            f"the grid of {task.base.row} has {size} points and the budget is {task.budget}; raise it, narrow the grid "
-            "with --space, or use --search random"
+            f"the grid of {task.base.label} has {size} points and the budget is {task.budget}; raise it, narrow the "
+            "grid with --space, or use --search random"
         )
     return grid(task.space)
 
@@ -369,7 +377,7 @@ def _indices(space: Space, point: Point) -> dict[str, int]:
     return {key: list(space[key]).index(value) for key, value in point.items()}
 
 
-def _optuna(task: SweepTask, started: Sequence[Mapping[str, int]]) -> Searcher:
+def _optuna(task: SearchTask, started: Sequence[Mapping[str, int]]) -> Searcher:
     try:
         import optuna
         from ray.tune.search.optuna import OptunaSearch
@@ -381,12 +389,12 @@ def _optuna(task: SweepTask, started: Sequence[Mapping[str, int]]) -> Searcher:
     return OptunaSearch(points_to_evaluate=[dict(point) for point in started], seed=task.job.seed)
 
 
-def _most_reports(task: SweepTask) -> int:
+def _most_reports(task: SearchTask) -> int:
     train = task.base.train
     return -(-train.epochs // train.eval_every)
 
 
-def _scheduler(task: SweepTask, settings: TuneSettings) -> TrialScheduler | None:
+def _scheduler(task: SearchTask, settings: TuneSettings) -> TrialScheduler | None:
     if task.scheduler == "none":
         return None
     most = _most_reports(task)
@@ -412,11 +420,11 @@ class _ASHA(ASHAScheduler):
 
 def _trial(config: dict[str, int], job: TrialJob) -> None:
     """Train one point in a worker's process, with a report after each validation."""
-    plan = job.plan({key: job.space[key][index] for key, index in config.items()})
+    plan = job.resolve({key: job.space[key][index] for key, index in config.items()})
     enter_worker(job.folder, plan.resources.ray_cpus)
     try:
         data = restrict_data(plan, job.data.train)
-        row = row_on(plan, data, job.seed, runtime.choose_device(job.device))
+        row = build_learner_from(plan, data, job.seed, runtime.choose_device(job.device))
         with tempfile.TemporaryDirectory() as scratch:
             checkpoint = CheckpointFolder(Path(scratch) / "checkpoint")
             if (earlier := tune.get_checkpoint()) is not None:
@@ -429,7 +437,7 @@ def _trial(config: dict[str, int], job: TrialJob) -> None:
                 seed=job.seed,
                 checkpoint=checkpoint,
                 run={**job.run, "point": json.dumps(config, sort_keys=True)},
-                who=f"{plan.row} on {job.dataset}",
+                who=f"{plan.label} on {job.dataset}",
                 view=_Reporter(checkpoint.folder, plan.train.valid_metric),
             )
     except Exception as error:  # a bad point, such as one whose loss became infinite, is no reason to end the search
@@ -469,8 +477,8 @@ class _Reporter:
 class _Watcher(tune.Callback):
     """Prints a line for each trial that is over, and now and then how the others stand."""
 
-    def __init__(self, task: SweepTask) -> None:
-        self._row, self._metric = task.base.row, task.base.train.valid_metric
+    def __init__(self, task: SearchTask) -> None:
+        self._row, self._metric = task.base.label, task.base.train.valid_metric
         self._space = {key: list(values) for key, values in task.space.items()}
         self._of = f"/{task.budget.trials}" if task.budget.trials is not None and task.search != "grid" else ""
         self._said = time.monotonic()
@@ -515,7 +523,7 @@ def _number(name: str) -> int:
     return int(found[1]) + 1
 
 
-def _trials(task: SweepTask, results: tune.ResultGrid) -> list[Trial]:
+def _trials(task: SearchTask, results: tune.ResultGrid) -> list[Trial]:
     """The trials that have begun, in that order."""
     settings, most = tune_settings(), _most_reports(task)
     rungs = [settings.grace_reports * settings.reduction_factor**k for k in range(most.bit_length())]

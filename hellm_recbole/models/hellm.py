@@ -117,7 +117,7 @@ class LLMSettings:
     gradient_checkpointing: bool = setting()
 
     @property
-    def stages(self) -> tuple[str, ...]:
+    def pretrained_models(self) -> tuple[str, ...]:
         """Models whose item embeddings are read."""
         graph = () if self.prefix_graph is None or self.prefix_length == 0 else (self.prefix_graph,)
         return tuple(dict.fromkeys((*self.item_inputs, *graph)))
@@ -177,7 +177,7 @@ class LLMRecommender(nn.Module):
         if settings.tuning == TWO_STEP and backbone is not None:
             for parameter in backbone.parameters():
                 if parameter.requires_grad:
-                    parameter.register_post_accumulate_grad_hook(self._hold)
+                    parameter.register_post_accumulate_grad_hook(self._freeze_adapters)
         self.prefix: GraphPrefix | None = None
         if settings.prefix_length and backbone is not None:
             self.prefix = GraphPrefix(
@@ -208,21 +208,21 @@ class LLMRecommender(nn.Module):
         """A model on the stage embeddings in `data`.
 
         Raises:
-            ModelError: a stage's embeddings are missing.
+            ModelError: pretrained embeddings that it reads are missing.
             DataError: the language model cannot be had.
         """
         cls.refuse_contradictions(settings, data.item_text)
-        missing = [name for name in settings.stages if name not in data.stages]
+        missing = [name for name in settings.pretrained_models if name not in data.pretrained]
         if missing:
             raise ModelError(
                 f"item embeddings of {' and '.join(missing)} are needed; run.py trains or finds them by itself, "
                 "elsewhere give their exported folders"
             )
-        tables = [torch.from_numpy(data.stages[name]) for name in settings.item_inputs]
+        tables = [torch.from_numpy(data.pretrained[name]) for name in settings.item_inputs]
         if settings.scaled_inputs:
             tables = [table / table[1:].square().mean().sqrt() for table in tables]
         uses_graph = settings.prefix_graph is not None and settings.prefix_length > 0
-        graph = torch.from_numpy(data.stages[str(settings.prefix_graph)]) if uses_graph else None
+        graph = torch.from_numpy(data.pretrained[str(settings.prefix_graph)]) if uses_graph else None
         backbone = None
         if settings.llm_weights != NO_BACKBONE:
             texts = data.item_text if settings.item_text_tokens else ()
@@ -276,7 +276,7 @@ class LLMRecommender(nn.Module):
         elif self.settings.tuning == TWO_STEP:
             self.text_alone = torch.tensor(progress < 0.5)
 
-    def _hold(self, parameter: Tensor) -> None:
+    def _freeze_adapters(self, parameter: Tensor) -> None:
         """Adapters stay as the first of two steps left them."""
         if not self.text_alone:
             parameter.grad = None

@@ -20,7 +20,7 @@ from hellm_recbole.errors import strip_controls
 from hellm_recbole.evaluation import metrics
 from hellm_recbole.evaluation.metrics import FloatVector
 from hellm_recbole.evaluation.significance import bootstrap_means, holm, interval, p_value
-from hellm_recbole.experiments.results import PhaseRanks, Record, find_records, row_name
+from hellm_recbole.experiments.results import PhaseRanks, RunResult, find_results, label_run
 from hellm_recbole.report.footnotes import find_footnotes
 from hellm_recbole.report.tables import ReportSettings, escape_csv, group_rows, read_test_ranks, report_settings
 from hellm_recbole.system.files import write_text
@@ -57,7 +57,7 @@ class AblationRow:
 
 
 def ablation_rows(
-    records: Sequence[Record], ranks: Mapping[Path, PhaseRanks], cutoffs: Sequence[int], settings: ReportSettings
+    records: Sequence[RunResult], ranks: Mapping[Path, PhaseRanks], cutoffs: Sequence[int], settings: ReportSettings
 ) -> list[AblationRow]:
     """Rows of every model that has a finished variant among the records: the model, then its variants.
 
@@ -93,7 +93,7 @@ def ablation_rows(
             for place, key in enumerate([(model, setup)] * (whole is not None) + present, start=-(whole is not None)):
                 means = dict(zip(names, map(float, values[key].mean(axis=0)), strict=True))
                 change, low, high, p = tests.get(place, (None, None, None, None))
-                name = row_name(key[0], setup[1])
+                name = label_run(key[0], setup[1])
                 starred = p is not None and p < settings.significance_level
                 starred = starred and len(finished[key]) == len(finished[model, setup])
                 rows.append(AblationRow(name, setup[0], len(finished[key]), means, change, low, high, p, starred))
@@ -129,7 +129,7 @@ def _against(
 
 
 def _per_user(
-    ranks: Mapping[Path, PhaseRanks], record: Record, cutoffs: Sequence[int], names: Sequence[str]
+    ranks: Mapping[Path, PhaseRanks], record: RunResult, cutoffs: Sequence[int], names: Sequence[str]
 ) -> np.ndarray:
     """[U, M] metrics of each user, sorted by token."""
     assert record.path is not None
@@ -138,7 +138,7 @@ def _per_user(
     return np.stack([values[name] for name in names], axis=1)
 
 
-def write_ablation(results_dir: Path, dataset: str, records: Sequence[Record]) -> str | None:
+def write_ablation(results_dir: Path, dataset: str, records: Sequence[RunResult]) -> str | None:
     """Write `ablation.md` and `ablation.csv` of a dataset, if any variant of a model has finished.
 
     In `ablation.csv` `<metric>_change_percent`, `_change_percent_low` and `_change_percent_high` are the change against
@@ -154,7 +154,7 @@ def write_ablation(results_dir: Path, dataset: str, records: Sequence[Record]) -
         The table as text, or None where there is nothing to show.
 
     Raises:
-        RecordError: records may not share a table, or ranks are broken.
+        ResultError: records may not share a table, or ranks are broken.
         OutputError: a file cannot be written.
     """
     of = all_variants()
@@ -215,18 +215,20 @@ def write_ablation(results_dir: Path, dataset: str, records: Sequence[Record]) -
     return f"{table}\n\n{note}"
 
 
-def _footnotes(records: Sequence[Record]) -> list[str]:
+def _footnotes(records: Sequence[RunResult]) -> list[str]:
     """In what the rows differ beside their variant; each sentence names the rows that it is about."""
     groups = group_rows(records)
     sentences = []
     for footnote in find_footnotes(groups):
-        names = "Every row" if not footnote.mark else ", ".join(groups[place][0].row for place in sorted(footnote.rows))
+        names = (
+            "Every row" if not footnote.mark else ", ".join(groups[place][0].label for place in sorted(footnote.rows))
+        )
         sentences.append(f"{names}: {footnote.text}.")
     return sentences
 
 
 def print_ablation(results_dir: Path, dataset: str) -> None:
     """Write and print the ablation table of a dataset where a variant has finished."""
-    shown = write_ablation(results_dir, dataset, find_records(results_dir, dataset))
+    shown = write_ablation(results_dir, dataset, find_results(results_dir, dataset))
     if shown is not None:
         print(f"{shown}\n")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hellm_recbole.config.layers import NEUTRAL_KEYS
-from hellm_recbole.experiments.results import Record, digest_run
+from hellm_recbole.experiments.results import RunResult, digest_run
 from hellm_recbole.identity.code import changed_modules, missing_packages
 from hellm_recbole.identity.compare import list_names
 from hellm_recbole.identity.parts import Identity, all_code, feature_digests, unknown_parts
@@ -23,7 +23,7 @@ from hellm_recbole.identity.settings_files import find_value
 _DIGITS = 8  # of a digest
 _NAMED_BY_THE_ROW = ("llm", "llm_layers")  # the row's name says them
 
-Group = Sequence[Record]  # the runs of one row, a seed each
+Group = Sequence[RunResult]  # the runs of one row, a seed each
 Finding = tuple[int, str]  # place of a row among the groups, and what holds of it
 
 
@@ -78,13 +78,13 @@ def marks_of(footnotes: Sequence[Footnote], place: int) -> tuple[str, ...]:
     return tuple(footnote.mark for footnote in footnotes if footnote.mark and place in footnote.rows)
 
 
-def repacked_models(records: Sequence[Record]) -> list[str]:
+def repacked_models(records: Sequence[RunResult]) -> list[str]:
     """A sentence for each language model that was read from a quantised file."""
     origins = {record.backbone: _origin_of(record) for record in records if record.backbone is not None}
     return [f"{name} is a {origin}." for name, origin in sorted(origins.items()) if origin is not None]
 
 
-def _origin_of(record: Record) -> str | None:
+def _origin_of(record: RunResult) -> str | None:
     """What the language model of a run is a repack of; None where it is none, or where that is not known."""
     model = None if record.identity is None else record.identity["language_model"]
     return None if model is None else model["origin"]

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from hellm_recbole import __version__
 from hellm_recbole.evaluation import metrics
 from hellm_recbole.evaluation.significance import bootstrap_means, interval, p_value
-from hellm_recbole.experiments.results import PhaseRanks, Policy, Record
-from hellm_recbole.experiments.sweeps import Sweep, find_sweeps
+from hellm_recbole.experiments.results import PhaseRanks, Policy, RunResult
+from hellm_recbole.experiments.sweeps import SearchResult, find_searches
 from hellm_recbole.report import figures
 from hellm_recbole.report.ablation import AblationRow, ablation_rows
 from hellm_recbole.report.figures import Panel, Series
@@ -33,8 +33,8 @@ from hellm_recbole.report.tables import (
     build_table,
     group_rows,
     read_test_ranks,
-    records_of,
     report_settings,
+    select_results,
     without_variants,
 )
 from hellm_recbole.system.files import ensure_folder, write_text
@@ -67,7 +67,7 @@ class Finished:
 
     name: str
     place: int
-    records: tuple[Record, ...]
+    records: tuple[RunResult, ...]
     ranks: tuple[PhaseRanks, ...]
 
     def per_user(self, cutoffs: Sequence[int]) -> dict[str, Floats]:
@@ -90,10 +90,10 @@ def write_report(
         cutoffs: the K; None takes those of the records.
 
     Raises:
-        RecordError: there are no records, one is broken, or they may not share a table.
+        ResultError: there are no records, one is broken, or they may not share a table.
         OutputError: a file cannot be written.
     """
-    every = records_of(results_dir, dataset)
+    every = select_results(results_dir, dataset)
     settings = report_settings()
     ranks = read_test_ranks(every)
     records = without_variants(every)
@@ -108,9 +108,9 @@ def write_report(
     shown = [
         _shown(folder, name, title, caption, figure)
         for name, title, caption, figure in (
-            *_row_figures(rows, chosen, settings),
+            *_run_figures(rows, chosen, settings),
             *_ablation_figures(parts, chosen, settings),
-            *_sweep_figures(find_sweeps(results_dir, dataset)),
+            *_sweep_figures(find_searches(results_dir, dataset)),
         )
     ]
     page = _template().render(
@@ -136,9 +136,9 @@ def _template() -> jinja2.Template:
     return environment.get_template(TEMPLATE)
 
 
-def _finished(table: Table, records: Sequence[Record], ranks: Mapping[Path, PhaseRanks]) -> list[Finished]:
+def _finished(table: Table, records: Sequence[RunResult], ranks: Mapping[Path, PhaseRanks]) -> list[Finished]:
     """The rows of the table that have numbers, in its order."""
-    groups = {(group[0].row, group[0].preset): group for group in group_rows(records)}
+    groups = {(group[0].label, group[0].preset): group for group in group_rows(records)}
     rows: list[Finished] = []
     for row in table.rows:
         done = tuple(record for record in groups[row.model, row.preset] if record.path in ranks)
@@ -148,7 +148,7 @@ def _finished(table: Table, records: Sequence[Record], ranks: Mapping[Path, Phas
     return rows
 
 
-def _card(records: Sequence[Record]) -> list[tuple[str, str]]:
+def _card(records: Sequence[RunResult]) -> list[tuple[str, str]]:
     """What the rows have in common."""
     first = records[0]
     counts = first.counts
@@ -175,7 +175,7 @@ def _card(records: Sequence[Record]) -> list[tuple[str, str]]:
 Drawn = tuple[str, str, str, Any]
 
 
-def _row_figures(rows: Sequence[Finished], cutoffs: Sequence[int], settings: ReportSettings) -> list[Drawn]:
+def _run_figures(rows: Sequence[Finished], cutoffs: Sequence[int], settings: ReportSettings) -> list[Drawn]:
     """Figures of the rows of the table: over K, over training, against cost, by slice."""
     if not rows:
         return []
@@ -256,7 +256,7 @@ def _costs(valued: Sequence[tuple[Finished, float]], k: int) -> list[Drawn]:
     return [("cost", "Accuracy against cost", caption, figures.scatter(panels))]
 
 
-def _memory_gib(record: Record) -> float | None:
+def _memory_gib(record: RunResult) -> float | None:
     used = record.peak_memory_bytes["device"] or record.peak_memory_bytes["host"]
     return None if used is None else used / 2**30
 
@@ -309,7 +309,7 @@ def _ablation_figures(parts: Sequence[AblationRow], cutoffs: Sequence[int], sett
     return drawn
 
 
-def _sweep_figures(sweeps: Sequence[Sweep]) -> list[Drawn]:
+def _sweep_figures(sweeps: Sequence[SearchResult]) -> list[Drawn]:
     """The trials of each search, and each study."""
     drawn: list[Drawn] = []
     for sweep in sweeps:
@@ -335,7 +335,7 @@ def _sweep_figures(sweeps: Sequence[Sweep]) -> list[Drawn]:
     return drawn
 
 
-def figure_name(sweep: Sweep) -> str:
+def figure_name(sweep: SearchResult) -> str:
     """File name of a search's figure, without ending."""
     return f"{_stem(sweep.row)}-{_stem(sweep.name)}"
 

@@ -21,8 +21,8 @@ from hellm_recbole.report.tables import (
     escape_csv,
     group_rows,
     read_test_ranks,
-    records_of,
     report_settings,
+    select_results,
     without_variants,
 )
 from hellm_recbole.system.files import write_text
@@ -112,10 +112,10 @@ def write_slices(results_dir: Path, dataset: str, *, cutoffs: Sequence[int] | No
         cutoffs: the K; None takes those of the records.
 
     Raises:
-        RecordError: there are no records, one is broken, or they may not share a table.
+        ResultError: there are no records, one is broken, or they may not share a table.
         OutputError: the file cannot be written.
     """
-    records = without_variants(records_of(results_dir, dataset))
+    records = without_variants(select_results(results_dir, dataset))
     ranks = read_test_ranks(records)
     settings = report_settings()
     cutoffs = records[0].cutoffs if cutoffs is None else sorted(set(cutoffs))
@@ -133,7 +133,7 @@ def write_slices(results_dir: Path, dataset: str, *, cutoffs: Sequence[int] | No
         for name, mask in slices.items():
             means = slice_means(done, group[0].mask_history, mask, cutoffs).values()
             n_users = len(np.unique(test.user[mask]))
-            line = [group[0].row, group[0].preset, len(done), name, n_users, *means]
+            line = [group[0].label, group[0].preset, len(done), name, n_users, *means]
             writer.writerow(escape_csv(line))
     path = results_dir / dataset / "slices.csv"
     write_text(path, stream.getvalue())

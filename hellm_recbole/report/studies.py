@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from hellm_recbole.config.layers import load_yaml, properties_dir
 from hellm_recbole.errors import SettingsError
-from hellm_recbole.experiments.sweeps import Sweep
+from hellm_recbole.experiments.sweeps import SearchResult
 from hellm_recbole.report import figures
 from hellm_recbole.report.figures import Grid, Panel, Series, spans_decades
 
@@ -51,7 +51,7 @@ def studies(model: str) -> dict[str, dict[str, list[Any]]]:
     return found
 
 
-def study_figure(sweep: Sweep) -> StudyFigure | None:
+def study_figure(sweep: SearchResult) -> StudyFigure | None:
     """The figure of a study; None for other searches and where no trial has reported."""
     trials = [trial for trial in sweep.trials if trial["valid"]]
     if not sweep.name.startswith(PREFIX) or not trials or len(sweep.space) > 2:
@@ -71,14 +71,14 @@ def study_figure(sweep: Sweep) -> StudyFigure | None:
     return StudyFigure(f"{sweep.row}: {keys[0]} and {keys[1]}", caption, figures.heat_maps(grids))
 
 
-def _curve(sweep: Sweep, key: str, metric: str) -> Panel:
+def _curve(sweep: SearchResult, key: str, metric: str) -> Panel:
     reached = {trial["values"][key]: trial["valid"][metric] for trial in sweep.trials if trial["valid"]}
     values = sorted(reached)
     series = Series(sweep.row, 0, values, [reached[value] for value in values])
     return Panel(metric, key, f"{metric}, validation", [series], log_x=spans_decades(values))
 
 
-def _grid(sweep: Sweep, keys: list[str], metric: str) -> Grid:
+def _grid(sweep: SearchResult, keys: list[str], metric: str) -> Grid:
     across, up = (sorted(sweep.space[key]) for key in reversed(keys))
     values = np.full((len(up), len(across)), np.nan)
     for trial in sweep.trials:

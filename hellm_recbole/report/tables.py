@@ -35,17 +35,17 @@ from hellm_recbole.config.layers import (
     shorten,
 )
 from hellm_recbole.config.variants import all_variants
-from hellm_recbole.errors import RecordError, SettingsError, strip_controls
+from hellm_recbole.errors import ResultError, SettingsError, strip_controls
 from hellm_recbole.evaluation import metrics
 from hellm_recbole.evaluation.significance import bootstrap_means, holm, interval, p_value
 from hellm_recbole.experiments.results import (
     PhaseRanks,
     Policy,
-    Record,
+    RunResult,
     Search,
     check_comparable,
-    find_records,
-    list_record_parts,
+    find_results,
+    list_result_parts,
     read_ranks,
 )
 from hellm_recbole.identity.compare import CODE, SEED
@@ -221,10 +221,10 @@ def write_tables(
         The table for the terminal, as wide as it is.
 
     Raises:
-        RecordError: there are no records, one is broken, or they may not share a table.
+        ResultError: there are no records, one is broken, or they may not share a table.
         OutputError: a table cannot be written.
     """
-    records = without_variants(records_of(results_dir, dataset))
+    records = without_variants(select_results(results_dir, dataset))
     settings = report_settings()
     ranks = read_test_ranks(records)
     in_paper = any(record.paper is not None for record in records)
@@ -240,32 +240,32 @@ def write_tables(
     return shown
 
 
-def records_of(results_dir: Path, dataset: str) -> list[Record]:
+def select_results(results_dir: Path, dataset: str) -> list[RunResult]:
     """All records of a dataset.
 
     Raises:
-        RecordError: there are none, or one is broken.
+        ResultError: there are none, or one is broken.
     """
-    records = find_records(results_dir, dataset)
+    records = find_results(results_dir, dataset)
     if not records:
-        raise RecordError(
+        raise ResultError(
             f"no record of dataset {dataset} in {results_dir / dataset}; "
             f"`python benchmarks/run.py --models all --dataset {dataset} --output {results_dir}` makes them"
         )
     return records
 
 
-def without_variants(records: Sequence[Record]) -> list[Record]:
+def without_variants(records: Sequence[RunResult]) -> list[RunResult]:
     """Records of whole models; all records where there are only variants. Variants have a table of their own."""
     of = all_variants()
     return [record for record in records if record.model not in of] or list(records)
 
 
-def read_test_ranks(records: Sequence[Record]) -> dict[Path, PhaseRanks]:
+def read_test_ranks(records: Sequence[RunResult]) -> dict[Path, PhaseRanks]:
     """Path of each successful record -> its test ranks.
 
     Raises:
-        RecordError: records may not share a table, a ranks file is broken or has no test part, or two of them rank
+        ResultError: records may not share a table, a ranks file is broken or has no test part, or two of them rank
             different targets.
     """
     check_comparable(records)
@@ -277,32 +277,32 @@ def read_test_ranks(records: Sequence[Record]) -> dict[Path, PhaseRanks]:
         path = record.path.parent / record.ranks
         phases = read_ranks(path, record.ranks_sha256)
         if "test" not in phases:
-            raise RecordError(f"ranks {path} have no test part; run the row again with --fresh")
+            raise ResultError(f"ranks {path} have no test part; run the row again with --fresh")
         ranks[record.path] = phases["test"]
         first_path, first = next(iter(ranks.items()))
         if not (np.array_equal(first.user, phases["test"].user) and np.array_equal(first.item, phases["test"].item)):
-            raise RecordError(
+            raise ResultError(
                 f"ranks {path} and those of {first_path} are of different (user, target) pairs; run one of them again "
                 "with --fresh"
             )
     return ranks
 
 
-def group_rows(records: Sequence[Record]) -> list[tuple[Record, ...]]:
+def group_rows(records: Sequence[RunResult]) -> list[tuple[RunResult, ...]]:
     """Records of one model and preset together, sorted by seed; such a group is a row.
 
     Raises:
-        RecordError: successful seeds of one row have different settings, so that their mean would mean nothing.
+        ResultError: successful seeds of one row have different settings, so that their mean would mean nothing.
     """
-    by_row = sorted(records, key=lambda r: (r.row, r.preset, r.seed))
-    rows = [tuple(group) for _, group in groupby(by_row, key=lambda r: (r.row, r.preset))]
+    by_row = sorted(records, key=lambda r: (r.label, r.preset, r.seed))
+    rows = [tuple(group) for _, group in groupby(by_row, key=lambda r: (r.label, r.preset))]
     for row in rows:
         done = [record for record in row if record.status == "success"]
         for other in done[1:]:
             a, b = ({k: s["value"] for k, s in r.settings.items() if k not in NEUTRAL_KEYS} for r in (done[0], other))
             for key in sorted(a.keys() | b.keys()):
                 if a.get(key) != b.get(key):
-                    raise RecordError(
+                    raise ResultError(
                         f"records {done[0].path} and {other.path} are seeds of one row but differ in setting {key} "
                         f"({a.get(key)} and {b.get(key)}); run one of them again with --fresh"
                     )
@@ -310,26 +310,26 @@ def group_rows(records: Sequence[Record]) -> list[tuple[Record, ...]]:
     return rows
 
 
-def _refuse_different_data(first: Record, other: Record) -> None:
+def _refuse_different_data(first: RunResult, other: RunResult) -> None:
     """Refuse two seeds of one row that read other features, texts or weights, so that their mean would mean nothing.
 
     Raises:
-        RecordError: it says what differs.
+        ResultError: it says what differs.
     """
-    parts = [list_record_parts(record) for record in (first, other)]
+    parts = [list_result_parts(record) for record in (first, other)]
     if parts[0] is None or parts[1] is None:
         return  # recorded by an earlier version, which a footnote says
     kept = [{k: v for k, v in part.items() if not k.startswith(OWN_TO_A_SEED)} for part in parts if part]
     differing = sorted(key for key in kept[0].keys() | kept[1].keys() if kept[0].get(key) != kept[1].get(key))
     if differing:
-        raise RecordError(
+        raise ResultError(
             f"records {first.path} and {other.path} are seeds of one row but differ in {differing[0]}; run one of them "
             "again with --fresh"
         )
 
 
 def build_table(
-    records: Sequence[Record],
+    records: Sequence[RunResult],
     ranks: Mapping[Path, PhaseRanks],
     protocol: Protocol,
     settings: ReportSettings,
@@ -349,7 +349,7 @@ def build_table(
 
     Raises:
         SettingsError: `metric` is neither R@K nor N@K.
-        RecordError: seeds of one row have different settings, or a record names an unknown dataset of the paper.
+        ResultError: seeds of one row have different settings, or a record names an unknown dataset of the paper.
     """
     first = records[0]
     cutoffs = first.cutoffs if cutoffs is None else sorted(set(cutoffs))
@@ -386,7 +386,7 @@ def build_table(
             list(FAMILY_TITLES).index(groups[index][0].family),
             not finished[index],
             -worth[index],
-            groups[index][0].row,
+            groups[index][0].label,
         ),
     )
     footnotes = find_footnotes([groups[index] for index in order])
@@ -413,7 +413,7 @@ def build_table(
     )
 
 
-def _stamp(records: Sequence[Record]) -> str | None:
+def _stamp(records: Sequence[RunResult]) -> str | None:
     """Says that a language model's row stands without the rows that it has to beat first."""
     done = [record for record in records if record.status == "success"]
     missing = [name for name in STRONG_BASELINES if name not in {record.model for record in done}]
@@ -424,7 +424,7 @@ def _stamp(records: Sequence[Record]) -> str | None:
 
 def _per_user(
     ranks: Mapping[Path, PhaseRanks],
-    record: Record,
+    record: RunResult,
     policies: Mapping[Family, Policy],
     cutoffs: Sequence[int],
     names: Sequence[str],
@@ -493,7 +493,7 @@ def _cells(
     ]
 
 
-def _paper_numbers(records: Sequence[Record]) -> Mapping[str, Mapping[str, float]]:
+def _paper_numbers(records: Sequence[RunResult]) -> Mapping[str, Mapping[str, float]]:
     """Model -> metric -> number of the paper's Table 1; empty if the dataset is not one of the paper's."""
     columns = {record.paper for record in records} - {None}
     if not columns:
@@ -501,7 +501,7 @@ def _paper_numbers(records: Sequence[Record]) -> Mapping[str, Mapping[str, float
     path = properties_dir() / "paper" / "table1.yaml"
     table = load_yaml(path)
     if len(columns) > 1 or not columns <= table.keys():
-        raise RecordError(
+        raise ResultError(
             f"records of {records[0].dataset} name {', '.join(map(str, sorted(columns, key=str)))} as their dataset "
             f"in the paper; {path} has {', '.join(table)}, and one of them is needed"
         )
@@ -509,7 +509,7 @@ def _paper_numbers(records: Sequence[Record]) -> Mapping[str, Mapping[str, float
     return numbers
 
 
-def _row(group: Sequence[Record], cells: Mapping[str, Cell], paper: Mapping[str, Mapping[str, float]]) -> Row:
+def _row(group: Sequence[RunResult], cells: Mapping[str, Cell], paper: Mapping[str, Mapping[str, float]]) -> Row:
     """One row from the records of its seeds; where none succeeded, the last one says why."""
     done = [record for record in group if record.status == "success"]
     last = group[-1]
@@ -518,7 +518,7 @@ def _row(group: Sequence[Record], cells: Mapping[str, Cell], paper: Mapping[str,
     device = [record.peak_memory_bytes["device"] for record in done]
     return Row(
         family=last.family,
-        model=last.row,
+        model=last.label,
         source=last.source,
         preset=last.preset,
         status="success" if done else last.status,
@@ -535,12 +535,12 @@ def _row(group: Sequence[Record], cells: Mapping[str, Cell], paper: Mapping[str,
     )
 
 
-def _problem(record: Record) -> str:
+def _problem(record: RunResult) -> str:
     return f"{record.status}: {' '.join((record.reason or '').split())}"
 
 
 def _notes(
-    records: Sequence[Record], protocol: Protocol, policies: Mapping[Family, Policy], cutoffs: Sequence[int]
+    records: Sequence[RunResult], protocol: Protocol, policies: Mapping[Family, Policy], cutoffs: Sequence[int]
 ) -> tuple[str, ...]:
     """The sentences that say what the numbers are."""
     first = records[0]
@@ -562,7 +562,7 @@ def _notes(
             else f"seed {seeds[0]}."
         ),
     ]
-    budgets = {record.row: record.search["budget"] for record in records if record.search is not None}
+    budgets = {record.label: record.search["budget"] for record in records if record.search is not None}
     if budgets:
         alike = len(set(budgets.values())) == 1
         each = _listed([f"{row} {budget}" for row, budget in sorted(budgets.items())])
@@ -578,7 +578,7 @@ def _notes(
     for group in group_rows(records):
         if any(record.status == "success" for record in group):
             others = [record for record in group if record.status != "success"]
-            notes += [f"{record.row}, seed {record.seed}, {_problem(record)}." for record in others]
+            notes += [f"{record.label}, seed {record.seed}, {_problem(record)}." for record in others]
     return tuple(notes)
 
 

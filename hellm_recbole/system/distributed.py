@@ -27,7 +27,7 @@ Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """This process among those that train a row together.
 
     Attributes:
@@ -112,10 +112,10 @@ class Team:
             dist.destroy_process_group()
 
 
-ALONE = Team()
+SINGLE_PROCESS = ProcessGroup()
 
 
-def join_team() -> Team:
+def join_process_group() -> ProcessGroup:
     """The team that the launcher of this process has made, or this process alone; takes the GPU of that place.
 
     Raises:
@@ -123,7 +123,7 @@ def join_team() -> Team:
     """
     size = os.environ.get("WORLD_SIZE", "1")
     if size == "1":
-        return ALONE
+        return SINGLE_PROCESS
     missing = [name for name in _MEETING if name not in os.environ]
     if missing or not size.isdecimal():
         raise SettingsError(
@@ -137,10 +137,10 @@ def join_team() -> Team:
     if n_gpus:
         torch.cuda.set_device(place)
     dist.init_process_group("cpu:gloo,cuda:nccl" if n_gpus else "gloo", timeout=PATIENCE)
-    return Team(dist.get_rank(), dist.get_world_size())
+    return ProcessGroup(dist.get_rank(), dist.get_world_size())
 
 
-def refuse_team(command: str) -> None:
+def refuse_process_group(command: str) -> None:
     """Refuse to be one of several processes.
 
     Raises:

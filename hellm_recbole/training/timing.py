@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 
-from hellm_recbole.training.trainer import ModelRow
+from hellm_recbole.training.trainer import ModelLearner
 
 
 class _Enough(Exception):
     """Enough steps have been timed."""
 
 
-def few_steps(row: ModelRow, steps: int) -> tuple[float, int]:
+def time_epoch(row: ModelLearner, steps: int) -> tuple[float, int]:
     """Seconds of an epoch, from the time of some of its steps, and its number of steps; the first one warms up.
 
     An epoch with too few steps is timed as a whole.

@@ -22,7 +22,7 @@ from hellm_recbole.errors import CheckpointError, TrainingDiverged, advise_on_di
 from hellm_recbole.evaluation.metrics import from_ranks
 from hellm_recbole.evaluation.ranking import ModelScorer, rank_targets
 from hellm_recbole.models.base import ModelSpec, check_module
-from hellm_recbole.system.distributed import ALONE, Team
+from hellm_recbole.system.distributed import SINGLE_PROCESS, ProcessGroup
 from hellm_recbole.system.runtime import deterministic_sums
 from hellm_recbole.system.signals import signals_go_to, stop_signals
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress, pack_optimizer, unpack_optimizer
@@ -50,7 +50,7 @@ DECAY_EPOCHS = 50  # the exponential schedule reaches decay_rate after this many
 OnStep = Callable[[int, int, dict[str, float]], None]
 
 
-class Row(Protocol):
+class Learner(Protocol):
     """What the trainer drives: one of our models or one of RecBole's. It is also a `types.Scorer`."""
 
     @property
@@ -81,7 +81,7 @@ class Row(Protocol):
         """See `types.Scorer`."""
 
 
-class ModelRow:
+class ModelLearner:
     """One of our models with its batches and optimizer."""
 
     one_pass = False
@@ -96,13 +96,13 @@ class ModelRow:
         seed: int,
         device: torch.device,
         steps: StepSettings | None = None,
-        team: Team = ALONE,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         torch.manual_seed(seed)
         self.module: nn.Module = spec.cls.build(model_settings, data).to(device)
         check_module(spec.cls.__name__, self.module)
         self.optimizer: torch.optim.Optimizer = _optimizer(self.module, train, steps)
-        self._train, self._steps, self._team = train, steps, team
+        self._train, self._steps, self._team = train, steps, group
         self._micro_batch_size = 0 if steps is None else steps.micro_batch_size
         self._batches = batch_source(model_settings, train, pairs, steps, data, device)
         self._scorer = ModelScorer(self.module, device)
@@ -145,16 +145,16 @@ class ModelRow:
     def _gradients(self, batch: PairBatch | HistoryBatch) -> dict[str, float]:
         """Gradients of a whole batch, read in parts where the row says so; mean loss terms."""
         model: Any = self.module
-        team = self._team
+        group = self._team
         while True:
             self.optimizer.zero_grad(set_to_none=True)
             parts: Sequence[tuple[float, PairBatch | HistoryBatch]] = [(1.0, batch)]
             if self._micro_batch_size and isinstance(batch, HistoryBatch):
-                parts = micro_batches(batch, min(self._micro_batch_size, -(-len(batch.items) // team.size)))
+                parts = micro_batches(batch, min(self._micro_batch_size, -(-len(batch.items) // group.size)))
             sums: dict[str, float] = {}
             too_large = False
             try:
-                for share, part in team.share(parts):
+                for share, part in group.share(parts):
                     terms: dict[str, Tensor] = model.loss(part)
                     total = torch.stack(list(terms.values())).sum()
                     (total if share == 1.0 else total * share).backward()
@@ -163,11 +163,11 @@ class ModelRow:
             except torch.OutOfMemoryError:
                 too_large = True  # and not the error, which would keep the memory of its frames
                 if self._micro_batch_size <= 1:
-                    team.any(too_large)  # the others end here, too
+                    group.any(too_large)  # the others end here, too
                     raise
-            if not team.any(too_large):
-                team.add_up_gradients(self.module.parameters())
-                return team.add_up(sums)
+            if not group.any(too_large):
+                group.add_up_gradients(self.module.parameters())
+                return group.add_up(sums)
             if self._micro_batch_size <= 1:
                 raise torch.OutOfMemoryError("another process has no memory for a single example")
             self._micro_batch_size //= 2
@@ -218,7 +218,7 @@ class View(Protocol):
 
 
 def fit(
-    row: Row,
+    learner: Learner,
     data: SelectionData,
     train: TrainSettings,
     evaluation: EvalSettings,
@@ -228,12 +228,12 @@ def fit(
     run: Mapping[str, str],
     who: str,
     view: View,
-    team: Team = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> Progress:
     """Train until early stopping, from the checkpoint if there is one, and leave the best epoch's state in `row`.
 
     Args:
-        row: freshly built.
+        learner: freshly built.
         data: the training part and the validation targets; there is no test part in it.
         train: loop, optimizer and selection.
         evaluation: cut-offs and block size.
@@ -242,25 +242,25 @@ def fit(
         run: everything the run depends on, so that a checkpoint of another one is refused.
         who: model and dataset, for messages.
         view: told of each step and epoch.
-        team: processes that train the row together; the first one writes the checkpoint, which all of them read.
+        group: processes that train the row together; the first one writes the checkpoint, which all of them read.
 
     Raises:
         CheckpointError: the checkpoint is corrupt or belongs to another run.
         TrainingDiverged: a loss or score became NaN.
     """
-    epochs = 1 if row.one_pass else train.epochs
-    device = next((value.device for value in row.module.parameters()), torch.device("cpu"))
-    progress = _resume(row, checkpoint, run)
-    team.make_equal(row.module)
+    epochs = 1 if learner.one_pass else train.epochs
+    device = next((value.device for value in learner.module.parameters()), torch.device("cpu"))
+    progress = _resume(learner, checkpoint, run)
+    group.make_equal(learner.module)
     while not progress.stopped:
         epoch = progress.epoch + 1
         started = time.perf_counter()
-        set_learning_rate(row.optimizer, train, epoch - 1)
+        set_learning_rate(learner.optimizer, train, epoch - 1)
         with deterministic_sums(device):
-            losses = row.train_epoch(epoch, epoch_seed(seed, epoch), lambda *args, e=epoch: view.step(e, *args))
+            losses = learner.train_epoch(epoch, epoch_seed(seed, epoch), lambda *args, e=epoch: view.step(e, *args))
         trained = time.perf_counter()
         evaluated = epoch % train.eval_every == 0 or epoch == epochs
-        valid = evaluate(row, data, evaluation, who, team) if evaluated else None
+        valid = evaluate(learner, data, evaluation, who, group) if evaluated else None
         ended = time.perf_counter()
         improved = valid is not None and (progress.best_epoch == 0 or valid[train.valid_metric] > progress.best_value)
         stale = progress.stale if valid is None else 0 if improved else progress.stale + 1
@@ -276,35 +276,37 @@ def fit(
             eval_seconds=progress.eval_seconds + ended - trained,
             curve=(*progress.curve, entry),
         )
-        if team.rank == 0:
+        if group.rank == 0:
             with _interrupt_held():
-                checkpoint.save(progress, _full_state(row), _model_state(row) if improved else None)
+                checkpoint.save(progress, _full_state(learner), _model_state(learner) if improved else None)
         view.epoch(progress)
-    team.wait()
-    load_best(row, checkpoint)
+    group.wait()
+    load_best(learner, checkpoint)
     return progress
 
 
-def load_best(row: Row, checkpoint: CheckpointFolder) -> None:
+def load_best(learner: Learner, checkpoint: CheckpointFolder) -> None:
     """Put the state of the best epoch into `row`.
 
     Raises:
         CheckpointError: the checkpoint is missing, corrupt, or of another model.
     """
-    _load_model_state(row, checkpoint.load_best())
+    _load_model_state(learner, checkpoint.load_best())
 
 
-def evaluate(row: Row, data: SelectionData, evaluation: EvalSettings, who: str, team: Team = ALONE) -> dict[str, float]:
+def evaluate(
+    learner: Learner, data: SelectionData, evaluation: EvalSettings, who: str, group: ProcessGroup = SINGLE_PROCESS
+) -> dict[str, float]:
     """Validation metrics under the policy `seen`, the one that selects."""
     history = data.train.history
     ranks = rank_targets(
-        row,
+        learner,
         data.valid,
         train=history,
         seen=history,
         block_users=evaluation.eval_block_users,
         who=f"{who}, validation",
-        team=team,
+        group=group,
     )
     return from_ranks(ranks.user, ranks.seen, evaluation.cutoffs)
 
@@ -342,14 +344,14 @@ def set_learning_rate(
         group["lr"] = train.learning_rate * learning_rate_factor(train, done, floor)
 
 
-def _resume(row: Row, checkpoint: CheckpointFolder, run: Mapping[str, str]) -> Progress:
+def _resume(learner: Learner, checkpoint: CheckpointFolder, run: Mapping[str, str]) -> Progress:
     found = checkpoint.load(run)
     if found is None:
         return Progress(run, 0, 0, -math.inf, 0, False, 0.0, 0.0, ())
     progress, state = found
-    _load_model_state(row, state)
-    if row.optimizer is not None:
-        unpack_optimizer(row.optimizer, state)
+    _load_model_state(learner, state)
+    if learner.optimizer is not None:
+        unpack_optimizer(learner.optimizer, state)
     return progress
 
 
@@ -359,30 +361,30 @@ def frozen_names(module: nn.Module) -> set[str]:
     return {name for name, parameter in named if not parameter.requires_grad}
 
 
-def _model_state(row: Row) -> dict[str, Tensor]:
-    frozen = frozen_names(row.module)
-    state = {f"model.{name}": value for name, value in row.module.state_dict().items() if name not in frozen}
-    return state | {f"extra.{name}": value for name, value in row.extra_state().items()}
+def _model_state(learner: Learner) -> dict[str, Tensor]:
+    frozen = frozen_names(learner.module)
+    state = {f"model.{name}": value for name, value in learner.module.state_dict().items() if name not in frozen}
+    return state | {f"extra.{name}": value for name, value in learner.extra_state().items()}
 
 
-def _full_state(row: Row) -> dict[str, Tensor]:
-    return _model_state(row) | ({} if row.optimizer is None else pack_optimizer(row.optimizer))
+def _full_state(learner: Learner) -> dict[str, Tensor]:
+    return _model_state(learner) | ({} if learner.optimizer is None else pack_optimizer(learner.optimizer))
 
 
-def _load_model_state(row: Row, state: dict[str, Tensor]) -> None:
+def _load_model_state(learner: Learner, state: dict[str, Tensor]) -> None:
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "extra": {}, "optimizer": {}}
     for key, value in state.items():
         part, name = key.split(".", 1)
         parts[part][name] = value
     try:
-        frozen = frozen_names(row.module)
-        kept = {name: value for name, value in row.module.state_dict().items() if name in frozen}
-        row.module.load_state_dict({**kept, **parts["model"]})
+        frozen = frozen_names(learner.module)
+        kept = {name: value for name, value in learner.module.state_dict().items() if name in frozen}
+        learner.module.load_state_dict({**kept, **parts["model"]})
     except RuntimeError as error:
         raise CheckpointError(
             f"the checkpoint does not fit the model ({error}); run with --fresh to start anew"
         ) from error
-    row.load_extra_state(parts["extra"])
+    learner.load_extra_state(parts["extra"])
 
 
 @contextmanager

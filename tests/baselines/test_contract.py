@@ -16,8 +16,8 @@ from hellm_recbole.config.layers import field_names
 from hellm_recbole.data.split import Split
 from hellm_recbole.evaluation.metrics import from_ranks
 from hellm_recbole.evaluation.ranking import rank_targets
-from hellm_recbole.experiments.resolve import Override, RowPlan, plan_rows
-from hellm_recbole.training.trainer import ModelRow
+from hellm_recbole.experiments.resolve import Override, RunConfig, resolve_runs
+from hellm_recbole.training.trainer import ModelLearner
 from hellm_recbole.types import Histories, QueryBatch, Targets, TrainData, as_ids
 from tests.toy_llm import awaken, small_values, with_stages
 
@@ -26,20 +26,22 @@ NAMES = sorted(REGISTRY)
 pytestmark = pytest.mark.parametrize("name", NAMES)
 
 
-def plan(name: str, **values: Any) -> RowPlan:
+def plan(name: str, **values: Any) -> RunConfig:
     shared = {"batch_size": 64, "learning_rate": 0.01, **small_values(name), **values}
-    return plan_rows([name], "toy", REGISTRY, "paper", [Override(name, k, v, f"{k}={v}") for k, v in shared.items()])[0]
+    return resolve_runs(
+        [name], "toy", REGISTRY, "paper", [Override(name, k, v, f"{k}={v}") for k, v in shared.items()]
+    )[0]
 
 
-def make(name: str, data: TrainData, seed: int = 3, **values: Any) -> ModelRow:
+def make(name: str, data: TrainData, seed: int = 3, **values: Any) -> ModelLearner:
     p = plan(name, **values)
     assert p.spec is not None
-    row = ModelRow(p.spec, p.model_settings, with_stages(data, p), p.train, p.pairs, seed, CPU, p.steps)
+    row = ModelLearner(p.spec, p.model_settings, with_stages(data, p), p.train, p.pairs, seed, CPU, p.steps)
     awaken(row.module)
     return row
 
 
-def first_batch(row: ModelRow) -> Any:
+def first_batch(row: ModelLearner) -> Any:
     return next(iter(row._batches.epoch(5)))
 
 
@@ -47,7 +49,7 @@ def quiet(*args: Any) -> None:
     """No progress."""
 
 
-def all_scores(row: ModelRow, data: TrainData, users: np.ndarray) -> torch.Tensor:
+def all_scores(row: ModelLearner, data: TrainData, users: np.ndarray) -> torch.Tensor:
     row.prepare()
     with torch.no_grad():
         return row.scores(users, data.history).clone()

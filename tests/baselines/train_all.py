@@ -21,11 +21,11 @@ from baselines.registry import RECBOLE_BASELINES, REGISTRY
 from hellm_recbole.data.atomic import load_dataset
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.evaluation.ranking import rank_targets
-from hellm_recbole.experiments.resolve import Override, RowPlan, plan_rows
-from hellm_recbole.experiments.run import row_on
+from hellm_recbole.experiments.resolve import Override, RunConfig, resolve_runs
+from hellm_recbole.experiments.run import build_learner_from
 from hellm_recbole.models.base import LLM
 from hellm_recbole.training.checkpoint import CheckpointFolder
-from hellm_recbole.training.trainer import Row, fit
+from hellm_recbole.training.trainer import Learner, fit
 from hellm_recbole.types import FloatArray
 from tests.toy_llm import tiny_llama
 
@@ -43,20 +43,20 @@ class _Unseen:
         """No progress."""
 
 
-def plan(name: str) -> RowPlan:
+def config(name: str) -> RunConfig:
     """One epoch of the quick preset; batches of LLM models are so large that torch shares them among its threads."""
     values: dict[str, Any] = {"epochs": 1}
     if name in REGISTRY and REGISTRY[name].family == LLM:
         values |= {"llm": str(tiny_llama()), "batch_size": 256, "micro_batch_size": 256, "warmup_epochs": 0}
     overrides = [Override(name, key, value, f"{key}={value}") for key, value in values.items()]
-    return plan_rows([name], "ml-100k", REGISTRY, "quick", overrides)[0]
+    return resolve_runs([name], "ml-100k", REGISTRY, "quick", overrides)[0]
 
 
-def train(name: str, split: Split, stages: dict[str, FloatArray], folder: Path) -> Row:
+def train(name: str, split: Split, pretrained: dict[str, FloatArray], folder: Path) -> Learner:
     """The trained model."""
-    p = plan(name)
-    data = replace(split.train_data(), stages=stages if p.stages else {})
-    row = row_on(p, data, SEED, torch.device("cpu"))
+    p = config(name)
+    data = replace(split.train_data(), pretrained=pretrained if p.pretrained_models else {})
+    row = build_learner_from(p, data, SEED, torch.device("cpu"))
     checkpoint = CheckpointFolder(folder / name)
     fit(
         row,
@@ -84,17 +84,17 @@ def main(dataset: Path, folder: Path, threads: int) -> None:
     """Print name -> digests as JSON."""
     torch.set_num_threads(threads)
     split = split_dataset(load_dataset(dataset, modalities=None))
-    stages: dict[str, FloatArray] = {}
+    pretrained: dict[str, FloatArray] = {}
     found = {}
     for name in NAMES:
-        row = train(name, split, stages, folder)
+        row = train(name, split, pretrained, folder)
         found[name] = describe(name, row, split)
         if name in STAGES:
             module: Any = row.module
             with torch.no_grad():
                 table = module.encode().items.clone()
             table[0] = 0.0
-            stages[name] = table.numpy()
+            pretrained[name] = table.numpy()
     print(json.dumps(found))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import ablate, run
-from hellm_recbole.experiments.results import read_ranks, read_record
+from hellm_recbole.experiments.results import read_ranks, read_result
 
 QUICK = ["--dataset", "toy", "--set", "epochs=2", "--set", "batch_size=64", "--threads", "1"]
 
@@ -22,7 +22,7 @@ def test_the_model_and_its_variants_run_and_the_table_shows_them(
     assert ran == {"HeLLMPre", *(f"HeLLMPre-{name}" for name in names)}
     assert "HeLLMPre-audio-only is left out: toy has no modality audio" in shown.err
     assert "HeLLMPre-without-CL" in shown.out
-    record = read_record(folder / "HeLLMPre-without-CL" / "2024" / "record.json")
+    record = read_result(folder / "HeLLMPre-without-CL" / "2024" / "record.json")
     assert record.settings["user_contrast_weight"]["value"] == 0.0
     assert record.settings["use_u2u"]["value"] is True
     assert record.settings["schedule"]["origin"] == "model/HeLLMPre.yaml, overrides"

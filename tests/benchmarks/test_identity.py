@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import report, run
 from hellm_recbole.data.atomic import Dataset
-from hellm_recbole.experiments.results import read_record, write_ranks
+from hellm_recbole.experiments.results import read_result, write_ranks
 from hellm_recbole.identity import code
 from tests.toy import write_prepared
 from tests.toy_records import rewrite, toy_ranks
@@ -46,7 +46,7 @@ def test_one_changed_feature_value_is_refused_by_those_that_read_it_and_said_in_
     workplace: Path, toy_dataset: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command("--models", "LightGCN,VBPR,BM3", "--set", "BM3.modalities=[image]") == 0
-    before = read_record(Path(str(RECORD).format("VBPR"))).identity
+    before = read_result(Path(str(RECORD).format("VBPR"))).identity
     assert before is not None
     assert sorted(before["features"]) == ["image", "text"]
     change_features(workplace / "dataset" / "toy", toy_dataset, "text")
@@ -85,7 +85,7 @@ def test_changed_code_keeps_a_finished_run_and_refuses_a_stopped_one(
     workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert command("--models", "LightGCN,VBPR,Pop") == 0
-    first = read_record(Path(str(RECORD).format("LightGCN")))
+    first = read_result(Path(str(RECORD).format("LightGCN")))
     digest = code.digest_module
     monkeypatch.setattr(code, "digest_module", lambda name: "new" if name == "baselines.lightgcn" else digest(name))
     code._closure.cache_clear()
@@ -100,7 +100,7 @@ def test_changed_code_keeps_a_finished_run_and_refuses_a_stopped_one(
         assert "VBPR on toy, seed 2024: finished before, kept\n" in out
         assert "Pop on toy, seed 2024: finished before, kept\n" in out
         assert "code has changed since the run (baselines.lightgcn)." in " ".join(out.split())
-        assert read_record(Path(str(RECORD).format("LightGCN"))) == first
+        assert read_result(Path(str(RECORD).format("LightGCN"))) == first
         assert report.main(["--dataset", "toy"]) == 0
         assert "code has changed since the run" in Path("results/toy/report.html").read_text()
         half_way("LightGCN")
@@ -142,7 +142,7 @@ def test_a_stored_record_of_an_earlier_version_makes_a_table(workplace: Path) ->
     folder.mkdir(parents=True)
     shutil.copy(ROOT / "tests" / "reference" / "record_of_an_earlier_version.json", folder / "record.json")
     write_ranks(folder, toy_ranks(np.arange(1, 40)), toy_ranks(np.arange(1, 40)))
-    assert read_record(folder / "record.json").identity is None
+    assert read_result(folder / "record.json").identity is None
     assert report.main(["--dataset", "ml-100k"]) == 0
     table = Path("results/ml-100k/table.md").read_text()
     assert "VBPR <sup>a</sup>" in table

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from benchmarks import report, run
 from hellm_recbole.data.atomic import Dataset
-from hellm_recbole.experiments.results import read_ranks, read_record
+from hellm_recbole.experiments.results import read_ranks, read_result
 from hellm_recbole.llm import packaged
 from hellm_recbole.system.files import write_sums
 from tests.toy import write_prepared
@@ -62,13 +62,13 @@ def test_stages_are_trained_first_and_all_three_rows_stand_in_the_table(
     shown = capsys.readouterr().out
     results = workplace / "results" / "toy"
     for model, stages in (("HeLLM", {"HeLLMPre", "SASRec"}), ("CoLLM", {"LightGCN"}), ("LLaRA", {"SASRec"})):
-        record = read_record(results / f"{model}@tiny-llama" / "2024" / "record.json")
+        record = read_result(results / f"{model}@tiny-llama" / "2024" / "record.json")
         assert (record.model, record.backbone, record.family) == (model, "tiny-llama", "llm")
         assert set(record.stages) == stages
         assert record.parameters["total"] > record.parameters["trainable"] > 0  # type: ignore[operator]
         assert f"{model}@tiny-llama" in shown
     for stage in ("HeLLMPre", "SASRec", "LightGCN"):
-        assert read_record(results / stage / "2024" / "record.json").status == "success"
+        assert read_result(results / stage / "2024" / "record.json").status == "success"
     assert report.main(["--dataset", "toy"]) == 0
 
 
@@ -102,7 +102,7 @@ def test_one_changed_number_of_the_language_model_is_refused(
     words = arguments(mine, "--llm-layers", "2", models="LLaRA")
     assert run.main(words) == 0
     folder = workplace / "results" / "toy" / "LLaRA@mine-2L" / "2024"
-    identity = read_record(folder / "record.json").identity
+    identity = read_result(folder / "record.json").identity
     assert identity is not None
     assert identity["embeddings"]["SASRec"]["code"] is not None
     assert identity["language_model"] is not None
@@ -212,7 +212,7 @@ def test_the_saved_adapter_is_one_that_peft_loads(workplace: Path, tiny: Path) -
 
     assert run.main(arguments(tiny, models="LLaRA")) == 0
     folder = workplace / "results" / "toy" / "LLaRA@tiny-llama" / "2024"
-    record = read_record(folder / "record.json")
+    record = read_result(folder / "record.json")
     loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny), folder / "model" / "adapter")
     state = load_torch(next((folder / "checkpoint").glob("best-*.safetensors")))
     adapters = {name: value for name, value in loaded.state_dict().items() if "lora_" in name}
@@ -247,7 +247,7 @@ def test_killed_in_an_epoch_and_restarted_ends_with_the_same_numbers(workplace: 
     assert not json.loads(state.read_text())["progress"]["stopped"]
     subprocess.run(command, env=environment, check=True, capture_output=True)
     folders = [workplace / root / "toy" / "LLaRA@tiny-llama" / "2024" for root in ("whole", "results")]
-    whole, resumed = (read_record(folder / "record.json") for folder in folders)
+    whole, resumed = (read_result(folder / "record.json") for folder in folders)
     assert whole.metrics == resumed.metrics
     assert [point["losses"] for point in whole.curve] == [point["losses"] for point in resumed.curve]
     ranks = [read_ranks(folder / "ranks.npz")["test"].rank for folder in folders]
@@ -263,7 +263,7 @@ def test_variants_are_rows_and_audits_run(workplace: Path, tiny: Path, capsys: p
     for name in names.split(","):
         assert f"{name}@tiny-llama" in shown
     results = workplace / "results" / "toy"
-    records = {name: read_record(results / f"{name}@tiny-llama" / "2024" / "record.json") for name in names.split(",")}
+    records = {name: read_result(results / f"{name}@tiny-llama" / "2024" / "record.json") for name in names.split(",")}
     total = {name: record.parameters["total"] for name, record in records.items()}
     assert total["HeLLM-random-llm"] == total["HeLLM"]
     assert total["HeLLM-no-llm"] < total["HeLLM-without-prefix"] < total["HeLLM"]  # type: ignore[operator]

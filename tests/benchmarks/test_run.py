@@ -23,7 +23,7 @@ from benchmarks import report, run
 from hellm_recbole.data.atomic import Dataset, load_dataset
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.experiments import run as experiment
-from hellm_recbole.experiments.results import read_ranks, read_record
+from hellm_recbole.experiments.results import read_ranks, read_result
 from tests.toy import write_prepared
 from tests.toy_records import rewrite
 
@@ -53,7 +53,7 @@ def test_rows_records_ranks_and_tables(workplace: Path, capsys: pytest.CaptureFi
         assert model in shown
         for seed in (1, 2):
             folder = workplace / "results" / "toy" / model / str(seed)
-            record = read_record(folder / "record.json")
+            record = read_result(folder / "record.json")
             assert record.status == "success"
             assert record.split_hash == split.sha256
             assert record.n_candidates == split.n_items
@@ -148,18 +148,18 @@ def test_a_failing_row_is_recorded_and_the_others_go_on(workplace: Path, capsys:
     sentence = fails(capsys, *arguments, code=1)
     assert "LightGCN on toy, seed 2024: LightGCN: loss term" in sentence
     results = workplace / "results" / "toy"
-    failed = read_record(results / "LightGCN" / "2024" / "record.json")
+    failed = read_result(results / "LightGCN" / "2024" / "record.json")
     assert failed.status == "failed"
     assert failed.reason is not None
     assert "lower learning_rate" in failed.reason
-    assert read_record(results / "VBPR" / "2024" / "record.json").status == "success"
+    assert read_result(results / "VBPR" / "2024" / "record.json").status == "success"
     assert "failed" in (results / "table.md").read_text()
 
 
 def test_settings_of_one_model_and_in_the_form_of_recbole(workplace: Path) -> None:
     assert command("--models", "LightGCN,VBPR", "--set", "LightGCN.emb_dim=8", "--learning_rate=0.01") == 0
     settings = {
-        model: read_record(workplace / "results" / "toy" / model / "2024" / "record.json").settings
+        model: read_result(workplace / "results" / "toy" / model / "2024" / "record.json").settings
         for model in ("LightGCN", "VBPR")
     }
     assert settings["LightGCN"]["emb_dim"] == {"value": 8, "origin": "--set LightGCN.emb_dim=8"}
@@ -463,8 +463,8 @@ def test_a_stop_in_the_middle_keeps_finished_work(workplace: Path, sent: signal.
     assert "Traceback" not in err
     assert "the same command goes on" in err
     results = workplace / "results" / "toy"
-    assert read_record(results / "Pop" / "2024" / "record.json").status == "success"
-    assert read_record(results / "SASRec" / "2024" / "record.json").status == "cancelled"
+    assert read_result(results / "Pop" / "2024" / "record.json").status == "success"
+    assert read_result(results / "SASRec" / "2024" / "record.json").status == "cancelled"
 
 
 def test_a_second_command_is_told_of_the_first_and_may_read_what_is_finished(

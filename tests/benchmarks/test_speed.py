@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks.released_llm import ReleasedLLM
 from safetensors.torch import load_file, save_file
 
 from baselines.registry import REGISTRY
 from benchmarks import speed
 from benchmarks.upstream import mmrec
+from benchmarks.upstream.released_llm import ReleasedLLM
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import DataError
-from hellm_recbole.experiments.resolve import plan_rows
+from hellm_recbole.experiments.resolve import resolve_runs
 from tests.toy_llm import settings, toy_tables
 
 pytest.importorskip("recbole", reason="RecBole is not installed")
@@ -90,7 +90,7 @@ def test_the_released_way_takes_no_random_or_broken_tensors(
     broken = workplace / "broken"
     shutil.copytree(tiny, broken)
     damage(broken, what)
-    data = replace(toy_split.train_data(), stages=toy_tables(toy_split.n_items))
+    data = replace(toy_split.train_data(), pretrained=toy_tables(toy_split.n_items))
     ReleasedLLM(settings(tiny), data)
     with pytest.raises(DataError, match=said):
         ReleasedLLM(settings(broken), data)
@@ -98,8 +98,8 @@ def test_the_released_way_takes_no_random_or_broken_tensors(
 
 @pytest.mark.parametrize("name", mmrec.MODELS)
 def test_settings_of_the_other_side_are_known_for_every_model(name: str) -> None:
-    (plan,) = plan_rows([name], "toy", REGISTRY, "paper", [])
-    values = mmrec.public_settings(name, plan)
-    ours = [value for value in vars(plan.model_settings).values() if isinstance(value, float)]
+    (config,) = resolve_runs([name], "toy", REGISTRY, "paper", [])
+    values = mmrec.public_settings(name, config)
+    ours = [value for value in vars(config.model_settings).values() if isinstance(value, float)]
     assert {value for value in values.values() if isinstance(value, float)} <= {*ours, 0.9}
     assert values["reg_weight"] in ours if "reg_weight" in values else name == "SLMRec"

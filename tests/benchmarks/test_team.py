@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from benchmarks import run, study, tune
-from hellm_recbole.experiments.results import read_ranks, read_record
-from hellm_recbole.system.distributed import Part, Team
+from hellm_recbole.experiments.results import read_ranks, read_result
+from hellm_recbole.system.distributed import Part, ProcessGroup
 from hellm_recbole.training.sampling import epoch_seed
-from hellm_recbole.training.trainer import ModelRow, OnStep
+from hellm_recbole.training.trainer import ModelLearner, OnStep
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = Path("toy") / "HeLLM@tiny-llama" / "2024"
@@ -43,7 +43,7 @@ def arguments(tiny: Path, output: str, *more: str, dropout: float = 0.0) -> list
     return [*words, *settings, *more]
 
 
-class InTurns(Team):
+class InTurns(ProcessGroup):
     """Two processes in one: the parts of the second are done after those of the first, with its random stream."""
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ def test_two_processes_train_as_one_does_and_rank_as_one_does(workplace: Path, t
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("written to") == 1
     one, two = workplace / "one" / ROW, workplace / "two" / ROW
-    alone, shared = read_record(one / "record.json"), read_record(two / "record.json")
+    alone, shared = read_result(one / "record.json"), read_result(two / "record.json")
     assert shared.device == f"2 x {alone.device}"
     assert shared.stages == alone.stages
     for before, after in zip(alone.curve, shared.curve, strict=True):
@@ -124,7 +124,7 @@ def test_two_processes_train_as_one_does_and_rank_as_one_does(workplace: Path, t
     done = run_together(workplace, arguments(tiny, "three"))
     assert done.returncode == 0, done.stderr
     three = workplace / "three" / ROW
-    assert read_record(three / "record.json").metrics == alone.metrics
+    assert read_result(three / "record.json").metrics == alone.metrics
     ranks, again = read_ranks(one / "ranks.npz"), read_ranks(three / "ranks.npz")
     for phase in ("valid", "test"):
         for name in ("rank", "rank_none"):
@@ -134,20 +134,20 @@ def test_two_processes_train_as_one_does_and_rank_as_one_does(workplace: Path, t
 def test_each_process_drops_out_by_a_random_stream_of_its_own(
     workplace: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train_epoch(self: ModelRow, epoch: int, rng_seed: int, on_step: OnStep) -> dict[str, float]:
+    def train_epoch(self: ModelLearner, epoch: int, rng_seed: int, on_step: OnStep) -> dict[str, float]:
         if isinstance(self._team, InTurns):
             self._team.begin(rng_seed)
         return before(self, epoch, rng_seed, on_step)
 
-    before = ModelRow.train_epoch
+    before = ModelLearner.train_epoch
     assert run.main(arguments(tiny, "one", dropout=0.4)) == 0
-    monkeypatch.setattr(ModelRow, "train_epoch", train_epoch)
-    monkeypatch.setattr(run, "join_team", InTurns)
+    monkeypatch.setattr(ModelLearner, "train_epoch", train_epoch)
+    monkeypatch.setattr(run, "join_process_group", InTurns)
     assert run.main(arguments(tiny, "in-turns", dropout=0.4)) == 0
     done = run_together(workplace, arguments(tiny, "two", dropout=0.4))
     assert done.returncode == 0, done.stderr
     one, in_turns, two = (
-        [epoch["losses"]["cross_entropy"] for epoch in read_record(workplace / name / ROW / "record.json").curve]
+        [epoch["losses"]["cross_entropy"] for epoch in read_result(workplace / name / ROW / "record.json").curve]
         for name in ("one", "in-turns", "two")
     )
     assert two == pytest.approx(in_turns, rel=1e-5)
@@ -158,11 +158,11 @@ def test_a_row_that_fails_is_recorded_and_ends_all_processes(workplace: Path, ti
     done = run_together(workplace, arguments(tiny, "results", "--set", "HeLLM.learning_rate=1e30"))
     assert done.returncode != 0
     assert "the 2 processes end here" in done.stderr
-    record = read_record(workplace / "results" / ROW / "record.json")
+    record = read_result(workplace / "results" / ROW / "record.json")
     assert record.status == "failed"
     assert record.reason is not None
     assert "lower learning_rate" in record.reason
-    assert read_record(workplace / "results" / "toy" / "SASRec" / "2024" / "record.json").status == "success"
+    assert read_result(workplace / "results" / "toy" / "SASRec" / "2024" / "record.json").status == "success"
 
 
 def test_a_team_without_a_meeting_place_and_commands_with_processes_of_their_own(

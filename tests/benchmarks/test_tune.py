@@ -22,10 +22,10 @@ import pytest
 from baselines.registry import REGISTRY
 from benchmarks import run, study, tune
 from hellm_recbole.data.split import Split
-from hellm_recbole.experiments.resolve import plan_rows
-from hellm_recbole.experiments.results import read_record
-from hellm_recbole.experiments.sweeps import read_sweep
-from hellm_recbole.experiments.tuning import Budget, _trials
+from hellm_recbole.experiments.resolve import resolve_runs
+from hellm_recbole.experiments.results import read_result
+from hellm_recbole.experiments.sweeps import read_search
+from hellm_recbole.experiments.tuning import SearchBudget, _trials
 from hellm_recbole.system.locks import FolderLock
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,15 +48,15 @@ def arrays(value: Any) -> Iterator[np.ndarray]:
 
 
 def task_of(split: Split) -> Any:
-    (plan,) = plan_rows(["LightGCN"], "toy", REGISTRY, "paper", [])
+    (config,) = resolve_runs(["LightGCN"], "toy", REGISTRY, "paper", [])
     options = argparse.Namespace(output=Path("results"), preset="paper", device="cpu")
-    return tune.sweep_task(
-        plan,
+    return tune.make_search_task(
+        config,
         split,
         {"n_layers": [1, 2]},
         [],
         2024,
-        budget=Budget(2, None),
+        budget=SearchBudget(2, None),
         scheduler="none",
         search="grid",
         name="tune",
@@ -93,7 +93,7 @@ def test_a_search_then_the_row_with_its_values(workplace: Path, capsys: pytest.C
     assert tune.main(["--models", "LightGCN", *SMALL, "--budget", "trials=3", *space]) == 0
     captured = capsys.readouterr()
     folder = workplace / "results" / "toy"
-    sweep = read_sweep(folder / "sweeps" / "LightGCN" / "tune" / "sweep.json")
+    sweep = read_search(folder / "sweeps" / "LightGCN" / "tune" / "sweep.json")
     assert sweep.trials[0]["values"]["learning_rate"] == 5e-3  # the row's own comes first
     assert [trial["status"] for trial in sweep.trials] == ["ended", "pruned", "pruned"]
     assert [trial["epochs"] for trial in sweep.trials] == [9, 4, 4]  # stopped at the first rung
@@ -103,7 +103,7 @@ def test_a_search_then_the_row_with_its_values(workplace: Path, capsys: pytest.C
     assert not (folder / "sweeps" / "LightGCN" / "tune" / "ray").exists()
 
     assert run.main(["--models", "LightGCN,Pop", *SMALL, "--tuned"]) == 0
-    record = read_record(folder / "LightGCN-tuned" / "2024" / "record.json")
+    record = read_result(folder / "LightGCN-tuned" / "2024" / "record.json")
     assert record.search is not None
     assert record.search["budget"] == "trials=3"
     assert record.settings["learning_rate"]["origin"] == "results/toy/tuned/LightGCN.yaml"
@@ -118,7 +118,7 @@ def test_a_search_then_the_row_with_its_values(workplace: Path, capsys: pytest.C
 def test_a_point_that_diverges_does_not_end_the_search(workplace: Path) -> None:
     space = ["--space", "learning_rate=[1.0e+30]", "--space", "n_layers=[]", "--space", "l2_weight=[]"]
     assert tune.main(["--models", "LightGCN", *SMALL, "--set", "epochs=2", "--budget", "trials=2", *space]) == 0
-    trials = read_sweep(workplace / "results" / "toy" / "sweeps" / "LightGCN" / "tune" / "sweep.json").trials
+    trials = read_search(workplace / "results" / "toy" / "sweeps" / "LightGCN" / "tune" / "sweep.json").trials
     assert [trial["status"] for trial in trials] == ["ended", "failed"]
     assert trials[1]["reason"] is not None
     assert "lower learning_rate" in trials[1]["reason"]
@@ -154,7 +154,7 @@ def test_a_killed_search_is_taken_up(workplace: Path, capsys: pytest.CaptureFixt
     assert tune.main([*options, "--resume"]) == 0
     said = capsys.readouterr().err
     assert "trial 1/3" not in said  # what had ended is not run again
-    trials = read_sweep(ray_folder.parent / "sweep.json").trials
+    trials = read_search(ray_folder.parent / "sweep.json").trials
     assert [trial["number"] for trial in trials] == [1, 2, 3]
     assert trials[0]["status"] == "ended"
 
@@ -174,7 +174,7 @@ def test_a_study_is_run_once_and_drawn_again(workplace: Path, capsys: pytest.Cap
     figures = workplace / "results" / "toy" / "figures"
     drawn = {path.name: path.read_bytes() for path in figures.iterdir()}
     assert set(drawn) == {"HeLLMPre-study-width.png", "HeLLMPre-study-width.svg"}
-    sweep = read_sweep(workplace / "results" / "toy" / "sweeps" / "HeLLMPre" / "study-width" / "sweep.json")
+    sweep = read_search(workplace / "results" / "toy" / "sweeps" / "HeLLMPre" / "study-width" / "sweep.json")
     assert [trial["values"]["emb_dim"] for trial in sweep.trials] == [32, 64, 128, 256]
     (figures / "HeLLMPre-study-width.svg").unlink()
     began = time.monotonic()
@@ -274,7 +274,7 @@ def test_rows_side_by_side_with_a_worker_killed(workplace: Path) -> None:
     for model in ("Pop", "LightGCN"):
         for seed in (1, 2):
             there, alone = (
-                read_record(workplace / place / "toy" / model / str(seed) / "record.json")
+                read_result(workplace / place / "toy" / model / str(seed) / "record.json")
                 for place in ("results", "alone")
             )
             assert there.metrics == alone.metrics

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hellm_recbole.bridge import learner as rows
-from hellm_recbole.bridge.learner import RecBoleRow
+from hellm_recbole.bridge.learner import RecBoleLearner
 from hellm_recbole.config.layers import EvalSettings, Resolved, TrainSettings, build_settings
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import CheckpointError, DataError, ModelError, SettingsError, TrainingDiverged
@@ -31,10 +31,10 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path / "empty")
 
 
-def make(name: str, seed: int = 3, data: TrainData | None = None, **changes: Any) -> RecBoleRow:
+def make(name: str, seed: int = 3, data: TrainData | None = None, **changes: Any) -> RecBoleLearner:
     own = rows.recbole_settings(name)
     small = {key: value for key, value in toy.SMALL.items() if key in own}
-    return RecBoleRow(name, data or toy.train_data(), {**own, **toy.OURS, **small, **changes}, seed, CPU)
+    return RecBoleLearner(name, data or toy.train_data(), {**own, **toy.OURS, **small, **changes}, seed, CPU)
 
 
 def quiet(step: int, n_steps: int, losses: dict[str, float]) -> None:
@@ -66,7 +66,7 @@ def test_models_that_cannot_be_rows_say_why(name: str, why: str) -> None:
 
 def test_unknown_model_is_refused() -> None:
     with pytest.raises(ModelError, match="RecBole has no model 'VBPR'"):
-        RecBoleRow("VBPR", toy.train_data(), toy.OURS, 0, CPU)
+        RecBoleLearner("VBPR", toy.train_data(), toy.OURS, 0, CPU)
 
 
 def test_settings_are_recboles_under_our_names() -> None:
@@ -154,7 +154,7 @@ def test_sequential_models_see_our_prefixes_in_our_order() -> None:
     assert sorted(found) == sorted(expected)
 
 
-def recboles_own(name: str, row: RecBoleRow, root: Path, monkeypatch: pytest.MonkeyPatch) -> torch.nn.Module:
+def recboles_own(name: str, row: RecBoleLearner, root: Path, monkeypatch: pytest.MonkeyPatch) -> torch.nn.Module:
     """RecBole's model on RecBole's own dataset, read from files by RecBole, with the parameters of `row`."""
     from recbole.config import Config
     from recbole.data import create_dataset
@@ -314,15 +314,15 @@ def test_the_seed_makes_the_parameters() -> None:
 
 def test_losses_are_reported_and_fall() -> None:
     row = make("BPR", learning_rate=0.05)
-    told: list[tuple[int, int, float]] = []
+    report_outcome: list[tuple[int, int, float]] = []
     losses = [
-        row.train_epoch(epoch, epoch, lambda step, n, named: told.append((step, n, named["loss"])))["loss"]
+        row.train_epoch(epoch, epoch, lambda step, n, named: report_outcome.append((step, n, named["loss"])))["loss"]
         for epoch in range(1, 16)
     ]
     steps = len(row._loader)
-    assert [step for step, _, _ in told[:steps]] == list(range(1, steps + 1))
-    assert {n for _, n, _ in told} == {steps}
-    assert told[steps - 1][2] == losses[0]
+    assert [step for step, _, _ in report_outcome[:steps]] == list(range(1, steps + 1))
+    assert {n for _, n, _ in report_outcome} == {steps}
+    assert report_outcome[steps - 1][2] == losses[0]
     assert losses[-1] < 0.5 * losses[0]
 
 
@@ -399,7 +399,7 @@ def test_a_killed_and_resumed_run_ends_with_the_numbers_of_an_undisturbed_one(
             if self.epochs_left == 0:
                 raise KeyboardInterrupt
 
-    def run(folder: Path, epochs: int) -> tuple[Progress, RecBoleRow]:
+    def run(folder: Path, epochs: int) -> tuple[Progress, RecBoleLearner]:
         layers = {"n_layers": 2} if name == "FEARec" else {}
         row = make(name, data=toy_split.train_data(), MAX_ITEM_LIST_LENGTH=8, **layers)
         checkpoint = CheckpointFolder(folder)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hellm_recbole.bridge import learner as rows
-from hellm_recbole.bridge.learner import RecBoleRow
+from hellm_recbole.bridge.learner import RecBoleLearner
 from hellm_recbole.errors import DataError, HellmError, SettingsError
 from hellm_recbole.types import Histories, TrainData
 from tests.bridge import toy
@@ -30,16 +30,16 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
-def make(name: str, sequences: list[list[int]], n_items: int, **changes: Any) -> RecBoleRow:
+def make(name: str, sequences: list[list[int]], n_items: int, **changes: Any) -> RecBoleLearner:
     user = np.repeat(np.arange(1, len(sequences) + 1), [len(items) for items in sequences])
     history = Histories.from_pairs(user, np.concatenate([np.array(items) for items in sequences]), len(sequences))
     own = rows.recbole_settings(name)
     small = {key: value for key, value in toy.SMALL.items() if key in own}
     values = {**own, **toy.OURS, **small, **changes}
-    return RecBoleRow(name, TrainData(len(sequences), n_items, history, {}), values, 3, torch.device("cpu"))
+    return RecBoleLearner(name, TrainData(len(sequences), n_items, history, {}), values, 3, torch.device("cpu"))
 
 
-def train(row: RecBoleRow, epochs: int = 2) -> list[float]:
+def train(row: RecBoleLearner, epochs: int = 2) -> list[float]:
     return [row.train_epoch(epoch, epoch, lambda *args: None)["loss"] for epoch in range(1, epochs + 1)]
 
 

@@ -12,8 +12,7 @@ import scipy.sparse as sp
 import torch
 
 import hellm_recbole
-from hellm_recbole.bridge import finder, install
-from hellm_recbole.bridge import patches as mends
+from hellm_recbole.bridge import finder, install, patches
 from hellm_recbole.bridge.requirement import require_recbole
 from hellm_recbole.errors import MissingDependency
 from tests.bridge import toy
@@ -58,9 +57,9 @@ print(c.Config.compatibility_settings is not before, recbole.quick_start.load_da
 
 def test_every_mended_module_exists_in_recbole() -> None:
     """A module that was renamed would go unmended without a word."""
-    for name in mends.MENDS:
+    for name in patches.PATCHES:
         module = __import__(name, fromlist=["_"])
-        assert vars(module)[mends._MARK] is True
+        assert vars(module)[patches._MARK] is True
 
 
 def test_other_packages_stay_as_they_are() -> None:

@@ -145,12 +145,12 @@ def test_scores_are_the_models_own(tmp_path: Path) -> None:
 
 
 def test_recbole_starts_an_epoch_by_switching_to_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[int] = []
-    monkeypatch.setattr(LightGCN, "start_epoch", lambda model: told.append(1), raising=False)
+    report_outcome: list[int] = []
+    monkeypatch.setattr(LightGCN, "start_epoch", lambda model: report_outcome.append(1), raising=False)
     _, _, model = adapter("HellmLightGCN", tmp_path, emb_dim=8)
     model.train()
     model.eval()
-    assert told == [1]
+    assert report_outcome == [1]
 
 
 def test_a_sequence_row_has_one_target(tmp_path: Path) -> None:

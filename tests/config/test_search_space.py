@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from baselines.registry import REGISTRY
 from hellm_recbole.config.search_space import can_be_searched, drawn, grid, n_points, search_space
 from hellm_recbole.errors import SettingsError
-from hellm_recbole.experiments.resolve import plan_rows
+from hellm_recbole.experiments.resolve import resolve_runs
 
 CURRENT = {"emb_dim": 64, "l2_weight": 1e-3, "n_layers": 3, "learning_rate": 5e-3}
 
@@ -62,5 +62,5 @@ def test_every_row_of_ours_but_the_simplest_can_be_searched() -> None:
 
 @pytest.mark.parametrize("model", sorted(REGISTRY))
 def test_every_space_fits_its_model(model: str) -> None:
-    (plan,) = plan_rows([model], "toy", REGISTRY, "paper", [])
+    (plan,) = resolve_runs([model], "toy", REGISTRY, "paper", [])
     assert n_points(search_space(model, {}, plan.resolved.values, with_current=True)) >= 8

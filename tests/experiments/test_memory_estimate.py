@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from benchmarks import run
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
-from hellm_recbole.experiments.memory_estimate import _kept_bytes, _longest, parameters_by_part, predict
+from hellm_recbole.experiments.memory_estimate import _kept_bytes, _longest, estimate_memory, parameters_by_part
 from hellm_recbole.models.hellm import LLMRecommender
 from hellm_recbole.training.sampling import SequenceSource
 from hellm_recbole.types import TrainData
@@ -27,7 +27,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def data_of(split: Split) -> TrainData:
     plain = split.train_data()
-    return TrainData(plain.n_users, plain.n_items, plain.history, {}, stages=toy_tables(plain.n_items))
+    return TrainData(plain.n_users, plain.n_items, plain.history, {}, pretrained=toy_tables(plain.n_items))
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -38,28 +38,32 @@ def test_parameters_are_exact_and_kept_tensors_within_a_tenth(
     data = data_of(toy_split)
     chosen = settings(tiny, llm_layers=n_layers, gradient_checkpointing=checkpointing)
     batches = SequenceSource(data, 32, 20, torch.device("cpu"))
-    budget = predict(chosen, data, batches, 16)
+    estimate = estimate_memory(chosen, data, batches, 16)
     model = LLMRecommender.build(chosen, data).train()
-    assert budget.parts == parameters_by_part(model)
-    assert sum(total for _, total in budget.parts.values()) == sum(p.numel() for p in model.parameters())
+    assert estimate.parts == parameters_by_part(model)
+    assert sum(total for _, total in estimate.parts.values()) == sum(p.numel() for p in model.parameters())
     if not checkpointing:
-        assert budget.activation_bytes == pytest.approx(_kept_bytes(model, _longest(batches, 16)), rel=0.1)
+        assert estimate.activation_bytes == pytest.approx(_kept_bytes(model, _longest(batches, 16)), rel=0.1)
     elif n_layers > 1:
-        whole = predict(settings(tiny, llm_layers=n_layers), data, batches, 16)
-        assert budget.activation_bytes < whole.activation_bytes
-    assert budget.fitting(budget.total_bytes * 2) > 16 > budget.fitting(budget.total_bytes - budget.activation_bytes)
+        whole = estimate_memory(settings(tiny, llm_layers=n_layers), data, batches, 16)
+        assert estimate.activation_bytes < whole.activation_bytes
+    assert (
+        estimate.fitting(estimate.total_bytes * 2)
+        > 16
+        > estimate.fitting(estimate.total_bytes - estimate.activation_bytes)
+    )
 
 
 def test_without_a_language_model_none_is_counted(tiny: Path, toy_split: Split) -> None:
     data = data_of(toy_split)
     chosen = settings(tiny, llm_weights="none", gradient_checkpointing=False)
     batches = SequenceSource(data, 32, 20, torch.device("cpu"))
-    budget = predict(chosen, data, batches, 16)
+    estimate = estimate_memory(chosen, data, batches, 16)
     model = LLMRecommender.build(chosen, data).train()
-    assert budget.parts == parameters_by_part(model)
-    assert "language model" not in budget.parts
-    assert budget.weight_bytes == 0
-    assert budget.activation_bytes == _kept_bytes(model, _longest(batches, 16))
+    assert estimate.parts == parameters_by_part(model)
+    assert "language model" not in estimate.parts
+    assert estimate.weight_bytes == 0
+    assert estimate.activation_bytes == _kept_bytes(model, _longest(batches, 16))
 
 
 def test_a_dry_run_prints_and_trains_nothing(

@@ -29,7 +29,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def epochs(model: str, dataset: str) -> tuple[int, str]:
-    (row,) = plan.plan_rows([model], dataset, REGISTRY, "brief", [])
+    (row,) = plan.resolve_runs([model], dataset, REGISTRY, "brief", [])
     return row.train.epochs, row.resolved.origin["epochs"]
 
 
@@ -49,7 +49,7 @@ def test_an_unknown_section_of_a_preset_is_refused(folder: Path) -> None:
 def refuse(model: str, *settings: str) -> str:
     overrides = [plan.parse_override(text, "--set ") for text in settings]
     with pytest.raises(SettingsError) as caught:
-        plan.plan_rows([model], "tiny", REGISTRY, "paper", overrides)
+        plan.resolve_runs([model], "tiny", REGISTRY, "paper", overrides)
     return str(caught.value)
 
 
@@ -88,7 +88,7 @@ def test_recboles_own_values_are_accepted() -> None:
     done = 0
     for name in recbole_model_names():
         try:
-            plan.plan_rows([f"RecBole-{name}"], "tiny", REGISTRY, "paper", [])
+            plan.resolve_runs([f"RecBole-{name}"], "tiny", REGISTRY, "paper", [])
         except ModelError:
             continue  # trained by a procedure of its own
         done += 1

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hellm_recbole.errors import OutputError, RecordError
+from hellm_recbole.errors import OutputError, ResultError
 from hellm_recbole.experiments.results import (
     PhaseRanks,
     check_comparable,
-    find_records,
+    find_results,
     read_ranks,
-    read_record,
+    read_result,
     write_ranks,
-    write_record,
+    write_result,
 )
 from hellm_recbole.system.files import check_seal, seal
 from tests.toy_records import add_run, toy_ranks, toy_record
@@ -44,15 +44,15 @@ def without_checksum(path: Path) -> str:
 
 def test_record_comes_back_as_written(tmp_path: Path) -> None:
     record = toy_record(modalities=("image", "text"), git_commit="abc", git_dirty=True)
-    path = write_record(tmp_path / "new" / "folder", record)
-    back = read_record(path)
+    path = write_result(tmp_path / "new" / "folder", record)
+    back = read_result(path)
     assert back == record
     assert back.path == path
     assert os.listdir(path.parent) == ["record.json"]
 
 
 def test_names_that_other_tools_rely_on(tmp_path: Path) -> None:
-    raw = json.loads(write_record(tmp_path, toy_record()).read_text())
+    raw = json.loads(write_result(tmp_path, toy_record()).read_text())
     assert raw["metrics"]["test"] == {"R@10": 0.5}
     assert raw["cutoffs"] == [10, 20]
     assert {"split_hash", "mask_history", "n_candidates", "status"} <= raw.keys()
@@ -60,9 +60,9 @@ def test_names_that_other_tools_rely_on(tmp_path: Path) -> None:
 
 
 def test_whole_numbers_are_read_where_a_fraction_is_due(tmp_path: Path) -> None:
-    path = write_record(tmp_path, toy_record())
+    path = write_result(tmp_path, toy_record())
     edit(path, "train_seconds", 90)
-    assert isinstance(read_record(path).train_seconds, float)
+    assert isinstance(read_result(path).train_seconds, float)
 
 
 @pytest.mark.parametrize(
@@ -89,10 +89,10 @@ def test_whole_numbers_are_read_where_a_fraction_is_due(tmp_path: Path) -> None:
     ],
 )
 def test_a_broken_record_is_refused_with_file_and_key(tmp_path: Path, key: str, value: Any, said: str) -> None:
-    path = write_record(tmp_path, toy_record())
+    path = write_result(tmp_path, toy_record())
     edit(path, key, value)
-    with pytest.raises(RecordError, match=said) as caught:
-        read_record(path)
+    with pytest.raises(ResultError, match=said) as caught:
+        read_result(path)
     assert str(path) in str(caught.value)
 
 
@@ -102,33 +102,33 @@ def test_a_broken_record_is_refused_with_file_and_key(tmp_path: Path, key: str, 
 def test_a_file_that_is_no_record_is_refused(tmp_path: Path, text: str | bytes) -> None:
     path = tmp_path / "record.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(RecordError, match=r"record\.json"):
-        read_record(path)
+    with pytest.raises(ResultError, match=r"record\.json"):
+        read_result(path)
 
 
 def test_a_missing_record_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="cannot be read"):
-        read_record(tmp_path / "record.json")
+    with pytest.raises(ResultError, match="cannot be read"):
+        read_result(tmp_path / "record.json")
 
 
 def test_the_writer_keeps_to_the_schema(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="key seed"):
-        write_record(tmp_path, toy_record(seed="2024"))
-    with pytest.raises(RecordError, match="needs a reason"):
-        write_record(tmp_path, toy_record(status="cancelled"))
+    with pytest.raises(ResultError, match="key seed"):
+        write_result(tmp_path, toy_record(seed="2024"))
+    with pytest.raises(ResultError, match="needs a reason"):
+        write_result(tmp_path, toy_record(status="cancelled"))
     assert os.listdir(tmp_path) == []
 
 
 def test_a_failed_write_leaves_the_old_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_record(tmp_path, toy_record())
+    path = write_result(tmp_path, toy_record())
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OutputError, match="no space left on"):
-        write_record(tmp_path, toy_record(seed=1))
-    assert read_record(path).seed == 2024
+        write_result(tmp_path, toy_record(seed=1))
+    assert read_result(path).seed == 2024
     assert os.listdir(tmp_path) == ["record.json"]
 
 
@@ -136,7 +136,7 @@ def test_failed_and_cancelled_rows_are_records(tmp_path: Path) -> None:
     nothing: Any = {"valid": {}, "test": {}}
     for status in ("failed", "cancelled"):
         record = toy_record(status=status, reason="out of memory", metrics=nothing, train_seconds=None, best_epoch=None)
-        assert read_record(write_record(tmp_path, record)) == record
+        assert read_result(write_result(tmp_path, record)) == record
 
 
 def test_ranks_come_back_as_written(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_ranks_without_a_test_part(tmp_path: Path) -> None:
 
 
 def test_ranks_of_unequal_length_are_not_written(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="different lengths"):
+    with pytest.raises(ResultError, match="different lengths"):
         write_ranks(tmp_path, replace(toy_ranks([1, 2]), rank=np.array([1], dtype=np.int32)), None)
 
 
@@ -185,7 +185,7 @@ def test_broken_ranks_are_refused(tmp_path: Path, change: dict[str, Any], said: 
     with np.load(path) as stored:
         arrays = {**stored, **change}
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
-    with pytest.raises(RecordError, match=said) as caught:
+    with pytest.raises(ResultError, match=said) as caught:
         read_ranks(path)
     assert str(path) in str(caught.value)
 
@@ -194,7 +194,7 @@ def test_broken_ranks_are_refused(tmp_path: Path, change: dict[str, Any], said: 
 def test_half_written_ranks_are_refused(tmp_path: Path, keep: int) -> None:
     path = write_ranks(tmp_path, toy_ranks([1, 2]), toy_ranks([3, 4]))
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(RecordError, match=r"ranks\.npz cannot be read"):
+    with pytest.raises(ResultError, match=r"ranks\.npz cannot be read"):
         read_ranks(path)
 
 
@@ -202,16 +202,16 @@ def test_find_records_reads_one_dataset(tmp_path: Path) -> None:
     add_run(tmp_path, [1, 2], model="VBPR")
     add_run(tmp_path, [1, 2], seed=7)
     add_run(tmp_path, [1, 2], dataset="Other")
-    found = find_records(tmp_path, "Toy")
+    found = find_results(tmp_path, "Toy")
     assert [(record.model, record.seed) for record in found] == [("LightGCN", 7), ("VBPR", 2024)]
-    assert find_records(tmp_path, "Nothing") == []
+    assert find_results(tmp_path, "Nothing") == []
 
 
 def test_a_copied_folder_does_not_count_twice(tmp_path: Path) -> None:
     path = add_run(tmp_path, [1, 2])
     path.parent.rename(path.parent.with_name("2025"))
-    with pytest.raises(RecordError, match="says it is Toy/LightGCN/2024, not Toy/LightGCN/2025"):
-        find_records(tmp_path, "Toy")
+    with pytest.raises(ResultError, match="says it is Toy/LightGCN/2024, not Toy/LightGCN/2025"):
+        find_results(tmp_path, "Toy")
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_a_copied_folder_does_not_count_twice(tmp_path: Path) -> None:
 def test_rows_of_two_protocols_are_refused_together(key: str, value: Any) -> None:
     a, b = toy_record(path=Path("a/record.json")), toy_record(path=Path("b/record.json"), **{key: value})
     check_comparable([a, a])
-    with pytest.raises(RecordError, match=rf"a/record\.json and b/record\.json .* {key} differ") as caught:
+    with pytest.raises(ResultError, match=rf"a/record\.json and b/record\.json .* {key} differ") as caught:
         check_comparable([a, a, b])
     assert str(value) in str(caught.value)
 
@@ -249,8 +249,8 @@ def test_a_record_that_is_no_record_is_one_short_sentence(old: str | None, new: 
     text = without_checksum(path)
     assert old is None or old in text
     path.write_text(new if old is None else text.replace(old, new))
-    with pytest.raises(RecordError) as caught:
-        read_record(path)
+    with pytest.raises(ResultError) as caught:
+        read_result(path)
     assert said in str(caught.value)
     assert len(str(caught.value)) < 700
 
@@ -258,5 +258,5 @@ def test_a_record_that_is_no_record_is_one_short_sentence(old: str | None, new: 
 def test_cutoffs_of_a_record_that_no_table_can_have(tmp_path: Path) -> None:
     path = add_run(tmp_path, [1, 2], cutoffs=(20,))
     path.write_text(without_checksum(path).replace("    20\n  ]", "    2000000000\n  ]"))
-    with pytest.raises(RecordError, match="cutoffs must be integers from 1 to 1,000,000"):
-        read_record(path)
+    with pytest.raises(ResultError, match="cutoffs must be integers from 1 to 1,000,000"):
+        read_result(path)

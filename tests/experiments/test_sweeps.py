@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from hellm_recbole.errors import RecordError
+from hellm_recbole.errors import ResultError
 from hellm_recbole.experiments.sweeps import (
     Trial,
-    find_sweeps,
-    read_sweep,
+    find_searches,
+    read_search,
     read_tuned,
     sweep_folder,
-    write_sweep,
+    write_search,
     write_tuned,
 )
 from tests.toy_records import rewrite, toy_sweep, toy_trial
@@ -20,9 +20,9 @@ from tests.toy_records import rewrite, toy_sweep, toy_trial
 
 def test_a_search_comes_back_as_written(tmp_path: Path) -> None:
     sweep = toy_sweep([toy_trial(1, 0.1), toy_trial(2, 0.2)])
-    path = write_sweep(sweep_folder(tmp_path, sweep.dataset, sweep.row, sweep.name), sweep)
-    assert read_sweep(path) == sweep
-    assert find_sweeps(tmp_path, "Toy") == [sweep]
+    path = write_search(sweep_folder(tmp_path, sweep.dataset, sweep.row, sweep.name), sweep)
+    assert read_search(path) == sweep
+    assert find_searches(tmp_path, "Toy") == [sweep]
 
 
 def test_the_best_trial_is_the_highest_on_validation_and_of_equal_ones_the_first() -> None:
@@ -32,7 +32,7 @@ def test_the_best_trial_is_the_highest_on_validation_and_of_equal_ones_the_first
 def test_a_failed_trial_is_never_the_best() -> None:
     lost: Trial = {**toy_trial(1, 0.9), "status": "failed", "reason": "loss is nan", "valid": {}}
     assert toy_sweep([lost, toy_trial(2, 0.1)]).best["number"] == 2
-    with pytest.raises(RecordError, match="no trial that reached a validation"):
+    with pytest.raises(ResultError, match="no trial that reached a validation"):
         _ = toy_sweep([lost]).best
 
 
@@ -46,7 +46,7 @@ def test_tuned_values_and_what_they_cost(tmp_path: Path) -> None:
     assert tuned.search["valid"] == 0.2
     assert tuned.search["budget"] == "trials=2"
     assert read_tuned(tmp_path, "Toy", "VBPR", sweep.split_hash) is None
-    with pytest.raises(RecordError, match="another split"):
+    with pytest.raises(ResultError, match="another split"):
         read_tuned(tmp_path, "Toy", "LightGCN", "f" * 64)
 
 
@@ -59,10 +59,10 @@ def test_tuned_values_and_what_they_cost(tmp_path: Path) -> None:
     ],
 )
 def test_a_broken_search_is_named(tmp_path: Path, change: dict[str, object], part: str) -> None:
-    path = write_sweep(tmp_path, toy_sweep([toy_trial(1, 0.1)]))
+    path = write_search(tmp_path, toy_sweep([toy_trial(1, 0.1)]))
     rewrite(path, lambda content: content.update(change))
-    with pytest.raises(RecordError, match=part) as fault:
-        read_sweep(path)
+    with pytest.raises(ResultError, match=part) as fault:
+        read_search(path)
     assert str(path) in str(fault.value)
 
 
@@ -70,7 +70,7 @@ def test_a_broken_file_of_tuned_values_is_named(tmp_path: Path) -> None:
     sweep = toy_sweep([toy_trial(1, 0.1)])
     path = write_tuned(tmp_path, sweep)
     path.write_text("values: 3\n")
-    with pytest.raises(RecordError, match=r"LightGCN\.yaml"):
+    with pytest.raises(ResultError, match=r"LightGCN\.yaml"):
         read_tuned(tmp_path, "Toy", "LightGCN", sweep.split_hash)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hellm_recbole.errors import RecordError
+from hellm_recbole.errors import ResultError
 from hellm_recbole.experiments.tuning import _refuse_another, describe_kept_search
 from hellm_recbole.identity import code
 from tests.toy_records import toy_sweep, toy_trial
@@ -31,20 +31,20 @@ def test_the_same_search_is_kept_or_resumed(tmp_path: Path, finished: bool) -> N
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_search_on_other_features_is_refused(tmp_path: Path, finished: bool) -> None:
     path = asked(tmp_path, identity={**REQUEST["identity"], "features of text": "b"})
-    with pytest.raises(RecordError, match="a search made with other features of text than now; start it anew with --f"):
+    with pytest.raises(ResultError, match="a search made with other features of text than now; start it anew with --f"):
         _refuse_another(path, REQUEST, finished=finished)
 
 
 def test_a_stopped_search_with_other_code_is_refused_and_a_finished_one_kept(tmp_path: Path) -> None:
     path = asked(tmp_path, identity={**REQUEST["identity"], "code m.one": "2"})
-    with pytest.raises(RecordError, match=r"other code than now \(m\.one\)"):
+    with pytest.raises(ResultError, match=r"other code than now \(m\.one\)"):
         _refuse_another(path, REQUEST, finished=False)
     _refuse_another(path, REQUEST, finished=True)
 
 
 def test_a_search_of_an_earlier_version(tmp_path: Path) -> None:
     path = asked(tmp_path, identity=None)
-    with pytest.raises(RecordError, match="was begun by an earlier version; start the search anew with --fresh"):
+    with pytest.raises(ResultError, match="was begun by an earlier version; start the search anew with --fresh"):
         _refuse_another(path, REQUEST, finished=False)
     _refuse_another(path, REQUEST, finished=True)
 

@@ -41,7 +41,7 @@ ITEM_TEXT = ("", *(" ".join((TEXT.split() * 2)[number : number + number % 4]) fo
 def data() -> TrainData:
     one = np.array([1])
     history = Histories.from_pairs(one, one, 1)
-    return TrainData(1, N_ITEMS, history, {}, stages=toy_tables(N_ITEMS), item_text=ITEM_TEXT)
+    return TrainData(1, N_ITEMS, history, {}, pretrained=toy_tables(N_ITEMS), item_text=ITEM_TEXT)
 
 
 def build(folder: Path, **changes: Any) -> LLMRecommender:

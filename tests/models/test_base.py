@@ -11,7 +11,7 @@ from torch import nn
 from baselines.registry import REGISTRY
 from hellm_recbole.config.layers import setting
 from hellm_recbole.errors import ModelError
-from hellm_recbole.experiments.resolve import plan_rows
+from hellm_recbole.experiments.resolve import resolve_runs
 from hellm_recbole.models.base import ModelSpec, check_module, check_spec
 
 
@@ -84,4 +84,4 @@ def test_a_history_length_that_is_none(value: object) -> None:
 def test_a_run_of_such_a_model_is_refused_with_all_others() -> None:
     registry = {**REGISTRY, "LightGCN": replace(REGISTRY["LightGCN"], cls=without("loss"))}
     with pytest.raises(ModelError, match=r"model LightGCN .* loss"):
-        plan_rows(["SASRec", "LightGCN"], "tiny", registry, "paper", [])
+        resolve_runs(["SASRec", "LightGCN"], "tiny", registry, "paper", [])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hellm_recbole.config.variants import all_variants, variants
-from hellm_recbole.experiments.results import find_records
+from hellm_recbole.experiments.results import find_results
 from hellm_recbole.report.ablation import ablation_rows, write_ablation
 from hellm_recbole.report.tables import read_test_ranks, report_settings, without_variants
 from tests.toy_records import CUTOFFS, add_run
@@ -35,7 +35,7 @@ def test_variants_are_named_after_their_model() -> None:
 
 
 def test_changes_are_against_the_whole_model(results: Path) -> None:
-    records = find_records(results, "Toy")
+    records = find_results(results, "Toy")
     rows = ablation_rows(records, read_test_ranks(records), CUTOFFS, report_settings())
     assert [row.model for row in rows] == ["HeLLMPre", "HeLLMPre-without-U2U", "HeLLMPre-without-CL"]
     whole, without_users, without_contrast = rows
@@ -48,7 +48,7 @@ def test_changes_are_against_the_whole_model(results: Path) -> None:
 
 
 def test_the_table_is_written_and_the_main_one_leaves_variants_out(results: Path) -> None:
-    records = find_records(results, "Toy")
+    records = find_results(results, "Toy")
     shown = write_ablation(results, "Toy", records)
     assert shown is not None
     assert "-50.0%" in shown
@@ -60,19 +60,19 @@ def test_the_table_is_written_and_the_main_one_leaves_variants_out(results: Path
 def test_without_a_finished_variant_there_is_no_table(tmp_path: Path) -> None:
     add_run(tmp_path, ranks_with(80), model="LightGCN")
     add_run(tmp_path, None, model="HeLLMPre-without-CL", family="multimodal")
-    assert write_ablation(tmp_path, "Toy", find_records(tmp_path, "Toy")) is None
+    assert write_ablation(tmp_path, "Toy", find_results(tmp_path, "Toy")) is None
 
 
 def test_a_variant_alone_is_shown_without_a_change(tmp_path: Path) -> None:
     add_run(tmp_path, ranks_with(80), model="HeLLMPre-without-CL", family="multimodal")
-    records = find_records(tmp_path, "Toy")
+    records = find_results(tmp_path, "Toy")
     (row,) = ablation_rows(records, read_test_ranks(records), CUTOFFS, report_settings())
     assert (row.change, row.p) == (None, None)
     assert without_variants(records) == records
 
 
 def test_change_and_interval_are_in_percent_of_the_whole_model(results: Path) -> None:
-    records = find_records(results, "Toy")
+    records = find_results(results, "Toy")
     write_ablation(results, "Toy", records)
     lines = list(csv.DictReader((results / "Toy" / "ablation.csv").open()))
     less = next(line for line in lines if line["model"] == "HeLLMPre-without-U2U")
@@ -86,7 +86,7 @@ def test_change_and_interval_are_in_percent_of_the_whole_model(results: Path) ->
 def test_a_whole_model_without_hits_has_no_change_in_percent(tmp_path: Path) -> None:
     add_run(tmp_path, ranks_with(0), model="HeLLMPre", family="multimodal")
     add_run(tmp_path, ranks_with(50), model="HeLLMPre-without-U2U", family="multimodal")
-    records = find_records(tmp_path, "Toy")
+    records = find_results(tmp_path, "Toy")
     _, row = ablation_rows(records, read_test_ranks(records), CUTOFFS, report_settings())
     assert (row.change, row.low, row.high) == (None, None, None)
     assert row.p is not None

@@ -4,16 +4,16 @@ from typing import Any
 
 import pytest
 
-from hellm_recbole.experiments.results import Record, digest_run
+from hellm_recbole.experiments.results import RunResult, digest_run
 from hellm_recbole.report.footnotes import find_footnotes, marks_of, repacked_models
 from tests.toy_records import toy_identity, toy_record
 
 
-def one(model: str, *, seed: int = 2024, **changes: Any) -> Record:
+def one(model: str, *, seed: int = 2024, **changes: Any) -> RunResult:
     return toy_record(model=model, seed=seed, **changes)
 
 
-def said(*groups: list[Record]) -> list[tuple[str, str, list[int]]]:
+def said(*groups: list[RunResult]) -> list[tuple[str, str, list[int]]]:
     return [(note.mark, note.text, sorted(note.rows)) for note in find_footnotes(groups)]
 
 
@@ -56,7 +56,7 @@ def test_different_item_texts_are_said() -> None:
 
 
 def test_language_models_of_one_name_and_different_content() -> None:
-    def run(model: str, backbone: str, **changes: Any) -> list[Record]:
+    def run(model: str, backbone: str, **changes: Any) -> list[RunResult]:
         about = {"weights_sha256": "w" * 9, "files_sha256": "f" * 9, "dtype": "float32", "origin": None, **changes}
         return [one(model, family="llm", backbone=backbone, identity=toy_identity(language_model=about))]
 
@@ -116,7 +116,7 @@ def test_options_of_the_command_line_are_said_and_what_the_name_says_is_not() ->
 
 
 def test_a_settings_file_that_has_changed_since() -> None:
-    def run(model: str, **values: Any) -> list[Record]:
+    def run(model: str, **values: Any) -> list[RunResult]:
         settings = {key: {"value": value, "origin": origin} for key, (value, origin) in values.items()}
         return [one(model, settings=settings)]
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from benchmarks import report
-from hellm_recbole.errors import RecordError
-from hellm_recbole.experiments.sweeps import sweep_folder, write_sweep
+from hellm_recbole.errors import ResultError
+from hellm_recbole.experiments.sweeps import sweep_folder, write_search
 from hellm_recbole.report.figures import (
     Grid,
     Panel,
@@ -68,7 +68,7 @@ def fill(results: Path, dataset: str = "Toy") -> None:
         toy_sweep(study, dataset=dataset, row="HeLLMPre", name="study-neighbors", space={"n_neighbors": [5, 10, 15]}),
         toy_sweep(pairs, dataset=dataset, row="HeLLMPre", name="study-contrast", space=weights),
     ):
-        write_sweep(sweep_folder(results, dataset, sweep.row, sweep.name), sweep)
+        write_search(sweep_folder(results, dataset, sweep.row, sweep.name), sweep)
 
 
 def test_everything_is_in_the_page(tmp_path: Path) -> None:
@@ -134,14 +134,14 @@ def test_one_row_and_no_rows(tmp_path: Path) -> None:
     assert "loss is NaN" in write_report(tmp_path, "Toy").read_text()
     add_run(tmp_path, [1, 2, 3], seed=1)
     assert 'id="pair"' not in write_report(tmp_path, "Toy").read_text()
-    with pytest.raises(RecordError, match="no record of dataset Other"):
+    with pytest.raises(ResultError, match="no record of dataset Other"):
         write_report(tmp_path, "Other")
 
 
 def test_mixed_protocols_are_refused(tmp_path: Path) -> None:
     add_run(tmp_path, [1, 2, 3])
     add_run(tmp_path, [1, 2, 3], model="SASRec", mask_history="none")
-    with pytest.raises(RecordError, match=r"mask_history differ \(seen and none\)"):
+    with pytest.raises(ResultError, match=r"mask_history differ \(seen and none\)"):
         write_report(tmp_path, "Toy")
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hellm_recbole.errors import RecordError
+from hellm_recbole.errors import ResultError
 from hellm_recbole.report.slices import history_slices, popularity_slices, write_slices
 from tests.toy_records import add_run
 
@@ -87,5 +87,5 @@ def test_any_cutoff(tmp_path: Path) -> None:
 
 
 def test_no_records(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="no record of dataset Toy"):
+    with pytest.raises(ResultError, match="no record of dataset Toy"):
         write_slices(tmp_path, "Toy")

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from hellm_recbole.config.layers import load_yaml, properties_dir
-from hellm_recbole.errors import OutputError, RecordError, SettingsError
+from hellm_recbole.errors import OutputError, ResultError, SettingsError
 from hellm_recbole.evaluation import metrics
 from hellm_recbole.evaluation.significance import holm, paired_bootstrap
-from hellm_recbole.experiments.results import find_records, read_ranks
+from hellm_recbole.experiments.results import find_results, read_ranks
 from hellm_recbole.report.tables import (
     Row,
     Table,
@@ -51,7 +51,7 @@ def toy_results(folder: Path, **changes: Any) -> Path:
 
 
 def make_table(folder: Path, protocol: Any = "unified", dataset: str = "Toy", **options: Any) -> Table:
-    records = find_records(folder, dataset)
+    records = find_results(folder, dataset)
     return build_table(records, read_test_ranks(records), protocol, report_settings(), **options)
 
 
@@ -216,7 +216,7 @@ def test_what_holds_for_every_row_is_said_once_and_marks_none(tmp_path: Path) ->
 def test_seeds_of_one_row_with_different_features_are_refused(tmp_path: Path) -> None:
     add_run(tmp_path, hits(20, 1), model="VBPR", identity=toy_identity("a"))
     add_run(tmp_path, hits(20, 1), model="VBPR", seed=2025, identity=toy_identity("b"))
-    with pytest.raises(RecordError, match="seeds of one row but differ in features of text; run one of them again"):
+    with pytest.raises(ResultError, match="seeds of one row but differ in features of text; run one of them again"):
         make_table(tmp_path)
 
 
@@ -264,7 +264,7 @@ def test_no_paper_table_for_other_datasets_unless_asked(tmp_path: Path) -> None:
 
 def test_unknown_column_of_the_paper(tmp_path: Path) -> None:
     toy_results(tmp_path, paper="Books")
-    with pytest.raises(RecordError, match="name Books as their dataset"):
+    with pytest.raises(ResultError, match="name Books as their dataset"):
         make_table(tmp_path, "paper")
 
 
@@ -336,7 +336,7 @@ def test_seeds_may_differ_in_a_setting_that_changes_no_number(tmp_path: Path) ->
 def test_seeds_of_one_row_with_different_settings_are_refused(tmp_path: Path) -> None:
     add_run(tmp_path, hits(10, 1))
     add_run(tmp_path, hits(10, 1), seed=2025, settings={"emb_dim": {"value": 32, "origin": "--set"}})
-    with pytest.raises(RecordError, match=r"2024/record\.json and .*2025/record\.json .* emb_dim \(64 and 32\)"):
+    with pytest.raises(ResultError, match=r"2024/record\.json and .*2025/record\.json .* emb_dim \(64 and 32\)"):
         make_table(tmp_path)
 
 
@@ -353,7 +353,7 @@ def test_seeds_of_one_row_with_different_settings_are_refused(tmp_path: Path) ->
 def test_rows_of_two_protocols_write_no_table(tmp_path: Path, key: str, value: Any) -> None:
     add_run(tmp_path, hits(10, 1))
     add_run(tmp_path, hits(10, 1), model="VBPR", **{key: value})
-    with pytest.raises(RecordError, match=rf"LightGCN/2024/record\.json and .*VBPR/2024/record\.json .*{key}"):
+    with pytest.raises(ResultError, match=rf"LightGCN/2024/record\.json and .*VBPR/2024/record\.json .*{key}"):
         write_tables(tmp_path, "Toy", "unified")
     assert not (tmp_path / "Toy" / "table.md").exists()
 
@@ -361,20 +361,20 @@ def test_rows_of_two_protocols_write_no_table(tmp_path: Path, key: str, value: A
 def test_ranks_of_other_targets_are_refused(tmp_path: Path) -> None:
     add_run(tmp_path, hits(10, 1))
     add_run(tmp_path, hits(10, 1)[:-1], model="VBPR")
-    with pytest.raises(RecordError, match=r"VBPR/2024/ranks\.npz .* different \(user, target\) pairs"):
+    with pytest.raises(ResultError, match=r"VBPR/2024/ranks\.npz .* different \(user, target\) pairs"):
         make_table(tmp_path)
 
 
 def test_missing_ranks_are_refused(tmp_path: Path) -> None:
     path = add_run(tmp_path, hits(10, 1))
     path.with_name("ranks.npz").unlink()
-    with pytest.raises(RecordError, match=r"ranks\.npz cannot be read"):
+    with pytest.raises(ResultError, match=r"ranks\.npz cannot be read"):
         make_table(tmp_path)
 
 
 def test_no_records(tmp_path: Path) -> None:
     with pytest.raises(
-        RecordError, match=r"no record of dataset Toy in .*Toy; `python benchmarks/run\.py .* makes them"
+        ResultError, match=r"no record of dataset Toy in .*Toy; `python benchmarks/run\.py .* makes them"
     ):
         write_tables(tmp_path, "Toy", "unified")
 

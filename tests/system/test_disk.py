@@ -18,13 +18,13 @@ import torch
 from safetensors.numpy import save_file
 
 from baselines.registry import REGISTRY
-from hellm_recbole import experiment
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.errors import OutputError, describe_unexpected
+from hellm_recbole.experiments import run
 from hellm_recbole.experiments.export import export_embeddings
-from hellm_recbole.experiments.resolve import plan_rows
-from hellm_recbole.experiments.run import Place, run_row
+from hellm_recbole.experiments.resolve import resolve_runs
+from hellm_recbole.experiments.run import RunContext, execute_run
 from hellm_recbole.system.disk import MAKE_ROOM, name_device
 from hellm_recbole.system.files import atomic_write, scratch_folder, write_text
 from hellm_recbole.system.locks import FolderLock
@@ -153,15 +153,15 @@ def test_another_fault_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:
 def test_a_run_says_what_did_not_fit_and_not_that_its_record_did_not(
     small_disk: Path, toy_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (plan,) = plan_rows(["Pop"], "toy", REGISTRY, "quick", [])
-    place = Place(small_disk, 2024, torch.device("cpu"))
+    (config,) = resolve_runs(["Pop"], "toy", REGISTRY, "quick", [])
+    context = RunContext(small_disk, 2024, torch.device("cpu"))
 
     def fill(*_: object) -> None:
         with suppress(OSError):
             (small_disk / "filler").write_bytes(b"x" * 2 * MB)
         write_text(small_disk / "large.txt", "x" * 3 * MB)
 
-    monkeypatch.setattr(experiment, "_train_and_rank", fill)
+    monkeypatch.setattr(run, "_train_and_rank", fill)
     split = split_dataset(toy_dataset)
-    said = refusal(lambda: run_row(plan, toy_dataset, split, place, fresh=False))
+    said = refusal(lambda: execute_run(config, toy_dataset, split, context, fresh=False))
     assert said.startswith(f"cannot write {small_disk / 'large.txt'}: no space left on small-disk")

@@ -14,13 +14,13 @@ from baselines.freedom import FREEDOM
 from baselines.registry import REGISTRY
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import CheckpointError, SettingsError, TrainingDiverged
-from hellm_recbole.experiments.resolve import Override, RowPlan, plan_rows
+from hellm_recbole.experiments.resolve import Override, RunConfig, resolve_runs
 from hellm_recbole.system.console import run_main
-from hellm_recbole.system.distributed import Team
+from hellm_recbole.system.distributed import ProcessGroup
 from hellm_recbole.system.signals import signals_go_to
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.training.sampling import PairSource
-from hellm_recbole.training.trainer import ModelRow, fit, learning_rate_factor
+from hellm_recbole.training.trainer import ModelLearner, fit, learning_rate_factor
 from hellm_recbole.types import HistoryBatch
 from tests.toy_llm import small_values, with_stages
 from tests.toy_records import rewrite
@@ -28,7 +28,7 @@ from tests.toy_records import rewrite
 CPU = torch.device("cpu")
 
 
-def plan(name: str, **values: Any) -> RowPlan:
+def config(name: str, **values: Any) -> RunConfig:
     shared = {
         "epochs": 6,
         "patience": 6,
@@ -39,7 +39,9 @@ def plan(name: str, **values: Any) -> RowPlan:
         **small_values(name),
         **values,
     }
-    return plan_rows([name], "toy", REGISTRY, "paper", [Override(name, k, v, f"{k}={v}") for k, v in shared.items()])[0]
+    return resolve_runs(
+        [name], "toy", REGISTRY, "paper", [Override(name, k, v, f"{k}={v}") for k, v in shared.items()]
+    )[0]
 
 
 class Silent:
@@ -67,11 +69,11 @@ def run(
     fingerprint: str = "run",
     device: torch.device = CPU,
     **values: Any,
-) -> tuple[Progress, ModelRow]:
-    p = plan(name, **values)
+) -> tuple[Progress, ModelLearner]:
+    p = config(name, **values)
     assert p.spec is not None
     data = with_stages(split.train_data(), p)
-    row = ModelRow(p.spec, p.model_settings, data, p.train, p.pairs, 7, device, p.steps)
+    row = ModelLearner(p.spec, p.model_settings, data, p.train, p.pairs, 7, device, p.steps)
     progress = fit(
         row,
         split.selection(),
@@ -197,13 +199,13 @@ def test_a_diverging_loss_names_term_and_step(toy_split: Split, tmp_path: Path) 
 
 
 def test_schedules() -> None:
-    constant = plan("LightGCN").train
+    constant = config("LightGCN").train
     assert [learning_rate_factor(constant, done) for done in (0, 5)] == [1.0, 1.0]
-    decayed = plan("LightGCN", schedule="exponential", decay_rate=0.96).train
+    decayed = config("LightGCN", schedule="exponential", decay_rate=0.96).train
     assert learning_rate_factor(decayed, 0) == 1.0
     assert learning_rate_factor(decayed, 50) == pytest.approx(0.96)
     assert learning_rate_factor(decayed, 25) == pytest.approx(0.96**0.5)
-    cosine = plan("LightGCN", schedule="cosine", warmup_epochs=2, epochs=12).train
+    cosine = config("LightGCN", schedule="cosine", warmup_epochs=2, epochs=12).train
     assert [learning_rate_factor(cosine, done) for done in (0, 1, 2)] == pytest.approx([1 / 3, 2 / 3, 1.0])
     assert learning_rate_factor(cosine, 7) == pytest.approx(0.5)
     assert learning_rate_factor(cosine, 12) == pytest.approx(0.0)
@@ -218,9 +220,9 @@ def test_clipping_bounds_the_gradient(toy_split: Split, monkeypatch: pytest.Monk
         norms.append(float(torch.cat([p.grad.flatten() for p in held if p.grad is not None]).norm()))
 
     monkeypatch.setattr(nn.utils, "clip_grad_norm_", watch)
-    p = plan("LightGCN", clip_norm=1e-3)
+    p = config("LightGCN", clip_norm=1e-3)
     assert p.spec is not None
-    ModelRow(p.spec, p.model_settings, toy_split.train_data(), p.train, p.pairs, 7, CPU).train_epoch(
+    ModelLearner(p.spec, p.model_settings, toy_split.train_data(), p.train, p.pairs, 7, CPU).train_epoch(
         1, 1, lambda *args: None
     )
     assert norms
@@ -230,20 +232,20 @@ def test_clipping_bounds_the_gradient(toy_split: Split, monkeypatch: pytest.Monk
 def test_a_model_is_told_of_each_epoch_before_its_first_step(
     toy_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[str] = []
+    report_outcome: list[str] = []
     start, loss = FREEDOM.start_epoch, FREEDOM.loss
-    monkeypatch.setattr(FREEDOM, "start_epoch", lambda model: (told.append("epoch"), start(model))[1])
-    monkeypatch.setattr(FREEDOM, "loss", lambda model, batch: (told.append("step"), loss(model, batch))[1])
+    monkeypatch.setattr(FREEDOM, "start_epoch", lambda model: (report_outcome.append("epoch"), start(model))[1])
+    monkeypatch.setattr(FREEDOM, "loss", lambda model, batch: (report_outcome.append("step"), loss(model, batch))[1])
     run(toy_split, tmp_path, "FREEDOM", epochs=2, batch_size=10**6)
-    assert told == ["epoch", "step"] * 2
+    assert report_outcome == ["epoch", "step"] * 2
 
 
 def test_one_epoch_of_lightgcn_equals_a_plain_loop(toy_split: Split) -> None:
     """The loop written out: same batches, dense graph, torch's own Adam."""
-    p = plan("LightGCN")
+    p = config("LightGCN")
     assert p.spec is not None
     data = toy_split.train_data()
-    row = ModelRow(p.spec, p.model_settings, data, p.train, p.pairs, 7, CPU)
+    row = ModelLearner(p.spec, p.model_settings, data, p.train, p.pairs, 7, CPU)
     tables = {key: value.detach().clone().double().requires_grad_() for key, value in row.module.named_parameters()}
     row.train_epoch(1, 99, lambda *args: None)
 
@@ -276,10 +278,10 @@ def test_one_epoch_of_lightgcn_equals_a_plain_loop(toy_split: Split) -> None:
 def test_a_step_in_parts_is_the_step_of_the_whole_batch(toy_split: Split) -> None:
     states = []
     for size in (64, 3):
-        p = plan("LLaRA", batch_size=64, micro_batch_size=size)
+        p = config("LLaRA", batch_size=64, micro_batch_size=size)
         assert p.spec is not None
         data = with_stages(toy_split.train_data(), p)
-        row = ModelRow(p.spec, p.model_settings, data, p.train, p.pairs, 7, CPU, p.steps)
+        row = ModelLearner(p.spec, p.model_settings, data, p.train, p.pairs, 7, CPU, p.steps)
         losses = row.train_epoch(1, 1, lambda *args: None)
         states.append((losses["cross_entropy"], row.module.state_dict()))
     assert states[0][0] == pytest.approx(states[1][0], rel=1e-5)
@@ -288,10 +290,10 @@ def test_a_step_in_parts_is_the_step_of_the_whole_batch(toy_split: Split) -> Non
 
 
 def test_out_of_memory_halves_the_parts_and_keeps_the_step(toy_split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    p = plan("LLaRA", batch_size=64, micro_batch_size=64)
+    p = config("LLaRA", batch_size=64, micro_batch_size=64)
     assert p.spec is not None
     data = with_stages(toy_split.train_data(), p)
-    row = ModelRow(p.spec, p.model_settings, data, p.train, p.pairs, 7, CPU, p.steps)
+    row = ModelLearner(p.spec, p.model_settings, data, p.train, p.pairs, 7, CPU, p.steps)
     model: Any = row.module
     whole = model.loss
 
@@ -303,7 +305,7 @@ def test_out_of_memory_halves_the_parts_and_keeps_the_step(toy_split: Split, mon
 
     monkeypatch.setattr(model, "loss", scarce)
     loss = row.train_epoch(1, 1, lambda *args: None)["cross_entropy"]
-    fits = ModelRow(p.spec, p.model_settings, data, p.train, p.pairs, 7, CPU, p.steps)
+    fits = ModelLearner(p.spec, p.model_settings, data, p.train, p.pairs, 7, CPU, p.steps)
     assert loss == pytest.approx(fits.train_epoch(1, 1, lambda *args: None)["cross_entropy"], rel=1e-5)
 
 
@@ -311,7 +313,7 @@ def test_out_of_memory_halves_the_parts_and_keeps_the_step(toy_split: Split, mon
 def test_a_process_without_memory_for_one_example_ends_the_others_too(
     toy_split: Split, monkeypatch: pytest.MonkeyPatch, here: bool
 ) -> None:
-    class Pair(Team):
+    class Pair(ProcessGroup):
         def any(self, flag: bool) -> bool:
             flags.append(flag)
             return True  # where the flag is not up here, it is in the other process
@@ -320,9 +322,9 @@ def test_a_process_without_memory_for_one_example_ends_the_others_too(
         raise torch.OutOfMemoryError("nothing fits")
 
     flags: list[bool] = []
-    p = plan("LLaRA", batch_size=64, micro_batch_size=1)
+    p = config("LLaRA", batch_size=64, micro_batch_size=1)
     assert p.spec is not None
-    row = ModelRow(
+    row = ModelLearner(
         p.spec, p.model_settings, with_stages(toy_split.train_data(), p), p.train, p.pairs, 7, CPU, p.steps, Pair(0, 2)
     )
     if here:
@@ -333,6 +335,6 @@ def test_a_process_without_memory_for_one_example_ends_the_others_too(
 
 
 def test_a_cosine_by_step_warms_up_from_zero_and_ends_at_its_floor() -> None:
-    train = plan("LLaRA", epochs=6, schedule="cosine", warmup_epochs=2).train
+    train = config("LLaRA", epochs=6, schedule="cosine", warmup_epochs=2).train
     rates = [learning_rate_factor(train, done, 0.1) for done in (0.0, 0.5, 2.0, 4.0, 6.0)]
     assert rates == pytest.approx([0.0, 0.25, 1.0, 0.55, 0.1])

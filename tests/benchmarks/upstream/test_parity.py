@@ -9,16 +9,16 @@ from torch import nn
 from baselines.registry import REGISTRY
 from benchmarks.upstream import parity
 from benchmarks.upstream.parity import CHANGED, MODALITIES, MMRecModel, Sides, counterparts, dense, toy_data
-from hellm_recbole.experiments.resolve import Override, plan_rows
+from hellm_recbole.experiments.resolve import Override, resolve_runs
 
 
 @pytest.mark.parametrize("name", CHANGED)
 @pytest.mark.parametrize("modalities", MODALITIES, ids="+".join)
 def test_every_parameter_that_is_compared_is_ours_and_the_others_cancel(name: str, modalities: tuple[str, ...]) -> None:
     overrides = [Override(name, key, value, key) for key, value in {"emb_dim": 8, **CHANGED[name]}.items()]
-    (plan,) = plan_rows([name], "toy", REGISTRY, "paper", overrides)
-    assert plan.spec is not None
-    model = plan.spec.cls.build(plan.model_settings, toy_data(modalities, hard=True))
+    (config,) = resolve_runs([name], "toy", REGISTRY, "paper", overrides)
+    assert config.spec is not None
+    model = config.spec.cls.build(config.model_settings, toy_data(modalities, hard=True))
     own = {key for key, _ in model.named_parameters()}
     compared = {part for parts in counterparts(name, modalities).values() for part in parts}
     assert compared <= own
