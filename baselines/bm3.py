@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from hellm_recbole.config.layers import setting
 from hellm_recbole.graphs.propagation import propagate_mean
-from hellm_recbole.graphs.sparse import SparseOperator, normalized_interactions
-from hellm_recbole.models.modalities import choose_modalities, feature_maps, feature_tables
+from hellm_recbole.graphs.sparse import SparseOperator, normalize_interactions
+from hellm_recbole.models.modalities import build_feature_maps, build_feature_tables, choose_modalities
 from hellm_recbole.types import Encoded, FloatArray, PairBatch, QueryBatch, TrainData
 
 
@@ -71,8 +71,8 @@ class BM3(nn.Module):
         self.item = nn.Embedding(n_item_rows, settings.emb_dim)
         nn.init.xavier_uniform_(self.user.weight)
         nn.init.xavier_uniform_(self.item.weight)
-        self.features = feature_tables(features)
-        self.maps = feature_maps(features, settings.emb_dim)
+        self.features = build_feature_tables(features)
+        self.maps = build_feature_maps(features, settings.emb_dim)
         self.predictor = nn.Linear(settings.emb_dim, settings.emb_dim)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -86,7 +86,7 @@ class BM3(nn.Module):
             ModelError: there is no modality, or one is missing.
         """
         features = choose_modalities("BM3", settings.modalities, data.features)
-        return cls(settings, SparseOperator(normalized_interactions(data.history, data.n_items)), features)
+        return cls(settings, SparseOperator(normalize_interactions(data.history, data.n_items)), features)
 
     def vectors(self) -> tuple[Tensor, Tensor]:
         """Vectors z of users [U + 1, D] and items [I + 1, D]."""

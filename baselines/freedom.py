@@ -29,11 +29,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hellm_recbole.config.layers import setting
-from hellm_recbole.graphs.neighbors import item_neighbors
+from hellm_recbole.graphs.neighbors import find_item_neighbors
 from hellm_recbole.graphs.propagation import propagate_mean
-from hellm_recbole.graphs.sparse import SparseOperator, interaction_matrix, normalize_bipartite
-from hellm_recbole.models.losses import bpr_of_vectors
-from hellm_recbole.models.modalities import choose_modalities, feature_maps, feature_tables
+from hellm_recbole.graphs.sparse import SparseOperator, build_interaction_matrix, normalize_bipartite
+from hellm_recbole.models.losses import bpr_loss_of_vectors
+from hellm_recbole.models.modalities import build_feature_maps, build_feature_tables, choose_modalities
 from hellm_recbole.types import Encoded, FloatArray, PairBatch, QueryBatch, TrainData
 
 
@@ -64,7 +64,7 @@ class FREEDOMSettings:
     modality_weight: float = setting(ge=0)
 
 
-def shares(names: Sequence[str], image_share: float) -> dict[str, float]:
+def compute_shares(names: Sequence[str], image_share: float) -> dict[str, float]:
     """Share of each modality in the item graph; they sum to 1."""
     others = [name for name in names if name != "image"]
     if len(others) in (0, len(names)):
@@ -72,11 +72,11 @@ def shares(names: Sequence[str], image_share: float) -> dict[str, float]:
     return {"image": image_share, **dict.fromkeys(others, (1.0 - image_share) / len(others))}
 
 
-def item_graph(features: Mapping[str, FloatArray], settings: FREEDOMSettings, data: TrainData) -> sp.csr_matrix:
+def build_item_graph(features: Mapping[str, FloatArray], settings: FREEDOMSettings, data: TrainData) -> sp.csr_matrix:
     """S, [I + 1, I + 1]: rows sum to 1, row and column 0 are empty."""
     k, total = settings.n_neighbors, None
-    for name, share in shares(list(features), settings.image_share).items():
-        index, _ = item_neighbors(features[name][1:], k, settings.exact_knn_items, data.cache)
+    for name, share in compute_shares(list(features), settings.image_share).items():
+        index, _ = find_item_neighbors(features[name][1:], k, settings.exact_knn_items, data.cache)
         row = np.repeat(np.arange(1, len(index) + 1), k)
         weight = np.full(index.size, share / k, dtype=np.float32)
         graph = sp.csr_matrix((weight, (row, index.ravel().astype(np.int64) + 1)), shape=(data.n_items + 1,) * 2)
@@ -108,8 +108,8 @@ class FREEDOM(nn.Module):
         self.item = nn.Embedding(n_item_rows, settings.emb_dim)
         nn.init.xavier_uniform_(self.user.weight)
         nn.init.xavier_uniform_(self.item.weight)
-        self.features = feature_tables(features)
-        self.maps = feature_maps(features, settings.emb_dim, bias=False)
+        self.features = build_feature_tables(features)
+        self.maps = build_feature_maps(features, settings.emb_dim, bias=False)
 
     @classmethod
     def build(cls, settings: FREEDOMSettings, data: TrainData) -> FREEDOM:
@@ -121,8 +121,8 @@ class FREEDOM(nn.Module):
             MissingDependency: approximate neighbours without faiss.
         """
         features = choose_modalities("FREEDOM", settings.modalities, data.features)
-        items = SparseOperator(item_graph(features, settings, data))
-        return cls(settings, interaction_matrix(data.history, data.n_items), items, features)
+        items = SparseOperator(build_item_graph(features, settings, data))
+        return cls(settings, build_interaction_matrix(data.history, data.n_items), items, features)
 
     def start_epoch(self) -> None:
         """Draw the interactions of the epoch from torch's random stream."""
@@ -161,10 +161,10 @@ class FREEDOM(nn.Module):
         users, items = self.vectors(self.whole if self.pruned is None else self.pruned)
         user = F.embedding(batch.user, users)
         by_modality = [
-            bpr_of_vectors(user, self.maps[name](table(batch.positive)), self.maps[name](table(batch.negative)))
+            bpr_loss_of_vectors(user, self.maps[name](table(batch.positive)), self.maps[name](table(batch.negative)))
             for name, table in self.features.items()
         ]
         return {
-            "bpr": bpr_of_vectors(user, F.embedding(batch.positive, items), F.embedding(batch.negative, items)),
+            "bpr": bpr_loss_of_vectors(user, F.embedding(batch.positive, items), F.embedding(batch.negative, items)),
             "modality_bpr": self.settings.modality_weight * torch.stack(by_modality).sum(),
         }

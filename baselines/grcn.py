@@ -29,9 +29,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hellm_recbole.config.layers import setting
-from hellm_recbole.graphs.sparse import EdgePattern, interaction_matrix
-from hellm_recbole.models.losses import bpr_of_vectors
-from hellm_recbole.models.modalities import choose_modalities, feature_maps
+from hellm_recbole.graphs.sparse import EdgePattern, build_interaction_matrix
+from hellm_recbole.models.losses import bpr_loss_of_vectors
+from hellm_recbole.models.modalities import build_feature_maps, choose_modalities
 from hellm_recbole.types import Encoded, FloatArray, PairBatch, QueryBatch, TrainData
 
 N_LAYERS = 2  # of the refined graph (paper and released code)
@@ -88,7 +88,7 @@ class GRCN(nn.Module):
         self.user = nn.Embedding(n_user_rows, width)
         self.item = nn.Embedding(n_item_rows, width)
         self.preferences = nn.ModuleDict({name: nn.Embedding(n_user_rows, width) for name in features})
-        self.maps = feature_maps(features, width)
+        self.maps = build_feature_maps(features, width)
         self.user_confidence = nn.Embedding(n_user_rows, len(features))
         self.item_confidence = nn.Embedding(n_item_rows, len(features))
         for table in (*self.maps.values(), *self.preferences.values()):
@@ -106,7 +106,7 @@ class GRCN(nn.Module):
             ModelError: there is no modality, or one is missing.
         """
         features = choose_modalities("GRCN", settings.modalities, data.features)
-        return cls(settings, EdgePattern.of(interaction_matrix(data.history, data.n_items)), features)
+        return cls(settings, EdgePattern.of(build_interaction_matrix(data.history, data.n_items)), features)
 
     def content(self, name: str) -> Content:
         """Routing and attention in one modality."""
@@ -159,6 +159,6 @@ class GRCN(nn.Module):
         for table in self.preferences.values():
             penalty = penalty + table(batch.user).square().mean()
         return {
-            "bpr": bpr_of_vectors(user, positive, negative),
+            "bpr": bpr_loss_of_vectors(user, positive, negative),
             "l2": self.settings.l2_weight * penalty,
         }

@@ -32,10 +32,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hellm_recbole.config.layers import setting
-from hellm_recbole.graphs.neighbors import IndexArray, item_neighbors
-from hellm_recbole.graphs.sparse import EdgePattern, SparseOperator, interaction_matrix, scale_rows
-from hellm_recbole.models.losses import bpr_of_vectors, l2
-from hellm_recbole.models.modalities import choose_modalities, feature_maps, feature_tables
+from hellm_recbole.graphs.neighbors import IndexArray, find_item_neighbors
+from hellm_recbole.graphs.sparse import EdgePattern, SparseOperator, build_interaction_matrix, scale_rows
+from hellm_recbole.models.losses import bpr_loss_of_vectors, l2_loss
+from hellm_recbole.models.modalities import build_feature_maps, build_feature_tables, choose_modalities
 from hellm_recbole.types import Encoded, FloatArray, PairBatch, QueryBatch, TrainData
 
 
@@ -66,14 +66,14 @@ class LATTICESettings:
     l2_weight: float = setting(ge=0)
 
 
-def neighbor_pattern(index: IndexArray) -> EdgePattern:
+def find_neighbor_pattern(index: IndexArray) -> EdgePattern:
     """Edges from each item to its [I, k] neighbours, on ids: [I + 1, I + 1]."""
     n_items, k = index.shape
     row = torch.arange(1, n_items + 1).repeat_interleave(k)
     return EdgePattern(row, torch.from_numpy(index.ravel().astype(np.int64)) + 1, (n_items + 1, n_items + 1))
 
 
-def inverse_root(row_sum: Tensor) -> Tensor:
+def compute_inverse_root(row_sum: Tensor) -> Tensor:
     """`D^-1/2`, 0 where the sum is not positive."""
     positive = row_sum > 0
     return torch.where(positive, torch.where(positive, row_sum, 1.0).rsqrt(), 0.0)
@@ -108,8 +108,8 @@ class LATTICE(nn.Module):
         self.item = nn.Embedding(n_item_rows, settings.emb_dim)
         nn.init.xavier_uniform_(self.user.weight)
         nn.init.xavier_uniform_(self.item.weight)
-        self.features = feature_tables(features)
-        self.maps = feature_maps(features, settings.emb_dim)
+        self.features = build_feature_tables(features)
+        self.maps = build_feature_maps(features, settings.emb_dim)
         self.modality_logits = nn.Parameter(torch.full((len(features),), 0.5))
         self._graph: SparseOperator | None = None  # of the epoch, from its second step on
 
@@ -124,10 +124,10 @@ class LATTICE(nn.Module):
         """
         features = choose_modalities("LATTICE", settings.modalities, data.features)
         neighbors = {
-            name: item_neighbors(matrix[1:], settings.n_neighbors, settings.exact_knn_items, data.cache)
+            name: find_item_neighbors(matrix[1:], settings.n_neighbors, settings.exact_knn_items, data.cache)
             for name, matrix in features.items()
         }
-        return cls(settings, interaction_matrix(data.history, data.n_items), neighbors, features)
+        return cls(settings, build_interaction_matrix(data.history, data.n_items), neighbors, features)
 
     def start_epoch(self) -> None:
         """The next step builds the graph anew."""
@@ -140,13 +140,13 @@ class LATTICE(nn.Module):
         for at, (name, table) in enumerate(self.features.items()):
             unit = F.normalize(self.maps[name](table.weight), dim=1)  # [I + 1, D]
             rows = unit.detach()[1:].float().cpu().numpy()
-            index, _ = item_neighbors(rows, self.settings.n_neighbors, self.settings.exact_knn_items, None)
-            pattern = neighbor_pattern(index).to(unit.device)
+            index, _ = find_item_neighbors(rows, self.settings.n_neighbors, self.settings.exact_knn_items, None)
+            pattern = find_neighbor_pattern(index).to(unit.device)
             parts.append((pattern, share[at] * pattern.dots(unit, unit)))
         row_sum = torch.stack(
             [values.new_zeros(pattern.shape[0]).index_add(0, pattern.row, values) for pattern, values in parts]
         ).sum(dim=0)
-        factor = inverse_root(row_sum)
+        factor = compute_inverse_root(row_sum)
         return [
             (pattern, values * factor.index_select(0, pattern.row) * factor.index_select(0, pattern.column))
             for pattern, values in parts
@@ -214,17 +214,17 @@ class LATTICE(nn.Module):
         users, items = self.vectors(similar)
         user = F.embedding(batch.user, users)
         positive, negative = F.embedding(batch.positive, items), F.embedding(batch.negative, items)
-        ranking = bpr_of_vectors(user, positive, negative)
+        ranking = bpr_loss_of_vectors(user, positive, negative)
         for parameter in idle:
             ranking = ranking + 0.0 * parameter.sum()
-        return {"bpr": ranking, "l2": self.settings.l2_weight * l2(user, positive, negative)}
+        return {"bpr": ranking, "l2": self.settings.l2_weight * l2_loss(user, positive, negative)}
 
 
 def _fixed_graph(index: IndexArray, cosine: FloatArray) -> sp.csr_matrix:
     """`lap(N(X))` of raw features, [I + 1, I + 1]."""
-    pattern = neighbor_pattern(index)
+    pattern = find_neighbor_pattern(index)
     values = torch.from_numpy(cosine.ravel()).double()
-    factor = inverse_root(values.new_zeros(pattern.shape[0]).index_add(0, pattern.row, values))
+    factor = compute_inverse_root(values.new_zeros(pattern.shape[0]).index_add(0, pattern.row, values))
     scaled = values * factor[pattern.row] * factor[pattern.column]
     edges = pattern.row.numpy(), pattern.column.numpy()
     return sp.csr_matrix((scaled.float().numpy(), edges), shape=pattern.shape)

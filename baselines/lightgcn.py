@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from hellm_recbole.config.layers import setting
 from hellm_recbole.graphs.propagation import propagate_mean
-from hellm_recbole.graphs.sparse import SparseOperator, normalized_interactions
-from hellm_recbole.models.losses import bpr_of_vectors, l2
+from hellm_recbole.graphs.sparse import SparseOperator, normalize_interactions
+from hellm_recbole.models.losses import bpr_loss_of_vectors, l2_loss
 from hellm_recbole.types import Encoded, PairBatch, QueryBatch, TrainData
 
 
@@ -58,7 +58,7 @@ class LightGCN(nn.Module):
     @classmethod
     def build(cls, settings: LightGCNSettings, data: TrainData) -> LightGCN:
         """A model on the training graph of `data`."""
-        return cls(settings, SparseOperator(normalized_interactions(data.history, data.n_items)))
+        return cls(settings, SparseOperator(normalize_interactions(data.history, data.n_items)))
 
     def encode(self) -> Encoded:
         """Propagated vectors Z."""
@@ -79,6 +79,6 @@ class LightGCN(nn.Module):
         )
         ego = self.user(batch.user), self.item(batch.positive), self.item(batch.negative)
         return {
-            "bpr": bpr_of_vectors(user, positive, negative),
-            "l2": self.settings.l2_weight * l2(*ego),
+            "bpr": bpr_loss_of_vectors(user, positive, negative),
+            "l2": self.settings.l2_weight * l2_loss(*ego),
         }

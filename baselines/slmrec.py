@@ -31,9 +31,9 @@ from torch import Tensor, nn
 
 from hellm_recbole.config.layers import setting
 from hellm_recbole.graphs.propagation import propagate_mean
-from hellm_recbole.graphs.sparse import SparseOperator, normalized_interactions
-from hellm_recbole.models.losses import softmax_cross_entropy
-from hellm_recbole.models.modalities import choose_modalities, feature_maps
+from hellm_recbole.graphs.sparse import SparseOperator, normalize_interactions
+from hellm_recbole.models.losses import softmax_cross_entropy_loss
+from hellm_recbole.models.modalities import build_feature_maps, choose_modalities
 from hellm_recbole.types import Encoded, FloatArray, PairBatch, QueryBatch, TrainData
 
 CHAIN_START, CHAIN_END = ("image", "audio"), ("text",)
@@ -60,15 +60,15 @@ class SLMRecSettings:
     ssl_temperature: float = setting(gt=0)
 
 
-def info_nce(query: Tensor, items: Tensor, temperature: float) -> Tensor:
+def info_nce_loss(query: Tensor, items: Tensor, temperature: float) -> Tensor:
     """Cross-entropy of each of the [B, D] queries with its own row of items against the others, in one direction."""
-    return softmax_cross_entropy(query / temperature, items, torch.arange(len(items), device=items.device))
+    return softmax_cross_entropy_loss(query / temperature, items, torch.arange(len(items), device=items.device))
 
 
-def chain_order(names: Mapping[str, FloatArray]) -> list[str]:
+def order_chain(names: Mapping[str, FloatArray]) -> list[str]:
     """Modalities from the finest to the coarsest.
 
-    >>> chain_order({"text": 0, "video": 0, "audio": 0, "image": 0})
+    >>> order_chain({"text": 0, "video": 0, "audio": 0, "image": 0})
     ['image', 'audio', 'video', 'text']
     """
     middle = sorted(set(names) - {*CHAIN_START, *CHAIN_END})
@@ -84,7 +84,7 @@ class SLMRec(nn.Module):
         self, settings: SLMRecSettings, interactions: SparseOperator, features: Mapping[str, FloatArray]
     ) -> None:
         super().__init__()
-        self.settings, self.interactions, self.chain = settings, interactions, chain_order(features)
+        self.settings, self.interactions, self.chain = settings, interactions, order_chain(features)
         n_user_rows, n_item_rows = interactions.shape
         width, n = settings.emb_dim, len(self.chain)
         self.user = nn.Embedding(n_user_rows, width)
@@ -92,7 +92,7 @@ class SLMRec(nn.Module):
         for name, matrix in features.items():
             unit = F.normalize(torch.from_numpy(np.asarray(matrix)), dim=1)
             self.register_buffer(f"features_{name}", unit, persistent=False)
-        self.maps = feature_maps(features, width)
+        self.maps = build_feature_maps(features, width)
         self.fuse_user, self.fuse_item = nn.Linear((1 + n) * width, width), nn.Linear((1 + n) * width, width)
         self.first = nn.Linear(width, width)
         self.steps = nn.ModuleList(nn.Linear(width, width) for _ in range(max(n - 2, 1) if n > 1 else 0))
@@ -111,7 +111,7 @@ class SLMRec(nn.Module):
             ModelError: there is no modality, or one is missing.
         """
         features = choose_modalities("SLMRec", settings.modalities, data.features)
-        return cls(settings, SparseOperator(normalized_interactions(data.history, data.n_items)), features)
+        return cls(settings, SparseOperator(normalize_interactions(data.history, data.n_items)), features)
 
     def propagated(self) -> tuple[list[Tensor], list[Tensor]]:
         """[U + 1, D] user and [I + 1, D] item vectors of the embeddings and of each modality of the chain."""
@@ -136,7 +136,7 @@ class SLMRec(nn.Module):
         user = F.normalize(self.fuse_user(torch.cat(own, dim=1)), dim=1)
         item = F.normalize(self.fuse_item(torch.cat(seen, dim=1)), dim=1)
         return {
-            "contrast": info_nce(user, item, self.settings.temperature),
+            "contrast": info_nce_loss(user, item, self.settings.temperature),
             "ssl": self.settings.ssl_weight * self.chain_contrast(seen),
         }
 
@@ -150,5 +150,5 @@ class SLMRec(nn.Module):
                 state = steps.pop(0)(state)
             if self.last is not None and at == len(self.chain) - 1:
                 state = self.last(state)
-            terms.append(info_nce(state, self.heads[name](vectors), self.settings.ssl_temperature))
+            terms.append(info_nce_loss(state, self.heads[name](vectors), self.settings.ssl_temperature))
         return torch.stack(terms).sum()

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hellm_recbole.config.layers import setting
-from hellm_recbole.models.losses import bpr_of_vectors, l2
+from hellm_recbole.models.losses import bpr_loss_of_vectors, l2_loss
 from hellm_recbole.models.modalities import choose_modalities
 from hellm_recbole.types import Encoded, PairBatch, QueryBatch, TrainData
 
@@ -95,6 +95,6 @@ class VBPR(nn.Module):
         user = self.user(batch.user)
         positive, negative = self.item_vectors(batch.positive), self.item_vectors(batch.negative)
         return {
-            "bpr": bpr_of_vectors(user, positive, negative),
-            "l2": self.settings.l2_weight * l2(user, positive, negative),
+            "bpr": bpr_loss_of_vectors(user, positive, negative),
+            "l2": self.settings.l2_weight * l2_loss(user, positive, negative),
         }

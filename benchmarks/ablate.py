@@ -14,7 +14,7 @@ import hellm_recbole.system.openmp  # noqa: F401
 from baselines.registry import REGISTRY
 from benchmarks.comparison import run
 from benchmarks.options import make_run_parser
-from hellm_recbole.config.variants import variants
+from hellm_recbole.config.variants import list_variants
 from hellm_recbole.errors import ModelError
 from hellm_recbole.experiments.resolve import resolve_runs
 from hellm_recbole.system.console import run_main
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the rows and print the tables; exit codes are those of run.py."""
     options, rest = make_run_parser("ablate.py", __doc__).parse_known_args(argv)
     if options.models == "all":
-        options.models = ",".join(name for name in REGISTRY if variants(name))
+        options.models = ",".join(name for name in REGISTRY if list_variants(name))
     return run_main(lambda: run(options, rest, add_variants))
 
 
@@ -36,11 +36,11 @@ def add_variants(models: Sequence[str], dataset: str, modalities: Sequence[str])
     """
     rows = []
     for model in models:
-        if not variants(model):
-            known = ", ".join(name for name in REGISTRY if variants(name))
+        if not list_variants(model):
+            known = ", ".join(name for name in REGISTRY if list_variants(name))
             raise ModelError(f"{model} has no variants to compare it with; those that have: {known}")
         rows.append(model)
-        for config in resolve_runs(variants(model), dataset, REGISTRY, "paper", []):
+        for config in resolve_runs(list_variants(model), dataset, REGISTRY, "paper", []):
             wanted = config.resolved.values.get("modalities")
             missing = sorted(set(wanted or ()) - set(modalities))
             if missing:

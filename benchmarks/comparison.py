@@ -12,18 +12,18 @@ import torch
 from baselines.registry import RECBOLE_BASELINES, REGISTRY
 from benchmarks.options import (
     check_threads,
-    load,
-    named,
+    load_data,
     parse_export_k,
     parse_exports,
+    parse_names,
     parse_seeds,
     read_overrides,
 )
 from hellm_recbole.config.search_space import can_be_searched
-from hellm_recbole.config.variants import all_variants
+from hellm_recbole.config.variants import list_all_variants
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.embeddings import EMBEDDINGS
-from hellm_recbole.data.prepare import known_datasets
+from hellm_recbole.data.prepare import list_datasets
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, SettingsError
 from hellm_recbole.experiments.dry_run import dry_run
@@ -46,12 +46,12 @@ from hellm_recbole.experiments.resolve import (
     RunConfig,
     Tuned,
     is_pretrained_model,
-    presets,
+    list_presets,
     resolve_with_pretrained,
     split_variant,
 )
 from hellm_recbole.experiments.run import RunContext, follow
-from hellm_recbole.experiments.sweeps import read_tuned, tuned_file
+from hellm_recbole.experiments.sweeps import locate_tuned, read_tuned
 from hellm_recbole.models.base import LLM
 from hellm_recbole.report.ablation import print_ablation
 from hellm_recbole.report.slices import write_slices
@@ -76,9 +76,9 @@ def run(options: argparse.Namespace, rest: Sequence[str], choose: Choose | None 
     if options.list:
         print(f"models    {', '.join(ALL)}")
         print("          and any general or sequential model of RecBole")
-        print(f"variants  {', '.join(all_variants())}")
-        print(f"datasets  {', '.join(known_datasets())}")
-        print(f"presets   {', '.join(presets())}")
+        print(f"variants  {', '.join(list_all_variants())}")
+        print(f"datasets  {', '.join(list_datasets())}")
+        print(f"presets   {', '.join(list_presets())}")
         return 0
     runtime.keep_freed_memory()
     if options.threads is not None:
@@ -117,8 +117,8 @@ def _lead(options: argparse.Namespace, rest: Sequence[str], choose: Choose | Non
     seeds = parse_seeds(options.seeds)
     exports = parse_exports(options.export)
     export_k = parse_export_k(options.export_k, exports)
-    models = list(ALL) if options.models == "all" else named(options.models, "--models")
-    names = named(options.dataset, "--dataset")
+    models = list(ALL) if options.models == "all" else parse_names(options.models, "--models")
+    names = parse_names(options.dataset, "--dataset")
 
     def planned(asked: Sequence[str], name: str, tuned: Mapping[str, Tuned] = NOTHING_TUNED) -> list[RunConfig]:
         return resolve_with_pretrained(asked, name, REGISTRY, options.preset, overrides, tuned)
@@ -129,7 +129,7 @@ def _lead(options: argparse.Namespace, rest: Sequence[str], choose: Choose | Non
     for config in (config for name in names for config in configs[name]):
         identify_code(config)  # as it was imported, whoever edits it while the runs go on
     ensure_folder(options.output)
-    data = {name: load(name, options.data_path) for name in names}
+    data = {name: load_data(name, options.data_path) for name in names}
     asked = dict.fromkeys(names, models)
     if choose is not None:
         asked = {name: choose(models, name, sorted(data[name][0].features)) for name in names}
@@ -229,7 +229,7 @@ def _tuned(rows: Sequence[RunConfig], output: Path, split: Split) -> dict[str, T
             found[config.model] = tuned
         elif can_be_searched(split_variant(config.model, REGISTRY)[0]):
             raise SettingsError(
-                f"--tuned: there is no {tuned_file(output, split.dataset, config.label)}; run "
+                f"--tuned: there is no {locate_tuned(output, split.dataset, config.label)}; run "
                 f"`python benchmarks/tune.py --models {config.model} --dataset {split.dataset}` first"
             )
     return found

@@ -81,7 +81,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, help="CPU threads, or CPUs of a local Ray cluster; all if not given")
 
 
-def load(name: str, data_path: Path | None) -> tuple[Dataset, Split]:
+def load_data(name: str, data_path: Path | None) -> tuple[Dataset, Split]:
     """A dataset, prepared first where its source is at hand, and its split."""
     prepared = prepare_if_known(name, data_path=data_path, dataset_root=Path("dataset"))
     for warning in prepared.warnings:
@@ -90,7 +90,7 @@ def load(name: str, data_path: Path | None) -> tuple[Dataset, Split]:
     return dataset, split_dataset(dataset)
 
 
-def named(text: str, option: str) -> list[str]:
+def parse_names(text: str, option: str) -> list[str]:
     """Names separated by commas, each once.
 
     Raises:
@@ -135,7 +135,7 @@ def parse_exports(text: str | None) -> list[str]:
     Raises:
         SettingsError: one of the names is unknown.
     """
-    exports = [] if text is None else named(text, "--export")
+    exports = [] if text is None else parse_names(text, "--export")
     for name in exports:
         if name == "recommendations":
             raise SettingsError(

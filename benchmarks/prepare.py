@@ -17,22 +17,22 @@ from pathlib import Path
 from typing import Any
 
 from hellm_recbole.config.layers import LARGEST, LARGEST_SEED
-from hellm_recbole.data.atomic import feature_names, load_dataset, read_source_times
-from hellm_recbole.data.diagnostics.card import data_card
-from hellm_recbole.data.diagnostics.similar_items import similar_items
-from hellm_recbole.data.download.raw_files import fetch_raw, fetched_kinds
+from hellm_recbole.data.atomic import list_features, load_dataset, read_source_times
+from hellm_recbole.data.diagnostics.card import format_card
+from hellm_recbole.data.diagnostics.similar_items import find_similar_items
+from hellm_recbole.data.download.raw_files import fetch_raw, list_fetched_kinds
 from hellm_recbole.data.export_mmrec import write_mmrec
-from hellm_recbole.data.importers.archive import ENDINGS, unpacked
+from hellm_recbole.data.importers.archive import ENDINGS, unpack_source
 from hellm_recbole.data.importers.sources import KINDS, TABLE
 from hellm_recbole.data.importers.tabular import FIELDS
 from hellm_recbole.data.prepare import (
     DatasetSettings,
     Prepared,
-    dataset_settings,
-    feature_settings,
     find_source,
-    known_datasets,
+    list_datasets,
     prepare,
+    read_dataset_settings,
+    read_feature_settings,
 )
 from hellm_recbole.data.ties import shuffle_ties
 from hellm_recbole.errors import SettingsError
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="prepare.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("name", help=f"of the dataset; known: {', '.join(known_datasets())}")
+    parser.add_argument("name", help=f"of the dataset; known: {', '.join(list_datasets())}")
     parser.add_argument("--output", type=Path, default=Path("dataset"), help="folder of the prepared datasets")
 
     source = parser.add_argument_group("source")
@@ -119,9 +119,9 @@ def _run(args: argparse.Namespace) -> int:
     if args.check or args.export is not None or args.shuffle_ties is not None:
         _refuse(args, (*SOURCE_OPTIONS, *DATASET_KEYS, *FEATURE_KEYS), "prepares a dataset; this one is ready")
     if args.check:
-        print(data_card(folder))
+        print(format_card(folder))
         if args.neighbors is not None:
-            print(f"\n{similar_items(folder, args.neighbors)}")
+            print(f"\n{find_similar_items(folder, args.neighbors)}")
     elif args.export is not None:
         write_mmrec(load_dataset(folder, modalities=None), args.to, read_source_times(folder))
         print(f"exported {folder} to {args.to}")
@@ -133,12 +133,12 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> Prepared:
-    settings = dataset_settings(args.name, args.kind, _given(args, DATASET_KEYS))
-    encoding = feature_settings(_given(args, FEATURE_KEYS))
+    settings = read_dataset_settings(args.name, args.kind, _given(args, DATASET_KEYS))
+    encoding = read_feature_settings(_given(args, FEATURE_KEYS))
     if settings.kind != TABLE:
         _refuse(args, ["columns"], f"goes with --from {TABLE}")
-    if settings.kind not in fetched_kinds():
-        _refuse(args, ["category"], f"goes with --from {', '.join(fetched_kinds())}")
+    if settings.kind not in list_fetched_kinds():
+        _refuse(args, ["category"], f"goes with --from {', '.join(list_fetched_kinds())}")
     if not settings.text:
         _refuse(args, ["encoder", "pooling"], "goes with texts, of which this dataset takes none (--text)")
     if not settings.pictures:
@@ -147,8 +147,8 @@ def _prepare(args: argparse.Namespace) -> Prepared:
         _refuse(args, ["feature_dtype", "encode_device"], "goes with --text or --pictures")
     if settings.kind == TABLE:
         _refuse_shared_columns(settings.columns)
-    with unpacked(_source(args, settings)) as source:
-        if not (settings.text or settings.pictures or feature_names(source.parent if source.is_file() else source)):
+    with unpack_source(_source(args, settings)) as source:
+        if not (settings.text or settings.pictures or list_features(source.parent if source.is_file() else source)):
             _refuse(args, ["fill"], "goes with --text, --pictures or feature files")
         return prepare(args.name, source, settings, encoding, args.output, fresh=args.fresh, progress=True)
 
@@ -192,11 +192,11 @@ def _given(args: argparse.Namespace, keys: Sequence[str]) -> dict[str, Any]:
 
 def _source(args: argparse.Namespace, settings: DatasetSettings) -> Path:
     """The folder or archive of the source; raw files are fetched where they can be."""
-    if args.raw is not None and (args.source is not None or settings.kind not in fetched_kinds()):
-        raise SettingsError(f"--raw goes with {', '.join(fetched_kinds())} and without --source")
+    if args.raw is not None and (args.source is not None or settings.kind not in list_fetched_kinds()):
+        raise SettingsError(f"--raw goes with {', '.join(list_fetched_kinds())} and without --source")
     if args.source is not None:
         return Path(args.source)
-    if settings.kind not in fetched_kinds():
+    if settings.kind not in list_fetched_kinds():
         return find_source(args.name, settings, None)
     folder = Path(args.raw) if args.raw is not None else args.output / ".raw" / settings.kind
     assert settings.category is not None

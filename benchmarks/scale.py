@@ -155,7 +155,7 @@ def _one(options: argparse.Namespace) -> int:
         "build_s": build,
         "step_s": epoch / n_steps,
         "epoch_s": epoch,
-        "bytes": runtime.peak_memory_bytes(device)["host"],
+        "bytes": runtime.measure_peak_memory(device)["host"],
     }
     print(json.dumps(found))
     return 0

@@ -17,7 +17,7 @@ from hellm_recbole.data.split import Split
 from hellm_recbole.experiments.identity import identify_run, list_run_parts
 from hellm_recbole.experiments.jobs import announce_removals
 from hellm_recbole.experiments.pretrained import identify_embeddings, load_pretrained_embeddings
-from hellm_recbole.experiments.ray_cluster import cluster, refuse_numbered
+from hellm_recbole.experiments.ray_cluster import connect_cluster, refuse_numbered
 from hellm_recbole.experiments.resolve import Override, RunConfig
 from hellm_recbole.experiments.sweeps import SEARCH_FILE, SearchResult
 from hellm_recbole.experiments.tuning import (
@@ -26,8 +26,8 @@ from hellm_recbole.experiments.tuning import (
     SearchName,
     SearchTask,
     TrialJob,
+    locate_search_of,
     run_search,
-    search_folder,
 )
 from hellm_recbole.system.locks import FolderLock
 
@@ -38,7 +38,7 @@ def run_searches(tasks: Sequence[SearchTask], options: argparse.Namespace) -> It
     Raises:
         HellmError: there is no cluster at the address, or a search cannot be run or taken up.
     """
-    folders = [search_folder(task, options.output) for task in tasks]
+    folders = [locate_search_of(task, options.output) for task in tasks]
     with ExitStack() as stack:
         for task, folder in zip(tasks, folders, strict=True):
             if options.fresh or not (folder / SEARCH_FILE).exists():
@@ -47,7 +47,7 @@ def run_searches(tasks: Sequence[SearchTask], options: argparse.Namespace) -> It
                 )
         if options.fresh:
             announce_removals(folders, options.output)
-        stack.enter_context(cluster(options.address, options.threads))
+        stack.enter_context(connect_cluster(options.address, options.threads))
         for task in tasks:
             try:
                 yield run_search(task, options.output, resume=options.resume, fresh=options.fresh)
@@ -116,7 +116,7 @@ def make_search_task(
     return SearchTask(job, config, space, name, budget, scheduler, search, split.sha256, split.n_items)
 
 
-def shown(sweep: SearchResult) -> str:
+def format_trials(sweep: SearchResult) -> str:
     """The trials of a search as a table, best first."""
     metric = sweep.valid_metric
     keys = list(sweep.space)

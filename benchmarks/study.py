@@ -15,21 +15,21 @@ import hellm_recbole.system.openmp  # noqa: F401
 
 from baselines.registry import REGISTRY
 from benchmarks.options import (
-    load,
+    load_data,
     make_search_parser,
-    named,
+    parse_names,
     parse_seeds,
     read_overrides,
 )
 from benchmarks.searches import make_search_task, run_searches
-from hellm_recbole.config.search_space import n_points
+from hellm_recbole.config.search_space import count_points
 from hellm_recbole.errors import ModelError
 from hellm_recbole.experiments.resolve import resolve_runs, split_variant
 from hellm_recbole.experiments.sweeps import SearchResult
 from hellm_recbole.experiments.tuning import SearchBudget, SearchTask
 from hellm_recbole.report.figures import write_figure
-from hellm_recbole.report.page import FIGURES, figure_name
-from hellm_recbole.report.studies import PREFIX, studies, study_figure
+from hellm_recbole.report.page import FIGURES, name_figure
+from hellm_recbole.report.studies import PREFIX, draw_study, list_studies
 from hellm_recbole.system.console import run_main
 from hellm_recbole.system.distributed import refuse_process_group
 
@@ -50,9 +50,11 @@ def _study(options: argparse.Namespace, rest: Sequence[str]) -> int:
     overrides = read_overrides(options, rest)
     (seed,) = parse_seeds(str(options.seed))
     tasks: list[SearchTask] = []
-    for dataset in named(options.dataset, "--dataset"):
-        split = load(dataset, options.data_path)[1]
-        for config in resolve_runs(named(options.models, "--models"), dataset, REGISTRY, options.preset, overrides):
+    for dataset in parse_names(options.dataset, "--dataset"):
+        split = load_data(dataset, options.data_path)[1]
+        for config in resolve_runs(
+            parse_names(options.models, "--models"), dataset, REGISTRY, options.preset, overrides
+        ):
             for name, axes in _chosen(split_variant(config.model, REGISTRY)[0], options.studies).items():
                 tasks.append(
                     make_search_task(
@@ -61,7 +63,7 @@ def _study(options: argparse.Namespace, rest: Sequence[str]) -> int:
                         axes,
                         overrides,
                         seed,
-                        budget=SearchBudget(n_points(axes), None),
+                        budget=SearchBudget(count_points(axes), None),
                         scheduler="none",
                         search="grid",
                         name=f"{PREFIX}{name}",
@@ -74,11 +76,11 @@ def _study(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def _drawn(sweep: SearchResult, output: Path) -> bool:
     """Write the figure of a study and say where it is; whether there was anything to draw."""
-    study = study_figure(sweep)
+    study = draw_study(sweep)
     if study is None:
         print(f"error: {sweep.name} of {sweep.row} has nothing to draw: {sweep.problem}", file=sys.stderr)
         return False
-    path = write_figure(output / sweep.dataset / FIGURES, figure_name(sweep), study.figure)
+    path = write_figure(output / sweep.dataset / FIGURES, name_figure(sweep), study.figure)
     best = ", ".join(f"{key}={value}" for key, value in sweep.best["values"].items())
     print(f"{study.title}: best {best}; {study.caption} written to {path} and {path.with_suffix('.png')}", flush=True)
     return True
@@ -91,10 +93,10 @@ def _chosen(model: str, asked: str) -> dict[str, dict[str, list[object]]]:
         ModelError: one of them is unknown.
         SettingsError: the model has none.
     """
-    known = studies(model)
+    known = list_studies(model)
     if asked == "all":
         return known
-    names = named(asked, "--studies")
+    names = parse_names(asked, "--studies")
     for name in names:
         if name not in known:
             raise ModelError(f"{model} has no study {name!r}; it has {', '.join(known)}")

@@ -17,15 +17,15 @@ import hellm_recbole.system.openmp  # noqa: F401
 from baselines.registry import REGISTRY
 from benchmarks.options import (
     check_threads,
-    load,
+    load_data,
     make_search_parser,
-    named,
+    parse_names,
     parse_seeds,
     read_overrides,
 )
-from benchmarks.searches import make_search_task, run_searches, shown
-from hellm_recbole.config.layers import parse_value, properties_dir
-from hellm_recbole.config.search_space import listed_keys, search_space
+from benchmarks.searches import format_trials, make_search_task, run_searches
+from hellm_recbole.config.layers import find_properties, parse_value
+from hellm_recbole.config.search_space import list_searched_keys, read_search_space
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
 from hellm_recbole.experiments.resolve import resolve_runs, split_variant
@@ -78,9 +78,9 @@ def _tune(options: argparse.Namespace, rest: Sequence[str]) -> int:
     budget = SearchBudget.parse(options.budget)
     overrides = read_overrides(options, rest)
     (seed,) = parse_seeds(str(options.seed))
-    tunable = [path.stem for path in sorted((properties_dir() / "sweep").glob("*.yaml"))]
-    models = tunable if options.models == "all" else named(options.models, "--models")
-    datasets = named(options.dataset, "--dataset")
+    tunable = [path.stem for path in sorted((find_properties() / "sweep").glob("*.yaml"))]
+    models = tunable if options.models == "all" else parse_names(options.models, "--models")
+    datasets = parse_names(options.dataset, "--dataset")
     changed = [_space(text) for text in options.space]
     for owner, key, _ in changed:
         if owner is not None and owner not in models:
@@ -88,7 +88,7 @@ def _tune(options: argparse.Namespace, rest: Sequence[str]) -> int:
     tasks = []
     for dataset in datasets:
         configs = resolve_runs(models, dataset, REGISTRY, options.preset, overrides)
-        split = load(dataset, options.data_path)[1]
+        split = load_data(dataset, options.data_path)[1]
         for config in configs:
             if config.family == LLM:
                 LanguageModelCheck().check(config.model_settings, split.item_text)
@@ -97,7 +97,7 @@ def _tune(options: argparse.Namespace, rest: Sequence[str]) -> int:
                 make_search_task(
                     config,
                     split,
-                    search_space(
+                    read_search_space(
                         base,
                         _tried(base, config.model, changed, options.only),
                         config.resolved.values,
@@ -119,7 +119,7 @@ def _tune(options: argparse.Namespace, rest: Sequence[str]) -> int:
 def _told(sweep: SearchResult, output: Path) -> bool:
     """Print what a search has found and write the best values; whether it has found any."""
     if sweep.problem is None:
-        print(f"{shown(sweep)}\nwritten to {write_tuned(output, sweep)}\n", flush=True)
+        print(f"{format_trials(sweep)}\nwritten to {write_tuned(output, sweep)}\n", flush=True)
         return True
     print(f"error: {sweep.row} on {sweep.dataset}: {sweep.problem}", file=sys.stderr)
     return False
@@ -145,7 +145,7 @@ def _tried(
     values = {key: tried for owner, key, tried in changed if owner in (None, model)}
     if only is None:
         return values
-    kept, listed = named(only, "--only"), {*listed_keys(base), *values}
+    kept, listed = parse_names(only, "--only"), {*list_searched_keys(base), *values}
     for key in kept:
         if key not in listed:
             raise SettingsError(

@@ -16,20 +16,20 @@ class HellmError(Exception):
     """Base of every fault that is reported as one sentence, without a traceback."""
 
 
-def last_line(error: BaseException) -> str:
+def take_last_line(error: BaseException) -> str:
     r"""The last line of a fault's message, which is the one that says most where a library sends a whole traceback.
 
-    >>> last_line(ValueError("Traceback ...\n  disk is full")), last_line(KeyError())
+    >>> take_last_line(ValueError("Traceback ...\n  disk is full")), last_line(KeyError())
     ('disk is full', 'KeyError')
     """
     lines = str(error).strip().splitlines()
     return lines[-1].strip() if lines else type(error).__name__
 
 
-def first_line(error: BaseException) -> str:
+def take_first_line(error: BaseException) -> str:
     r"""Type of an error and the first line of its message that is not blank.
 
-    >>> first_line(RuntimeError("\n  Some tensors share memory\nand more")), first_line(KeyError())
+    >>> take_first_line(RuntimeError("\n  Some tensors share memory\nand more")), first_line(KeyError())
     ('RuntimeError: Some tensors share memory', 'KeyError')
     """
     lines = str(error).strip().splitlines()
@@ -81,7 +81,7 @@ def describe_unexpected(error: BaseException, folder: Path | None = None) -> str
         return "out of memory; lower batch_size, eval_block_users or the model's widths, or take a larger machine"
     if isinstance(error, RecursionError):
         return "something that was read is nested too deeply; take the damaged file away"
-    return first_line(error)
+    return take_first_line(error)
 
 
 class SettingsError(HellmError):

@@ -19,7 +19,7 @@ from hellm_recbole.experiments.export import export_embeddings
 from hellm_recbole.experiments.results import read_ranks, read_result
 from hellm_recbole.experiments.sweeps import read_search, read_tuned, write_search, write_tuned
 from hellm_recbole.experiments.tuning import _refuse_another
-from hellm_recbole.graphs.neighbors import item_neighbors
+from hellm_recbole.graphs.neighbors import find_item_neighbors
 from hellm_recbole.system.files import seal, sha256_file
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
 from tests.toy_records import add_run, toy_ranks, toy_sweep, toy_trial
@@ -74,8 +74,8 @@ def embeddings(folder: Path) -> Reader:
 
 
 def neighbors(folder: Path) -> Reader:
-    item_neighbors(VALUES, 3, 100, folder)
-    return lambda: item_neighbors(VALUES, 3, 100, folder)
+    find_item_neighbors(VALUES, 3, 100, folder)
+    return lambda: find_item_neighbors(VALUES, 3, 100, folder)
 
 
 def encodings(folder: Path) -> Reader:

@@ -11,7 +11,7 @@ import pytest
 
 from baselines.registry import REGISTRY
 from benchmarks.cli import COMMANDS as CLI_COMMANDS
-from hellm_recbole.config.layers import load_yaml, properties_dir
+from hellm_recbole.config.layers import find_properties, load_yaml
 from hellm_recbole.experiments.resolve import Override, resolve_runs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,7 +37,7 @@ MATHS_MAY_USE = (
     *("hellm_recbole.graphs", "hellm_recbole.llm", "hellm_recbole.models", "baselines"),
     *("hellm_recbole.errors", "hellm_recbole.types", "hellm_recbole.config.layers"),
 )
-YAMLS = sorted(properties_dir().rglob("*.yaml"))
+YAMLS = sorted(find_properties().rglob("*.yaml"))
 
 
 def imported(source: str) -> Iterator[str]:
@@ -183,21 +183,21 @@ def test_a_model_file_is_only_maths(path: str) -> None:
     assert [module for module in imports(path) if not within(module, MATHS_MAY_USE)] == []
 
 
-@pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.relative_to(properties_dir()).as_posix())
+@pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.relative_to(find_properties()).as_posix())
 def test_every_settings_file_loads(path: Path) -> None:
     assert load_yaml(path)
 
 
 def test_the_settings_files_are_found() -> None:
-    folders = {path.relative_to(properties_dir()).parts[0] for path in YAMLS}
+    folders = {path.relative_to(find_properties()).parts[0] for path in YAMLS}
     assert {"overall.yaml", "dataset", "model", "preset"} <= folders
 
 
 def test_every_model_has_its_settings_file() -> None:
-    assert set(REGISTRY) <= {path.stem for path in (properties_dir() / "model").glob("*.yaml")}
+    assert set(REGISTRY) <= {path.stem for path in (find_properties() / "model").glob("*.yaml")}
 
 
-@pytest.mark.parametrize("path", sorted((properties_dir() / "sweep").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((find_properties() / "sweep").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_searched_value_is_one_the_model_takes(path: Path) -> None:
     for key, values in load_yaml(path).items():
         assert len(values) > 1

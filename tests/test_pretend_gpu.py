@@ -89,11 +89,11 @@ def test_every_model_trains_is_ranked_and_goes_on_there(
 @pytest.mark.parametrize("name", ["Pop", "ItemKNN", "BPR", "LightGCN", "NeuMF", "GRU4Rec", "SASRec"])
 def test_rows_of_recbole_train_and_are_ranked_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     pytest.importorskip("recbole", reason="RecBole is not installed")
-    from hellm_recbole.bridge.learner import RecBoleLearner, recbole_settings
+    from hellm_recbole.bridge.learner import RecBoleLearner, read_recbole_settings
 
     monkeypatch.chdir(tmp_path)
     data, users = toy.train_data(), np.arange(1, toy.N_USERS + 1)
-    own = recbole_settings(name)
+    own = read_recbole_settings(name)
     values = {**own, **toy.OURS, **{key: value for key, value in toy.SMALL.items() if key in own}}
 
     def trained(device: torch.device) -> tuple[dict[str, float], np.ndarray]:

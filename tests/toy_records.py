@@ -112,7 +112,7 @@ def add_run(results: Path, rank: Sequence[int] | npt.NDArray[Any] | None, **chan
         record = toy_record(**changes)
     else:
         ranks = toy_ranks(rank, **shift)
-        means = metrics.from_ranks(ranks.user, ranks.rank, CUTOFFS)
+        means = metrics.average_metrics(ranks.user, ranks.rank, CUTOFFS)
         record = toy_record(**{"metrics": {"valid": means, "test": means}, **changes})
         write_ranks(results / record.dataset / record.label / str(record.seed), ranks, ranks)
     return write_result(results / record.dataset / record.label / str(record.seed), record)

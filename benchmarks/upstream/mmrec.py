@@ -297,7 +297,7 @@ def _one(options: argparse.Namespace) -> int:
         found = time_ours(options.model, split, plan)
     else:
         found = time_public(options.model, options.checkout, split, plan, options.steps)
-    print(json.dumps({**found, "peak GiB": (runtime.peak_memory_bytes(CPU)["host"] or 0) / 2**30}))
+    print(json.dumps({**found, "peak GiB": (runtime.measure_peak_memory(CPU)["host"] or 0) / 2**30}))
     return 0
 
 

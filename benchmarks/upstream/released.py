@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 
 from hellm_recbole.errors import DataError
-from hellm_recbole.graphs.hypergraph import neighbor_incidence
-from hellm_recbole.graphs.neighbors import item_neighbors
-from hellm_recbole.graphs.sparse import interaction_matrix, normalized_interactions
+from hellm_recbole.graphs.hypergraph import build_incidence
+from hellm_recbole.graphs.neighbors import find_item_neighbors
+from hellm_recbole.graphs.sparse import build_interaction_matrix, normalize_interactions
 from hellm_recbole.models.hellm_pre import HeLLMPreSettings
 from hellm_recbole.training.sampling import PairSource
 from hellm_recbole.types import PairBatch, TrainData
@@ -90,7 +90,7 @@ def published_graphs(checkout: Path, data: TrainData, settings: HeLLMPreSettings
         np.save(folder / "data" / DATASET / f"{name}_feat.npy", matrix[1:])
     source = loader.Data.__new__(loader.Data)  # its constructor reads files of interactions
     source.path, source.n_users, source.n_items = str(folder), data.n_users, data.n_items
-    source.R = sp.dok_matrix(interaction_matrix(data.history, data.n_items)[1:, 1:])
+    source.R = sp.dok_matrix(build_interaction_matrix(data.history, data.n_items)[1:, 1:])
     with contextlib.chdir(folder / "code"):
         found = source.get_UI_mat(), source.get_I2I_Hypergraph_mul_mat(), source.get_U2U_mat()
     return found[0].to_dense(), found[1].to_dense(), found[2].to_dense()
@@ -130,19 +130,19 @@ def import_model(checkout: Path, settings: HeLLMPreSettings) -> Any:
 
 def _graphs(data: TrainData, settings: HeLLMPreSettings) -> Graphs:
     """User-item, item-item and user-user operators as the COO tensors the published code works with; no padding."""
-    block = normalized_interactions(data.history, data.n_items)[1:, 1:]
+    block = normalize_interactions(data.history, data.n_items)[1:, 1:]
     bipartite = sp.bmat([[None, block], [block.T, None]])
     incidence = sp.csr_matrix(
         sp.hstack(
             [
-                neighbor_incidence(*item_neighbors(matrix[1:], settings.n_neighbors, len(matrix), None))[1:, 1:]
+                build_incidence(*find_item_neighbors(matrix[1:], settings.n_neighbors, len(matrix), None))[1:, 1:]
                 for matrix in data.features.values()
             ]
         )
     )
     items = incidence @ incidence.T
     scale = sp.diags(1.0 / np.sqrt(np.asarray(items.sum(axis=1)).ravel()))
-    interactions = interaction_matrix(data.history, data.n_items)[1:, 1:]
+    interactions = build_interaction_matrix(data.history, data.n_items)[1:, 1:]
     users = interactions @ interactions.T
     users.setdiag(0.0)
     users.eliminate_zeros()

@@ -22,9 +22,9 @@ from hellm_recbole.llm.backbone import (
     load_model,
     refuse_unknown_tokens,
     refuse_unloadable,
-    token_ids,
+    tokenize_prompt,
 )
-from hellm_recbole.llm.quiet import quiet
+from hellm_recbole.llm.quiet import silence_loading
 from hellm_recbole.models.hellm import LLMSettings
 from hellm_recbole.training.sampling import PrefixSource
 from hellm_recbole.types import TrainData, as_ids
@@ -55,12 +55,12 @@ class ReleasedLLM:
 
         torch.manual_seed(2024)
         backbone, source = settings.backbone(), find_source(settings.llm)
-        with quiet(), refuse_unloadable(backbone, source):
+        with silence_loading(), refuse_unloadable(backbone, source):
             config, tokenizer, options = load_config(backbone, source)
             model = load_model(config, backbone, source, options, attention=None)
         model.requires_grad_(False)
         embed = model.get_input_embeddings()
-        tokens = [token_ids(tokenizer, text) for text in (PROMPT, ENDING)]
+        tokens = [tokenize_prompt(tokenizer, text) for text in (PROMPT, ENDING)]
         refuse_unknown_tokens([*chain(*tokens)], embed, settings.llm)
         with torch.no_grad():
             self.halves = [embed(torch.tensor([ids])).float() for ids in tokens]

@@ -51,7 +51,7 @@ class _AdapterLoader(Loader):
     def exec_module(self, module: ModuleType) -> None:
         from hellm_recbole.bridge import register
 
-        adapter = register.adapter_class(self._family, self._lower_name, module.__name__)
+        adapter = register.make_adapter_class(self._family, self._lower_name, module.__name__)
         setattr(module, adapter.__name__, adapter)
 
 
@@ -75,7 +75,7 @@ class BridgeFinder(MetaPathFinder):
         from hellm_recbole.bridge import register
 
         short = family.rpartition(".")[2]
-        return ModuleSpec(fullname, _AdapterLoader(short, name)) if register.offers(short, name) else None
+        return ModuleSpec(fullname, _AdapterLoader(short, name)) if register.is_offered(short, name) else None
 
 
 @cache

@@ -50,21 +50,21 @@ _OURS = {*TrainSettings.__dataclass_fields__, *EvalSettings.__dataclass_fields__
 PAIRS_AT_ONCE = 1 << 18  # user-item pairs a call of `predict`, for models without full ranking
 
 
-def recbole_model_names() -> list[str]:
+def list_recbole_models() -> list[str]:
     """Names of RecBole's general and sequential models, read from its files without importing it."""
-    return sorted(name for name, folder in recbole_models().items() if _FOLDERS[folder] is None)
+    return sorted(name for name, folder in list_models_by_folder().items() if _FOLDERS[folder] is None)
 
 
-def recbole_model_kind(name: str) -> Kind | None:
+def find_recbole_kind(name: str) -> Kind | None:
     """How a RecBole model trains; None if RecBole has no model of that name.
 
     Raises:
         ModelError: RecBole has it, but it cannot be a row; the sentence says why.
         MissingDependency: RecBole is not installed.
     """
-    if name not in recbole_models():
+    if name not in list_models_by_folder():
         return None
-    why = _FOLDERS[recbole_models()[name]]
+    why = _FOLDERS[list_models_by_folder()[name]]
     if why is None and name in _READS_ATTRIBUTES:
         why = "reads user or item attributes"
     if why is not None:
@@ -84,7 +84,7 @@ def recbole_model_kind(name: str) -> Kind | None:
     return "sequential" if kind == ModelType.SEQUENTIAL else "general"
 
 
-def recbole_settings(name: str) -> dict[str, Value]:
+def read_recbole_settings(name: str) -> dict[str, Value]:
     """RecBole's own defaults of a model: its settings file, and of the shared ones those a row uses.
 
     Batch size, learning rate and weight decay have our names. No other key than the ones returned is known.
@@ -93,7 +93,7 @@ def recbole_settings(name: str) -> dict[str, Value]:
         ModelError: RecBole has no such model, or it cannot be a row.
         MissingDependency: RecBole is not installed.
     """
-    kind = recbole_model_kind(name)
+    kind = find_recbole_kind(name)
     if kind is None:
         raise ModelError(f"RecBole has no model {name!r}")
     properties = _recbole_folder() / "properties"
@@ -128,7 +128,7 @@ class RecBoleLearner:
         Args:
             name: RecBole's name of the model.
             data: the training interactions; they are all that RecBole gets to see.
-            settings: RecBole's keys (see `recbole_settings`) and ours (`TrainSettings`; `EvalSettings` are ignored).
+            settings: RecBole's keys (`read_recbole_settings`) and ours (`TrainSettings`; `EvalSettings` are ignored).
             seed: of the parameters.
             device: of the model.
 
@@ -137,7 +137,7 @@ class RecBoleLearner:
             SettingsError: RecBole does not accept the settings.
             MissingDependency: RecBole is not installed.
         """
-        kind = recbole_model_kind(name)
+        kind = find_recbole_kind(name)
         if kind is None:
             raise ModelError(f"RecBole has no model {name!r}")
         from hellm_recbole.bridge import dataset as memory
@@ -342,9 +342,9 @@ def _unchanged(now: tuple[Any, int], before: tuple[Any, int] | None) -> bool:
     return bool(now[0] == before[0])
 
 
-def recbole_module(name: str) -> str:
+def find_recbole_module(name: str) -> str:
     """The module of RecBole that defines a model."""
-    return f"recbole.model.{recbole_models()[name]}.{name.lower()}"
+    return f"recbole.model.{list_models_by_folder()[name]}.{name.lower()}"
 
 
 def _recbole_folder() -> Path:
@@ -361,7 +361,7 @@ def _recbole_folder() -> Path:
 
 
 @cache
-def recbole_models() -> dict[str, str]:
+def list_models_by_folder() -> dict[str, str]:
     """Model name -> folder of recbole/model; a file `x.py` holds the class whose name is x in lower case."""
     found: dict[str, str] = {}
     for folder in _FOLDERS:

@@ -16,12 +16,12 @@ from recbole.model.abstract_recommender import GeneralRecommender, SequentialRec
 from recbole.utils import InputType
 from torch import Tensor
 
-from hellm_recbole.config.layers import OVERRIDES, SECTIONS, Resolved, Value, build_settings, load_yaml, properties_dir
-from hellm_recbole.data.atomic import FEATURES, check_tokens, feature_names, item_texts, read_features
+from hellm_recbole.config.layers import OVERRIDES, SECTIONS, Resolved, Value, build_settings, find_properties, load_yaml
+from hellm_recbole.data.atomic import FEATURES, check_tokens, list_features, read_features, read_item_texts
 from hellm_recbole.data.embeddings import read_item_embeddings
-from hellm_recbole.data.features import text_features
+from hellm_recbole.data.features import encode_texts
 from hellm_recbole.data.importers.sources import KINDS
-from hellm_recbole.data.prepare import TEXT, dataset_settings, feature_settings, known_datasets, request_for
+from hellm_recbole.data.prepare import TEXT, list_datasets, make_request, read_dataset_settings, read_feature_settings
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.models.base import LLM, ModelSpec
 from hellm_recbole.types import (
@@ -55,9 +55,9 @@ class _Adapter(torch.nn.Module):
     @classmethod
     def recbole_defaults(cls) -> dict[str, Value]:
         """Our settings file of the model, training keys under RecBole's names; RecBole's own layers override it."""
-        values = load_yaml(properties_dir() / "model" / f"{cls.ours}.yaml")
+        values = load_yaml(find_properties() / "model" / f"{cls.ours}.yaml")
         if cls.spec.family == LLM:
-            shared = load_yaml(properties_dir() / "llm.yaml")
+            shared = load_yaml(find_properties() / "llm.yaml")
             values = {**shared, **shared[OVERRIDES], **values, **values.get(OVERRIDES, {})}
         values = {key: value for key, value in values.items() if key not in SECTIONS}  # those are our harness's
         renamed = {"batch_size": "train_batch_size", "optimizer": "learner"}
@@ -227,18 +227,18 @@ def _features(config: Any, dataset: Any) -> Mapping[str, FloatArray]:
     folder = Path(config["data_path"])
     items = [str(token) for token in dataset.field2id_token[dataset.iid_field][1:]]
     found = {}
-    for modality in feature_names(folder):
+    for modality in list_features(folder):
         path = folder / f"{modality}{FEATURES}"
         matrix = read_features(path)
         check_tokens(path, matrix.tokens, items, allowed=set(matrix.tokens))  # RecBole's filters may have dropped items
         found[modality] = matrix.of(items).values
     name = str(config["dataset"])
-    if not found and name in known_datasets() and (folder / f"{name}.item").is_file():
-        settings = dataset_settings(name, None, {})
-        read = KINDS["recbole"].read(folder, request_for(name, settings, progress=False))
-        texts = item_texts(read.items, items, settings.text, folder)
+    if not found and name in list_datasets() and (folder / f"{name}.item").is_file():
+        settings = read_dataset_settings(name, None, {})
+        read = KINDS["recbole"].read(folder, make_request(name, settings, progress=False))
+        texts = read_item_texts(read.items, items, settings.text, folder)
         cache = Path(config["checkpoint_dir"]) / "encodings"
-        found[TEXT] = text_features(items, texts, feature_settings({}), cache, progress=False)[0].values
+        found[TEXT] = encode_texts(items, texts, read_feature_settings({}), cache, progress=False)[0].values
     return {modality: _with_padding(values) for modality, values in found.items()}
 
 

@@ -10,7 +10,7 @@ import importlib.metadata
 from functools import cache
 from typing import Any
 
-from hellm_recbole.bridge.learner import recbole_models
+from hellm_recbole.bridge.learner import list_models_by_folder
 from hellm_recbole.errors import ModelError
 from hellm_recbole.models.base import ModelSpec, check_spec
 
@@ -20,7 +20,7 @@ _FAMILY = {"pairs": "general_recommender", "sequences": "sequential_recommender"
 
 
 @cache
-def registry() -> dict[str, ModelSpec]:
+def load_registry() -> dict[str, ModelSpec]:
     """All registered models: each entry point of the group is a dict of them.
 
     Raises:
@@ -39,25 +39,25 @@ def registry() -> dict[str, ModelSpec]:
 @cache
 def _offered() -> dict[tuple[str, str], tuple[str, str]]:
     """(RecBole's family, name in lower case) -> (name for RecBole, name in the registry)."""
-    taken = {name.lower() for name in recbole_models()}
-    offers = {}
-    for name, spec in registry().items():
+    taken = {name.lower() for name in list_models_by_folder()}
+    is_offered = {}
+    for name, spec in load_registry().items():
         shown = f"{PREFIX}{name}" if name.lower() in taken else name
-        offers[_FAMILY[spec.batches], shown.lower()] = (shown, name)
-    return offers
+        is_offered[_FAMILY[spec.batches], shown.lower()] = (shown, name)
+    return is_offered
 
 
-def offers(family: str, lower_name: str) -> bool:
+def is_offered(family: str, lower_name: str) -> bool:
     """Whether one of our models answers to a module name of RecBole's."""
     return (family, lower_name) in _offered()
 
 
-def adapter_class(family: str, lower_name: str, module: str) -> type[Any]:
+def make_adapter_class(family: str, lower_name: str, module: str) -> type[Any]:
     """The RecBole model class for one of our models, as a member of `module`."""
     from hellm_recbole.bridge import model
 
     shown, name = _offered()[family, lower_name]
-    spec = registry()[name]
+    spec = load_registry()[name]
     base = model.PairAdapter if spec.batches == "pairs" else model.SequenceAdapter
     doc = f"hellm_recbole's {name} as a RecBole model."
     return type(shown, (base,), {"__module__": module, "__doc__": doc, "spec": spec, "ours": name})

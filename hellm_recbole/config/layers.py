@@ -67,7 +67,7 @@ _Loader.add_implicit_resolver(
 _YAML_FAULTS = (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError)  # of a text that is no YAML
 
 
-def properties_dir() -> Path:
+def find_properties() -> Path:
     """The folder `properties/`: inside the installed package, or beside it in a checkout.
 
     Raises:
@@ -209,11 +209,13 @@ def build_all_settings(
     Raises:
         SettingsError: every unknown, missing, ill-typed and out-of-range key.
     """
-    known = {*extra_known, *(name for cls in classes for name in field_names(cls))}
-    faults = unknown_keys(resolved, known)
-    missing = list(dict.fromkeys(name for cls in classes for name in field_names(cls) if name not in resolved.values))
+    known = {*extra_known, *(name for cls in classes for name in list_field_names(cls))}
+    faults = describe_unknown_keys(resolved, known)
+    missing = list(
+        dict.fromkeys(name for cls in classes for name in list_field_names(cls) if name not in resolved.values)
+    )
     if missing:
-        where = file or f"a file of {properties_dir()}"
+        where = file or f"a file of {find_properties()}"
         faults.append(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set; add to {where}")
     values: dict[str, Value] = {}
     for cls in classes:
@@ -232,9 +234,9 @@ def build_all_settings(
 
 def _build(cls: type[S], resolved: Resolved, values: Mapping[str, Value]) -> S:
     try:
-        return cls(**{name: values[name] for name in field_names(cls)})
+        return cls(**{name: values[name] for name in list_field_names(cls)})
     except ValueError as error:  # from `__post_init__`: values that do not go together
-        raise SettingsError(f"{_origins(resolved, field_names(cls), str(error))}: {error}") from error
+        raise SettingsError(f"{_origins(resolved, list_field_names(cls), str(error))}: {error}") from error
 
 
 def _origins(resolved: Resolved, keys: Iterable[str], message: str) -> str:
@@ -249,12 +251,12 @@ def load_settings(cls: type[S], name: str) -> S:
     Raises:
         SettingsError: every fault, in one message.
     """
-    path = properties_dir() / name
+    path = find_properties() / name
     values = load_yaml(path)
     return build_settings(cls, Resolved(values, dict.fromkeys(values, str(path))), file=str(path))
 
 
-def unknown_keys(resolved: Resolved, known: Iterable[str]) -> list[str]:
+def describe_unknown_keys(resolved: Resolved, known: Iterable[str]) -> list[str]:
     """One clause for each key that nobody knows, with the nearest valid one."""
     valid = sorted(known)
     faults = []
@@ -411,6 +413,6 @@ NEUTRAL_KEYS = frozenset({"loggers", "eval_block_users", "ray_cpus", "ray_gpus"}
 HARNESS_SETTINGS: tuple[type[Any], ...] = (TrainSettings, EvalSettings, LogSettings, ClusterSettings)
 
 
-def field_names(cls: type[Any]) -> tuple[str, ...]:
+def list_field_names(cls: type[Any]) -> tuple[str, ...]:
     """Keys of a settings dataclass."""
     return tuple(spec.name for spec in dataclasses.fields(cls))

@@ -13,7 +13,7 @@ from hellm_recbole.config.layers import shorten
 from hellm_recbole.system.files import seal
 
 
-def as_json(record: Any) -> str:
+def dump_json(record: Any) -> str:
     """A dataclass as JSON text with a digest of it (`files.seal`), without its field `path`: where it was read from.
 
     Raises:
@@ -23,7 +23,7 @@ def as_json(record: Any) -> str:
     return json.dumps(seal(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def no_constant(name: str) -> NoReturn:
+def refuse_constant(name: str) -> NoReturn:
     """For `json.loads(parse_constant=...)`: NaN and infinities are no numbers of ours.
 
     Raises:
@@ -32,7 +32,7 @@ def no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number")
 
 
-def keyed(value: Any, hints: dict[str, Any], where: str) -> dict[str, Any]:
+def read_mapping(value: Any, hints: dict[str, Any], where: str) -> dict[str, Any]:
     """An object with exactly the keys of `hints`.
 
     Raises:
@@ -43,10 +43,10 @@ def keyed(value: Any, hints: dict[str, Any], where: str) -> dict[str, Any]:
     prefix = f"{where}." if where else ""
     for key in sorted(value.keys() ^ hints.keys()):
         raise ValueError(f"key {prefix}{key} is {'unknown' if key in value else 'missing'}")
-    return {key: typed(value[key], hint, f"{prefix}{key}") for key, hint in hints.items()}
+    return {key: read_typed(value[key], hint, f"{prefix}{key}") for key, hint in hints.items()}
 
 
-def typed(value: Any, hint: Any, where: str) -> Any:
+def read_typed(value: Any, hint: Any, where: str) -> Any:
     """`value` as the annotated type.
 
     Raises:
@@ -56,17 +56,17 @@ def typed(value: Any, hint: Any, where: str) -> Any:
     if hint is Any:
         return value
     if is_typeddict(hint):
-        return keyed(value, get_type_hints(hint), where)
+        return read_mapping(value, get_type_hints(hint), where)
     if origin is types.UnionType:  # the schema's only unions are `T | None`
-        return None if value is None else typed(value, arguments[0], where)
+        return None if value is None else read_typed(value, arguments[0], where)
     if origin is Literal:
         if value not in arguments:
             raise ValueError(f"key {where} is {_shorten(value)}, not one of {', '.join(arguments)}")
         return value
     if origin is dict and isinstance(value, dict):
-        return {key: typed(part, arguments[1], f"{where}.{key}") for key, part in value.items()}
+        return {key: read_typed(part, arguments[1], f"{where}.{key}") for key, part in value.items()}
     if origin is tuple and isinstance(value, list):
-        return tuple(typed(part, arguments[0], f"{where}[{index}]") for index, part in enumerate(value))
+        return tuple(read_typed(part, arguments[0], f"{where}[{index}]") for index, part in enumerate(value))
     if hint is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
     if type(value) is float and not math.isfinite(value):  # 1e400 is JSON

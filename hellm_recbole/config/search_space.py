@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hellm_recbole.config.layers import Value, load_yaml, properties_dir
+from hellm_recbole.config.layers import Value, find_properties, load_yaml
 from hellm_recbole.errors import SettingsError
 
 Space = Mapping[str, Sequence[Value]]
@@ -25,16 +25,16 @@ def can_be_searched(model: str) -> bool:
     return _file(model).exists()
 
 
-def listed_keys(model: str) -> list[str]:
+def list_searched_keys(model: str) -> list[str]:
     """Settings that the model's file has values for."""
     return list(load_yaml(_file(model))) if can_be_searched(model) else []
 
 
 def _file(model: str) -> Path:
-    return properties_dir() / "sweep" / f"{model}.yaml"
+    return find_properties() / "sweep" / f"{model}.yaml"
 
 
-def search_space(
+def read_search_space(
     model: str, changed: Space, current: Mapping[str, Value], *, with_current: bool
 ) -> dict[str, list[Value]]:
     """Key -> values to try.
@@ -66,36 +66,36 @@ def search_space(
     return space
 
 
-def n_points(space: Space) -> int:
+def count_points(space: Space) -> int:
     """Number of points of the whole grid."""
     return math.prod(len(values) for values in space.values())
 
 
-def grid(space: Space) -> list[Point]:
+def list_grid(space: Space) -> list[Point]:
     """All points, the last key running fastest.
 
-    >>> grid({"a": [1, 2], "b": ["x"]})
+    >>> list_grid({"a": [1, 2], "b": ["x"]})
     [{'a': 1, 'b': 'x'}, {'a': 2, 'b': 'x'}]
     """
     return [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
 
 
-def drawn(space: Space, current: Mapping[str, Value], n: int, seed: int) -> list[Point]:
+def draw_points(space: Space, current: Mapping[str, Value], n: int, seed: int) -> list[Point]:
     """The current point, then others without repetition, in an order that the seed decides.
 
     Args:
-        space: from `search_space`.
+        space: from `read_search_space`.
         current: all values of the row.
         n: most points; there are no more than the grid has.
         seed: of the order.
 
-    >>> drawn({"a": [1, 2, 3]}, {"a": 2, "b": 0}, 9, seed=1)[0]
+    >>> draw_points({"a": [1, 2, 3]}, {"a": 2, "b": 0}, 9, seed=1)[0]
     {'a': 2}
     """
     sizes = [len(values) for values in space.values()]
     first = {key: current[key] for key in space}
     points = [first]
-    for number in random.Random(seed).sample(range(n_points(space)), min(n, n_points(space))):
+    for number in random.Random(seed).sample(range(count_points(space)), min(n, count_points(space))):
         place, point = number, {}
         for key, size in reversed(list(zip(space, sizes, strict=True))):
             place, index = divmod(place, size)

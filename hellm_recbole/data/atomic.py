@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hellm_recbole.config.schema import typed
+from hellm_recbole.config.schema import read_typed
 from hellm_recbole.data.times import SOURCE_TIME, TIME, fit_times, order_times
 from hellm_recbole.data.tsv import Table, read_lines, read_table
 from hellm_recbole.errors import DataError, OutputError
@@ -186,10 +186,10 @@ class AtomicData:
         }
 
 
-def k_core_mask(user: IdArray, item: IdArray, k_core: int) -> npt.NDArray[np.bool_]:
+def find_k_core(user: IdArray, item: IdArray, k_core: int) -> npt.NDArray[np.bool_]:
     """[E] interactions left when users and items with fewer than `k_core` interactions are dropped until none is.
 
-    >>> k_core_mask(np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 2]), 2)
+    >>> find_k_core(np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 2]), 2)
     array([ True,  True,  True,  True, False])
     """
     kept = np.arange(len(user))
@@ -209,7 +209,7 @@ def filter_k_core(data: AtomicData, k_core: int, name: str) -> AtomicData:
         DataError: nothing is left.
     """
     user, item = (pd.factorize(data.inter[column])[0].astype(np.int64) for column in ("user_id", "item_id"))
-    mask = k_core_mask(user, item, k_core)
+    mask = find_k_core(user, item, k_core)
     if not mask.any():
         raise DataError(
             f"dataset {name}: the {k_core}-core filter leaves none of {len(mask)} interactions; lower --k-core"
@@ -347,18 +347,18 @@ def _refuse_malformed(manifest: Manifest) -> None:
         ValueError: names the key.
     """
     for key, hint in _MANIFEST_TYPES.items():
-        typed(manifest[key], hint, key)
+        read_typed(manifest[key], hint, key)
     for part, name in product(("before", "after"), ("users", "items", "interactions")):
         if name not in manifest["counts"].get(part, {}):
             raise ValueError(f"key counts.{part}.{name} is missing")
     for modality, about in manifest["modalities"].items():
         for key, hint in _MODALITY_TYPES.items():
-            typed(about.get(key), hint, f"modalities.{modality}.{key}")
-    inputs = typed(manifest.get("inputs", {}), dict[str, Any], "inputs")
-    typed(inputs.get("source", {}), dict[str, str], "inputs.source")
+            read_typed(about.get(key), hint, f"modalities.{modality}.{key}")
+    inputs = read_typed(manifest.get("inputs", {}), dict[str, Any], "inputs")
+    read_typed(inputs.get("source", {}), dict[str, str], "inputs.source")
 
 
-def changed_files(folder: Path, manifest: Manifest) -> list[str]:
+def find_changed_files(folder: Path, manifest: Manifest) -> list[str]:
     """Names of the prepared files that are gone or hold something else than was written, in the manifest's order."""
     return [
         name
@@ -389,7 +389,7 @@ def load_dataset(folder: Path, *, modalities: Sequence[str] | None, verify: bool
         raise DataError(
             f"{table.path}: {len(user)} interactions where {MANIFEST} counts {expected}; prepare it with --fresh"
         )
-    present = feature_names(folder)
+    present = list_features(folder)
     for modality in modalities or ():
         if modality not in present:
             near = difflib.get_close_matches(modality, present, n=1)
@@ -404,7 +404,7 @@ def load_dataset(folder: Path, *, modalities: Sequence[str] | None, verify: bool
         item=item,
         time=order_times(times)[0].astype(np.float64),
         time_known=manifest["time_known"],
-        part=part_codes(table) if "split" in table.frame else None,
+        part=encode_parts(table) if "split" in table.frame else None,
         features={
             modality: _aligned(folder, modality, item_tokens, dropped)
             for modality in (present if modalities is None else modalities)
@@ -422,7 +422,9 @@ def load_dataset(folder: Path, *, modalities: Sequence[str] | None, verify: bool
         text_columns=tuple(manifest["text"]),
         n_dropped_users=manifest["counts"]["before"]["users"] - (len(user_tokens) - 1),
     )
-    if verify and (changed := changed_files(folder, manifest)):  # last, for a fault says more than that there is one
+    if verify and (
+        changed := find_changed_files(folder, manifest)
+    ):  # last, for a fault says more than that there is one
         raise DataError(
             f"{folder / changed[0]} has changed since it was prepared, and results would no longer compare; "
             "prepare the dataset again with --fresh, or under another name"
@@ -448,7 +450,7 @@ def _source_times(table: Table, manifest: Manifest) -> pd.Series[str]:
     return table.frame[column]
 
 
-def item_texts(items: pd.DataFrame | None, ids: list[str], columns: Sequence[str], where: Path) -> list[str]:
+def read_item_texts(items: pd.DataFrame | None, ids: list[str], columns: Sequence[str], where: Path) -> list[str]:
     """The text of each item: columns joined with ". "; of an entry `a|b` the first column that is not empty.
 
     Args:
@@ -482,7 +484,7 @@ def _loaded_texts(folder: Path, manifest: Manifest, item_tokens: TokenArray) -> 
     if not manifest["text"] or not path.is_file():
         return ()
     table = read_table(path, typed=True)
-    return ("", *item_texts(table.frame, [str(token) for token in item_tokens[1:]], manifest["text"], folder))
+    return ("", *read_item_texts(table.frame, [str(token) for token in item_tokens[1:]], manifest["text"], folder))
 
 
 def _feature_origin(manifest: Manifest, modality: str) -> FeatureOrigin:
@@ -497,12 +499,12 @@ def _feature_origin(manifest: Manifest, modality: str) -> FeatureOrigin:
     }
 
 
-def feature_names(folder: Path) -> list[str]:
+def list_features(folder: Path) -> list[str]:
     """Modalities whose features are in a folder, sorted."""
     return sorted(path.name.removesuffix(FEATURES) for path in folder.glob(f"[!.]*{FEATURES}"))
 
 
-def part_codes(table: Table) -> npt.NDArray[np.int8]:
+def encode_parts(table: Table) -> npt.NDArray[np.int8]:
     """[rows] index in PARTS of each field of the column `split`.
 
     Raises:

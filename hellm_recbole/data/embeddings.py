@@ -58,6 +58,6 @@ def needs_export(folder: Path) -> bool:
     return not (folder / SUMS).is_file()
 
 
-def digests(tables: Mapping[str, FloatArray]) -> dict[str, str]:
+def digest_tables(tables: Mapping[str, FloatArray]) -> dict[str, str]:
     """Model -> SHA-256 of its table."""
     return {name: hashlib.sha256(np.ascontiguousarray(table).data).hexdigest() for name, table in tables.items()}

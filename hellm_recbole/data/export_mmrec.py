@@ -10,7 +10,7 @@ import numpy as np
 
 from hellm_recbole.data.atomic import FEATURES, MISSING, Dataset
 from hellm_recbole.data.importers.released import MMREC_MAPS
-from hellm_recbole.data.split import leave_one_out, time_order
+from hellm_recbole.data.split import leave_one_out, sort_by_time
 from hellm_recbole.errors import OutputError
 from hellm_recbole.system.files import ensure_folder, scratch_folder
 from hellm_recbole.system.locks import FolderLock
@@ -40,7 +40,7 @@ def _write(dataset: Dataset, folder: Path, times: Sequence[str] | None) -> None:
     for file in files:
         if (folder / file).exists():
             raise OutputError(f"{folder / file} exists; choose an empty folder with --to")
-    order = time_order(dataset)
+    order = sort_by_time(dataset)
     user, item = dataset.user[order], dataset.item[order]
     part = leave_one_out(user, dataset.n_users)[0] if dataset.part is None else dataset.part[order]
     if times is None:

@@ -91,7 +91,7 @@ class Speed:
     seconds: float
 
 
-def encoder_folder(encoder: str) -> Path:
+def find_encoder(encoder: str) -> Path:
     """The folder of an encoder's files; an id of the Hugging Face hub is fetched unless it is in the local cache.
 
     Raises:
@@ -132,7 +132,7 @@ def _from_hub(encoder: str) -> Path:
     return folder
 
 
-def text_encoder(settings: FeatureSettings) -> Callable[[Sequence[str]], FloatArray]:
+def load_text_encoder(settings: FeatureSettings) -> Callable[[Sequence[str]], FloatArray]:
     """A function from n texts to their [n, D] float32 encodings; it keeps the loaded encoder.
 
     A plain Hugging Face encoder has its token states averaged.
@@ -141,7 +141,7 @@ def text_encoder(settings: FeatureSettings) -> Callable[[Sequence[str]], FloatAr
         DataError: the encoder cannot be loaded, or lacks tensors that are read.
         MissingDependency: a package it needs is not installed.
     """
-    folder = encoder_folder(settings.encoder)
+    folder = find_encoder(settings.encoder)
     who = f"encoder {settings.encoder!r}"
     _refuse_adapter(folder, who)
     try:
@@ -181,7 +181,7 @@ def text_encoder(settings: FeatureSettings) -> Callable[[Sequence[str]], FloatAr
     return encode
 
 
-def picture_encoder(settings: FeatureSettings) -> Callable[[Sequence[Path]], FloatArray]:
+def load_picture_encoder(settings: FeatureSettings) -> Callable[[Sequence[Path]], FloatArray]:
     """A function from n picture files to their [n, D] float32 encodings; it keeps the loaded encoder.
 
     CLIP and its kin give their projected picture embedding, other models their pooled output, and models without one
@@ -194,7 +194,7 @@ def picture_encoder(settings: FeatureSettings) -> Callable[[Sequence[Path]], Flo
     from PIL import Image
     from transformers import AutoImageProcessor, AutoModel
 
-    folder = encoder_folder(settings.image_encoder)
+    folder = find_encoder(settings.image_encoder)
     who = f"image encoder {settings.image_encoder!r}"
     _refuse_adapter(folder, who)
     device = _device(settings)
@@ -256,7 +256,7 @@ def _picture_rows(model: Any, pixels: torch.Tensor) -> torch.Tensor:
     return states.flatten(2).mean(dim=-1) if states.dim() == 4 else states.mean(dim=1) if states.dim() == 3 else states
 
 
-def text_features(
+def encode_texts(
     ids: Sequence[str], texts: Sequence[str], settings: FeatureSettings, cache: Path, *, progress: bool
 ) -> tuple[FeatureMatrix, Speed]:
     """Features of items from their texts.
@@ -275,12 +275,12 @@ def text_features(
     own = {item: text for item, text in zip(ids, texts, strict=True) if text}
     if not own:
         raise DataError("no item has a text in the columns chosen; choose others with --text, or none")
-    folder = encoder_folder(settings.encoder)
+    folder = find_encoder(settings.encoder)
     revision = _revision(folder)
     wanted = sorted(dict.fromkeys(own.values()), key=len, reverse=True)  # little padding in a batch; memory peaks first
     key = _hash([_LAYOUT, wanted, revision, settings.pooling])
     rows, speed = _encoded(
-        wanted, lambda: text_encoder(settings), cache / key, settings.encode_part, progress=progress, unit="text"
+        wanted, lambda: load_text_encoder(settings), cache / key, settings.encode_part, progress=progress, unit="text"
     )
     if len(rows) > 1 and (rows == rows[0]).all():
         raise DataError(
@@ -292,7 +292,7 @@ def text_features(
     return _filled(ids, list(own), values, settings, about), speed
 
 
-def picture_features(
+def encode_pictures(
     ids: Sequence[str], files: Mapping[str, Path], settings: FeatureSettings, cache: Path, *, progress: bool
 ) -> tuple[FeatureMatrix, Speed]:
     """Features of items from their pictures.
@@ -311,13 +311,18 @@ def picture_features(
     own = {item: files[item] for item in ids if item in files}
     if not own:
         raise DataError("no item has a picture; prepare the dataset without --pictures")
-    folder = encoder_folder(settings.image_encoder)
+    folder = find_encoder(settings.image_encoder)
     revision = _revision(folder)
     content = {file: sha256_file(file) for file in dict.fromkeys(own.values())}
     wanted = list({digest: file for file, digest in content.items()}.values())  # equal pictures once
     key = _hash([_LAYOUT, [content[file] for file in wanted], revision])
     rows, speed = _encoded(
-        wanted, lambda: picture_encoder(settings), cache / key, settings.encode_part, progress=progress, unit="picture"
+        wanted,
+        lambda: load_picture_encoder(settings),
+        cache / key,
+        settings.encode_part,
+        progress=progress,
+        unit="picture",
     )
     place = {content[file]: row for row, file in enumerate(wanted)}
     values = rows[[place[content[file]] for file in own.values()]]

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hellm_recbole.config.layers import Resolved, build_settings, load_yaml, properties_dir, setting
+from hellm_recbole.config.layers import Resolved, build_settings, find_properties, load_yaml, setting
 from hellm_recbole.data.atomic import (
     CACHE,
     FEATURES,
@@ -20,15 +20,15 @@ from hellm_recbole.data.atomic import (
     AtomicData,
     Manifest,
     filter_k_core,
-    item_texts,
+    read_item_texts,
     read_manifest,
     write_dataset,
 )
 from hellm_recbole.data.diagnostics.card import CARD, write_card
 from hellm_recbole.data.download.images import fetch_pictures
-from hellm_recbole.data.download.raw_files import download_settings, fetched_kinds
-from hellm_recbole.data.features import FeatureSettings, Speed, fill_features, picture_features, text_features
-from hellm_recbole.data.importers.assemble import recognized
+from hellm_recbole.data.download.raw_files import list_fetched_kinds, read_download_settings
+from hellm_recbole.data.features import FeatureSettings, Speed, encode_pictures, encode_texts, fill_features
+from hellm_recbole.data.importers.assemble import recognize_modalities
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.importers.sources import KINDS, TABLE
 from hellm_recbole.errors import DataError, MissingDependency, SettingsError
@@ -94,31 +94,31 @@ class Prepared:
     warnings: tuple[str, ...] = ()
 
 
-def known_datasets() -> list[str]:
+def list_datasets() -> list[str]:
     """Datasets with a file in `properties/dataset/`, sorted."""
-    return sorted(path.stem for path in (properties_dir() / "dataset").glob("*.yaml"))
+    return sorted(path.stem for path in (find_properties() / "dataset").glob("*.yaml"))
 
 
-def kinds_of(name: str) -> list[str]:
+def list_kinds(name: str) -> list[str]:
     """Kinds of source that a known dataset can be prepared from, its usual one first; none for an unknown one."""
-    if name not in known_datasets():
+    if name not in list_datasets():
         return []
-    layer = load_yaml(properties_dir() / "dataset" / f"{name}.yaml")
+    layer = load_yaml(find_properties() / "dataset" / f"{name}.yaml")
     return [layer["kind"], *(layer.get(OTHER_KINDS) or {})]
 
 
-def dataset_settings(name: str, kind: str | None, overrides: Mapping[str, Any]) -> DatasetSettings:
+def read_dataset_settings(name: str, kind: str | None, overrides: Mapping[str, Any]) -> DatasetSettings:
     """Settings of a dataset: its own file, or those of the kind, and what the command line overrides.
 
     Raises:
         SettingsError: a value is missing or wrong.
         DataError: the dataset has no file and no kind was named, or it is known to be of another kind.
     """
-    kinds = properties_dir() / "kinds.yaml"
+    kinds = find_properties() / "kinds.yaml"
     own: dict[str, Any] = {}
     path = kinds
-    if name in known_datasets():
-        path = properties_dir() / "dataset" / f"{name}.yaml"
+    if name in list_datasets():
+        path = find_properties() / "dataset" / f"{name}.yaml"
         own = load_yaml(path)
         other = own.pop(OTHER_KINDS, None) or {}
         if kind is not None and kind != own["kind"]:
@@ -141,16 +141,16 @@ def dataset_settings(name: str, kind: str | None, overrides: Mapping[str, Any]) 
                 f"--text {entry!r} leaves the name of a column empty; name columns of the items' table, or give --text "
                 "without a value for no texts"
             )
-    if settings.kind in fetched_kinds() and settings.category is None:
+    if settings.kind in list_fetched_kinds() and settings.category is None:
         raise DataError(f"which category of Amazon's is {name}? name it with --category, such as All_Beauty")
     if settings.category is not None:
         check_name(settings.category, "--category")
     return settings
 
 
-def feature_settings(overrides: Mapping[str, Any]) -> FeatureSettings:
+def read_feature_settings(overrides: Mapping[str, Any]) -> FeatureSettings:
     """Settings of the encoder, with what the command line overrides."""
-    path = properties_dir() / "features.yaml"
+    path = find_properties() / "features.yaml"
     layer = load_yaml(path)
     resolved = Resolved(layer, dict.fromkeys(layer, str(path)))
     settings = build_settings(FeatureSettings, resolved.override(overrides, "the command line"))
@@ -177,14 +177,14 @@ def prepare_if_known(name: str, *, data_path: Path | None, dataset_root: Path) -
     check_name(name, "dataset")
     if _is_prepared(dataset_root / name):
         return Prepared(dataset_root / name, fresh=False, speed={})
-    if name not in known_datasets():
+    if name not in list_datasets():
         raise _unknown(name, [path.parent.name for path in dataset_root.glob(f"[!.]*/{MANIFEST}")])
-    settings = dataset_settings(name, None, {})
+    settings = read_dataset_settings(name, None, {})
     source = find_source(name, settings, data_path)
-    return prepare(name, source, settings, feature_settings({}), dataset_root, fresh=False, progress=True)
+    return prepare(name, source, settings, read_feature_settings({}), dataset_root, fresh=False, progress=True)
 
 
-def request_for(name: str, settings: DatasetSettings, *, table: str | None = None, progress: bool) -> Request:
+def make_request(name: str, settings: DatasetSettings, *, table: str | None = None, progress: bool) -> Request:
     """What the importer of a dataset is asked for; `table` is the file of one that is called otherwise.
 
     Raises:
@@ -203,7 +203,7 @@ def request_for(name: str, settings: DatasetSettings, *, table: str | None = Non
     return Request(name, settings.category or "", columns, table, progress)
 
 
-def main_files(name: str, settings: DatasetSettings) -> list[str]:
+def list_main_files(name: str, settings: DatasetSettings) -> list[str]:
     """Names of files of which one must be there, the usual one first."""
     return [file.format(name=name, category=settings.category) for file in KINDS[settings.kind].main_files]
 
@@ -224,7 +224,7 @@ def find_source(name: str, settings: DatasetSettings, data_path: Path | None) ->
         spec = importlib.util.find_spec(package)
         if spec is not None and spec.submodule_search_locations:
             places.append(Path(spec.submodule_search_locations[0]) / inside)
-    files = main_files(name, settings)
+    files = list_main_files(name, settings)
     for place in places:
         if any((place / file).is_file() for file in files):
             return place
@@ -233,7 +233,7 @@ def find_source(name: str, settings: DatasetSettings, data_path: Path | None) ->
     origin = "" if settings.origin is None else f" ({settings.origin})"
     wanted = KINDS[settings.kind].files.format(name=name, category=settings.category)
     fetched = ""
-    if fetching := [kind for kind in kinds_of(name) if kind in fetched_kinds()]:
+    if fetching := [kind for kind in list_kinds(name) if kind in list_fetched_kinds()]:
         fetched = f"; or let `benchmarks/prepare.py {name} --from {fetching[0]}` fetch its raw files"
     raise DataError(
         f"dataset {name}: no {files[0]} in any of {', '.join(map(str, places))}; put "
@@ -301,7 +301,7 @@ def _prepare(
 ) -> Prepared:
     """See `prepare`; `table` is the file of a source that is a table."""
     folder = dataset_root / name
-    found = KINDS[settings.kind].read(source, request_for(name, settings, table=table, progress=progress))
+    found = KINDS[settings.kind].read(source, make_request(name, settings, table=table, progress=progress))
     manifest = _manifest(name, source, settings, encoding, found)
     if not fresh and _is_prepared(folder):
         _check_same(folder, manifest["inputs"])
@@ -312,7 +312,7 @@ def _prepare(
             f"dataset {name} brings its own split, of which the {settings.k_core}-core filter would drop "
             f"{len(found.inter) - len(data.inter):,} of {len(found.inter):,} interactions; keep them with --k-core 0"
         )
-    data = recognized(data)
+    data = recognize_modalities(data)
     kept = data.item_ids()
     manifest["counts"] = {"before": found.counts(), "after": data.counts()}
     manifest["dropped_items"] = sorted(set(found.item_ids()) - set(kept))
@@ -331,16 +331,16 @@ def _prepare(
     speed: dict[str, Speed] = {}
     failed: Mapping[str, str] = {}
     if settings.text:
-        texts = item_texts(found.items, kept, settings.text, source)
-        features[TEXT], speed[TEXT] = text_features(kept, texts, encoding, cache, progress=progress)
+        texts = read_item_texts(found.items, kept, settings.text, source)
+        features[TEXT], speed[TEXT] = encode_texts(kept, texts, encoding, cache, progress=progress)
     if settings.pictures:
         urls = {item: found.image_urls[item] for item in kept if item in found.image_urls}
         if not urls:
             raise DataError(f"{source} names no pictures for the items of {name}; prepare it without --pictures")
-        pictures = fetch_pictures(urls, cache / "pictures", download_settings(), progress=progress)
+        pictures = fetch_pictures(urls, cache / "pictures", read_download_settings(), progress=progress)
         failed = {item: "no address" for item in kept if item not in urls} | dict(pictures.failed)
         manifest["warnings"].append(f"{len(failed):,} of {len(kept):,} items have no picture; {FAILED} says why")
-        features[IMAGE], speed[IMAGE] = picture_features(kept, pictures.files, encoding, cache, progress=progress)
+        features[IMAGE], speed[IMAGE] = encode_pictures(kept, pictures.files, encoding, cache, progress=progress)
     with scratch_folder(dataset_root, name) as temporary:
         if failed:
             lines = "".join(f"{item}\t{reason}\n" for item, reason in failed.items())
@@ -399,7 +399,7 @@ def _lacks_rows(found: AtomicData) -> bool:
 
 def _unused_texts(data: AtomicData, settings: DatasetSettings) -> list[str]:
     """A sentence on item texts of which no features are made, unless the kind makes some when it is not told not to."""
-    usual = load_yaml(properties_dir() / "kinds.yaml")[settings.kind].get("text")
+    usual = load_yaml(find_properties() / "kinds.yaml")[settings.kind].get("text")
     if settings.text or usual or data.items is None or TEXT in data.features:
         return []
     names = [str(name) for name in data.items]
@@ -450,7 +450,7 @@ def _written(folder: Path) -> list[str]:
 
 
 def _unknown(name: str, prepared: Sequence[str]) -> DataError:
-    names = sorted({*known_datasets(), *prepared})
+    names = sorted({*list_datasets(), *prepared})
     folded = {known.casefold(): known for known in names}
     near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
     hint = f"did you mean {folded[near[0]]!r}?" if near else f"known are {', '.join(names)}"

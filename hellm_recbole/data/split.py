@@ -114,10 +114,10 @@ class Split:
 
     def test_history(self) -> Histories:
         """Training plus validation interactions: what a user has seen when the test targets are scored."""
-        return extend(self.train, self.valid)
+        return extend_histories(self.train, self.valid)
 
 
-def extend(history: Histories, later: Targets) -> Histories:
+def extend_histories(history: Histories, later: Targets) -> Histories:
     """Histories with the pairs of `later` appended to each user's own."""
     user = np.concatenate([history.users(), later.user])
     item = np.concatenate([history.items, later.item])
@@ -130,7 +130,7 @@ def split_dataset(dataset: Dataset) -> Split:
     Raises:
         DataError: no user is left to be evaluated, or a given split lacks a part.
     """
-    order = time_order(dataset)
+    order = sort_by_time(dataset)
     user, item = dataset.user[order], dataset.item[order]
     if dataset.part is None:
         kind: SplitKind = "leave-one-out"
@@ -165,7 +165,7 @@ def split_dataset(dataset: Dataset) -> Split:
     )
 
 
-def time_order(dataset: Dataset) -> IdArray:
+def sort_by_time(dataset: Dataset) -> IdArray:
     """[E] positions sorted by user, then time; equal times keep the file's order."""
     if dataset.time is None:
         return np.argsort(dataset.user, kind="stable")

@@ -18,7 +18,7 @@ from hellm_recbole.data.atomic import (
     TOKENS,
     Dataset,
     Manifest,
-    feature_names,
+    list_features,
     load_dataset,
     read_manifest,
     write_manifest,
@@ -74,7 +74,7 @@ def _write_variant(folder: Path, place: Path, manifest: Manifest, dataset: Datas
     output, variant = place.parent, place.name
     if place.exists():
         raise DataError(f"{place} exists already; remove it or choose another seed")
-    moved = shuffled_rows(dataset, seed)
+    moved = shuffle_rows(dataset, seed)
     renamed = _renamed(folder, manifest, variant)
     n_bytes = sum((folder / file).stat().st_size for file in renamed)
     with scratch_folder(output, variant, n_bytes=n_bytes) as temporary:
@@ -100,7 +100,7 @@ def _write_variant(folder: Path, place: Path, manifest: Manifest, dataset: Datas
     return place
 
 
-def shuffled_rows(dataset: Dataset, seed: int) -> IdArray:
+def shuffle_rows(dataset: Dataset, seed: int) -> IdArray:
     """[E] for each row of the file the row that takes its place: one of the same user and time, each as likely."""
     assert dataset.time is not None
     drawn = np.random.default_rng(seed).random(dataset.n_interactions)
@@ -123,7 +123,7 @@ def _sentence(dataset: Dataset, moved: IdArray, seed: int) -> str:
 
 def _renamed(folder: Path, manifest: Manifest, variant: str) -> Mapping[str, str]:
     """Each file of the dataset, features added by hand included, and its name in the variant."""
-    by_hand = [f"{modality}{ending}" for modality in feature_names(folder) for ending in (FEATURES, TOKENS, MISSING)]
+    by_hand = [f"{modality}{ending}" for modality in list_features(folder) for ending in (FEATURES, TOKENS, MISSING)]
     files = dict.fromkeys([*manifest["files"], *(name for name in by_hand if (folder / name).is_file())])
     own = {f"{manifest['name']}{ending}": f"{variant}{ending}" for ending in (".inter", ".item")}
     return {name: own.get(name, name) for name in files}

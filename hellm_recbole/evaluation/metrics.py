@@ -11,7 +11,7 @@ import numpy.typing as npt
 FloatVector = npt.NDArray[np.float64]
 
 
-def per_user(
+def compute_per_user(
     user: npt.NDArray[Any], rank: npt.NDArray[np.integer[Any]], cutoffs: Sequence[int]
 ) -> tuple[npt.NDArray[Any], dict[str, FloatVector]]:
     """Recall@K and NDCG@K of each user.
@@ -28,7 +28,7 @@ def per_user(
     Returns:
         [n] the users, sorted, and for each of "R@K", "N@K" an [n] array.
 
-    >>> users, values = per_user(np.array([7, 7, 8]), np.array([1, 30, 3]), [10])
+    >>> users, values = compute_per_user(np.array([7, 7, 8]), np.array([1, 30, 3]), [10])
     >>> users.tolist(), values["R@10"].tolist(), values["N@10"].round(4).tolist()
     ([7, 8], [0.5, 1.0], [0.6131, 0.5])
     """
@@ -44,11 +44,13 @@ def per_user(
     return users, values
 
 
-def from_ranks(user: npt.NDArray[Any], rank: npt.NDArray[np.integer[Any]], cutoffs: Sequence[int]) -> dict[str, float]:
-    """Means of `per_user` over the users with a target.
+def average_metrics(
+    user: npt.NDArray[Any], rank: npt.NDArray[np.integer[Any]], cutoffs: Sequence[int]
+) -> dict[str, float]:
+    """Means of `compute_per_user` over the users with a target.
 
-    >>> from_ranks(np.array([1, 2]), np.array([1, 4]), [2])
+    >>> average_metrics(np.array([1, 2]), np.array([1, 4]), [2])
     {'R@2': 0.5, 'N@2': 0.5}
     """
-    _, values = per_user(user, rank, cutoffs)
+    _, values = compute_per_user(user, rank, cutoffs)
     return {name: float(value.mean()) for name, value in values.items()}

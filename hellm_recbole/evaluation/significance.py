@@ -48,23 +48,23 @@ def bootstrap_means(values: Floats, n_resamples: int, seed: int) -> Floats:
     return means
 
 
-def p_value(difference: float, resampled: Floats) -> float:
+def compute_p_value(difference: float, resampled: Floats) -> float:
     """Two-sided p-value of an observed mean difference, as defined at the head of this file.
 
     Args:
         difference: d.
         resampled: [B] d* of each resample.
 
-    >>> p_value(0.5, np.array([0.5, 0.4, 0.6]))
+    >>> compute_p_value(0.5, np.array([0.5, 0.4, 0.6]))
     0.25
-    >>> p_value(0.0, np.array([0.0, 0.0, 0.0]))
+    >>> compute_p_value(0.0, np.array([0.0, 0.0, 0.0]))
     1.0
     """
     extreme = np.abs(resampled - difference) >= abs(difference) - _ROUNDING
     return (1 + int(np.count_nonzero(extreme))) / (1 + len(resampled))
 
 
-def interval(resampled: Floats, level: float) -> tuple[Floats, Floats]:
+def compute_interval(resampled: Floats, level: float) -> tuple[Floats, Floats]:
     """Lower and upper ends of the percentile interval of resampled means.
 
     Args:
@@ -86,10 +86,10 @@ def paired_bootstrap(a: Floats, b: Floats, n_resamples: int, seed: int) -> float
         seed: of the resampling.
     """
     difference = np.asarray(a, dtype=np.float64) - b
-    return p_value(float(difference.mean()), bootstrap_means(difference[:, None], n_resamples, seed)[:, 0])
+    return compute_p_value(float(difference.mean()), bootstrap_means(difference[:, None], n_resamples, seed)[:, 0])
 
 
-def holm(p_values: Floats) -> Floats:
+def correct_holm(p_values: Floats) -> Floats:
     """Holm's step-down adjusted p-values: reject those below alpha to keep the family-wise error below alpha.
 
     The i-th smallest of m (i from 0) becomes the largest of `(m - j) p_(j)` over j <= i, at most 1.
@@ -97,7 +97,7 @@ def holm(p_values: Floats) -> Floats:
     Args:
         p_values: [m].
 
-    >>> holm(np.array([0.01, 0.04, 0.03])).round(2).tolist()
+    >>> correct_holm(np.array([0.01, 0.04, 0.03])).round(2).tolist()
     [0.03, 0.06, 0.06]
     """
     order = np.argsort(p_values, kind="stable")

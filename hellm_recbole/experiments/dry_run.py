@@ -19,7 +19,7 @@ from hellm_recbole.experiments.pretrained import load_pretrained_embeddings
 from hellm_recbole.experiments.resolve import RunConfig
 from hellm_recbole.experiments.run import RunContext
 from hellm_recbole.training.timing import time_epoch
-from hellm_recbole.training.trainer import ModelLearner, batch_source
+from hellm_recbole.training.trainer import ModelLearner, make_batch_source
 from hellm_recbole.types import FloatArray, TrainData
 
 N_STEPS = 3
@@ -49,7 +49,7 @@ def dry_run(
         fault = _find_fault(check, config, split)
         data = _add_pretrained(config, configs, split, context)
         try:
-            batches = batch_source(
+            batches = make_batch_source(
                 config.model_settings, config.train, config.pairs, config.steps, data, context.device
             )
             estimate = estimate_memory(config.model_settings, data, batches, config.steps.micro_batch_size)

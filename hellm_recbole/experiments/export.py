@@ -30,7 +30,7 @@ from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.embeddings import EMBEDDINGS
 from hellm_recbole.data.split import MIN_EVALUATED, Split
 from hellm_recbole.errors import DataError, ModelError, TrainingDiverged
-from hellm_recbole.experiments.resolve import RunConfig, run_folder
+from hellm_recbole.experiments.resolve import RunConfig, locate_run
 from hellm_recbole.experiments.run import CHECKPOINT, RunContext, build_learner
 from hellm_recbole.system.files import (
     atomic_write,
@@ -106,7 +106,7 @@ def export_run(
     """
     if EMBEDDINGS in what:
         refuse_embeddings([config])
-    folder = run_folder(context.output, split.dataset, config, context.seed)
+    folder = locate_run(context.output, split.dataset, config, context.seed)
     row = build_learner(config, split, context)
     load_best(row, CheckpointFolder(folder / CHECKPOINT))
     row.prepare()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hellm_recbole.bridge.learner import recbole_module
+from hellm_recbole.bridge.learner import find_recbole_module
 from hellm_recbole.data.split import Split
 from hellm_recbole.experiments.resolve import RunConfig
-from hellm_recbole.identity.code import code_of_model, code_of_recbole_model, total_digest
+from hellm_recbole.identity.code import digest_all, digest_model_code, digest_recbole_code
 from hellm_recbole.identity.compare import list_parts
 from hellm_recbole.identity.parts import (
     UNKNOWN_ORIGIN,
@@ -17,7 +17,7 @@ from hellm_recbole.identity.parts import (
     Identity,
     LanguageModelIdentity,
 )
-from hellm_recbole.identity.weights import language_model_digest, settings_digest
+from hellm_recbole.identity.weights import digest_language_model, digest_settings
 from hellm_recbole.llm.backbone import find_source
 from hellm_recbole.llm.origin import describe_origin
 from hellm_recbole.models.base import LLM
@@ -46,7 +46,7 @@ def identify_run(config: RunConfig, split: Split, embeddings: Mapping[str, Embed
         "item_texts": {"sha256": split.text_sha256, "columns": split.text_columns} if config.reads_texts else None,
         "language_model": identify_language_model(config.model_settings) if config.family == LLM else None,
         "embeddings": dict(embeddings),
-        "code": {"sha256": total_digest(modules), "modules": modules},
+        "code": {"sha256": digest_all(modules), "modules": modules},
     }
 
 
@@ -62,9 +62,9 @@ def identify_code(config: RunConfig) -> dict[str, str]:
     imported is not the code that runs.
     """
     if config.spec is not None:
-        return code_of_model(config.spec.cls.__module__, config.spec.settings.__module__)
+        return digest_model_code(config.spec.cls.__module__, config.spec.settings.__module__)
     assert config.recbole_name is not None
-    return code_of_recbole_model(recbole_module(config.recbole_name))
+    return digest_recbole_code(find_recbole_module(config.recbole_name))
 
 
 def identify_language_model(settings: Any) -> LanguageModelIdentity | None:
@@ -74,9 +74,9 @@ def identify_language_model(settings: Any) -> LanguageModelIdentity | None:
     source, backbone = find_source(settings.llm), settings.backbone()
     weights = None
     if settings.llm_weights != RANDOM:
-        weights = language_model_digest(source.folder, source.gguf, settings.llm_layers)
+        weights = digest_language_model(source.folder, source.gguf, settings.llm_layers)
     # A GGUF file holds configuration and tokenizer, too.
-    files = settings_digest(source.folder) if source.gguf is None else language_model_digest(source.folder, source.gguf)
+    files = digest_settings(source.folder) if source.gguf is None else digest_language_model(source.folder, source.gguf)
     return {
         "weights_sha256": weights,
         "files_sha256": files,

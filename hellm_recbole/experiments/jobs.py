@@ -12,8 +12,8 @@ from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, ResultError
 from hellm_recbole.experiments.export import export_run
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
-from hellm_recbole.experiments.pretrained import pretrained_folder
-from hellm_recbole.experiments.resolve import RunConfig, run_folder
+from hellm_recbole.experiments.pretrained import locate_pretrained
+from hellm_recbole.experiments.resolve import RunConfig, locate_run
 from hellm_recbole.experiments.results import RECORD_FILE, read_result
 from hellm_recbole.experiments.run import (
     RunContext,
@@ -60,7 +60,7 @@ class RunJob:
     @property
     def folder(self) -> Path:
         """Where its results go to."""
-        return run_folder(self.context.output, self.dataset, self.config, self.context.seed)
+        return locate_run(self.context.output, self.dataset, self.config, self.context.seed)
 
 
 def announce_removals(folders: Sequence[Path], root: Path) -> None:
@@ -139,7 +139,7 @@ def check_earlier_run(job: RunJob, split: Split) -> bool:
         CheckpointError: so does one that was stopped half-way.
     """
     folders = (
-        pretrained_folder(job.context.output, job.dataset, model, job.context.seed)
+        locate_pretrained(job.context.output, job.dataset, model, job.context.seed)
         for model in job.config.pretrained_models
     )
     if any(needs_export(folder / EMBEDDINGS) for folder in folders) and (job.folder / RECORD_FILE).exists():

@@ -19,22 +19,22 @@ from torch import Tensor, nn
 
 from hellm_recbole.errors import DataError, HellmError, ModelError
 from hellm_recbole.identity.loading import describe_error, is_finite
-from hellm_recbole.identity.weights import is_cut_off, is_head, weight_files
+from hellm_recbole.identity.weights import is_cut_off, is_head, list_weight_files
 from hellm_recbole.llm.backbone import (
     BackboneSettings,
     Source,
     adapt_decoder,
     find_source,
-    item_words,
     load_config,
     load_model,
-    quantization_config,
+    make_quantization_config,
     refuse_unknown_tokens,
     refuse_unloadable,
-    token_ids,
+    tokenize_items,
+    tokenize_prompt,
 )
 from hellm_recbole.llm.prefix_attention import ATTENTION, Context, GraphPrefix, Rows, register_attention
-from hellm_recbole.llm.quiet import quiet
+from hellm_recbole.llm.quiet import silence_loading
 from hellm_recbole.models.hellm import NO_BACKBONE, PLACEHOLDER, RANDOM, LLMRecommender, LLMSettings
 
 TRIED_LAYERS = 2
@@ -71,13 +71,13 @@ class LanguageModelCheck:
             return
         backbone = settings.backbone()
         if self._here and backbone.quantization != "none":
-            quantization_config(backbone)
+            make_quantization_config(backbone)
         backbone = replace(
             backbone, quantization="none"
         )  # the files are the same, and no device is needed to read them
         source = find_source(backbone.llm)
         register_attention()
-        with quiet(), refuse_unloadable(backbone, source):
+        with silence_loading(), refuse_unloadable(backbone, source):
             key = (source, backbone.n_layers)
             if key not in self._configs:  # a large tokenizer takes seconds to read
                 self._configs[key] = load_config(backbone, source)
@@ -94,7 +94,7 @@ class LanguageModelCheck:
             return
         broken = [
             name
-            for path in weight_files(source.folder)
+            for path in list_weight_files(source.folder)
             for name, value in _read_tensors(path)
             if not is_cut_off(name, settings.n_layers) and not is_head(name) and not is_finite(value)
         ]
@@ -132,8 +132,10 @@ def _refuse_unreadable_layers(config: Any, settings: BackboneSettings) -> None:
 
 def _check_tokens(config: Any, tokenizer: Any, settings: LLMSettings, item_texts: Sequence[str]) -> int:
     """Refuse tokens without embedding; returns how many positions the longest sequence of the run may have."""
-    prompts = [token_ids(tokenizer, text) for text in (settings.prompt, settings.ending, PLACEHOLDER)]
-    words, _, counts = item_words(tokenizer, item_texts if settings.item_text_tokens else (), settings.item_text_tokens)
+    prompts = [tokenize_prompt(tokenizer, text) for text in (settings.prompt, settings.ending, PLACEHOLDER)]
+    words, _, counts = tokenize_items(
+        tokenizer, item_texts if settings.item_text_tokens else (), settings.item_text_tokens
+    )
     embeddings = _shapes(config).get_input_embeddings()
     refuse_unknown_tokens([*chain(*prompts), *words.tolist()], embeddings, settings.llm)
     longest = int(counts.max()) if len(counts) else 0

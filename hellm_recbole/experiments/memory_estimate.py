@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hellm_recbole.llm.backbone import count_weights
 from hellm_recbole.models.hellm import NO_BACKBONE, RANDOM, LLMRecommender, LLMSettings
-from hellm_recbole.training.sampling import BatchSource, micro_batches
+from hellm_recbole.training.sampling import BatchSource, split_micro_batches
 from hellm_recbole.types import HistoryBatch, TrainData
 
 ADAM_BYTES = 16  # of a trained number: itself, its gradient, two moments, all in single precision
@@ -69,7 +69,7 @@ def estimate_memory(
     longest = _longest(batches, micro_batch_size)
     if settings.llm_weights == NO_BACKBONE:
         model = LLMRecommender.build(settings, data).train()
-        parts = parameters_by_part(model)
+        parts = count_parameters(model)
         trained = sum(count for count, _ in parts.values())
         return MemoryEstimate(parts, 0, trained * ADAM_BYTES, _kept_bytes(model, longest), micro_batch_size)
     total, n_layers = count_weights(settings.backbone())
@@ -78,7 +78,7 @@ def estimate_memory(
     for few in (1, 2):
         small = replace(settings, llm_layers=min(few, n_layers), llm_weights=RANDOM, gradient_checkpointing=False)
         model = LLMRecommender.build(replace(small, quantization="none"), data).train()
-        parts = _scaled(parts, parameters_by_part(model), n_layers) if few == 2 else parameters_by_part(model)
+        parts = _scaled(parts, count_parameters(model), n_layers) if few == 2 else count_parameters(model)
         kept.append(_kept_bytes(model, longest))
     fixed, of_layer = 2 * kept[0] - kept[1], kept[1] - kept[0]
     size = settings.backbone().dtype.itemsize
@@ -94,7 +94,7 @@ def estimate_memory(
     return MemoryEstimate(parts, int(total.frozen * bytes_each), trained * ADAM_BYTES, activation, micro_batch_size)
 
 
-def parameters_by_part(model: nn.Module) -> dict[str, tuple[int, int]]:
+def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
     """Part -> (trained, total) numbers of parameters; parts are the model's modules."""
     names = {"backbone": "language model", "projector": "item projector", "prefix": "prefix", "output": "head"}
     found: dict[str, tuple[int, int]] = {}
@@ -126,7 +126,7 @@ def _longest(batches: BatchSource, micro_batch_size: int) -> HistoryBatch:
     found: HistoryBatch | None = None
     for number, batch in enumerate(batches.epoch(0)):
         assert isinstance(batch, HistoryBatch)
-        part = micro_batches(batch, micro_batch_size)[-1][1]
+        part = split_micro_batches(batch, micro_batch_size)[-1][1]
         if found is None or (part.items != 0).sum() > (found.items != 0).sum():
             found = part
         if number == 19:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from hellm_recbole.data.embeddings import EMBEDDINGS, digests, read_item_embeddings
+from hellm_recbole.data.embeddings import EMBEDDINGS, digest_tables, read_item_embeddings
 from hellm_recbole.errors import HellmError, ModelError
 from hellm_recbole.experiments.results import RECORD_FILE, digest_run, read_result
 from hellm_recbole.identity.parts import EmbeddingIdentity, feature_digests
 from hellm_recbole.types import FloatArray, TokenArray
 
 
-def pretrained_folder(results: Path, dataset: str, model: str, seed: int) -> Path:
+def locate_pretrained(results: Path, dataset: str, model: str, seed: int) -> Path:
     """Where the row of a stage lies; stages have no language model, so their row has the model's name."""
     return results / dataset / model / str(seed)
 
@@ -36,7 +36,7 @@ def load_pretrained_embeddings(
     """
     tables = {}
     for model in models:
-        folder = pretrained_folder(results, dataset, model, seed)
+        folder = locate_pretrained(results, dataset, model, seed)
         try:
             record = read_result(folder / RECORD_FILE)
         except HellmError as error:
@@ -69,8 +69,8 @@ def identify_embeddings(
         ResultError: a record cannot be read.
     """
     found: dict[str, EmbeddingIdentity] = {}
-    for model, digest in digests(tables).items():
-        record = read_result(pretrained_folder(results, dataset, model, seed) / RECORD_FILE)
+    for model, digest in digest_tables(tables).items():
+        record = read_result(locate_pretrained(results, dataset, model, seed) / RECORD_FILE)
         made_by = record.identity
         found[model] = {
             "sha256": digest,

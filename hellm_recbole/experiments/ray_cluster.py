@@ -18,9 +18,9 @@ from typing import Any
 import ray
 import torch
 
-from hellm_recbole.errors import HellmError, SettingsError, last_line
+from hellm_recbole.errors import HellmError, SettingsError, take_last_line
 from hellm_recbole.system import runtime, watchdog
-from hellm_recbole.system.signals import signals_go_to
+from hellm_recbole.system.signals import redirect_signals
 from hellm_recbole.system.watchdog import VARIABLE
 
 LOCAL = "local"
@@ -39,7 +39,7 @@ _ENVIRONMENT = {
 
 
 @contextmanager
-def cluster(address: str, n_cpus: int | None) -> Iterator[None]:
+def connect_cluster(address: str, n_cpus: int | None) -> Iterator[None]:
     """Be connected to a Ray cluster.
 
     Args:
@@ -60,10 +60,10 @@ def cluster(address: str, n_cpus: int | None) -> Iterator[None]:
         token = stack.enter_context(_watched()) if address == LOCAL else ""
         try:
             # Ray's handler of SIGTERM prints a stack and aborts.
-            with signals_go_to(signal.getsignal(signal.SIGTERM), signal.SIGTERM), _set_variable(VARIABLE, token):
+            with redirect_signals(signal.getsignal(signal.SIGTERM), signal.SIGTERM), _set_variable(VARIABLE, token):
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **only_local)
         except (ConnectionError, ValueError, RuntimeError, ImportError, ray.exceptions.RayError) as error:
-            raise _no_cluster(address, last_line(error)) from error
+            raise _no_cluster(address, take_last_line(error)) from error
         stack.callback(ray.shutdown)
         yield
 
@@ -142,7 +142,7 @@ def refuse_numbered(device: str) -> None:
         )
 
 
-def resources(n_cpus: float, n_gpus: float) -> dict[str, float]:
+def request_resources(n_cpus: float, n_gpus: float) -> dict[str, float]:
     """What a task asks of the cluster: GPUs only where it has any.
 
     Raises:

@@ -17,9 +17,9 @@ from rich.console import Console
 
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
-from hellm_recbole.errors import HellmError, last_line
+from hellm_recbole.errors import HellmError, take_last_line
 from hellm_recbole.experiments.jobs import JobLocks, RunJob, report_outcome, run_job
-from hellm_recbole.experiments.ray_cluster import cluster, enter_worker, refuse_numbered, resources
+from hellm_recbole.experiments.ray_cluster import connect_cluster, enter_worker, refuse_numbered, request_resources
 from hellm_recbole.experiments.run import (
     record_lost_run,
 )
@@ -48,7 +48,7 @@ def run_on_ray(
     Args:
         jobs: runs, pretrained models before those that read their embeddings.
         data: dataset -> what its rows run on.
-        address: see `cluster`.
+        address: see `connect_cluster`.
         n_cpus: CPUs of a local cluster; None offers all.
         device: as on the command line; chosen anew where the task runs.
         locks: of the runs; each is given back when its run is over.
@@ -58,11 +58,11 @@ def run_on_ray(
         SettingsError: a row asks for more than any node has, or the device has a number.
     """
     refuse_numbered(device)
-    with cluster(address, n_cpus):
+    with connect_cluster(address, n_cpus):
         board: Any = _ProgressBoard.remote()  # type: ignore[attr-defined]
         shared = {name: ray.put((_movable(dataset), _movable(split))) for name, (dataset, split) in data.items()}
         asked = [
-            resources(job.config.resources.ray_cpus, job.config.resources.ray_gpus) for job in jobs
+            request_resources(job.config.resources.ray_cpus, job.config.resources.ray_gpus) for job in jobs
         ]  # before any runs
         running: dict[Any, RunJob] = {}
         pretrained: dict[tuple[str, int, str], Any] = {}
@@ -108,7 +108,7 @@ def _lost(job: RunJob, data: Mapping[str, tuple[Dataset, Split]], error: Excepti
         f"its Ray worker, or that of a row it reads, was lost {MAX_RETRIES + 1} times ({type(error).__name__}), most "
         "often for want of memory; the same command goes on from its last epoch"
         if isinstance(error, ray.exceptions.WorkerCrashedError | ray.exceptions.OutOfMemoryError)
-        else last_line(error)
+        else take_last_line(error)
     )
     record_lost_run(job.config, *data[job.dataset], job.context, reason)
     return reason

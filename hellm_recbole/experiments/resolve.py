@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
-from hellm_recbole.bridge.learner import recbole_model_kind, recbole_model_names, recbole_settings
+from hellm_recbole.bridge.learner import find_recbole_kind, list_recbole_models, read_recbole_settings
 from hellm_recbole.config.layers import (
     DATASETS,
     HARNESS_SETTINGS,
@@ -29,22 +29,22 @@ from hellm_recbole.config.layers import (
     TrainSettings,
     Value,
     build_all_settings,
-    field_names,
+    describe_unknown_keys,
+    find_properties,
+    list_field_names,
     load_yaml,
     merge_layers,
     parse_value,
-    properties_dir,
     shorten,
-    unknown_keys,
 )
-from hellm_recbole.config.variants import variants
+from hellm_recbole.config.variants import list_variants
 from hellm_recbole.errors import MissingDependency, ModelError, SettingsError
 from hellm_recbole.experiments.results import Search, label_run
 from hellm_recbole.models.base import LLM, Family, ModelSpec, check_spec
 
 T = TypeVar("T")
 RECBOLE_PREFIX = "RecBole-"  # RecBole's own model where the registry has one of the same name: RecBole-LightGCN
-HARNESS_KEYS = tuple(key for cls in HARNESS_SETTINGS for key in field_names(cls))
+HARNESS_KEYS = tuple(key for cls in HARNESS_SETTINGS for key in list_field_names(cls))
 
 
 @dataclass(frozen=True)
@@ -187,9 +187,9 @@ class RunConfig:
         return {key: value for key, value in sorted(self.resolved.values.items()) if key not in NEUTRAL_KEYS}
 
 
-def presets() -> list[str]:
+def list_presets() -> list[str]:
     """Names of the presets."""
-    return sorted(path.stem for path in (properties_dir() / "preset").glob("*.yaml"))
+    return sorted(path.stem for path in (find_properties() / "preset").glob("*.yaml"))
 
 
 def resolve_runs(
@@ -284,7 +284,7 @@ def _refuse_strays(
                 raise SettingsError(f"{override.origin}: {override.model} is not among the models of this run")
             known = {key for config in applies for key in config.resolved.values}
             stray = Resolved({override.key: override.value}, {override.key: override.origin})
-            raise SettingsError("; ".join(unknown_keys(stray, known)))
+            raise SettingsError("; ".join(describe_unknown_keys(stray, known)))
 
 
 def is_pretrained_model(config: RunConfig, configs: Sequence[RunConfig]) -> bool:
@@ -295,7 +295,7 @@ def is_pretrained_model(config: RunConfig, configs: Sequence[RunConfig]) -> bool
 def split_variant(name: str, registry: Mapping[str, ModelSpec]) -> tuple[str, str | None]:
     """The registered model and the variant that a row's name stands for; (name, None) if it is no variant."""
     for model in registry:
-        if name.startswith(f"{model}-") and name in variants(model):  # the file is read only where it may matter
+        if name.startswith(f"{model}-") and name in list_variants(model):  # the file is read only where it may matter
             return model, name.removeprefix(f"{model}-")
     return name, None
 
@@ -314,26 +314,26 @@ def resolve_run(
     if spec is not None:
         check_spec(base, spec)
     recbole_name = None if spec is not None else _recbole_name(name, registry)
-    own_file = properties_dir() / "model" / f"{base}.yaml"
+    own_file = find_properties() / "model" / f"{base}.yaml"
     own = load_yaml(own_file) if spec is not None or own_file.exists() else {}
     sections = {section: own.pop(section, None) or {} for section in SECTIONS}
     shared: dict[str, Value] = {}
     shared_overrides: dict[str, Value] = {}
     if spec is not None:
-        own_keys = field_names(spec.settings)
+        own_keys = list_field_names(spec.settings)
         if spec.batches == "pairs":
-            own_keys += field_names(PairSettings)
+            own_keys += list_field_names(PairSettings)
         family = spec.family
         if family == LLM:
-            own_keys += field_names(StepSettings)
-            shared = load_yaml(properties_dir() / "llm.yaml")
+            own_keys += list_field_names(StepSettings)
+            shared = load_yaml(find_properties() / "llm.yaml")
             shared_overrides = shared.pop(OVERRIDES)
     else:
         assert recbole_name is not None
-        defaults = recbole_settings(recbole_name)
+        defaults = read_recbole_settings(recbole_name)
         own_keys = tuple(defaults)
-        family = "sequential" if recbole_model_kind(recbole_name) == "sequential" else "collaborative"
-    overall = load_yaml(properties_dir() / "overall.yaml")
+        family = "sequential" if find_recbole_kind(recbole_name) == "sequential" else "collaborative"
+    overall = load_yaml(find_properties() / "overall.yaml")
     layers: list[tuple[str, Mapping[str, Value]]] = [("overall.yaml", overall), (f"model/{base}.yaml", own)]
     if shared:
         layers.insert(1, ("llm.yaml", shared))
@@ -442,7 +442,7 @@ def _recbole_problem(key: str, value: Value, default: Value) -> str | None:
 
 def _language_model_values(llm: str) -> tuple[dict[str, Value], str]:
     """Values that suit a known language model, and the file they stand in; none for an unknown one."""
-    for path in sorted((properties_dir() / "llm").glob("*.yaml")):
+    for path in sorted((find_properties() / "llm").glob("*.yaml")):
         content = load_yaml(path)
         if llm in content["names"]:
             return content["values"], f"llm/{path.name}"
@@ -451,10 +451,10 @@ def _language_model_values(llm: str) -> tuple[dict[str, Value], str]:
 
 def _apply_preset(resolved: Resolved, preset: str, model: str, dataset: str, known: Iterable[str]) -> Resolved:
     """Values of the preset: for all models that know the key, then for this one, then for it on this dataset."""
-    path = properties_dir() / "preset" / f"{preset}.yaml"
+    path = find_properties() / "preset" / f"{preset}.yaml"
     if not path.exists():
-        near = difflib.get_close_matches(preset, presets(), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(presets())}"
+        near = difflib.get_close_matches(preset, list_presets(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(list_presets())}"
         raise SettingsError(f"unknown preset {preset!r}; {hint}")
     layer = load_yaml(path)
     extra = sorted(layer.keys() - {"overall", "models", DATASETS})
@@ -476,9 +476,9 @@ def _recbole_name(name: str, registry: Mapping[str, ModelSpec]) -> str:
     """
     bare = name.removeprefix(RECBOLE_PREFIX)
     try:
-        if recbole_model_kind(bare) is not None:
+        if find_recbole_kind(bare) is not None:
             return bare
-        names = [*registry, *(name for model in registry for name in variants(model)), *recbole_model_names()]
+        names = [*registry, *(name for model in registry for name in list_variants(model)), *list_recbole_models()]
     except MissingDependency as error:
         raise MissingDependency(f"{name} is none of our own models ({', '.join(registry)}); {error}") from error
     by_lower = {known.lower(): known for known in names}
@@ -487,6 +487,6 @@ def _recbole_name(name: str, registry: Mapping[str, ModelSpec]) -> str:
     raise ModelError(f"unknown model {name!r}; {hint}")
 
 
-def run_folder(output: Path, dataset: str, config: RunConfig, seed: int) -> Path:
+def locate_run(output: Path, dataset: str, config: RunConfig, seed: int) -> Path:
     """`<output>/<dataset>/<row>/<seed>`."""
     return output / dataset / config.label / str(seed)

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hellm_recbole.config.layers import LARGEST_CUTOFF, NEUTRAL_KEYS, shorten
-from hellm_recbole.config.schema import as_json, keyed, no_constant
+from hellm_recbole.config.schema import dump_json, read_mapping, refuse_constant
 from hellm_recbole.errors import ResultError, strip_controls
 from hellm_recbole.identity.compare import digest_of_parts, list_parts
 from hellm_recbole.identity.parts import Identity
@@ -231,7 +231,7 @@ def write_result(folder: Path, record: RunResult) -> Path:
         OutputError: the folder cannot be written to.
     """
     path = ensure_folder(folder) / RECORD_FILE
-    text = as_json(record)
+    text = dump_json(record)
     _parse(text, path)
     write_text(path, text)
     return path
@@ -374,7 +374,7 @@ def _broken(path: Path, key: str, problem: str) -> NoReturn:
 def _parse(text: str, path: Path) -> RunResult:
     """A record from JSON text, every key and type checked."""
     try:
-        raw = json.loads(text, parse_constant=no_constant)
+        raw = json.loads(text, parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise ResultError(f"record {path} is not JSON ({reason}); run its row again with --fresh") from error
@@ -390,7 +390,7 @@ def _parse(text: str, path: Path) -> RunResult:
     later["ranks_sha256"] = None
     try:
         raw = {**later, **check_seal(raw)}  # older records lack what came later
-        record = RunResult(**keyed(raw, hints, ""), path=path)
+        record = RunResult(**read_mapping(raw, hints, ""), path=path)
     except (ValueError, RecursionError) as error:
         raise ResultError(f"record {path}: {error}; run its row again with --fresh") from error
     if not record.cutoffs or not all(0 < k <= LARGEST_CUTOFF for k in record.cutoffs):

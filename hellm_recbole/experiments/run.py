@@ -19,14 +19,14 @@ from hellm_recbole import __version__
 from hellm_recbole.bridge.learner import RecBoleLearner
 from hellm_recbole.config.layers import NEUTRAL_KEYS
 from hellm_recbole.data.atomic import Dataset
-from hellm_recbole.data.embeddings import digests
+from hellm_recbole.data.embeddings import digest_tables
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, OutputError, ResultError, SharedRunFailed, describe_unexpected
-from hellm_recbole.evaluation.metrics import from_ranks
+from hellm_recbole.evaluation.metrics import average_metrics
 from hellm_recbole.evaluation.ranking import Ranks, rank_targets
 from hellm_recbole.experiments.identity import identify_run, list_run_parts
 from hellm_recbole.experiments.pretrained import identify_embeddings, load_pretrained_embeddings
-from hellm_recbole.experiments.resolve import RunConfig, run_folder
+from hellm_recbole.experiments.resolve import RunConfig, locate_run
 from hellm_recbole.experiments.results import (
     RANKS_FILE,
     RECORD_FILE,
@@ -39,7 +39,7 @@ from hellm_recbole.experiments.results import (
     write_result,
 )
 from hellm_recbole.experiments.saved_model import save_language_model
-from hellm_recbole.identity.code import changed_modules
+from hellm_recbole.identity.code import find_changed_modules
 from hellm_recbole.identity.compare import CODE, describe_changes, list_names, list_parts
 from hellm_recbole.identity.parts import Identity, all_code, unknown_parts
 from hellm_recbole.system import runtime
@@ -93,7 +93,7 @@ def find_finished_run(config: RunConfig, split: Split, context: RunContext) -> R
         ModelError: pretrained embeddings that it reads are missing.
         DataError: the language model cannot be had.
     """
-    path = run_folder(context.output, split.dataset, config, context.seed) / RECORD_FILE
+    path = locate_run(context.output, split.dataset, config, context.seed) / RECORD_FILE
     if not path.exists():
         return None
     record = read_result(path)
@@ -103,7 +103,7 @@ def find_finished_run(config: RunConfig, split: Split, context: RunContext) -> R
     old = list_result_parts(record)
     if old is None:  # an earlier version's: settings, split and embeddings are all that it says
         old = list_parts(_known_of(record.stages), _values_of(record), record.split_hash, record.seed)
-        identity = _known_of(digests(embeddings))
+        identity = _known_of(digest_tables(embeddings))
     else:
         identity = _identify(config, split, context, embeddings)
     new = list_parts(identity, json.loads(json.dumps(config.reproducibility_settings())), split.sha256, context.seed)
@@ -118,7 +118,7 @@ def describe_kept(record: RunResult) -> str:
     if unknown := unknown_parts(record.identity, record.backbone is not None):
         return f"finished before, kept; {', '.join(unknown)}: unknown (recorded by an earlier version)"
     assert record.identity is not None
-    if changed := changed_modules(*all_code(record.identity)):
+    if changed := find_changed_modules(*all_code(record.identity)):
         return f"finished before, kept; its code has changed since ({list_names(changed)}; --fresh runs it again)"
     return "finished before, kept"
 
@@ -132,7 +132,7 @@ def refuse_changed_checkpoint(config: RunConfig, split: Split, context: RunConte
         CheckpointError: it says what has changed.
         DataError: the language model cannot be had.
     """
-    folder = run_folder(context.output, split.dataset, config, context.seed) / CHECKPOINT
+    folder = locate_run(context.output, split.dataset, config, context.seed) / CHECKPOINT
     if folder.is_dir():
         run = list_run_parts(config, split, context.seed, identify_run(config, split, {}))
         CheckpointFolder(folder).refuse_changed(
@@ -185,7 +185,7 @@ def execute_run(
         OutputError: the folder cannot be written.
         SharedRunFailed: a row that several processes train failed, after its record is written.
     """
-    folder = run_folder(context.output, split.dataset, config, context.seed)
+    folder = locate_run(context.output, split.dataset, config, context.seed)
     if fresh:
         remove_folder(folder, context.output)
     sweep_temporaries(ensure_folder(folder))
@@ -215,8 +215,8 @@ def execute_run(
     if record.status == "failed" and context.processes_of(config).size > 1:  # who knows where the others are
         raise SharedRunFailed(
             f"{config.label} on {split.dataset}, seed {context.seed}: {record.reason}; the "
-            f"{context.group.size} processes end here. Fix it or leave the model out; the same command then resumes the "
-            "other runs"
+            f"{context.group.size} processes end here. Fix it or leave the model out; the same command then resumes "
+            "the other runs"
         )
     return record
 
@@ -238,7 +238,7 @@ def record_lost_run(config: RunConfig, dataset: Dataset, split: Split, context: 
         OutputError: the folder cannot be written.
     """
     record = RunResult(**{**_draft(config, dataset, split, context), "status": "failed", "reason": reason})
-    write_result(run_folder(context.output, split.dataset, config, context.seed), record)
+    write_result(locate_run(context.output, split.dataset, config, context.seed), record)
     return record
 
 
@@ -307,7 +307,7 @@ def _train_and_rank(
     watchers: Sequence[Logger],
 ) -> RunResult:
     embeddings = _load_pretrained(config, split, context)
-    draft["stages"] = digests(embeddings)
+    draft["stages"] = digest_tables(embeddings)
     draft["identity"] = identity = _identify(config, split, context, embeddings)
     run = list_run_parts(config, split, context.seed, identity)
     built = time.perf_counter()
@@ -348,7 +348,9 @@ def _train_and_rank(
             )
         ),
     )
-    metrics = {name: from_ranks(ranks.user, ranks.seen, config.evaluation.cutoffs) for name, ranks in phases.items()}
+    metrics = {
+        name: average_metrics(ranks.user, ranks.seen, config.evaluation.cutoffs) for name, ranks in phases.items()
+    }
     record = RunResult(
         **{
             **draft,
@@ -387,7 +389,7 @@ class _Shared:
             config.train,
             config.evaluation,
             seed=context.seed,
-            checkpoint=CheckpointFolder(run_folder(context.output, split.dataset, config, context.seed) / CHECKPOINT),
+            checkpoint=CheckpointFolder(locate_run(context.output, split.dataset, config, context.seed) / CHECKPOINT),
             run=self.run,
             who=self.who,
             view=view,
@@ -463,8 +465,8 @@ def _draft(config: RunConfig, dataset: Dataset, split: Split, context: RunContex
         "modalities": tuple(sorted(split.features)),
         "seed": context.seed,
         "preset": config.preset,
-        "versions": {**runtime.versions(), "hellm_recbole": __version__},
-        **runtime.git_state(),
+        "versions": {**runtime.list_versions(), "hellm_recbole": __version__},
+        **runtime.read_git_state(),
         "device": _device_name(config, context),
         "threads": torch.get_num_threads(),
         "train_seconds": None,
@@ -484,7 +486,7 @@ def _draft(config: RunConfig, dataset: Dataset, split: Split, context: RunContex
 
 
 def _device_name(config: RunConfig, context: RunContext) -> str:
-    name, size = runtime.device_name(context.device), context.processes_of(config).size
+    name, size = runtime.describe_device(context.device), context.processes_of(config).size
     return name if size == 1 else f"{size} x {name}"
 
 
@@ -497,7 +499,7 @@ def _measured(learner: Learner, progress: Progress, context: RunContext, build_s
         "eval_seconds": progress.eval_seconds,
         "epochs_run": progress.epoch,
         "best_epoch": progress.best_epoch,
-        "peak_memory_bytes": runtime.peak_memory_bytes(context.device),
+        "peak_memory_bytes": runtime.measure_peak_memory(context.device),
         "parameters": {
             "trainable": sum(p.numel() for p in parameters if p.requires_grad),
             "total": sum(p.numel() for p in parameters),

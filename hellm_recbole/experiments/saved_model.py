@@ -38,15 +38,15 @@ def save_language_model(model: nn.Module, record: RunResult, folder: Path) -> No
         if backbone is not None:
             backbone.save_adapter(work / ADAPTER)
             (work / ADAPTER / CARD).unlink(missing_ok=True)  # PEFT's empty form
-        (work / CARD).write_text(model_card(record), encoding="utf-8")
+        (work / CARD).write_text(format_model_card(record), encoding="utf-8")
         replace_folder(work, folder)
 
 
-def model_card(record: RunResult) -> str:
+def format_model_card(record: RunResult) -> str:
     """Markdown with what the record says; settings at the end."""
     values = {key: entry["value"] for key, entry in record.settings.items()}
 
-    def figures(phase: Mapping[str, float]) -> str:
+    def format_figures(phase: Mapping[str, float]) -> str:
         return ", ".join(f"{name} {value:.4f}" for name, value in phase.items())
 
     source = describe_source(values["llm"]) if values["llm_weights"] == "pretrained" else None
@@ -59,8 +59,8 @@ def model_card(record: RunResult) -> str:
         f"Split {record.split_hash[:12]}, history masked ({record.mask_history}), {record.n_candidates:,} candidates, "
         f"seed {record.seed}, epoch {record.best_epoch} of {record.epochs_run} by validation {values['valid_metric']}.",
         "",
-        f"- validation: {figures(record.metrics['valid'])}",
-        f"- test: {figures(record.metrics['test'])}",
+        f"- validation: {format_figures(record.metrics['valid'])}",
+        f"- test: {format_figures(record.metrics['test'])}",
         "",
         f"`{ADAPTER}/` is a PEFT adapter for the language model; `{REST}` holds projector, prefix and head. "
         "The language model's own terms apply to it.",

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypedDict, get_type_hints
 import yaml
 
 from hellm_recbole.config.layers import Value, load_yaml
-from hellm_recbole.config.schema import as_json, keyed, no_constant
+from hellm_recbole.config.schema import dump_json, read_mapping, refuse_constant
 from hellm_recbole.errors import ResultError, SettingsError
 from hellm_recbole.experiments.resolve import Tuned
 from hellm_recbole.experiments.results import Search, Versions
@@ -110,7 +110,7 @@ class SearchResult:
         }
 
 
-def sweep_folder(results_dir: Path, dataset: str, row: str, name: str) -> Path:
+def locate_search(results_dir: Path, dataset: str, row: str, name: str) -> Path:
     """Where a search of a row lies.
 
     Raises:
@@ -127,7 +127,7 @@ def write_search(folder: Path, sweep: SearchResult) -> Path:
         OutputError: the folder cannot be written to.
     """
     path = ensure_folder(folder) / SEARCH_FILE
-    text = as_json(sweep)
+    text = dump_json(sweep)
     _parse(text, path)
     write_text(path, text)
     return path
@@ -154,15 +154,15 @@ def find_searches(results_dir: Path, dataset: str) -> list[SearchResult]:
 def _parse(text: str, path: Path) -> SearchResult:
     hints = {name: hint for name, hint in get_type_hints(SearchResult).items() if name != "path"}
     try:
-        raw = json.loads(text, parse_constant=no_constant)
+        raw = json.loads(text, parse_constant=refuse_constant)
         if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
             raise ValueError(f"it is not of schema {SCHEMA}")
-        return SearchResult(**keyed({"identity": {}, **check_seal(raw)}, hints, ""), path=path)
+        return SearchResult(**read_mapping({"identity": {}, **check_seal(raw)}, hints, ""), path=path)
     except ValueError as error:
         raise ResultError(f"search {path}: {error}; run it again with --fresh") from error
 
 
-def tuned_file(results_dir: Path, dataset: str, row: str) -> Path:
+def locate_tuned(results_dir: Path, dataset: str, row: str) -> Path:
     """Where the values that a search has found for a row stand."""
     return results_dir / dataset / TUNED / f"{row}.yaml"
 
@@ -174,7 +174,7 @@ def write_tuned(results_dir: Path, sweep: SearchResult) -> Path:
         ResultError: no trial has reported.
         OutputError: the file cannot be written.
     """
-    path = tuned_file(results_dir, sweep.dataset, sweep.row)
+    path = locate_tuned(results_dir, sweep.dataset, sweep.row)
     sweep_temporaries(ensure_folder(path.parent))
     content = {"split_hash": sweep.split_hash, "search": dict(sweep.found()), "values": sweep.best["values"]}
     text = yaml.safe_dump(seal(content), sort_keys=False, allow_unicode=True)
@@ -188,11 +188,11 @@ def read_tuned(results_dir: Path, dataset: str, row: str, split_hash: str) -> Tu
     Raises:
         ResultError: the file is broken or of another split.
     """
-    path = tuned_file(results_dir, dataset, row)
+    path = locate_tuned(results_dir, dataset, row)
     if not path.exists():
         return None
     try:
-        content: Mapping[str, Value] = keyed(
+        content: Mapping[str, Value] = read_mapping(
             check_seal(load_yaml(path)), {"split_hash": str, "search": Search, "values": dict[str, Any]}, ""
         )
     except (ValueError, SettingsError) as error:

@@ -24,9 +24,16 @@ from ray.tune.search import BasicVariantGenerator, Searcher
 
 from hellm_recbole import __version__
 from hellm_recbole.config.layers import load_settings, setting
-from hellm_recbole.config.search_space import Point, Space, drawn, grid, n_points
-from hellm_recbole.errors import HellmError, MissingDependency, ResultError, SettingsError, first_line, last_line
-from hellm_recbole.experiments.ray_cluster import enter_worker, resources
+from hellm_recbole.config.search_space import Point, Space, count_points, draw_points, list_grid
+from hellm_recbole.errors import (
+    HellmError,
+    MissingDependency,
+    ResultError,
+    SettingsError,
+    take_first_line,
+    take_last_line,
+)
+from hellm_recbole.experiments.ray_cluster import enter_worker, request_resources
 from hellm_recbole.experiments.resolve import Override, RunConfig, resolve_run
 from hellm_recbole.experiments.run import build_learner_from, restrict_data
 from hellm_recbole.experiments.sweeps import (
@@ -34,11 +41,11 @@ from hellm_recbole.experiments.sweeps import (
     SEARCH_FILE,
     SearchResult,
     Trial,
+    locate_search,
     read_search,
-    sweep_folder,
     write_search,
 )
-from hellm_recbole.identity.code import changed_modules
+from hellm_recbole.identity.code import find_changed_modules
 from hellm_recbole.identity.compare import CODE, SETTING, describe_changes, list_names
 from hellm_recbole.models.base import ModelSpec
 from hellm_recbole.system import runtime
@@ -78,7 +85,7 @@ class TuneSettings:
     max_failures: int = setting(ge=0)
 
 
-def tune_settings() -> TuneSettings:
+def read_tune_settings() -> TuneSettings:
     """The values of `properties/tune.yaml`."""
     return load_settings(TuneSettings, "tune.yaml")
 
@@ -201,9 +208,9 @@ class SearchTask:
         return copied
 
 
-def search_folder(task: SearchTask, output: Path) -> Path:
+def locate_search_of(task: SearchTask, output: Path) -> Path:
     """Where a search lies in the folder of all results."""
-    return sweep_folder(output, task.job.dataset, task.base.label, task.name)
+    return locate_search(output, task.job.dataset, task.base.label, task.name)
 
 
 def run_search(task: SearchTask, output: Path, *, resume: bool, fresh: bool) -> SearchResult:
@@ -220,7 +227,7 @@ def run_search(task: SearchTask, output: Path, *, resume: bool, fresh: bool) -> 
         SettingsError: the budget does not hold the grid.
         MissingDependency: Optuna is not installed.
     """
-    request, folder = task.request(), search_folder(task, output)
+    request, folder = task.request(), locate_search_of(task, output)
     if fresh:
         remove_folder(folder, output)
     earlier = folder / REQUEST_FILE
@@ -239,7 +246,7 @@ def run_search(task: SearchTask, output: Path, *, resume: bool, fresh: bool) -> 
     storage = (folder / RAY_FOLDER).resolve()
     asked = task.base.resources
     trainable = tune.with_resources(
-        tune.with_parameters(_trial, job=task.job), resources(asked.ray_cpus, asked.ray_gpus)
+        tune.with_parameters(_trial, job=task.job), request_resources(asked.ray_cpus, asked.ray_gpus)
     )
     if earlier.exists() and tune.Tuner.can_restore(str(storage)):
         tuner = _restored(storage, trainable)
@@ -251,8 +258,8 @@ def run_search(task: SearchTask, output: Path, *, resume: bool, fresh: bool) -> 
     sweep = SearchResult(
         schema=SCHEMA,
         **request,
-        versions={**runtime.versions(), "hellm_recbole": __version__},  # type: ignore[typeddict-item]
-        **runtime.git_state(),
+        versions={**runtime.list_versions(), "hellm_recbole": __version__},  # type: ignore[typeddict-item]
+        **runtime.read_git_state(),
         seconds=sum(trial["seconds"] for trial in trials),
         trials=tuple(trials),
     )
@@ -271,7 +278,7 @@ def _restored(storage: Path, trainable: Any) -> tune.Tuner:
         return tune.Tuner.restore(str(storage), trainable, resume_unfinished=True, resume_errored=True)
     except Exception as error:  # Ray keeps pickles: whatever an older class of ours, or of Ray's, lacks
         raise ResultError(
-            f"{storage} cannot be gone on with ({last_line(error)}): another version wrote it, or it is broken; start "
+            f"{storage} cannot be resumed ({take_last_line(error)}): another version wrote it, or it is broken; start "
             "the search anew with --fresh"
         ) from error
 
@@ -281,7 +288,7 @@ def describe_kept_search(sweep: SearchResult) -> str:
     if not sweep.identity:
         return "finished before, kept; features, code: unknown (recorded by an earlier version)"
     code = {key.removeprefix(CODE): value for key, value in sweep.identity.items() if key.startswith(CODE)}
-    if changed := changed_modules(code):
+    if changed := find_changed_modules(code):
         return f"finished before, kept; its code has changed since ({list_names(changed)}; --fresh runs it again)"
     return "finished before, kept"
 
@@ -321,7 +328,7 @@ def _refuse_another(path: Path, request: Mapping[str, Any], *, finished: bool) -
 
 def _tuner(task: SearchTask, trainable: Any, storage: Path) -> tune.Tuner:
     """A search that has not begun."""
-    settings = tune_settings()
+    settings = read_tune_settings()
     points = _points(task)
     searcher: Any
     sizes = {key: tune.choice(range(len(values))) for key, values in task.space.items()}
@@ -360,16 +367,16 @@ def _points(task: SearchTask) -> list[Point]:
     """
     current = task.base.resolved.values
     if task.search == "optuna":
-        return drawn(task.space, current, 1, task.job.seed)
+        return draw_points(task.space, current, 1, task.job.seed)
     if task.search == "random":
-        return drawn(task.space, current, task.budget.trials or MOST_POINTS, task.job.seed)
-    size = n_points(task.space)
+        return draw_points(task.space, current, task.budget.trials or MOST_POINTS, task.job.seed)
+    size = count_points(task.space)
     if task.budget.trials is not None and size > task.budget.trials:
         raise SettingsError(
             f"the grid of {task.base.label} has {size} points and the budget is {task.budget}; raise it, narrow the "
             "grid with --space, or use --search random"
         )
-    return grid(task.space)
+    return list_grid(task.space)
 
 
 def _indices(space: Space, point: Point) -> dict[str, int]:
@@ -442,7 +449,7 @@ def _trial(config: dict[str, int], job: TrialJob) -> None:
             )
     except Exception as error:  # a bad point, such as one whose loss became infinite, is no reason to end the search
         known = isinstance(error, HellmError)
-        reason = str(error) if known else first_line(error)
+        reason = str(error) if known else take_first_line(error)
         tune.report({BEST: 0.0, "reports": 0, "ended": True, "reason": reason})
 
 
@@ -525,14 +532,14 @@ def _number(name: str) -> int:
 
 def _trials(task: SearchTask, results: tune.ResultGrid) -> list[Trial]:
     """The trials that have begun, in that order."""
-    settings, most = tune_settings(), _most_reports(task)
+    settings, most = read_tune_settings(), _most_reports(task)
     rungs = [settings.grace_reports * settings.reduction_factor**k for k in range(most.bit_length())]
     trials: list[Trial] = []
     for result in (results[index] for index in range(len(results))):
         last = result.metrics or {}
         if BEST not in last and result.error is None:
             continue  # it was waiting when the budget was spent
-        lost = None if result.error is None else last_line(result.error)
+        lost = None if result.error is None else take_last_line(result.error)
         reason = last.get("reason") or lost
         stopped = "pruned" if task.scheduler == "asha" and last.get("reports") in rungs else "cut"
         trials.append(

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
-from hellm_recbole.graphs.sparse import SparseOperator, interaction_matrix, scale_rows
+from hellm_recbole.graphs.sparse import SparseOperator, build_interaction_matrix, scale_rows
 from hellm_recbole.types import FloatArray, Histories
 
 
@@ -75,7 +75,7 @@ class _Convolution(torch.autograd.Function):
         return of_nodes, None, None
 
 
-def user_hypergraph(history: Histories, n_items: int, normalization: str) -> HypergraphOperator:
+def build_user_hypergraph(history: Histories, n_items: int, normalization: str) -> HypergraphOperator:
     """Users as nodes, items as hyperedges (HeLLM Eq. 1 and 2); `C = R R^T` counts the items two users share.
 
     Args:
@@ -85,7 +85,7 @@ def user_hypergraph(history: Histories, n_items: int, normalization: str) -> Hyp
             who shares no item has a zero row. `symmetric` is `D^-1/2 C D^-1/2` with the diagonal kept, the paper's
             Laplacian form.
     """
-    incidence = interaction_matrix(history, n_items)
+    incidence = build_interaction_matrix(history, n_items)
     user_degree = np.asarray(incidence.sum(axis=1), dtype=np.float64).ravel()  # [U + 1], the diagonal of C
     item_degree = np.asarray(incidence.sum(axis=0), dtype=np.float64).ravel()
     row_sum = incidence @ item_degree
@@ -100,7 +100,7 @@ def user_hypergraph(history: Histories, n_items: int, normalization: str) -> Hyp
     )
 
 
-def neighbor_incidence(index: np.ndarray, cosine: FloatArray) -> sp.csr_matrix:
+def build_incidence(index: np.ndarray, cosine: FloatArray) -> sp.csr_matrix:
     """Binary [I + 1, I + 1] matrix: one at (i, j) where j is a neighbour of i; row and column 0 are empty.
 
     A neighbour with a cosine of zero or less is left out: the released code keeps its similarity where it writes a one
@@ -117,13 +117,13 @@ def neighbor_incidence(index: np.ndarray, cosine: FloatArray) -> sp.csr_matrix:
     return sp.csr_matrix((ones, (row[kept], column[kept])), shape=(n_items + 1, n_items + 1))
 
 
-def item_hypergraph(incidences: Sequence[sp.csr_matrix], hyperedges: str) -> HypergraphOperator:
+def build_item_hypergraph(incidences: Sequence[sp.csr_matrix], hyperedges: str) -> HypergraphOperator:
     """Items as nodes, one hyperedge for each item and modality (HeLLM Eq. 4 and 5).
 
     `S = D^-1/2 G D^-1/2` with `G = H H^T` over the modalities' incidences side by side; the diagonal stays.
 
     Args:
-        incidences: of each modality, from `neighbor_incidence`.
+        incidences: of each modality, from `build_incidence`.
         hyperedges: `listed_by` follows the released code: hyperedge j holds the items that list j as a neighbour.
             `neighbors` is the paper's: hyperedge j holds j's own neighbours.
     """

@@ -33,7 +33,7 @@ _HNSW_LINKS, _HNSW_BUILD, _HNSW_SEARCH = 32, 200, 128  # graph degree, effort of
 _VERSION = 2  # of what is computed and how it is kept; part of the cache key
 
 
-def nearest_neighbors(features: FloatArray, n_neighbors: int) -> tuple[IndexArray, FloatArray]:
+def find_nearest_neighbors(features: FloatArray, n_neighbors: int) -> tuple[IndexArray, FloatArray]:
     """The k rows with the largest cosine for each row, itself included, exactly.
 
     Similarities are computed a block of rows at a time; no [N, N] matrix is made. Equal similarities are ordered as
@@ -57,8 +57,8 @@ def nearest_neighbors(features: FloatArray, n_neighbors: int) -> tuple[IndexArra
     return index.numpy(), cosine.numpy()
 
 
-def approximate_neighbors(features: FloatArray, n_neighbors: int) -> tuple[IndexArray, FloatArray]:
-    """As `nearest_neighbors`, by faiss's HNSW graph: a small part of the neighbours may be missed.
+def find_approximate_neighbors(features: FloatArray, n_neighbors: int) -> tuple[IndexArray, FloatArray]:
+    """As `find_nearest_neighbors`, by faiss's HNSW graph: a small part of the neighbours may be missed.
 
     Raises:
         MissingDependency: faiss is not installed.
@@ -80,7 +80,7 @@ def approximate_neighbors(features: FloatArray, n_neighbors: int) -> tuple[Index
     return index.astype(np.int32), np.asarray(cosine, dtype=np.float32)
 
 
-def item_neighbors(
+def find_item_neighbors(
     features: FloatArray, n_neighbors: int, exact_items: int, cache: Path | None
 ) -> tuple[IndexArray, FloatArray]:
     """Neighbours of each row of one modality, from the cache if they were computed before.
@@ -99,7 +99,7 @@ def item_neighbors(
     if len(features) < n_neighbors:
         raise DataError(f"{n_neighbors} neighbours asked of {len(features)} items; lower n_neighbors")
     exact = len(features) <= exact_items
-    search = nearest_neighbors if exact else approximate_neighbors
+    search = find_nearest_neighbors if exact else find_approximate_neighbors
     if cache is None:
         return search(features, n_neighbors)
     path = cache / f"neighbors-{_key(features, n_neighbors, exact)}.npz"

@@ -234,7 +234,7 @@ def _segment_softmax(logits: Tensor, segment: Tensor, n: int) -> Tensor:
     return weight / weight.new_zeros(n).index_add(0, segment, weight).index_select(0, segment)
 
 
-def interaction_matrix(history: Histories, n_items: int) -> sp.csr_matrix:
+def build_interaction_matrix(history: Histories, n_items: int) -> sp.csr_matrix:
     """Binary training matrix R, [U + 1, I + 1], float32; repeated pairs count once; row and column 0 are empty."""
     users = history.users()
     matrix = sp.csr_matrix(
@@ -244,9 +244,9 @@ def interaction_matrix(history: Histories, n_items: int) -> sp.csr_matrix:
     return matrix
 
 
-def normalized_interactions(history: Histories, n_items: int) -> sp.csr_matrix:
+def normalize_interactions(history: Histories, n_items: int) -> sp.csr_matrix:
     """`normalize_bipartite` of the training matrix, [U + 1, I + 1]."""
-    return normalize_bipartite(interaction_matrix(history, n_items))
+    return normalize_bipartite(build_interaction_matrix(history, n_items))
 
 
 def normalize_bipartite(matrix: sp.csr_matrix) -> sp.csr_matrix:

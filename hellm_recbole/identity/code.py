@@ -51,7 +51,7 @@ _OURS = ("hellm_recbole", "baselines")
 _DIGITS = 16  # hexadecimal digits of one module's digest
 
 
-def code_of_model(*modules: str) -> dict[str, str]:
+def digest_model_code(*modules: str) -> dict[str, str]:
     """Module -> digest of its code, for a run of one of our models or of a plugin's.
 
     Args:
@@ -63,13 +63,13 @@ def code_of_model(*modules: str) -> dict[str, str]:
     return dict(_closure((*modules, *HARNESS))) | {name: digest_module(name) for name in ALONE}
 
 
-def code_of_recbole_model(module: str) -> dict[str, str]:
+def digest_recbole_code(module: str) -> dict[str, str]:
     """The same for a run of one of RecBole's models, whose class is defined in `module`."""
     own = {RECBOLE: importlib.metadata.version(RECBOLE), module: digest_module(module)}
-    return own | code_of_model(*BRIDGE)
+    return own | digest_model_code(*BRIDGE)
 
 
-def current_digest(module: str) -> str | None:
+def find_current_digest(module: str) -> str | None:
     """Digest of a module as it is now, "" if its package no longer has it; None where the package is not installed."""
     if module == RECBOLE:
         try:
@@ -81,20 +81,20 @@ def current_digest(module: str) -> str | None:
     return "" if _source_file(module) is None else digest_module(module)
 
 
-def changed_modules(*before: Mapping[str, str]) -> list[str]:
+def find_changed_modules(*before: Mapping[str, str]) -> list[str]:
     """Modules whose code is no longer that of any of `before`, sorted; those that are not installed are left out."""
     return sorted(
-        {name for part in before for name, digest in part.items() if current_digest(name) not in (digest, None)}
+        {name for part in before for name, digest in part.items() if find_current_digest(name) not in (digest, None)}
     )
 
 
-def missing_packages(*before: Mapping[str, str]) -> list[str]:
+def find_missing_packages(*before: Mapping[str, str]) -> list[str]:
     """Packages of `before` that are not installed here, so that their code cannot be compared, sorted."""
     names = {name for part in before for name in part}
-    return sorted({name.partition(".")[0] for name in names if current_digest(name) is None})
+    return sorted({name.partition(".")[0] for name in names if find_current_digest(name) is None})
 
 
-def total_digest(digests: Mapping[str, str]) -> str:
+def digest_all(digests: Mapping[str, str]) -> str:
     """SHA-256 over the digests of all modules."""
     return hashlib.sha256("".join(f"{name} {digests[name]}\n" for name in sorted(digests)).encode()).hexdigest()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
-from hellm_recbole.config.layers import DATASETS, OVERRIDES, VARIANTS, Value, load_yaml, properties_dir
-from hellm_recbole.config.variants import all_variants
+from hellm_recbole.config.layers import DATASETS, OVERRIDES, VARIANTS, Value, find_properties, load_yaml
+from hellm_recbole.config.variants import list_all_variants
 from hellm_recbole.errors import SettingsError
 
 _PRESETS = "preset/"
@@ -28,7 +28,7 @@ def find_value(origin: str, key: str, model: str) -> tuple[Value] | None:
     content = _read(file)
     if content is None:
         return None
-    base = all_variants().get(model, model)
+    base = list_all_variants().get(model, model)
     return (_choose(content, file, section, base).get(key, "nothing"),)
 
 
@@ -49,8 +49,8 @@ def _choose(content: Mapping[str, Value], file: str, section: str, model: str) -
 @cache
 def _read(file: str) -> Mapping[str, Value] | None:
     """A file of `properties/`; None where there is none of that name."""
-    path = properties_dir() / file
-    if not file.endswith(".yaml") or not path.resolve().is_relative_to(properties_dir().resolve()):
+    path = find_properties() / file
+    if not file.endswith(".yaml") or not path.resolve().is_relative_to(find_properties().resolve()):
         return None
     try:
         return load_yaml(path) if path.is_file() else None

@@ -36,7 +36,7 @@ _AS_THEY_ARE = (
 _NEUTRAL = frozenset({"transformers_version", "_name_or_path", "name_or_path", "dtype", "torch_dtype", "chat_template"})
 
 
-def cache_root() -> Path:
+def find_cache_root() -> Path:
     """`$HELLM_CACHE`, or `hellm-recbole` in the user's cache folder."""
     given = os.environ.get("HELLM_CACHE")
     if given:
@@ -44,7 +44,7 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hellm-recbole"
 
 
-def language_model_digest(folder: Path, gguf: str | None = None, n_layers: int | None = None) -> str:
+def digest_language_model(folder: Path, gguf: str | None = None, n_layers: int | None = None) -> str:
     """SHA-256 over all bytes of a language model's weights that are read.
 
     Tensors count with name, dtype, shape and bytes, in whatever files of whatever folder they are. The output head and
@@ -62,7 +62,7 @@ def language_model_digest(folder: Path, gguf: str | None = None, n_layers: int |
         DataError: there are no weights, or a file of them is broken.
     """
     found: list[tuple[str, str]] = []
-    for path in [folder / gguf] if gguf else weight_files(folder):
+    for path in [folder / gguf] if gguf else list_weight_files(folder):
         found.extend(_tensor_digests(path).items())
     has_embeddings = any(_EMBEDDINGS.search(name) for name, _ in found)
     used = [
@@ -73,7 +73,7 @@ def language_model_digest(folder: Path, gguf: str | None = None, n_layers: int |
     return hashlib.sha256(json.dumps(sorted(used)).encode()).hexdigest()
 
 
-def settings_digest(folder: Path) -> str:
+def digest_settings(folder: Path) -> str:
     """SHA-256 over the configuration and the tokenizer of a language model, which decide numbers like the weights.
 
     Args:
@@ -109,7 +109,7 @@ def is_cut_off(name: str, n_layers: int | None) -> bool:
     return n_layers is not None and layer is not None and int(layer.group(1)) >= n_layers
 
 
-def weight_files(folder: Path) -> list[Path]:
+def list_weight_files(folder: Path) -> list[Path]:
     """The files that `from_pretrained` reads, in its own order of preference, and those of an adapter beside them.
 
     Raises:
@@ -157,7 +157,7 @@ def _tensor_digests(path: Path) -> dict[str, str]:
     path = path.resolve()
     status = path.stat()
     state = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-    place = cache_root() / "digests" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
+    place = find_cache_root() / "digests" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
     cached = _read_cached(place, state)
     if cached is not None:
         return cached

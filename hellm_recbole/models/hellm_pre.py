@@ -35,11 +35,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hellm_recbole.config.layers import setting
-from hellm_recbole.graphs.hypergraph import HypergraphOperator, item_hypergraph, neighbor_incidence, user_hypergraph
-from hellm_recbole.graphs.neighbors import item_neighbors
+from hellm_recbole.graphs.hypergraph import (
+    HypergraphOperator,
+    build_incidence,
+    build_item_hypergraph,
+    build_user_hypergraph,
+)
+from hellm_recbole.graphs.neighbors import find_item_neighbors
 from hellm_recbole.graphs.propagation import propagate_mean, propagate_mean_of
-from hellm_recbole.graphs.sparse import SparseOperator, normalized_interactions
-from hellm_recbole.models.losses import bpr_of_vectors, l2, node_contrast
+from hellm_recbole.graphs.sparse import SparseOperator, normalize_interactions
+from hellm_recbole.models.losses import bpr_loss_of_vectors, l2_loss, node_contrast_loss
 from hellm_recbole.models.modalities import choose_modalities
 from hellm_recbole.types import Encoded, PairBatch, QueryBatch, TrainData
 
@@ -166,16 +171,16 @@ class HeLLMPre(nn.Module):
         """
         users = items = None
         if settings.use_u2u:
-            users = user_hypergraph(data.history, data.n_items, settings.user_normalization)
+            users = build_user_hypergraph(data.history, data.n_items, settings.user_normalization)
         if settings.use_i2i:
             incidences = [
-                neighbor_incidence(
-                    *item_neighbors(matrix[1:], settings.n_neighbors, settings.exact_knn_items, data.cache)
+                build_incidence(
+                    *find_item_neighbors(matrix[1:], settings.n_neighbors, settings.exact_knn_items, data.cache)
                 )
                 for matrix in choose_modalities("HeLLMPre", settings.modalities, data.features).values()
             ]
-            items = item_hypergraph(incidences, settings.hyperedges)
-        return cls(settings, SparseOperator(normalized_interactions(data.history, data.n_items)), users, items)
+            items = build_item_hypergraph(incidences, settings.hyperedges)
+        return cls(settings, SparseOperator(normalize_interactions(data.history, data.n_items)), users, items)
 
     def encode(self) -> Encoded:
         """Fused vectors z, the graph embeddings of the LLM stage."""
@@ -207,8 +212,8 @@ class HeLLMPre(nn.Module):
             positive_rows, negative_rows = self.item.parameter_rows(item_ids).split(size)
             penalised = self.user.parameter_rows(batch.user), positive_rows, negative_rows
         return {
-            "bpr": bpr_of_vectors(user, positive, negative),
-            "l2": settings.l2_weight * l2(*penalised),
+            "bpr": bpr_loss_of_vectors(user, positive, negative),
+            "l2": settings.l2_weight * l2_loss(*penalised),
             **self._contrast("user", settings.user_contrast_weight, users, user_z, user_h, n_parts),
             **self._contrast("item", settings.item_contrast_weight, items, item_z, item_h, n_parts),
         }
@@ -240,6 +245,7 @@ class HeLLMPre(nn.Module):
         dtype = DTYPES[self.settings.contrast_dtype]
         parts = zip(*(nodes.split(-(-len(nodes) // n_parts)) for nodes in (anchor, hyper)), strict=True)
         terms = [
-            node_contrast(own, view, self.settings.temperature, dtype) * (len(own) / len(anchor)) for own, view in parts
+            node_contrast_loss(own, view, self.settings.temperature, dtype) * (len(own) / len(anchor))
+            for own, view in parts
         ]
         return {f"{side}_contrast": weight * torch.stack(terms).sum()}

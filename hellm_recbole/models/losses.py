@@ -11,7 +11,7 @@ from torch import Tensor
 TILE = (512, 2048)  # rows and columns of a block of products that is used while it is in cache: 4 MB
 
 
-def bpr(positive: Tensor, negative: Tensor) -> Tensor:
+def bpr_loss(positive: Tensor, negative: Tensor) -> Tensor:
     """Bayesian personalised ranking: `-mean log sigmoid(positive - negative)` (Rendle et al. 2009).
 
     RecBole and MMRec write `log(1e-10 + sigmoid)`; the stable form here differs from it by less than 1e-6 unless a
@@ -21,35 +21,35 @@ def bpr(positive: Tensor, negative: Tensor) -> Tensor:
         positive: [B] scores of observed items.
         negative: [B] scores of sampled items.
 
-    >>> round(float(bpr(torch.tensor([1.0]), torch.tensor([1.0]))), 4)
+    >>> round(float(bpr_loss(torch.tensor([1.0]), torch.tensor([1.0]))), 4)
     0.6931
     """
     return F.softplus(negative - positive).mean()
 
 
-def bpr_of_vectors(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """`bpr` of the inner products of [B, D] user vectors with those of their items.
+def bpr_loss_of_vectors(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """`bpr_loss` of the inner products of [B, D] user vectors with those of their items.
 
     >>> ones = torch.ones(1, 2)
-    >>> round(float(bpr_of_vectors(ones, ones, ones)), 4)
+    >>> round(float(bpr_loss_of_vectors(ones, ones, ones)), 4)
     0.6931
     """
-    return bpr((user * positive).sum(dim=1), (user * negative).sum(dim=1))
+    return bpr_loss((user * positive).sum(dim=1), (user * negative).sum(dim=1))
 
 
-def l2(*blocks: Tensor) -> Tensor:
+def l2_loss(*blocks: Tensor) -> Tensor:
     """`1/2 * sum of squares / B` over blocks of B rows each (LightGCN Eq. 15 per batch).
 
     RecBole's `EmbLoss` is by default the sum of unsquared norms instead.
 
-    >>> float(l2(torch.tensor([[2.0]]), torch.tensor([[4.0]])))
+    >>> float(l2_loss(torch.tensor([[2.0]]), torch.tensor([[4.0]])))
     10.0
     """
     total = torch.stack([block.square().sum() for block in blocks]).sum()
     return 0.5 * total / blocks[0].shape[0]
 
 
-def softmax_cross_entropy(query: Tensor, items: Tensor, target: Tensor) -> Tensor:
+def softmax_cross_entropy_loss(query: Tensor, items: Tensor, target: Tensor) -> Tensor:
     """Mean cross-entropy of `softmax(query @ items.T)` against target rows, with bounded memory.
 
     Logits are made in blocks and turned into both gradients at once, so that no [N, I] matrix is ever kept. Equal to
@@ -115,7 +115,7 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
         return query_gradient * scale, items_gradient * scale, None
 
 
-def node_contrast(anchor: Tensor, view: Tensor, temperature: float, dtype: torch.dtype) -> Tensor:
+def node_contrast_loss(anchor: Tensor, view: Tensor, temperature: float, dtype: torch.dtype) -> Tensor:
     """Contrast of two views of the same nodes (HeLLM Eq. 7, in the form of the released code).
 
     With `c` the cosine, and z and h the rows of `anchor` and `view`:

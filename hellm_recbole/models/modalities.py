@@ -41,7 +41,7 @@ def choose_modalities(
     return {name: features[name] for name in sorted(names)}
 
 
-def feature_tables(features: Mapping[str, FloatArray]) -> nn.ModuleDict:
+def build_feature_tables(features: Mapping[str, FloatArray]) -> nn.ModuleDict:
     """A trainable table of each modality, [I + 1, D_m], that starts as its features."""
     tables = {
         name: nn.Embedding.from_pretrained(torch.from_numpy(np.array(matrix)), freeze=False, padding_idx=0)
@@ -50,6 +50,6 @@ def feature_tables(features: Mapping[str, FloatArray]) -> nn.ModuleDict:
     return nn.ModuleDict(tables)
 
 
-def feature_maps(features: Mapping[str, FloatArray], emb_dim: int, *, bias: bool = True) -> nn.ModuleDict:
+def build_feature_maps(features: Mapping[str, FloatArray], emb_dim: int, *, bias: bool = True) -> nn.ModuleDict:
     """A map of each modality, D_m -> D, with torch's initial law."""
     return nn.ModuleDict({name: nn.Linear(matrix.shape[1], emb_dim, bias) for name, matrix in features.items()})

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hellm_recbole.config.layers import setting
-from hellm_recbole.models.losses import softmax_cross_entropy
+from hellm_recbole.models.losses import softmax_cross_entropy_loss
 from hellm_recbole.types import Encoded, HistoryBatch, QueryBatch, TrainData
 
 
@@ -126,7 +126,7 @@ class SASRec(nn.Module):
             at = wanted != 0
             states.append(self.states(items)[at])
             targets.append(wanted[at])
-        term = softmax_cross_entropy(torch.cat(states), self.item.weight[1:], torch.cat(targets) - 1)
+        term = softmax_cross_entropy_loss(torch.cat(states), self.item.weight[1:], torch.cat(targets) - 1)
         return {"cross_entropy": term}
 
     def encode(self) -> Encoded:

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from hellm_recbole.config.variants import all_variants, variants
+from hellm_recbole.config.variants import list_all_variants, list_variants
 from hellm_recbole.errors import strip_controls
 from hellm_recbole.evaluation import metrics
 from hellm_recbole.evaluation.metrics import FloatVector
-from hellm_recbole.evaluation.significance import bootstrap_means, holm, interval, p_value
+from hellm_recbole.evaluation.significance import bootstrap_means, compute_interval, compute_p_value, correct_holm
 from hellm_recbole.experiments.results import PhaseRanks, RunResult, find_results, label_run
 from hellm_recbole.report.footnotes import find_footnotes
-from hellm_recbole.report.tables import ReportSettings, escape_csv, group_rows, read_test_ranks, report_settings
+from hellm_recbole.report.tables import ReportSettings, escape_csv, group_rows, read_report_settings, read_test_ranks
 from hellm_recbole.system.files import write_text
 
 STEM = "ablation"
@@ -56,7 +56,7 @@ class AblationRow:
     starred: bool = False
 
 
-def ablation_rows(
+def build_ablation_rows(
     records: Sequence[RunResult], ranks: Mapping[Path, PhaseRanks], cutoffs: Sequence[int], settings: ReportSettings
 ) -> list[AblationRow]:
     """Rows of every model that has a finished variant among the records: the model, then its variants.
@@ -80,11 +80,11 @@ def ablation_rows(
         for key, done in finished.items()
         if done
     }
-    of = all_variants()
+    of = list_all_variants()
     rows = []
     for model in dict.fromkeys(of.values()):
         for setup in sorted({key[1] for key in values}, key=str):
-            present = [(name, setup) for name in variants(model) if (name, setup) in values]
+            present = [(name, setup) for name in list_variants(model) if (name, setup) in values]
             if not present:
                 continue
             whole = values.get((model, setup))
@@ -115,15 +115,20 @@ def _against(
     differences = np.stack([values - whole for values in variants_of_it], axis=1)
     means = differences.mean(axis=0)
     resampled = bootstrap_means(differences, settings.n_resamples, settings.bootstrap_seed)
-    low, high = interval(resampled, settings.confidence_level)
-    p = holm(np.array([p_value(float(mean), resampled[:, place]) for place, mean in enumerate(means)]))
+    low, high = compute_interval(resampled, settings.confidence_level)
+    p = correct_holm(np.array([compute_p_value(float(mean), resampled[:, place]) for place, mean in enumerate(means)]))
     base = float(whole.mean())
 
-    def relative(value: float) -> float | None:
+    def compute_relative_change(value: float) -> float | None:
         return float(value) / base if base else None
 
     return {
-        place: (relative(means[place]), relative(low[place]), relative(high[place]), float(p[place]))
+        place: (
+            compute_relative_change(means[place]),
+            compute_relative_change(low[place]),
+            compute_relative_change(high[place]),
+            float(p[place]),
+        )
         for place in range(len(means))
     }
 
@@ -134,7 +139,7 @@ def _per_user(
     """[U, M] metrics of each user, sorted by token."""
     assert record.path is not None
     phase = ranks[record.path]
-    _, values = metrics.per_user(phase.user, phase.under(record.mask_history), cutoffs)
+    _, values = metrics.compute_per_user(phase.user, phase.under(record.mask_history), cutoffs)
     return np.stack([values[name] for name in names], axis=1)
 
 
@@ -157,12 +162,12 @@ def write_ablation(results_dir: Path, dataset: str, records: Sequence[RunResult]
         ResultError: records may not share a table, or ranks are broken.
         OutputError: a file cannot be written.
     """
-    of = all_variants()
+    of = list_all_variants()
     concerned = [r for r in records if r.search is None and (r.model in of or r.model in set(of.values()))]
     if not any(record.model in of and record.status == "success" for record in concerned):
         return None
-    settings = report_settings()
-    rows = ablation_rows(concerned, read_test_ranks(concerned), concerned[0].cutoffs, settings)
+    settings = read_report_settings()
+    rows = build_ablation_rows(concerned, read_test_ranks(concerned), concerned[0].cutoffs, settings)
     names = list(rows[0].means)
     told = f"R@{max(concerned[0].cutoffs)}"
     change = f"{told} change in %"

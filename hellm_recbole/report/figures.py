@@ -93,7 +93,7 @@ def spans_decades(values: Sequence[float]) -> bool:
     return len(values) > 1 and min(values) > 0 and max(values) / min(values) >= LOG_FROM
 
 
-def lines(panels: Sequence[Panel], *, points: bool = False) -> Figure:
+def draw_lines(panels: Sequence[Panel], *, points: bool = False) -> Figure:
     """Panels side by side with one legend below.
 
     Args:
@@ -112,13 +112,13 @@ def lines(panels: Sequence[Panel], *, points: bool = False) -> Figure:
     return figure
 
 
-def scatter(panels: Sequence[Panel]) -> Figure:
+def draw_scatter(panels: Sequence[Panel]) -> Figure:
     """Named points, with the line of those that no other point beats on both axes (less x, more y)."""
     figure, axes = _panels(len(panels), 3.0)
     with matplotlib.rc_context(_STYLE):
         for panel, ax in zip(panels, axes, strict=True):
             points = [(series.x[0], series.y[0]) for series in panel.series]
-            front = pareto(points)
+            front = find_pareto_front(points)
             ax.plot(*zip(*front, strict=True), "-", color="0.6", linewidth=0.8, zorder=1, label="_front")
             for series in panel.series:
                 colour, _, marker = _look(series.place)
@@ -128,10 +128,10 @@ def scatter(panels: Sequence[Panel]) -> Figure:
     return figure
 
 
-def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def find_pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """The points that no other one beats with less x and more y, by rising x.
 
-    >>> pareto([(1, 1), (2, 3), (3, 2)])
+    >>> find_pareto_front([(1, 1), (2, 3), (3, 2)])
     [(1, 1), (2, 3)]
     """
     front: list[tuple[float, float]] = []
@@ -141,7 +141,7 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return front
 
 
-def bars(
+def draw_bars(
     title: str, label: str, names: Sequence[str], values: Sequence[float], spans: Sequence[tuple[float, float]]
 ) -> Figure:
     """Horizontal bars with intervals, first name on top.
@@ -196,7 +196,7 @@ class Grid:
     values: np.ndarray
 
 
-def heat_maps(grids: Sequence[Grid]) -> Figure:
+def draw_heat_maps(grids: Sequence[Grid]) -> Figure:
     """Heat maps side by side, each value written into its field."""
     figure, axes = _panels(len(grids), 3.0)
     with matplotlib.rc_context(_STYLE):
@@ -264,7 +264,7 @@ def _finish(ax: Axes, panel: Panel) -> None:
             ax.tick_params(axis="x", rotation=15)
 
 
-def exact_ticks(figure: Figure, values: Sequence[float]) -> None:
+def set_exact_ticks(figure: Figure, values: Sequence[float]) -> None:
     """Put the x ticks of all panels where the values are."""
     for ax in figure.axes:
         ax.xaxis.set_major_locator(FixedLocator(list(values)) if len(values) <= 12 else MaxNLocator(10))

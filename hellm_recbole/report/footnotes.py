@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from hellm_recbole.config.layers import NEUTRAL_KEYS
 from hellm_recbole.experiments.results import RunResult, digest_run
-from hellm_recbole.identity.code import changed_modules, missing_packages
+from hellm_recbole.identity.code import find_changed_modules, find_missing_packages
 from hellm_recbole.identity.compare import list_names
 from hellm_recbole.identity.parts import Identity, all_code, feature_digests, unknown_parts
 from hellm_recbole.identity.settings_files import find_value
@@ -73,12 +73,12 @@ def find_footnotes(groups: Sequence[Group]) -> list[Footnote]:
     return footnotes
 
 
-def marks_of(footnotes: Sequence[Footnote], place: int) -> tuple[str, ...]:
+def list_marks(footnotes: Sequence[Footnote], place: int) -> tuple[str, ...]:
     """Letters of the footnotes of one row."""
     return tuple(footnote.mark for footnote in footnotes if footnote.mark and place in footnote.rows)
 
 
-def repacked_models(records: Sequence[RunResult]) -> list[str]:
+def find_repacked_models(records: Sequence[RunResult]) -> list[str]:
     """A sentence for each language model that was read from a quantised file."""
     origins = {record.backbone: _origin_of(record) for record in records if record.backbone is not None}
     return [f"{name} is a {origin}." for name, origin in sorted(origins.items()) if origin is not None]
@@ -109,7 +109,7 @@ def _unknown(groups: Sequence[Group]) -> Iterator[Finding]:
         for record in group:
             if parts := unknown_parts(record.identity, record.backbone is not None):
                 yield place, f"{', '.join(parts)}: unknown (recorded by an earlier version)"
-            for name in [] if record.identity is None else missing_packages(*all_code(record.identity)):
+            for name in [] if record.identity is None else find_missing_packages(*all_code(record.identity)):
                 yield place, f"code of {name}: unknown (the package is not installed here)"
 
 
@@ -201,7 +201,7 @@ def _stale_embeddings(groups: Sequence[Group]) -> Iterator[Finding]:
 def _changed_code(groups: Sequence[Group]) -> Iterator[Finding]:
     """One footnote for all rows; it names the modules of all of them, those of most rows first."""
     changed = {
-        place: {name for identity in _identities(group) for name in changed_modules(*all_code(identity))}
+        place: {name for identity in _identities(group) for name in find_changed_modules(*all_code(identity))}
         for place, group in enumerate(groups)
     }
     counts = Counter(name for names in changed.values() for name in names)

@@ -18,24 +18,24 @@ import numpy.typing as npt
 
 from hellm_recbole import __version__
 from hellm_recbole.evaluation import metrics
-from hellm_recbole.evaluation.significance import bootstrap_means, interval, p_value
+from hellm_recbole.evaluation.significance import bootstrap_means, compute_interval, compute_p_value
 from hellm_recbole.experiments.results import PhaseRanks, Policy, RunResult
 from hellm_recbole.experiments.sweeps import SearchResult, find_searches
 from hellm_recbole.report import figures
-from hellm_recbole.report.ablation import AblationRow, ablation_rows
+from hellm_recbole.report.ablation import AblationRow, build_ablation_rows
 from hellm_recbole.report.figures import Panel, Series
-from hellm_recbole.report.slices import history_slices, popularity_slices, slice_means
-from hellm_recbole.report.studies import study_figure
+from hellm_recbole.report.slices import average_slices, slice_by_history, slice_by_popularity
+from hellm_recbole.report.studies import draw_study
 from hellm_recbole.report.tables import (
     FAMILY_TITLES,
     ReportSettings,
     Table,
     build_table,
+    drop_variants,
     group_rows,
+    read_report_settings,
     read_test_ranks,
-    report_settings,
     select_results,
-    without_variants,
 )
 from hellm_recbole.system.files import ensure_folder, write_text
 
@@ -73,7 +73,8 @@ class Finished:
     def per_user(self, cutoffs: Sequence[int]) -> dict[str, Floats]:
         """Metric -> [U] value of each user, averaged over seeds."""
         each = [
-            metrics.per_user(phase.user, phase.under(self.records[0].mask_history), cutoffs)[1] for phase in self.ranks
+            metrics.compute_per_user(phase.user, phase.under(self.records[0].mask_history), cutoffs)[1]
+            for phase in self.ranks
         ]
         return {name: np.mean([one[name] for one in each], axis=0) for name in each[0]}
 
@@ -94,16 +95,16 @@ def write_report(
         OutputError: a file cannot be written.
     """
     every = select_results(results_dir, dataset)
-    settings = report_settings()
+    settings = read_report_settings()
     ranks = read_test_ranks(every)
-    records = without_variants(every)
+    records = drop_variants(every)
     chosen = tuple(every[0].cutoffs if cutoffs is None else sorted(set(cutoffs)))
     table = build_table(records, ranks, "unified", settings, metric=metric, cutoffs=chosen)
     papers = None
     if any(record.paper is not None for record in records):
         papers = build_table(records, ranks, "paper", settings, metric=metric, cutoffs=chosen)
     rows = _finished(table, records, ranks)
-    parts = ablation_rows([record for record in every if record.search is None], ranks, chosen, settings)
+    parts = build_ablation_rows([record for record in every if record.search is None], ranks, chosen, settings)
     folder = ensure_folder(results_dir / dataset) / FIGURES
     shown = [
         _shown(folder, name, title, caption, figure)
@@ -195,7 +196,7 @@ def _run_figures(rows: Sequence[Finished], cutoffs: Sequence[int], settings: Rep
         )
         for kind, title in (("R", "Recall"), ("N", "NDCG"))
     ]
-    drawn.append(("over-k", "Recall and NDCG over K", "Test part, from the saved ranks.", figures.lines(panels)))
+    drawn.append(("over-k", "Recall and NDCG over K", "Test part, from the saved ranks.", figures.draw_lines(panels)))
     drawn += _learning(rows)
     valued = [(row, over_k[row.name][f"N@{k}"]) for row in rows]
     drawn += _costs(valued, k)
@@ -229,7 +230,7 @@ def _learning(rows: Sequence[Finished]) -> list[Drawn]:
         Panel("by time", "training time (min)", label, by_time, log_x=True),
     ]
     caption = "Validation part; the first seed of each row. Rows of a single epoch are left out."
-    return [("learning", "Learning curves", caption, figures.lines(panels))]
+    return [("learning", "Learning curves", caption, figures.draw_lines(panels))]
 
 
 def _costs(valued: Sequence[tuple[Finished, float]], k: int) -> list[Drawn]:
@@ -253,7 +254,7 @@ def _costs(valued: Sequence[tuple[Finished, float]], k: int) -> list[Drawn]:
         "Up and left is better; the grey line joins the rows that no other row beats on both. Memory is the device's "
         "where one was used, else the process's."
     )
-    return [("cost", "Accuracy against cost", caption, figures.scatter(panels))]
+    return [("cost", "Accuracy against cost", caption, figures.draw_scatter(panels))]
 
 
 def _memory_gib(record: RunResult) -> float | None:
@@ -266,20 +267,20 @@ def _slices(rows: Sequence[Finished], k: int, settings: ReportSettings) -> list[
     test = rows[0].ranks[0]
     panels = []
     for title, groups in (
-        ("by history length", history_slices(test.history_length, settings.history_quantiles)),
-        ("by the target's popularity", popularity_slices(test.item_count, settings.popularity_quantiles)),
+        ("by history length", slice_by_history(test.history_length, settings.history_quantiles)),
+        ("by the target's popularity", slice_by_popularity(test.item_count, settings.popularity_quantiles)),
     ):
         series = []
         for row in rows:
             values = [
-                slice_means(row.ranks, row.records[0].mask_history, mask, [k])[f"R@{k}"] for mask in groups.values()
+                average_slices(row.ranks, row.records[0].mask_history, mask, [k])[f"R@{k}"] for mask in groups.values()
             ]
             series.append(Series(row.name, row.place, list(range(len(groups))), values))
         names = [name.removeprefix("history ").replace(" items", "") for name in groups]
         unit = "interactions before" if "history" in title else "items, by training interactions"
         panels.append(Panel(title, unit, f"R@{k}, test", series, ticks=names))
     caption = "Groups of users by history length, and of targets by how often they occur in training (cold: never)."
-    return [("slices", "Slices", caption, figures.lines(panels, points=True))]
+    return [("slices", "Slices", caption, figures.draw_lines(panels, points=True))]
 
 
 def _ablation_figures(parts: Sequence[AblationRow], cutoffs: Sequence[int], settings: ReportSettings) -> list[Drawn]:
@@ -297,7 +298,7 @@ def _ablation_figures(parts: Sequence[AblationRow], cutoffs: Sequence[int], sett
         if not rows or not base:
             continue
         spans = [(row.low or 0.0, row.high or 0.0) for row in rows]
-        figure = figures.bars(
+        figure = figures.draw_bars(
             f"{model} = {base:.4f}",
             f"change of {told}, test (%), with {settings.confidence_level:.0%} interval",
             [f"{row.model.partition('@')[0]}{'*' if row.starred else ''}" for row in rows],
@@ -313,8 +314,8 @@ def _sweep_figures(sweeps: Sequence[SearchResult]) -> list[Drawn]:
     """The trials of each search, and each study."""
     drawn: list[Drawn] = []
     for sweep in sweeps:
-        name = figure_name(sweep)
-        if (study := study_figure(sweep)) is not None:
+        name = name_figure(sweep)
+        if (study := draw_study(sweep)) is not None:
             drawn.append((name, study.title, study.caption, study.figure))
             continue
         reported = [trial for trial in sweep.trials if trial["curve"]]
@@ -331,11 +332,11 @@ def _sweep_figures(sweeps: Sequence[SearchResult]) -> list[Drawn]:
         if series:
             panel = Panel(sweep.row, "epoch", f"{sweep.valid_metric}, validation", series, log_x=True)
             caption = f"{len(sweep.trials)} trials, {sweep.budget}, scheduler {sweep.scheduler}, search {sweep.search}."
-            drawn.append((name, f"Search of {sweep.row}", caption, figures.lines([panel])))
+            drawn.append((name, f"Search of {sweep.row}", caption, figures.draw_lines([panel])))
     return drawn
 
 
-def figure_name(sweep: SearchResult) -> str:
+def name_figure(sweep: SearchResult) -> str:
     """File name of a search's figure, without ending."""
     return f"{_stem(sweep.row)}-{_stem(sweep.name)}"
 
@@ -373,7 +374,7 @@ def pairs(rows: Sequence[Finished], cutoffs: Sequence[int], settings: ReportSett
         for j in range(i + 1, len(rows)):
             difference = values[:, i] - values[:, j]
             drawn = resampled[:, i] - resampled[:, j]
-            low, high = interval(drawn, settings.confidence_level)
+            low, high = compute_interval(drawn, settings.confidence_level)
             line.append(
                 {
                     "wins": int((difference > 0).sum()),
@@ -382,7 +383,7 @@ def pairs(rows: Sequence[Finished], cutoffs: Sequence[int], settings: ReportSett
                     "mean": float(difference.mean()),
                     "low": float(low),
                     "high": float(high),
-                    "p": p_value(float(difference.mean()), drawn),
+                    "p": compute_p_value(float(difference.mean()), drawn),
                 }
             )
         versus.append(line)

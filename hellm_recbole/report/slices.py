@@ -18,19 +18,19 @@ import numpy.typing as npt
 from hellm_recbole.evaluation import metrics
 from hellm_recbole.experiments.results import PhaseRanks, Policy
 from hellm_recbole.report.tables import (
+    drop_variants,
     escape_csv,
     group_rows,
+    read_report_settings,
     read_test_ranks,
-    report_settings,
     select_results,
-    without_variants,
 )
 from hellm_recbole.system.files import write_text
 
 BoolArray = npt.NDArray[np.bool_]
 
 
-def history_slices(history_length: npt.NDArray[np.int32], n_quantiles: int) -> dict[str, BoolArray]:
+def slice_by_history(history_length: npt.NDArray[np.int32], n_quantiles: int) -> dict[str, BoolArray]:
     """Groups of targets by history length, cut at quantiles; equal lengths stay together, so groups differ in size.
 
     Args:
@@ -40,7 +40,7 @@ def history_slices(history_length: npt.NDArray[np.int32], n_quantiles: int) -> d
     Returns:
         Name -> [T] mask; each target is in one group.
 
-    >>> groups = history_slices(np.array([2, 2, 2, 3, 5, 9], dtype=np.int32), 2)
+    >>> groups = slice_by_history(np.array([2, 2, 2, 3, 5, 9], dtype=np.int32), 2)
     >>> {name: mask.tolist() for name, mask in groups.items()}
     {'history 2': [True, True, True, False, False, False], 'history 3-9': [False, False, False, True, True, True]}
     """
@@ -48,7 +48,7 @@ def history_slices(history_length: npt.NDArray[np.int32], n_quantiles: int) -> d
     return _cut("history", history_length, np.quantile(history_length, inner, method="inverted_cdf"))
 
 
-def popularity_slices(item_count: npt.NDArray[np.int32], quantiles: Sequence[float]) -> dict[str, BoolArray]:
+def slice_by_popularity(item_count: npt.NDArray[np.int32], quantiles: Sequence[float]) -> dict[str, BoolArray]:
     """Groups of targets by the training count of the item: cold (0), then the rest cut at quantiles of these targets.
 
     With two quantiles the groups are called tail, mid and head.
@@ -88,7 +88,7 @@ def _cut(
     return groups
 
 
-def slice_means(
+def average_slices(
     phases: Sequence[PhaseRanks], policy: Policy, mask: BoolArray, cutoffs: Sequence[int]
 ) -> dict[str, float]:
     """Metric -> mean over the users of a slice, then over seeds.
@@ -99,7 +99,7 @@ def slice_means(
         mask: [T] targets of the slice.
         cutoffs: the K.
     """
-    each = [metrics.from_ranks(phase.user[mask], phase.under(policy)[mask], cutoffs) for phase in phases]
+    each = [metrics.average_metrics(phase.user[mask], phase.under(policy)[mask], cutoffs) for phase in phases]
     return {name: sum(one[name] for one in each) / len(each) for name in each[0]}
 
 
@@ -115,9 +115,9 @@ def write_slices(results_dir: Path, dataset: str, *, cutoffs: Sequence[int] | No
         ResultError: there are no records, one is broken, or they may not share a table.
         OutputError: the file cannot be written.
     """
-    records = without_variants(select_results(results_dir, dataset))
+    records = drop_variants(select_results(results_dir, dataset))
     ranks = read_test_ranks(records)
-    settings = report_settings()
+    settings = read_report_settings()
     cutoffs = records[0].cutoffs if cutoffs is None else sorted(set(cutoffs))
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -128,10 +128,10 @@ def write_slices(results_dir: Path, dataset: str, *, cutoffs: Sequence[int] | No
             continue
         test = done[0]
         slices = {"all": np.ones(len(test.user), dtype=np.bool_)}
-        slices |= history_slices(test.history_length, settings.history_quantiles)
-        slices |= popularity_slices(test.item_count, settings.popularity_quantiles)
+        slices |= slice_by_history(test.history_length, settings.history_quantiles)
+        slices |= slice_by_popularity(test.item_count, settings.popularity_quantiles)
         for name, mask in slices.items():
-            means = slice_means(done, group[0].mask_history, mask, cutoffs).values()
+            means = average_slices(done, group[0].mask_history, mask, cutoffs).values()
             n_users = len(np.unique(test.user[mask]))
             line = [group[0].label, group[0].preset, len(done), name, n_users, *means]
             writer.writerow(escape_csv(line))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from hellm_recbole.config.layers import load_yaml, properties_dir
+from hellm_recbole.config.layers import find_properties, load_yaml
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.experiments.sweeps import SearchResult
 from hellm_recbole.report import figures
@@ -31,13 +31,13 @@ class StudyFigure:
     figure: Figure
 
 
-def studies(model: str) -> dict[str, dict[str, list[Any]]]:
+def list_studies(model: str) -> dict[str, dict[str, list[Any]]]:
     """Name of each study of a model -> setting -> values.
 
     Raises:
         SettingsError: the model has no studies, or one of them is not of one or two settings with lists of values.
     """
-    path = properties_dir() / "study" / f"{model}.yaml"
+    path = find_properties() / "study" / f"{model}.yaml"
     if not path.exists():
         known = sorted(other.stem for other in path.parent.glob("*.yaml"))
         raise SettingsError(f"{model} has no studies; those that have: {', '.join(known)}")
@@ -51,7 +51,7 @@ def studies(model: str) -> dict[str, dict[str, list[Any]]]:
     return found
 
 
-def study_figure(sweep: SearchResult) -> StudyFigure | None:
+def draw_study(sweep: SearchResult) -> StudyFigure | None:
     """The figure of a study; None for other searches and where no trial has reported."""
     trials = [trial for trial in sweep.trials if trial["valid"]]
     if not sweep.name.startswith(PREFIX) or not trials or len(sweep.space) > 2:
@@ -63,12 +63,12 @@ def study_figure(sweep: SearchResult) -> StudyFigure | None:
     caption = f"Validation part, seed {sweep.seed}, at most {epochs} epochs; {len(trials)} trials."
     if len(keys) == 1:
         panels = [_curve(sweep, keys[0], metric) for metric in metrics]
-        figure = figures.lines(panels, points=True)
+        figure = figures.draw_lines(panels, points=True)
         if all(isinstance(value, int | float) for value in sweep.space[keys[0]]):
-            figures.exact_ticks(figure, [float(value) for value in sweep.space[keys[0]]])
+            figures.set_exact_ticks(figure, [float(value) for value in sweep.space[keys[0]]])
         return StudyFigure(f"{sweep.row}: {keys[0]}", caption, figure)
     grids = [_grid(sweep, keys, metric) for metric in metrics]
-    return StudyFigure(f"{sweep.row}: {keys[0]} and {keys[1]}", caption, figures.heat_maps(grids))
+    return StudyFigure(f"{sweep.row}: {keys[0]} and {keys[1]}", caption, figures.draw_heat_maps(grids))
 
 
 def _curve(sweep: SearchResult, key: str, metric: str) -> Panel:

@@ -28,16 +28,16 @@ from tabulate import tabulate
 from hellm_recbole.config.layers import (
     LARGEST_CUTOFF,
     NEUTRAL_KEYS,
+    find_properties,
     load_settings,
     load_yaml,
-    properties_dir,
     setting,
     shorten,
 )
-from hellm_recbole.config.variants import all_variants
+from hellm_recbole.config.variants import list_all_variants
 from hellm_recbole.errors import ResultError, SettingsError, strip_controls
 from hellm_recbole.evaluation import metrics
-from hellm_recbole.evaluation.significance import bootstrap_means, holm, interval, p_value
+from hellm_recbole.evaluation.significance import bootstrap_means, compute_interval, compute_p_value, correct_holm
 from hellm_recbole.experiments.results import (
     PhaseRanks,
     Policy,
@@ -50,7 +50,7 @@ from hellm_recbole.experiments.results import (
 )
 from hellm_recbole.identity.compare import CODE, SEED
 from hellm_recbole.models.base import Family
-from hellm_recbole.report.footnotes import Footnote, find_footnotes, marks_of, repacked_models
+from hellm_recbole.report.footnotes import Footnote, find_footnotes, find_repacked_models, list_marks
 from hellm_recbole.system.files import ensure_folder, write_text
 
 Protocol = Literal["unified", "paper"]
@@ -101,7 +101,7 @@ class ReportSettings:
     popularity_quantiles: tuple[float, ...] = setting(gt=0, lt=1)
 
 
-def report_settings() -> ReportSettings:
+def read_report_settings() -> ReportSettings:
     """The values of `properties/report.yaml`."""
     return load_settings(ReportSettings, "report.yaml")
 
@@ -224,8 +224,8 @@ def write_tables(
         ResultError: there are no records, one is broken, or they may not share a table.
         OutputError: a table cannot be written.
     """
-    records = without_variants(select_results(results_dir, dataset))
-    settings = report_settings()
+    records = drop_variants(select_results(results_dir, dataset))
+    settings = read_report_settings()
     ranks = read_test_ranks(records)
     in_paper = any(record.paper is not None for record in records)
     shown = ""
@@ -255,9 +255,9 @@ def select_results(results_dir: Path, dataset: str) -> list[RunResult]:
     return records
 
 
-def without_variants(records: Sequence[RunResult]) -> list[RunResult]:
+def drop_variants(records: Sequence[RunResult]) -> list[RunResult]:
     """Records of whole models; all records where there are only variants. Variants have a table of their own."""
-    of = all_variants()
+    of = list_all_variants()
     return [record for record in records if record.model not in of] or list(records)
 
 
@@ -391,7 +391,7 @@ def build_table(
     )
     footnotes = find_footnotes([groups[index] for index in order])
     rows = [
-        replace(_row(groups[index], cells[index], paper), marks=marks_of(footnotes, place))
+        replace(_row(groups[index], cells[index], paper), marks=list_marks(footnotes, place))
         for place, index in enumerate(order)
     ]
     n_tests = max(len(numbered) - 1, 0) * len(names)
@@ -432,7 +432,7 @@ def _per_user(
     """[U, M] metrics of each user, sorted by token."""
     assert record.path is not None
     phase = ranks[record.path]
-    _, values = metrics.per_user(phase.user, phase.under(policies[record.family]), cutoffs)
+    _, values = metrics.compute_per_user(phase.user, phase.under(policies[record.family]), cutoffs)
     return np.stack([values[name] for name in names], axis=1)
 
 
@@ -452,7 +452,7 @@ def _cells(
     resampled = bootstrap_means(
         values.reshape(n_users, n_rows * n_metrics), settings.n_resamples, settings.bootstrap_seed
     ).reshape(settings.n_resamples, n_rows, n_metrics)
-    low, high = interval(resampled, settings.confidence_level)
+    low, high = compute_interval(resampled, settings.confidence_level)
 
     # Every row is compared with the best other row. For all rows but one that is the best row; the best row's own
     # test is the one of its best rival, counted once.
@@ -461,10 +461,10 @@ def _cells(
     for column, top in enumerate(best):
         for row in set(range(n_rows)) - {top}:
             difference = means[top, column] - means[row, column]
-            raw[row, column] = p_value(difference, resampled[:, top, column] - resampled[:, row, column])
+            raw[row, column] = compute_p_value(difference, resampled[:, top, column] - resampled[:, row, column])
     tested = ~np.isnan(raw)
     adjusted = np.full_like(raw, np.nan)
-    adjusted[tested] = holm(raw[tested])
+    adjusted[tested] = correct_holm(raw[tested])
     places = np.zeros((n_rows, n_metrics), dtype=np.int64)
     rivals = np.where(np.arange(n_rows)[:, None] == best, -np.inf, means).argmax(axis=0)  # [M]; itself where alone
     for column, top in enumerate(best):
@@ -498,7 +498,7 @@ def _paper_numbers(records: Sequence[RunResult]) -> Mapping[str, Mapping[str, fl
     columns = {record.paper for record in records} - {None}
     if not columns:
         return {}
-    path = properties_dir() / "paper" / "table1.yaml"
+    path = find_properties() / "paper" / "table1.yaml"
     table = load_yaml(path)
     if len(columns) > 1 or not columns <= table.keys():
         raise ResultError(
@@ -574,7 +574,7 @@ def _notes(
             if protocol == "paper"
             else "The paper's own numbers stand in table-paper, where each family keeps the mask policy of its source."
         )
-    notes += repacked_models(records)
+    notes += find_repacked_models(records)
     for group in group_rows(records):
         if any(record.status == "success" for record in group):
             others = [record for record in group if record.status != "success"]

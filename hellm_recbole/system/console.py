@@ -14,7 +14,7 @@ from typing import Any
 
 from hellm_recbole.errors import HellmError, describe_unexpected, strip_controls
 from hellm_recbole.system.disk import explain, is_full
-from hellm_recbole.system.signals import signals_go_to, stop_signals
+from hellm_recbole.system.signals import redirect_signals, stop_signals
 
 EXIT_UNEXPECTED = 1
 EXIT_FAULT = 2
@@ -33,13 +33,13 @@ def run_main(main: Callable[[], int]) -> int:
     """
     terminated: list[int] = []
 
-    def stop(number: int, frame: Any) -> None:
+    def stop_process(number: int, frame: Any) -> None:
         terminated.append(number)
         _leave_lost_terminal()
         raise KeyboardInterrupt
 
     try:
-        with signals_go_to(stop, *stop_signals()):
+        with redirect_signals(stop_process, *stop_signals()):
             code = main()
             sys.stdout.flush()
         return code

@@ -46,9 +46,9 @@ def describe_full(error: BaseException, path: Path | None, n_bytes: int | None =
     device = "the device" if path is None else name_device(path)
     said = [f"disk quota used up on {device}" if quota else f"no space left on {device}"]
     if n_bytes:
-        said.append(f"{megabytes(n_bytes)} needed")
+        said.append(f"{format_megabytes(n_bytes)} needed")
     elif at_least:
-        said.append(f"more than {megabytes(at_least)} needed")
+        said.append(f"more than {format_megabytes(at_least)} needed")
     if path is not None and (room := _describe_room(path)):
         said.append(room)
     return f"{', '.join(said)}; {MAKE_ROOM}"
@@ -68,10 +68,10 @@ def explain(error: BaseException, path: Path, advice: str = "") -> str:
     return f"{reason}; {advice}" if advice else reason
 
 
-def megabytes(n_bytes: int) -> str:
+def format_megabytes(n_bytes: int) -> str:
     """A size for a message, rounded up.
 
-    >>> megabytes(1), megabytes(1_250_000), megabytes(14_000_000_000)
+    >>> format_megabytes(1), megabytes(1_250_000), megabytes(14_000_000_000)
     ('0.1 MB', '1.3 MB', '14,000.0 MB')
     """
     return f"{-(-n_bytes * 10 // _MB) / 10:,.1f} MB"
@@ -108,7 +108,7 @@ def _describe_room(path: Path) -> str:
     return f"{found.f_bavail * found.f_frsize / _MB:,.1f} MB free"
 
 
-def size_of(folder: Path) -> int:
+def measure_size(folder: Path) -> int:
     """Bytes of all files in a folder, or of one file; 0 where there is nothing."""
     paths = folder.rglob("*") if folder.is_dir() else [folder]
     total = 0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hellm_recbole.errors import HellmError, OutputError, SettingsError
-from hellm_recbole.system.disk import describe_full, explain, is_full, size_of
+from hellm_recbole.system.disk import describe_full, explain, is_full, measure_size
 
 SEAL = "sha256"  # key of a JSON or YAML file that holds the digest of all its other keys
 SUMS = "SHA256SUMS"  # digests of the files of a folder, as `sha256sum -c` reads them
@@ -136,7 +136,7 @@ def atomic_write(path: Path, n_bytes: int | None = None) -> Iterator[Path]:
         raise
     except Exception as error:  # libraries that are not written in Python have no OSError for a full disk
         if is_full(error):
-            n_written = size_of(temporary)
+            n_written = measure_size(temporary)
             temporary.unlink(missing_ok=True)  # what it took is free again
             raise OutputError(
                 f"cannot write {path}: {describe_full(error, path, n_bytes, at_least=n_written)}"
@@ -182,7 +182,7 @@ def scratch_folder(parent: Path, name: str, option: str = "--output", n_bytes: i
         raise
     except Exception as error:  # see `atomic_write`
         if is_full(error):
-            n_written = size_of(folder)
+            n_written = measure_size(folder)
             shutil.rmtree(folder, ignore_errors=True)
             said = describe_full(error, parent, n_bytes, at_least=n_written)
             raise OutputError(f"cannot write {parent / name}: {said}") from error

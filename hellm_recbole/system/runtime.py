@@ -67,7 +67,7 @@ def choose_device(name: str, option: str = "--device") -> torch.device:
 
 
 @contextmanager
-def deterministic_sums(device: torch.device) -> Iterator[None]:
+def use_deterministic_sums(device: torch.device) -> Iterator[None]:
     """Let torch sum in a fixed order on a CPU, whatever its threads do; nothing changes on other devices.
 
     The gradient of `table[ids]` is summed by all threads at once, so that its last bits differ from run to run.
@@ -95,7 +95,7 @@ def is_deterministic(device: torch.device, n_threads: int, model: str, source: s
     """Whether two runs give equal numbers to the last bit, with the same versions, kind of machine, threads and seed.
 
     On a CPU our models do, with any number of threads; `tests/baselines/test_two_threads.py` trains each of them twice.
-    Other numbers of threads round otherwise. `deterministic_sums` orders the sums of RecBole's models as well, but some
+    Other numbers of threads round otherwise. `use_deterministic_sums` orders the sums of RecBole's models too, but some
     of them call other libraries, so with several threads only those that the test trains are promised. On CUDA
     `index_add` and other operations add with atomics, in an order that differs from run to run.
 
@@ -124,7 +124,7 @@ def reset_peak_memory(device: torch.device) -> None:
         counter.write_text("5")  # resets the high-water mark of resident memory
 
 
-def peak_memory_bytes(device: torch.device) -> dict[str, int | None]:
+def measure_peak_memory(device: torch.device) -> dict[str, int | None]:
     """Peak resident memory of the process since the last reset, and of the device.
 
     Without /proc the host figure is the peak since the process began.
@@ -137,14 +137,14 @@ def peak_memory_bytes(device: torch.device) -> dict[str, int | None]:
     return {"host": host, "device": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None}
 
 
-def device_name(device: torch.device) -> str:
+def describe_device(device: torch.device) -> str:
     """What the device calls itself."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu {platform.machine()}"
 
 
-def versions() -> dict[str, str | None]:
+def list_versions() -> dict[str, str | None]:
     """Versions of everything a number depends on; None if a package is not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for package in ("hellm-recbole", "torch", "recbole", "transformers", "peft", "numpy"):
@@ -156,7 +156,7 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-def git_state() -> dict[str, Any]:
+def read_git_state() -> dict[str, Any]:
     """Commit of the checkout this package lies in, and whether it had uncommitted changes; None outside one."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():

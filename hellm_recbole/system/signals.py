@@ -18,7 +18,7 @@ def stop_signals() -> tuple[int, ...]:
 
 
 @contextmanager
-def signals_go_to(handler: Handler, *numbers: int) -> Iterator[None]:
+def redirect_signals(handler: Handler, *numbers: int) -> Iterator[None]:
     """Handle signals in the block, and afterwards as before, whoever has set other handlers meanwhile.
 
     Nothing is done outside the main thread, which alone can set handlers, and for a handler that is not Python's.

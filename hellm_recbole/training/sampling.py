@@ -12,7 +12,7 @@ from hellm_recbole.errors import DataError
 from hellm_recbole.types import HistoryBatch, IdArray, PairBatch, TrainData, as_ids, pad_recent
 
 
-def epoch_seed(seed: int, epoch: int) -> int:
+def derive_epoch_seed(seed: int, epoch: int) -> int:
     """A 63-bit seed for one epoch; neighbouring (seed, epoch) pairs give unrelated streams."""
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
 
@@ -166,7 +166,7 @@ class PrefixSource:
             yield HistoryBatch(as_ids(items, self.device), as_ids(targets, self.device))
 
 
-def micro_batches(batch: HistoryBatch, size: int) -> list[tuple[float, HistoryBatch]]:
+def split_micro_batches(batch: HistoryBatch, size: int) -> list[tuple[float, HistoryBatch]]:
     """Parts of a batch with sequences of like length, each cut to its longest, and its share of the targets.
 
     The mean loss of the batch is the sum of share times mean loss over the parts.

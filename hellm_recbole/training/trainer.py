@@ -19,20 +19,20 @@ from torch import Tensor, nn
 
 from hellm_recbole.config.layers import EvalSettings, PairSettings, StepSettings, TrainSettings
 from hellm_recbole.errors import CheckpointError, TrainingDiverged, advise_on_divergence
-from hellm_recbole.evaluation.metrics import from_ranks
+from hellm_recbole.evaluation.metrics import average_metrics
 from hellm_recbole.evaluation.ranking import ModelScorer, rank_targets
 from hellm_recbole.models.base import ModelSpec, check_module
 from hellm_recbole.system.distributed import SINGLE_PROCESS, ProcessGroup
-from hellm_recbole.system.runtime import deterministic_sums
-from hellm_recbole.system.signals import signals_go_to, stop_signals
+from hellm_recbole.system.runtime import use_deterministic_sums
+from hellm_recbole.system.signals import redirect_signals, stop_signals
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress, pack_optimizer, unpack_optimizer
 from hellm_recbole.training.sampling import (
     BatchSource,
     PairSource,
     PrefixSource,
     SequenceSource,
-    epoch_seed,
-    micro_batches,
+    derive_epoch_seed,
+    split_micro_batches,
 )
 from hellm_recbole.types import (
     FollowsProgress,
@@ -104,7 +104,7 @@ class ModelLearner:
         self.optimizer: torch.optim.Optimizer = _optimizer(self.module, train, steps)
         self._train, self._steps, self._team = train, steps, group
         self._micro_batch_size = 0 if steps is None else steps.micro_batch_size
-        self._batches = batch_source(model_settings, train, pairs, steps, data, device)
+        self._batches = make_batch_source(model_settings, train, pairs, steps, data, device)
         self._scorer = ModelScorer(self.module, device)
 
     def train_epoch(self, epoch: int, rng_seed: int, on_step: OnStep) -> dict[str, float]:
@@ -118,7 +118,7 @@ class ModelLearner:
         if isinstance(self.module, StartsEpochs):
             self.module.start_epoch()
         if self._team.rank:  # what is dropped in its parts is not what is dropped in those of the first process
-            torch.manual_seed(epoch_seed(rng_seed, self._team.rank))
+            torch.manual_seed(derive_epoch_seed(rng_seed, self._team.rank))
         n_steps = self._batches.n_batches()
         sums: dict[str, float] = {}
         for step, batch in enumerate(self._batches.epoch(rng_seed), start=1):
@@ -150,7 +150,7 @@ class ModelLearner:
             self.optimizer.zero_grad(set_to_none=True)
             parts: Sequence[tuple[float, PairBatch | HistoryBatch]] = [(1.0, batch)]
             if self._micro_batch_size and isinstance(batch, HistoryBatch):
-                parts = micro_batches(batch, min(self._micro_batch_size, -(-len(batch.items) // group.size)))
+                parts = split_micro_batches(batch, min(self._micro_batch_size, -(-len(batch.items) // group.size)))
             sums: dict[str, float] = {}
             too_large = False
             try:
@@ -190,7 +190,7 @@ class ModelLearner:
         return self._scorer.scores(user, history)
 
 
-def batch_source(
+def make_batch_source(
     model_settings: Any,
     train: TrainSettings,
     pairs: PairSettings | None,
@@ -256,8 +256,10 @@ def fit(
         epoch = progress.epoch + 1
         started = time.perf_counter()
         set_learning_rate(learner.optimizer, train, epoch - 1)
-        with deterministic_sums(device):
-            losses = learner.train_epoch(epoch, epoch_seed(seed, epoch), lambda *args, e=epoch: view.step(e, *args))
+        with use_deterministic_sums(device):
+            losses = learner.train_epoch(
+                epoch, derive_epoch_seed(seed, epoch), lambda *args, e=epoch: view.step(e, *args)
+            )
         trained = time.perf_counter()
         evaluated = epoch % train.eval_every == 0 or epoch == epochs
         valid = evaluate(learner, data, evaluation, who, group) if evaluated else None
@@ -308,7 +310,7 @@ def evaluate(
         who=f"{who}, validation",
         group=group,
     )
-    return from_ranks(ranks.user, ranks.seen, evaluation.cutoffs)
+    return average_metrics(ranks.user, ranks.seen, evaluation.cutoffs)
 
 
 def _optimizer(module: nn.Module, train: TrainSettings, steps: StepSettings | None) -> torch.optim.Optimizer:
@@ -319,7 +321,7 @@ def _optimizer(module: nn.Module, train: TrainSettings, steps: StepSettings | No
     return kind(parameters, lr=train.learning_rate, betas=betas, weight_decay=train.weight_decay, fused=True)
 
 
-def learning_rate_factor(train: TrainSettings, done: float, floor: float = 0.0) -> float:
+def compute_learning_rate_factor(train: TrainSettings, done: float, floor: float = 0.0) -> float:
     """Learning rate after `done` epochs, relative to `learning_rate`; `floor` is where a cosine ends.
 
     `done` is a whole number for rows whose rate changes once an epoch; warm-up then has a step for each epoch.
@@ -337,11 +339,11 @@ def learning_rate_factor(train: TrainSettings, done: float, floor: float = 0.0) 
 def set_learning_rate(
     optimizer: torch.optim.Optimizer | None, train: TrainSettings, done: float, floor: float = 0.0
 ) -> None:
-    """Set the rate that `learning_rate_factor` gives after `done` epochs."""
+    """Set the rate that `compute_learning_rate_factor` gives after `done` epochs."""
     if optimizer is None:
         return
     for group in optimizer.param_groups:
-        group["lr"] = train.learning_rate * learning_rate_factor(train, done, floor)
+        group["lr"] = train.learning_rate * compute_learning_rate_factor(train, done, floor)
 
 
 def _resume(learner: Learner, checkpoint: CheckpointFolder, run: Mapping[str, str]) -> Progress:
@@ -355,14 +357,14 @@ def _resume(learner: Learner, checkpoint: CheckpointFolder, run: Mapping[str, st
     return progress
 
 
-def frozen_names(module: nn.Module) -> set[str]:
+def list_frozen_names(module: nn.Module) -> set[str]:
     """Parameters that are not trained: those of a language model, which can be had again from where they came."""
     named = module.named_parameters(remove_duplicate=False)  # a state holds a shared one under each of its names
     return {name for name, parameter in named if not parameter.requires_grad}
 
 
 def _model_state(learner: Learner) -> dict[str, Tensor]:
-    frozen = frozen_names(learner.module)
+    frozen = list_frozen_names(learner.module)
     state = {f"model.{name}": value for name, value in learner.module.state_dict().items() if name not in frozen}
     return state | {f"extra.{name}": value for name, value in learner.extra_state().items()}
 
@@ -377,7 +379,7 @@ def _load_model_state(learner: Learner, state: dict[str, Tensor]) -> None:
         part, name = key.split(".", 1)
         parts[part][name] = value
     try:
-        frozen = frozen_names(learner.module)
+        frozen = list_frozen_names(learner.module)
         kept = {name: value for name, value in learner.module.state_dict().items() if name in frozen}
         learner.module.load_state_dict({**kept, **parts["model"]})
     except RuntimeError as error:
@@ -392,7 +394,7 @@ def _interrupt_held() -> Iterator[None]:
     """Let a Ctrl-C, SIGTERM or SIGHUP that arrives while a checkpoint is written take effect after it."""
     arrived: list[int] = []
     try:
-        with signals_go_to(lambda number, frame: arrived.append(number), signal.SIGINT, *stop_signals()):
+        with redirect_signals(lambda number, frame: arrived.append(number), signal.SIGINT, *stop_signals()):
             yield
     finally:
         if arrived:

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from baselines.registry import REGISTRY
-from hellm_recbole.config.layers import field_names
+from hellm_recbole.config.layers import list_field_names
 from hellm_recbole.data.split import Split
-from hellm_recbole.evaluation.metrics import from_ranks
+from hellm_recbole.evaluation.metrics import average_metrics
 from hellm_recbole.evaluation.ranking import rank_targets
 from hellm_recbole.experiments.resolve import Override, RunConfig, resolve_runs
 from hellm_recbole.training.trainer import ModelLearner
@@ -121,7 +121,7 @@ def test_padding_rows_get_no_gradient_from_the_data(name: str, toy_split: Split)
 
 
 def test_one_batch_can_be_overfitted(name: str, toy_split: Split) -> None:
-    keys = field_names(REGISTRY[name].settings)
+    keys = list_field_names(REGISTRY[name].settings)
     off = {key: 0.0 for key in keys if key == "dropout" or key.endswith("_weight")}  # only the ranking loss is left
     row = make(name, toy_split.train_data(), **off)
     model: Any = row.module
@@ -160,7 +160,7 @@ def test_structure_beats_shuffled_data(name: str, toy_split: Split) -> None:
             block_users=64,
             who=name,
         )
-        scores.append(from_ranks(ranks.user, ranks.seen, [5])["N@5"])
+        scores.append(average_metrics(ranks.user, ranks.seen, [5])["N@5"])
     assert scores[0] > 1.5 * scores[1]
 
 

@@ -199,13 +199,13 @@ def test_adam_goes_on_by_its_momentum_or_stands_still(idle_gradients: str) -> No
 
 def test_neighbors_are_searched_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build(train_data(*PAPER))
-    search, searched = neighbors.item_neighbors, []
+    search, searched = neighbors.find_item_neighbors, []
 
     def counted(*args: Any) -> Any:
         searched.append(1)
         return search(*args)
 
-    monkeypatch.setattr(lattice, "item_neighbors", counted)
+    monkeypatch.setattr(lattice, "find_item_neighbors", counted)
     for epoch in (1, 2):
         model.start_epoch()
         for _ in range(3):

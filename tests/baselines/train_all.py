@@ -72,7 +72,7 @@ def train(name: str, split: Split, pretrained: dict[str, FloatArray], folder: Pa
     return row
 
 
-def describe(name: str, row: Row, split: Split) -> dict[str, str]:
+def describe(name: str, row: Learner, split: Split) -> dict[str, str]:
     """Digests of all parameters, one by one, and of the validation ranks."""
     ranks = rank_targets(row, split.valid, train=split.train, seen=split.train, block_users=96, who=name)
     arrays = {key: value.numpy() for key, value in row.module.state_dict().items()}

@@ -38,7 +38,7 @@ def test_prepare_then_check(
     def lengths(settings: features.FeatureSettings) -> Callable[[Sequence[str]], np.ndarray]:
         return lambda texts: np.array([[len(text)] for text in texts], dtype=np.float32)
 
-    monkeypatch.setattr(features, "text_encoder", lengths)
+    monkeypatch.setattr(features, "load_text_encoder", lengths)
     (tmp_path / "encoder").mkdir()
     encoder = ("--encoder", str(tmp_path / "encoder"))
     assert main(command(tmp_path, source, "--k-core", "1", *encoder)) == 0

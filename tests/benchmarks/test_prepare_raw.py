@@ -83,8 +83,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
             return known.get(path.name) or load_yaml(path)
 
         monkeypatch.setattr(raw, "load_yaml", values)
-        monkeypatch.setattr(raw, "download_settings", lambda: raw.DownloadSettings(**settings))  # type: ignore[arg-type]
-        monkeypatch.setattr(catalog, "download_settings", raw.download_settings)
+        monkeypatch.setattr(raw, "read_download_settings", lambda: raw.DownloadSettings(**settings))  # type: ignore[arg-type]
+        monkeypatch.setattr(catalog, "download_settings", raw.read_download_settings)
         yield running
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from benchmarks import run, study, tune
 from hellm_recbole.experiments.results import read_ranks, read_result
 from hellm_recbole.system.distributed import Part, ProcessGroup
-from hellm_recbole.training.sampling import epoch_seed
+from hellm_recbole.training.sampling import derive_epoch_seed
 from hellm_recbole.training.trainer import ModelLearner, OnStep
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,7 +51,7 @@ class InTurns(ProcessGroup):
 
     def begin(self, rng_seed: int) -> None:
         own = torch.get_rng_state()
-        torch.manual_seed(epoch_seed(rng_seed, 1))
+        torch.manual_seed(derive_epoch_seed(rng_seed, 1))
         self.__dict__["stream"] = torch.get_rng_state()
         torch.set_rng_state(own)
 

@@ -32,7 +32,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make(name: str, seed: int = 3, data: TrainData | None = None, **changes: Any) -> RecBoleLearner:
-    own = rows.recbole_settings(name)
+    own = rows.read_recbole_settings(name)
     small = {key: value for key, value in toy.SMALL.items() if key in own}
     return RecBoleLearner(name, data or toy.train_data(), {**own, **toy.OURS, **small, **changes}, seed, CPU)
 
@@ -42,10 +42,10 @@ def quiet(step: int, n_steps: int, losses: dict[str, float]) -> None:
 
 
 def test_names_and_kinds() -> None:
-    names = rows.recbole_model_names()
+    names = rows.list_recbole_models()
     assert {"Pop", "ItemKNN", "BPR", "LightGCN", "GRU4Rec", "SASRec", "MultiVAE"} <= set(names)
     assert not {"KGAT", "DeepFM", "VBPR"} & set(names)
-    kinds = {name: rows.recbole_model_kind(name) for name in ("Pop", "BPR", "GRU4Rec", "VBPR", "bpr")}
+    kinds = {name: rows.find_recbole_kind(name) for name in ("Pop", "BPR", "GRU4Rec", "VBPR", "bpr")}
     assert kinds == {"Pop": "traditional", "BPR": "general", "GRU4Rec": "sequential", "VBPR": None, "bpr": None}
 
 
@@ -61,7 +61,7 @@ def test_names_and_kinds() -> None:
 )
 def test_models_that_cannot_be_rows_say_why(name: str, why: str) -> None:
     with pytest.raises(ModelError, match=why):
-        rows.recbole_model_kind(name)
+        rows.find_recbole_kind(name)
 
 
 def test_unknown_model_is_refused() -> None:
@@ -70,7 +70,7 @@ def test_unknown_model_is_refused() -> None:
 
 
 def test_settings_are_recboles_under_our_names() -> None:
-    values = rows.recbole_settings("LightGCN")
+    values = rows.read_recbole_settings("LightGCN")
     assert values == {
         "batch_size": 2048,
         "learning_rate": 0.001,
@@ -81,14 +81,14 @@ def test_settings_are_recboles_under_our_names() -> None:
         "train_neg_sample_args": values["train_neg_sample_args"],
     }
     assert values["train_neg_sample_args"]["distribution"] == "uniform"
-    assert rows.recbole_settings("GRU4Rec")["train_neg_sample_args"] is None
-    assert rows.recbole_settings("GRU4Rec")["MAX_ITEM_LIST_LENGTH"] == 50
+    assert rows.read_recbole_settings("GRU4Rec")["train_neg_sample_args"] is None
+    assert rows.read_recbole_settings("GRU4Rec")["MAX_ITEM_LIST_LENGTH"] == 50
 
 
-@pytest.mark.parametrize("name", rows.recbole_model_names())
+@pytest.mark.parametrize("name", rows.list_recbole_models())
 def test_settings_of_every_model_load(name: str) -> None:
     try:
-        assert {"batch_size", "learning_rate", "weight_decay"} <= set(rows.recbole_settings(name))
+        assert {"batch_size", "learning_rate", "weight_decay"} <= set(rows.read_recbole_settings(name))
     except ModelError:
         no_rows = {"DIEN", "DIN", "FDSA", "GRU4RecF", "GRU4RecKG", "KSR", "NCL", "RaCT", "RecVAE", "S3Rec", "SASRecF"}
         assert name in no_rows

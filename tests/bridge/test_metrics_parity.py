@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hellm_recbole.evaluation.metrics import from_ranks
+from hellm_recbole.evaluation.metrics import average_metrics
 from hellm_recbole.evaluation.ranking import rank_targets
 from hellm_recbole.types import Histories, Targets
 from tests.toy import Table
@@ -56,7 +56,7 @@ def test_recall_and_ndcg_equal_recboles(n_targets: int) -> None:
     targets = Targets(np.repeat(users, n_targets), picks[:, :n_targets].ravel())
     history = Histories.from_pairs(np.repeat(users, 6), picks[:, n_targets:].ravel(), N_USERS)
     ranks = rank_targets(Table(table), targets, train=history, seen=history, block_users=64, who="x")
-    ours = from_ranks(ranks.user, ranks.seen, CUTOFFS)
+    ours = average_metrics(ranks.user, ranks.seen, CUTOFFS)
     theirs = recbole_metrics(table, history, targets)
     for k in CUTOFFS:
         assert ours[f"R@{k}"] == pytest.approx(theirs[f"recall@{k}"], abs=1e-12)
@@ -69,4 +69,4 @@ def test_a_constant_scorer_gets_nothing_from_us() -> None:
     empty = Histories(np.zeros(N_USERS + 2, dtype=np.int64), np.zeros(0, dtype=np.int64))
     table = torch.zeros(N_USERS + 1, N_ITEMS)
     ranks = rank_targets(Table(table), targets, train=empty, seen=empty, block_users=64, who="x")
-    assert set(from_ranks(ranks.user, ranks.seen, CUTOFFS).values()) == {0.0}
+    assert set(average_metrics(ranks.user, ranks.seen, CUTOFFS).values()) == {0.0}

@@ -33,7 +33,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def make(name: str, sequences: list[list[int]], n_items: int, **changes: Any) -> RecBoleLearner:
     user = np.repeat(np.arange(1, len(sequences) + 1), [len(items) for items in sequences])
     history = Histories.from_pairs(user, np.concatenate([np.array(items) for items in sequences]), len(sequences))
-    own = rows.recbole_settings(name)
+    own = rows.read_recbole_settings(name)
     small = {key: value for key, value in toy.SMALL.items() if key in own}
     values = {**own, **toy.OURS, **small, **changes}
     return RecBoleLearner(name, TrainData(len(sequences), n_items, history, {}), values, 3, torch.device("cpu"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hellm_recbole.data.prepare import dataset_settings, feature_settings, prepare
+from hellm_recbole.data.prepare import prepare, read_dataset_settings, read_feature_settings
 
 USERS = ["None", "NA", "nan", "null", "007", "7", "7.0", "9007199254740993", "#N/A", "n/a", "<NA>"]
 ITEMS = ["NA", "None", "NaN", "1E+05", "100000", "0108775015", "108775015", "1\u20282", "3\u20294", "5\x856", "-", "'"]
@@ -29,8 +29,8 @@ def test_every_id_is_the_text_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "Mine.csv").write_text("\n".join(["user_id,item_id,timestamp", *rows]) + "\n", encoding="utf-8")
     items = [f"{item},NA" for item in ITEMS]
     (tmp_path / "Mine_items.csv").write_text("\n".join(["item_id,title", *items]) + "\n", encoding="utf-8")
-    settings = dataset_settings("Mine", "table", {"k_core": 0})
-    prepare("Mine", tmp_path, settings, feature_settings({}), tmp_path / "dataset", fresh=False, progress=False)
+    settings = read_dataset_settings("Mine", "table", {"k_core": 0})
+    prepare("Mine", tmp_path, settings, read_feature_settings({}), tmp_path / "dataset", fresh=False, progress=False)
     values = {
         "data_path": str(tmp_path / "dataset"),
         "load_col": {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "title"]},

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hellm_recbole.data.atomic import load_dataset
-from hellm_recbole.data.prepare import dataset_settings, feature_settings, prepare
+from hellm_recbole.data.prepare import prepare, read_dataset_settings, read_feature_settings
 from hellm_recbole.data.split import split_dataset
 
 N_USERS, N_ITEMS, LENGTH = 20, 15, 8
@@ -47,8 +47,8 @@ def histories(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, list[
         rows += [f"{user},{item},{time}" for item, time in zip(items, times, strict=True)]
     order = rng.permutation(len(rows))
     (tmp_path / "Mine.csv").write_text("\n".join(["user_id,item_id,timestamp", *(rows[row] for row in order)]) + "\n")
-    settings = dataset_settings("Mine", "table", {"k_core": 0})
-    prepare("Mine", tmp_path, settings, feature_settings({}), tmp_path / "dataset", fresh=False, progress=False)
+    settings = read_dataset_settings("Mine", "table", {"k_core": 0})
+    prepare("Mine", tmp_path, settings, read_feature_settings({}), tmp_path / "dataset", fresh=False, progress=False)
     return chosen
 
 

@@ -11,7 +11,7 @@ import torch
 
 from baselines.lightgcn import LightGCN
 from hellm_recbole.bridge import register
-from hellm_recbole.config.layers import load_yaml, properties_dir
+from hellm_recbole.config.layers import find_properties, load_yaml
 from hellm_recbole.errors import DataError, ModelError, SettingsError
 from hellm_recbole.experiments.export import export_embeddings
 from hellm_recbole.types import Histories
@@ -55,7 +55,7 @@ def test_our_models_are_found_and_recboles_keep_their_names() -> None:
     assert get_model("VBPR").__module__ == "recbole.model.general_recommender.vbpr"
     for name in ("LightGCN", "SASRec"):
         assert not hasattr(get_model(name), "spec")
-        assert get_model(f"Hellm{name}").spec is register.registry()[name]
+        assert get_model(f"Hellm{name}").spec is register.load_registry()[name]
     assert importlib.util.find_spec("recbole.model.general_recommender.vbprx") is None
 
 
@@ -88,7 +88,7 @@ def test_run_recbole_runs_our_models(model: str, values: dict[str, Any], tmp_pat
 
 def test_settings_are_ours_unless_recboles_configuration_says_otherwise(tmp_path: Path) -> None:
     config, _, model = adapter("HellmLightGCN", tmp_path)
-    ours = load_yaml(properties_dir() / "model" / "LightGCN.yaml")
+    ours = load_yaml(find_properties() / "model" / "LightGCN.yaml")
     assert model.model.settings.emb_dim == ours["emb_dim"]
     assert (config["train_batch_size"], config["learning_rate"]) == (ours["batch_size"], ours["learning_rate"])
     config, _, model = adapter("HellmLightGCN", tmp_path, emb_dim=8, train_batch_size=32)

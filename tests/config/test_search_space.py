@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baselines.registry import REGISTRY
-from hellm_recbole.config.search_space import can_be_searched, drawn, grid, n_points, search_space
+from hellm_recbole.config.search_space import can_be_searched, count_points, draw_points, list_grid, read_search_space
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.experiments.resolve import resolve_runs
 
@@ -13,14 +13,14 @@ CURRENT = {"emb_dim": 64, "l2_weight": 1e-3, "n_layers": 3, "learning_rate": 5e-
 
 
 def test_the_rows_own_values_are_among_those_tried() -> None:
-    space = search_space("LightGCN", {"emb_dim": [16, 32]}, CURRENT, with_current=True)
+    space = read_search_space("LightGCN", {"emb_dim": [16, 32]}, CURRENT, with_current=True)
     assert space["emb_dim"] == [64, 16, 32]
     assert space["n_layers"] == [1, 2, 3, 4]  # 3 is there already
-    assert search_space("LightGCN", {"emb_dim": [16]}, CURRENT, with_current=False)["emb_dim"] == [16]
+    assert read_search_space("LightGCN", {"emb_dim": [16]}, CURRENT, with_current=False)["emb_dim"] == [16]
 
 
 def test_an_empty_list_leaves_a_key_out() -> None:
-    space = search_space("LightGCN", {"n_layers": [], "l2_weight": []}, CURRENT, with_current=True)
+    space = read_search_space("LightGCN", {"n_layers": [], "l2_weight": []}, CURRENT, with_current=True)
     assert list(space) == ["learning_rate"]
 
 
@@ -35,7 +35,7 @@ def test_an_empty_list_leaves_a_key_out() -> None:
 )
 def test_what_cannot_be_searched(model: str, changed: dict[str, object], part: str) -> None:
     with pytest.raises(SettingsError, match=part):
-        search_space(model, changed, CURRENT, with_current=True)  # type: ignore[arg-type]
+        read_search_space(model, changed, CURRENT, with_current=True)  # type: ignore[arg-type]
 
 
 @given(
@@ -48,12 +48,12 @@ def test_points_are_drawn_without_repetition_and_begin_with_the_current_one(
 ) -> None:
     space = {f"k{place}": list(range(size)) for place, size in enumerate(sizes)}
     current = {key: values[-1] for key, values in space.items()}
-    points = drawn(space, current, n, seed)
+    points = draw_points(space, current, n, seed)
     assert points[0] == current
-    assert len(points) == min(n, n_points(space))
+    assert len(points) == min(n, count_points(space))
     assert len({tuple(point.items()) for point in points}) == len(points)
-    assert all(point in grid(space) for point in points)
-    assert points == drawn(space, current, n, seed)
+    assert all(point in list_grid(space) for point in points)
+    assert points == draw_points(space, current, n, seed)
 
 
 def test_every_row_of_ours_but_the_simplest_can_be_searched() -> None:
@@ -63,4 +63,4 @@ def test_every_row_of_ours_but_the_simplest_can_be_searched() -> None:
 @pytest.mark.parametrize("model", sorted(REGISTRY))
 def test_every_space_fits_its_model(model: str) -> None:
     (plan,) = resolve_runs([model], "toy", REGISTRY, "paper", [])
-    assert n_points(search_space(model, {}, plan.resolved.values, with_current=True)) >= 8
+    assert count_points(read_search_space(model, {}, plan.resolved.values, with_current=True)) >= 8

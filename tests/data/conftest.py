@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hellm_recbole.data.prepare import DatasetSettings, Prepared, feature_settings, prepare
+from hellm_recbole.data.prepare import DatasetSettings, Prepared, prepare, read_feature_settings
 
 Prepare = Callable[..., Prepared]
 
@@ -97,7 +97,7 @@ def prepare_toy(root: Path) -> Prepare:
             name or source.name,
             source,
             settings,
-            feature_settings({"encoder": encoder, "image_encoder": encoder, "encode_batch_size": 2, "fill": fill}),
+            read_feature_settings({"encoder": encoder, "image_encoder": encoder, "encode_batch_size": 2, "fill": fill}),
             root,
             fresh=fresh,
             progress=False,

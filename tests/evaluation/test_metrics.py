@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hellm_recbole.evaluation.metrics import from_ranks, per_user
+from hellm_recbole.evaluation.metrics import average_metrics, compute_per_user
 
 
 def slow(user: list[int], rank: list[int], k: int) -> tuple[float, float]:
@@ -23,21 +23,21 @@ def slow(user: list[int], rank: list[int], k: int) -> tuple[float, float]:
 
 
 def test_one_target_a_user_by_hand() -> None:
-    values = from_ranks(np.array([1, 2, 3, 4]), np.array([1, 3, 10, 11]), [10])
+    values = average_metrics(np.array([1, 2, 3, 4]), np.array([1, 3, 10, 11]), [10])
     assert values["R@10"] == Fraction(3, 4)
     expected = (1 + Fraction(1, 2)) / 4 + Fraction(1) / 4 / Fraction(math.log2(11))
     assert values["N@10"] == pytest.approx(float(expected), rel=1e-15)
 
 
 def test_several_targets_use_the_ideal_over_min_of_targets_and_k() -> None:
-    users, values = per_user(np.array([5, 5, 5]), np.array([1, 2, 40]), [2])
+    users, values = compute_per_user(np.array([5, 5, 5]), np.array([1, 2, 40]), [2])
     assert users.tolist() == [5]
     assert values["R@2"][0] == pytest.approx(2 / 3)
     assert values["N@2"][0] == pytest.approx(1.0)  # both places of the top 2 are hits
 
 
 def test_users_may_be_tokens_and_unordered() -> None:
-    users, values = per_user(np.array(["b", "a", "b"]), np.array([1, 9, 9]), [5])
+    users, values = compute_per_user(np.array(["b", "a", "b"]), np.array([1, 9, 9]), [5])
     assert users.tolist() == ["a", "b"]
     assert values["R@5"].tolist() == [0.0, 0.5]
 
@@ -48,7 +48,7 @@ def test_users_may_be_tokens_and_unordered() -> None:
 )
 def test_equals_the_slow_definition(pairs: list[tuple[int, int]], k: int) -> None:
     user, rank = [u for u, _ in pairs], [r for _, r in pairs]
-    values = from_ranks(np.array(user), np.array(rank), [k])
+    values = average_metrics(np.array(user), np.array(rank), [k])
     recall, ndcg = slow(user, rank, k)
     assert values[f"R@{k}"] == pytest.approx(recall, abs=1e-12)
     assert values[f"N@{k}"] == pytest.approx(ndcg, abs=1e-12)

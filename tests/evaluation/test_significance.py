@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from hellm_recbole.evaluation.significance import bootstrap_means, holm, p_value, paired_bootstrap
+from hellm_recbole.evaluation.significance import bootstrap_means, compute_p_value, correct_holm, paired_bootstrap
 
 
 def slow_bootstrap(values: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
@@ -40,7 +40,7 @@ def test_two_users_by_hand() -> None:
 
 def test_p_value_counts_both_sides() -> None:
     # d = 2; moved to zero the resamples are -2, 2, 1, 0: two of four are as extreme.
-    assert p_value(2.0, np.array([0.0, 4.0, 3.0, 2.0])) == float(Fraction(1 + 2, 1 + 4))
+    assert compute_p_value(2.0, np.array([0.0, 4.0, 3.0, 2.0])) == float(Fraction(1 + 2, 1 + 4))
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
@@ -80,19 +80,19 @@ def test_agrees_with_scipy() -> None:
 
 def test_holm_by_hand() -> None:
     # 0.005 x 4, then 0.01 x 3, then max(0.03, 0.03 x 2), then max(0.06, 0.04 x 1): in the order given.
-    adjusted = holm(np.array([0.01, 0.04, 0.03, 0.005]))
+    adjusted = correct_holm(np.array([0.01, 0.04, 0.03, 0.005]))
     np.testing.assert_allclose(adjusted, [0.03, 0.06, 0.06, 0.02], rtol=0, atol=1e-15)
 
 
 def test_holm_of_nothing_and_of_one() -> None:
-    assert holm(np.array([])).size == 0
-    assert holm(np.array([0.2])).tolist() == [0.2]
+    assert correct_holm(np.array([])).size == 0
+    assert correct_holm(np.array([0.2])).tolist() == [0.2]
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_holm_lies_between_raw_and_bonferroni_and_keeps_order(values: list[float]) -> None:
     raw = np.array(values)
-    adjusted = holm(raw)
+    adjusted = correct_holm(raw)
     assert np.all(adjusted >= raw)
     assert np.all(adjusted <= np.minimum(1, raw * len(raw)) + 1e-15)
     order = np.argsort(raw, kind="stable")

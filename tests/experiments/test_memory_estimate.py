@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from benchmarks import run
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
-from hellm_recbole.experiments.memory_estimate import _kept_bytes, _longest, estimate_memory, parameters_by_part
+from hellm_recbole.experiments.memory_estimate import _kept_bytes, _longest, count_parameters, estimate_memory
 from hellm_recbole.models.hellm import LLMRecommender
 from hellm_recbole.training.sampling import SequenceSource
 from hellm_recbole.types import TrainData
@@ -40,7 +40,7 @@ def test_parameters_are_exact_and_kept_tensors_within_a_tenth(
     batches = SequenceSource(data, 32, 20, torch.device("cpu"))
     estimate = estimate_memory(chosen, data, batches, 16)
     model = LLMRecommender.build(chosen, data).train()
-    assert estimate.parts == parameters_by_part(model)
+    assert estimate.parts == count_parameters(model)
     assert sum(total for _, total in estimate.parts.values()) == sum(p.numel() for p in model.parameters())
     if not checkpointing:
         assert estimate.activation_bytes == pytest.approx(_kept_bytes(model, _longest(batches, 16)), rel=0.1)
@@ -60,7 +60,7 @@ def test_without_a_language_model_none_is_counted(tiny: Path, toy_split: Split) 
     batches = SequenceSource(data, 32, 20, torch.device("cpu"))
     estimate = estimate_memory(chosen, data, batches, 16)
     model = LLMRecommender.build(chosen, data).train()
-    assert estimate.parts == parameters_by_part(model)
+    assert estimate.parts == count_parameters(model)
     assert "language model" not in estimate.parts
     assert estimate.weight_bytes == 0
     assert estimate.activation_bytes == _kept_bytes(model, _longest(batches, 16))

@@ -18,13 +18,13 @@ datasets: {tiny: {SASRec: {epochs: 5}}}
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The settings, with a preset `brief` of our own."""
-    real = plan.properties_dir()
+    real = plan.find_properties()
     for part in real.iterdir():
         if part.name != "preset":
             (tmp_path / part.name).symlink_to(part)
     (tmp_path / "preset").mkdir()
     (tmp_path / "preset" / "brief.yaml").write_text(PRESET)
-    monkeypatch.setattr(plan, "properties_dir", lambda: tmp_path)
+    monkeypatch.setattr(plan, "find_properties", lambda: tmp_path)
     return tmp_path
 
 
@@ -82,11 +82,11 @@ def test_a_value_that_no_run_can_have_is_refused(model: str, setting: str, said:
 
 
 def test_recboles_own_values_are_accepted() -> None:
-    from hellm_recbole.bridge.learner import recbole_model_names
+    from hellm_recbole.bridge.learner import list_recbole_models
     from hellm_recbole.errors import ModelError
 
     done = 0
-    for name in recbole_model_names():
+    for name in list_recbole_models():
         try:
             plan.resolve_runs([f"RecBole-{name}"], "tiny", REGISTRY, "paper", [])
         except ModelError:
@@ -98,13 +98,13 @@ def test_recboles_own_values_are_accepted() -> None:
 def test_missing_settings_of_a_model_come_in_one_message_with_their_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = plan.properties_dir()
+    real = plan.find_properties()
     for part in real.iterdir():
         if part.name != "model":
             (tmp_path / part.name).symlink_to(part)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "LightGCN.yaml").write_text("n_layers: 3\nlearning_rate: fast\n")
-    monkeypatch.setattr(plan, "properties_dir", lambda: tmp_path)
+    monkeypatch.setattr(plan, "find_properties", lambda: tmp_path)
     message = refuse("LightGCN")
     file = tmp_path / "model" / "LightGCN.yaml"
     assert f"batch_size, weight_decay, emb_dim, l2_weight, init_std, sampling are not set; add to {file}" in message

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from hellm_recbole.experiments.saved_model import model_card
+from hellm_recbole.experiments.saved_model import format_model_card
 from hellm_recbole.llm.packaged import PACKAGE, SHA256
 from tests.toy_records import toy_record
 
@@ -14,6 +14,6 @@ from tests.toy_records import toy_record
 def test_a_card_says_that_the_packaged_model_is_a_repack(llm: str, weights: str, said: bool) -> None:
     values = {"llm": llm, "llm_layers": None, "llm_weights": weights, "valid_metric": "N@20"}
     settings = {key: {"value": value, "origin": "x.yaml"} for key, value in values.items()}
-    card = model_card(toy_record(settings=settings))
+    card = format_model_card(toy_record(settings=settings))
     for part in ("4-bit repack", "Q4_K_M", PACKAGE, SHA256, "Gemma's terms of use"):
         assert (part in card) is said

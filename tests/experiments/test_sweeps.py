@@ -9,9 +9,9 @@ from hellm_recbole.errors import ResultError
 from hellm_recbole.experiments.sweeps import (
     Trial,
     find_searches,
+    locate_search,
     read_search,
     read_tuned,
-    sweep_folder,
     write_search,
     write_tuned,
 )
@@ -20,7 +20,7 @@ from tests.toy_records import rewrite, toy_sweep, toy_trial
 
 def test_a_search_comes_back_as_written(tmp_path: Path) -> None:
     sweep = toy_sweep([toy_trial(1, 0.1), toy_trial(2, 0.2)])
-    path = write_search(sweep_folder(tmp_path, sweep.dataset, sweep.row, sweep.name), sweep)
+    path = write_search(locate_search(tmp_path, sweep.dataset, sweep.row, sweep.name), sweep)
     assert read_search(path) == sweep
     assert find_searches(tmp_path, "Toy") == [sweep]
 

@@ -50,7 +50,7 @@ def test_a_search_of_an_earlier_version(tmp_path: Path) -> None:
 
 
 def test_what_is_said_of_a_finished_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(code, "current_digest", {"m.one": "1"}.get)
+    monkeypatch.setattr(code, "find_current_digest", {"m.one": "1"}.get)
     trials = [toy_trial(1, 0.1)]
     assert describe_kept_search(toy_sweep(trials, identity=REQUEST["identity"])) == "finished before, kept"
     changed = {**REQUEST["identity"], "code m.one": "2"}

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hellm_recbole.graphs.hypergraph import item_hypergraph, neighbor_incidence, user_hypergraph
-from hellm_recbole.graphs.neighbors import nearest_neighbors
-from hellm_recbole.graphs.sparse import interaction_matrix
+from hellm_recbole.graphs.hypergraph import build_incidence, build_item_hypergraph, build_user_hypergraph
+from hellm_recbole.graphs.neighbors import find_nearest_neighbors
+from hellm_recbole.graphs.sparse import build_interaction_matrix
 from hellm_recbole.types import Histories
 from tests.reference import hellm_pre as slow
 
@@ -27,15 +27,15 @@ def as_matrix(operator: torch.nn.Module, size: int) -> torch.Tensor:
 @given(seed=st.integers(0, 200))
 def test_user_operator_equals_the_dense_one(seed: int) -> None:
     history = random_history(seed)
-    dense = torch.from_numpy(interaction_matrix(history, 7).toarray()).double()
+    dense = torch.from_numpy(build_interaction_matrix(history, 7).toarray()).double()
     for normalization in ("row", "symmetric"):
-        got = as_matrix(user_hypergraph(history, 7, normalization), 10)
+        got = as_matrix(build_user_hypergraph(history, 7, normalization), 10)
         assert torch.allclose(got, slow.user_operator(dense, normalization), atol=1e-6)
 
 
 @given(seed=st.integers(0, 200))
 def test_rows_of_the_user_operator_sum_to_one_or_zero_and_its_diagonal_is_zero(seed: int) -> None:
-    got = as_matrix(user_hypergraph(random_history(seed), 7, "row"), 10)
+    got = as_matrix(build_user_hypergraph(random_history(seed), 7, "row"), 10)
     total = got.sum(dim=1)
     assert torch.all((total - 1).abs().minimum(total.abs()) < 1e-5)
     assert torch.allclose(torch.diag(got), torch.zeros(10, dtype=torch.float64), atol=1e-6)
@@ -46,8 +46,8 @@ def test_rows_of_the_user_operator_sum_to_one_or_zero_and_its_diagonal_is_zero(s
 def test_item_operator_equals_the_dense_one(hyperedges: str, widths: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
     features = [rng.normal(size=(11, width)).astype(np.float32) for width in widths]
-    incidences = [neighbor_incidence(*nearest_neighbors(matrix, 4)) for matrix in features]
-    got = as_matrix(item_hypergraph(incidences, hyperedges), 12)
+    incidences = [build_incidence(*find_nearest_neighbors(matrix, 4)) for matrix in features]
+    got = as_matrix(build_item_hypergraph(incidences, hyperedges), 12)
     assert not got[0].any()
     assert not got[:, 0].any()
     expected = slow.item_operator([torch.from_numpy(matrix).double() for matrix in features], 4, hyperedges)
@@ -56,7 +56,7 @@ def test_item_operator_equals_the_dense_one(hyperedges: str, widths: tuple[int, 
 
 def test_every_hyperedge_side_has_k_neighbours_and_the_item_itself() -> None:
     features = np.random.default_rng(1).normal(size=(30, 8)).astype(np.float32) + 3.0  # all cosines positive
-    incidence = neighbor_incidence(*nearest_neighbors(features, 5))
+    incidence = build_incidence(*find_nearest_neighbors(features, 5))
     assert (np.asarray(incidence.sum(axis=1)).ravel()[1:] == 5).all()
     assert (incidence.diagonal()[1:] == 1).all()
 
@@ -64,14 +64,14 @@ def test_every_hyperedge_side_has_k_neighbours_and_the_item_itself() -> None:
 def test_an_item_without_features_has_no_hyperedge() -> None:
     features = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32) + 3.0
     features[2] = 0.0
-    operator = as_matrix(item_hypergraph([neighbor_incidence(*nearest_neighbors(features, 3))], "listed_by"), 7)
+    operator = as_matrix(build_item_hypergraph([build_incidence(*find_nearest_neighbors(features, 3))], "listed_by"), 7)
     assert not operator[3].any()
     assert torch.isfinite(operator).all()
 
 
 @pytest.mark.parametrize("normalization", ["row", "symmetric"])
 def test_rows_of_a_convolution_are_the_same_to_the_last_bit(normalization: str) -> None:
-    operator = user_hypergraph(random_history(3), 7, normalization)
+    operator = build_user_hypergraph(random_history(3), 7, normalization)
     nodes = torch.randn(10, 4, requires_grad=True)
     rows, weight = torch.tensor([7, 2, 9]), torch.randn(3, 4)
     found, wanted = operator.of_rows(nodes, rows), operator(nodes)[rows]
@@ -81,7 +81,7 @@ def test_rows_of_a_convolution_are_the_same_to_the_last_bit(normalization: str) 
 
 
 def test_gradient_is_the_transposed_operator() -> None:
-    operator = user_hypergraph(random_history(3), 7, "row")
+    operator = build_user_hypergraph(random_history(3), 7, "row")
     nodes = torch.randn(10, 4, requires_grad=True)
     weight = torch.randn(10, 4)
     (operator(nodes) * weight).sum().backward()

@@ -8,7 +8,7 @@ import pytest
 
 from hellm_recbole.errors import DataError, MissingDependency
 from hellm_recbole.graphs import neighbors
-from hellm_recbole.graphs.neighbors import approximate_neighbors, item_neighbors, nearest_neighbors
+from hellm_recbole.graphs.neighbors import find_approximate_neighbors, find_item_neighbors, find_nearest_neighbors
 
 FEATURES = np.random.default_rng(0).normal(size=(200, 12)).astype(np.float32)
 
@@ -21,7 +21,7 @@ def by_hand(features: np.ndarray, k: int) -> list[set[int]]:
 @pytest.mark.parametrize("block_rows", [1, 7, 1000])
 def test_blocks_find_the_same_neighbours_as_a_full_sort(monkeypatch: pytest.MonkeyPatch, block_rows: int) -> None:
     monkeypatch.setattr(neighbors, "BLOCK_BYTES", 4 * len(FEATURES) * block_rows)
-    index, cosine = nearest_neighbors(FEATURES, 6)
+    index, cosine = find_nearest_neighbors(FEATURES, 6)
     assert [set(row.tolist()) for row in index] == by_hand(FEATURES, 6)
     assert (index[:, 0] == np.arange(200)).all()
     assert np.allclose(cosine[:, 0], 1.0, atol=1e-6)
@@ -32,59 +32,59 @@ def test_approximate_neighbours_are_nearly_all_found() -> None:
     pytest.importorskip("faiss")
     rng = np.random.default_rng(1)
     features = rng.normal(size=(3000, 24)).astype(np.float32)
-    exact, found = nearest_neighbors(features, 10)[0], approximate_neighbors(features, 10)[0]
+    exact, found = find_nearest_neighbors(features, 10)[0], find_approximate_neighbors(features, 10)[0]
     shared = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact.tolist(), found.tolist(), strict=True)])
     assert shared > 0.95
-    assert np.array_equal(found, approximate_neighbors(features, 10)[0])
+    assert np.array_equal(found, find_approximate_neighbors(features, 10)[0])
 
 
 def test_without_faiss_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
     with pytest.raises(MissingDependency, match="faiss-cpu"):
-        item_neighbors(FEATURES, 3, 100, None)
+        find_item_neighbors(FEATURES, 3, 100, None)
 
 
 def test_the_cache_is_read_again_and_keyed_by_all_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = item_neighbors(FEATURES, 4, 1000, tmp_path)
-    monkeypatch.setattr(neighbors, "nearest_neighbors", lambda *_: pytest.fail("computed again"))
-    again = item_neighbors(FEATURES, 4, 1000, tmp_path)
+    first = find_item_neighbors(FEATURES, 4, 1000, tmp_path)
+    monkeypatch.setattr(neighbors, "find_nearest_neighbors", lambda *_: pytest.fail("computed again"))
+    again = find_item_neighbors(FEATURES, 4, 1000, tmp_path)
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     monkeypatch.undo()
     changed = FEATURES.copy()
     changed[3, 3] += 1e-3
-    item_neighbors(changed, 4, 1000, tmp_path)
-    item_neighbors(FEATURES, 5, 1000, tmp_path)
+    find_item_neighbors(changed, 4, 1000, tmp_path)
+    find_item_neighbors(FEATURES, 5, 1000, tmp_path)
     assert len(list(tmp_path.iterdir())) == 3
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no archive", None])
 def test_a_broken_cache_is_named(tmp_path: Path, damage: bytes | None) -> None:
-    item_neighbors(FEATURES, 4, 1000, tmp_path)
+    find_item_neighbors(FEATURES, 4, 1000, tmp_path)
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:-200] if damage is None else damage)
     with pytest.raises(DataError, match="delete that file"):
-        item_neighbors(FEATURES, 4, 1000, tmp_path)
+        find_item_neighbors(FEATURES, 4, 1000, tmp_path)
 
 
 def test_more_neighbours_than_items_are_refused() -> None:
     with pytest.raises(DataError, match="lower n_neighbors"):
-        item_neighbors(FEATURES[:3], 4, 1000, None)
+        find_item_neighbors(FEATURES[:3], 4, 1000, None)
 
 
 def test_a_cache_that_cannot_be_written_is_read_and_otherwise_done_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     features = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
-    kept = item_neighbors(features, 3, 100, tmp_path)
+    kept = find_item_neighbors(features, 3, 100, tmp_path)
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
-    monkeypatch.setattr(neighbors, "nearest_neighbors", lambda *_: pytest.fail("computed again"))
-    assert np.array_equal(item_neighbors(features, 3, 100, tmp_path)[0], kept[0])
+    monkeypatch.setattr(neighbors, "find_nearest_neighbors", lambda *_: pytest.fail("computed again"))
+    assert np.array_equal(find_item_neighbors(features, 3, 100, tmp_path)[0], kept[0])
     monkeypatch.undo()
     assert capsys.readouterr().err == ""
     neighbors._warn_not_kept.cache_clear()
     (tmp_path / "file").write_text("")
     for _ in range(2):
-        assert np.array_equal(item_neighbors(features, 3, 100, tmp_path / "file" / "cache")[0], kept[0])
+        assert np.array_equal(find_item_neighbors(features, 3, 100, tmp_path / "file" / "cache")[0], kept[0])
     assert (
         capsys.readouterr().err.count("warning: item neighbours are not kept for other runs: cannot make folder") == 1
     )
@@ -92,9 +92,9 @@ def test_a_cache_that_cannot_be_written_is_read_and_otherwise_done_without(
 
 def test_neighbours_of_other_code_are_not_taken_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     features = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
-    neighbors.item_neighbors(features, 2, 100, tmp_path)
-    neighbors.item_neighbors(features, 2, 100, tmp_path)
+    neighbors.find_item_neighbors(features, 2, 100, tmp_path)
+    neighbors.find_item_neighbors(features, 2, 100, tmp_path)
     assert len(list(tmp_path.glob("*.npz"))) == 1
     monkeypatch.setattr(neighbors, "digest_module", lambda name: "edited")
-    neighbors.item_neighbors(features, 2, 100, tmp_path)
+    neighbors.find_item_neighbors(features, 2, 100, tmp_path)
     assert len(list(tmp_path.glob("*.npz"))) == 2

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 import torch
 
 from hellm_recbole.graphs.propagation import propagate_mean, propagate_mean_of
-from hellm_recbole.graphs.sparse import EdgePattern, SparseOperator, interaction_matrix, normalized_interactions
+from hellm_recbole.graphs.sparse import EdgePattern, SparseOperator, build_interaction_matrix, normalize_interactions
 from hellm_recbole.types import Histories
 
 N_USERS, N_ITEMS = 4, 5
@@ -29,7 +29,7 @@ def dense_adjacency() -> torch.Tensor:
 
 
 def test_interactions_are_binary_and_padding_is_empty() -> None:
-    dense = interaction_matrix(HISTORY, N_ITEMS).toarray()
+    dense = build_interaction_matrix(HISTORY, N_ITEMS).toarray()
     assert dense.shape == (N_USERS + 1, N_ITEMS + 1)
     assert set(np.unique(dense)) == {0.0, 1.0}
     assert dense.sum() == 5
@@ -38,7 +38,7 @@ def test_interactions_are_binary_and_padding_is_empty() -> None:
 
 
 def test_normalised_block_equals_the_dense_formula() -> None:
-    block = normalized_interactions(HISTORY, N_ITEMS).toarray()
+    block = normalize_interactions(HISTORY, N_ITEMS).toarray()
     assert np.allclose(block, dense_adjacency()[: N_USERS + 1, N_USERS + 1 :].numpy(), atol=1e-7)
 
 
@@ -58,7 +58,7 @@ def test_propagation_and_its_gradient_equal_the_dense_formula(n_layers: int) -> 
 
     user.requires_grad_()
     item.requires_grad_()
-    got = torch.cat(propagate_mean(user, item, SparseOperator(normalized_interactions(HISTORY, N_ITEMS)), n_layers))
+    got = torch.cat(propagate_mean(user, item, SparseOperator(normalize_interactions(HISTORY, N_ITEMS)), n_layers))
     (got * weight).sum().backward()
     assert user.grad is not None
     assert item.grad is not None
@@ -77,7 +77,7 @@ def test_rows_of_the_propagation_are_the_same_to_the_last_bit(
     rows = torch.tensor(user_rows), torch.tensor(item_rows)
     tables = torch.randn(N_USERS + 1, 3).requires_grad_(), torch.randn(N_ITEMS + 1, 3).requires_grad_()
     weights = [torch.randn(len(own), 3) for own in rows]
-    graph = SparseOperator(normalized_interactions(HISTORY, N_ITEMS))
+    graph = SparseOperator(normalize_interactions(HISTORY, N_ITEMS))
     whole = propagate_mean(*tables, graph, n_layers)
     wanted = [every[own] for every, own in zip(whole, rows, strict=True)]
     found = propagate_mean_of(*tables, graph, n_layers, *rows)
@@ -89,7 +89,9 @@ def test_rows_of_the_propagation_are_the_same_to_the_last_bit(
     assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
 
 
-@pytest.mark.parametrize("block", [normalized_interactions(HISTORY, N_ITEMS), interaction_matrix(HISTORY, N_ITEMS)])
+@pytest.mark.parametrize(
+    "block", [normalize_interactions(HISTORY, N_ITEMS), build_interaction_matrix(HISTORY, N_ITEMS)]
+)
 def test_some_rows_of_a_product_and_a_product_with_some_rows(block: sp.csr_matrix) -> None:
     dense, rows, part = torch.randn(N_ITEMS + 1, 2), torch.tensor([2, 4, 1]), torch.randn(3, 2)
     operator = SparseOperator(block)
@@ -98,7 +100,9 @@ def test_some_rows_of_a_product_and_a_product_with_some_rows(block: sp.csr_matri
     assert torch.equal(operator.columns.from_some(part, rows), operator.columns(whole))
 
 
-@pytest.mark.parametrize("block", [normalized_interactions(HISTORY, N_ITEMS), interaction_matrix(HISTORY, N_ITEMS)])
+@pytest.mark.parametrize(
+    "block", [normalize_interactions(HISTORY, N_ITEMS), build_interaction_matrix(HISTORY, N_ITEMS)]
+)
 def test_operator_and_its_gradient(block: sp.csr_matrix) -> None:
     operator, matrix = SparseOperator(block), torch.from_numpy(block.toarray())
     x, weight = torch.randn(N_ITEMS + 1, 2, requires_grad=True), torch.randn(N_USERS + 1, 2)
@@ -109,7 +113,7 @@ def test_operator_and_its_gradient(block: sp.csr_matrix) -> None:
     assert torch.allclose(x.grad, matrix.T @ weight, atol=1e-6)
 
 
-PATTERN = EdgePattern.of(normalized_interactions(HISTORY, N_ITEMS))
+PATTERN = EdgePattern.of(normalize_interactions(HISTORY, N_ITEMS))
 N_EDGES = len(PATTERN.row)
 
 

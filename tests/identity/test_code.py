@@ -80,23 +80,23 @@ def test_any_other_change_counts(changed: str) -> None:
 
 
 def test_the_code_of_a_model_is_its_import_closure_and_the_harness(plugin: Path) -> None:
-    found = code.code_of_model("plugged.model")
+    found = code.digest_model_code("plugged.model")
     assert {"plugged.model", "plugged.near", "plugged.far", *code.HARNESS} <= found.keys()
     assert not {"plugged.unrelated", "baselines.vbpr", "hellm_recbole.errors"} & found.keys()
 
 
 @pytest.mark.parametrize("name", ["model", "near", "far"])
 def test_a_changed_line_is_noticed_and_named(plugin: Path, name: str) -> None:
-    before = code.code_of_model("plugged.model")
-    assert code.changed_modules(before) == []
+    before = code.digest_model_code("plugged.model")
+    assert code.find_changed_modules(before) == []
     path = plugin / f"{name}.py"
     path.write_text(path.read_text() + "# a comment\n")
     clear()
-    assert code.changed_modules(before) == []
+    assert code.find_changed_modules(before) == []
     path.write_text(path.read_text() + "W = 2\n")
     clear()
-    assert code.changed_modules(before) == [f"plugged.{name}"]
-    assert code.total_digest(code.code_of_model("plugged.model")) != code.total_digest(before)
+    assert code.find_changed_modules(before) == [f"plugged.{name}"]
+    assert code.digest_all(code.digest_model_code("plugged.model")) != code.digest_all(before)
 
 
 def test_a_module_beside_that_of_the_model_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def test_a_module_beside_that_of_the_model_counts(tmp_path: Path, monkeypatch: p
     (tmp_path / "my_helper.py").write_text("X = 1\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     clear()
-    found = code.code_of_model("my_model")
+    found = code.digest_model_code("my_model")
     assert {"my_model", "my_helper", "hellm_recbole.experiments.run"} <= found.keys()
     assert not {"json", "numpy", "hellm_recbole.report.tables"} & found.keys()
     clear()
@@ -116,28 +116,28 @@ def test_comparing_code_imports_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "loud" / "model.py").write_text("X = 1\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     clear()
-    assert code.changed_modules({"loud.model": "0"}) == ["loud.model"]
+    assert code.find_changed_modules({"loud.model": "0"}) == ["loud.model"]
     assert "loud" not in sys.modules
     clear()
 
 
 def test_files_are_read_once_in_a_process(plugin: Path) -> None:
-    before = code.code_of_model("plugged.model")
+    before = code.digest_model_code("plugged.model")
     (plugin / "near.py").write_text("X = 2\n")  # by somebody, after the process has imported it
-    assert code.code_of_model("plugged.model") == before
+    assert code.digest_model_code("plugged.model") == before
 
 
 def test_a_module_that_is_gone_has_changed_and_a_package_that_is_not_installed_cannot_be_told(plugin: Path) -> None:
-    before = {**code.code_of_model("plugged.model"), "not_installed_here.model": "0"}
+    before = {**code.digest_model_code("plugged.model"), "not_installed_here.model": "0"}
     (plugin / "far.py").unlink()
     clear()
-    assert code.changed_modules(before) == ["plugged.far"]
+    assert code.find_changed_modules(before) == ["plugged.far"]
 
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_every_registered_model_has_its_own_file_in_its_code(name: str) -> None:
     spec = REGISTRY[name]
-    found = code.code_of_model(spec.cls.__module__, spec.settings.__module__)
+    found = code.digest_model_code(spec.cls.__module__, spec.settings.__module__)
     assert spec.cls.__module__ in found
     assert len(set(found.values())) == len(found)  # no two modules are alike, so nothing was read as empty
     others = {other.cls.__module__ for other in REGISTRY.values()} - {spec.cls.__module__}
@@ -146,10 +146,10 @@ def test_every_registered_model_has_its_own_file_in_its_code(name: str) -> None:
 
 def test_a_model_of_recbole_has_its_version_its_file_and_the_bridge() -> None:
     pytest.importorskip("recbole")
-    found = code.code_of_recbole_model("recbole.model.general_recommender.bpr")
+    found = code.digest_recbole_code("recbole.model.general_recommender.bpr")
     assert found["recbole"] == "1.2.1"
     assert {"recbole.model.general_recommender.bpr", *code.BRIDGE, *code.HARNESS} <= found.keys()
-    assert code.changed_modules({**found, "recbole": "1.2.0"}) == ["recbole"]
+    assert code.find_changed_modules({**found, "recbole": "1.2.0"}) == ["recbole"]
 
 
 @pytest.mark.parametrize("module", sorted(code.NEUTRAL))

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from hellm_recbole.errors import DataError
 from hellm_recbole.identity import weights
-from hellm_recbole.identity.weights import cache_root, language_model_digest, settings_digest
+from hellm_recbole.identity.weights import digest_language_model, digest_settings, find_cache_root
 from tests.toy_llm import save_tiny
 
 WEIGHTS = "model.safetensors"
@@ -56,17 +56,17 @@ def flip_byte(path: Path, name: str) -> None:
 
 
 def test_one_byte_of_what_is_read_changes_it_and_one_of_the_rest_does_not(llama: Path) -> None:
-    whole, cut = language_model_digest(llama), language_model_digest(llama, n_layers=2)
+    whole, cut = digest_language_model(llama), digest_language_model(llama, n_layers=2)
     assert whole != cut
-    assert language_model_digest(llama, n_layers=3) == whole
+    assert digest_language_model(llama, n_layers=3) == whole
     flip_byte(llama / WEIGHTS, "lm_head.weight")
-    assert language_model_digest(llama) == whole
+    assert digest_language_model(llama) == whole
     flip_byte(llama / WEIGHTS, "model.layers.2.mlp.up_proj.weight")
-    assert language_model_digest(llama) != whole
-    assert language_model_digest(llama, n_layers=2) == cut
+    assert digest_language_model(llama) != whole
+    assert digest_language_model(llama, n_layers=2) == cut
     for name in ("model.layers.1.mlp.up_proj.weight", "model.embed_tokens.weight", "model.norm.weight"):
         flip_byte(llama / WEIGHTS, name)
-        changed = language_model_digest(llama, n_layers=2)
+        changed = digest_language_model(llama, n_layers=2)
         assert changed != cut
         cut = changed
 
@@ -75,73 +75,73 @@ def test_a_head_that_stands_for_the_embeddings_counts(llama: Path) -> None:
     tensors = load_file(llama / WEIGHTS)
     del tensors["model.embed_tokens.weight"]
     save_file(tensors, llama / WEIGHTS)
-    before = language_model_digest(llama)
+    before = digest_language_model(llama)
     flip_byte(llama / WEIGHTS, "lm_head.weight")
-    assert language_model_digest(llama) != before
+    assert digest_language_model(llama) != before
 
 
 def test_neither_the_folder_nor_the_number_of_files_changes_it(llama: Path, tmp_path: Path) -> None:
-    before = language_model_digest(llama)
+    before = digest_language_model(llama)
     shutil.copytree(llama, tmp_path / "copy")
-    assert language_model_digest(tmp_path / "copy") == before
+    assert digest_language_model(tmp_path / "copy") == before
     shutil.move(tmp_path / "copy", tmp_path / "elsewhere")
-    assert language_model_digest(tmp_path / "elsewhere") == before
+    assert digest_language_model(tmp_path / "elsewhere") == before
     many = tmp_path / "many"
     AutoModelForCausalLM.from_pretrained(llama).save_pretrained(many, max_shard_size=6000)
     shards = sorted(many.glob("*.safetensors"))
     assert len(shards) > 2
-    assert language_model_digest(many) == before
+    assert digest_language_model(many) == before
     flip_byte(shards[1], next(iter(load_file(shards[1]))))
-    assert language_model_digest(many) != before
+    assert digest_language_model(many) != before
     shards[1].unlink()
     with pytest.raises(DataError, match=r"names .*safetensors, which is not there"):
-        language_model_digest(many)
+        digest_language_model(many)
 
 
 def test_a_tensor_of_another_name_shape_or_dtype_is_another(llama: Path) -> None:
-    found = {language_model_digest(llama)}
+    found = {digest_language_model(llama)}
     tensors = load_file(llama / WEIGHTS)
     gain = tensors["model.norm.weight"]
     for other in (gain.reshape(4, 4), gain.view(torch.int32)):  # the same bytes
         save_file({**tensors, "model.norm.weight": other}, llama / WEIGHTS)
-        found.add(language_model_digest(llama))
+        found.add(digest_language_model(llama))
     save_file({**{name: value for name, value in tensors.items() if value is not gain}, "other": gain}, llama / WEIGHTS)
-    found.add(language_model_digest(llama))
+    found.add(digest_language_model(llama))
     assert len(found) == 4
 
 
 def test_the_cache_answers_until_the_file_changes(llama: Path, hashed: list[Path]) -> None:
-    before = language_model_digest(llama)
+    before = digest_language_model(llama)
     assert len(hashed) == 1
-    assert language_model_digest(llama) == before
-    assert language_model_digest(llama, n_layers=1) != before
+    assert digest_language_model(llama) == before
+    assert digest_language_model(llama, n_layers=1) != before
     assert len(hashed) == 1
     (llama / WEIGHTS).touch()
-    assert language_model_digest(llama) == before
+    assert digest_language_model(llama) == before
     assert len(hashed) == 2
     status = (llama / WEIGHTS).stat()
     flip_byte(llama / WEIGHTS, "model.norm.weight")
     os.utime(llama / WEIGHTS, ns=(status.st_atime_ns, status.st_mtime_ns))  # as a copy that keeps times does
-    assert language_model_digest(llama) != before
+    assert digest_language_model(llama) != before
 
 
 def test_a_file_that_was_just_written_is_not_remembered(
     llama: Path, hashed: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(weights, "_SETTLED_NS", 10**12)
-    assert language_model_digest(llama) == language_model_digest(llama)
+    assert digest_language_model(llama) == digest_language_model(llama)
     assert len(hashed) == 2
 
 
 @pytest.mark.parametrize("damage", ["", "[]", "{}", "half", "digest"])
 def test_a_broken_cache_is_computed_again(damage: str, llama: Path, cache: Path, hashed: list[Path]) -> None:
-    before = language_model_digest(llama)
+    before = digest_language_model(llama)
     (entry,) = (cache / "digests").iterdir()
     text = entry.read_text()
     content = json.loads(text)
     content["digests"] = dict.fromkeys(content["digests"], "0")
     entry.write_text({"half": text[: len(text) // 2], "digest": json.dumps(content)}.get(damage, damage))
-    assert language_model_digest(llama) == before
+    assert digest_language_model(llama) == before
     assert len(hashed) == 2
     assert entry.read_text() == text
 
@@ -149,37 +149,37 @@ def test_a_broken_cache_is_computed_again(damage: str, llama: Path, cache: Path,
 def test_a_cache_that_cannot_be_written_changes_no_result(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hashed: list[Path]
 ) -> None:
-    before = language_model_digest(llama)
+    before = digest_language_model(llama)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("HELLM_CACHE", str(tmp_path / "file"))
-    assert language_model_digest(llama) == before
+    assert digest_language_model(llama) == before
     assert len(hashed) == 2
 
 
 def test_other_files_count_as_a_whole_and_safetensors_come_first(llama: Path) -> None:
-    before = language_model_digest(llama)
+    before = digest_language_model(llama)
     (llama / "pytorch_model.bin").write_bytes(b"pickled")
-    assert language_model_digest(llama) == before
+    assert digest_language_model(llama) == before
     (llama / WEIGHTS).unlink()
-    pickled = language_model_digest(llama)
+    pickled = digest_language_model(llama)
     (llama / "model.gguf").write_bytes(b"GGUF")
-    gguf = language_model_digest(llama, "model.gguf", 1)
+    gguf = digest_language_model(llama, "model.gguf", 1)
     assert len({before, pickled, gguf}) == 3
     (llama / "pytorch_model.bin").write_bytes(b"pickles")
     (llama / "model.gguf").write_bytes(b"GGUE")
-    assert language_model_digest(llama) != pickled
-    assert language_model_digest(llama, "model.gguf", 1) != gguf
+    assert digest_language_model(llama) != pickled
+    assert digest_language_model(llama, "model.gguf", 1) != gguf
     (llama / "pytorch_model.bin").unlink()
     with pytest.raises(DataError, match="has no weights"):
-        language_model_digest(llama)
+        digest_language_model(llama)
 
 
 def test_an_adapter_beside_the_model_counts(llama: Path) -> None:
-    before = language_model_digest(llama)
+    before = digest_language_model(llama)
     save_file({"lora_A": torch.ones(2)}, llama / "adapter_model.safetensors")
-    assert language_model_digest(llama) == before  # nothing reads it
+    assert digest_language_model(llama) == before  # nothing reads it
     (llama / "adapter_config.json").write_text("{}")
-    assert language_model_digest(llama) != before
+    assert digest_language_model(llama) != before
 
 
 def test_broken_weights_are_one_sentence(llama: Path) -> None:
@@ -187,35 +187,35 @@ def test_broken_weights_are_one_sentence(llama: Path) -> None:
     for broken in (content[:-9], content[:20], b"", b"\xff" * 64, content[:8] + b"[" + content[9:]):
         (llama / WEIGHTS).write_bytes(broken)
         with pytest.raises(DataError, match="are broken or cut short; fetch the model again"):
-            language_model_digest(llama)
+            digest_language_model(llama)
 
 
 def test_the_settings_that_decide_numbers_change_their_digest(llama: Path) -> None:
     config = json.loads((llama / "config.json").read_text())
     tokenizer = json.loads((llama / "tokenizer_config.json").read_text())
-    before = settings_digest(llama)
+    before = digest_settings(llama)
     neutral = {**config, "transformers_version": "9", "_name_or_path": "x", "dtype": "float16", "torch_dtype": "x"}
     (llama / "config.json").write_text(json.dumps(dict(reversed(neutral.items())), indent=3))
     (llama / "tokenizer_config.json").write_text(json.dumps({**tokenizer, "chat_template": "hello"}))
     (llama / "chat_template.jinja").write_text("hello")
-    assert settings_digest(llama) == before
+    assert digest_settings(llama) == before
     found = {before}
     (llama / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.5}))
-    found.add(settings_digest(llama))
+    found.add(digest_settings(llama))
     (llama / "tokenizer_config.json").write_text(json.dumps({**tokenizer, "add_bos_token": True}))
-    found.add(settings_digest(llama))
+    found.add(digest_settings(llama))
     for name in ("tokenizer.json", "merges.txt", "special_tokens_map.json"):
         (llama / name).write_text("{}")
-        found.add(settings_digest(llama))
+        found.add(digest_settings(llama))
     assert len(found) == 6
     (llama / "config.json").write_text("{")
     with pytest.raises(DataError, match="cannot be read as JSON"):
-        settings_digest(llama)
+        digest_settings(llama)
 
 
 def test_the_cache_is_in_the_users_folder_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HELLM_CACHE", "/here")
-    assert cache_root() == Path("/here")
+    assert find_cache_root() == Path("/here")
     monkeypatch.delenv("HELLM_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/there")
-    assert cache_root() == Path("/there/hellm-recbole")
+    assert find_cache_root() == Path("/there/hellm-recbole")

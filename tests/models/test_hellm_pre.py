@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hellm_recbole.errors import ModelError
-from hellm_recbole.graphs.sparse import interaction_matrix
+from hellm_recbole.graphs.sparse import build_interaction_matrix
 from hellm_recbole.models import hellm_pre
 from hellm_recbole.models.hellm_pre import HeLLMPre, HeLLMPreSettings
 from hellm_recbole.types import Histories, PairBatch, TrainData
@@ -61,7 +61,7 @@ def dense_loss(model: HeLLMPre, data: TrainData) -> tuple[dict[str, torch.Tensor
     """Loss terms and the gradient of each table, from the equations; rows of padding are put back as zeros."""
     s = model.settings
     tables = {name: p.detach().double()[1:].requires_grad_() for name, p in model.named_parameters()}
-    interactions = torch.from_numpy(interaction_matrix(data.history, data.n_items).toarray()).double()[1:, 1:]
+    interactions = torch.from_numpy(build_interaction_matrix(data.history, data.n_items).toarray()).double()[1:, 1:]
     z_user, z_item = slow.bipartite(
         interactions, tables["user.bipartite.weight"], tables["item.bipartite.weight"], s.n_layers
     )
@@ -174,7 +174,7 @@ def test_encoded_vectors_equal_the_dense_reference() -> None:
     data = train_data(2)
     model = HeLLMPre.build(settings(), data)
     encoded = model.encode()
-    interactions = torch.from_numpy(interaction_matrix(data.history, data.n_items).toarray()).double()[1:, 1:]
+    interactions = torch.from_numpy(build_interaction_matrix(data.history, data.n_items).toarray()).double()[1:, 1:]
     tables = {name: p.detach().double()[1:] for name, p in model.named_parameters()}
     z, _ = slow.bipartite(interactions, tables["user.bipartite.weight"], tables["item.bipartite.weight"], 2)
     operator = slow.user_operator(interactions, "row")

@@ -11,16 +11,16 @@ from tests.reference import hellm_pre as slow
 def test_bpr_is_log_sigmoid_of_the_difference() -> None:
     positive, negative = torch.tensor([2.0, 0.0]), torch.tensor([1.0, 3.0])
     expected = -(torch.log(torch.sigmoid(torch.tensor(1.0))) + torch.log(torch.sigmoid(torch.tensor(-3.0)))) / 2
-    assert torch.allclose(losses.bpr(positive, negative), expected, atol=1e-7)
+    assert torch.allclose(losses.bpr_loss(positive, negative), expected, atol=1e-7)
 
 
 def test_bpr_stays_finite_far_out() -> None:
-    assert losses.bpr(torch.tensor([-500.0]), torch.tensor([500.0])) == 1000.0
+    assert losses.bpr_loss(torch.tensor([-500.0]), torch.tensor([500.0])) == 1000.0
 
 
 def test_l2_is_half_the_squares_over_rows() -> None:
     a, b = torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([[1.0, 1.0], [0.0, 0.0]])
-    assert losses.l2(a, b) == pytest.approx((1 + 4 + 9 + 1 + 1) / 2 / 2)
+    assert losses.l2_loss(a, b) == pytest.approx((1 + 4 + 9 + 1 + 1) / 2 / 2)
 
 
 @pytest.mark.parametrize("tile", [(1, 1), (3, 4), (4, 3), (100, 5), (100, 100)])
@@ -39,7 +39,7 @@ def test_softmax_cross_entropy_equals_torch_in_value_and_gradient(
     assert items.grad is not None
     expected = F.cross_entropy(query @ items.T, target).detach(), query.grad.clone(), items.grad.clone()
     query.grad = items.grad = None
-    loss = losses.softmax_cross_entropy(query, items, target)
+    loss = losses.softmax_cross_entropy_loss(query, items, target)
     (3.0 * loss).backward()
     assert torch.allclose(loss, expected[0], rtol=1e-12)
     assert torch.allclose(query.grad, expected[1], rtol=1e-10, atol=1e-14)
@@ -48,7 +48,7 @@ def test_softmax_cross_entropy_equals_torch_in_value_and_gradient(
 
 def test_softmax_cross_entropy_survives_large_logits() -> None:
     query, items = torch.tensor([[1000.0]]), torch.tensor([[1.0], [0.0]])
-    assert losses.softmax_cross_entropy(query, items, torch.tensor([1])) == 1000.0
+    assert losses.softmax_cross_entropy_loss(query, items, torch.tensor([1])) == 1000.0
 
 
 @pytest.mark.parametrize("tile", [(1, 1), (3, 4), (4, 3), (7, 50), (100, 100)])
@@ -67,7 +67,7 @@ def test_node_contrast_equals_the_loop_over_nodes_in_value_and_gradient(
     assert view.grad is not None
     expected = slow.contrast(anchor, view, temperature).detach(), anchor.grad.clone(), view.grad.clone()
     anchor.grad = view.grad = None
-    loss = losses.node_contrast(anchor, view, temperature, torch.float64)
+    loss = losses.node_contrast_loss(anchor, view, temperature, torch.float64)
     (3.0 * loss).backward()
     assert torch.allclose(loss, expected[0], rtol=1e-12)
     assert torch.allclose(anchor.grad, expected[1], rtol=1e-10, atol=1e-13)
@@ -77,5 +77,5 @@ def test_node_contrast_equals_the_loop_over_nodes_in_value_and_gradient(
 def test_node_contrast_in_bfloat16_is_close() -> None:
     torch.manual_seed(0)
     anchor, view = torch.randn(50, 8), torch.randn(50, 8)
-    exact = losses.node_contrast(anchor, view, 0.5, torch.float32)
-    assert torch.allclose(losses.node_contrast(anchor, view, 0.5, torch.bfloat16), exact, rtol=1e-2)
+    exact = losses.node_contrast_loss(anchor, view, 0.5, torch.float32)
+    assert torch.allclose(losses.node_contrast_loss(anchor, view, 0.5, torch.bfloat16), exact, rtol=1e-2)

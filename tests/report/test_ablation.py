@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hellm_recbole.config.variants import all_variants, variants
+from hellm_recbole.config.variants import list_all_variants, list_variants
 from hellm_recbole.experiments.results import find_results
-from hellm_recbole.report.ablation import ablation_rows, write_ablation
-from hellm_recbole.report.tables import read_test_ranks, report_settings, without_variants
+from hellm_recbole.report.ablation import build_ablation_rows, write_ablation
+from hellm_recbole.report.tables import drop_variants, read_report_settings, read_test_ranks
 from tests.toy_records import CUTOFFS, add_run
 
 HIT, MISS = 1, 900
@@ -29,14 +29,14 @@ def results(tmp_path: Path) -> Path:
 
 
 def test_variants_are_named_after_their_model() -> None:
-    assert "HeLLMPre-without-U2U" in variants("HeLLMPre")
-    assert variants("LightGCN") == []
-    assert all_variants()["HeLLMPre-text-only"] == "HeLLMPre"
+    assert "HeLLMPre-without-U2U" in list_variants("HeLLMPre")
+    assert list_variants("LightGCN") == []
+    assert list_all_variants()["HeLLMPre-text-only"] == "HeLLMPre"
 
 
 def test_changes_are_against_the_whole_model(results: Path) -> None:
     records = find_results(results, "Toy")
-    rows = ablation_rows(records, read_test_ranks(records), CUTOFFS, report_settings())
+    rows = build_ablation_rows(records, read_test_ranks(records), CUTOFFS, read_report_settings())
     assert [row.model for row in rows] == ["HeLLMPre", "HeLLMPre-without-U2U", "HeLLMPre-without-CL"]
     whole, without_users, without_contrast = rows
     assert (whole.change, whole.p) == (None, None)
@@ -54,7 +54,7 @@ def test_the_table_is_written_and_the_main_one_leaves_variants_out(results: Path
     assert "-50.0%" in shown
     assert "HeLLMPre-without-CL" in (results / "Toy" / "ablation.md").read_text()
     assert (results / "Toy" / "ablation.csv").read_text().count("\n") == 4
-    assert {record.model for record in without_variants(records)} == {"HeLLMPre", "LightGCN"}
+    assert {record.model for record in drop_variants(records)} == {"HeLLMPre", "LightGCN"}
 
 
 def test_without_a_finished_variant_there_is_no_table(tmp_path: Path) -> None:
@@ -66,9 +66,9 @@ def test_without_a_finished_variant_there_is_no_table(tmp_path: Path) -> None:
 def test_a_variant_alone_is_shown_without_a_change(tmp_path: Path) -> None:
     add_run(tmp_path, ranks_with(80), model="HeLLMPre-without-CL", family="multimodal")
     records = find_results(tmp_path, "Toy")
-    (row,) = ablation_rows(records, read_test_ranks(records), CUTOFFS, report_settings())
+    (row,) = build_ablation_rows(records, read_test_ranks(records), CUTOFFS, read_report_settings())
     assert (row.change, row.p) == (None, None)
-    assert without_variants(records) == records
+    assert drop_variants(records) == records
 
 
 def test_change_and_interval_are_in_percent_of_the_whole_model(results: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_whole_model_without_hits_has_no_change_in_percent(tmp_path: Path) -> 
     add_run(tmp_path, ranks_with(0), model="HeLLMPre", family="multimodal")
     add_run(tmp_path, ranks_with(50), model="HeLLMPre-without-U2U", family="multimodal")
     records = find_results(tmp_path, "Toy")
-    _, row = ablation_rows(records, read_test_ranks(records), CUTOFFS, report_settings())
+    _, row = build_ablation_rows(records, read_test_ranks(records), CUTOFFS, read_report_settings())
     assert (row.change, row.low, row.high) == (None, None, None)
     assert row.p is not None
     assert write_ablation(tmp_path, "Toy", records) is not None

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from hellm_recbole.experiments.results import RunResult, digest_run
-from hellm_recbole.report.footnotes import find_footnotes, marks_of, repacked_models
+from hellm_recbole.report.footnotes import find_footnotes, find_repacked_models, list_marks
 from tests.toy_records import toy_identity, toy_record
 
 
@@ -38,7 +38,7 @@ def test_different_features_are_said_with_their_origin() -> None:
         ("b", f"reads text features bbbbbbbb, MiniLM on title, genre{end}", [2, 3]),
     ]
     notes = find_footnotes(rows)
-    assert [marks_of(notes, place) for place in range(4)] == [("a",), (), ("b",), ("b",)]
+    assert [list_marks(notes, place) for place in range(4)] == [("a",), (), ("b",), ("b",)]
 
 
 def test_features_behind_pretrained_embeddings_count() -> None:
@@ -73,7 +73,7 @@ def test_language_models_of_one_name_and_different_content() -> None:
 def test_a_repacked_language_model_is_named_in_the_caption() -> None:
     about = {"weights_sha256": "w", "files_sha256": "f", "dtype": "float32", "origin": "4-bit repack of google/x"}
     record = one("HeLLM", backbone="x-q4", identity=toy_identity(language_model=about))
-    assert repacked_models([record, one("Pop")]) == ["x-q4 is a 4-bit repack of google/x."]
+    assert find_repacked_models([record, one("Pop")]) == ["x-q4 is a 4-bit repack of google/x."]
 
 
 def test_embeddings_of_a_run_that_was_replaced() -> None:
@@ -89,7 +89,7 @@ def test_embeddings_of_a_run_that_was_replaced() -> None:
 
 
 def test_changed_code_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hellm_recbole.identity.code.current_digest", {"m.one": "1", "m.two": "2"}.get)
+    monkeypatch.setattr("hellm_recbole.identity.code.find_current_digest", {"m.one": "1", "m.two": "2"}.get)
     now = toy_identity(code={"sha256": "", "modules": {"m.one": "1"}})
     old = toy_identity(code={"sha256": "", "modules": {"m.one": "1", "m.two": "1"}})
     assert said([one("VBPR", identity=old)], [one("BM3", identity=now)]) == [
@@ -111,7 +111,7 @@ def test_options_of_the_command_line_are_said_and_what_the_name_says_is_not() ->
     ]
     both = find_footnotes([[one("VBPR", settings=given)], [one("BM3", settings=given)]])
     assert [str(note) for note in both] == ["Every row: run with --epochs=3."]
-    assert marks_of(both, 0) == ()
+    assert list_marks(both, 0) == ()
     assert [note.mark for note in find_footnotes([[one("VBPR", settings=given)]])] == ["a"]  # one row is not "every"
 
 
@@ -154,7 +154,7 @@ def test_code_of_a_package_that_is_not_here_is_unknown() -> None:
 
 
 def test_code_behind_pretrained_embeddings_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hellm_recbole.identity.code.current_digest", {"m.one": "1"}.get)
+    monkeypatch.setattr("hellm_recbole.identity.code.find_current_digest", {"m.one": "1"}.get)
     read = {"SASRec": {"sha256": "e", "run_sha256": "r", "features": {}, "code": {"m.one": "0"}}}
     identity = toy_identity(embeddings=read, code={"sha256": "", "modules": {"m.one": "1"}})
     assert said([one("LLaRA", identity=identity)], [one("BM3")]) == [

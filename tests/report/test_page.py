@@ -15,21 +15,21 @@ import pytest
 
 from benchmarks import report
 from hellm_recbole.errors import ResultError
-from hellm_recbole.experiments.sweeps import sweep_folder, write_search
+from hellm_recbole.experiments.sweeps import locate_search, write_search
 from hellm_recbole.report.figures import (
     Grid,
     Panel,
     Series,
-    bars,
-    exact_ticks,
-    heat_maps,
-    lines,
-    pareto,
-    scatter,
+    draw_bars,
+    draw_heat_maps,
+    draw_lines,
+    draw_scatter,
+    find_pareto_front,
+    set_exact_ticks,
     write_figure,
 )
 from hellm_recbole.report.page import write_report
-from hellm_recbole.report.studies import studies, study_figure
+from hellm_recbole.report.studies import draw_study, list_studies
 from tests.toy_records import add_run, toy_sweep, toy_trial
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,7 +68,7 @@ def fill(results: Path, dataset: str = "Toy") -> None:
         toy_sweep(study, dataset=dataset, row="HeLLMPre", name="study-neighbors", space={"n_neighbors": [5, 10, 15]}),
         toy_sweep(pairs, dataset=dataset, row="HeLLMPre", name="study-contrast", space=weights),
     ):
-        write_search(sweep_folder(results, dataset, sweep.row, sweep.name), sweep)
+        write_search(locate_search(results, dataset, sweep.row, sweep.name), sweep)
 
 
 def test_everything_is_in_the_page(tmp_path: Path) -> None:
@@ -167,56 +167,60 @@ def test_the_report_needs_no_model(tmp_path: Path) -> None:
 
 
 def test_pareto_by_hand() -> None:
-    assert pareto([(3.0, 3.0), (1.0, 1.0), (2.0, 1.0), (2.0, 2.0), (4.0, 3.0)]) == [(1.0, 1.0), (2.0, 2.0), (3.0, 3.0)]
+    assert find_pareto_front([(3.0, 3.0), (1.0, 1.0), (2.0, 1.0), (2.0, 2.0), (4.0, 3.0)]) == [
+        (1.0, 1.0),
+        (2.0, 2.0),
+        (3.0, 3.0),
+    ]
 
 
 def test_figures_name_their_axes_and_rows(tmp_path: Path) -> None:
     series = [Series(f"row {n}", n, [1, 2, 3], [n, n + 1, n]) for n in range(20)]
-    figure = lines([Panel("left", "K", "Recall@K", series), Panel("right", "K", "NDCG@K", series, log_x=True)])
+    figure = draw_lines([Panel("left", "K", "Recall@K", series), Panel("right", "K", "NDCG@K", series, log_x=True)])
     assert [(ax.get_xlabel(), ax.get_ylabel()) for ax in figure.axes] == [("K", "Recall@K"), ("K", "NDCG@K")]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [f"row {n}" for n in range(20)]
     looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
     assert len(looks) == 20  # no two rows look alike
-    exact_ticks(figure, [1, 2, 3])
+    set_exact_ticks(figure, [1, 2, 3])
     assert figure.axes[0].get_xticks().tolist() == [1, 2, 3]
-    first, again = (write_figure(tmp_path, name, lines([Panel("p", "x", "y", series)])) for name in "ab")
+    first, again = (write_figure(tmp_path, name, draw_lines([Panel("p", "x", "y", series)])) for name in "ab")
     assert first.read_bytes() == again.read_bytes()
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
-    dots = scatter([Panel("t", "minutes", "N@20", [Series("a", 0, [1.0], [0.2]), Series("b", 1, [2.0], [0.1])])])
+    dots = draw_scatter([Panel("t", "minutes", "N@20", [Series("a", 0, [1.0], [0.2]), Series("b", 1, [2.0], [0.1])])])
     assert [text.get_text() for text in dots.legends[0].get_texts()] == ["a", "b"]
 
 
 def test_bars_and_maps_show_their_values() -> None:
-    figure = bars("whole", "change (%)", ["a", "b"], [-3.0, 1.0], [(-5.0, -1.0), (-1.0, 3.0)])
+    figure = draw_bars("whole", "change (%)", ["a", "b"], [-3.0, 1.0], [(-5.0, -1.0), (-1.0, 3.0)])
     (ax,) = figure.axes
     assert [patch.get_width() for patch in ax.patches] == [-3.0, 1.0]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
     values = np.array([[0.1, 0.2], [np.nan, 0.4]])
-    mapped = heat_maps([Grid("N@20", "item", "user", [0.1, 0.9], [0.3, 0.5], values)])
+    mapped = draw_heat_maps([Grid("N@20", "item", "user", [0.1, 0.9], [0.3, 0.5], values)])
     assert sorted(text.get_text() for text in mapped.axes[0].texts) == [".1000", ".2000", ".4000"]
     assert mapped.axes[0].get_xlabel() == "item"
 
 
 def test_studies_of_the_paper() -> None:
-    found = studies("HeLLMPre")
+    found = list_studies("HeLLMPre")
     assert list(found) == ["neighbors", "temperature", "l2", "width", "contrast"]
     trials = [toy_trial(n, 0.1 * n, values={"l2_weight": 10.0**-n}) for n in (3, 1, 5)]
     sweep = toy_sweep(trials, row="HeLLMPre", name="study-l2", space={"l2_weight": [1e-5, 1e-3, 1e-1]})
-    study = study_figure(sweep)
+    study = draw_study(sweep)
     assert study is not None
     left, right = study.figure.axes
     assert (left.get_ylabel(), right.get_ylabel()) == ("R@20, validation", "N@20, validation")
     assert right.lines[0].get_xdata().tolist() == [1e-5, 1e-3, 1e-1]  # type: ignore[union-attr]
     assert right.lines[0].get_ydata() == pytest.approx([0.5, 0.3, 0.1])
     assert right.get_xscale() == "log"
-    assert study_figure(toy_sweep(trials, name="tune")) is None
+    assert draw_study(toy_sweep(trials, name="tune")) is None
 
 
 def test_a_cutoff_beyond_the_curves_is_drawn_at_its_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_run(tmp_path, [1, 70])
     drawn: list[Panel] = []
     monkeypatch.setattr(
-        "hellm_recbole.report.figures.scatter", lambda panels: (drawn.extend(panels), scatter(panels))[1]
+        "hellm_recbole.report.figures.draw_scatter", lambda panels: (drawn.extend(panels), draw_scatter(panels))[1]
     )
     write_report(tmp_path, "Toy", cutoffs=[80])
     assert [(panel.y_label, list(panel.series[0].y)) for panel in drawn] == [

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hellm_recbole.errors import ResultError
-from hellm_recbole.report.slices import history_slices, popularity_slices, write_slices
+from hellm_recbole.report.slices import slice_by_history, slice_by_popularity, write_slices
 from tests.toy_records import add_run
 
 counts = st.lists(st.integers(0, 30), min_size=1, max_size=50)
@@ -24,34 +24,34 @@ def read(path: Path) -> dict[tuple[str, str], dict[str, str]]:
 
 def test_popularity_by_hand() -> None:
     count = np.array([9, 0, 1, 2, 3, 4, 5, 0], dtype=np.int32)  # warm: 1 2 | 3 4 | 5 9
-    groups = popularity_slices(count, (1 / 3, 2 / 3))
+    groups = slice_by_popularity(count, (1 / 3, 2 / 3))
     found = {name: count[mask].tolist() for name, mask in groups.items()}
     assert found == {"cold items": [0, 0], "tail items 1-2": [1, 2], "mid items 3-4": [3, 4], "head items 5-9": [9, 5]}
 
 
 def test_other_cuts_are_named_by_their_range() -> None:
-    assert list(popularity_slices(np.array([1, 2, 3, 4], dtype=np.int32), (0.5,))) == [
+    assert list(slice_by_popularity(np.array([1, 2, 3, 4], dtype=np.int32), (0.5,))) == [
         "item count 1-2",
         "item count 3-4",
     ]
 
 
 def test_only_cold_targets() -> None:
-    assert list(popularity_slices(np.zeros(3, dtype=np.int32), (1 / 3, 2 / 3))) == ["cold items"]
+    assert list(slice_by_popularity(np.zeros(3, dtype=np.int32), (1 / 3, 2 / 3))) == ["cold items"]
 
 
 def test_equal_lengths_stay_together() -> None:
-    groups = history_slices(np.array([3] * 9 + [7], dtype=np.int32), 4)
+    groups = slice_by_history(np.array([3] * 9 + [7], dtype=np.int32), 4)
     assert {name: int(mask.sum()) for name, mask in groups.items()} == {"history 3": 9, "history 7": 1}
 
 
 @given(counts, st.integers(1, 6))
 def test_each_target_is_in_one_slice(values: list[int], n_quantiles: int) -> None:
     array = np.array(values, dtype=np.int32)
-    for groups in (history_slices(array, n_quantiles), popularity_slices(array, (1 / 3, 2 / 3))):
+    for groups in (slice_by_history(array, n_quantiles), slice_by_popularity(array, (1 / 3, 2 / 3))):
         np.testing.assert_array_equal(np.sum(list(groups.values()), axis=0), 1)
         assert all(mask.any() for mask in groups.values())
-    ordered = [array[mask] for mask in history_slices(array, n_quantiles).values()]
+    ordered = [array[mask] for mask in slice_by_history(array, n_quantiles).values()]
     assert all(a.max() < b.min() for a, b in pairwise(ordered))
 
 

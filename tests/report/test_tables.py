@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hellm_recbole.config.layers import load_yaml, properties_dir
+from hellm_recbole.config.layers import find_properties, load_yaml
 from hellm_recbole.errors import OutputError, ResultError, SettingsError
 from hellm_recbole.evaluation import metrics
-from hellm_recbole.evaluation.significance import holm, paired_bootstrap
+from hellm_recbole.evaluation.significance import correct_holm, paired_bootstrap
 from hellm_recbole.experiments.results import find_results, read_ranks
 from hellm_recbole.report.tables import (
     Row,
     Table,
     build_table,
+    read_report_settings,
     read_test_ranks,
-    report_settings,
     to_latex,
     to_markdown,
     to_terminal,
@@ -52,7 +52,7 @@ def toy_results(folder: Path, **changes: Any) -> Path:
 
 def make_table(folder: Path, protocol: Any = "unified", dataset: str = "Toy", **options: Any) -> Table:
     records = find_results(folder, dataset)
-    return build_table(records, read_test_ranks(records), protocol, report_settings(), **options)
+    return build_table(records, read_test_ranks(records), protocol, read_report_settings(), **options)
 
 
 def by_model(table: Table) -> Mapping[str, Row]:
@@ -137,8 +137,8 @@ def test_marks_are_those_of_the_separate_tests(tmp_path: Path) -> None:
     for name, rank in ranks.items():
         add_run(tmp_path, rank, model=name)
     table = by_model(make_table(tmp_path))
-    settings = report_settings()
-    values = {n: metrics.per_user(toy_ranks(r).user, toy_ranks(r).rank, [10, 20])[1] for n, r in ranks.items()}
+    settings = read_report_settings()
+    values = {n: metrics.compute_per_user(toy_ranks(r).user, toy_ranks(r).rank, [10, 20])[1] for n, r in ranks.items()}
     expected = []
     for metric in ("R@10", "N@10", "R@20", "N@20"):
         best = max(ranks, key=lambda name: values[name][metric].mean())
@@ -147,7 +147,7 @@ def test_marks_are_those_of_the_separate_tests(tmp_path: Path) -> None:
                 values[best][metric], values[name][metric], settings.n_resamples, settings.bootstrap_seed
             )
             expected.append((metric, best, name, p))
-    for (metric, best, name, _), p in zip(expected, holm(np.array([e[3] for e in expected])), strict=True):
+    for (metric, best, name, _), p in zip(expected, correct_holm(np.array([e[3] for e in expected])), strict=True):
         assert table[name].cells[metric].p == pytest.approx(p)
         assert not table[name].cells[metric].significant
         rival = max(ranks.keys() - {best}, key=lambda n: values[n][metric].mean())
@@ -269,7 +269,7 @@ def test_unknown_column_of_the_paper(tmp_path: Path) -> None:
 
 
 def test_stored_numbers_of_the_paper() -> None:
-    table = load_yaml(properties_dir() / "paper" / "table1.yaml")
+    table = load_yaml(find_properties() / "paper" / "table1.yaml")
     assert list(table) == ["Sports", "Beauty", "Toys"]
     methods = ["LightGCN", "VBPR", "GRCN", "LATTICE", "SLMRec", "BM3", "FREEDOM", "CoLLM", "LLaRA", "HeLLM"]
     for rows in table.values():

@@ -8,7 +8,7 @@ import torch
 
 from hellm_recbole.errors import CheckpointError
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress, separate_shared
-from hellm_recbole.training.trainer import frozen_names
+from hellm_recbole.training.trainer import list_frozen_names
 
 PROGRESS = Progress({}, 1, 1, 0.5, 0, False, 0.0, 0.0, ())
 
@@ -51,4 +51,4 @@ def test_a_frozen_tensor_is_left_out_under_each_of_its_names() -> None:
     module = torch.nn.ModuleDict({"one": torch.nn.Linear(2, 2), "two": torch.nn.Linear(2, 2)})
     module["two"].weight = module["one"].weight
     module["one"].weight.requires_grad = False
-    assert frozen_names(module) == {"one.weight", "two.weight"}
+    assert list_frozen_names(module) == {"one.weight", "two.weight"}

@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from hellm_recbole.errors import DataError
-from hellm_recbole.training.sampling import PairSource, PrefixSource, SequenceSource, epoch_seed, micro_batches
+from hellm_recbole.training.sampling import (
+    PairSource,
+    PrefixSource,
+    SequenceSource,
+    derive_epoch_seed,
+    split_micro_batches,
+)
 from hellm_recbole.types import Histories, HistoryBatch, TrainData, pad_recent
 
 CPU = torch.device("cpu")
@@ -60,7 +66,7 @@ def test_an_epoch_is_a_function_of_its_seed() -> None:
     one, same, other = (torch.cat([b.negative for b in source.epoch(seed)]) for seed in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
-    assert len({epoch_seed(seed, epoch) for seed in range(20) for epoch in range(20)}) == 400
+    assert len({derive_epoch_seed(seed, epoch) for seed in range(20) for epoch in range(20)}) == 400
 
 
 def test_a_user_who_knows_everything_is_refused() -> None:
@@ -114,6 +120,6 @@ def test_some_prefixes_of_each_user_differ_between_epochs() -> None:
 
 def test_parts_of_a_batch_hold_all_of_it_by_length() -> None:
     items = torch.tensor([[1, 2, 3], [4, 0, 0], [5, 6, 0], [7, 0, 0]])
-    parts = micro_batches(HistoryBatch(items, items), 2)
+    parts = split_micro_batches(HistoryBatch(items, items), 2)
     assert [part.items.tolist() for _, part in parts] == [[[4], [7]], [[5, 6, 0], [1, 2, 3]]]
     assert [share for share, _ in parts] == pytest.approx([2 / 7, 5 / 7])

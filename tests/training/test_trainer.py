@@ -17,10 +17,10 @@ from hellm_recbole.errors import CheckpointError, SettingsError, TrainingDiverge
 from hellm_recbole.experiments.resolve import Override, RunConfig, resolve_runs
 from hellm_recbole.system.console import run_main
 from hellm_recbole.system.distributed import ProcessGroup
-from hellm_recbole.system.signals import signals_go_to
+from hellm_recbole.system.signals import redirect_signals
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.training.sampling import PairSource
-from hellm_recbole.training.trainer import ModelLearner, fit, learning_rate_factor
+from hellm_recbole.training.trainer import ModelLearner, compute_learning_rate_factor, fit
 from hellm_recbole.types import HistoryBatch
 from tests.toy_llm import small_values, with_stages
 from tests.toy_records import rewrite
@@ -120,7 +120,9 @@ def test_a_stop_waits_until_the_checkpoint_is_written(
         return done
 
     monkeypatch.setattr(CheckpointFolder, "save", interrupted)
-    with signals_go_to(signal.default_int_handler, signal.SIGINT):  # a shell's background job is started to ignore it
+    with redirect_signals(
+        signal.default_int_handler, signal.SIGINT
+    ):  # a shell's background job is started to ignore it
         assert run_main(lambda: run(toy_split, tmp_path, "LightGCN") and 0) == code
     assert len(saved) == 1
     assert CheckpointFolder(tmp_path).load_best()
@@ -200,15 +202,15 @@ def test_a_diverging_loss_names_term_and_step(toy_split: Split, tmp_path: Path) 
 
 def test_schedules() -> None:
     constant = config("LightGCN").train
-    assert [learning_rate_factor(constant, done) for done in (0, 5)] == [1.0, 1.0]
+    assert [compute_learning_rate_factor(constant, done) for done in (0, 5)] == [1.0, 1.0]
     decayed = config("LightGCN", schedule="exponential", decay_rate=0.96).train
-    assert learning_rate_factor(decayed, 0) == 1.0
-    assert learning_rate_factor(decayed, 50) == pytest.approx(0.96)
-    assert learning_rate_factor(decayed, 25) == pytest.approx(0.96**0.5)
+    assert compute_learning_rate_factor(decayed, 0) == 1.0
+    assert compute_learning_rate_factor(decayed, 50) == pytest.approx(0.96)
+    assert compute_learning_rate_factor(decayed, 25) == pytest.approx(0.96**0.5)
     cosine = config("LightGCN", schedule="cosine", warmup_epochs=2, epochs=12).train
-    assert [learning_rate_factor(cosine, done) for done in (0, 1, 2)] == pytest.approx([1 / 3, 2 / 3, 1.0])
-    assert learning_rate_factor(cosine, 7) == pytest.approx(0.5)
-    assert learning_rate_factor(cosine, 12) == pytest.approx(0.0)
+    assert [compute_learning_rate_factor(cosine, done) for done in (0, 1, 2)] == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert compute_learning_rate_factor(cosine, 7) == pytest.approx(0.5)
+    assert compute_learning_rate_factor(cosine, 12) == pytest.approx(0.0)
 
 
 def test_clipping_bounds_the_gradient(toy_split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,5 +338,5 @@ def test_a_process_without_memory_for_one_example_ends_the_others_too(
 
 def test_a_cosine_by_step_warms_up_from_zero_and_ends_at_its_floor() -> None:
     train = config("LLaRA", epochs=6, schedule="cosine", warmup_epochs=2).train
-    rates = [learning_rate_factor(train, done, 0.1) for done in (0.0, 0.5, 2.0, 4.0, 6.0)]
+    rates = [compute_learning_rate_factor(train, done, 0.1) for done in (0.0, 0.5, 2.0, 4.0, 6.0)]
     assert rates == pytest.approx([0.0, 0.25, 1.0, 0.55, 0.1])

@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 
 from hellm_recbole.data.atomic import Dataset, Manifest
-from hellm_recbole.data.diagnostics.warnings import SEVERITIES, Examination, examine, repeated_pairs, tie_share
+from hellm_recbole.data.diagnostics.warnings import (
+    SEVERITIES,
+    Examination,
+    examine,
+    find_repeated_pairs,
+    measure_tie_share,
+)
 from hellm_recbole.data.split import MIN_EVALUATED, Split
 from hellm_recbole.data.times import SOURCE_TIME, TIME
 
@@ -23,7 +29,7 @@ _ELSEWHERE = {*_SHOWN_FIRST, "rows", "sha256", "missing", "fill", "filled_with_m
 _FILLS = {"mean": "the mean", "zero": "zeros"}
 
 
-def data_card(folder: Path) -> str:
+def format_card(folder: Path) -> str:
     """The card of a prepared dataset: one `name  value` a line, an empty line, then what is odd about it.
 
     Raises:
@@ -43,7 +49,7 @@ def data_card(folder: Path) -> str:
     return "\n".join([*(f"{name:<{width}}  {value}" for name, value in lines), "", *_findings(found)])
 
 
-def card_markdown(folder: Path) -> str:
+def format_card_markdown(folder: Path) -> str:
     """The card of a prepared dataset as a Markdown file.
 
     Raises:
@@ -131,14 +137,14 @@ def _counts(dataset: Dataset, manifest: Manifest) -> list[tuple[str, str]]:
         ),
         ("history length", lengths),
         ("users with fewer than 3", f"{np.sum(per_user < MIN_EVALUATED):,}"),
-        ("repeated user-item pairs", f"{repeated_pairs(dataset):,}"),
+        ("repeated user-item pairs", f"{find_repeated_pairs(dataset):,}"),
     ]
 
 
 def _ties(dataset: Dataset) -> str:
     if not dataset.time_known:
         return "not known: the source has no times"
-    share = tie_share(dataset)
+    share = measure_tie_share(dataset)
     return "no user has two" if share is None else f"{share:.1%} of users"
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from hellm_recbole.data.atomic import Dataset, load_dataset
-from hellm_recbole.graphs.neighbors import nearest_neighbors
+from hellm_recbole.graphs.neighbors import find_nearest_neighbors
 
 N_NEAREST = 3
 _SHOWN = 70  # characters of a text
 
 
-def similar_items(folder: Path, n_items: int) -> str:
+def find_similar_items(folder: Path, n_items: int) -> str:
     """`n_items` items, evenly spread over the catalogue, with the nearest others by cosine; one block a modality.
 
     Args:
@@ -27,7 +27,7 @@ def similar_items(folder: Path, n_items: int) -> str:
     chosen = np.unique(np.linspace(0, dataset.n_items - 1, max(1, min(n_items, dataset.n_items))).astype(np.int64))
     blocks = []
     for modality, features in dataset.features.items():
-        index, cosine = nearest_neighbors(features[1:], min(N_NEAREST + 1, dataset.n_items))
+        index, cosine = find_nearest_neighbors(features[1:], min(N_NEAREST + 1, dataset.n_items))
         lines = [f"nearest by {modality}"]
         for row in chosen:
             lines.append(f"  {_named(dataset, int(row))}")

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from hellm_recbole.data.atomic import (
     Dataset,
     Manifest,
-    changed_files,
-    feature_names,
+    find_changed_files,
+    list_features,
     load_dataset,
     read_manifest,
 )
@@ -22,7 +22,7 @@ from hellm_recbole.data.split import MIN_EVALUATED, TEST, TRAIN, Split, split_da
 from hellm_recbole.data.times import TIME
 from hellm_recbole.data.tsv import read_table
 from hellm_recbole.errors import DataError
-from hellm_recbole.graphs.neighbors import nearest_neighbors
+from hellm_recbole.graphs.neighbors import find_nearest_neighbors
 from hellm_recbole.types import FloatArray, IdArray, Targets, TokenArray
 
 Severity = Literal["error", "warning", "note"]
@@ -111,7 +111,7 @@ def examine(folder: Path) -> Examination:
     return Examination(manifest, dataset, split, tuple(findings))
 
 
-def tie_share(dataset: Dataset) -> float | None:
+def measure_tie_share(dataset: Dataset) -> float | None:
     """Share of users, among those with two interactions or more, whose last two have the same time.
 
     None: the source has no times, or no user has two interactions.
@@ -123,12 +123,12 @@ def tie_share(dataset: Dataset) -> float | None:
     return float(np.mean(rows.time[last] == rows.time[last - 1])) if len(last) else None
 
 
-def repeated_pairs(dataset: Dataset) -> int:
+def find_repeated_pairs(dataset: Dataset) -> int:
     """How many interactions repeat one of the same user with the same item."""
     return dataset.n_interactions - len(np.unique(_pairs(dataset, dataset.user, dataset.item)))
 
 
-def expected_changes(dataset: Dataset) -> tuple[Float64Array, Float64Array]:
+def estimate_changes(dataset: Dataset) -> tuple[Float64Array, Float64Array]:
     """For each evaluated user of a leave-one-out split: how likely another order of ties makes another target.
 
     Interactions of one user at one time are thought to stand in a random order, every order as likely. The last of a
@@ -191,7 +191,7 @@ def _load(folder: Path) -> tuple[Dataset, list[Finding]]:
     except DataError:
         dataset = load_dataset(folder, modalities=(), verify=False)  # what is not the features' fault is raised again
     features, covered, findings = {}, {}, []
-    for modality in feature_names(folder):
+    for modality in list_features(folder):
         try:
             alone = load_dataset(folder, modalities=(modality,), verify=False)
             features[modality], covered[modality] = alone.features[modality], alone.covered[modality]
@@ -202,7 +202,7 @@ def _load(folder: Path) -> tuple[Dataset, list[Finding]]:
 
 
 def _changed(folder: Path, manifest: Manifest) -> Iterator[Finding]:
-    for name in changed_files(folder, manifest):
+    for name in find_changed_files(folder, manifest):
         yield Finding(
             "file changed",
             "error",
@@ -240,7 +240,7 @@ def _ties(dataset: Dataset, split: Split) -> Iterator[Finding]:
             f"The position in the source stands for time, so whether {unknown} cannot be told; say so beside results.",
         )
         return
-    share = tie_share(dataset) or 0.0
+    share = measure_tie_share(dataset) or 0.0
     if split.kind == "given":
         if share:
             yield Finding(
@@ -250,7 +250,7 @@ def _ties(dataset: Dataset, split: Split) -> Iterator[Finding]:
                 "The parts are given, so ties decide only the order of a history, which sequence models read.",
             )
         return
-    test, valid = expected_changes(dataset)
+    test, valid = estimate_changes(dataset)
     if share or test.any() or valid.any():
         yield Finding(
             "ties",
@@ -343,7 +343,7 @@ def _unsorted(dataset: Dataset) -> Iterator[Finding]:
 
 
 def _repeats(dataset: Dataset, split: Split) -> Iterator[Finding]:
-    if n_repeats := repeated_pairs(dataset):
+    if n_repeats := find_repeated_pairs(dataset):
         yield Finding(
             "repeated pairs",
             "note",
@@ -542,7 +542,7 @@ def _has_twin(values: FloatArray) -> BoolArray:
         twin[own] = counts[inverse.reshape(-1)] > 1
     else:
         # Two neighbours: the item itself and another; or two others, if more than two are alike.
-        index, cosine = nearest_neighbors(values[own], 2)
+        index, cosine = find_nearest_neighbors(values[own], 2)
         twin[own] = np.any((cosine >= TWIN_COSINE) & (index != np.arange(len(own))[:, None]), axis=1)
     return twin
 

@@ -23,7 +23,7 @@ from urllib3.exceptions import NameResolutionError, ReadTimeoutError
 
 from hellm_recbole.config.layers import setting
 from hellm_recbole.errors import DataError, OutputError
-from hellm_recbole.system.disk import describe_full, is_full, size_of
+from hellm_recbole.system.disk import describe_full, is_full, measure_size
 from hellm_recbole.system.files import ensure_folder, sha256_file, write_text
 from hellm_recbole.system.locks import FolderLock
 
@@ -163,7 +163,7 @@ def retry(
         n_retries += 1
 
 
-def ask(session: requests.Session, url: str, headers: Mapping[str, str], timeout_s: float) -> requests.Response:
+def request_url(session: requests.Session, url: str, headers: Mapping[str, str], timeout_s: float) -> requests.Response:
     """The answer to a GET, its body not read yet; redirects are followed, but not from https to http.
 
     Raises:
@@ -196,7 +196,7 @@ def ask(session: requests.Session, url: str, headers: Mapping[str, str], timeout
     return response
 
 
-def blocks(response: requests.Response) -> Iterator[bytes]:
+def read_blocks(response: requests.Response) -> Iterator[bytes]:
     """The body of an answer as it was sent, block by block, each as soon as it is there.
 
     Raises:
@@ -211,7 +211,7 @@ def blocks(response: requests.Response) -> Iterator[bytes]:
         raise FetchFailed("connection broke", "soon") from error
 
 
-def content_length(response: requests.Response) -> int | None:
+def read_content_length(response: requests.Response) -> int | None:
     """Size of an answer's body in bytes; None if the server does not say."""
     length = response.headers.get("Content-Length", "")
     return int(length) if length.isdecimal() else None
@@ -239,7 +239,7 @@ def _describe_fault(error: OSError, part: Path) -> str:
         return f"{error.strerror or error}; make room or choose another disk"
     begun = _read_begun(part)
     total = None if begun is None else begun.total
-    return describe_full(error, part, None if total is None else total - size_of(part))
+    return describe_full(error, part, None if total is None else total - measure_size(part))
 
 
 def _begun_first(urls: Sequence[str], part: Path) -> list[str]:
@@ -286,7 +286,7 @@ def _fetch(session: requests.Session, url: str, part: Path, timeout_s: float, *,
         done = part.stat().st_size
         if done == begun.total:
             return
-        response = ask(session, url, {"Range": f"bytes={done}-", "If-Range": begun.validator}, timeout_s)
+        response = request_url(session, url, {"Range": f"bytes={done}-", "If-Range": begun.validator}, timeout_s)
         if _continues(response, begun, done):
             with response:
                 return _append(response, part, begun.total, done, progress=progress)
@@ -294,11 +294,11 @@ def _fetch(session: requests.Session, url: str, part: Path, timeout_s: float, *,
             response.close()
             response = None
     if response is None:
-        response = ask(session, url, {}, timeout_s)
+        response = request_url(session, url, {}, timeout_s)
     with response:
         if not part.stem.endswith(".gz") and response.headers.get("Content-Encoding", "identity") != "identity":
             raise FetchFailed("compressed, though asked not to", "never")
-        begun = _Begun(url, _validator(response), content_length(response))
+        begun = _Begun(url, _validator(response), read_content_length(response))
         _forget(part)  # before the note on the new bytes is there, lest the old ones be taken for them
         write_text(_about(part), json.dumps(dataclasses.asdict(begun)))
         _append(response, part, begun.total, 0, progress=progress)
@@ -310,7 +310,7 @@ def _append(response: requests.Response, part: Path, total: int | None, done: in
         tqdm(total=total, initial=done, desc=part.stem, unit="B", unit_scale=True, disable=not progress) as bar,
         part.open("ab") as stream,
     ):
-        for block in blocks(response):
+        for block in read_blocks(response):
             stream.write(block)
             bar.update(len(block))
     size = part.stat().st_size

@@ -21,9 +21,9 @@ from hellm_recbole.data.download.fetch import (
     Again,
     DownloadSettings,
     FetchFailed,
-    ask,
-    blocks,
-    content_length,
+    read_blocks,
+    read_content_length,
+    request_url,
     retry,
 )
 from hellm_recbole.data.tsv import read_table
@@ -208,10 +208,10 @@ class _Workers:
         too_large = f"larger than {limit} bytes"
         content = bytearray()
         self._unless_stopped()
-        with ask(session, url, {}, self._settings.timeout_s) as response:
-            if (content_length(response) or 0) > limit:
+        with request_url(session, url, {}, self._settings.timeout_s) as response:
+            if (read_content_length(response) or 0) > limit:
                 raise FetchFailed(too_large, "never")
-            for block in blocks(response):
+            for block in read_blocks(response):
                 self._unless_stopped()
                 content += block
                 if len(content) > limit:

@@ -32,7 +32,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from hellm_recbole.data.atomic import AtomicData
-from hellm_recbole.data.importers.text import plain_text
+from hellm_recbole.data.importers.text import strip_markup
 from hellm_recbole.errors import DataError
 from hellm_recbole.types import IdArray
 
@@ -348,10 +348,10 @@ def _item(record: Mapping[str, Any], vintage: Vintage) -> _Item:
     title = " ".join(_strings(record.get(vintage.title)))
     script_title = any(mark in title for mark in _SCRIPT_TITLES)
     texts = (
-        "" if script_title else plain_text(title),
-        plain_text(" ".join(_strings(record.get(vintage.brand)))),
-        ", ".join(_unique(map(plain_text, _strings(record.get(vintage.categories))))),
-        plain_text(" ".join(_strings(record.get(vintage.description)))),
+        "" if script_title else strip_markup(title),
+        strip_markup(" ".join(_strings(record.get(vintage.brand)))),
+        ", ".join(_unique(map(strip_markup, _strings(record.get(vintage.categories))))),
+        strip_markup(" ".join(_strings(record.get(vintage.description)))),
     )
     addresses = (address.strip() for field in vintage.images for address in _addresses(record.get(field)))
     return _Item(texts, _unique(address for address in addresses if _NO_PICTURE not in address), script_title)

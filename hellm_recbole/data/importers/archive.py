@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from hellm_recbole.errors import DataError, HellmError, OutputError
-from hellm_recbole.system.disk import describe_full, is_full, size_of
+from hellm_recbole.system.disk import describe_full, is_full, measure_size
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _BROKEN = (
@@ -32,7 +32,7 @@ MAX_BYTES = 64 << 30  # unpacked; more is no dataset of ours but an archive made
 
 
 @contextmanager
-def unpacked(source: Path) -> Iterator[Path]:
+def unpack_source(source: Path) -> Iterator[Path]:
     """Yield a folder with the files of an archive, removed afterwards; a folder is yielded as it is.
 
     An archive that holds one folder alone yields that folder. Faults found in the folder are said of the archive.
@@ -53,7 +53,7 @@ def unpacked(source: Path) -> Iterator[Path]:
             raise DataError(f"{source} cannot be unpacked: {reason}; fetch it again, or unpack it by hand") from error
         except OSError as error:
             if is_full(error):
-                said = f"{describe_full(error, folder, at_least=size_of(folder))} (TMPDIR names another folder)"
+                said = f"{describe_full(error, folder, at_least=measure_size(folder))} (TMPDIR names another folder)"
             else:
                 said = f"{error.strerror or error}; unpack it by hand"
             raise OutputError(f"{source} cannot be unpacked into {folder}: {said}") from error

@@ -19,12 +19,12 @@ from hellm_recbole.data.atomic import (
     FeatureMatrix,
     check_rows,
     check_tokens,
-    feature_names,
+    list_features,
     read_features,
     read_matrix,
 )
 from hellm_recbole.data.importers.ids import BLANKS, drop_index, strip_ids
-from hellm_recbole.data.importers.text import UNREADABLE, clean
+from hellm_recbole.data.importers.text import UNREADABLE, clean_text
 from hellm_recbole.data.importers.untimed import describe_file_order
 from hellm_recbole.data.split import leave_one_out
 from hellm_recbole.data.times import TIME, order_times
@@ -57,11 +57,11 @@ def unique_items(table: Table) -> pd.DataFrame:
         raise DataError(
             f"{table.line(row)}: item {table.frame['item_id'].iloc[row]!r} occurs before; keep one of its rows"
         )
-    texts = {column: table.frame[column].map(clean) for column in table.frame.columns if column != "item_id"}
+    texts = {column: table.frame[column].map(clean_text) for column in table.frame.columns if column != "item_id"}
     return table.frame.assign(**texts)
 
 
-def with_time(table: Table, columns: pd.DataFrame, used: Collection[str]) -> tuple[pd.DataFrame, bool, list[str]]:
+def add_times(table: Table, columns: pd.DataFrame, used: Collection[str]) -> tuple[pd.DataFrame, bool, list[str]]:
     """`columns` with the table's timestamp; without one, a user's rows are numbered in file order.
 
     Args:
@@ -178,7 +178,7 @@ def _are_positions(inter: pd.DataFrame) -> bool:
     return not ranked and bool(np.array_equal(time[order], np.arange(len(user)) - starts[user[order] - 1]))
 
 
-def recognized(data: AtomicData) -> AtomicData:
+def recognize_modalities(data: AtomicData) -> AtomicData:
     """A given split that is leave-one-out in time order read as such, so that it may share a table with the same data.
 
     Equal times stand in file order. Data whose file has no times keep their split.
@@ -201,7 +201,7 @@ def _features(
     features: dict[str, FeatureMatrix] = {}
     files: list[Path] = []
     warnings = []
-    for modality in feature_names(source):
+    for modality in list_features(source):
         path = source / f"{modality}{FEATURES}"
         tokens, listed = (path.with_name(f"{modality}{ending}") for ending in (TOKENS, MISSING))
         if not _MODALITY.fullmatch(modality):
@@ -247,7 +247,7 @@ def _by_row(path: Path, items: Sequence[str], rows: Mapping[str, int]) -> tuple[
     return FeatureMatrix(items, values, {}), len(matrix) - len(values)
 
 
-def rows_by_number(path: Path, items: Sequence[str]) -> dict[str, int]:
+def number_feature_rows(path: Path, items: Sequence[str]) -> dict[str, int]:
     """Item -> row, for sources whose item ids are row numbers (`Rows`).
 
     Raises:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from hellm_recbole.data.atomic import PARTS, AtomicData
-from hellm_recbole.data.importers.assemble import assemble, item_text, number_rows, rows_by_number, with_time
+from hellm_recbole.data.importers.assemble import add_times, assemble, item_text, number_feature_rows, number_rows
 from hellm_recbole.data.importers.ids import BLANKS, strip_ids
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.tsv import Table, read_lines, read_table, read_text
@@ -26,7 +26,7 @@ _BLANKS = re.compile(f"[{BLANKS}]+")
 MMREC_MAPS = ("u_id_mapping.csv", "i_id_mapping.csv")
 
 
-def sequence_lines(path: Path) -> pd.DataFrame:
+def read_sequence_lines(path: Path) -> pd.DataFrame:
     """Interactions of a file of `user item item ...` lines, oldest first; the position stands for the time.
 
     Raises:
@@ -53,7 +53,7 @@ def read_s3rec(source: Path, request: Request) -> AtomicData:
     """Kind `s3rec`; where datamaps.json is there its `id2user` and `id2item` give the original ids back."""
     own = source / f"{request.name}.txt"
     path = own if own.is_file() else source / P5_SEQUENCES
-    inter = sequence_lines(path)
+    inter = read_sequence_lines(path)
     files, maps = [path], source / P5_MAPS
     if maps.is_file():
         content = _read_json(maps)
@@ -107,7 +107,7 @@ def read_lattice(source: Path, request: Request) -> AtomicData:
         texts,
         text_types,
         time_known=False,
-        rows=rows_by_number,
+        rows=number_feature_rows,
         files=[folder / file for file in LATTICE_PARTS.values()],
         warnings=warnings,
     )
@@ -124,7 +124,7 @@ def read_mmrec(source: Path, request: Request) -> AtomicData:
         raise DataError(f"{table.line(row)}: x_label is {labels.iloc[row]!r}, not 0 (train), 1 (valid) or 2 (test)")
     parts = labels.map({str(code): part for code, part in enumerate(PARTS)})
     columns = pd.DataFrame({"user_id": table.frame["userID"], "item_id": table.frame["itemID"], "split": parts})
-    inter, time_known, said = with_time(table, columns, ("userID", "itemID", "x_label"))
+    inter, time_known, said = add_times(table, columns, ("userID", "itemID", "x_label"))
     files, number = [table.path], {}
     for column, field, file in zip(("user_id", "item_id"), ("userID", "itemID"), MMREC_MAPS, strict=True):
         if (path := source / file).is_file():
@@ -135,7 +135,7 @@ def read_mmrec(source: Path, request: Request) -> AtomicData:
             files.append(path)
 
     def rows(path: Path, items: Sequence[str]) -> Mapping[str, int]:
-        found = rows_by_number(path, [number.get(item, item) for item in items])
+        found = number_feature_rows(path, [number.get(item, item) for item in items])
         return {item: found[number.get(item, item)] for item in items}
 
     texts, text_types = item_text(source)

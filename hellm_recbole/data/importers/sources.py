@@ -20,17 +20,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from hellm_recbole.data.atomic import AtomicData, part_codes
+from hellm_recbole.data.atomic import AtomicData, encode_parts
 from hellm_recbole.data.importers.amazon import VINTAGES, read_amazon
 from hellm_recbole.data.importers.assemble import (
     ITEM_TEXT,
+    add_times,
     assemble,
     item_text,
-    rows_by_number,
+    number_feature_rows,
     unique_items,
-    with_time,
 )
-from hellm_recbole.data.importers.released import MMREC_MAPS, read_lattice, read_mmrec, read_s3rec, sequence_lines
+from hellm_recbole.data.importers.released import MMREC_MAPS, read_lattice, read_mmrec, read_s3rec, read_sequence_lines
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.importers.tabular import ENDINGS, read_tables
 from hellm_recbole.data.times import SOURCE_TIME, TIME, order_times, restore_times
@@ -59,7 +59,7 @@ class Kind:
 def read_sequences(source: Path, request: Request) -> AtomicData:
     """Kind `sequences`; the position in the sequence stands for the time."""
     path = source / SEQUENCES
-    inter = sequence_lines(path)
+    inter = read_sequence_lines(path)
     texts, text_types = item_text(source)
     return assemble(source, inter, {}, texts, text_types, time_known=False, rows=None, files=[path])
 
@@ -68,9 +68,9 @@ def read_splits(source: Path, request: Request) -> AtomicData:
     """Kind `splits`; the parts are as given."""
     table = read_table(source / INTERACTIONS, typed=False)
     table.require(("user_id", "item_id", "split"), "it needs the header user_id, item_id, split")
-    part_codes(table)  # every field of `split` is checked here, where its line is known
+    encode_parts(table)  # every field of `split` is checked here, where its line is known
     used = ["user_id", "item_id", "split"]
-    inter, time_known, said = with_time(table, table.frame[used], used)
+    inter, time_known, said = add_times(table, table.frame[used], used)
     texts, text_types = item_text(source)
     return assemble(
         source,
@@ -79,7 +79,7 @@ def read_splits(source: Path, request: Request) -> AtomicData:
         texts,
         text_types,
         time_known=time_known,
-        rows=rows_by_number,
+        rows=number_feature_rows,
         files=[table.path],
         warnings=said,
     )
@@ -90,12 +90,12 @@ def read_recbole(source: Path, request: Request) -> AtomicData:
     table = read_table(source / f"{request.name}.inter", typed=True)
     table.require(("user_id", "item_id"), "name its user and item columns user_id:token and item_id:token")
     if "split" in table.frame:
-        part_codes(table)
+        encode_parts(table)
     for column, kind in table.types.items():
         if kind == "float":
             table.numbers(column)
     restored = replace(table, frame=restore_times(table.frame)) if table.types.get(SOURCE_TIME) == "float" else table
-    inter, time_known, said = with_time(restored, restored.frame, ("user_id", "item_id", "split"))
+    inter, time_known, said = add_times(restored, restored.frame, ("user_id", "item_id", "split"))
     if SOURCE_TIME in inter and order_times(inter[TIME])[1]:
         raise DataError(
             f"{table.path}:1: column {SOURCE_TIME!r} would be overwritten: times that float32 cannot hold are kept "
@@ -111,7 +111,7 @@ def read_recbole(source: Path, request: Request) -> AtomicData:
     )
 
 
-def amazon_files(kind: str, category: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def find_amazon_files(kind: str, category: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names that the reviews and the metadata of a category may have, as published first."""
     ending, core = ("jsonl", "") if kind == "amazon2023" else ("json", "_5")
     reviews = f"reviews_{category}{core}.{ending}" if kind == "amazon2014" else f"{category}{core}.{ending}"
@@ -123,16 +123,16 @@ def _read_amazon(kind: str, source: Path, request: Request) -> AtomicData:
     """Kinds `amazon...`; without metadata the items have no texts."""
     reviews, metadata = (
         next((source / name for name in names if (source / name).is_file()), None)
-        for names in amazon_files(kind, request.category)
+        for names in find_amazon_files(kind, request.category)
     )
     if reviews is None:
-        wanted = amazon_files(kind, request.category)[0][0]
+        wanted = find_amazon_files(kind, request.category)[0][0]
         raise DataError(f"{source} holds no {wanted}; prepare.py fetches it, or put it there")
     return read_amazon(reviews, metadata, VINTAGES[kind], progress=request.progress)
 
 
 def _amazon(kind: str) -> Kind:
-    reviews, metadata = amazon_files(kind, "{category}")
+    reviews, metadata = find_amazon_files(kind, "{category}")
     return Kind(reviews, f"{reviews[0]} and {metadata[0]}", partial(_read_amazon, kind))
 
 

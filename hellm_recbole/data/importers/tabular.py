@@ -16,7 +16,7 @@ from hellm_recbole.data.importers.assemble import assemble, item_text, number_ro
 from hellm_recbole.data.importers.ids import drop_index, strip_ids
 from hellm_recbole.data.importers.parquet import read_parquet
 from hellm_recbole.data.importers.request import Request
-from hellm_recbole.data.importers.text import clean
+from hellm_recbole.data.importers.text import clean_text
 from hellm_recbole.data.importers.untimed import describe_file_order
 from hellm_recbole.data.tsv import refuse_endless_lines
 from hellm_recbole.errors import DataError
@@ -188,6 +188,6 @@ def _item_table(path: Path, name: str) -> tuple[pd.DataFrame, dict[str, str], li
     if len(repeated):
         row = int(repeated[0])
         raise DataError(f"{path}: row {row + 1}: item {frame[item].iloc[row]!r} occurs before; keep one of its rows")
-    texts = {column: frame[column].map(clean) for column in frame.columns if column != item}
+    texts = {column: frame[column].map(clean_text) for column in frame.columns if column != item}
     types = {column: "token" if column == item else "token_seq" for column in frame.columns}
     return frame.assign(**texts)[known], types, warnings

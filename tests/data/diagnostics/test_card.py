@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.prepare import main
 from hellm_recbole.data.atomic import load_dataset, read_manifest
-from hellm_recbole.data.diagnostics.card import card_markdown, data_card
+from hellm_recbole.data.diagnostics.card import format_card, format_card_markdown
 from hellm_recbole.data.prepare import Prepared
 from hellm_recbole.data.split import split_dataset
 
@@ -21,13 +21,13 @@ Prepare = Callable[..., Prepared]
 
 def card(folder: Path) -> list[tuple[str, str]]:
     """The lines above the findings."""
-    lines = data_card(folder).split("\n\n")[0].splitlines()
+    lines = format_card(folder).split("\n\n")[0].splitlines()
     return [tuple(part.strip() for part in line.split("  ", 1)) for line in lines]  # type: ignore[misc]
 
 
 def said_of(folder: Path) -> str:
     """The findings, on one line."""
-    return " ".join(data_card(folder).split("\n\n")[1].split())
+    return " ".join(format_card(folder).split("\n\n")[1].split())
 
 
 def tables(markdown: str) -> list[list[list[str]]]:
@@ -89,7 +89,7 @@ def test_findings_follow_the_counts(splits: Path, prepare_toy: Prepare) -> None:
 
 
 def test_a_finding_is_wrapped_and_indented(recbole: Path, prepare_toy: Prepare) -> None:
-    lines = data_card(prepare_toy(recbole, "recbole").folder).split("\n\n")[1].splitlines()
+    lines = format_card(prepare_toy(recbole, "recbole").folder).split("\n\n")[1].splitlines()
     assert lines[0].startswith("warning  ties: the last two interactions of 50.0% of users")
     assert lines[1].startswith("         ")
     assert max(map(len, lines)) <= 120
@@ -121,7 +121,7 @@ def test_whatever_the_manifest_says_of_a_modality_is_shown(splits: Path, prepare
     edit_manifest(folder, modalities={"image": {**about, "pooling": "cls", "of_day": "Monday"}})
     line = "2-d, coverage 50.00%, by some/encoder, 3 items have zeros, pooling cls, of day Monday"
     assert dict(card(folder))["modality image"] == line
-    head, row = tables(card_markdown(folder))[2]
+    head, row = tables(format_card_markdown(folder))[2]
     assert dict(zip(head, row, strict=True)) == {
         "modality": "image",
         "encoder": "some/encoder",
@@ -141,7 +141,7 @@ def test_a_manifest_that_says_little_of_a_modality_is_no_fault(splits: Path, pre
     manifest = {key: value for key, value in read_manifest(folder).items() if key not in ("inputs", "origin")}
     (folder / "dataset.json").write_text(json.dumps({**manifest, "modalities": {"image": {"rows": 3}}}))
     assert dict(card(folder))["modality image"] == "2-d, coverage not known"
-    head, row = tables(card_markdown(folder))[2]
+    head, row = tables(format_card_markdown(folder))[2]
     assert dict(zip(head, row, strict=True)) == {
         "modality": "image",
         "encoder": "as given",
@@ -178,7 +178,7 @@ def test_a_malformed_manifest_is_one_sentence(
 
 def test_the_markdown_card(sequences: Path, prepare_toy: Prepare) -> None:
     folder = prepare_toy(sequences, "sequences", k_core=3).folder
-    said = card_markdown(folder)
+    said = format_card_markdown(folder)
     sections = [line for line in said.splitlines() if line.startswith("#")]
     assert sections == [
         "# Toy",
@@ -208,18 +208,18 @@ def test_the_markdown_card(sequences: Path, prepare_toy: Prepare) -> None:
 
 
 def test_times_that_became_ranks_are_said(recbole: Path, prepare_toy: Prepare) -> None:
-    assert "- times: known\n" in card_markdown(prepare_toy(recbole, "recbole").folder)
+    assert "- times: known\n" in format_card_markdown(prepare_toy(recbole, "recbole").folder)
     path = recbole / "films.inter"
     path.write_text(path.read_text().replace("\t30\n", "\t1700000000\n"))
     said = "- times: known: source_time in films.inter; timestamp holds their ranks, which RecBole's float32 keeps\n"
-    assert said in card_markdown(prepare_toy(recbole, "recbole", fresh=True).folder)
+    assert said in format_card_markdown(prepare_toy(recbole, "recbole", fresh=True).folder)
 
 
 def test_nothing_dropped_is_said(splits: Path, prepare_toy: Prepare) -> None:
     np.save(splits / "image_feat.npy", np.eye(4, dtype=np.float16))
     rows = ["0\t3\ttrain\t9", "0\t1\tvalid\t8", "0\t0\ttest\t7", "1\t2\ttrain\t7"]
     (splits / "interactions.tsv").write_text("user_id\titem_id\tsplit\ttimestamp\n" + "\n".join(rows) + "\n")
-    assert "## What was dropped and why\n\nNothing.\n" in card_markdown(prepare_toy(splits, "splits").folder)
+    assert "## What was dropped and why\n\nNothing.\n" in format_card_markdown(prepare_toy(splits, "splits").folder)
 
 
 def test_values_cannot_break_the_markdown(splits: Path, prepare_toy: Prepare) -> None:
@@ -228,7 +228,7 @@ def test_values_cannot_break_the_markdown(splits: Path, prepare_toy: Prepare) ->
     image = {**known["modalities"]["image"], "encoder": "a|b\n| c | <script>*x*"}
     inputs = {**known["inputs"], "source": {"a|b.tsv": "f0"}}
     edit_manifest(folder, modalities={"image": image}, inputs=inputs, warnings=["x\n# y <b>"])
-    said = card_markdown(folder)
+    said = format_card_markdown(folder)
     assert all(len({len(row) for row in table}) == 1 for table in tables(said))
     assert tables(said)[0][1] == [r"a\|b.tsv", "f0"]
     assert tables(said)[2][1][1] == r"a\|b \| c \| &lt;script&gt;\*x\*"
@@ -241,5 +241,5 @@ def test_features_added_by_hand_are_said_to_be(sequences: Path, prepare_toy: Pre
     np.save(folder / f"{added}_feat.npy", np.eye(4))
     (folder / f"{added}_feat.tokens.txt").write_text("a\nb\nc\nd\n")
     assert dict(card(folder))[f"modality {added}"] == "4-d, added by hand"
-    head, row = tables(card_markdown(folder))[2]
+    head, row = tables(format_card_markdown(folder))[2]
     assert dict(zip(head, row, strict=True))["encoder"] == "added by hand"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hellm_recbole.data.diagnostics.similar_items import similar_items
+from hellm_recbole.data.diagnostics.similar_items import find_similar_items
 from hellm_recbole.data.prepare import Prepared
 
 Prepare = Callable[..., Prepared]
@@ -14,7 +14,7 @@ Prepare = Callable[..., Prepared]
 def test_neighbours_by_hand(sequences: Path, prepare_toy: Prepare) -> None:
     np.save(sequences / "image_feat.npy", np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.1], [1.0, 0.9]]))
     (sequences / "image_feat.tokens.txt").write_text("a\nb\nc\nd\n")
-    said = similar_items(prepare_toy(sequences, "sequences").folder, 2).splitlines()
+    said = find_similar_items(prepare_toy(sequences, "sequences").folder, 2).splitlines()
     assert said == [
         "nearest by image",
         "  a",
@@ -29,4 +29,4 @@ def test_neighbours_by_hand(sequences: Path, prepare_toy: Prepare) -> None:
 
 
 def test_no_modality(sequences: Path, prepare_toy: Prepare) -> None:
-    assert similar_items(prepare_toy(sequences, "sequences").folder, 2) == "no modality"
+    assert find_similar_items(prepare_toy(sequences, "sequences").folder, 2) == "no modality"

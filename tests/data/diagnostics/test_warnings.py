@@ -11,7 +11,7 @@ import pytest
 
 from hellm_recbole.data.atomic import AtomicData, FeatureMatrix, load_dataset, write_dataset
 from hellm_recbole.data.diagnostics import warnings as doctor
-from hellm_recbole.data.diagnostics.warnings import FAR, Finding, diagnose, examine, expected_changes, tie_share
+from hellm_recbole.data.diagnostics.warnings import FAR, Finding, diagnose, estimate_changes, examine, measure_tie_share
 from hellm_recbole.errors import DataError
 from hellm_recbole.types import FloatArray
 
@@ -131,7 +131,7 @@ def test_expected_changes_equal_the_count_over_all_orders(write: Write) -> None:
         for u in range(40)
     }
     folder = write([f"{user} {item} {time}" for user, rows in users.items() for item, time in rows])
-    test, valid = expected_changes(load_dataset(folder, modalities=()))
+    test, valid = estimate_changes(load_dataset(folder, modalities=()))
     counted = np.array([changed_by_permuting(rows) for rows in users.values()])
     np.testing.assert_allclose(test, counted[:, 0], rtol=0, atol=1e-12)
     np.testing.assert_allclose(valid, counted[:, 1], rtol=0, atol=1e-12)
@@ -158,7 +158,7 @@ def test_a_repeat_of_the_target_among_its_ties_is_the_same_target(write: Write) 
 def test_without_ties_or_times_no_share_is_made_up(write: Write) -> None:
     folder = write(THREE_EACH, times=False)
     assert of(diagnose(folder), "ties") == [("note", "not known: the source has no times")]
-    assert tie_share(load_dataset(folder, modalities=())) is None
+    assert measure_tie_share(load_dataset(folder, modalities=())) is None
 
 
 def test_ties_of_a_given_split_decide_no_target(write: Write) -> None:

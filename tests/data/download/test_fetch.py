@@ -22,7 +22,7 @@ import requests
 
 from hellm_recbole.config.layers import load_settings
 from hellm_recbole.data.download import fetch as module
-from hellm_recbole.data.download.fetch import DownloadSettings, FetchFailed, ask, download
+from hellm_recbole.data.download.fetch import DownloadSettings, FetchFailed, download, request_url
 from hellm_recbole.errors import DataError, OutputError
 from hellm_recbole.system.locks import FolderLock
 from tests.data.download.server import (
@@ -106,7 +106,7 @@ def test_a_full_disk_says_how_much_of_the_file_does_not_fit(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     url = server.add("/a", plain(BODY * 50))
-    monkeypatch.setattr(module, "blocks", full)
+    monkeypatch.setattr(module, "read_blocks", full)
     with pytest.raises(OutputError, match=r"cannot write .*file\.bin\.part: no space left on .*, 2\.0 MB needed, "):
         fetch([url], path)
     monkeypatch.undo()
@@ -278,7 +278,7 @@ def test_redirects_lead_neither_astray_nor_round(server: Server, path: Path, mon
     answer.status_code, answer.headers["location"] = 302, server.add("/a", plain(BODY))
     monkeypatch.setattr(requests.Session, "get", lambda *arguments, **options: answer)
     with pytest.raises(FetchFailed, match="redirected from https to http"):
-        ask(requests.Session(), "https://127.0.0.1/a", {}, 1.0)
+        request_url(requests.Session(), "https://127.0.0.1/a", {}, 1.0)
 
 
 def test_a_truncated_gzip_never_gets_its_name(server: Server, path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from hellm_recbole.data.atomic import AtomicData, filter_k_core
 from hellm_recbole.data.importers.amazon import MAX_LINE_BYTES, MAX_LITERAL_BYTES, VINTAGES, read_amazon
-from hellm_recbole.data.importers.text import plain_text
+from hellm_recbole.data.importers.text import strip_markup
 from hellm_recbole.errors import DataError
 
 DAY_S = 86_400
@@ -381,12 +381,12 @@ def test_progress_counts_the_bytes_of_the_file(tmp_path: Path, capsys: pytest.Ca
     ],
 )
 def test_plain_text(raw: str, text: str) -> None:
-    assert plain_text(raw) == text
+    assert strip_markup(raw) == text
 
 
 @pytest.mark.parametrize("part", ["<", "<script", "<script>", "</script", "<!--", "&", "&amp;"])
 def test_plain_text_takes_no_longer_for_broken_markup(part: str) -> None:
-    assert plain_text(part * 200_000) is not None  # minutes, were it not linear
+    assert strip_markup(part * 200_000) is not None  # minutes, were it not linear
 
 
 # Size

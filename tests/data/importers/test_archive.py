@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hellm_recbole.data.importers import archive
-from hellm_recbole.data.importers.archive import unpacked
+from hellm_recbole.data.importers.archive import unpack_source
 from hellm_recbole.errors import DataError
 
 
@@ -37,7 +37,7 @@ def member(name: str, **changes: object) -> tarfile.TarInfo:
 
 def refused(path: Path, tmp_path: Path, message: str) -> None:
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(DataError, match=message) as caught, unpacked(path):
+    with pytest.raises(DataError, match=message) as caught, unpack_source(path):
         pytest.fail("it was unpacked")
     assert "\n" not in str(caught.value)
     assert sorted(tmp_path.rglob("*")) == before
@@ -58,16 +58,16 @@ def _made(folder: Path) -> Path:
 
 
 def test_an_archive_of_one_folder_yields_it_and_leaves_nothing(tmp_path: Path, temporary: Path) -> None:
-    with unpacked(write_zip(tmp_path / "data.zip", {"Toy/a.txt": "1", "Toy/b.txt": "2"})) as folder:
+    with unpack_source(write_zip(tmp_path / "data.zip", {"Toy/a.txt": "1", "Toy/b.txt": "2"})) as folder:
         assert {path.name: path.read_text() for path in folder.iterdir()} == {"a.txt": "1", "b.txt": "2"}
     assert not list(temporary.iterdir())
-    with unpacked(write_tar(tmp_path / "data.tar.gz", member("a.txt"), member("b.txt"))) as folder:
+    with unpack_source(write_tar(tmp_path / "data.tar.gz", member("a.txt"), member("b.txt"))) as folder:
         assert sorted(path.name for path in folder.iterdir()) == ["a.txt", "b.txt"]
     assert not list(temporary.iterdir())
 
 
 def test_a_folder_is_yielded_as_it_is(tmp_path: Path) -> None:
-    with unpacked(tmp_path) as folder:
+    with unpack_source(tmp_path) as folder:
         assert folder == tmp_path
     assert tmp_path.is_dir()
 
@@ -131,5 +131,5 @@ def test_a_byte_changed_in_the_middle(tmp_path: Path, ending: str) -> None:
 
 def test_what_is_found_inside_is_said_of_the_archive(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "data.zip", {"Toy/a.txt": "1"})
-    with pytest.raises(DataError, match=rf"^{path}/a\.txt is odd$"), unpacked(path) as folder:
+    with pytest.raises(DataError, match=rf"^{path}/a\.txt is odd$"), unpack_source(path) as folder:
         raise DataError(f"{folder}/a.txt is odd")

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hellm_recbole.data.atomic import item_texts, load_dataset, read_manifest, read_source_times
+from hellm_recbole.data.atomic import load_dataset, read_item_texts, read_manifest, read_source_times
 from hellm_recbole.data.export_mmrec import write_mmrec
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.importers.sources import read_recbole, read_sequences
-from hellm_recbole.data.importers.text import clean
-from hellm_recbole.data.prepare import Prepared, dataset_settings, feature_settings, prepare
+from hellm_recbole.data.importers.text import clean_text
+from hellm_recbole.data.prepare import Prepared, prepare, read_dataset_settings, read_feature_settings
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.errors import DataError, OutputError
 from hellm_recbole.system.locks import FolderLock
@@ -439,14 +439,14 @@ def test_features_need_tokens_where_rows_are_not_ids(sequences: Path, prepare_to
 
 def test_texts_take_the_first_column_that_is_filled(sequences: Path, recbole: Path) -> None:
     items = read_sequences(sequences, REQUEST).items
-    assert item_texts(items, ["c", "b", "a", "d"], ["title|keywords"], sequences) == [
+    assert read_item_texts(items, ["c", "b", "a", "d"], ["title|keywords"], sequences) == [
         "blue soap",
         "green brush",
         "12 red comb",
         "",
     ]
     films = read_recbole(recbole, REQUEST).items
-    assert item_texts(films, ["x", "y", "z"], ["movie_title", "class"], recbole) == [
+    assert read_item_texts(films, ["x", "y", "z"], ["movie_title", "class"], recbole) == [
         "Heat. Crime",
         "Babe. Comedy Drama",
         "Odd",
@@ -455,14 +455,14 @@ def test_texts_take_the_first_column_that_is_filled(sequences: Path, recbole: Pa
 
 def test_unknown_text_columns_are_named(sequences: Path) -> None:
     with pytest.raises(DataError, match=r"no text column 'titel'; choose --text among title, keywords"):
-        item_texts(read_sequences(sequences, REQUEST).items, ["a"], ["titel"], sequences)
+        read_item_texts(read_sequences(sequences, REQUEST).items, ["a"], ["titel"], sequences)
     with pytest.raises(DataError, match="has no item texts"):
-        item_texts(None, ["a"], ["title"], sequences)
+        read_item_texts(None, ["a"], ["title"], sequences)
 
 
 def test_clean_leaves_nothing_that_a_csv_reader_would_interpret() -> None:
-    assert clean('a\x00b\t"c"\r\nd\u2028e') == "a b c d e"
-    assert clean("L'Oréal, 5.1 oz (150 ml)") == "L'Oréal, 5.1 oz (150 ml)"
+    assert clean_text('a\x00b\t"c"\r\nd\u2028e') == "a b c d e"
+    assert clean_text("L'Oréal, 5.1 oz (150 ml)") == "L'Oréal, 5.1 oz (150 ml)"
 
 
 @pytest.mark.parametrize(
@@ -476,8 +476,8 @@ def test_clean_leaves_nothing_that_a_csv_reader_would_interpret() -> None:
 def test_the_papers_counts(root: Path, name: str, users: int, items: int, interactions: int, cold: int) -> None:
     if not (SHARED / name).is_dir():
         pytest.skip(f"no {name} in ../shared/datasets")
-    settings = dataset_settings(name, None, {"text": []})
-    prepared = prepare(name, SHARED / name, settings, feature_settings({}), root, fresh=False, progress=False)
+    settings = read_dataset_settings(name, None, {"text": []})
+    prepared = prepare(name, SHARED / name, settings, read_feature_settings({}), root, fresh=False, progress=False)
     dataset = load_dataset(prepared.folder, modalities=None)
     assert (dataset.n_users, dataset.n_items, dataset.n_interactions) == (users, items, interactions)
     assert dataset.n_dropped == 0
