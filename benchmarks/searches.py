@@ -19,7 +19,7 @@ from hellm_recbole.experiments.jobs import announce_removals
 from hellm_recbole.experiments.pretrained import identify_embeddings, load_pretrained_embeddings
 from hellm_recbole.experiments.ray_cluster import connect_cluster, refuse_numbered
 from hellm_recbole.experiments.resolve import Override, RunConfig
-from hellm_recbole.experiments.sweeps import SEARCH_FILE, SearchResult
+from hellm_recbole.experiments.sweeps import SearchResult
 from hellm_recbole.experiments.tuning import (
     SchedulerName,
     SearchBudget,
@@ -27,6 +27,7 @@ from hellm_recbole.experiments.tuning import (
     SearchTask,
     TrialJob,
     locate_search_of,
+    needs_lock,
     run_search,
 )
 from hellm_recbole.system.locks import FolderLock
@@ -41,7 +42,7 @@ def run_searches(tasks: Sequence[SearchTask], options: argparse.Namespace) -> It
     folders = [locate_search_of(task, options.output) for task in tasks]
     with ExitStack() as stack:
         for task, folder in zip(tasks, folders, strict=True):
-            if options.fresh or not (folder / SEARCH_FILE).exists():
+            if options.fresh or needs_lock(folder):
                 stack.enter_context(
                     FolderLock(folder, f"search {task.name} of {task.base.label} on {task.job.dataset}")
                 )

@@ -3,10 +3,14 @@
 Reads one JSON object a line: `command` (module of `benchmarks`), `words`, `folder`, and perhaps `kill_after` (seconds)
 or `kill_at` (number of the file operation, from 1). Answers with `code` (negative: the signal), `operations`, `seconds`
 and `said` (stderr). The packages are imported once, so that a run takes a second and not ten.
+
+File operations are those of Python. With `kill_at.c` preloaded and a `log` in the job they are those of all code in the
+process, such as Ray's copying of files, and are listed in the file `log`.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
@@ -38,11 +42,15 @@ def work(job: dict[str, Any], out: str) -> None:
         if operations == job.get("kill_at"):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    sys.addaudithook(audit)
+    native = ctypes.CDLL(None) if "log" in job else None
+    if native is None:
+        sys.addaudithook(audit)
+    else:
+        native.kill_at(f"{inside}/".encode(), job.get("kill_at", 0), job["log"].encode())
     code = importlib.import_module(f"benchmarks.{job['command']}").main(job["words"])
     sys.stdout.flush()
     sys.stderr.flush()
-    done = operations
+    done = operations if native is None else native.operations_done()
     with open(f"{out}.json", "w") as stream:
         json.dump({"code": code, "operations": done}, stream)
 
@@ -72,7 +80,7 @@ def attend(job: dict[str, Any], out: str) -> dict[str, Any]:
 if __name__ == "__main__":
     import torch
 
-    for name in ("run", "report", "prepare"):
+    for name in ("run", "report", "prepare", "tune"):
         importlib.import_module(f"benchmarks.{name}")
     torch.set_num_threads(1)
     for line in sys.stdin:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from hellm_recbole.errors import HellmError
 from hellm_recbole.experiments.export import export_embeddings
 from hellm_recbole.experiments.results import read_ranks, read_result
 from hellm_recbole.experiments.sweeps import read_search, read_tuned, write_search, write_tuned
-from hellm_recbole.experiments.tuning import _refuse_another
+from hellm_recbole.experiments.tuning import _keep_state, _put_state_back, _refuse_another
 from hellm_recbole.graphs.neighbors import find_item_neighbors
 from hellm_recbole.system.files import seal, sha256_file
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
@@ -67,6 +68,24 @@ def request(folder: Path) -> Reader:
     return lambda: _refuse_another(path, REQUEST, finished=True)
 
 
+def search_state(folder: Path) -> Reader:
+    staging, ray = (folder.with_name(f"{folder.name}-{name}") for name in ("staging", "ray"))
+    for place in (staging, ray):
+        place.mkdir()
+    (staging / "experiment_state-1.json").write_text(json.dumps({"trial_data": ["a", 0.25], "more": "x" * 300}))
+    (staging / "basic-variant-state-1.json").write_bytes(bytes(range(256)))
+    (folder / "ray").mkdir()
+    (folder / "ray" / "tuner.pkl").write_bytes(bytes(range(255)))
+    _keep_state(staging, folder / "ray")
+    shutil.rmtree(folder / "ray")
+
+    def read() -> list[bytes]:
+        assert _put_state_back(folder / "state", ray)
+        return [path.read_bytes() for path in sorted(ray.iterdir())]
+
+    return read
+
+
 def embeddings(folder: Path) -> Reader:
     export_embeddings(folder / "out", np.array(["u"]), VALUES[:1], TOKENS[1:], VALUES)
     (folder / "out" / "users.txt").unlink()  # which no run reads
@@ -83,7 +102,7 @@ def encodings(folder: Path) -> Reader:
     return lambda: _read_cache(folder / "part.npy", len(VALUES))
 
 
-KINDS = (checkpoint, record, ranks, search, tuned, request, embeddings, neighbors, encodings)
+KINDS = (checkpoint, record, ranks, search, tuned, request, search_state, embeddings, neighbors, encodings)
 
 
 def same(one: Any, other: Any) -> bool:

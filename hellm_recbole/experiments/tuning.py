@@ -3,6 +3,7 @@
 A trial is handed the training part and the validation targets (`types.SelectionData`); it has no test part that it
 could report. It trains with the harness's own loop and reports after each validation, with its checkpoint, so that ASHA
 can stop it, a lost one goes on from its last report, and a search that was killed is taken up where it stood.
+Ray writes the state of a search in place, so that one killed meanwhile leaves half of it; a whole copy is kept beside.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -26,6 +28,7 @@ from hellm_recbole import __version__
 from hellm_recbole.config.layers import load_settings, setting
 from hellm_recbole.config.search_space import Point, Space, count_points, draw_points, list_grid
 from hellm_recbole.errors import (
+    CheckpointError,
     HellmError,
     MissingDependency,
     ResultError,
@@ -50,13 +53,20 @@ from hellm_recbole.identity.compare import CODE, SETTING, describe_changes, list
 from hellm_recbole.models.base import ModelSpec
 from hellm_recbole.system import runtime
 from hellm_recbole.system.files import (
+    NOT_AS_WRITTEN,
+    SUMS,
     check_seal,
     ensure_folder,
+    find_changed_file,
     remove_folder,
+    replace_folder,
+    scratch_folder,
     seal,
     sweep_temporaries,
+    write_sums,
     write_text,
 )
+from hellm_recbole.system.locks import lock_path
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.training.progress import LINE_EVERY_S
 from hellm_recbole.training.trainer import fit
@@ -66,6 +76,8 @@ SchedulerName = Literal["asha", "none"]
 SearchName = Literal["random", "optuna", "grid"]
 BEST = "best"  # what trials report and are compared by: the best validation metric so far
 RAY_FOLDER = "ray"
+TUNER_FILE = "tuner.pkl"  # Ray's, of what was asked for
+STATE_FOLDER = "state"  # copy of the state files among those of Ray, all of one moment
 REQUEST_FILE = "request.json"
 MOST_POINTS = 10_000  # drawn where only time bounds a search
 
@@ -213,6 +225,12 @@ def locate_search_of(task: SearchTask, output: Path) -> Path:
     return locate_search(output, task.job.dataset, task.base.label, task.name)
 
 
+def needs_lock(folder: Path) -> bool:
+    """Whether a command writes in the folder of a search: it is not finished, or was killed before it was tidied up."""
+    left = (folder / RAY_FOLDER, folder / STATE_FOLDER, lock_path(folder))
+    return not (folder / SEARCH_FILE).exists() or any(path.exists() for path in left)
+
+
 def run_search(task: SearchTask, output: Path, *, resume: bool, fresh: bool) -> SearchResult:
     """Run a search to its end and write `sweep.json`; a finished one is only read. Needs a Ray cluster.
 
@@ -236,6 +254,7 @@ def run_search(task: SearchTask, output: Path, *, resume: bool, fresh: bool) -> 
         _refuse_another(earlier, request, finished=finished)
         if finished:
             sweep = read_search(folder / SEARCH_FILE)
+            _remove_work(folder, output)
             print(f"{task.base.label} on {task.job.dataset}, search {task.name}: {describe_kept_search(sweep)}")
             return sweep
         if not resume:
@@ -248,10 +267,10 @@ def run_search(task: SearchTask, output: Path, *, resume: bool, fresh: bool) -> 
     trainable = tune.with_resources(
         tune.with_parameters(_trial, job=task.job), request_resources(asked.ray_cpus, asked.ray_gpus)
     )
-    if earlier.exists() and tune.Tuner.can_restore(str(storage)):
+    if earlier.exists() and _put_state_back(folder / STATE_FOLDER, storage):
         tuner = _restored(storage, trainable)
     else:
-        remove_folder(folder / RAY_FOLDER, output)
+        _remove_work(folder, output)
         tuner = _tuner(task, trainable, storage)
         write_text(earlier, json.dumps(seal(request), indent=1))
     trials = _trials(task, tuner.fit())
@@ -264,8 +283,66 @@ def run_search(task: SearchTask, output: Path, *, resume: bool, fresh: bool) -> 
         trials=tuple(trials),
     )
     write_search(folder, sweep)
-    remove_folder(folder / RAY_FOLDER, output)  # checkpoints of trials; run.py --tuned trains the winner anew
+    _remove_work(folder, output)
     return sweep
+
+
+def _remove_work(folder: Path, output: Path) -> None:
+    """Remove state and checkpoints of trials; `run.py --tuned` trains the winner anew."""
+    for name in (STATE_FOLDER, RAY_FOLDER):
+        remove_folder(folder / name, output)
+
+
+def _keep_state(staging: Path, storage: Path) -> None:
+    """Copy the state that Ray has just written, and is about to copy to its storage file by file.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    target = storage.parent / STATE_FOLDER
+    with scratch_folder(target.parent, target.name) as temporary:
+        for path in (*_state_files(staging), storage / TUNER_FILE):
+            shutil.copyfile(path, temporary / path.name)
+        write_sums(temporary)
+        replace_folder(temporary, target)
+
+
+def _put_state_back(kept: Path, storage: Path) -> bool:
+    """Put the whole state of a search in the place of what Ray may have left half-written.
+
+    Args:
+        kept: the copy.
+        storage: Ray's folder.
+
+    Returns:
+        Whether there is a state. There is none where the search was killed before its first trial.
+
+    Raises:
+        ResultError: the copy is broken.
+    """
+    if not (kept / SUMS).exists():
+        return False
+    files = [*_state_files(kept), kept / TUNER_FILE]
+    try:
+        if changed := find_changed_file(kept, [path.name for path in files]):
+            raise ResultError(f"{changed}: {NOT_AS_WRITTEN}; start the search anew with --fresh")
+        ensure_folder(storage)
+        for path in _state_files(storage):
+            path.unlink()
+        for path in files:
+            shutil.copyfile(path, storage / path.name)
+        for trial in storage.glob("_trial_*"):  # Ray gives up one whose checkpoint has no folder
+            newest = max((int(path.name[-6:]) for path in trial.glob("checkpoint_" + 6 * "[0-9]")), default=0)
+            for number in range(newest):
+                (trial / f"checkpoint_{number:06d}").mkdir(exist_ok=True)
+    except OSError as error:
+        raise ResultError(f"{kept} cannot be read or copied to {storage} ({error}); start anew with --fresh") from error
+    return True
+
+
+def _state_files(folder: Path) -> list[Path]:
+    """Files of the state of a search that change while it runs: trials, points, callbacks."""
+    return [path for path in sorted(folder.glob("[!.]*-*.*")) if path.suffix in (".json", ".pkl") and path.is_file()]
 
 
 def _restored(storage: Path, trainable: Any) -> tune.Tuner:
@@ -434,8 +511,9 @@ def _trial(config: dict[str, int], job: TrialJob) -> None:
         row = build_learner_from(plan, data, job.seed, runtime.choose_device(job.device))
         with tempfile.TemporaryDirectory() as scratch:
             checkpoint = CheckpointFolder(Path(scratch) / "checkpoint")
+            run = {**job.run, "point": json.dumps(config, sort_keys=True)}
             if (earlier := tune.get_checkpoint()) is not None:
-                earlier.to_directory(checkpoint.folder)
+                _take_up(earlier, checkpoint, run)
             fit(
                 row,
                 job.data,
@@ -443,7 +521,7 @@ def _trial(config: dict[str, int], job: TrialJob) -> None:
                 plan.evaluation,
                 seed=job.seed,
                 checkpoint=checkpoint,
-                run={**job.run, "point": json.dumps(config, sort_keys=True)},
+                run=run,
                 who=f"{plan.label} on {job.dataset}",
                 view=_Reporter(checkpoint.folder, plan.train.valid_metric),
             )
@@ -451,6 +529,19 @@ def _trial(config: dict[str, int], job: TrialJob) -> None:
         known = isinstance(error, HellmError)
         reason = str(error) if known else take_first_line(error)
         tune.report({BEST: 0.0, "reports": 0, "ended": True, "reason": reason})
+
+
+def _take_up(earlier: tune.Checkpoint, checkpoint: CheckpointFolder, run: Mapping[str, str]) -> None:
+    """Copy the checkpoint of a trial's last report; nothing where it is not whole, and the trial begins anew.
+
+    Ray removes a checkpoint before it writes that there is a newer one, and a search may be killed in between.
+    """
+    try:
+        earlier.to_directory(checkpoint.folder)
+        checkpoint.load(run)
+        checkpoint.load_best()
+    except (OSError, CheckpointError):
+        shutil.rmtree(checkpoint.folder, ignore_errors=True)
 
 
 class _Reporter:
@@ -482,13 +573,24 @@ class _Reporter:
 
 
 class _Watcher(tune.Callback):
-    """Prints a line for each trial that is over, and now and then how the others stand."""
+    """Prints a line for each trial that is over, and now and then how the others stand; keeps the search's state."""
 
     def __init__(self, task: SearchTask) -> None:
         self._row, self._metric = task.base.label, task.base.train.valid_metric
         self._space = {key: list(values) for key, values in task.space.items()}
         self._of = f"/{task.budget.trials}" if task.budget.trials is not None and task.search != "grid" else ""
         self._said = time.monotonic()
+        self._kept = 0
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Keep the state, if Ray has written another one in this step; it is whole, for this thread writes it."""
+        if not trials:
+            return
+        staging = Path(trials[0].local_experiment_path)
+        written = max((path.stat().st_mtime_ns for path in _state_files(staging)), default=0)
+        if written > self._kept:
+            _keep_state(staging, Path(trials[0].remote_experiment_path))
+            self._kept = written
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

@@ -37,7 +37,7 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path, what: str) -> None:
-        self._path = folder.parent / f".{folder.name}.lock"
+        self._path = lock_path(folder)
         self._what = what
         self._file: int | None = None
 
@@ -90,6 +90,11 @@ class FolderLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def lock_path(folder: Path) -> Path:
+    """The file that is locked for a folder; a process that was killed leaves it behind."""
+    return folder.parent / f".{folder.name}.lock"
 
 
 def _is_same_file(file: int, path: Path) -> bool:

@@ -11,7 +11,9 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ SCALE = int(os.environ.get("HELLM_STRESS", "1"))
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = ["--dataset", "toy", "--threads", "1"]
 FAST = ["--set", "epochs=6", "--set", "batch_size=64"]
+MARK = "HELLM_STAGE"  # environment variable of all that the server starts
 TIMES = ("train_seconds", "eval_seconds", "peak_memory_bytes", "sha256")
 
 pytestmark = pytest.mark.slow
@@ -44,10 +47,37 @@ class Stage:
         assert "Traceback" not in answer["said"], answer["said"]
         return answer
 
+    def list_processes(self) -> list[str]:
+        """Names of the processes that commands have started and that still run, such as those of Ray."""
+        found = []
+        for place in (path for path in Path("/proc").iterdir() if path.name.isdecimal()):
+            with suppress(OSError):
+                marked = f"{MARK}={self.folder}\0".encode() in (place / "environ").read_bytes()
+                if int(place.name) != self._server.pid and (marked or os.readlink(place / "cwd") == str(self.folder)):
+                    found.append(f"{place.name} {(place / 'comm').read_text().strip()}")
+        return [one for one in found if int(one.split()[0]) != os.getpid()]
+
 
 @pytest.fixture
 def stage(workplace: Path) -> Iterator[Stage]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with serve(workplace, {}) as there:
+        yield there
+
+
+@pytest.fixture
+def native_stage(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """One that counts the file operations of all code, also those of Ray's copying, which no Python sees."""
+    if (compiler := shutil.which("cc")) is None:
+        pytest.skip("no C compiler")
+    library = tmp_path_factory.mktemp("native") / "kill_at.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, ROOT / "tests" / "kill_at.c", "-ldl"], check=True)
+    with serve(workplace, {"LD_PRELOAD": str(library)}) as there:
+        yield there
+
+
+@contextmanager
+def serve(workplace: Path, more: dict[str, str]) -> Iterator[Stage]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", MARK: str(workplace), **more}
     command = [sys.executable, "-W", "ignore", "-m", "tests.stress"]
     with subprocess.Popen(
         command, env=environment, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -118,6 +148,47 @@ def test_runs_that_are_killed_end_as_undisturbed_ones(stage: Stage, tiny: Path, 
     assert outcome(results) == expected
     assert leftovers(stage.folder) == []
     print(f"{model}: {kills} kills, {whole['operations']} file operations of an undisturbed run")
+
+
+def found_by_search(folder: Path) -> dict[str, Any]:
+    """Everything that searches leave, but times."""
+    found: dict[str, Any] = {str(path.relative_to(folder)): path.read_bytes() for path in files_of(folder)}
+    for name in [name for name in found if name.endswith("sweep.json")]:
+        sweep = json.loads(found[name])
+        trials = [{**trial, "seconds": 0} for trial in sweep["trials"]]
+        found[name] = {**sweep, "trials": trials, "seconds": 0, "sha256": ""}
+    return found
+
+
+def files_of(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() or not any(path.iterdir())]
+
+
+def test_a_search_that_is_killed_ends_as_an_undisturbed_one(native_stage: Stage) -> None:
+    """At operations spread over the whole search, half-written files included; killed, resumed, and killed again."""
+    stage, draw, results = native_stage, random.Random("search"), native_stage.folder / "results"
+    words = [*COMMON, "--models", "LightGCN", "--set", "epochs=2", "--set", "eval_every=1", "--budget", "trials=2"]
+    log = stage.folder / "log"
+    whole = stage.do("tune", words, log=str(log))
+    assert whole["code"] == 0, whole["said"]
+    expected, count, said = found_by_search(results), whole["operations"], log.read_text().splitlines()
+    assert len(said) == count
+    n_kills = min(4 * SCALE, count)
+    for at in [1 + int((place + draw.random()) * count / n_kills) for place in range(n_kills)]:
+        shutil.rmtree(results, ignore_errors=True)
+        log.unlink(missing_ok=True)
+        killed = stage.do("tune", words, log=str(log), kill_at=at)
+        assert killed["code"] in (0, -9), killed["said"]
+        last = log.read_text().splitlines()[-1]
+        deadline = time.monotonic() + 30
+        while stage.list_processes() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert stage.list_processes() == [], last
+        resumed = stage.do("tune", [*words, "--resume"])
+        assert resumed["code"] == 0, (last, resumed["said"])
+        assert found_by_search(results) == expected, last
+        assert leftovers(stage.folder) == [], last
+    print(f"{n_kills} kills, {count} file operations of an undisturbed search")
 
 
 def test_reports_and_datasets_that_are_killed_are_made_again(stage: Stage, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from ray import tune as ray_tune
 
 from baselines.registry import REGISTRY
 from benchmarks import run, study, tune
@@ -25,8 +28,10 @@ from hellm_recbole.data.split import Split
 from hellm_recbole.experiments.resolve import resolve_runs
 from hellm_recbole.experiments.results import read_result
 from hellm_recbole.experiments.sweeps import read_search
-from hellm_recbole.experiments.tuning import SearchBudget, _trials
+from hellm_recbole.experiments.tuning import SearchBudget, _keep_state, _put_state_back, _take_up, _trials
+from hellm_recbole.system.files import write_sums
 from hellm_recbole.system.locks import FolderLock
+from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--dataset", "toy", "--threads", "1", "--set", "epochs=9", "--set", "eval_every=1", "--set", "batch_size=64"]
@@ -143,20 +148,62 @@ def test_a_killed_search_is_taken_up(workplace: Path, capsys: pytest.CaptureFixt
     assert first >= 1
     assert tune.main(options) == 2
     assert "--resume" in capsys.readouterr().err
-    state = ray_folder / "tuner.pkl"
+    state = ray_folder.parent / "state" / "tuner.pkl"
     kept = state.read_bytes()
     state.write_bytes(b"chellm_recbole.gone\nGone\n.")  # a class that this version lacks
+    assert tune.main([*options, "--resume"]) == 2
+    assert "is not that of what was written; start the search anew with --fresh" in capsys.readouterr().err
+    write_sums(state.parent)
     assert tune.main([*options, "--resume"]) == 2
     said = capsys.readouterr().err
     assert "another version wrote it" in said
     assert "Traceback" not in said
     state.write_bytes(kept)
+    write_sums(state.parent)
+    for path in ray_folder.glob("*-state-*.json"):  # Ray was writing them when it was killed
+        path.write_bytes(path.read_bytes()[:100])
     assert tune.main([*options, "--resume"]) == 0
     said = capsys.readouterr().err
+    assert "Traceback" not in said
     assert "trial 1/3" not in said  # what had ended is not run again
     trials = read_search(ray_folder.parent / "sweep.json").trials
     assert [trial["number"] for trial in trials] == [1, 2, 3]
     assert trials[0]["status"] == "ended"
+    assert sorted(path.name for path in ray_folder.parent.iterdir()) == ["request.json", "sweep.json"]
+    (ray_folder / "_trial").mkdir(parents=True)  # killed when the search was over, but not tidied up
+    (ray_folder.parent.parent / ".tune.lock").touch()
+    assert tune.main([*options, "--resume"]) == 0
+    assert [path.name for path in ray_folder.parent.parent.iterdir()] == ["tune"]
+    assert sorted(path.name for path in ray_folder.parent.iterdir()) == ["request.json", "sweep.json"]
+
+
+def test_a_trial_whose_checkpoint_was_being_removed_begins_anew(tmp_path: Path) -> None:
+    progress = Progress({"seed": "1"}, 2, 1, 0.5, 1, False, 1.0, 1.0, ())
+    CheckpointFolder(tmp_path / "whole").save(progress, {"w": torch.ones(2)}, {"w": torch.zeros(2)})
+    whole = {path.name for path in (tmp_path / "whole").iterdir()}
+    assert whole == {"best-00002.safetensors", "last-00002.safetensors", "state.json"}
+    for missing in (None, *sorted(whole)):
+        earlier = shutil.copytree(tmp_path / "whole", tmp_path / "earlier", dirs_exist_ok=True)
+        if missing is not None:
+            (earlier / missing).unlink()
+        taken = CheckpointFolder(tmp_path / f"taken-{missing}")
+        _take_up(ray_tune.Checkpoint.from_directory(str(earlier)), taken, {"seed": "1"})
+        found = taken.load({"seed": "1"})
+        assert (found is None) == (missing is not None)
+    taken = CheckpointFolder(tmp_path / "nothing")
+    _take_up(ray_tune.Checkpoint.from_directory(str(tmp_path / "removed")), taken, {"seed": "1"})
+    assert taken.load({"seed": "1"}) is None
+
+
+def test_a_checkpoint_that_was_removed_is_an_empty_one(tmp_path: Path) -> None:
+    """For Ray gives up a trial whose checkpoint has no folder."""
+    trial = tmp_path / "ray" / "_trial_ab_00000"
+    (trial / "checkpoint_000002").mkdir(parents=True)
+    (tmp_path / "ray" / "tuner.pkl").touch()
+    (tmp_path / "staging").mkdir()
+    _keep_state(tmp_path / "staging", tmp_path / "ray")
+    assert _put_state_back(tmp_path / "state", tmp_path / "ray")
+    assert sorted(path.name for path in trial.iterdir()) == [f"checkpoint_00000{number}" for number in range(3)]
 
 
 def test_two_commands_do_not_run_one_search_at_once(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
