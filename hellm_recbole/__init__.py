@@ -1,4 +1,4 @@
-"""HeLLM and its rivals, benchmarked through RecBole under one split, one evaluator and one table."""
+"""Benchmark HeLLM and other recommenders through RecBole with one split, one evaluator and one results table."""
 
 from hellm_recbole.bridge import install
 from hellm_recbole.system import openmp  # noqa: F401, before anything loads torch

@@ -1,4 +1,4 @@
-"""Faults a user can mend. Each message is one sentence: what, where, and what would do."""
+"""Errors that the user can fix. Each message says what happened, where, and what to do."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\
 
 
 class HellmError(Exception):
-    """Base of every fault that is reported as one sentence, without a traceback."""
+    """Base class of all errors that are reported as a message without a traceback."""
 
 
 def take_last_line(error: BaseException) -> str:
-    r"""The last line of a fault's message, which is the one that says most where a library sends a whole traceback.
+    r"""Return the last line of an error's message, or the name of its type if the message is empty.
 
-    >>> take_last_line(ValueError("Traceback ...\n  disk is full")), last_line(KeyError())
+    Some libraries put a whole traceback into the message. The last line then says what went wrong.
+
+    >>> take_last_line(ValueError("Traceback ...\n  disk is full")), take_last_line(KeyError())
     ('disk is full', 'KeyError')
     """
     lines = str(error).strip().splitlines()
@@ -27,9 +29,9 @@ def take_last_line(error: BaseException) -> str:
 
 
 def take_first_line(error: BaseException) -> str:
-    r"""Type of an error and the first line of its message that is not blank.
+    r"""Return the type of an error and the first line of its message that is not blank.
 
-    >>> take_first_line(RuntimeError("\n  Some tensors share memory\nand more")), first_line(KeyError())
+    >>> take_first_line(RuntimeError("\n  Some tensors share memory\nand more")), take_first_line(KeyError())
     ('RuntimeError: Some tensors share memory', 'KeyError')
     """
     lines = str(error).strip().splitlines()
@@ -37,12 +39,14 @@ def take_first_line(error: BaseException) -> str:
 
 
 def advise_on_divergence(epoch: int, step: int, advice: str) -> str:
-    """What to do about a loss that is NaN or infinite: before the first step, the learning rate has changed nothing.
+    """Return advice for a loss that is NaN or infinite.
+
+    At the first step of the first epoch no parameter has changed yet, so the learning rate cannot be the cause.
 
     Args:
-        epoch: epoch of the loss, from 1.
-        step: step in the epoch, from 1.
-        advice: what to do where earlier steps may be the cause.
+        epoch: epoch of the loss, counted from 1.
+        step: step of the loss in its epoch, counted from 1.
+        advice: advice for all other steps, where an earlier step may be the cause.
     """
     if (epoch, step) != (1, 1):
         return advice
@@ -50,7 +54,7 @@ def advise_on_divergence(epoch: int, step: int, advice: str) -> str:
 
 
 def strip_controls(text: str) -> str:
-    r"""The text as one line without control characters, which could move the cursor or colour a terminal.
+    r"""Return the text as one line without control characters, which could move the cursor or colour a terminal.
 
     >>> strip_controls("a\x1b[31mred\x1b[0m \u202ebidi\nnext")
     'ared bidi next'
@@ -63,7 +67,7 @@ def strip_controls(text: str) -> str:
 
 
 def describe_unexpected(error: BaseException, folder: Path | None = None) -> str:
-    r"""A sentence for an exception that is none of ours: what it most likely means, or its kind and first line.
+    r"""Describe an exception that is not a `HellmError`: its most likely cause, or its type and first line.
 
     >>> describe_unexpected(RuntimeError("Error while serializing: No space left on device (os error 28)"))
     'no space left on the device; free some space there or choose another folder, and give the same command again'
@@ -72,7 +76,7 @@ def describe_unexpected(error: BaseException, folder: Path | None = None) -> str
 
     Args:
         error: the exception.
-        folder: that was written to, where that is known.
+        folder: folder that was written to; None if it is unknown.
     """
     text = str(error)
     if is_full(error):
@@ -80,7 +84,7 @@ def describe_unexpected(error: BaseException, folder: Path | None = None) -> str
     if isinstance(error, MemoryError) or "not enough memory" in text or "out of memory" in text.lower():
         return "out of memory; lower batch_size, eval_block_users or the model's widths, or take a larger machine"
     if isinstance(error, RecursionError):
-        return "something that was read is nested too deeply; take the damaged file away"
+        return "a file is nested too deeply to be read; it is probably damaged, so remove it"
     return take_first_line(error)
 
 
@@ -89,7 +93,7 @@ class SettingsError(HellmError):
 
 
 class DataError(HellmError):
-    """A data file is missing, malformed or does not fit its neighbours."""
+    """A data file is missing or malformed, or does not match the other files of its dataset."""
 
 
 class CheckpointError(HellmError):
@@ -97,15 +101,15 @@ class CheckpointError(HellmError):
 
 
 class ResultError(HellmError):
-    """A results record is unreadable, or records that may not share a table were put together."""
+    """A run result cannot be read, or run results that may not share a table were combined."""
 
 
 class ModelError(HellmError):
-    """A model is unknown, or cannot be run on this dataset."""
+    """A model is unknown or cannot be run on this dataset."""
 
 
 class OutputError(HellmError):
-    """A result cannot be written where it was asked for."""
+    """A result cannot be written to the requested file or folder."""
 
 
 class TrainingDiverged(HellmError):
@@ -113,7 +117,7 @@ class TrainingDiverged(HellmError):
 
 
 class SharedRunFailed(HellmError):
-    """A row that several processes train together failed."""
+    """A run that several processes train together failed."""
 
 
 class MissingDependency(HellmError):

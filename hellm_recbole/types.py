@@ -1,10 +1,10 @@
-"""Frozen objects that travel between the parts of the harness.
+"""Data types that the parts of the package share: ids, batches, histories and model protocols.
 
 Axis letters used in every shape comment: U users, I items, E training interactions, T targets, B batch, L history
 length, D embedding width, D_m width of modality m, C candidates.
 
-Ids are internal: users are 1..U and items 1..I. Id 0 is padding, never a user or an item, so every table indexed by an
-id has U + 1 or I + 1 rows.
+Ids are internal: users are 1..U and items 1..I. Id 0 is padding. It is never a user or an item, so every array that is
+indexed by an id has U + 1 or I + 1 rows.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Histories:
-    """Item sequences of all users, oldest first, in compressed rows.
+    """Item sequences of all users, oldest first, in compressed sparse row form.
 
     Attributes:
-        indptr: [U + 2]; the items of user u are `items[indptr[u]:indptr[u + 1]]`. User 0 (padding) has none.
+        indptr: [U + 2] offsets; the items of user u are `items[indptr[u]:indptr[u + 1]]`. User 0 (padding) has none.
         items: [E] item ids.
     """
 
@@ -39,29 +39,29 @@ class Histories:
 
     @property
     def n_users(self) -> int:
-        """Number of users, padding left out."""
+        """Number of users without the padding."""
         return len(self.indptr) - 2
 
     def of(self, user: int) -> IdArray:
-        """Items of one user, oldest first."""
+        """Return the item ids of one user, oldest first."""
         return self.items[self.indptr[user] : self.indptr[user + 1]]
 
     def lengths(self) -> IdArray:
-        """[U + 1] number of items of each user id; entry 0 is 0."""
+        """Return the number of items of each user id, [U + 1]. Entry 0 is 0."""
         return np.diff(self.indptr)
 
     def users(self) -> IdArray:
-        """[E] the user of each entry of `items`."""
+        """Return the user id of each entry of `items`, [E]."""
         return np.repeat(np.arange(len(self.indptr) - 1, dtype=np.int64), self.lengths())
 
     @staticmethod
     def from_pairs(user: IdArray, item: IdArray, n_users: int) -> Histories:
-        """Group (user, item) pairs by user; the order of a user's pairs is kept (stable).
+        """Group (user, item) pairs by user. The pairs of a user keep their order.
 
         Args:
             user: [E] user ids, 1..n_users, in any order.
             item: [E] item ids.
-            n_users: U.
+            n_users: number of users U.
         """
         order = np.argsort(user, kind="stable")
         counts = np.bincount(user, minlength=n_users + 1)
@@ -72,7 +72,7 @@ class Histories:
 
 @dataclass(frozen=True)
 class Targets:
-    """Held-out (user, item) pairs of one phase, sorted by user id; a user may occur several times.
+    """Held-out (user, item) pairs of one phase, sorted by user id. A user may occur several times.
 
     Attributes:
         user: [T] user ids.
@@ -88,17 +88,18 @@ class Targets:
 
 @dataclass(frozen=True)
 class TrainData:
-    """Everything a model may see while it is built and trained: no validation and no test interaction.
+    """Data that a model may see while it is built and trained, without validation and test interactions.
 
     Attributes:
-        n_users: U.
-        n_items: I.
+        n_users: number of users U.
+        n_items: number of items I.
         history: training interactions of each user, oldest first.
-        features: modality name -> [I + 1, D_m] float32; row i belongs to item id i, row 0 is zero.
-        cache: folder for what is costly to derive from the features; None keeps nothing.
-        pretrained: model name -> [I + 1, D] pretrained item embeddings, of the same split, row 0 zero.
-        item_text: [I + 1] text of each item, entry 0 ""; empty where the dataset has none.
-        covered: modality -> [I + 1] whether the item has features of its own; the others' rows are fill. Entry 0 False.
+        features: modality name -> [I + 1, D_m] float32 features. Row i belongs to item id i; row 0 is zero.
+        cache: folder for results that are expensive to compute from the features; None for no cache.
+        pretrained: model name -> [I + 1, D] item embeddings that were pretrained on the same split; row 0 is zero.
+        item_text: [I + 1] text of each item; entry 0 is "". Empty if the dataset has no texts.
+        covered: modality name -> [I + 1] bool, whether the item has its own features. The other items have filled-in
+            rows. Entry 0 is False.
     """
 
     n_users: int
@@ -113,7 +114,7 @@ class TrainData:
 
 @dataclass(frozen=True)
 class SelectionData:
-    """What training and selection are handed: the training part and the validation targets, and no test part."""
+    """Data for training and model selection: the training part and the validation targets, without the test part."""
 
     train: TrainData
     valid: Targets
@@ -130,11 +131,11 @@ class PairBatch:
 
 @dataclass(frozen=True)
 class HistoryBatch:
-    """Sequences with a target at each position, right-padded with 0.
+    """A batch of sequences with a target at each position, right-padded with 0.
 
     Attributes:
         items: [B, L] item ids, oldest first.
-        targets: [B, L] the item that follows each position; 0 where nothing is to be predicted.
+        targets: [B, L] id of the item that follows each position; 0 at positions without a prediction.
     """
 
     items: Tensor
@@ -143,12 +144,12 @@ class HistoryBatch:
 
 @dataclass(frozen=True)
 class QueryBatch:
-    """Users to be scored.
+    """A batch of users to score.
 
     Attributes:
         user: [B] user ids.
-        items: [B, L] the most recent history items, oldest first, right-padded with 0; L is 0 for models that read
-            none.
+        items: [B, L] most recent history items, oldest first, right-padded with 0. L is 0 for models that read no
+            history.
     """
 
     user: Tensor
@@ -157,12 +158,12 @@ class QueryBatch:
 
 @dataclass(frozen=True)
 class Encoded:
-    """What a model computes once for a whole evaluation.
+    """User and item vectors that a model computes once for a whole evaluation.
 
     Attributes:
-        items: [I + 1, D] item vectors; row 0 (padding) is never a candidate.
-        users: [U + 1, D] user vectors, or None for models whose user vector comes from the history alone.
-        item_bias: [I + 1] added to every score, or None.
+        items: [I + 1, D] item vectors. Row 0 (padding) is never a candidate.
+        users: [U + 1, D] user vectors; None for models that compute user vectors from the history only.
+        item_bias: [I + 1] bias of each item, which is added to its scores; None for no bias.
     """
 
     items: Tensor
@@ -170,75 +171,97 @@ class Encoded:
     item_bias: Tensor | None = None
 
     def of_users(self, user: Tensor) -> Tensor:
-        """[B, D] vectors of user ids, for models that have users."""
+        """Return the vectors of user ids, [B, D]. The model must have user vectors."""
         assert self.users is not None
         return F.embedding(user, self.users)  # the gradient of `users[user]` depends on how CPU threads are scheduled
 
     def of_items(self, item: Tensor) -> Tensor:
-        """[B, D] vectors of item ids."""
+        """Return the vectors of item ids, [B, D]."""
         return F.embedding(item, self.items)
 
 
 class Recommender(Protocol):
-    """A model: only maths. The score of a user for item i is `query(...) . encoded.items[i] + encoded.item_bias[i]`.
+    """A recommendation model. The score of a user for item i is `query(...) . encoded.items[i] + encoded.item_bias[i]`.
 
-    `max_history` is the number of history items that `query` reads, 0 if it reads none.
+    Attributes:
+        max_history: number of history items that `query` reads; 0 if it reads none.
     """
 
     max_history: int
 
     def encode(self) -> Encoded:
-        """User and item vectors, computed once for a whole evaluation."""
+        """Compute the user and item vectors for a whole evaluation."""
 
     def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
-        """[B, D] vectors of the users of a batch."""
+        """Compute the user vectors of a batch, [B, D]."""
 
     def loss(self, batch: PairBatch | HistoryBatch) -> dict[str, Tensor]:
-        """Named scalar terms; their sum is what is minimised."""
+        """Compute the named scalar loss terms. Training minimises their sum."""
 
 
 @runtime_checkable
 class StartsEpochs(Protocol):
-    """A model that draws or builds something for each epoch of training."""
+    """A model that samples or builds something at the start of each training epoch."""
 
     def start_epoch(self) -> None:
-        """Called before an epoch's first step, with torch's random stream at the epoch's start."""
+        """Prepare the model for an epoch.
+
+        Called before the first step of the epoch. The state of torch's random generator is that of the epoch's start.
+        """
 
 
 @runtime_checkable
 class FollowsProgress(Protocol):
-    """A model that trains differently as training goes on."""
+    """A model whose training depends on the progress of training."""
 
     def at(self, progress: float) -> None:
-        """Called before each step with the part of all epochs that is done, in [0, 1)."""
+        """Set the progress of training. Called before each step.
+
+        Args:
+            progress: fraction of all epochs that is completed, in [0, 1).
+        """
 
 
 class Scorer(Protocol):
-    """Anything that can be ranked: our models and RecBole's."""
+    """A model that can be evaluated: one of ours or one of RecBole's."""
 
     def prepare(self) -> None:
-        """Compute what is the same for all users; called once before an evaluation."""
+        """Compute what all users share. Called once before an evaluation."""
 
     def scores(self, user: IdArray, history: Histories) -> Tensor:
-        """[B, I] float32 scores of all items (column c is item id c + 1) for user ids `user`, given their histories.
+        """Compute the scores of all items for some users.
 
-        The tensor may be a buffer that the next call overwrites.
+        Args:
+            user: [B] user ids.
+            history: histories of all users.
+
+        Returns:
+            [B, I] float32 scores; column c belongs to item id c + 1. The next call may overwrite this tensor.
         """
 
 
 def as_ids(values: IdArray, device: torch.device) -> Tensor:
-    """int64 tensor of ids on `device`."""
+    """Convert an array of ids to an int64 tensor on `device`."""
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64)).to(device)
 
 
 def pad_recent(indptr: IdArray, items: IdArray, users: IdArray, length: int) -> IdArray:
-    """[B, length] the most recent items of each user, oldest first, right-padded with 0.
+    """Return the most recent items of some users, oldest first, right-padded with 0.
+
+    Args:
+        indptr: [U + 2] offsets, see `Histories`.
+        items: [E] item ids.
+        users: [B] user ids.
+        length: number of columns of the result.
+
+    Returns:
+        [B, length] item ids.
 
     >>> pad_recent(np.array([0, 0, 3]), np.array([5, 6, 7]), np.array([1]), 2).tolist()
     [[6, 7]]
     """
     end = indptr[users + 1]
     start = np.maximum(indptr[users], end - length)
-    at = start[:, None] + np.arange(length)[None, :]
-    inside = at < end[:, None]
-    return np.where(inside, items[np.where(inside, at, 0)], 0)
+    index = start[:, None] + np.arange(length)[None, :]
+    inside = index < end[:, None]
+    return np.where(inside, items[np.where(inside, index, 0)], 0)

@@ -1,4 +1,4 @@
-"""One changed byte in a file that decides a number: the file is refused, or what is read from it is the same."""
+"""A changed byte in a file that affects results: the file is rejected, or its content is read without a change."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from hellm_recbole.system.files import seal, sha256_file
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
 from tests.toy_records import add_run, toy_ranks, toy_sweep, toy_trial
 
-N_CHANGES = 150  # of each file
+N_CHANGES = 150  # number of changed bytes that are tried in each file
 RUN = {"setting emb_dim": "64", "seed": "1"}
 REQUEST = {"budget": "trials=2", "space": {"n_layers": [1, 2]}, "identity": {"split": "a", "code x": "b"}}
 TOKENS = np.array(["", *(f"i{number}" for number in range(1, 13))])
@@ -33,45 +33,47 @@ VALUES = np.random.default_rng(3).normal(size=(12, 4)).astype(np.float32)
 Reader = Callable[[], Any]
 
 
-def checkpoint(folder: Path) -> Reader:
+def write_checkpoint(folder: Path) -> Reader:
     progress = Progress(RUN, 2, 1, 0.18, 1, False, 1.5, 0.25, ({"epoch": 1, "losses": {"bpr": 0.5}, "valid": None},))
-    place = CheckpointFolder(folder)
-    place.save(progress, {"model.w": torch.ones(3), "optimizer.0.step": torch.ones(1)}, {"model.w": torch.ones(3)})
-    return lambda: (place.load(RUN), place.load_best())
+    checkpoint_folder = CheckpointFolder(folder)
+    checkpoint_folder.save(
+        progress, {"model.w": torch.ones(3), "optimizer.0.step": torch.ones(1)}, {"model.w": torch.ones(3)}
+    )
+    return lambda: (checkpoint_folder.load(RUN), checkpoint_folder.load_best())
 
 
-def record(folder: Path) -> Reader:
+def write_record(folder: Path) -> Reader:
     path = add_run(folder, [1, 5, 30])
     return lambda: read_result(path)
 
 
-def ranks(folder: Path) -> Reader:
+def write_ranks(folder: Path) -> Reader:
     path = add_run(folder, np.arange(1, 200)).parent / "ranks.npz"
     digest = sha256_file(path)
     return lambda: read_ranks(path, digest)
 
 
-def search(folder: Path) -> Reader:
+def write_search_file(folder: Path) -> Reader:
     path = write_search(folder, toy_sweep([toy_trial(1, 0.1), toy_trial(2, 0.2)]))
     return lambda: read_search(path)
 
 
-def tuned(folder: Path) -> Reader:
+def write_tuned_file(folder: Path) -> Reader:
     sweep = toy_sweep([toy_trial(1, 0.1), toy_trial(2, 0.2)])
     write_tuned(folder, sweep)
     return lambda: read_tuned(folder, "Toy", "LightGCN", sweep.split_hash)
 
 
-def request(folder: Path) -> Reader:
+def write_request(folder: Path) -> Reader:
     path = folder / "request.json"
     path.write_text(json.dumps(seal(REQUEST), indent=1))
     return lambda: _refuse_another(path, REQUEST, finished=True)
 
 
-def search_state(folder: Path) -> Reader:
+def write_search_state(folder: Path) -> Reader:
     staging, ray = (folder.with_name(f"{folder.name}-{name}") for name in ("staging", "ray"))
-    for place in (staging, ray):
-        place.mkdir()
+    for path in (staging, ray):
+        path.mkdir()
     (staging / "experiment_state-1.json").write_text(json.dumps({"trial_data": ["a", 0.25], "more": "x" * 300}))
     (staging / "basic-variant-state-1.json").write_bytes(bytes(range(256)))
     (folder / "ray").mkdir()
@@ -86,62 +88,67 @@ def search_state(folder: Path) -> Reader:
     return read
 
 
-def embeddings(folder: Path) -> Reader:
+def write_embeddings(folder: Path) -> Reader:
     export_embeddings(folder / "out", np.array(["u"]), VALUES[:1], TOKENS[1:], VALUES)
-    (folder / "out" / "users.txt").unlink()  # which no run reads
+    (folder / "out" / "users.txt").unlink()  # no run reads this file
     return lambda: read_item_embeddings(folder / "out", TOKENS)
 
 
-def neighbors(folder: Path) -> Reader:
+def write_neighbors(folder: Path) -> Reader:
     find_item_neighbors(VALUES, 3, 100, folder)
     return lambda: find_item_neighbors(VALUES, 3, 100, folder)
 
 
-def encodings(folder: Path) -> Reader:
+def write_encodings(folder: Path) -> Reader:
     _write_cache(folder / "part.npy", VALUES)
     return lambda: _read_cache(folder / "part.npy", len(VALUES))
 
 
-KINDS = (checkpoint, record, ranks, search, tuned, request, search_state, embeddings, neighbors, encodings)
+WRITERS = (
+    *(write_checkpoint, write_record, write_ranks, write_search_file, write_tuned_file, write_request),
+    *(write_search_state, write_embeddings, write_neighbors, write_encodings),
+)
 
 
-def same(one: Any, other: Any) -> bool:
-    """Whether two things that were read are equal, arrays to the last bit."""
+def are_equal(one: Any, other: Any) -> bool:
+    """Return whether two results of a reader are equal. Arrays must be equal to the last bit."""
     if isinstance(one, torch.Tensor | np.ndarray):
         return np.array_equal(np.asarray(one), np.asarray(other))
     if isinstance(one, tuple | list):
-        return len(one) == len(other) and all(map(same, one, other))
+        return len(one) == len(other) and all(map(are_equal, one, other))
     if isinstance(one, dict):
-        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+        return list(one) == list(other) and all(are_equal(one[key], other[key]) for key in one)
     if hasattr(one, "rank_train"):
-        return same(vars(one), vars(other))
+        return are_equal(vars(one), vars(other))
     return bool(one == other)
 
 
-@pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
-def test_one_changed_byte_is_refused_or_harmless(tmp_path: Path, make: Callable[[Path], Reader]) -> None:
-    read = make(tmp_path)
-    whole, draw = read(), random.Random(0)
-    said: list[str] = []
+@pytest.mark.parametrize("write", WRITERS, ids=lambda write: write.__name__)
+def test_one_changed_byte_is_rejected_or_harmless(tmp_path: Path, write: Callable[[Path], Reader]) -> None:
+    read = write(tmp_path)
+    original, generator = read(), random.Random(0)
+    messages: list[str] = []
     files = [path for path in sorted(tmp_path.rglob("*")) if path.is_file()]
-    if make in (record, ranks):  # each writes both files
-        files = [path for path in files if path.stem == make.__name__]
+    if write in (write_record, write_ranks):  # both functions write both files
+        files = [path for path in files if path.stem == write.__name__.removeprefix("write_")]
     for path in files:
         content = path.read_bytes()
         for _ in range(N_CHANGES):
-            place, flip = draw.randrange(len(content)), draw.randrange(1, 256)
-            path.write_bytes(content[:place] + bytes([content[place] ^ flip]) + content[place + 1 :])
+            position, flip = generator.randrange(len(content)), generator.randrange(1, 256)
+            path.write_bytes(content[:position] + bytes([content[position] ^ flip]) + content[position + 1 :])
             try:
-                assert same(whole, read()), f"{path.name}, byte {place} changed by {flip}: other content, not a word"
+                assert are_equal(original, read()), (
+                    f"{path.name}, byte {position} changed by {flip}: other content without an error"
+                )
             except HellmError as error:
-                said.append(str(error))
+                messages.append(str(error))
         path.write_bytes(content)
-    assert same(whole, read())
-    assert len(said) > N_CHANGES * len(files) / 2
-    assert [sentence for sentence in said if "\n" in sentence] == []
+    assert are_equal(original, read())
+    assert len(messages) > N_CHANGES * len(files) / 2
+    assert [message for message in messages if "\n" in message] == []
 
 
-def test_ranks_of_another_run_are_refused(tmp_path: Path) -> None:
+def test_ranks_of_another_run_are_rejected(tmp_path: Path) -> None:
     path = add_run(tmp_path, [1, 2, 3]).parent / "ranks.npz"
     with pytest.raises(HellmError, match="is not that of what was written"):
         read_ranks(path, "0" * 64)

@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and that its command runs from any folder."""
+"""Tests of the wheel: its content, and that its command runs in any folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REQUIREMENT_NAME = re.compile(r"^[A-Za-z0-9._-]+")
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel built from the checkout, with the build tools that are installed (no network)."""
+    """Build a wheel from the checkout with the installed build tools, without network."""
     pytest.importorskip("hatchling")
     pytest.importorskip("build")
     folder = tmp_path_factory.mktemp("dist")
@@ -34,11 +34,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def normal(name: str) -> str:
+def normalize_name(name: str) -> str:
+    """Normalize the name of a Python package."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def test_the_wheel_has_the_packages_and_every_settings_file(wheel: Path) -> None:
+def test_the_wheel_contains_the_packages_and_every_settings_file(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     settings = {path.relative_to(ROOT).as_posix() for path in (ROOT / "properties").rglob("*.yaml")}
     modules = {
@@ -54,7 +55,7 @@ def test_the_wheel_has_the_packages_and_every_settings_file(wheel: Path) -> None
     }
 
 
-def test_the_wheel_says_its_version_licence_and_commands(wheel: Path) -> None:
+def test_the_wheel_declares_its_version_licence_and_commands(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     about = f"hellm_recbole-{hellm_recbole.__version__}.dist-info"
     metadata = email.message_from_bytes(archive.read(f"{about}/METADATA"))
@@ -66,7 +67,7 @@ def test_the_wheel_says_its_version_licence_and_commands(wheel: Path) -> None:
     assert "[hellm_recbole.models]\nbaselines = baselines.registry:REGISTRY" in points
 
 
-def test_recbole_is_declared_apart_because_its_metadata_asks_for_an_old_ray() -> None:
+def test_recbole_is_not_a_dependency_because_its_metadata_requires_an_old_ray() -> None:
     required = {REQUIREMENT_NAME.match(text)[0] for text in PROJECT["project"]["dependencies"]}  # type: ignore[index]
     assert "recbole" not in required
     assert PROJECT["dependency-groups"]["recbole"] == ["recbole==1.2.1"]
@@ -74,42 +75,46 @@ def test_recbole_is_declared_apart_because_its_metadata_asks_for_an_old_ray() ->
 
 def test_every_direct_dependency_has_a_tested_version() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    tested = {normal(line.split("==")[0]) for line in lines if not line.startswith("#")}
+    tested = {normalize_name(line.split("==")[0]) for line in lines if not line.startswith("#")}
     groups = [text for group in PROJECT["dependency-groups"].values() for text in group if isinstance(text, str)]
     extras = [text for extra in PROJECT["project"]["optional-dependencies"].values() for text in extra]
-    asked = [*PROJECT["project"]["dependencies"], *groups, *extras]
-    assert len(asked) > 30
-    names = {normal(REQUIREMENT_NAME.match(text)[0]) for text in asked}  # type: ignore[index]
+    required = [*PROJECT["project"]["dependencies"], *groups, *extras]
+    assert len(required) > 30
+    names = {normalize_name(REQUIREMENT_NAME.match(text)[0]) for text in required}  # type: ignore[index]
     assert names - tested == set()
 
 
 @pytest.mark.slow
 def test_an_installed_wheel_runs_from_any_folder(wheel: Path, tmp_path: Path) -> None:
-    """An empty environment with the wheel; the dependencies are borrowed from this one, our checkout is not."""
+    """Install the wheel into an empty environment that sees our dependencies but not our checkout."""
     home = tmp_path / "env"
     venv.create(home, with_pip=True)
     python = home / "bin" / "python"
     pip = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
     subprocess.run(pip, check=True, capture_output=True, text=True)
     (packages,) = home.glob("lib/python*/site-packages")
-    # A path in a .pth file is searched, but .pth files in that path are not read: the editable install stays out.
+    # Python searches a path from a .pth file but does not read .pth files there, so the editable install is ignored.
     (packages / "borrowed.pth").write_text("\n".join(site.getsitepackages()) + "\n")
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
+    working_folder = tmp_path / "working_folder"
+    working_folder.mkdir()
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "HELLM"))}
-        return subprocess.run(arguments, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            arguments, cwd=working_folder, env=environment, capture_output=True, text=True, check=False
+        )
 
-    where = run(str(python), "-c", "import benchmarks, hellm_recbole.config.layers as s; print(s.properties_dir())")
-    assert where.stdout.strip() == str(packages / "hellm_recbole" / "properties"), where.stderr
+    properties = run(
+        str(python), "-c", "import benchmarks, hellm_recbole.config.layers as s; print(s.find_properties())"
+    )
+    assert properties.stdout.strip() == str(packages / "hellm_recbole" / "properties"), properties.stderr
     command = str(home / "bin" / "hellm-recbole")
     listed = run(command, "run", "--list")
     assert listed.returncode == 0, listed.stderr
     assert "LightGCN" in listed.stdout
     assert "Beauty" in listed.stdout
-    one_row = ["run", "--models", "LightGCN", "--dataset", "ml-100k", "--preset", "quick", "--set", "epochs=1"]
-    done = run(command, *one_row)
-    assert done.returncode == 0, done.stderr
-    assert (elsewhere / "results" / "ml-100k" / "LightGCN" / "2024" / "record.json").is_file()
-    assert "LightGCN" in done.stdout
+    arguments = ["run", "--models", "LightGCN", "--dataset", "ml-100k", "--preset", "quick", "--set", "epochs=1"]
+    result = run(command, *arguments)
+    assert result.returncode == 0, result.stderr
+    assert (working_folder / "results" / "ml-100k" / "LightGCN" / "2024" / "record.json").is_file()
+    assert "LightGCN" in result.stdout

@@ -1,4 +1,4 @@
-"""Small stand-ins that several tests share: a dataset on disk, a scorer with fixed scores."""
+"""Small helpers for several tests: a dataset on disk and a scorer with fixed scores."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hellm_recbole.types import Histories, IdArray
 
 
 def write_prepared(folder: Path, dataset: Dataset) -> None:
-    """Write `dataset` into `folder` as `prepare` would have."""
+    """Write a dataset to a folder in the same form as `prepare`."""
     folder.mkdir(parents=True)
     assert dataset.time is not None
     inter = pd.DataFrame(
@@ -23,12 +23,12 @@ def write_prepared(folder: Path, dataset: Dataset) -> None:
         }
     )
     items = [str(token) for token in dataset.item_tokens[1:]]
-    described = pd.DataFrame({"item_id": items, "title": dataset.item_text[1:]}) if dataset.item_text else None
+    item_table = pd.DataFrame({"item_id": items, "title": dataset.item_text[1:]}) if dataset.item_text else None
     features = {name: FeatureMatrix(items, values[1:], {}) for name, values in dataset.features.items()}
     data = AtomicData(
         inter=inter,
         inter_types={"user_id": "token", "item_id": "token", "timestamp": "float"},
-        items=described,
+        items=item_table,
         item_types={"item_id": "token", "title": "token_seq"},
         features=features,
         time_known=dataset.time_known,
@@ -52,7 +52,11 @@ def write_prepared(folder: Path, dataset: Dataset) -> None:
 
 
 class Table:
-    """A scorer with a fixed [U + 1, I] table."""
+    """A scorer with fixed scores.
+
+    Attributes:
+        table: [U + 1, I] scores.
+    """
 
     def __init__(self, table: torch.Tensor) -> None:
         self.table = table

@@ -1,7 +1,8 @@
-"""The bridge to RecBole; nothing outside this package imports recbole.
+"""The bridge between this package and RecBole. No module outside this folder imports recbole.
 
-`install` costs nothing until recbole is imported. From then on RecBole 1.2.1 runs on the present NumPy, SciPy, torch
-and pandas (`mends.py`) and finds our models by name (`register.py`). `rows.py` runs RecBole's models in our harness.
+`install` does almost nothing until recbole is imported. From then on RecBole 1.2.1 works with current releases of
+NumPy, SciPy, torch and pandas (`patches.py`) and finds our models by name (`finder.py`, `register.py`). `learner.py`
+trains and evaluates RecBole's models in our harness.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from hellm_recbole.bridge.finder import BridgeFinder
 
 
 def install() -> None:
-    """Put the import hook in place and mend what of RecBole is imported already; a second call does nothing."""
+    """Install the import hook and patch the RecBole modules that are already imported. A second call does nothing."""
     if not any(isinstance(finder, BridgeFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, BridgeFinder())
     for name in patches.PATCHES:

@@ -1,7 +1,7 @@
-"""An import hook that mends RecBole's modules as they are imported and adds our models to them.
+"""Import hook that patches RecBole's modules on import and adds our models to RecBole.
 
-RecBole looks a model up by importing `recbole.model.<family>.<name in lower case>`. Where RecBole has no such file and
-our registry has such a model, the hook answers with a module that holds an adapter class (`register.py`).
+RecBole finds a model by importing `recbole.model.<family>.<name in lower case>`. If RecBole has no such file but our
+registry has such a model, the hook creates a module that contains an adapter class (`register.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FAMILIES = ("recbole.model.general_recommender", "recbole.model.sequential_reco
 
 
 class _PatchingLoader(Loader):
-    """Runs a module with its own loader, then mends it."""
+    """Loader that runs a module with its original loader and then patches it."""
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
@@ -30,7 +30,7 @@ class _PatchingLoader(Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        # The module shall look as if its own loader had made it: tools read source and data files through it.
+        # The module must refer to its original loader, because tools read source and data files through it.
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
@@ -39,7 +39,7 @@ class _PatchingLoader(Loader):
 
 
 class _AdapterLoader(Loader):
-    """Fills a module with the adapter class of one of our models."""
+    """Loader of a module that contains only the adapter class of one of our models."""
 
     def __init__(self, family: str, lower_name: str) -> None:
         self._family = family
@@ -56,46 +56,47 @@ class _AdapterLoader(Loader):
 
 
 class BridgeFinder(MetaPathFinder):
-    """Stands first on `sys.meta_path` and answers for RecBole's modules only."""
+    """Import finder for RecBole's modules. It must be the first entry of `sys.meta_path`."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Spec of a module to be mended, or of one of our models; None for everything else."""
-        if not fullname.startswith("recbole.") or not _fits():
+        """Return the spec of a RecBole module with patches or of one of our models; None for all other modules."""
+        if not fullname.startswith("recbole.") or not _supports_installed_recbole():
             return None
         if fullname in patches.PATCHES:
-            spec = _spec_of_others(self, fullname, path, target)
+            spec = _find_spec_elsewhere(self, fullname, path, target)
             if spec is not None and spec.loader is not None:
                 spec.loader = _PatchingLoader(spec.loader)
             return spec
         family, _, name = fullname.rpartition(".")
-        if family not in _FAMILIES or _spec_of_others(self, fullname, path, target) is not None:
+        if family not in _FAMILIES or _find_spec_elsewhere(self, fullname, path, target) is not None:
             return None
         from hellm_recbole.bridge import register
 
-        short = family.rpartition(".")[2]
-        return ModuleSpec(fullname, _AdapterLoader(short, name)) if register.is_offered(short, name) else None
+        package = family.rpartition(".")[2]
+        return ModuleSpec(fullname, _AdapterLoader(package, name)) if register.is_offered(package, name) else None
 
 
 @cache
-def _fits() -> bool:
-    """Whether the installed RecBole is one that the mends are written for; if not, it is left alone, with a warning."""
+def _supports_installed_recbole() -> bool:
+    """Return whether the patches support the installed RecBole. If not, warn once; RecBole then stays unchanged."""
     version = importlib.metadata.version("recbole")
     if not version.startswith(patches.SERIES):
         warnings.warn(
-            f"RecBole {version} is installed, but hellm_recbole mends 1.2.x only; pip install --no-deps recbole==1.2.1",
+            f"RecBole {version} is installed, but hellm_recbole supports only 1.2.x; "
+            "install it with `pip install --no-deps recbole==1.2.1`",
             stacklevel=2,
         )
     return version.startswith(patches.SERIES)
 
 
-def _spec_of_others(
-    me: MetaPathFinder, fullname: str, path: Sequence[str] | None, target: ModuleType | None
+def _find_spec_elsewhere(
+    bridge_finder: MetaPathFinder, fullname: str, path: Sequence[str] | None, target: ModuleType | None
 ) -> ModuleSpec | None:
-    """What the finders other than `me` say."""
+    """Return the spec of a module from the other finders on `sys.meta_path`; None if they do not know it."""
     for finder in sys.meta_path:
-        if finder is not me and hasattr(finder, "find_spec"):
+        if finder is not bridge_finder and hasattr(finder, "find_spec"):
             spec = finder.find_spec(fullname, path, target)
             if spec is not None:
                 return spec

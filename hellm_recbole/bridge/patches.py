@@ -1,20 +1,20 @@
-"""RecBole 1.2.1 mended for NumPy 2, SciPy >= 1.13, torch >= 2.6 and pandas 3.
+"""Patches that make RecBole 1.2.1 work with NumPy 2, SciPy >= 1.13, torch >= 2.6 and pandas 3.
 
-Each mend is applied to one RecBole module right after that module has run (see `finder.py`). numpy, scipy, torch and
-pandas themselves stay as they are: where RecBole calls a name that is gone or behaves otherwise, the RecBole module's
-own global (`np`, `sp`, `torch`, `pd`) becomes a `Namespace` in which that one name is replaced.
+Each patch is applied to one RecBole module directly after the module has run (see `finder.py`). The packages numpy,
+scipy, torch and pandas are not changed. Where RecBole uses a name that was removed or changed, the global of the
+RecBole module (`np`, `sp`, `torch`, `pd`) is replaced by a `Namespace` with a compatible version of that one name.
 
-| breaks with   | where                                              | mend                                            |
+| breaks with   | problem                                            | fix                                             |
 |---------------|----------------------------------------------------|-------------------------------------------------|
 | NumPy 2       | `Config.compatibility_settings` writes `np.float_` | no-op; `np.float`, `np.str` where they are used |
-| SciPy >= 1.13 | `dok_matrix._update` is gone                       | a `dok_matrix` that has it                      |
-| torch >= 2.6  | `torch.load` refuses a pickled `Config`            | `weights_only=False` in RecBole's own calls     |
-| pandas 3      | chained `fillna(inplace=True)` changes nothing     | the filled column is assigned                   |
-|               | `column.agg(len)` is the column's length           | `len` of a column is that of each field         |
+| SciPy >= 1.13 | `dok_matrix._update` was removed                   | a `dok_matrix` that has this method             |
+| torch >= 2.6  | `torch.load` rejects a pickled `Config`            | `weights_only=False` in RecBole's own calls     |
+| pandas 3      | chained `fillna(inplace=True)` has no effect       | the filled column is assigned                   |
+|               | `column.agg(len)` returns the column's length      | `len` of a column returns each field's length   |
 | (none)        | importing SINE turns on torch's anomaly detection  | turned off again                                |
-|               | ids such as `NA` and `None` are read as missing    | only an empty field of ids is                   |
-|               | sampling never ends where nothing is left to draw  | checked before training (`negatives.py`)        |
-|               | BERT4Rec's loss of a batch without mask is NaN     | it is 0                                         |
+|               | ids such as `NA` and `None` are read as missing    | only empty ids are missing                      |
+|               | sampling never ends if no candidate is left        | checked before training (`negatives.py`)        |
+|               | BERT4Rec's loss of a batch without masks is NaN    | the loss is 0                                   |
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from typing import Any
 from hellm_recbole.bridge import negatives
 from hellm_recbole.errors import DataError
 
-Mend = Callable[[ModuleType], None]
+Patch = Callable[[ModuleType], None]
 
-SERIES = "1.2."  # versions of RecBole that the mends are written for
+SERIES = "1.2."  # start of the RecBole versions that the patches support
 
-_MARK = "__hellm_mended__"
-_MISSING = (  # numbers that pandas reads as missing unless it is told otherwise
+_PATCHED = "__hellm_patched__"
+_MISSING_NUMBERS = (  # texts that pandas reads as a missing number by default
     *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"),
     *("NULL", "NaN", "None", "n/a", "nan", "null"),
 )
@@ -44,36 +44,36 @@ _QUICK_START = "recbole.quick_start.quick_start"
 
 
 class Namespace(ModuleType):
-    """A module's names with some of them replaced, seen by one RecBole module only."""
+    """A copy of a module's names in which some are replaced, for use by one RecBole module."""
 
     def __init__(self, original: ModuleType, **replaced: object) -> None:
-        """Names of `original`, but `replaced` first."""
+        """Take all names from `original`, except those in `replaced`."""
         super().__init__(original.__name__)
         self.__dict__.update(replaced)
         self.__dict__["_original"] = original
 
     def __getattr__(self, name: str) -> Any:
-        """What is not replaced."""
+        """Return a name that is not replaced."""
         return getattr(self.__dict__["_original"], name)
 
 
 def apply(module: ModuleType) -> None:
-    """Apply the mends of a module that has been imported; a second call does nothing."""
-    if not getattr(module, _MARK, False):
-        for mend in PATCHES[module.__name__]:
-            mend(module)
-        setattr(module, _MARK, True)
+    """Apply the patches of an imported RecBole module. A second call does nothing."""
+    if not getattr(module, _PATCHED, False):
+        for patch in PATCHES[module.__name__]:
+            patch(module)
+        setattr(module, _PATCHED, True)
 
 
-def _numpy_aliases(module: ModuleType) -> None:
-    """NumPy 1.24 removed `np.float` and `np.str`; RecBole meant the scalar types."""
+def _restore_numpy_aliases(module: ModuleType) -> None:
+    """Restore `np.float` and `np.str`, which NumPy 1.24 removed. RecBole means NumPy's scalar types."""
     import numpy as np
 
     module.np = Namespace(np, float=np.float64, str=np.str_)  # type: ignore[attr-defined]
 
 
-def _dok_update(module: ModuleType) -> None:
-    """SciPy 1.13 removed the private `dok_matrix._update`, with which RecBole fills its adjacency matrices."""
+def _restore_dok_update(module: ModuleType) -> None:
+    """Restore the private `dok_matrix._update`, which SciPy 1.13 removed. RecBole fills adjacency matrices with it."""
     import numpy as np
     import scipy.sparse as sp
 
@@ -86,48 +86,51 @@ def _dok_update(module: ModuleType) -> None:
     module.sp = Namespace(sp, dok_matrix=DokMatrix)  # type: ignore[attr-defined]
 
 
-def _no_anomaly_detection(module: ModuleType) -> None:
-    """Importing SINE turns torch's anomaly detection on for the whole process.
+def _turn_off_anomaly_detection(module: ModuleType) -> None:
+    """Turn off torch's anomaly detection, which importing SINE turns on for the whole process.
 
-    Every backward pass is slower from then on, and fails at a NaN before a trainer can name the loss term.
+    With anomaly detection, every backward pass is slower and fails at a NaN before a trainer can name the loss term.
     """
     import torch
 
     torch.autograd.set_detect_anomaly(False)
 
 
-def _load_whole(*args: Any, **options: Any) -> Any:
-    """`torch.load` as before torch 2.6.
+def _load_pickled(*args: Any, **options: Any) -> Any:
+    """Load a checkpoint with pickled objects, as `torch.load` did before torch 2.6.
 
-    A RecBole checkpoint pickles its `Config`, which `weights_only=True` refuses. Unpickling runs code from the file.
-    That is acceptable here because these are files the user wrote himself with RecBole, and RecBole has always read
-    them so. Our own checkpoints hold nothing pickled.
+    A RecBole checkpoint contains a pickled `Config`, which `weights_only=True` rejects. Unpickling runs code from the
+    file. This is acceptable here, because users wrote these files themselves with RecBole, and RecBole has always read
+    them in this way. Our own checkpoints contain no pickled objects.
     """
     import torch
 
     return torch.load(*args, **{"weights_only": False, **options})
 
 
-def _torch_load(module: ModuleType) -> None:
+def _allow_pickled_checkpoints(module: ModuleType) -> None:
+    """Let a RecBole module load checkpoints that contain pickled objects."""
     import torch
 
-    module.torch = Namespace(torch, load=_load_whole)  # type: ignore[attr-defined]
+    module.torch = Namespace(torch, load=_load_pickled)  # type: ignore[attr-defined]
 
 
-def _config(module: ModuleType) -> None:
-    """RecBole's `Config` writes removed names into numpy for the whole process; the modules above have them already.
+def _patch_config(module: ModuleType) -> None:
+    """Stop `Config` from changing numpy, and let it read the default settings of our models.
 
-    It also learns to ask a model class for its default settings, for our models have no file among RecBole's own.
+    RecBole's `Config` writes removed names into numpy for the whole process. They are not needed, because other patches
+    provide them where they are used. Our models have no settings file inside RecBole, so their classes provide the
+    default settings.
     """
     config: Any = module.Config
-    load_own = config._load_internal_config_dict
+    original_load = config._load_internal_config_dict
 
     def compatibility_settings(self: Any) -> None:
-        """Nothing to do: each RecBole module has the numpy names it uses."""
+        """Do nothing: each RecBole module already has the numpy names that it uses."""
 
-    @functools.wraps(load_own)
+    @functools.wraps(original_load)
     def load_internal(self: Any, model: str, model_class: type, dataset: str) -> None:
-        load_own(self, model, model_class, dataset)
+        original_load(self, model, model_class, dataset)
         if hasattr(model_class, "recbole_defaults"):
             self.internal_config_dict.update(model_class.recbole_defaults())
 
@@ -135,15 +138,18 @@ def _config(module: ModuleType) -> None:
     config._load_internal_config_dict = load_internal
 
 
-def _pandas_copies(module: ModuleType) -> None:
-    """With pandas 3, `frame[column].fillna(..., inplace=True)` fills a copy, and NaN ids become garbage integers."""
+def _fix_pandas_tables(module: ModuleType) -> None:
+    """Fix the reading and filling of tables with pandas 3.
+
+    With pandas 3, `frame[column].fillna(..., inplace=True)` fills a copy, and NaN ids become arbitrary integers.
+    """
     import numpy as np
     import pandas as pd
 
     kinds: Any = module.FeatureType
 
     def fill_nan(self: Any) -> None:
-        """Missing tokens become 0 ([PAD]), missing numbers the column's mean, missing sequences empty."""
+        """Fill missing values: tokens with 0 ([PAD]), numbers with the column's mean, sequences with empty ones."""
         for name in self.feat_name_list:
             table = getattr(self, name)
             for column in table:
@@ -157,11 +163,12 @@ def _pandas_copies(module: ModuleType) -> None:
                     table[column] = [empty if isinstance(value, float) else value for value in table[column]]
 
     def read_csv(*args: Any, **options: Any) -> pd.DataFrame:
-        """Texts as they stand in the file, an empty one missing; missing sequences become "".
+        """Read texts exactly as in the file. Only an empty text is missing; a missing sequence becomes "".
 
-        pandas would read an id `NA`, `None` or `nan` as missing. `_load_feat` splits each sequence next.
+        By default, pandas reads ids such as `NA`, `None` and `nan` as missing. RecBole's `_load_feat` then splits each
+        sequence.
         """
-        missing = {column: _MISSING if ":float" in column else ("",) for column in options["dtype"]}
+        missing = {column: _MISSING_NUMBERS if ":float" in column else ("",) for column in options["dtype"]}
         table: pd.DataFrame = pd.read_csv(*args, **options, keep_default_na=False, na_values=missing)
         for column in table.columns:
             if str(column).endswith("_seq"):  # the header is still `name:token_seq` here
@@ -171,7 +178,7 @@ def _pandas_copies(module: ModuleType) -> None:
     to_interaction = module.Dataset._dataframe_to_interaction
 
     def dataframe_to_interaction(self: Any, data: pd.DataFrame) -> Any:
-        """Arrays of a pandas 3 table are read-only, and torch would share their memory; give it copies of its own."""
+        """Convert a table with copied arrays. Those of pandas 3 are read-only, and torch would share their memory."""
         return to_interaction(self, {name: SimpleNamespace(values=data[name].to_numpy(copy=True)) for name in data})
 
     module.Dataset._fill_nan = fill_nan
@@ -179,160 +186,170 @@ def _pandas_copies(module: ModuleType) -> None:
     module.pd = Namespace(pd, read_csv=read_csv)  # type: ignore[attr-defined]
 
 
-def _field_lengths(module: ModuleType) -> None:
-    """With pandas 3, `column.agg(len)` calls `len(column)`; RecBole wants the length of each sequence in it.
+def _fix_field_lengths(module: ModuleType) -> None:
+    """Fix `column.agg(len)`, which calls `len(column)` with pandas 3. RecBole needs the length of each sequence.
 
-    These modules take the length of a column in no other place.
+    The patched modules do not use `len` of a column anywhere else.
     """
     import pandas as pd
 
-    def length(value: Any) -> Any:
+    def measure_length(value: Any) -> Any:
         return value.map(len) if isinstance(value, pd.Series) else len(value)
 
-    module.len = length  # type: ignore[attr-defined]
+    module.len = measure_length  # type: ignore[attr-defined]
 
 
-def _load_data_and_model(module: ModuleType) -> None:
-    """`load_data_and_model` imports torch inside itself, where no namespace reaches; it is written again here."""
-    scope: Any = module
+def _replace_load_data_and_model(module: ModuleType) -> None:
+    """Replace `load_data_and_model` so that it loads pickled objects.
+
+    The original imports torch inside the function, where a `Namespace` has no effect.
+    """
+    quick_start: Any = module
 
     def load_data_and_model(model_file: str) -> tuple[Any, Any, Any, Any, Any, Any]:
-        """Config, model, dataset and the three loaders of a RecBole checkpoint."""
-        checkpoint = _load_whole(model_file)
+        """Load the config, the model, the dataset and the three loaders of a RecBole checkpoint."""
+        checkpoint = _load_pickled(model_file)
         config = checkpoint["config"]
-        scope.init_seed(config["seed"], config["reproducibility"])
-        scope.init_logger(config)
-        logger = scope.getLogger()
+        quick_start.init_seed(config["seed"], config["reproducibility"])
+        quick_start.init_logger(config)
+        logger = quick_start.getLogger()
         logger.info(config)
-        dataset = scope.create_dataset(config)
+        dataset = quick_start.create_dataset(config)
         logger.info(dataset)
-        loaders = scope.data_preparation(config, dataset)
-        scope.init_seed(config["seed"], config["reproducibility"])
-        model = scope.get_model(config["model"])(config, loaders[0]._dataset).to(config["device"])
+        loaders = quick_start.data_preparation(config, dataset)
+        quick_start.init_seed(config["seed"], config["reproducibility"])
+        model = quick_start.get_model(config["model"])(config, loaders[0]._dataset).to(config["device"])
         model.load_state_dict(checkpoint["state_dict"])
         model.load_other_parameter(checkpoint.get("other_parameter"))
         return (config, model, dataset, *loaders)
 
-    scope.load_data_and_model = load_data_and_model
+    quick_start.load_data_and_model = load_data_and_model
 
 
 def _export_load_data_and_model(module: ModuleType) -> None:
-    """The package exports the function by name, so a package imported before `install()` still holds the old one."""
+    """Export the new `load_data_and_model` from the package.
+
+    A package that was imported before `install()` still exports the old function.
+    """
     module.load_data_and_model = importlib.import_module(_QUICK_START).load_data_and_model  # type: ignore[attr-defined]
 
 
-def _ending_samplers(module: ModuleType) -> None:
-    """A sampler that would draw for ever is refused when it is made."""
+def _check_samplers(module: ModuleType) -> None:
+    """Check each new sampler and raise an error if it could sample forever."""
     base: Any = module.AbstractSampler
-    make = base.__init__
+    original_init = base.__init__
 
-    @functools.wraps(make)
-    def make_checked(self: Any, distribution: str, alpha: float) -> None:
-        make(self, distribution, alpha)
+    @functools.wraps(original_init)
+    def init_and_check(self: Any, distribution: str, alpha: float) -> None:
+        original_init(self, distribution, alpha)
         negatives.check_sampler(self)
 
-    base.__init__ = make_checked
+    base.__init__ = init_and_check
 
 
-def _ending_masks(module: ModuleType) -> None:
-    """`MaskItemSequence` draws a negative for each masked item, even for a loss that reads none."""
+def _skip_impossible_negatives(module: ModuleType) -> None:
+    """Let `MaskItemSequence` skip a negative that does not exist.
+
+    It samples a negative for each masked item, even if the loss reads none.
+    """
     transform: Any = module.MaskItemSequence
-    draw = transform._neg_sample
+    original_sample = transform._neg_sample
 
-    @functools.wraps(draw)
-    def draw_if_any(self: Any, item_set: list[int], n_items: int) -> int:
-        """A negative, or 0 where there is none: `check_masking` refuses that where a loss would read it."""
-        return 0 if negatives.has_every_item(item_set, n_items) else int(draw(self, item_set, n_items))
+    @functools.wraps(original_sample)
+    def sample_if_possible(self: Any, item_set: list[int], n_items: int) -> int:
+        """Sample a negative, or return 0 if there is none. `check_masking` raises an error if a loss would read it."""
+        return 0 if negatives.has_every_item(item_set, n_items) else int(original_sample(self, item_set, n_items))
 
-    transform._neg_sample = draw_if_any
+    transform._neg_sample = sample_if_possible
 
 
-def _checked_masks(module: ModuleType) -> None:
-    """Training sequences are checked before the first epoch."""
+def _check_masks(module: ModuleType) -> None:
+    """Check masked training sequences when the training loader is created."""
     loader: Any = module.TrainDataLoader
-    make = loader.__init__
+    original_init = loader.__init__
 
-    @functools.wraps(make)
-    def make_checked(self: Any, *args: Any, **options: Any) -> None:
-        make(self, *args, **options)
+    @functools.wraps(original_init)
+    def init_and_check(self: Any, *args: Any, **options: Any) -> None:
+        original_init(self, *args, **options)
         if hasattr(self.transform, "mask_item_length"):
             negatives.check_masking(self.transform, self._dataset)
 
-    loader.__init__ = make_checked
+    loader.__init__ = init_and_check
 
 
-def _loss_without_mask(module: ModuleType) -> None:
-    """BERT4Rec averages over the masked items of a batch; the mean over none is NaN.
+def _fix_loss_without_mask(module: ModuleType) -> None:
+    """Return a loss of 0 for a BERT4Rec batch without masked items.
 
-    Where no item after the first ones is masked, the loss and all gradients are 0.
+    BERT4Rec's loss is the mean over the masked items of a batch, which is NaN if there are none. A mask on the first
+    item of a sequence does not count. With this patch, the loss and all gradients of such a batch are 0.
     """
     model: Any = module.BERT4Rec
-    loss = model.calculate_loss
+    original_loss = model.calculate_loss
 
-    @functools.wraps(loss)
-    def loss_or_zero(self: Any, interaction: Any) -> Any:
+    @functools.wraps(original_loss)
+    def calculate_loss_or_zero(self: Any, interaction: Any) -> Any:
         if (interaction[self.MASK_INDEX] > 0).any():
-            return loss(self, interaction)
-        return self.forward(interaction[self.MASK_ITEM_SEQ]).sum() * 0.0  # NaN parameters still show
+            return original_loss(self, interaction)
+        return self.forward(interaction[self.MASK_ITEM_SEQ]).sum() * 0.0  # still NaN if a parameter is NaN
 
-    model.calculate_loss = loss_or_zero
+    model.calculate_loss = calculate_loss_or_zero
 
 
-def _ending_line(module: ModuleType) -> None:
-    """LINE draws users who have not met an item; an item that all have met is refused."""
+def _check_line(module: ModuleType) -> None:
+    """Check each new LINE model. It cannot train if all users have interacted with the same item."""
     model: Any = module.LINE
-    make = model.__init__
+    original_init = model.__init__
 
-    @functools.wraps(make)
-    def make_checked(self: Any, *args: Any, **options: Any) -> None:
-        make(self, *args, **options)
-        negatives.check_drawn_users(self)
+    @functools.wraps(original_init)
+    def init_and_check(self: Any, *args: Any, **options: Any) -> None:
+        original_init(self, *args, **options)
+        negatives.check_sampled_users(self)
 
-    model.__init__ = make_checked
+    model.__init__ = init_and_check
 
 
-def _ending_s3rec(module: ModuleType) -> None:
-    """S3Rec's pretraining reads a negative for each masked item."""
+def _check_s3rec(module: ModuleType) -> None:
+    """Raise an error if S3Rec has no negative item for a user. Its pretraining reads one for each masked item."""
     model: Any = module.S3Rec
-    draw = model._neg_sample
+    original_sample = model._neg_sample
 
-    @functools.wraps(draw)
-    def draw_or_refuse(self: Any, item_set: list[int]) -> int:
+    @functools.wraps(original_sample)
+    def sample_or_raise(self: Any, item_set: list[int]) -> int:
         if negatives.has_every_item(item_set, self.n_items):
-            raise DataError(f"S3Rec: {negatives.NO_NEGATIVE}; drop such users")
-        return int(draw(self, item_set))
+            raise DataError(f"S3Rec: {negatives.NO_NEGATIVE}; remove such users")
+        return int(original_sample(self, item_set))
 
-    model._neg_sample = draw_or_refuse
+    model._neg_sample = sample_or_raise
 
 
-PATCHES: dict[str, tuple[Mend, ...]] = {
-    "recbole.config.configurator": (_config,),
-    "recbole.evaluator.metrics": (_numpy_aliases,),
-    "recbole.trainer.hyper_tuning": (_numpy_aliases,),
-    "recbole.data.interaction": (_numpy_aliases,),
-    "recbole.data.transform": (_ending_masks,),
-    "recbole.data.dataloader.general_dataloader": (_checked_masks,),
-    "recbole.sampler.sampler": (_ending_samplers,),
-    f"{_DATASETS}.dataset": (_pandas_copies, _field_lengths),
-    f"{_DATASETS}.kg_dataset": (_field_lengths,),
-    f"{_DATASETS}.sequential_dataset": (_field_lengths,),
-    f"{_GENERAL}.lightgcn": (_dok_update,),
-    f"{_GENERAL}.line": (_ending_line,),
-    f"{_GENERAL}.ngcf": (_dok_update,),
-    f"{_GENERAL}.spectralcf": (_dok_update,),
-    f"{_GENERAL}.gcmc": (_dok_update,),
-    f"{_GENERAL}.ncl": (_dok_update,),
-    f"{_KNOWLEDGE}.kgin": (_dok_update,),
-    f"{_KNOWLEDGE}.mcclk": (_dok_update,),
-    "recbole.trainer.trainer": (_torch_load,),
-    f"{_GENERAL}.convncf": (_torch_load,),
-    f"{_GENERAL}.nais": (_torch_load,),
-    f"{_GENERAL}.neumf": (_torch_load,),
-    f"{_GENERAL}.ract": (_torch_load,),
-    "recbole.model.context_aware_recommender.kd_dagfm": (_torch_load,),
-    "recbole.model.sequential_recommender.bert4rec": (_loss_without_mask,),
-    "recbole.model.sequential_recommender.s3rec": (_torch_load, _ending_s3rec),
-    "recbole.model.sequential_recommender.sine": (_no_anomaly_detection,),
-    _QUICK_START: (_load_data_and_model,),
+PATCHES: dict[str, tuple[Patch, ...]] = {
+    "recbole.config.configurator": (_patch_config,),
+    "recbole.evaluator.metrics": (_restore_numpy_aliases,),
+    "recbole.trainer.hyper_tuning": (_restore_numpy_aliases,),
+    "recbole.data.interaction": (_restore_numpy_aliases,),
+    "recbole.data.transform": (_skip_impossible_negatives,),
+    "recbole.data.dataloader.general_dataloader": (_check_masks,),
+    "recbole.sampler.sampler": (_check_samplers,),
+    f"{_DATASETS}.dataset": (_fix_pandas_tables, _fix_field_lengths),
+    f"{_DATASETS}.kg_dataset": (_fix_field_lengths,),
+    f"{_DATASETS}.sequential_dataset": (_fix_field_lengths,),
+    f"{_GENERAL}.lightgcn": (_restore_dok_update,),
+    f"{_GENERAL}.line": (_check_line,),
+    f"{_GENERAL}.ngcf": (_restore_dok_update,),
+    f"{_GENERAL}.spectralcf": (_restore_dok_update,),
+    f"{_GENERAL}.gcmc": (_restore_dok_update,),
+    f"{_GENERAL}.ncl": (_restore_dok_update,),
+    f"{_KNOWLEDGE}.kgin": (_restore_dok_update,),
+    f"{_KNOWLEDGE}.mcclk": (_restore_dok_update,),
+    "recbole.trainer.trainer": (_allow_pickled_checkpoints,),
+    f"{_GENERAL}.convncf": (_allow_pickled_checkpoints,),
+    f"{_GENERAL}.nais": (_allow_pickled_checkpoints,),
+    f"{_GENERAL}.neumf": (_allow_pickled_checkpoints,),
+    f"{_GENERAL}.ract": (_allow_pickled_checkpoints,),
+    "recbole.model.context_aware_recommender.kd_dagfm": (_allow_pickled_checkpoints,),
+    "recbole.model.sequential_recommender.bert4rec": (_fix_loss_without_mask,),
+    "recbole.model.sequential_recommender.s3rec": (_allow_pickled_checkpoints, _check_s3rec),
+    "recbole.model.sequential_recommender.sine": (_turn_off_anomaly_detection,),
+    _QUICK_START: (_replace_load_data_and_model,),
     "recbole.quick_start": (_export_load_data_and_model,),
 }

@@ -1,4 +1,4 @@
-"""RecBole left to itself on a prepared dataset, for timings: its own files, loaders, trainer and evaluation."""
+"""Timings of unmodified RecBole on a prepared dataset, with its own file reader, loaders, trainer and evaluation."""
 
 from __future__ import annotations
 
@@ -10,23 +10,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from hellm_recbole.bridge.requirement import require_recbole
 from hellm_recbole.config.layers import Value
 
 
 class RecBoleReference:
-    """One RecBole model, leave-one-out, trained and evaluated by RecBole's own trainer."""
+    """One RecBole model with a leave-one-out split, trained and evaluated by RecBole's own trainer."""
 
     def __init__(self, model: str, dataset: str, dataset_root: Path, values: dict[str, Value]) -> None:
-        """Load data and build loaders, model and trainer.
+        """Load the data and build the loaders, the model and the trainer.
 
         Args:
-            model: RecBole's name.
+            model: RecBole's name of the model.
             dataset: name of a prepared leave-one-out dataset.
-            dataset_root: folder that holds `<dataset>/<dataset>.inter`.
-            values: RecBole's keys.
+            dataset_root: folder that contains `<dataset>/<dataset>.inter`.
+            values: settings under RecBole's keys; they override the settings below.
 
         Raises:
             MissingDependency: RecBole is not installed.
@@ -37,7 +35,7 @@ class RecBoleReference:
         from recbole.utils import get_model, get_trainer, init_seed
 
         class QuietConfig(Config):  # type: ignore[misc]
-            """Reads no command line."""
+            """A RecBole configuration that does not read the command line."""
 
             def _load_cmd_line(self) -> dict[str, Value]:
                 return {}
@@ -54,9 +52,9 @@ class RecBoleReference:
             "show_progress": False,
             "use_gpu": False,
         }
-        before = Path.cwd()
+        original_folder = Path.cwd()
         logging.getLogger().setLevel(logging.WARNING)
-        os.chdir(self._scratch.name)  # RecBole's trainer opens a log folder in the current one
+        os.chdir(self._scratch.name)  # RecBole's trainer creates a log folder in the current folder
         try:
             config = QuietConfig(model=model, dataset=dataset, config_dict=shared | values)
             init_seed(config["seed"], config["reproducibility"])
@@ -64,19 +62,25 @@ class RecBoleReference:
             self._model = get_model(model)(config, self._train._dataset)
             self._trainer: Any = get_trainer(config["MODEL_TYPE"], model)(config, self._model)
         finally:
-            os.chdir(before)
+            os.chdir(original_folder)
 
     @property
     def n_steps(self) -> int:
-        """Training steps in an epoch."""
+        """Number of training steps in an epoch."""
         return len(self._train)
 
     def epoch_seconds(self, max_steps: int) -> tuple[float, int]:
-        """Seconds of one training epoch, and the steps timed.
+        """Measure the time of one training epoch.
 
-        An epoch of more than `max_steps` steps is not run to its end: the mean of the steps run stands for the rest.
+        If the epoch has more than `max_steps` steps, only that many are run and their mean time is extrapolated.
+
+        Args:
+            max_steps: largest number of steps to run.
+
+        Returns:
+            Seconds of the epoch, and the number of steps that were timed.
         """
-        losses = self._trainer.model.calculate_loss
+        calculate_loss = self._trainer.model.calculate_loss
         steps = min(max_steps, self.n_steps)
         started = time.perf_counter()
         if steps == self.n_steps:
@@ -87,15 +91,19 @@ class RecBoleReference:
             if step == steps:
                 break
             self._trainer.optimizer.zero_grad()
-            losses(interaction).backward()
+            calculate_loss(interaction).backward()
             self._trainer.optimizer.step()
         return (time.perf_counter() - started) / steps * self.n_steps, steps
 
     def evaluation_seconds(self, eval_batch_size: int) -> tuple[float, dict[str, float]]:
-        """Seconds of one full-ranking validation, and RecBole's result.
+        """Measure the time of one evaluation on the validation part with full ranking.
 
         Args:
-            eval_batch_size: RecBole's unit: cells of the score matrix; it scores max(size // items, 1) users at a time.
+            eval_batch_size: RecBole's batch size, in entries of the score matrix. RecBole scores
+                max(eval_batch_size // number of items, 1) users at a time.
+
+        Returns:
+            Seconds of the evaluation, and RecBole's metrics.
         """
         self._valid.config["eval_batch_size"] = eval_batch_size
         self._valid._init_batch_size_and_step()
@@ -104,17 +112,11 @@ class RecBoleReference:
         result = self._trainer.evaluate(loader, load_best_model=False)
         return time.perf_counter() - started, dict(result)
 
-    def load_tables(self, user: torch.Tensor, item: torch.Tensor) -> None:
-        """Set LightGCN's layer-0 embeddings; both sides number users and items by first appearance."""
-        with torch.no_grad():
-            self._model.user_embedding.weight.copy_(user)
-            self._model.item_embedding.weight.copy_(item)
-
     @property
     def cells_per_user(self) -> int:
-        """Columns of RecBole's score matrix."""
+        """Number of columns of RecBole's score matrix."""
         return int(self._valid._dataset.item_num)
 
     def users_at_once(self, eval_batch_size: int) -> int:
-        """Users RecBole scores at a time."""
+        """Return the number of users that RecBole scores at a time with this batch size."""
         return max(math.floor(eval_batch_size / self.cells_per_user), 1)

@@ -1,6 +1,6 @@
-"""Our models under RecBole's names: what `finder.py` offers to RecBole.
+"""Registered models of this project as RecBole model classes, which `finder.py` offers to RecBole.
 
-A model of our registry is found by its own name, unless RecBole has one of that name: `LightGCN` stays RecBole's and
+A registered model keeps its name unless RecBole has a model with the same name. `LightGCN` remains RecBole's model, and
 ours is `HellmLightGCN`.
 """
 
@@ -21,43 +21,56 @@ _FAMILY = {"pairs": "general_recommender", "sequences": "sequential_recommender"
 
 @cache
 def load_registry() -> dict[str, ModelSpec]:
-    """All registered models: each entry point of the group is a dict of them.
+    """Load all registered models. Each entry point of the group is a dict from model name to `ModelSpec`.
 
     Raises:
-        ModelError: two packages register one name, or a model lacks what training calls.
+        ModelError: two packages register the same name, or a model lacks a method that training calls.
     """
     found: dict[str, ModelSpec] = {}
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         for name, spec in point.load().items():
             if name in found:
-                raise ModelError(f"model {name} is registered twice, the second time by {point.value}; rename one")
+                raise ModelError(
+                    f"model {name} is registered twice, the second time by {point.value}; rename one of the two"
+                )
             check_spec(name, spec)
             found[name] = spec
     return found
 
 
 @cache
-def _offered() -> dict[tuple[str, str], tuple[str, str]]:
-    """(RecBole's family, name in lower case) -> (name for RecBole, name in the registry)."""
-    taken = {name.lower() for name in list_models_by_folder()}
-    is_offered = {}
+def _map_recbole_names() -> dict[tuple[str, str], tuple[str, str]]:
+    """Map (RecBole's model family, name in lower case) to (name in RecBole, name in our registry)."""
+    names_in_use = {name.lower() for name in list_models_by_folder()}
+    names = {}
     for name, spec in load_registry().items():
-        shown = f"{PREFIX}{name}" if name.lower() in taken else name
-        is_offered[_FAMILY[spec.batches], shown.lower()] = (shown, name)
-    return is_offered
+        recbole_name = f"{PREFIX}{name}" if name.lower() in names_in_use else name
+        names[_FAMILY[spec.batches], recbole_name.lower()] = (recbole_name, name)
+    return names
 
 
 def is_offered(family: str, lower_name: str) -> bool:
-    """Whether one of our models answers to a module name of RecBole's."""
-    return (family, lower_name) in _offered()
+    """Return whether one of our models belongs to a module name of RecBole.
+
+    Args:
+        family: last part of the name of RecBole's package, such as general_recommender.
+        lower_name: name of the model in lower case.
+    """
+    return (family, lower_name) in _map_recbole_names()
 
 
 def make_adapter_class(family: str, lower_name: str, module: str) -> type[Any]:
-    """The RecBole model class for one of our models, as a member of `module`."""
+    """Create the RecBole model class of one of our models.
+
+    Args:
+        family: last part of the name of RecBole's package, such as general_recommender.
+        lower_name: name of the model in RecBole, in lower case.
+        module: name of the module that will contain the class.
+    """
     from hellm_recbole.bridge import model
 
-    shown, name = _offered()[family, lower_name]
+    recbole_name, name = _map_recbole_names()[family, lower_name]
     spec = load_registry()[name]
     base = model.PairAdapter if spec.batches == "pairs" else model.SequenceAdapter
     doc = f"hellm_recbole's {name} as a RecBole model."
-    return type(shown, (base,), {"__module__": module, "__doc__": doc, "spec": spec, "ours": name})
+    return type(recbole_name, (base,), {"__module__": module, "__doc__": doc, "spec": spec, "registry_name": name})

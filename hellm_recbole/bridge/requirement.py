@@ -1,4 +1,4 @@
-"""The release of RecBole that the bridge fits."""
+"""The RecBole release that the bridge supports."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ _INSTALL = "`pip install --no-deps recbole==1.2.1` (in a checkout: `make install
 
 
 def require_recbole() -> None:
-    """Make sure that a RecBole this bridge fits is installed.
+    """Check that a supported release of RecBole is installed.
 
-    Its metadata caps ray at 2.6.3 and so cannot be installed beside a present ray; the code itself has no such need.
+    RecBole's package metadata requires ray <= 2.6.3, although its code does not. It is therefore installed without its
+    dependencies, next to a current ray.
 
     Raises:
-        MissingDependency: RecBole is absent or of another series.
+        MissingDependency: RecBole is not installed, or its version is not supported.
     """
     try:
         version = importlib.metadata.version("recbole")
     except importlib.metadata.PackageNotFoundError as error:
         raise MissingDependency(f"RecBole is not installed; install it with {_INSTALL}") from error
     if not version.startswith(patches.SERIES):
-        raise MissingDependency(f"RecBole {version} is installed but the bridge fits 1.2.x; change it with {_INSTALL}")
+        raise MissingDependency(
+            f"RecBole {version} is installed, but only 1.2.x is supported; replace it with {_INSTALL}"
+        )

@@ -1,4 +1,4 @@
-"""How settings are read: layers of YAML files with the origin of each value, variants, search spaces, strict JSON.
+"""Reading of settings: layered YAML files with the origin of each value, variants, search spaces and strict JSON.
 
-Nothing here knows what a setting means to a model.
+The code here does not depend on what a setting means to a model.
 """

@@ -1,8 +1,8 @@
-"""Settings: strict YAML, layered, every value with its origin. No value is written in code; all are in `properties/`.
+"""Layered settings in strict YAML, with the origin of each value.
 
-Layers, in order: `overall.yaml`, `model/<Name>.yaml` (these two may not set the same key), the model's
-sections `overrides` and `datasets`, a preset, the model's variant, then `--set`; these may override. All faults are
-collected and reported in one `SettingsError`.
+The layers are, in this order: `overall.yaml`; `model/<Name>.yaml`; the model's sections `overrides` and `datasets`; a
+preset; the model's variant; `--set`. The first two may not set the same key. Each later layer overrides the earlier
+ones. No value is set in code: all values are in `properties/`. All errors are reported together in one `SettingsError`.
 """
 
 from __future__ import annotations
@@ -22,30 +22,31 @@ import yaml
 from hellm_recbole.errors import SettingsError
 
 S = TypeVar("S")
-LARGEST = 2**31 - 1  # of a whole number: what torch, numpy and C libraries take for sizes everywhere
-LARGEST_FLOAT = 1e30  # of a number that is computed with in single precision
-LARGEST_CUTOFF = 10**6  # of the K of Recall@K and NDCG@K
-LARGEST_SEED = 2**64 - 1  # that torch takes
+LARGEST = 2**31 - 1  # largest integer: torch, numpy and C libraries accept it as a size everywhere
+LARGEST_FLOAT = 1e30  # largest number for computations in single precision
+LARGEST_CUTOFF = 10**6  # largest K of Recall@K and NDCG@K
+LARGEST_SEED = 2**64 - 1  # largest seed that torch accepts
 MOST_THREADS = 1024
 MOST_EPOCHS = 10**6
 Value = Any  # a YAML scalar, list or mapping
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-3 is a number (YAML 1.1 reads it as a string) and a repeated key is an error.
+    """Safe YAML loader that reads 1e-3 as a number and rejects repeated keys.
 
-    Whole numbers are decimal: YAML 1.1 reads 1:30 as 90 and 010 as 8; here they are strings, which no number may be.
+    YAML 1.1 reads 1e-3 as a string. Integers must be decimal: YAML 1.1 reads 1:30 as 90 and 010 as 8, but this loader
+    reads both as strings, so they are rejected where a number is required.
     """
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
+        known_keys: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str | int | float):
                 raise yaml.constructor.ConstructorError(None, None, "a key must be a name", key_node.start_mark)
-            if key in seen:
+            if key in known_keys:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} occurs twice", key_node.start_mark)
-            seen.add(key)
+            known_keys.add(key)
         return super().construct_mapping(node, deep=deep)
 
 
@@ -64,14 +65,20 @@ _Loader.add_implicit_resolver(
     ),
     list("-+0123456789."),
 )
-_YAML_FAULTS = (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError)  # of a text that is no YAML
+_YAML_ERRORS = (
+    yaml.YAMLError,
+    ValueError,
+    TypeError,
+    OverflowError,
+    RecursionError,
+)  # errors for text that is not YAML
 
 
 def find_properties() -> Path:
-    """The folder `properties/`: inside the installed package, or beside it in a checkout.
+    """Find the folder `properties/`, inside the installed package or next to it in a checkout.
 
     Raises:
-        SettingsError: it is in neither place.
+        SettingsError: the folder does not exist.
     """
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "properties", package.parent / "properties"):
@@ -81,7 +88,7 @@ def find_properties() -> Path:
 
 
 def load_yaml(path: Path) -> dict[str, Value]:
-    """Mapping in a YAML file; an empty file is an empty mapping.
+    """Read a YAML file that contains a mapping. An empty file gives an empty mapping.
 
     Raises:
         SettingsError: the file is missing, is not YAML, or is not a mapping.
@@ -92,25 +99,33 @@ def load_yaml(path: Path) -> dict[str, Value]:
         raise SettingsError(f"settings file {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"settings file {path} is not UTF-8 text; save it as UTF-8") from error
-    return _as_mapping(text, str(path))
+    return _parse_mapping(text, str(path))
 
 
 def parse_value(text: str, where: str) -> Value:
-    """A YAML value given on the command line.
+    """Parse a YAML value from the command line.
+
+    Args:
+        text: text of the value.
+        where: option that contains the value, for error messages.
+
+    Raises:
+        SettingsError: the text is not a YAML value.
 
     >>> parse_value("1e-3", "--set"), parse_value("[a, b]", "--set"), parse_value("true", "--set")
     (0.001, ['a', 'b'], True)
     """
     try:
         return yaml.load(text, Loader=_Loader)
-    except _YAML_FAULTS as error:
+    except _YAML_ERRORS as error:
         raise SettingsError(f"{shorten(where)}: {shorten(text)!r} is not a YAML value") from error
 
 
-def _as_mapping(text: str, where: str) -> dict[str, Value]:
+def _parse_mapping(text: str, where: str) -> dict[str, Value]:
+    """Parse YAML text that contains a mapping. `where` is the file's path, for error messages."""
     try:
         loaded = yaml.load(text, Loader=_Loader)
-    except _YAML_FAULTS as error:
+    except _YAML_ERRORS as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or "is not valid YAML"
@@ -118,47 +133,45 @@ def _as_mapping(text: str, where: str) -> dict[str, Value]:
     if loaded is None:
         return {}
     if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
-        raise SettingsError(f"settings file {where} must hold `key: value` lines")
+        raise SettingsError(f"settings file {where} must contain `key: value` lines")
     return loaded
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """Merged values with the file or option each came from.
+    """Merged settings with the file or option that set each value.
 
     Attributes:
         values: key -> value.
-        origin: key -> where it was set.
+        origin: key -> file or option that set it.
     """
 
     values: Mapping[str, Value]
     origin: Mapping[str, str]
 
     def override(self, values: Mapping[str, Value], origin: str) -> Resolved:
-        """A copy in which `values` win."""
+        """Return a copy in which `values` override the existing values."""
         return Resolved({**self.values, **values}, {**self.origin, **dict.fromkeys(values, origin)})
-
-    def subset(self, keys: Iterable[str]) -> Resolved:
-        """Only the given keys, where set."""
-        kept = [key for key in keys if key in self.values]
-        return Resolved({k: self.values[k] for k in kept}, {k: self.origin[k] for k in kept})
 
 
 def shorten(text: str, most: int = 200) -> str:
-    """The text, its middle left out where it is too long for a message.
+    """Shorten a text for a message by removing its middle.
 
     >>> shorten("abcdefghij", 7)
     'ab...ij'
     """
-    kept = (most - 3) // 2
-    return text if len(text) <= most else f"{text[:kept]}...{text[-kept:]}"
+    half = (most - 3) // 2
+    return text if len(text) <= most else f"{text[:half]}...{text[-half:]}"
 
 
 def merge_layers(layers: Iterable[tuple[str, Mapping[str, Value]]]) -> Resolved:
-    """Put layers side by side; a key may be set by one of them only.
+    """Merge layers that have no key in common.
+
+    Args:
+        layers: (origin, values) of each layer.
 
     Raises:
-        SettingsError: two layers set one key.
+        SettingsError: two layers set the same key.
     """
     values: dict[str, Value] = {}
     origin: dict[str, str] = {}
@@ -178,78 +191,100 @@ def setting(
     lt: float | None = None,
     choices: tuple[Value, ...] | None = None,
 ) -> Any:
-    """A dataclass field with its allowed range; it has no default, for values live in `properties/`.
+    """Create a dataclass field with its allowed range. It has no default, because all values are in `properties/`.
 
-    Whatever the range, numbers are finite, whole ones at most `LARGEST`, and a list names nothing twice.
+    In addition to the range, numbers must be finite, integers at most `LARGEST`, and lists without duplicates.
+
+    Args:
+        ge: smallest allowed value.
+        gt: value that must be exceeded.
+        le: largest allowed value.
+        lt: value that must not be reached.
+        choices: allowed values.
     """
     return field(metadata={"ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices})
 
 
 def build_settings(cls: type[S], resolved: Resolved, *, extra_known: Iterable[str] = (), file: str = "") -> S:
-    """An instance of the settings dataclass `cls` from the resolved values.
+    """Build an instance of the settings dataclass `cls` from resolved values.
 
     Args:
-        cls: the dataclass.
+        cls: settings dataclass.
         resolved: values with their origins.
-        extra_known: keys that `cls` does not have and that belong to another dataclass of the same run.
-        file: where missing keys are to be added; for messages.
+        extra_known: keys that belong to another settings dataclass of the same run.
+        file: file to which the user should add missing keys, for error messages.
 
     Raises:
-        SettingsError: every unknown, missing, ill-typed and out-of-range key, in one message.
+        SettingsError: a key is unknown, missing, of the wrong type or out of range. One message lists all such keys.
     """
-    (built,) = build_all_settings([cls], resolved, extra_known=extra_known, file=file)
-    return built
+    (settings,) = build_all_settings([cls], resolved, extra_known=extra_known, file=file)
+    return settings
 
 
 def build_all_settings(
     classes: Sequence[type[S]], resolved: Resolved, *, extra_known: Iterable[str] = (), file: str = ""
 ) -> list[S]:
-    """`build_settings` of several dataclasses, with the faults of all of them in one message.
+    """Build instances of several settings dataclasses, and report the errors of all in one message.
+
+    Args:
+        classes: settings dataclasses.
+        resolved: values with their origins.
+        extra_known: keys that belong to another settings dataclass of the same run.
+        file: file to which the user should add missing keys, for error messages.
 
     Raises:
-        SettingsError: every unknown, missing, ill-typed and out-of-range key.
+        SettingsError: a key is unknown, missing, of the wrong type or out of range. One message lists all such keys.
     """
     known = {*extra_known, *(name for cls in classes for name in list_field_names(cls))}
-    faults = describe_unknown_keys(resolved, known)
+    errors = describe_unknown_keys(resolved, known)
     missing = list(
         dict.fromkeys(name for cls in classes for name in list_field_names(cls) if name not in resolved.values)
     )
     if missing:
         where = file or f"a file of {find_properties()}"
-        faults.append(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set; add to {where}")
+        errors.append(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set; add to {where}")
     values: dict[str, Value] = {}
     for cls in classes:
         hints = get_type_hints(cls)
-        for spec in dataclasses.fields(cls):  # type: ignore[arg-type]
-            if spec.name in resolved.values:
+        for setting_field in dataclasses.fields(cls):  # type: ignore[arg-type]
+            if setting_field.name in resolved.values:
                 try:
-                    values[spec.name] = _coerce(resolved.values[spec.name], hints[spec.name], spec.metadata)
+                    values[setting_field.name] = _coerce(
+                        resolved.values[setting_field.name], hints[setting_field.name], setting_field.metadata
+                    )
                 except ValueError as error:
-                    shown = shorten(repr(resolved.values[spec.name]))
-                    faults.append(f"{shorten(resolved.origin[spec.name])}: {spec.name} = {shown} {error}")
-    if faults:
-        raise SettingsError("; ".join(faults))
-    return [_build(cls, resolved, values) for cls in classes]
+                    shown_value = shorten(repr(resolved.values[setting_field.name]))
+                    errors.append(
+                        f"{shorten(resolved.origin[setting_field.name])}: {setting_field.name} = {shown_value} {error}"
+                    )
+    if errors:
+        raise SettingsError("; ".join(errors))
+    return [_create_settings(cls, resolved, values) for cls in classes]
 
 
-def _build(cls: type[S], resolved: Resolved, values: Mapping[str, Value]) -> S:
+def _create_settings(cls: type[S], resolved: Resolved, values: Mapping[str, Value]) -> S:
+    """Create a settings dataclass from checked values."""
     try:
         return cls(**{name: values[name] for name in list_field_names(cls)})
-    except ValueError as error:  # from `__post_init__`: values that do not go together
-        raise SettingsError(f"{_origins(resolved, list_field_names(cls), str(error))}: {error}") from error
+    except ValueError as error:  # from `__post_init__`: values that contradict each other
+        raise SettingsError(f"{_find_origins(resolved, list_field_names(cls), str(error))}: {error}") from error
 
 
-def _origins(resolved: Resolved, keys: Iterable[str], message: str) -> str:
-    """Where the settings that a message names were set."""
+def _find_origins(resolved: Resolved, keys: Iterable[str], message: str) -> str:
+    """Return the origins of the settings that a message names."""
     named = [key for key in keys if re.search(rf"\b{key}\b", message)]
     return " and ".join(dict.fromkeys(resolved.origin[key] for key in named)) or "settings"
 
 
 def load_settings(cls: type[S], name: str) -> S:
-    """The settings in one file of `properties/` that stands alone, with no layer above it.
+    """Load settings from a single file of `properties/`, without other layers.
+
+    Args:
+        cls: settings dataclass.
+        name: path of the file inside `properties/`.
 
     Raises:
-        SettingsError: every fault, in one message.
+        SettingsError: the file cannot be read, or a key is unknown, missing, of the wrong type or out of range.
     """
     path = find_properties() / name
     values = load_yaml(path)
@@ -257,23 +292,28 @@ def load_settings(cls: type[S], name: str) -> S:
 
 
 def describe_unknown_keys(resolved: Resolved, known: Iterable[str]) -> list[str]:
-    """One clause for each key that nobody knows, with the nearest valid one."""
+    """Return an error message for each unknown key, with the most similar valid key."""
     valid = sorted(known)
-    faults = []
+    errors = []
     for key in resolved.values:
         if key in valid:
             continue
-        near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"valid keys are {', '.join(valid)}"
-        faults.append(f"{shorten(resolved.origin[key])}: unknown setting {shorten(key)!r}; {hint}")
-    return faults
+        similar = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
+        hint = f"did you mean {similar[0]!r}?" if similar else f"valid keys are {', '.join(valid)}"
+        errors.append(f"{shorten(resolved.origin[key])}: unknown setting {shorten(key)!r}; {hint}")
+    return errors
 
 
 def _coerce(value: Value, hint: Any, limits: Mapping[str, Any]) -> Value:
-    """`value` as the annotated type, checked against its limits.
+    """Convert a value to its annotated type and check its limits.
+
+    Args:
+        value: value from YAML.
+        hint: annotated type.
+        limits: arguments of `setting`.
 
     Raises:
-        ValueError: with what is allowed; the caller adds where the value came from.
+        ValueError: the value is not allowed. The message says what is allowed; the caller adds key and origin.
     """
     if type(None) in get_args(hint):
         if value is None:
@@ -284,7 +324,7 @@ def _coerce(value: Value, hint: Any, limits: Mapping[str, Any]) -> Value:
             raise ValueError("must be a list")
         parts = tuple(_coerce(part, get_args(hint)[0], limits) for part in value)
         if len(set(parts)) < len(parts):
-            raise ValueError("names something twice")
+            raise ValueError("contains a value twice")
         return parts
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) <= LARGEST else math.inf
@@ -310,21 +350,22 @@ def _coerce(value: Value, hint: Any, limits: Mapping[str, Any]) -> Value:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How every model is trained and selected.
+    """Training and model selection, the same for all models.
 
     Attributes:
-        epochs: most epochs.
-        patience: evaluations without a better validation metric before training stops.
-        eval_every: epochs between two evaluations on the validation part.
-        valid_metric: the metric that selects, such as N@20.
-        batch_size: users, pairs or sequences a step.
+        epochs: largest number of epochs.
+        patience: number of evaluations without a better validation metric after which training stops.
+        eval_every: number of epochs between two evaluations on the validation part.
+        valid_metric: metric that selects the best epoch, such as N@20.
+        batch_size: number of users, pairs or sequences in a step.
         optimizer: adam or adamw.
-        learning_rate: of the optimizer.
-        weight_decay: of the optimizer (L2 gradient for adam, decoupled for adamw).
-        clip_norm: largest gradient norm; 0 does not clip.
-        schedule: constant, cosine (to 0 over `epochs`) or exponential (`decay_rate ** (epoch / 50)`).
-        decay_rate: of the exponential schedule.
-        warmup_epochs: linear warm-up at the start.
+        learning_rate: learning rate of the optimizer.
+        weight_decay: weight decay of the optimizer (L2 gradient for adam, decoupled for adamw).
+        clip_norm: largest gradient norm; 0 turns clipping off.
+        schedule: learning rate schedule: constant, cosine (to 0 over `epochs`) or exponential
+            (`decay_rate ** (epoch / 50)`).
+        decay_rate: decay rate of the exponential schedule.
+        warmup_epochs: number of epochs of linear warm-up at the start.
     """
 
     epochs: int = setting(ge=1, le=MOST_EPOCHS)
@@ -343,10 +384,10 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class PairSettings:
-    """How pairs are drawn, for models that train on pairs.
+    """Sampling of training pairs, for models that train on pairs.
 
     Attributes:
-        sampling: interactions (each once an epoch) or users (drawn uniformly, then one of the user's items).
+        sampling: interactions (each once in an epoch) or users (sampled uniformly, then one of the user's items).
     """
 
     sampling: str = setting(choices=("interactions", "users"))
@@ -354,14 +395,14 @@ class PairSettings:
 
 @dataclass(frozen=True)
 class StepSettings:
-    """How the steps of an LLM row are taken, beside what `TrainSettings` says.
+    """Training steps of an LLM run, in addition to `TrainSettings`.
 
     Attributes:
-        micro_batch_size: sequences read at a time; gradients of a whole batch are summed, so it changes no result but
-            by rounding and dropout. It is halved when memory runs out.
-        adam_beta2: decay of the optimizer's second moment.
-        learning_rate_floor: least learning rate of the cosine, as a part of `learning_rate`.
-        examples_per_user: prefixes of a history that are drawn for each user an epoch, where examples are random.
+        micro_batch_size: number of sequences in a forward pass. Gradients are summed over the whole batch, so it
+            changes results only by rounding and dropout. It is halved when memory runs out.
+        adam_beta2: decay rate of the optimizer's second moment.
+        learning_rate_floor: smallest learning rate of the cosine schedule, as a fraction of `learning_rate`.
+        examples_per_user: number of history prefixes sampled for each user in an epoch, if examples are random.
     """
 
     micro_batch_size: int = setting(ge=1)
@@ -372,11 +413,11 @@ class StepSettings:
 
 @dataclass(frozen=True)
 class EvalSettings:
-    """How every model is evaluated.
+    """Evaluation, the same for all models.
 
     Attributes:
-        cutoffs: the K of Recall@K and NDCG@K.
-        eval_block_users: users scored at a time.
+        cutoffs: values of K in Recall@K and NDCG@K.
+        eval_block_users: number of users scored at a time.
     """
 
     cutoffs: tuple[int, ...] = setting(ge=1, le=LARGEST_CUTOFF)
@@ -385,10 +426,10 @@ class EvalSettings:
 
 @dataclass(frozen=True)
 class LogSettings:
-    """Where curves are logged.
+    """Logging of training curves.
 
     Attributes:
-        loggers: any of tensorboard, wandb, mlflow.
+        loggers: loggers to use, any of tensorboard, wandb and mlflow.
     """
 
     loggers: tuple[str, ...] = setting(choices=("tensorboard", "wandb", "mlflow"))
@@ -396,23 +437,23 @@ class LogSettings:
 
 @dataclass(frozen=True)
 class ClusterSettings:
-    """What a row or a trial asks of a Ray cluster.
+    """Resources of a run or a trial on a Ray cluster.
 
     Attributes:
-        ray_cpus: CPUs, which are also its threads.
-        ray_gpus: GPUs or a part of one; only where the cluster has any.
+        ray_cpus: number of CPUs, which is also the number of threads.
+        ray_gpus: number of GPUs, possibly a fraction of one. Used only if the cluster has GPUs.
     """
 
     ray_cpus: float = setting(gt=0, le=1e4)
     ray_gpus: float = setting(ge=0, le=1e4)
 
 
-# Sections of a model's file: values instead of those of overall.yaml, values for single datasets, named variants.
+# Sections of a model's file: values that override overall.yaml, values for single datasets, and named variants.
 OVERRIDES, DATASETS, VARIANTS = SECTIONS = ("overrides", "datasets", "variants")
-NEUTRAL_KEYS = frozenset({"loggers", "eval_block_users", "ray_cpus", "ray_gpus"})  # cannot change a number
+NEUTRAL_KEYS = frozenset({"loggers", "eval_block_users", "ray_cpus", "ray_gpus"})  # settings that change no result
 HARNESS_SETTINGS: tuple[type[Any], ...] = (TrainSettings, EvalSettings, LogSettings, ClusterSettings)
 
 
 def list_field_names(cls: type[Any]) -> tuple[str, ...]:
-    """Keys of a settings dataclass."""
-    return tuple(spec.name for spec in dataclasses.fields(cls))
+    """List the keys of a settings dataclass."""
+    return tuple(setting_field.name for setting_field in dataclasses.fields(cls))

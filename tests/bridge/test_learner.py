@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from hellm_recbole.bridge import learner as rows
+from hellm_recbole.bridge import learner as recbole_learner
 from hellm_recbole.bridge.learner import RecBoleLearner
 from hellm_recbole.config.layers import EvalSettings, Resolved, TrainSettings, build_settings
 from hellm_recbole.data.split import Split
@@ -26,51 +26,51 @@ USERS = np.arange(1, toy.N_USERS + 1)
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def change_to_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
 
 
-def make(name: str, seed: int = 3, data: TrainData | None = None, **changes: Any) -> RecBoleLearner:
-    own = rows.read_recbole_settings(name)
+def build_learner(name: str, seed: int = 3, data: TrainData | None = None, **changes: Any) -> RecBoleLearner:
+    own = recbole_learner.read_recbole_settings(name)
     small = {key: value for key, value in toy.SMALL.items() if key in own}
     return RecBoleLearner(name, data or toy.train_data(), {**own, **toy.OURS, **small, **changes}, seed, CPU)
 
 
-def quiet(step: int, n_steps: int, losses: dict[str, float]) -> None:
-    """Nobody watches."""
+def ignore_step(step: int, n_steps: int, losses: dict[str, float]) -> None:
+    """Do nothing after a training step."""
 
 
 def test_names_and_kinds() -> None:
-    names = rows.list_recbole_models()
+    names = recbole_learner.list_recbole_models()
     assert {"Pop", "ItemKNN", "BPR", "LightGCN", "GRU4Rec", "SASRec", "MultiVAE"} <= set(names)
     assert not {"KGAT", "DeepFM", "VBPR"} & set(names)
-    kinds = {name: rows.find_recbole_kind(name) for name in ("Pop", "BPR", "GRU4Rec", "VBPR", "bpr")}
+    kinds = {name: recbole_learner.find_recbole_kind(name) for name in ("Pop", "BPR", "GRU4Rec", "VBPR", "bpr")}
     assert kinds == {"Pop": "traditional", "BPR": "general", "GRU4Rec": "sequential", "VBPR": None, "bpr": None}
 
 
 @pytest.mark.parametrize(
-    ("name", "why"),
+    ("name", "reason"),
     [
         ("KGAT", "needs a knowledge graph"),
         ("DeepFM", "needs user and item attributes"),
         ("GRU4RecF", "reads user or item attributes"),
-        ("NCL", "procedure of its own"),
-        ("RecVAE", "procedure of its own"),
+        ("NCL", "its own training procedure"),
+        ("RecVAE", "its own training procedure"),
     ],
 )
-def test_models_that_cannot_be_rows_say_why(name: str, why: str) -> None:
-    with pytest.raises(ModelError, match=why):
-        rows.find_recbole_kind(name)
+def test_unsupported_models_are_rejected_with_a_reason(name: str, reason: str) -> None:
+    with pytest.raises(ModelError, match=reason):
+        recbole_learner.find_recbole_kind(name)
 
 
-def test_unknown_model_is_refused() -> None:
+def test_an_unknown_model_is_rejected() -> None:
     with pytest.raises(ModelError, match="RecBole has no model 'VBPR'"):
         RecBoleLearner("VBPR", toy.train_data(), toy.OURS, 0, CPU)
 
 
-def test_settings_are_recboles_under_our_names() -> None:
-    values = rows.read_recbole_settings("LightGCN")
+def test_recbole_settings_have_our_names() -> None:
+    values = recbole_learner.read_recbole_settings("LightGCN")
     assert values == {
         "batch_size": 2048,
         "learning_rate": 0.001,
@@ -81,47 +81,61 @@ def test_settings_are_recboles_under_our_names() -> None:
         "train_neg_sample_args": values["train_neg_sample_args"],
     }
     assert values["train_neg_sample_args"]["distribution"] == "uniform"
-    assert rows.read_recbole_settings("GRU4Rec")["train_neg_sample_args"] is None
-    assert rows.read_recbole_settings("GRU4Rec")["MAX_ITEM_LIST_LENGTH"] == 50
+    assert recbole_learner.read_recbole_settings("GRU4Rec")["train_neg_sample_args"] is None
+    assert recbole_learner.read_recbole_settings("GRU4Rec")["MAX_ITEM_LIST_LENGTH"] == 50
 
 
-@pytest.mark.parametrize("name", rows.list_recbole_models())
+@pytest.mark.parametrize("name", recbole_learner.list_recbole_models())
 def test_settings_of_every_model_load(name: str) -> None:
     try:
-        assert {"batch_size", "learning_rate", "weight_decay"} <= set(rows.read_recbole_settings(name))
+        assert {"batch_size", "learning_rate", "weight_decay"} <= set(recbole_learner.read_recbole_settings(name))
     except ModelError:
-        no_rows = {"DIEN", "DIN", "FDSA", "GRU4RecF", "GRU4RecKG", "KSR", "NCL", "RaCT", "RecVAE", "S3Rec", "SASRecF"}
-        assert name in no_rows
+        unsupported = {
+            "DIEN",
+            "DIN",
+            "FDSA",
+            "GRU4RecF",
+            "GRU4RecKG",
+            "KSR",
+            "NCL",
+            "RaCT",
+            "RecVAE",
+            "S3Rec",
+            "SASRecF",
+        }
+        assert name in unsupported
 
 
 def test_our_training_settings_reach_recbole() -> None:
-    row = make("BPR", optimizer="adamw", learning_rate=0.02, weight_decay=0.3, clip_norm=1.5, batch_size=17)
-    assert type(row.optimizer) is torch.optim.AdamW
-    assert row.optimizer.param_groups[0]["lr"] == 0.02
-    assert row.optimizer.param_groups[0]["weight_decay"] == 0.3
-    assert row._config["clip_grad_norm"] == {"max_norm": 1.5}
-    assert row._loader.step == 17
+    learner = build_learner(
+        "BPR", optimizer="adamw", learning_rate=0.02, weight_decay=0.3, clip_norm=1.5, batch_size=17
+    )
+    assert type(learner.optimizer) is torch.optim.AdamW
+    assert learner.optimizer.param_groups[0]["lr"] == 0.02
+    assert learner.optimizer.param_groups[0]["weight_decay"] == 0.3
+    assert learner._config["clip_grad_norm"] == {"max_norm": 1.5}
+    assert learner._loader.step == 17
 
 
-def test_command_line_environment_and_folder_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_line_environment_and_folder_are_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["run.py", "--embedding_size=3", "--models=BPR"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    row = make("BPR")
-    row.train_epoch(1, 1, quiet)
-    row.prepare()
-    row.scores(USERS[:2], toy.train_data().history)
-    assert row._config["embedding_size"] == 8
+    learner = build_learner("BPR")
+    learner.train_epoch(1, 1, ignore_step)
+    learner.prepare()
+    learner.scores(USERS[:2], toy.train_data().history)
+    assert learner._config["embedding_size"] == 8
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"
     assert list(Path().iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["BPR", "NeuMF", "SGL"])
 def test_general_models_see_our_interactions_and_never_a_known_negative(name: str) -> None:
-    row, data = make(name), toy.train_data()
+    learner, data = build_learner(name), toy.train_data()
     known = set(zip(data.history.users().tolist(), data.history.items.tolist(), strict=True))
     pairwise = name != "NeuMF"
     seen, negatives = [], []
-    for batch in row._loader:
+    for batch in learner._loader:
         user, item = batch["user_id"].tolist(), batch["item_id"].tolist()
         positive = [True] * len(user) if pairwise else (batch["label"] == 1).tolist()
         seen += [pair for pair, real in zip(zip(user, item, strict=True), positive, strict=True) if real]
@@ -134,9 +148,9 @@ def test_general_models_see_our_interactions_and_never_a_known_negative(name: st
 
 
 def test_sequential_models_see_our_prefixes_in_our_order() -> None:
-    row = make("GRU4Rec", MAX_ITEM_LIST_LENGTH=4)
+    learner = build_learner("GRU4Rec", MAX_ITEM_LIST_LENGTH=4)
     found = []
-    for batch in row._loader:
+    for batch in learner._loader:
         for user, item, items, length in zip(
             batch["user_id"].tolist(),
             batch["item_id"].tolist(),
@@ -147,15 +161,17 @@ def test_sequential_models_see_our_prefixes_in_our_order() -> None:
             assert items[length:] == [0] * (4 - length)
             found.append((user, items[:length], item))
     expected = [
-        (user, row_[max(0, end - 4) : end], row_[end])
-        for user, row_ in enumerate(toy.sequences(), start=1)
-        for end in range(1, len(row_))
+        (user, items[max(0, end - 4) : end], items[end])
+        for user, items in enumerate(toy.sequences(), start=1)
+        for end in range(1, len(items))
     ]
     assert sorted(found) == sorted(expected)
 
 
-def recboles_own(name: str, row: RecBoleLearner, root: Path, monkeypatch: pytest.MonkeyPatch) -> torch.nn.Module:
-    """RecBole's model on RecBole's own dataset, read from files by RecBole, with the parameters of `row`."""
+def build_recbole_model(
+    name: str, learner: RecBoleLearner, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> torch.nn.Module:
+    """Build RecBole's model on a dataset that RecBole reads from files, with the parameters of `learner`."""
     from recbole.config import Config
     from recbole.data import create_dataset
     from recbole.utils import get_model
@@ -168,7 +184,7 @@ def recboles_own(name: str, row: RecBoleLearner, root: Path, monkeypatch: pytest
         "data_path": str(root),
         "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
         "gpu_id": "",
-        "MAX_ITEM_LIST_LENGTH": row._config["MAX_ITEM_LIST_LENGTH"],
+        "MAX_ITEM_LIST_LENGTH": learner._config["MAX_ITEM_LIST_LENGTH"],
     }
     if name == "GRU4Rec":
         values["train_neg_sample_args"] = None
@@ -177,18 +193,21 @@ def recboles_own(name: str, row: RecBoleLearner, root: Path, monkeypatch: pytest
     assert dataset.field2id_token["item_id"].tolist() == ["[PAD]"] + [f"i{i}" for i in range(1, dataset.item_num)]
     dataset._change_feat_format()
     model: torch.nn.Module = get_model(name)(config, dataset)
-    model.load_state_dict(row.module.state_dict())
+    model.load_state_dict(learner.module.state_dict())
     return model.eval()
 
 
 @pytest.mark.parametrize("name", ["BPR", "LightGCN", "GRU4Rec"])
-def test_scores_are_recboles_own(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_equal_those_of_recbole(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from recbole.data.interaction import Interaction
 
-    row, data = make(name, MAX_ITEM_LIST_LENGTH=5) if name == "GRU4Rec" else make(name), toy.train_data()
-    row.train_epoch(1, 11, quiet)
-    row.prepare()
-    model: Any = recboles_own(name, row, tmp_path / "data", monkeypatch)
+    learner, data = (
+        build_learner(name, MAX_ITEM_LIST_LENGTH=5) if name == "GRU4Rec" else build_learner(name),
+        toy.train_data(),
+    )
+    learner.train_epoch(1, 11, ignore_step)
+    learner.prepare()
+    model: Any = build_recbole_model(name, learner, tmp_path / "data", monkeypatch)
     for user in (1, 2, 17, toy.N_USERS):
         recent = data.history.of(user)[-5:].tolist()
         columns = {
@@ -199,36 +218,36 @@ def test_scores_are_recboles_own(name: str, tmp_path: Path, monkeypatch: pytest.
         with torch.no_grad():
             expected = model.full_sort_predict(Interaction(columns)).view(1, -1)[:, 1:]
         # Other batch sizes may sum in another order.
-        torch.testing.assert_close(row.scores(np.array([user]), data.history), expected, atol=1e-6, rtol=1e-5)
-    together = row.scores(USERS, data.history)
+        torch.testing.assert_close(learner.scores(np.array([user]), data.history), expected, atol=1e-6, rtol=1e-5)
+    together = learner.scores(USERS, data.history)
     assert together.shape == (toy.N_USERS, data.n_items)
     assert together.dtype == torch.float32
-    alone = torch.cat([row.scores(USERS[at : at + 1], data.history) for at in range(len(USERS))])
+    alone = torch.cat([learner.scores(USERS[index : index + 1], data.history) for index in range(len(USERS))])
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-5)
 
 
 def test_pop_counts_training_interactions_and_nothing_else() -> None:
-    row, data = make("Pop"), toy.train_data()
-    assert row.one_pass
-    assert row.optimizer is None
-    assert row.train_epoch(1, 4, quiet) == {"loss": 0.0}
-    row.prepare()
+    learner, data = build_learner("Pop"), toy.train_data()
+    assert learner.one_pass
+    assert learner.optimizer is None
+    assert learner.train_epoch(1, 4, ignore_step) == {"loss": 0.0}
+    learner.prepare()
     count = np.bincount(data.history.items, minlength=data.n_items + 1)[1:]
     expected = torch.tensor(count / count.max(), dtype=torch.float32).expand(3, -1)
-    torch.testing.assert_close(row.scores(USERS[:3], data.history), expected, atol=0, rtol=0)
+    torch.testing.assert_close(learner.scores(USERS[:3], data.history), expected, atol=0, rtol=0)
 
 
 def test_itemknn_is_cosine_over_the_nearest_items() -> None:
     k = 5
-    row, data = make("ItemKNN", k=k), toy.train_data()
-    row.train_epoch(1, 4, quiet)
-    row.prepare()
+    learner, data = build_learner("ItemKNN", k=k), toy.train_data()
+    learner.train_epoch(1, 4, ignore_step)
+    learner.prepare()
     dense = np.zeros((toy.N_USERS, data.n_items))
     dense[data.history.users() - 1, data.history.items - 1] = 1
     norm = np.sqrt((dense**2).sum(axis=0))
     cosine = (dense.T @ dense) / (np.outer(norm, norm) + 1e-6)
     np.fill_diagonal(cosine, 0)
-    found = row.scores(USERS, data.history).numpy()
+    found = learner.scores(USERS, data.history).numpy()
     for item in range(data.n_items):
         order = np.argsort(-cosine[:, item], kind="stable")
         edge = cosine[order[k - 1], item]
@@ -238,14 +257,14 @@ def test_itemknn_is_cosine_over_the_nearest_items() -> None:
         np.testing.assert_allclose(found[:, item], dense @ kept, atol=1e-5)
 
 
-def test_models_without_full_ranking_are_asked_pair_by_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_without_full_ranking_score_each_pair(monkeypatch: pytest.MonkeyPatch) -> None:
     from recbole.data.interaction import Interaction
 
-    row, data = make("NeuMF"), toy.train_data()
-    row.prepare()
-    monkeypatch.setattr(rows, "PAIRS_AT_ONCE", 2 * data.n_items + 1)  # two users a call
-    found = row.scores(USERS[:5], data.history)
-    model: Any = row.module
+    learner, data = build_learner("NeuMF"), toy.train_data()
+    learner.prepare()
+    monkeypatch.setattr(recbole_learner, "MAX_PAIRS_PER_CALL", 2 * data.n_items + 1)  # two users in a call
+    found = learner.scores(USERS[:5], data.history)
+    model: Any = learner.module
     for user in range(5):
         for item in (1, 2, data.n_items):
             pair = Interaction({"user_id": torch.tensor([user + 1]), "item_id": torch.tensor([item])})
@@ -253,96 +272,100 @@ def test_models_without_full_ranking_are_asked_pair_by_pair(monkeypatch: pytest.
 
 
 def test_sequential_scores_follow_the_given_history() -> None:
-    row, data = make("GRU4Rec", MAX_ITEM_LIST_LENGTH=3), toy.train_data()
-    row.prepare()
+    learner, data = build_learner("GRU4Rec", MAX_ITEM_LIST_LENGTH=3), toy.train_data()
+    learner.prepare()
     same_end = Histories.from_pairs(np.ones(4, dtype=np.int64), np.array([9, 4, 5, 6]), data.n_users)
     other_start = Histories.from_pairs(np.ones(4, dtype=np.int64), np.array([1, 4, 5, 6]), data.n_users)
     other_end = Histories.from_pairs(np.ones(4, dtype=np.int64), np.array([9, 4, 6, 5]), data.n_users)
     one = np.array([1])
-    assert torch.equal(row.scores(one, same_end), row.scores(one, other_start))
-    assert not torch.allclose(row.scores(one, same_end), row.scores(one, other_end))
-    assert torch.isfinite(row.scores(np.array([2]), same_end)).all()  # a user without history
+    assert torch.equal(learner.scores(one, same_end), learner.scores(one, other_start))
+    assert not torch.allclose(learner.scores(one, same_end), learner.scores(one, other_end))
+    assert torch.isfinite(learner.scores(np.array([2]), same_end)).all()  # a user without history
 
 
 @pytest.mark.parametrize("name", ["BPR", "LightGCN", "SGL", "MultiVAE", "BERT4Rec"])
-def test_an_epoch_depends_on_its_seed_and_the_kept_state_only(name: str) -> None:
-    first = make(name)
-    first.train_epoch(1, 21, quiet)
+def test_an_epoch_depends_only_on_its_seed_and_the_saved_state(name: str) -> None:
+    first = build_learner(name)
+    first.train_epoch(1, 21, ignore_step)
     first.prepare()
-    first.scores(USERS, toy.train_data().history)  # an evaluation in between must leave no trace
-    second = make(name)
+    first.scores(USERS, toy.train_data().history)  # an evaluation between two epochs must not change the result
+    second = build_learner(name)
     second.module.load_state_dict(first.module.state_dict())
     second.load_extra_state(first.extra_state())
     assert first.optimizer is not None
     assert second.optimizer is not None
     second.optimizer.load_state_dict(copy.deepcopy(first.optimizer.state_dict()))
-    torch.rand(5)  # global states are elsewhere by now
-    assert first.train_epoch(2, 22, quiet) == second.train_epoch(2, 22, quiet)
+    torch.rand(5)  # change the state of the global generator
+    assert first.train_epoch(2, 22, ignore_step) == second.train_epoch(2, 22, ignore_step)
     for name_, value in first.module.state_dict().items():
         assert torch.equal(value, second.module.state_dict()[name_]), name_
 
 
-def test_extra_state_restores_what_is_no_parameter() -> None:
-    pop, vae, data = make("Pop"), make("MultiVAE"), toy.train_data()
+def test_extra_state_restores_attributes_that_are_not_parameters() -> None:
+    pop, vae, data = build_learner("Pop"), build_learner("MultiVAE"), toy.train_data()
     assert vae.extra_state() == {}
-    pop.train_epoch(1, 1, quiet)
-    vae.train_epoch(1, 1, quiet)
+    pop.train_epoch(1, 1, ignore_step)
+    vae.train_epoch(1, 1, ignore_step)
     assert {key: value.tolist() for key, value in vae.extra_state().items()} == {"/update": len(vae._loader)}
-    again = make("Pop")
+    again = build_learner("Pop")
     again.load_extra_state(pop.extra_state())
     again.prepare()
     assert torch.equal(again.scores(USERS, data.history), pop.scores(USERS, data.history))
     with pytest.raises(CheckpointError, match="which RecBole's BPR does not have"):
-        make("BPR").load_extra_state(pop.extra_state())
+        build_learner("BPR").load_extra_state(pop.extra_state())
 
 
-def test_prepare_forgets_vectors_of_other_parameters() -> None:
-    row, data = make("LightGCN"), toy.train_data()
-    row.prepare()
-    before = row.scores(USERS, data.history).clone()
-    state = {name: value * 2 for name, value in row.module.state_dict().items()}
-    row.module.load_state_dict(state)
-    row.prepare()
-    torch.testing.assert_close(row.scores(USERS, data.history), before * 4)
+def test_prepare_clears_vectors_of_old_parameters() -> None:
+    learner, data = build_learner("LightGCN"), toy.train_data()
+    learner.prepare()
+    before = learner.scores(USERS, data.history).clone()
+    state = {name: value * 2 for name, value in learner.module.state_dict().items()}
+    learner.module.load_state_dict(state)
+    learner.prepare()
+    torch.testing.assert_close(learner.scores(USERS, data.history), before * 4)
 
 
-def test_the_seed_makes_the_parameters() -> None:
-    one, same, other = (make("BPR", seed=seed).module.state_dict()["user_embedding.weight"] for seed in (3, 3, 4))
+def test_the_seed_determines_the_parameters() -> None:
+    one, same, other = (
+        build_learner("BPR", seed=seed).module.state_dict()["user_embedding.weight"] for seed in (3, 3, 4)
+    )
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
 
 def test_losses_are_reported_and_fall() -> None:
-    row = make("BPR", learning_rate=0.05)
-    report_outcome: list[tuple[int, int, float]] = []
+    learner = build_learner("BPR", learning_rate=0.05)
+    steps_seen: list[tuple[int, int, float]] = []
     losses = [
-        row.train_epoch(epoch, epoch, lambda step, n, named: report_outcome.append((step, n, named["loss"])))["loss"]
+        learner.train_epoch(epoch, epoch, lambda step, n, named: steps_seen.append((step, n, named["loss"])))["loss"]
         for epoch in range(1, 16)
     ]
-    steps = len(row._loader)
-    assert [step for step, _, _ in report_outcome[:steps]] == list(range(1, steps + 1))
-    assert {n for _, n, _ in report_outcome} == {steps}
-    assert report_outcome[steps - 1][2] == losses[0]
+    steps = len(learner._loader)
+    assert [step for step, _, _ in steps_seen[:steps]] == list(range(1, steps + 1))
+    assert {n for _, n, _ in steps_seen} == {steps}
+    assert steps_seen[steps - 1][2] == losses[0]
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_several_losses_have_names_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = make("BPR")
-    whole: Any = row.module.calculate_loss
-    monkeypatch.setattr(row.module, "calculate_loss", lambda batch: (whole(batch), 2 * whole(batch)))
-    losses = row.train_epoch(1, 1, quiet)
+def test_several_losses_have_separate_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = build_learner("BPR")
+    original_loss: Any = learner.module.calculate_loss
+    monkeypatch.setattr(
+        learner.module, "calculate_loss", lambda batch: (original_loss(batch), 2 * original_loss(batch))
+    )
+    losses = learner.train_epoch(1, 1, ignore_step)
     assert list(losses) == ["loss_1", "loss_2"]
     assert losses["loss_2"] == pytest.approx(2 * losses["loss_1"])
 
 
-def test_divergence_is_one_sentence() -> None:
-    row = make("BPR")
+def test_divergence_is_reported_with_epoch_and_step() -> None:
+    learner = build_learner("BPR")
     with torch.no_grad():
-        next(iter(row.module.parameters())).fill_(float("nan"))
+        next(iter(learner.module.parameters())).fill_(float("nan"))
     with pytest.raises(TrainingDiverged, match="BPR: loss is nan in epoch 7, step 1; lower the learning rate"):
-        row.train_epoch(7, 1, quiet)
+        learner.train_epoch(7, 1, ignore_step)
     with pytest.raises(TrainingDiverged, match=r"loss is nan in epoch 1, step 1; .* not at the learning rate"):
-        row.train_epoch(1, 1, quiet)
+        learner.train_epoch(1, 1, ignore_step)
 
 
 @pytest.mark.parametrize(
@@ -352,33 +375,33 @@ def test_divergence_is_one_sentence() -> None:
         ("GRU4Rec", {"train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}, "should be None"),
         ("BPR", {"train_neg_sample_args": {"distribution": "best"}}, r"should in \['uniform', 'popularity'\]"),
         ("BPR", {"embedding_size": "many"}, "cannot be built with these settings"),
-        ("BPR", {"optimizer": "sgdm"}, "RecBole has no learner 'sgdm'"),
+        ("BPR", {"optimizer": "sgdm"}, r"RecBole has no learner \(optimizer\) 'sgdm'"),
         ("SASRec", {"n_heads": 3}, "cannot be built with these settings"),
     ],
 )
-def test_bad_settings_are_one_sentence(name: str, changes: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_reported_in_one_line(name: str, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message) as caught:
-        make(name, **changes)
+        build_learner(name, **changes)
     assert "\n" not in str(caught.value)
 
 
 def test_a_user_with_all_items_has_no_negative() -> None:
     data = TrainData(2, 3, Histories.from_pairs(np.array([1, 1, 1, 2]), np.array([1, 2, 3, 1]), 2), {})
     with pytest.raises(DataError, match="interacted with every item"):
-        make("BPR", data=data)
+        build_learner("BPR", data=data)
 
 
 def test_sequential_models_need_a_sequence() -> None:
     data = TrainData(2, 3, Histories.from_pairs(np.array([1, 2]), np.array([1, 2]), 2), {})
     with pytest.raises(DataError, match="no user has two training interactions"):
-        make("GRU4Rec", data=data)
+        build_learner("GRU4Rec", data=data)
 
 
 @pytest.mark.parametrize("name", ["GCMC", "FEARec", "BERT4Rec"])
-def test_a_killed_and_resumed_run_ends_with_the_numbers_of_an_undisturbed_one(
+def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
     toy_split: Split, tmp_path: Path, name: str
 ) -> None:
-    """GCMC and FEARec hold parameters under several names."""
+    """A resumed run gives the same numbers. GCMC and FEARec have parameters with several names."""
     values = {**toy.OURS, "patience": 3, "valid_metric": "N@5"}
     settings = [
         build_settings(kind, Resolved({field.name: values[field.name] for field in fields(kind)}, {}))
@@ -386,13 +409,13 @@ def test_a_killed_and_resumed_run_ends_with_the_numbers_of_an_undisturbed_one(
     ]
 
     class Killed:
-        """A view that ends the process after some epochs."""
+        """A progress view that interrupts training after some epochs."""
 
         def __init__(self, epochs: int) -> None:
             self.epochs_left = epochs
 
         def step(self, *args: Any) -> None:
-            """Nobody watches."""
+            """Do nothing after a training step."""
 
         def epoch(self, progress: Progress) -> None:
             self.epochs_left -= 1
@@ -401,12 +424,12 @@ def test_a_killed_and_resumed_run_ends_with_the_numbers_of_an_undisturbed_one(
 
     def run(folder: Path, epochs: int) -> tuple[Progress, RecBoleLearner]:
         layers = {"n_layers": 2} if name == "FEARec" else {}
-        row = make(name, data=toy_split.train_data(), MAX_ITEM_LIST_LENGTH=8, **layers)
+        learner = build_learner(name, data=toy_split.train_data(), MAX_ITEM_LIST_LENGTH=8, **layers)
         checkpoint = CheckpointFolder(folder)
         common: dict[str, Any] = {"seed": 7, "checkpoint": checkpoint, "run": {}, "who": name, "view": Killed(epochs)}
-        return fit(row, toy_split.selection(), *settings, **common), row
+        return fit(learner, toy_split.selection(), *settings, **common), learner
 
-    whole, row = run(tmp_path / "whole", 9)
+    whole, learner = run(tmp_path / "whole", 9)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "parts", 1)
     parts, resumed = run(tmp_path / "parts", 9)
@@ -414,10 +437,10 @@ def test_a_killed_and_resumed_run_ends_with_the_numbers_of_an_undisturbed_one(
     assert [(entry["losses"], entry["valid"]) for entry in parts.curve] == [
         (entry["losses"], entry["valid"]) for entry in whole.curve
     ]
-    for key, value in row.module.state_dict().items():
+    for key, value in learner.module.state_dict().items():
         assert torch.equal(value, resumed.module.state_dict()[key]), key
 
 
-def test_settings_that_break_a_constructor_are_one_sentence() -> None:
+def test_settings_that_break_a_constructor_are_reported() -> None:
     with pytest.raises(SettingsError, match=r"^RecBole's FEARec cannot be built with these settings: .* by zero"):
-        make("FEARec", n_layers=1)
+        build_learner("FEARec", n_layers=1)

@@ -1,4 +1,4 @@
-"""Our ranks and metrics against RecBole's own evaluator, on the same scores."""
+"""Comparison of our ranks and metrics with those of RecBole's evaluator on the same scores."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ pytest.importorskip("recbole", reason="RecBole is not installed")
 N_USERS, N_ITEMS, CUTOFFS = 300, 120, [5, 10, 20]
 
 
-def recbole_metrics(scores: torch.Tensor, history: Histories, targets: Targets) -> dict[str, float]:
-    """What RecBole's trainer and evaluator make of a score matrix [U + 1, I]."""
+def compute_recbole_metrics(scores: torch.Tensor, history: Histories, targets: Targets) -> dict[str, float]:
+    """Compute metrics from a score matrix [U + 1, I] with RecBole's trainer and evaluator."""
     from recbole.evaluator import Collector, Evaluator
     from recbole.utils import EvaluatorType
 
@@ -36,10 +36,10 @@ def recbole_metrics(scores: torch.Tensor, history: Histories, targets: Targets) 
         device="cpu",
     )
     users = np.unique(targets.user)
-    row = {int(user): at for at, user in enumerate(users)}
+    row = {int(user): index for index, user in enumerate(users)}
     matrix = torch.cat([torch.full((len(users), 1), -torch.inf), scores[torch.from_numpy(users)]], dim=1)
-    for at, user in enumerate(users):
-        matrix[at, torch.from_numpy(history.of(int(user)))] = -torch.inf
+    for index, user in enumerate(users):
+        matrix[index, torch.from_numpy(history.of(int(user)))] = -torch.inf
     collector: Any = Collector(config)
     positive_user = torch.tensor([row[int(user)] for user in targets.user])
     collector.eval_batch_collect(matrix, None, positive_user, torch.from_numpy(targets.item))
@@ -47,9 +47,9 @@ def recbole_metrics(scores: torch.Tensor, history: Histories, targets: Targets) 
 
 
 @pytest.mark.parametrize("n_targets", [1, 3])
-def test_recall_and_ndcg_equal_recboles(n_targets: int) -> None:
+def test_recall_and_ndcg_equal_those_of_recbole(n_targets: int) -> None:
     rng = np.random.default_rng(n_targets)
-    # a permutation for each user: no two scores alike
+    # a permutation for each user, so that all scores of a user differ
     table = torch.from_numpy(np.stack([rng.permutation(N_ITEMS) for _ in range(N_USERS + 1)]).astype(np.float32))
     picks = np.stack([rng.permutation(N_ITEMS)[: n_targets + 6] + 1 for _ in range(N_USERS)])
     users = np.arange(1, N_USERS + 1)
@@ -57,14 +57,14 @@ def test_recall_and_ndcg_equal_recboles(n_targets: int) -> None:
     history = Histories.from_pairs(np.repeat(users, 6), picks[:, n_targets:].ravel(), N_USERS)
     ranks = rank_targets(Table(table), targets, train=history, seen=history, block_users=64, who="x")
     ours = average_metrics(ranks.user, ranks.seen, CUTOFFS)
-    theirs = recbole_metrics(table, history, targets)
+    theirs = compute_recbole_metrics(table, history, targets)
     for k in CUTOFFS:
         assert ours[f"R@{k}"] == pytest.approx(theirs[f"recall@{k}"], abs=1e-12)
         assert ours[f"N@{k}"] == pytest.approx(theirs[f"ndcg@{k}"], abs=1e-12)
         assert 0 < ours[f"R@{k}"] < 1
 
 
-def test_a_constant_scorer_gets_nothing_from_us() -> None:
+def test_a_constant_scorer_has_metrics_of_zero() -> None:
     targets = Targets(np.arange(1, N_USERS + 1), np.arange(N_USERS) % N_ITEMS + 1)
     empty = Histories(np.zeros(N_USERS + 2, dtype=np.int64), np.zeros(0, dtype=np.int64))
     table = torch.zeros(N_USERS + 1, N_ITEMS)

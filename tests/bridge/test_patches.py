@@ -21,30 +21,30 @@ BASE = {"state": "error", "show_progress": False, "epochs": 1}
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """RecBole writes into the current folder, reads the command line, and sets this variable."""
+def isolate_recbole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Isolate each test: RecBole writes to the current folder, reads the command line and sets this variable."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["test"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
-def python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def run_python(code: str) -> str:
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
     code = "import sys, hellm_recbole; print(*[m for m in ('recbole', 'torch', 'numpy', 'pandas') if m in sys.modules])"
-    assert python(code).split() == []
+    assert run_python(code).split() == []
 
 
-def test_install_twice_is_install_once() -> None:
+def test_a_second_install_does_nothing() -> None:
     install()
     assert sum(isinstance(found, finder.BridgeFinder) for found in sys.meta_path) == 1
 
 
-def test_recbole_imported_first_is_mended_too() -> None:
+def test_recbole_is_patched_even_if_imported_first() -> None:
     code = """
 import recbole.quick_start, recbole.config.configurator as c, recbole.quick_start.quick_start as q
 before = c.Config.compatibility_settings
@@ -52,17 +52,17 @@ import hellm_recbole
 print(c.Config.compatibility_settings is not before, recbole.quick_start.load_data_and_model is q.load_data_and_model,
       q.load_data_and_model.__module__)
 """
-    assert python(code).split() == ["True", "True", "hellm_recbole.bridge.patches"]
+    assert run_python(code).split() == ["True", "True", "hellm_recbole.bridge.patches"]
 
 
-def test_every_mended_module_exists_in_recbole() -> None:
-    """A module that was renamed would go unmended without a word."""
+def test_every_patched_module_exists_in_recbole() -> None:
+    """A renamed module would silently stay without its patches."""
     for name in patches.PATCHES:
         module = __import__(name, fromlist=["_"])
-        assert vars(module)[patches._MARK] is True
+        assert vars(module)[patches._PATCHED] is True
 
 
-def test_other_packages_stay_as_they_are() -> None:
+def test_other_packages_are_not_changed() -> None:
     from recbole.config import Config
 
     Config(model="LightGCN", dataset="none", config_dict=dict(BASE))
@@ -71,7 +71,7 @@ def test_other_packages_stay_as_they_are() -> None:
     assert not hasattr(sp.dok_matrix, "_update")
 
 
-def test_adjacency_of_lightgcn_is_the_formula() -> None:
+def test_adjacency_of_lightgcn_equals_the_formula() -> None:
     import recbole.model.general_recommender.lightgcn as module
 
     model = module.LightGCN.__new__(module.LightGCN)
@@ -103,7 +103,7 @@ def test_missing_fields_are_filled(tmp_path: Path) -> None:
     config = Config(model="BPR", dataset="holes", config_dict=values)
     dataset = Dataset(config)
     dataset._change_feat_format()
-    row = dict(dataset.item_feat.interaction)  # rows: [PAD], x, y, z; z is in no line, y has empty fields
+    row = dict(dataset.item_feat.interaction)  # rows: [PAD], x, y, z; z is not in the file, y has empty fields
     assert row["item_id"].tolist() == [0, 1, 2, 3]
     assert row["kind"].tolist() == [0, 1, 0, 0]
     assert row["price"].tolist() == [2.0, 2.0, 2.0, 2.0]
@@ -134,21 +134,21 @@ def test_recbole_runs_saves_and_loads(model: str, tmp_path: Path) -> None:
     assert (type(loaded).__name__, config["model"]) == (model, model)
 
 
-def test_missing_and_foreign_recbole_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(name: str) -> str:
+def test_a_missing_or_unsupported_recbole_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raise_not_found(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
 
     require_recbole()
-    monkeypatch.setattr(importlib.metadata, "version", absent)
+    monkeypatch.setattr(importlib.metadata, "version", raise_not_found)
     with pytest.raises(MissingDependency, match=r"pip install --no-deps recbole==1\.2\.1"):
         require_recbole()
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.1.1")
-    with pytest.raises(MissingDependency, match=r"RecBole 1\.1\.1 is installed but the bridge fits 1\.2\.x"):
+    with pytest.raises(MissingDependency, match=r"RecBole 1\.1\.1 is installed, but only 1\.2\.x is supported"):
         require_recbole()
-    finder._fits.cache_clear()
+    finder._supports_installed_recbole.cache_clear()
     with pytest.warns(UserWarning, match=r"RecBole 1\.1\.1 is installed"):
         assert finder.BridgeFinder().find_spec("recbole.config.configurator", None) is None
-    finder._fits.cache_clear()
+    finder._supports_installed_recbole.cache_clear()
     assert hellm_recbole.__version__
 
 

@@ -1,4 +1,4 @@
-"""A prepared dataset through RecBole's own entry point: each id is the text that stands in the file."""
+"""RecBole reads each id of a prepared dataset exactly as in the file."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ ITEMS = ["NA", "None", "NaN", "1E+05", "100000", "0108775015", "108775015", "1\u
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """RecBole writes into the current folder, reads the command line, and sets this variable."""
+def isolate_recbole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Isolate each test: RecBole writes to the current folder, reads the command line and sets this variable."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["test"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
-def test_every_id_is_the_text_of_the_file(tmp_path: Path) -> None:
+def test_every_id_equals_the_text_in_the_file(tmp_path: Path) -> None:
     from recbole.config import Config
     from recbole.data import create_dataset
 
@@ -55,6 +55,6 @@ def test_missing_numbers_stay_missing(tmp_path: Path) -> None:
     columns = {"inter": ["user_id", "item_id", "rating", "sizes"]}
     values = {"data_path": str(tmp_path / "data"), "load_col": columns, "state": "error", "gpu_id": ""}
     dataset = create_dataset(Config(model="BPR", dataset="holes", config_dict=values))
-    assert dataset.inter_feat["rating"].tolist() == [2.0, 2.0]  # the mean of those that are there
+    assert dataset.inter_feat["rating"].tolist() == [2.0, 2.0]  # the mean of the known values
     assert [len(sizes) for sizes in dataset.inter_feat["sizes"]] == [0, 2]
     assert set(dataset.field2id_token["user_id"]) == {"[PAD]", "NA", "a"}

@@ -1,4 +1,4 @@
-"""A prepared dataset through RecBole's own entry point, which keeps times as float32: the order of interactions."""
+"""RecBole keeps the order of interactions of a prepared dataset, although it stores times as float32."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from hellm_recbole.data.prepare import prepare, read_dataset_settings, read_feat
 from hellm_recbole.data.split import split_dataset
 
 N_USERS, N_ITEMS, LENGTH = 20, 15, 8
-STEPS = {  # source -> (first time, least and greatest step), each step lost to float32, nanoseconds' also to float64
+# Unit -> (first time, smallest step, largest step). Float32 cannot represent these steps. Float64 cannot represent the
+# steps in nanoseconds.
+STEPS = {
     "seconds": (1_600_000_000, 1, 30),
     "milliseconds": (1_600_000_000_000, 1_000, 9_000),
     "nanoseconds": (1_600_000_000_000_000_000, 1, 30),
@@ -28,8 +30,8 @@ KEYS = {
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """RecBole writes into the current folder, reads the command line, and sets this variable."""
+def isolate_recbole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Isolate each test: RecBole writes to the current folder, reads the command line and sets this variable."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["test"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -37,13 +39,13 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=STEPS)
 def histories(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, list[str]]:
-    """Items of each user, oldest first, of the dataset `Mine` in `tmp_path / dataset`, whose rows are shuffled."""
-    first, least, greatest = STEPS[request.param]
+    """Write a shuffled dataset `Mine` to `tmp_path / dataset`, and return the items of each user, oldest first."""
+    first, smallest_step, largest_step = STEPS[request.param]
     rng = np.random.default_rng(3)
     chosen = {f"u{user}": [f"i{i}" for i in rng.permutation(N_ITEMS)[:LENGTH]] for user in range(N_USERS)}
     rows = []
     for user, items in chosen.items():
-        times = first + np.cumsum(rng.integers(least, greatest, LENGTH))
+        times = first + np.cumsum(rng.integers(smallest_step, largest_step, LENGTH))
         rows += [f"{user},{item},{time}" for item, time in zip(items, times, strict=True)]
     order = rng.permutation(len(rows))
     (tmp_path / "Mine.csv").write_text("\n".join(["user_id,item_id,timestamp", *(rows[row] for row in order)]) + "\n")
@@ -52,7 +54,7 @@ def histories(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, list[
     return chosen
 
 
-def recbole_data(model: str, root: Path, **values: Any) -> tuple[Any, Any, tuple[Any, Any, Any]]:
+def load_recbole_data(model: str, root: Path, **values: Any) -> tuple[Any, Any, tuple[Any, Any, Any]]:
     from recbole.config import Config
     from recbole.data import create_dataset, data_preparation
 
@@ -67,12 +69,12 @@ def recbole_data(model: str, root: Path, **values: Any) -> tuple[Any, Any, tuple
 def test_recboles_targets_are_each_users_last_items(
     histories: dict[str, list[str]], tmp_path: Path, model: str
 ) -> None:
-    _, dataset, (_, valid, test) = recbole_data(model, tmp_path / "dataset")
-    for loader, place in ((valid, -2), (test, -1)):
+    _, dataset, (_, valid, test) = load_recbole_data(model, tmp_path / "dataset")
+    for loader, position in ((valid, -2), (test, -1)):
         table = loader._dataset.inter_feat
         users = dataset.id2token("user_id", table["user_id"].numpy())
         items = dataset.id2token("item_id", table["item_id"].numpy())
-        assert dict(zip(users, items, strict=True)) == {user: items[place] for user, items in histories.items()}
+        assert dict(zip(users, items, strict=True)) == {user: items[position] for user, items in histories.items()}
 
 
 def test_our_own_targets_are_each_users_last_items(histories: dict[str, list[str]], tmp_path: Path) -> None:
@@ -87,7 +89,7 @@ def test_our_models_in_recbole_read_histories_in_time_order(
 ) -> None:
     from recbole.utils import get_model
 
-    config, dataset, (train, _, _) = recbole_data(model, tmp_path / "dataset")
+    config, dataset, (train, _, _) = load_recbole_data(model, tmp_path / "dataset")
     found = get_model(model)(config, train._dataset).history(config, train._dataset)
     tokens = {
         str(dataset.id2token("user_id", user)): dataset.id2token("item_id", found.of(user)).tolist()

@@ -23,15 +23,15 @@ TIMES = {"load_col": {"inter": ["user_id", "item_id", "timestamp"]}}
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """RecBole writes into the current folder, reads the command line, and sets this variable."""
+def isolate_recbole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Isolate each test: RecBole writes to the current folder, reads the command line and sets this variable."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["test"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
-def adapter(name: str, root: Path, **values: Any) -> tuple[Any, Any, Any]:
-    """RecBole's configuration, all of its toy dataset and the adapter built on it."""
+def build_adapter(name: str, root: Path, **values: Any) -> tuple[Any, Any, Any]:
+    """Return RecBole's configuration, its whole toy dataset and the adapter built on the dataset."""
     from recbole.config import Config
     from recbole.data import create_dataset
     from recbole.utils import get_model
@@ -44,7 +44,7 @@ def adapter(name: str, root: Path, **values: Any) -> tuple[Any, Any, Any]:
     return config, dataset, get_model(name)(config, dataset)
 
 
-def recovered(model: Any, config: Any, dataset: Any) -> list[list[int]]:
+def recover_sequences(model: Any, config: Any, dataset: Any) -> list[list[int]]:
     found: Histories = model.history(config, dataset)
     return [found.of(user).tolist() for user in range(1, toy.N_USERS + 1)]
 
@@ -59,7 +59,7 @@ def test_our_models_are_found_and_recboles_keep_their_names() -> None:
     assert importlib.util.find_spec("recbole.model.general_recommender.vbprx") is None
 
 
-@pytest.mark.parametrize("name", [shown for shown, _ in register._offered().values()])
+@pytest.mark.parametrize("name", [recbole_name for recbole_name, _ in register._map_recbole_names().values()])
 def test_every_registered_model_is_a_recbole_model(name: str) -> None:
     from recbole.model.abstract_recommender import AbstractRecommender
     from recbole.utils import get_model
@@ -86,14 +86,14 @@ def test_run_recbole_runs_our_models(model: str, values: dict[str, Any], tmp_pat
     assert type(loaded).__name__ == config["model"] == model
 
 
-def test_settings_are_ours_unless_recboles_configuration_says_otherwise(tmp_path: Path) -> None:
-    config, _, model = adapter("HellmLightGCN", tmp_path)
+def test_our_settings_are_defaults_of_recboles_configuration(tmp_path: Path) -> None:
+    config, _, model = build_adapter("HellmLightGCN", tmp_path)
     ours = load_yaml(find_properties() / "model" / "LightGCN.yaml")
     assert model.model.settings.emb_dim == ours["emb_dim"]
     assert (config["train_batch_size"], config["learning_rate"]) == (ours["batch_size"], ours["learning_rate"])
-    config, _, model = adapter("HellmLightGCN", tmp_path, emb_dim=8, train_batch_size=32)
+    config, _, model = build_adapter("HellmLightGCN", tmp_path, emb_dim=8, train_batch_size=32)
     assert (model.model.settings.emb_dim, config["train_batch_size"]) == (8, 32)
-    config, _, model = adapter("HellmSASRec", tmp_path)
+    config, _, model = build_adapter("HellmSASRec", tmp_path)
     assert config["MAX_ITEM_LIST_LENGTH"] == model.max_seq_length == model.model.max_history == 50
 
 
@@ -106,29 +106,29 @@ def test_settings_are_ours_unless_recboles_configuration_says_otherwise(tmp_path
         ("HellmSASRec", {"train_neg_sample_args": {"distribution": "uniform"}}, "SASRec samples no negatives"),
     ],
 )
-def test_bad_settings_are_one_sentence(name: str, values: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_invalid_settings_are_reported(name: str, values: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=message):
-        adapter(name, tmp_path, **values)
+        build_adapter(name, tmp_path, **values)
 
 
 def test_general_models_get_the_training_interactions_in_time_order(tmp_path: Path) -> None:
-    config, dataset, model = adapter("HellmLightGCN", tmp_path)
+    config, dataset, model = build_adapter("HellmLightGCN", tmp_path)
     dataset.inter_feat.shuffle()
-    assert recovered(model, config, dataset) == toy.sequences()
+    assert recover_sequences(model, config, dataset) == toy.sequences()
 
 
 @pytest.mark.parametrize("length", [50, 3])
-def test_sequential_models_get_whole_sequences_back_from_prefixes(length: int, tmp_path: Path) -> None:
-    config, dataset, model = adapter("HellmSASRec", tmp_path, MAX_ITEM_LIST_LENGTH=length)
-    assert recovered(model, config, dataset) == toy.sequences()
+def test_sequential_models_recover_whole_sequences_from_prefixes(length: int, tmp_path: Path) -> None:
+    config, dataset, model = build_adapter("HellmSASRec", tmp_path, MAX_ITEM_LIST_LENGTH=length)
+    assert recover_sequences(model, config, dataset) == toy.sequences()
     train, *_ = dataset.split_by_ratio([1.0], group_by=None)
-    assert recovered(model, config, train) == toy.sequences()
+    assert recover_sequences(model, config, train) == toy.sequences()
 
 
-def test_scores_are_the_models_own(tmp_path: Path) -> None:
+def test_scores_equal_those_of_the_wrapped_model(tmp_path: Path) -> None:
     from recbole.data.interaction import Interaction
 
-    _, _, model = adapter("HellmLightGCN", tmp_path, emb_dim=8)
+    _, _, model = build_adapter("HellmLightGCN", tmp_path, emb_dim=8)
     model.eval()
     encoded = model.model.encode()
     users = torch.arange(1, 6)
@@ -144,18 +144,18 @@ def test_scores_are_the_models_own(tmp_path: Path) -> None:
     torch.testing.assert_close(model.full_sort_predict(Interaction({"user_id": users})), 4 * expected)
 
 
-def test_recbole_starts_an_epoch_by_switching_to_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    report_outcome: list[int] = []
-    monkeypatch.setattr(LightGCN, "start_epoch", lambda model: report_outcome.append(1), raising=False)
-    _, _, model = adapter("HellmLightGCN", tmp_path, emb_dim=8)
+def test_switching_to_training_starts_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    epochs_started: list[int] = []
+    monkeypatch.setattr(LightGCN, "start_epoch", lambda model: epochs_started.append(1), raising=False)
+    _, _, model = build_adapter("HellmLightGCN", tmp_path, emb_dim=8)
     model.train()
     model.eval()
-    assert report_outcome == [1]
+    assert epochs_started == [1]
 
 
-def test_a_sequence_row_has_one_target(tmp_path: Path) -> None:
+def test_a_recbole_sequence_has_one_target(tmp_path: Path) -> None:
     """The loss of a batch is the plain cross-entropy of the item that follows each prefix."""
-    _, dataset, model = adapter("HellmSASRec", tmp_path, emb_dim=8, dropout=0.0, MAX_ITEM_LIST_LENGTH=6)
+    _, dataset, model = build_adapter("HellmSASRec", tmp_path, emb_dim=8, dropout=0.0, MAX_ITEM_LIST_LENGTH=6)
     model.train()
     batch = dataset.inter_feat[torch.arange(20)]
     loss = model.calculate_loss(batch)
@@ -167,31 +167,38 @@ def test_a_sequence_row_has_one_target(tmp_path: Path) -> None:
 def test_features_are_found_by_token(tmp_path: Path) -> None:
     folder = toy.write_atomic(tmp_path)
     n_items = max(item for row in toy.sequences() for item in row)
-    order = np.random.default_rng(0).permutation(np.arange(1, n_items + 3))  # two items more than RecBole knows
+    order = np.random.default_rng(0).permutation(np.arange(1, n_items + 3))  # two items that RecBole does not know
     np.save(folder / "image_feat.npy", np.stack([order, -order], axis=1).astype(np.float64))
     (folder / "image_feat.tokens.txt").write_text("".join(f"i{item}\n" for item in order))
-    _, _, model = adapter("VBPR", tmp_path, normalize_features=False)
+    _, _, model = build_adapter("VBPR", tmp_path, normalize_features=False)
     expected = torch.arange(n_items + 1, dtype=torch.float32)
     torch.testing.assert_close(model.model.features, torch.stack([expected, -expected], dim=1))
 
 
-def test_faulty_or_absent_features_are_one_sentence(tmp_path: Path) -> None:
+def test_malformed_or_missing_features_are_reported(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="VBPR needs item features"):
-        adapter("VBPR", tmp_path)
+        build_adapter("VBPR", tmp_path)
     np.save(tmp_path / "toy" / "image_feat.npy", np.ones((1, 2)))
     (tmp_path / "toy" / "image_feat.tokens.txt").write_text("i1\n")
     with pytest.raises(DataError, match="no row for"):
-        adapter("VBPR", tmp_path)
+        build_adapter("VBPR", tmp_path)
 
 
-def test_an_llm_row_reads_exported_embeddings_in_recbole(tmp_path: Path) -> None:
+def test_an_llm_model_in_recbole_reads_exported_embeddings(tmp_path: Path) -> None:
     from recbole.quick_start import run_recbole
 
-    few = {**BASE, **toy.FEW, "llm": str(tiny_llama()), "prefix_hidden": 8, "max_history": 5, "MAX_ITEM_LIST_LENGTH": 5}
+    values = {
+        **BASE,
+        **toy.FEW,
+        "llm": str(tiny_llama()),
+        "prefix_hidden": 8,
+        "max_history": 5,
+        "MAX_ITEM_LIST_LENGTH": 5,
+    }
     with pytest.raises(ModelError, match="item embeddings of HeLLMPre and SASRec are needed"):
-        run_recbole(model="HeLLM", dataset="ml-100k", config_dict=few)
-    with pytest.raises(SettingsError, match="must name a folder for each model"):
-        run_recbole(model="HeLLM", dataset="ml-100k", config_dict={**few, "embeddings": "results"})
+        run_recbole(model="HeLLM", dataset="ml-100k", config_dict=values)
+    with pytest.raises(SettingsError, match="must map each model to a folder"):
+        run_recbole(model="HeLLM", dataset="ml-100k", config_dict={**values, "embeddings": "results"})
     tokens = np.array([str(number) for number in range(1, 1683)])
     rng = np.random.default_rng(0)
     folders = {}
@@ -199,5 +206,5 @@ def test_an_llm_row_reads_exported_embeddings_in_recbole(tmp_path: Path) -> None
         vectors = rng.normal(size=(len(tokens), 4)).astype(np.float32)
         export_embeddings(tmp_path / name, tokens[:1], vectors[:1], tokens, vectors)
         folders[name] = str(tmp_path / name)
-    result = run_recbole(model="HeLLM", dataset="ml-100k", config_dict={**few, "embeddings": folders}, saved=False)
+    result = run_recbole(model="HeLLM", dataset="ml-100k", config_dict={**values, "embeddings": folders}, saved=False)
     assert 0 <= result["test_result"]["recall@10"] <= 1

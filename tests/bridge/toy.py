@@ -1,4 +1,4 @@
-"""A small dataset with structure, in our form and as RecBole's atomic files with the same ids."""
+"""A small structured dataset, as our training data and as RecBole's atomic files with the same ids."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OURS = {
     "eval_block_users": 7,
 }
 
-FEW = {  # of MovieLens-100K: 3,498 interactions, 122 users, 77 items
+FEW = {  # filters that leave 3,498 interactions, 122 users and 77 items of MovieLens-100K
     "val_interval": {"rating": "[5,inf)"},
     "user_inter_num_interval": "[20,inf)",
     "item_inter_num_interval": "[30,inf)",
@@ -42,28 +42,29 @@ FEW = {  # of MovieLens-100K: 3,498 interactions, 122 users, 77 items
 
 
 def sequences() -> list[list[int]]:
-    """Items of users 1..U, no item twice; items are numbered in the order of their first occurrence."""
+    """Return the items of users 1..U without repetition. Items are numbered in the order of their first occurrence."""
     rng = np.random.default_rng(5)
-    drawn = [rng.permutation(N_ITEMS)[: rng.integers(3, 12)].tolist() for _ in range(N_USERS)]
+    sampled = [rng.permutation(N_ITEMS)[: rng.integers(3, 12)].tolist() for _ in range(N_USERS)]
     number: dict[int, int] = {}
-    for item in [item for sequence in drawn for item in sequence]:
+    for item in [item for sequence in sampled for item in sequence]:
         number.setdefault(item, len(number) + 1)
-    return [[number[item] for item in sequence] for sequence in drawn]
+    return [[number[item] for item in sequence] for sequence in sampled]
 
 
 def train_data() -> TrainData:
-    rows = sequences()
-    user = np.repeat(np.arange(1, N_USERS + 1), [len(row) for row in rows])
-    item = np.concatenate([np.array(row) for row in rows])
+    """Return `sequences` as training data."""
+    all_items = sequences()
+    user = np.repeat(np.arange(1, N_USERS + 1), [len(items) for items in all_items])
+    item = np.concatenate([np.array(items) for items in all_items])
     return TrainData(N_USERS, int(item.max()), Histories.from_pairs(user, item, N_USERS), {})
 
 
 def write_atomic(root: Path) -> Path:
-    """`root/toy/toy.inter`, in which RecBole numbers users and items as we do."""
+    """Write `root/toy/toy.inter`, in which RecBole assigns the same ids as we do, and return its folder."""
     folder = root / "toy"
     folder.mkdir(parents=True)
     lines = ["user_id:token\titem_id:token\ttimestamp:float"]
-    for user, row in enumerate(sequences(), start=1):
-        lines += [f"u{user}\ti{item}\t{position}" for position, item in enumerate(row)]
+    for user, items in enumerate(sequences(), start=1):
+        lines += [f"u{user}\ti{item}\t{position}" for position, item in enumerate(items)]
     (folder / "toy.inter").write_text("\n".join(lines) + "\n")
     return folder

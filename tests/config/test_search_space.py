@@ -12,14 +12,14 @@ from hellm_recbole.experiments.resolve import resolve_runs
 CURRENT = {"emb_dim": 64, "l2_weight": 1e-3, "n_layers": 3, "learning_rate": 5e-3}
 
 
-def test_the_rows_own_values_are_among_those_tried() -> None:
+def test_current_values_are_searched_too() -> None:
     space = read_search_space("LightGCN", {"emb_dim": [16, 32]}, CURRENT, with_current=True)
     assert space["emb_dim"] == [64, 16, 32]
-    assert space["n_layers"] == [1, 2, 3, 4]  # 3 is there already
+    assert space["n_layers"] == [1, 2, 3, 4]  # 3 is already in the file
     assert read_search_space("LightGCN", {"emb_dim": [16]}, CURRENT, with_current=False)["emb_dim"] == [16]
 
 
-def test_an_empty_list_leaves_a_key_out() -> None:
+def test_an_empty_list_removes_a_key() -> None:
     space = read_search_space("LightGCN", {"n_layers": [], "l2_weight": []}, CURRENT, with_current=True)
     assert list(space) == ["learning_rate"]
 
@@ -28,12 +28,12 @@ def test_an_empty_list_leaves_a_key_out() -> None:
     ("model", "changed", "part"),
     [
         ("LightGCN", {"n_layer": [1, 2]}, "no setting 'n_layer'"),
-        ("LightGCN", {"n_layers": 2}, "must be a list"),
+        ("LightGCN", {"n_layers": 2}, "give a list"),
         ("Pop", {}, "nothing to search for Pop"),
         ("LightGCN", {"n_layers": [], "l2_weight": [], "learning_rate": []}, "nothing to search"),
     ],
 )
-def test_what_cannot_be_searched(model: str, changed: dict[str, object], part: str) -> None:
+def test_invalid_search_spaces_are_rejected(model: str, changed: dict[str, object], part: str) -> None:
     with pytest.raises(SettingsError, match=part):
         read_search_space(model, changed, CURRENT, with_current=True)  # type: ignore[arg-type]
 
@@ -43,10 +43,10 @@ def test_what_cannot_be_searched(model: str, changed: dict[str, object], part: s
     st.integers(1, 300),
     st.integers(0, 5),
 )
-def test_points_are_drawn_without_repetition_and_begin_with_the_current_one(
+def test_points_are_sampled_without_repetition_and_start_with_the_current_one(
     sizes: list[int], n: int, seed: int
 ) -> None:
-    space = {f"k{place}": list(range(size)) for place, size in enumerate(sizes)}
+    space = {f"k{index}": list(range(size)) for index, size in enumerate(sizes)}
     current = {key: values[-1] for key, values in space.items()}
     points = draw_points(space, current, n, seed)
     assert points[0] == current
@@ -56,11 +56,11 @@ def test_points_are_drawn_without_repetition_and_begin_with_the_current_one(
     assert points == draw_points(space, current, n, seed)
 
 
-def test_every_row_of_ours_but_the_simplest_can_be_searched() -> None:
+def test_every_model_of_ours_can_be_searched() -> None:
     assert all(can_be_searched(model) for model in REGISTRY)
 
 
 @pytest.mark.parametrize("model", sorted(REGISTRY))
-def test_every_space_fits_its_model(model: str) -> None:
-    (plan,) = resolve_runs([model], "toy", REGISTRY, "paper", [])
-    assert count_points(read_search_space(model, {}, plan.resolved.values, with_current=True)) >= 8
+def test_every_search_space_has_keys_of_its_model(model: str) -> None:
+    (config,) = resolve_runs([model], "toy", REGISTRY, "paper", [])
+    assert count_points(read_search_space(model, {}, config.resolved.values, with_current=True)) >= 8

@@ -60,7 +60,7 @@ def refuse(model: str, *settings: str) -> str:
         ("LightGCN", "learning_rate=1e300", "must be <= 1e+30"),
         ("LightGCN", "clip_norm=1e400", "must be a finite number"),
         ("LightGCN", "epochs=1:30", "must be of type int"),
-        ("LightGCN", "cutoffs=[20,20]", "names something twice"),
+        ("LightGCN", "cutoffs=[20,20]", "contains a value twice"),
         ("LightGCN", "cutoffs=[]", "valid_metric"),
         ("LightGCN", "cutoffs=[2000000000]", "must be <= 1000000"),
         ("LightGCN", "batch_size=1e23", "must be of type int"),

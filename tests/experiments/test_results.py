@@ -237,7 +237,7 @@ def test_rows_of_two_protocols_are_refused_together(key: str, value: Any) -> Non
     [
         (None, "[" * 100_000, "is not JSON"),
         (None, '{"a":' * 100_000, "is not JSON"),
-        ('"train_seconds": 90.0', '"train_seconds": 1e400', "train_seconds is no finite number"),
+        ('"train_seconds": 90.0', '"train_seconds": 1e400', "train_seconds is not a finite number"),
         ('"train_seconds": 90.0', f'"train_seconds": {"9" * 400}', "train_seconds"),
         ('"seed": 2024', f'"seed": {"9" * 5000}', "is not JSON"),
         ('"schema": 1', f'"schema": {"9" * 4000}', "has schema"),
