@@ -1,9 +1,9 @@
-"""Compare what two versions of this project compute: `python tests/golden.py BASE [NEW]`.
+"""Compare the results of two versions of this project: `python tests/golden.py BASE [NEW]`.
 
-Both versions run the same commands on the same small dataset, side by side on this machine, with one thread each. All
-files that they leave are compared: prepared data, records, ranks, tables, exported embeddings, and the tensors of
-the checkpoints after three epochs. Nothing is stored in the repository, because float tensors differ between
-processors. What may differ is listed in `VARYING`.
+Both versions run the same commands on the same small dataset, at the same time on this machine, with one thread each.
+All files that they write are compared: prepared data, run results, ranks, tables, exported embeddings, and the tensors
+of the checkpoints after three epochs. No expected values are stored in the repository, because float tensors differ
+between processors. Keys that may differ are listed in `VARYING`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ SMALL = (
     *("epochs=3", "batch_size=64", "HeLLM.batch_size=24", "HeLLM.micro_batch_size=12", "emb_dim=8"),
     "HeLLM.prefix_hidden=8",
 )
-# Keys of JSON files, at any depth: times, versions, memory, the code's own digests, and checksums of files with these.
+# Keys of JSON and YAML files that may differ, at any depth: times, versions, memory, digests of the code, and checksums
+# of files that contain these.
 VARYING = frozenset(
     {
         *("train_seconds", "eval_seconds", "seconds", "started", "finished", "peak_memory_bytes"),
@@ -40,13 +41,17 @@ VARYING = frozenset(
     }
 )
 VARYING_COLUMNS = ("train_seconds", "host_bytes", "device_bytes")
-# Files that show times: figures, the page, training logs; and files of checksums of files that hold times.
+# Files that are not compared: they contain times (figures, the page, training logs) or checksums of files with times.
 LEFT_OUT = ("*.html", "*.png", "*.svg", "*.pdf", "*tfevents*", "*.lock", "sums.json")
 N_CLUSTERS, CLUSTER_USERS, CLUSTER_ITEMS = 4, 15, 10
 
 
 def write_source(folder: Path) -> None:
-    """Write a table of interactions, item titles and two feature files: users walk round circles of items."""
+    """Write a table of interactions and two feature files.
+
+    There are `N_CLUSTERS` clusters of users and items. The items of a cluster form a circle. Each user starts at a
+    random item of the cluster and takes the following items in order.
+    """
     folder.mkdir()
     rng = np.random.default_rng(11)
     lines = ["user_id,item_id,timestamp"]
@@ -84,21 +89,21 @@ def write_language_model(folder: Path) -> None:
         initializer_range=0.3,
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    tokenizer = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>").save_pretrained(folder)
 
 
 def list_commands(inputs: Path) -> list[list[str]]:
-    """The commands that each version runs, in this order."""
+    """List the commands that each version runs, in this order."""
     settings = [word for setting in SMALL for word in ("--set", setting)]
     prepare = ["prepare", "toy", "--from", "table", "--source", str(inputs / "source"), "--k-core", "0"]
-    compare = ["run", "--models", ",".join(MODELS), "--dataset", "toy", "--llm", str(inputs / "tiny"), "--threads", "1"]
-    return [prepare, [*compare, *settings, "--seeds", "1,2"], ["report", "--dataset", "toy"]]
+    train = ["run", "--models", ",".join(MODELS), "--dataset", "toy", "--llm", str(inputs / "tiny"), "--threads", "1"]
+    return [prepare, [*train, *settings, "--seeds", "1,2"], ["report", "--dataset", "toy"]]
 
 
 def start_version(checkout: Path, folder: Path, inputs: Path) -> subprocess.Popen[bytes]:
-    """Start a process that runs all commands of one version in `folder`, and ends at the first one that fails."""
+    """Start a process that runs all commands of one version in `folder`; it stops at the first command that fails."""
     folder.mkdir()
     threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     environment = {**os.environ, **threads, "PYTHONPATH": str(checkout), "HELLM_CACHE": str(folder / "cache")}
@@ -111,10 +116,18 @@ def start_version(checkout: Path, folder: Path, inputs: Path) -> subprocess.Pope
 
 
 def read_folder(folder: Path, ignored: frozenset[str] = frozenset()) -> dict[str, str]:
-    """File that a version left -> digest of what it says, `VARYING` and `ignored` keys left out."""
+    """Compute a digest of each file that a version wrote.
+
+    Args:
+        folder: folder in which the version ran.
+        ignored: keys of JSON and YAML files that are left out. Of the keys in `VARYING` only null or not null counts.
+
+    Returns:
+        Path of the file -> digest of its content.
+    """
     readers: dict[str, Callable[[Path], bytes]] = {
-        ".json": lambda path: _dump(_clean(json.loads(path.read_text(encoding="utf-8")), ignored)),
-        ".yaml": lambda path: _dump(_clean(yaml.safe_load(path.read_text(encoding="utf-8")), ignored)),
+        ".json": lambda path: _dump(_remove_varying(json.loads(path.read_text(encoding="utf-8")), ignored)),
+        ".yaml": lambda path: _dump(_remove_varying(yaml.safe_load(path.read_text(encoding="utf-8")), ignored)),
         ".npz": lambda path: _dump_arrays(dict(np.load(path))),
         ".npy": lambda path: _dump_arrays({"": np.load(path)}),
         ".safetensors": lambda path: _dump_arrays(load_file(path)),
@@ -122,33 +135,39 @@ def read_folder(folder: Path, ignored: frozenset[str] = frozenset()) -> dict[str
         ".tex": _read_table,
         ".csv": _read_csv,
     }
-    found = {}
+    digests = {}
     for part in ("dataset", "results"):
         for path in sorted((folder / part).rglob("*")):
             if path.is_file() and not any(path.match(pattern) for pattern in LEFT_OUT):
                 content = readers.get(path.suffix, Path.read_bytes)(path)
-                found[path.relative_to(folder).as_posix()] = hashlib.sha256(content).hexdigest()
-    return found
+                digests[path.relative_to(folder).as_posix()] = hashlib.sha256(content).hexdigest()
+    return digests
 
 
-def _clean(value: Any, ignored: frozenset[str]) -> Any:
-    """The value, with keys that vary reduced to whether they are null, and lists of words sorted (PEFT writes sets)."""
+def _remove_varying(value: Any, ignored: frozenset[str]) -> Any:
+    """Return a value of a JSON or YAML file without what may differ.
+
+    Keys in `VARYING` keep only whether they are null. Lists of texts are sorted, because PEFT writes sets.
+    """
     if isinstance(value, dict):
-        kept = {key: entry is None if key in VARYING else entry for key, entry in value.items() if key not in ignored}
-        return {key: _clean(entry, ignored) for key, entry in kept.items()}
+        entries_by_key = {
+            key: entry is None if key in VARYING else entry for key, entry in value.items() if key not in ignored
+        }
+        return {key: _remove_varying(entry, ignored) for key, entry in entries_by_key.items()}
     if isinstance(value, list):
-        entries = [_clean(entry, ignored) for entry in value]
+        entries = [_remove_varying(entry, ignored) for entry in value]
         return sorted(entries) if all(isinstance(entry, str) for entry in entries) else entries
     return value
 
 
 def _read_table(path: Path) -> bytes:
-    """A table for people, without times, memory and the widths of columns."""
+    """Read a Markdown or LaTeX table without times, memory and column widths."""
     text = re.sub(r"\d+(\.\d)? (s|min|h|MiB|GiB)\b", "", path.read_text(encoding="utf-8"))
     return re.sub(r"[ -]+", " ", text).encode()
 
 
 def _read_csv(path: Path) -> bytes:
+    """Read a CSV file without the columns that may differ."""
     with path.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     return _dump([{key: value for key, value in row.items() if key not in VARYING_COLUMNS} for row in rows])
@@ -159,12 +178,13 @@ def _dump(value: Any) -> bytes:
 
 
 def _dump_arrays(arrays: dict[str, Any]) -> bytes:
+    """Turn named arrays into bytes: name, dtype, shape and values of each, in the order of these bytes."""
     parts = [f"{name} {arrays[name].dtype} {arrays[name].shape}".encode() + arrays[name].tobytes() for name in arrays]
     return b"".join(sorted(parts))
 
 
 def describe_differences(base: dict[str, str], new: dict[str, str]) -> list[str]:
-    """One line for each file that only one version left, or that says something else."""
+    """Return one line for each file that only one version wrote, or that differs."""
     lines = {name: "only in the base" for name in base.keys() - new.keys()}
     lines |= {name: "only in the new version" for name in new.keys() - base.keys()}
     lines |= {name: "differs" for name in base.keys() & new.keys() if base[name] != new[name]}
@@ -173,7 +193,7 @@ def describe_differences(base: dict[str, str], new: dict[str, str]) -> list[str]
 
 @contextmanager
 def check_out(revision: str | None, folder: Path) -> Iterator[Path]:
-    """A checkout of a revision in a folder of its own; None is the working tree as it is."""
+    """Check out a revision into a new folder and remove it at the end; None gives the working tree."""
     if revision is None:
         yield ROOT
         return
@@ -189,7 +209,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="golden.py", description=__doc__.splitlines()[0])
     parser.add_argument("base", help="revision to compare with")
     parser.add_argument("new", nargs="?", help="revision to compare; the working tree if not given")
-    parser.add_argument("--ignore", default="", metavar="KEYS", help="new settings, separated by commas")
+    parser.add_argument(
+        "--ignore", default="", metavar="KEYS", help="keys to leave out, such as new settings, separated by commas"
+    )
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)
@@ -197,10 +219,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_language_model(scratch / "tiny")
         with check_out(options.base, scratch / "a") as base, check_out(options.new, scratch / "b") as new:
             folders = [scratch / "base", scratch / "new"]
-            started = [
+            processes = [
                 start_version(checkout, folder, scratch) for checkout, folder in zip((base, new), folders, strict=True)
             ]
-            codes = [process.wait() for process in started]
+            codes = [process.wait() for process in processes]
         for folder, code in zip(folders, codes, strict=True):
             if code:
                 print(f"{folder.name}: exit code {code}\n{(folder / 'output.txt').read_text()}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The comparison of two versions: it sees a changed number, and does not mind times."""
+"""The comparison of two versions: it finds a changed number and ignores changed times."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ FOLDER = Path("results/toy/LightGCN/1")
 
 
 def write_results(
-    folder: Path, seconds: float = 1.5, recall: float = 0.5, weight: float = 1.0, shown: str = ""
+    folder: Path, seconds: float = 1.5, recall: float = 0.5, weight: float = 1.0, suffix: str = ""
 ) -> Path:
-    """Files of the kinds that are compared."""
+    """Write one file of each compared kind; `suffix` is added to the model's name in the tables."""
     run = folder / FOLDER
     run.mkdir(parents=True)
     record = {"metrics": {"R@10": recall}, "train_seconds": seconds, "identity": {"code": {"sha256": str(seconds)}}}
     (run / "record.json").write_text(json.dumps(record))
     save_file({"weight": np.array([weight], dtype=np.float32)}, run / "last.safetensors")
     np.savez(run / "ranks.npz", rank=np.array([1, 2]))
-    (run / "table.md").write_text(f"| LightGCN{shown} | {recall} | {seconds:.1f} s |   {seconds:.1f} MiB |")
-    (run / "table.csv").write_text(f"model,R@10,train_seconds\nLightGCN{shown},{recall},{seconds}\n")
+    (run / "table.md").write_text(f"| LightGCN{suffix} | {recall} | {seconds:.1f} s |   {seconds:.1f} MiB |")
+    (run / "table.csv").write_text(f"model,R@10,train_seconds\nLightGCN{suffix},{recall},{seconds}\n")
     return folder
 
 
@@ -40,16 +40,16 @@ def test_times_may_differ(tmp_path: Path) -> None:
     [
         ({"recall": 0.5000001}, ["record.json", "table.csv", "table.md"]),
         ({"weight": 1.0000001}, ["last.safetensors"]),
-        ({"shown": "*"}, ["table.csv", "table.md"]),
+        ({"suffix": "*"}, ["table.csv", "table.md"]),
     ],
 )
-def test_numbers_and_marks_may_not(tmp_path: Path, change: dict[str, float], files: list[str]) -> None:
+def test_numbers_and_stars_may_not_differ(tmp_path: Path, change: dict[str, float], files: list[str]) -> None:
     first, second = write_results(tmp_path / "a"), write_results(tmp_path / "b", **change)  # type: ignore[arg-type]
     expected = [f"{FOLDER / name}: differs" for name in files]
     assert describe_differences(read_folder(first), read_folder(second)) == expected
 
 
-def test_a_file_of_one_version_alone_is_named(tmp_path: Path) -> None:
+def test_a_file_that_only_one_version_wrote_is_named(tmp_path: Path) -> None:
     first, second = write_results(tmp_path / "a"), write_results(tmp_path / "b")
     (second / FOLDER / "table.csv").unlink()
     (second / FOLDER / "table.tex").write_text("")
@@ -60,8 +60,8 @@ def test_a_file_of_one_version_alone_is_named(tmp_path: Path) -> None:
 
 
 def test_six_models_are_trained() -> None:
-    (words,) = [words for command, *words in list_commands(Path("inputs")) if command == "run"]
-    assert set(words[words.index("--models") + 1].split(",")) == {
+    (arguments,) = [arguments for command, *arguments in list_commands(Path("inputs")) if command == "run"]
+    assert set(arguments[arguments.index("--models") + 1].split(",")) == {
         "LightGCN",
         "VBPR",
         "SASRec",

@@ -1,4 +1,4 @@
-"""Records and ranks of toy runs, for the tests of everything that reads them."""
+"""Run results, ranks and searches of toy runs, for the tests of all code that reads them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ N_CANDIDATES = 1000
 
 
 def toy_ranks(rank: Sequence[int] | npt.NDArray[Any], *, train: int = 0, none: int = 0) -> PhaseRanks:
-    """One target for each of `len(rank)` users; `train` and `none` worsen the ranks of the other two policies."""
+    """Build the ranks of a phase with one target for each of `len(rank)` users.
+
+    Args:
+        rank: [U] rank of each target under the policy `seen`.
+        train: number added to these ranks under the policy `train`.
+        none: number added to these ranks under the policy `none`.
+    """
     ranks = np.asarray(rank, dtype=np.int32)
     index = np.arange(len(ranks), dtype=np.int32)
     return PhaseRanks(
@@ -37,14 +43,22 @@ def toy_ranks(rank: Sequence[int] | npt.NDArray[Any], *, train: int = 0, none: i
 
 
 def toy_identity(features: str | None = None, columns: Sequence[str] = ("title",), **changes: Any) -> Identity:
-    """Of a run that reads one text matrix or none, and whose code, of no module, never changes."""
-    read: dict[str, FeatureIdentity] = {}
+    """Build the identity of a run that reads one feature file of texts or none.
+
+    The identity names no code module, so the code never counts as changed.
+
+    Args:
+        features: digest of the text features; None for a run without features.
+        columns: columns of the item texts from which the features were made.
+        changes: other parts of the identity.
+    """
+    feature_identities: dict[str, FeatureIdentity] = {}
     if features is not None:
-        read["text"] = {
+        feature_identities["text"] = {
             "encoder": "MiniLM", "revision": "r1", "pooling": "auto", "columns": tuple(columns), "sha256": features,
         }  # fmt: skip
     identity: Identity = {
-        "features": read,
+        "features": feature_identities,
         "item_texts": None,
         "language_model": None,
         "embeddings": {},
@@ -54,7 +68,7 @@ def toy_identity(features: str | None = None, columns: Sequence[str] = ("title",
 
 
 def toy_record(**changes: Any) -> RunResult:
-    """A successful run of LightGCN, with the given fields changed."""
+    """Build the result of a successful run of LightGCN, with the given fields changed."""
     record = RunResult(
         schema=1,
         dataset="Toy",
@@ -104,14 +118,20 @@ def toy_record(**changes: Any) -> RunResult:
 
 
 def add_run(results: Path, rank: Sequence[int] | npt.NDArray[Any] | None, **changes: Any) -> Path:
-    """Write a run as `run.py` would; without ranks it has not succeeded. Returns the path of its record."""
-    shift = {key: changes.pop(key) for key in ("train", "none") if key in changes}
+    """Write the files of a run, as `run.py` does, and return the path of its `record.json`.
+
+    Args:
+        results: folder of all results.
+        rank: [U] rank of each target; None writes a failed run.
+        changes: changed fields of the run result, and `train` and `none` of `toy_ranks`.
+    """
+    rank_changes = {key: changes.pop(key) for key in ("train", "none") if key in changes}
     if rank is None:
         empty: Any = {"valid": {}, "test": {}}
         changes = {"status": "failed", "reason": "loss is NaN at step 7", "metrics": empty, **changes}
         record = toy_record(**changes)
     else:
-        ranks = toy_ranks(rank, **shift)
+        ranks = toy_ranks(rank, **rank_changes)
         means = metrics.average_metrics(ranks.user, ranks.rank, CUTOFFS)
         record = toy_record(**{"metrics": {"valid": means, "test": means}, **changes})
         write_ranks(results / record.dataset / record.label / str(record.seed), ranks, ranks)
@@ -119,14 +139,19 @@ def add_run(results: Path, rank: Sequence[int] | npt.NDArray[Any] | None, **chan
 
 
 def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the content of a JSON file and its digest, as another version or other data would have written it."""
+    """Change the content of a sealed JSON file and seal it again, so that the file is valid.
+
+    Args:
+        path: path of the file.
+        change: function that changes the content in place.
+    """
     content = check_seal(json.loads(path.read_text()))
     change(content)
     path.write_text(json.dumps(seal(content)))
 
 
 def toy_trial(number: int, value: float, **changes: Any) -> Trial:
-    """A trial of `n_layers = number` that ended with `value` as its best validation N@20."""
+    """Build a trial with `n_layers = number` that ended with `value` as its best validation N@20."""
     trial: Trial = {
         "number": number,
         "values": {"n_layers": number},
@@ -142,9 +167,9 @@ def toy_trial(number: int, value: float, **changes: Any) -> Trial:
 
 
 def toy_sweep(trials: Sequence[Trial], **changes: Any) -> SearchResult:
-    """A finished search of LightGCN's n_layers, with the given fields changed."""
+    """Build the result of a finished search over LightGCN's n_layers, with the given fields changed."""
     record = toy_record()
-    sweep = SearchResult(
+    search = SearchResult(
         schema=1,
         dataset="Toy",
         split_hash=record.split_hash,
@@ -166,4 +191,4 @@ def toy_sweep(trials: Sequence[Trial], **changes: Any) -> SearchResult:
         seconds=3.0,
         trials=tuple(trials),
     )
-    return replace(sweep, **changes)
+    return replace(search, **changes)

@@ -1,4 +1,4 @@
-"""How a model is judged: full ranking, metrics of ranks, tests of significance.
+"""Evaluation of models: full ranking of targets, metrics of ranks, tests of significance.
 
 Nothing here reads files or formats tables.
 """

@@ -1,9 +1,9 @@
-"""Full ranking: scores of all items in, integer ranks out, the same for every model.
+"""Full ranking: computes the integer rank of each target from the scores of all items, in the same way for every model.
 
-The rank of a target is the number of candidates with a score at least as high as its own, itself included: ties count
-against the model, so a model that scores all items alike ranks last. Three masking policies come out of the same
-scores: `seen` (the user's history of the phase is no candidate), `train` (only its training part is masked) and
-`none`. The target itself is never masked.
+The rank of a target is the number of candidates whose score is at least as high as the score of the target, the target
+included. Ties count against the model: if all items have the same score, the target ranks last. Ranks are computed for
+three masking policies from the same scores. A masked item is not a candidate. `seen` masks the user's whole history of
+the phase, `train` masks only its training part, and `none` masks nothing. The target itself is never masked.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ POLICIES = ("seen", "train", "none")
 
 @dataclass(frozen=True)
 class Ranks:
-    """Ranks of all targets of a phase under the three policies; row t belongs to target t.
+    """Ranks of all targets of a phase under the three masking policies; entry t belongs to target t.
 
     Attributes:
-        user: [T] user ids.
-        item: [T] item ids.
-        seen: [T] the user's history at that phase is masked (the default everywhere).
-        train: [T] training items are masked.
-        none: [T] nothing is masked.
+        user: [T] user ids of the targets.
+        item: [T] item ids of the targets.
+        seen: [T] ranks with the user's history of the phase masked, the default policy.
+        train: [T] ranks with the user's training items masked.
+        none: [T] ranks with nothing masked.
     """
 
     user: IdArray
@@ -54,7 +54,7 @@ class Ranks:
 
 
 class ModelScorer:
-    """Scores of one of our models: the query vectors times the item vectors, into a buffer that is used again."""
+    """Scorer of our own models: multiplies query vectors by item vectors, in a buffer that is reused."""
 
     def __init__(self, model: Recommender, device: torch.device) -> None:
         self.model, self.device = model, device
@@ -62,12 +62,12 @@ class ModelScorer:
         self._buffer: Tensor | None = None
 
     def prepare(self) -> None:
-        """Encode users and items once."""
+        """Encode users and items once, before the first call of `scores`."""
         self._encoded = self.model.encode()
 
     def scores(self, user: IdArray, history: Histories) -> Tensor:
-        """[B, I]; see `types.Scorer`."""
-        assert self._encoded is not None, "prepare() comes first"
+        """Compute the scores of all items for a batch of users, [B, I] float32; see `types.Scorer`."""
+        assert self._encoded is not None, "call prepare() before scores()"
         recent = pad_recent(history.indptr, history.items, user, self.model.max_history)
         query = self.model.query(self._encoded, QueryBatch(as_ids(user, self.device), as_ids(recent, self.device)))
         items = self._encoded.items[1:]
@@ -93,13 +93,17 @@ def rank_targets(
     """Rank every target among all items.
 
     Args:
-        scorer: prepared here, then asked for the scores of `block_users` users at a time.
-        targets: [T] pairs, sorted by user.
-        train: training interactions.
-        seen: the history of the phase: training at validation, training and validation at test. Models read this one.
-        block_users: users a block; blocks whose scores stay in cache are fastest.
-        who: model and phase, for the message.
-        group: each process ranks some of the blocks, and all of them have the ranks in the end.
+        scorer: scorer of the model; it is prepared here and then scores `block_users` users at a time.
+        targets: T (user, item) pairs, sorted by user.
+        train: training interactions of all users.
+        seen: history of the phase, which is also the input of the model: training interactions at validation, training
+            and validation interactions at test.
+        block_users: number of users in a block; ranking is fastest if the scores of a block fit into the CPU cache.
+        who: model and phase, for the error message.
+        group: process group; each process ranks some of the blocks, and at the end all processes have all ranks.
+
+    Returns:
+        Ranks of the T targets under the three masking policies.
 
     Raises:
         TrainingDiverged: a score is NaN.
@@ -107,16 +111,16 @@ def rank_targets(
     scorer.prepare()
     ranks = {policy: np.zeros(len(targets), dtype=np.int32) for policy in POLICIES}
     users, first = np.unique(targets.user, return_index=True)
-    bounds = np.append(first, len(targets))
+    target_bounds = np.append(first, len(targets))
     for start in group.share(range(0, len(users), block_users)):
         block = users[start : start + block_users]
-        rows = slice(bounds[start], bounds[start + len(block)])
-        row_of = np.repeat(np.arange(len(block)), np.diff(bounds[start : start + len(block) + 1]))
+        block_targets = slice(target_bounds[start], target_bounds[start + len(block)])
+        row_of = np.repeat(np.arange(len(block)), np.diff(target_bounds[start : start + len(block) + 1]))
         scores = scorer.scores(block, seen)
         _refuse_nan(scores, block, who)
-        found = _rank_block(scores, row_of, targets.item[rows], block, train, seen)
-        for policy, values in found.items():
-            ranks[policy][rows] = values
+        block_ranks = _rank_block(scores, row_of, targets.item[block_targets], block, train, seen)
+        for policy, values in block_ranks.items():
+            ranks[policy][block_targets] = values
     group.add_up_arrays(ranks.values())
     return Ranks(targets.user, targets.item, **ranks)
 
@@ -124,57 +128,96 @@ def rank_targets(
 def _rank_block(
     scores: Tensor, row_of: IdArray, item: IdArray, users: IdArray, train: Histories, seen: Histories
 ) -> dict[str, IdArray]:
-    """Ranks of the targets (row_of[t], item[t]) of one block.
+    """Rank the targets of one block.
 
-    Counting all candidates and then taking back the masked ones needs no masked copy of the scores.
+    All items are counted first, and then the masked ones are subtracted. This needs no masked copy of the scores.
+
+    Args:
+        scores: [B, I] scores of all items for the B users of the block.
+        row_of: [t] row of `scores` for each target of the block.
+        item: [t] item id of each target.
+        users: [B] user ids of the block.
+        train: training interactions of all users.
+        seen: history of the phase of all users.
+
+    Returns:
+        Masking policy -> [t] ranks.
     """
     if scores.device.type == "cpu":
         matrix: Any = scores.numpy()
-        wanted = matrix[row_of, item - 1]
-        at_least = matrix if len(row_of) == len(users) else matrix[row_of]  # one target a user: no copy
+        target_score = matrix[row_of, item - 1]
+        # If each user has one target, the rows are already in the right order and need no copy.
+        target_rows = matrix if len(row_of) == len(users) else matrix[row_of]
         count = np.empty(len(item), dtype=np.int64)
-        for row, (line, value) in enumerate(zip(at_least, wanted, strict=True)):
-            count[row] = np.count_nonzero(line >= value)
+        for index, (row, value) in enumerate(zip(target_rows, target_score, strict=True)):
+            count[index] = np.count_nonzero(row >= value)
     else:
         matrix = scores
         rows = torch.from_numpy(row_of).to(scores.device)
-        wanted_on_device = scores[rows, torch.from_numpy(item - 1).to(scores.device)]
-        count = (scores[rows] >= wanted_on_device.unsqueeze(1)).sum(dim=1).cpu().numpy()
-        wanted = wanted_on_device.cpu().numpy()
-    under_seen = count - _masked_at_least(matrix, wanted, row_of, item, users, seen)
+        target_score_on_device = scores[rows, torch.from_numpy(item - 1).to(scores.device)]
+        count = (scores[rows] >= target_score_on_device.unsqueeze(1)).sum(dim=1).cpu().numpy()
+        target_score = target_score_on_device.cpu().numpy()
+    seen_rank = count - _count_masked_at_least(matrix, target_score, row_of, item, users, seen)
     if seen is train:  # at validation the two policies are the same
-        return {"seen": under_seen, "train": under_seen, "none": count}
+        return {"seen": seen_rank, "train": seen_rank, "none": count}
     return {
-        "seen": under_seen,
-        "train": count - _masked_at_least(matrix, wanted, row_of, item, users, train),
+        "seen": seen_rank,
+        "train": count - _count_masked_at_least(matrix, target_score, row_of, item, users, train),
         "none": count,
     }
 
 
-def _masked_at_least(
-    matrix: Any, wanted: npt.NDArray[np.float32], row_of: IdArray, item: IdArray, users: IdArray, masked: Histories
+def _count_masked_at_least(
+    matrix: Any,
+    target_score: npt.NDArray[np.float32],
+    row_of: IdArray,
+    item: IdArray,
+    users: IdArray,
+    masked: Histories,
 ) -> IdArray:
-    """[T] how many distinct masked items, the target left out, score at least as high as the target."""
+    """Count, for each target, the distinct masked items with a score at least as high; the target itself is left out.
+
+    Args:
+        matrix: [B, I] scores, as an array on the CPU or a tensor on the device.
+        target_score: [t] score of each target.
+        row_of: [t] row of `matrix` for each target.
+        item: [t] item id of each target.
+        users: [B] user ids of the block.
+        masked: masked items of all users.
+
+    Returns:
+        [t] counts.
+    """
     owner = users[row_of]
+    # One entry for each pair of a target and an item in the masked history of its user.
     start, length = masked.indptr[owner], masked.indptr[owner + 1] - masked.indptr[owner]
     target = np.repeat(np.arange(len(item)), length)
-    within = np.arange(len(target)) - np.repeat(np.cumsum(length) - length, length)
-    hidden = masked.items[np.repeat(start, length) + within]
-    pair = np.unique(target * (int(matrix.shape[1]) + 1) + hidden)  # a repeated item is masked once
-    target, hidden = pair // (int(matrix.shape[1]) + 1), pair % (int(matrix.shape[1]) + 1)
-    value = matrix[row_of[target], hidden - 1]
+    offset = np.arange(len(target)) - np.repeat(np.cumsum(length) - length, length)
+    masked_item = masked.items[np.repeat(start, length) + offset]
+    pair = np.unique(target * (int(matrix.shape[1]) + 1) + masked_item)  # an item that occurs twice is counted once
+    target, masked_item = pair // (int(matrix.shape[1]) + 1), pair % (int(matrix.shape[1]) + 1)
+    value = matrix[row_of[target], masked_item - 1]
     if isinstance(value, Tensor):
         value = value.cpu().numpy()
-    counted = (value >= wanted[target]) & (hidden != item[target])
+    counted = (value >= target_score[target]) & (masked_item != item[target])
     return np.bincount(target[counted], minlength=len(item))
 
 
 def _refuse_nan(scores: Tensor, users: IdArray, who: str) -> None:
-    """A NaN compares false with everything and would look like a good rank."""
+    """Refuse scores with a NaN: every comparison with NaN is false, so the target would seem to rank high.
+
+    Args:
+        scores: [B, I] scores of all items for the users of the block.
+        users: [B] user ids of the block.
+        who: model and phase, for the error message.
+
+    Raises:
+        TrainingDiverged: a score is NaN; the message names the first user.
+    """
     if not torch.isnan(scores.sum()):
         return
-    bad = torch.isnan(scores).any(dim=1).cpu().numpy()  # opposite infinities also sum to NaN, and are no fault
-    if bad.any():
+    has_nan = torch.isnan(scores).any(dim=1).cpu().numpy()  # infinities of both signs also sum to NaN, but are allowed
+    if has_nan.any():
         raise TrainingDiverged(
-            f"{who}: score of user id {int(users[np.flatnonzero(bad)[0]])} is NaN; lower the learning rate"
+            f"{who}: score of user id {int(users[np.flatnonzero(has_nan)[0]])} is NaN; lower the learning rate"
         )

@@ -1,13 +1,13 @@
 """Paired bootstrap over users, and Holm's correction.
 
 Definition. Let `a_u` and `b_u` be a metric of two models for user u, and `d = mean(a_u - b_u)` over the U evaluated
-users. A resample draws U users with replacement, the same ones for both models, and gives `d*`. The two-sided
-p-value is
+users. A resample draws U users with replacement, the same ones for both models. Its mean difference is `d*`. The
+two-sided p-value is
 
     p = (1 + #{|d* - d| >= |d|}) / (1 + number of resamples)
 
-(Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 16: the resampled differences, moved to mean
-zero, stand for their distribution under the null hypothesis). Two equal models get p = 1.
+Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 16. The resampled differences, shifted to
+mean zero, approximate the distribution of the difference under the null hypothesis. Two equal models have p = 1.
 """
 
 from __future__ import annotations
@@ -18,42 +18,44 @@ from threadpoolctl import threadpool_limits
 
 Floats = npt.NDArray[np.float64]
 
-_BLOCK_ENTRIES = 2**20  # resample counts held at a time: 8 MiB
-_ROUNDING = 1e-12  # means of values in [0, 1] that are equal on paper differ by less
+_BLOCK_ENTRIES = 2**20  # number of resample counts in memory at one time: 8 MiB
+_ROUNDING = 1e-12  # rounding errors of means of values in [0, 1] are smaller than this
 
 
 def bootstrap_means(values: Floats, n_resamples: int, seed: int) -> Floats:
-    """Means of resampled users; all columns see the same resamples, so columns may be subtracted (paired).
+    """Compute column means over resampled users.
+
+    All columns use the same resamples, so the means of two columns may be subtracted (paired bootstrap).
 
     Args:
-        values: [U, C] one row per user.
-        n_resamples: B.
-        seed: of the resampling.
+        values: [U, C] one row for each user.
+        n_resamples: number of resamples N.
+        seed: random seed of the resampling.
 
     Returns:
-        [B, C] column means of each resample.
+        [N, C] column means of each resample.
     """
     n_users, n_columns = values.shape
     generator = np.random.default_rng(seed)
     means = np.empty((n_resamples, n_columns))
     block = max(1, _BLOCK_ENTRIES // n_users)
-    # Beside other work, threads that wait for each other are 4 times as slow as one.
+    # When other processes use the CPU, several BLAS threads wait for each other and are 4 times as slow as one thread.
     with threadpool_limits(1, user_api="blas"):
         for start in range(0, n_resamples, block):
-            rows = min(block, n_resamples - start)
-            drawn = generator.integers(n_users, size=(rows, n_users))
-            drawn += np.arange(rows)[:, None] * n_users  # each resample counts into its own range
-            counts = np.bincount(drawn.ravel(), minlength=rows * n_users).reshape(rows, n_users)
-            means[start : start + rows] = counts.astype(np.float64) @ values / n_users
+            n_block = min(block, n_resamples - start)
+            drawn_users = generator.integers(n_users, size=(n_block, n_users))
+            drawn_users += np.arange(n_block)[:, None] * n_users  # each resample has its own range of indices
+            counts = np.bincount(drawn_users.ravel(), minlength=n_block * n_users).reshape(n_block, n_users)
+            means[start : start + n_block] = counts.astype(np.float64) @ values / n_users
     return means
 
 
 def compute_p_value(difference: float, resampled: Floats) -> float:
-    """Two-sided p-value of an observed mean difference, as defined at the head of this file.
+    """Compute the two-sided p-value of an observed mean difference, as defined at the top of this file.
 
     Args:
-        difference: d.
-        resampled: [B] d* of each resample.
+        difference: observed mean difference d.
+        resampled: [N] mean difference d* of each resample.
 
     >>> compute_p_value(0.5, np.array([0.5, 0.4, 0.6]))
     0.25
@@ -65,11 +67,14 @@ def compute_p_value(difference: float, resampled: Floats) -> float:
 
 
 def compute_interval(resampled: Floats, level: float) -> tuple[Floats, Floats]:
-    """Lower and upper ends of the percentile interval of resampled means.
+    """Compute the percentile interval of resampled means.
 
     Args:
-        resampled: [B, ...] a mean of each resample.
-        level: such as 0.95.
+        resampled: [N, ...] means of each resample.
+        level: confidence level in (0, 1), such as 0.95.
+
+    Returns:
+        Lower and upper ends of the interval, each with the shape of `resampled` without its first axis.
     """
     tail = (1 - level) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
@@ -77,25 +82,30 @@ def compute_interval(resampled: Floats, level: float) -> tuple[Floats, Floats]:
 
 
 def paired_bootstrap(a: Floats, b: Floats, n_resamples: int, seed: int) -> float:
-    """Two-sided p-value of the hypothesis that two models do equally well.
+    """Compute the two-sided p-value of the hypothesis that two models have the same mean metric.
 
     Args:
-        a: [U] a metric of the first model for each user.
-        b: [U] the same of the second, users in the same order.
-        n_resamples: B.
-        seed: of the resampling.
+        a: [U] metric of the first model for each user.
+        b: [U] metric of the second model for the same users, in the same order.
+        n_resamples: number of resamples.
+        seed: random seed of the resampling.
     """
     difference = np.asarray(a, dtype=np.float64) - b
     return compute_p_value(float(difference.mean()), bootstrap_means(difference[:, None], n_resamples, seed)[:, 0])
 
 
 def correct_holm(p_values: Floats) -> Floats:
-    """Holm's step-down adjusted p-values: reject those below alpha to keep the family-wise error below alpha.
+    """Adjust p-values by Holm's step-down method.
 
-    The i-th smallest of m (i from 0) becomes the largest of `(m - j) p_(j)` over j <= i, at most 1.
+    Rejecting the hypotheses with an adjusted p-value below alpha keeps the family-wise error rate below alpha. With m
+    p-values sorted as p_(0) <= ... <= p_(m-1), the adjusted value of p_(i) is the largest of `(m - j) p_(j)` over
+    j <= i, and at most 1.
 
     Args:
-        p_values: [m].
+        p_values: [m] raw p-values.
+
+    Returns:
+        [m] adjusted p-values, in the order of `p_values`.
 
     >>> correct_holm(np.array([0.01, 0.04, 0.03])).round(2).tolist()
     [0.03, 0.06, 0.06]

@@ -1,1 +1,4 @@
-"""From records to what a reader sees: tables, slices, ablations, figures and the page."""
+"""The report on finished runs: tables, slices, ablations, figures and the HTML page.
+
+Everything is made from run results, saved ranks and search results. No model is loaded or evaluated here.
+"""

@@ -1,7 +1,7 @@
-"""Figures of records, searches and ablations: matplotlib figures at the width of a page of a paper.
+"""Figures of runs, searches and ablations: matplotlib figures as wide as the text of a paper's page.
 
-Each function takes plain series and returns a figure; `write_figure` saves it as SVG and PNG. A row keeps its colour
-and line style in all figures of a report.
+Each `draw_` function takes plain series of numbers and returns a figure. `write_figure` saves it as SVG and PNG. A
+model has the same colour and line style in all figures of a report.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from hellm_recbole.system.files import atomic_write, ensure_folder
 
 PAGE_INCHES = 7.0  # text width of an A4 or letter page
 DPI = 200
-LOG_FROM = 50.0  # an axis of positive values that spans such a factor is logarithmic
+LOG_FROM = 50.0  # an axis is logarithmic if its values are positive and largest / smallest is at least this
 
-# Okabe and Ito's colours, which readers with colour-blindness can tell apart; the line style changes after each round.
+# Okabe and Ito's palette: colour-blind readers can tell these colours apart. Once all are used, the line style changes.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
 _LINES = ("-", "--", ":", "-.")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
@@ -40,39 +40,39 @@ _STYLE: dict[Any, Any] = {
     "grid.alpha": 0.25,
     "grid.linewidth": 0.5,
     "lines.linewidth": 1.2,
-    "svg.hashsalt": "hellm-recbole",  # the same bytes for the same figure
+    "svg.hashsalt": "hellm-recbole",  # fixed ids: the same figure gives the same bytes
     "svg.fonttype": "path",
-    "text.parse_math": False,  # a $ in a name is a $
+    "text.parse_math": False,  # a $ in a name is printed as it is
 }
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line or set of points.
+    """One line or one set of points of a figure.
 
     Attributes:
-        name: of the row, for the legend.
-        place: of the row among all rows; decides colour and style.
-        x: values.
-        y: values, as many.
+        name: name in the legend, usually that of a row of the table.
+        index: number from 0 that selects colour, line style and marker; a row of the table has the same one everywhere.
+        x: x values.
+        y: y values, as many as `x` has.
     """
 
     name: str
-    place: int
+    index: int
     x: Sequence[float]
     y: Sequence[float]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes.
+    """One pair of axes with its series.
 
     Attributes:
-        title: above it.
-        x_label: with unit.
-        y_label: with unit.
-        series: what is drawn.
-        ticks: names of the places 0, 1, ... of the x axis, where it has no numbers.
+        title: text above the axes.
+        x_label: label of the x axis, with the unit.
+        y_label: label of the y axis, with the unit.
+        series: lines or points to draw.
+        ticks: names of the x values 0, 1, ... on an axis of categories; empty for an axis of numbers.
         log_x: whether the x axis is logarithmic.
     """
 
@@ -85,7 +85,7 @@ class Panel:
 
 
 def spans_decades(values: Sequence[float]) -> bool:
-    """Whether an axis of these values had better be logarithmic.
+    """Return whether these values need a logarithmic axis.
 
     >>> spans_decades([1e-5, 1e-1]), spans_decades([1, 30]), spans_decades([0, 100])
     (True, False, False)
@@ -94,42 +94,46 @@ def spans_decades(values: Sequence[float]) -> bool:
 
 
 def draw_lines(panels: Sequence[Panel], *, points: bool = False) -> Figure:
-    """Panels side by side with one legend below.
+    """Draw panels with lines next to each other, with one legend below.
 
     Args:
-        panels: at least one.
-        points: mark each value.
+        panels: at least one panel.
+        points: whether each value has a marker; a series of one value always has.
     """
-    figure, axes = _panels(len(panels), 2.7)
+    figure, axes = _create_axes(len(panels), 2.7)
     with matplotlib.rc_context(_STYLE):
         for panel, ax in zip(panels, axes, strict=True):
             for series in panel.series:
-                colour, line, marker = _look(series.place)
-                marked = marker if points or len(series.x) == 1 else None
-                ax.plot(series.x, series.y, line, color=colour, marker=marked, markersize=4, label=series.name)
-            _finish(ax, panel)
-        _legend(figure, axes)
+                colour, line, marker = _choose_style(series.index)
+                shown_marker = marker if points or len(series.x) == 1 else None
+                ax.plot(series.x, series.y, line, color=colour, marker=shown_marker, markersize=4, label=series.name)
+            _label_axes(ax, panel)
+        _add_legend(figure, axes)
     return figure
 
 
 def draw_scatter(panels: Sequence[Panel]) -> Figure:
-    """Named points, with the line of those that no other point beats on both axes (less x, more y)."""
-    figure, axes = _panels(len(panels), 3.0)
+    """Draw named points, and a line through the Pareto front: smaller x and larger y are better.
+
+    Args:
+        panels: at least one panel; of each series the first value is the point of the front.
+    """
+    figure, axes = _create_axes(len(panels), 3.0)
     with matplotlib.rc_context(_STYLE):
         for panel, ax in zip(panels, axes, strict=True):
             points = [(series.x[0], series.y[0]) for series in panel.series]
             front = find_pareto_front(points)
             ax.plot(*zip(*front, strict=True), "-", color="0.6", linewidth=0.8, zorder=1, label="_front")
             for series in panel.series:
-                colour, _, marker = _look(series.place)
+                colour, _, marker = _choose_style(series.index)
                 ax.plot(series.x, series.y, linestyle="", marker=marker, color=colour, markersize=5, label=series.name)
-            _finish(ax, panel)
-        _legend(figure, axes)
+            _label_axes(ax, panel)
+        _add_legend(figure, axes)
     return figure
 
 
 def find_pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points that no other one beats with less x and more y, by rising x.
+    """Return the points that no other point beats with smaller x and larger y, sorted by x.
 
     >>> find_pareto_front([(1, 1), (2, 3), (3, 2)])
     [(1, 1), (2, 3)]
@@ -144,23 +148,23 @@ def find_pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float
 def draw_bars(
     title: str, label: str, names: Sequence[str], values: Sequence[float], spans: Sequence[tuple[float, float]]
 ) -> Figure:
-    """Horizontal bars with intervals, first name on top.
+    """Draw horizontal bars with intervals, the first bar on top.
 
     Args:
-        title: above.
-        label: of the x axis, with unit.
-        names: of the bars.
-        values: lengths.
-        spans: (low, high) of each.
+        title: text above the axes.
+        label: label of the x axis, with the unit.
+        names: names of the bars.
+        values: lengths of the bars.
+        spans: (low, high) ends of each bar's interval.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(PAGE_INCHES * 0.72, 0.7 + 0.28 * len(names)), layout="constrained")
         ax = figure.subplots()
-        places = np.arange(len(names))[::-1]
+        positions = np.arange(len(names))[::-1]
         errors = np.array([(value - low, high - value) for value, (low, high) in zip(values, spans, strict=True)]).T
         colours = [_COLOURS[2] if value > 0 else _COLOURS[1] for value in values]
         ax.barh(
-            places,
+            positions,
             values,
             xerr=np.maximum(errors, 0),
             color=colours,
@@ -168,7 +172,7 @@ def draw_bars(
             error_kw={"linewidth": 0.8, "capsize": 2},
         )
         ax.axvline(0, color="black", linewidth=0.8)
-        ax.set_yticks(places, names)
+        ax.set_yticks(positions, names)
         ax.set_xlabel(label)
         ax.set_title(title)
         ax.grid(visible=False, axis="y")
@@ -177,15 +181,15 @@ def draw_bars(
 
 @dataclass(frozen=True)
 class Grid:
-    """A heat map.
+    """The data of a heat map.
 
     Attributes:
-        title: above it, with what the colours are.
-        x_label: of the columns.
-        y_label: of the rows.
-        x: values of the columns.
-        y: values of the rows, the first at the bottom.
-        values: [rows, columns]; NaN where there is none.
+        title: text above the map; it names the quantity that the colours show.
+        x_label: name of the setting on the x axis.
+        y_label: name of the setting on the y axis.
+        x: setting values of the columns.
+        y: setting values of the rows, the first at the bottom.
+        values: [len(y), len(x)] quantity in each field; NaN where there is none.
     """
 
     title: str
@@ -197,8 +201,8 @@ class Grid:
 
 
 def draw_heat_maps(grids: Sequence[Grid]) -> Figure:
-    """Heat maps side by side, each value written into its field."""
-    figure, axes = _panels(len(grids), 3.0)
+    """Draw heat maps next to each other, with each value written into its field."""
+    figure, axes = _create_axes(len(grids), 3.0)
     with matplotlib.rc_context(_STYLE):
         for grid, ax in zip(grids, axes, strict=True):
             image = ax.imshow(grid.values, origin="lower", cmap="viridis", aspect="auto")
@@ -211,14 +215,16 @@ def draw_heat_maps(grids: Sequence[Grid]) -> Figure:
             middle = (np.nanmin(grid.values) + np.nanmax(grid.values)) / 2
             for row, column in np.argwhere(np.isfinite(grid.values)):
                 value = grid.values[row, column]
-                ink = "black" if value > middle else "white"
-                ax.text(column, row, f"{value:.4f}".lstrip("0"), ha="center", va="center", color=ink, fontsize=6)
+                text_colour = "black" if value > middle else "white"
+                ax.text(
+                    column, row, f"{value:.4f}".lstrip("0"), ha="center", va="center", color=text_colour, fontsize=6
+                )
             figure.colorbar(image, ax=ax, shrink=0.9)
     return figure
 
 
 def write_figure(folder: Path, name: str, figure: Figure) -> Path:
-    """Write `name.svg` and `name.png`; the path of the first.
+    """Write `<name>.svg` and `<name>.png` into a folder and return the path of the SVG file.
 
     Raises:
         OutputError: the folder cannot be written to.
@@ -231,32 +237,35 @@ def write_figure(folder: Path, name: str, figure: Figure) -> Path:
     return folder / f"{name}.svg"
 
 
-def _panels(n: int, height: float) -> tuple[Figure, list[Axes]]:
+def _create_axes(n: int, height: float) -> tuple[Figure, list[Axes]]:
+    """Create a figure of the page's width with `n` pairs of axes next to each other; `height` is in inches."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(PAGE_INCHES, height), layout="constrained")
         return figure, list(figure.subplots(1, n, squeeze=False)[0])
 
 
-def _look(place: int) -> tuple[str, str, str]:
-    """Colour, line style and marker of a row."""
+def _choose_style(index: int) -> tuple[str, str, str]:
+    """Return colour, line style and marker of the series with this index."""
     return (
-        _COLOURS[place % len(_COLOURS)],
-        _LINES[place // len(_COLOURS) % len(_LINES)],
-        _MARKERS[(place + place // len(_COLOURS)) % len(_MARKERS)],
+        _COLOURS[index % len(_COLOURS)],
+        _LINES[index // len(_COLOURS) % len(_LINES)],
+        _MARKERS[(index + index // len(_COLOURS)) % len(_MARKERS)],
     )
 
 
-def _plain(value: float, _: object) -> str:
+def _format_tick(value: float, _: object) -> str:
+    """Write a tick as a plain number; the second argument is the position that matplotlib passes."""
     return f"{value:g}"
 
 
-def _finish(ax: Axes, panel: Panel) -> None:
+def _label_axes(ax: Axes, panel: Panel) -> None:
+    """Set title, labels, scale and ticks of a pair of axes."""
     ax.set_title(panel.title)
     ax.set_xlabel(panel.x_label)
     ax.set_ylabel(panel.y_label)
     if panel.log_x:
         ax.set_xscale("log")
-        ax.xaxis.set_major_formatter(FuncFormatter(_plain))
+        ax.xaxis.set_major_formatter(FuncFormatter(_format_tick))
         ax.xaxis.set_minor_formatter(NullFormatter())
     if panel.ticks:
         ax.set_xticks(range(len(panel.ticks)), panel.ticks)
@@ -265,18 +274,19 @@ def _finish(ax: Axes, panel: Panel) -> None:
 
 
 def set_exact_ticks(figure: Figure, values: Sequence[float]) -> None:
-    """Put the x ticks of all panels where the values are."""
+    """Put the x ticks of all panels exactly at these values; with more than 12 values, at 10 or fewer round numbers."""
     for ax in figure.axes:
         ax.xaxis.set_major_locator(FixedLocator(list(values)) if len(values) <= 12 else MaxNLocator(10))
         ax.xaxis.set_minor_locator(NullLocator())
-        ax.xaxis.set_major_formatter(FuncFormatter(_plain))
+        ax.xaxis.set_major_formatter(FuncFormatter(_format_tick))
 
 
-def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    found: Mapping[str, Any] = {
+def _add_legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    """Add one legend for all axes below them, if there is more than one series."""
+    entries: Mapping[str, Any] = {
         label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
     }
-    if len(found) > 1:
+    if len(entries) > 1:
         figure.legend(
-            list(found.values()), list(found), loc="outside lower center", ncols=min(len(found), 6), frameon=False
+            list(entries.values()), list(entries), loc="outside lower center", ncols=min(len(entries), 6), frameon=False
         )

@@ -1,8 +1,8 @@
-"""Footnotes of a table: in what its rows differ, beside the model, that a reader must know before comparing numbers.
+"""Footnotes of a table: differences between rows, other than the model, that matter when their numbers are compared.
 
 Rows may differ in item features and texts, in the language model's weights, in pretrained embeddings, in code, and in
-settings given on the command line. Each such row is marked with a letter, and the footnote says what the letter stands
-for. What holds for every row is said once, without a mark.
+settings given on the command line. Each such row is marked with a letter, and the footnote explains the letter. A
+statement that is true of every row appears once, without a letter.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from hellm_recbole.identity.compare import list_names
 from hellm_recbole.identity.parts import Identity, all_code, feature_digests, unknown_parts
 from hellm_recbole.identity.settings_files import find_value
 
-_DIGITS = 8  # of a digest
-_NAMED_BY_THE_ROW = ("llm", "llm_layers")  # the row's name says them
+_DIGITS = 8  # first digits of a digest, enough to tell two files apart
+_KEYS_IN_LABEL = ("llm", "llm_layers")  # settings that the label of a row already shows
 
-Group = Sequence[RunResult]  # the runs of one row, a seed each
-Finding = tuple[int, str]  # place of a row among the groups, and what holds of it
+Group = Sequence[RunResult]  # the runs of one row, one for each seed
+Finding = tuple[int, str]  # index of a row, and a statement about it
 
 
 @dataclass(frozen=True)
 class Footnote:
-    """One sentence about some rows.
+    """One sentence about some rows of a table.
 
     Attributes:
-        mark: letter of the footnote; "" where it holds for every row.
-        text: what holds of the rows.
-        rows: places of the rows among the groups.
+        mark: letter of the footnote; "" where it is true of every row.
+        text: statement about the rows, without a full stop.
+        rows: indices of the rows, in the order of the table.
     """
 
     mark: str
@@ -46,194 +46,207 @@ class Footnote:
 
 
 def find_footnotes(groups: Sequence[Group]) -> list[Footnote]:
-    """The footnotes of the rows of a table.
+    """Find the footnotes of a table.
 
     Args:
-        groups: the records of each row; rows without a successful run have no footnote.
+        groups: run results of each row, in the order of the table. A row without a successful run has no footnote.
     """
-    done = [[record for record in group if record.status == "success"] for group in groups]
+    successful = [[record for record in group if record.status == "success"] for group in groups]
     findings = (
-        *_unknown(done),
-        *_different_features(done),
-        *_different_language_models(done),
-        *_stale_embeddings(done),
-        *_changed_code(done),
-        *_overrides(done),
-        *_changed_files(done),
-        *_random(done),
+        *_find_unknown_parts(successful),
+        *_find_different_features(successful),
+        *_find_different_language_models(successful),
+        *_find_stale_embeddings(successful),
+        *_find_changed_code(successful),
+        *_find_overrides(successful),
+        *_find_changed_settings(successful),
+        *_find_nondeterministic_runs(successful),
     )
-    rows_of: dict[str, set[int]] = {}
-    for place, text in findings:
-        rows_of.setdefault(text, set()).add(place)
-    everywhere = {place for place, group in enumerate(done) if group}
+    rows_of_text: dict[str, set[int]] = {}
+    for row, text in findings:
+        rows_of_text.setdefault(text, set()).add(row)
+    all_rows = {row for row, group in enumerate(successful) if group}
     footnotes: list[Footnote] = []
-    for text, rows in rows_of.items():
-        mark = "" if len(everywhere) > 1 and rows == everywhere else _letter(sum(bool(f.mark) for f in footnotes))
+    for text, rows in rows_of_text.items():
+        mark = "" if len(all_rows) > 1 and rows == all_rows else _format_letter(sum(bool(f.mark) for f in footnotes))
         footnotes.append(Footnote(mark, text, frozenset(rows)))
     return footnotes
 
 
-def list_marks(footnotes: Sequence[Footnote], place: int) -> tuple[str, ...]:
-    """Letters of the footnotes of one row."""
-    return tuple(footnote.mark for footnote in footnotes if footnote.mark and place in footnote.rows)
+def list_marks(footnotes: Sequence[Footnote], row: int) -> tuple[str, ...]:
+    """List the letters of the footnotes of the row with index `row`."""
+    return tuple(footnote.mark for footnote in footnotes if footnote.mark and row in footnote.rows)
 
 
 def find_repacked_models(records: Sequence[RunResult]) -> list[str]:
-    """A sentence for each language model that was read from a quantised file."""
-    origins = {record.backbone: _origin_of(record) for record in records if record.backbone is not None}
+    """Return one sentence for each language model that was read from a repacked file, such as a quantised one."""
+    origins = {record.backbone: _find_origin(record) for record in records if record.backbone is not None}
     return [f"{name} is a {origin}." for name, origin in sorted(origins.items()) if origin is not None]
 
 
-def _origin_of(record: RunResult) -> str | None:
-    """What the language model of a run is a repack of; None where it is none, or where that is not known."""
+def _find_origin(record: RunResult) -> str | None:
+    """Return from what the language model of a run was repacked; None if it is not a repack or if that is unknown."""
     model = None if record.identity is None else record.identity["language_model"]
     return None if model is None else model["origin"]
 
 
-def _letter(number: int) -> str:
-    """a, b .. z, aa, ab ..
+def _format_letter(number: int) -> str:
+    """Return the letter of footnote `number`, counted from 0: a, b, ..., z, aa, ab, ...
 
-    >>> _letter(0), _letter(25), _letter(26)
+    >>> _format_letter(0), _format_letter(25), _format_letter(26)
     ('a', 'z', 'aa')
     """
     letters = string.ascii_lowercase
-    return letters[number] if number < len(letters) else _letter(number // len(letters) - 1) + _letter(number % 26)
+    return (
+        letters[number]
+        if number < len(letters)
+        else _format_letter(number // len(letters) - 1) + _format_letter(number % 26)
+    )
 
 
-def _identities(group: Group) -> list[Identity]:
+def _list_identities(group: Group) -> list[Identity]:
+    """List the identities of the runs of a row; runs of an earlier version have none."""
     return [record.identity for record in group if record.identity is not None]
 
 
-def _unknown(groups: Sequence[Group]) -> Iterator[Finding]:
-    for place, group in enumerate(groups):
+def _find_unknown_parts(groups: Sequence[Group]) -> Iterator[Finding]:
+    """Find rows with a run that does not record all it depends on, or whose code is not installed here."""
+    for row, group in enumerate(groups):
         for record in group:
             if parts := unknown_parts(record.identity, record.backbone is not None):
-                yield place, f"{', '.join(parts)}: unknown (recorded by an earlier version)"
+                yield row, f"{', '.join(parts)}: unknown (recorded by an earlier version)"
             for name in [] if record.identity is None else find_missing_packages(*all_code(record.identity)):
-                yield place, f"code of {name}: unknown (the package is not installed here)"
+                yield row, f"code of {name}: unknown (the package is not installed here)"
 
 
-def _differing(
-    groups: Sequence[Group], read: Callable[[Identity], list[tuple[str, str]]], describe: Callable[[str, str], str]
+def _find_differences(
+    groups: Sequence[Group],
+    list_digests: Callable[[Identity], list[tuple[str, str]]],
+    describe: Callable[[str, str], str],
 ) -> Iterator[Finding]:
-    """Rows that read the same thing in different versions.
+    """Find rows that read different versions of the same input.
 
     Args:
-        groups: the runs of each row.
-        read: (name, digest) of what a run depends on.
-        describe: name and digest in words.
+        groups: successful runs of each row.
+        list_digests: function that returns the (name, digest) of each input of a run.
+        describe: function that turns the name and digest of an input into a statement about the row.
     """
-    found = [
-        (place, name, digest)
-        for place, group in enumerate(groups)
-        for identity in _identities(group)
-        for name, digest in read(identity)
+    inputs = [
+        (row, name, digest)
+        for row, group in enumerate(groups)
+        for identity in _list_identities(group)
+        for name, digest in list_digests(identity)
     ]
     versions: dict[str, set[str]] = {}
-    for _, name, digest in found:
+    for _, name, digest in inputs:
         versions.setdefault(name, set()).add(digest)
-    for place, name, digest in found:
+    for row, name, digest in inputs:
         if len(versions[name]) > 1:
-            yield place, f"{describe(name, digest)}; other rows read others, so their numbers do not compare"
+            yield row, f"{describe(name, digest)}; other rows read others, so their numbers do not compare"
 
 
-def _different_features(groups: Sequence[Group]) -> Iterator[Finding]:
-    about: dict[str, str] = {}
-    for identity in (identity for group in groups for identity in _identities(group)):
+def _find_different_features(groups: Sequence[Group]) -> Iterator[Finding]:
+    """Find rows that read different features of the same modality, or different item texts."""
+    origins: dict[str, str] = {}  # digest -> encoder and columns
+    for identity in (identity for group in groups for identity in _list_identities(group)):
         for features in identity["features"].values():
             encoder = features["encoder"]
             origin = (
                 "" if encoder is None else ", " + " on ".join(filter(None, [encoder, ", ".join(features["columns"])]))
             )
-            about[features["sha256"]] = origin
+            origins[features["sha256"]] = origin
         if (texts := identity["item_texts"]) is not None:
-            about[texts["sha256"]] = f", {', '.join(texts['columns'])}" if texts["columns"] else ""
+            origins[texts["sha256"]] = f", {', '.join(texts['columns'])}" if texts["columns"] else ""
 
     def describe(name: str, digest: str) -> str:
-        return f"reads {name} {digest[:_DIGITS]}{about.get(digest, '')}"
+        return f"reads {name} {digest[:_DIGITS]}{origins.get(digest, '')}"
 
-    def read_features(identity: Identity) -> list[tuple[str, str]]:
+    def list_feature_digests(identity: Identity) -> list[tuple[str, str]]:
         return [(f"{name} features", digest) for name, digest in feature_digests(identity)]
 
-    def read_texts(identity: Identity) -> list[tuple[str, str]]:
+    def list_text_digests(identity: Identity) -> list[tuple[str, str]]:
         return [] if identity["item_texts"] is None else [("item texts", identity["item_texts"]["sha256"])]
 
-    yield from _differing(groups, read_features, describe)
-    yield from _differing(groups, read_texts, describe)
+    yield from _find_differences(groups, list_feature_digests, describe)
+    yield from _find_differences(groups, list_text_digests, describe)
 
 
-def _different_language_models(groups: Sequence[Group]) -> Iterator[Finding]:
-    """Rows whose language model has the same name and other weights, files or number type."""
-    named: dict[str, list[tuple[int, Group]]] = {}
-    for place, group in enumerate(groups):
+def _find_different_language_models(groups: Sequence[Group]) -> Iterator[Finding]:
+    """Find rows whose language models have the same name, but different weights, configuration or tokenizer."""
+    by_name: dict[str, list[tuple[int, Group]]] = {}
+    for row, group in enumerate(groups):
         if group and group[0].backbone is not None:
-            named.setdefault(group[0].backbone, []).append((place, group))
+            by_name.setdefault(group[0].backbone, []).append((row, group))
 
-    def read(identity: Identity) -> list[tuple[str, str]]:
+    def list_digests(identity: Identity) -> list[tuple[str, str]]:
         model = identity["language_model"]
-        if model is None or model["weights_sha256"] is None:  # none, or one that is random on purpose
+        if model is None or model["weights_sha256"] is None:  # no language model, or one with random weights
             return []
         return [("weights", model["weights_sha256"]), ("configuration and tokenizer", model["files_sha256"])]
 
-    for backbone, members in named.items():
-        places = [place for place, _ in members]
-        for at, text in _differing(
+    for backbone, members in by_name.items():
+        rows = [row for row, _ in members]
+        for index, text in _find_differences(
             [group for _, group in members],
-            read,
+            list_digests,
             lambda name, digest: f"reads {name} {digest[:_DIGITS]} of {backbone}",  # noqa: B023
         ):
-            yield places[at], text
+            yield rows[index], text
 
 
-def _stale_embeddings(groups: Sequence[Group]) -> Iterator[Finding]:
-    """Rows that read embeddings of a run that has been replaced since."""
-    runs = {
+def _find_stale_embeddings(groups: Sequence[Group]) -> Iterator[Finding]:
+    """Find rows that read embeddings of a run that has been replaced since by another one."""
+    current_digests = {
         (record.model, record.seed): digest_run(record) for group in groups for record in group if record.search is None
     }
-    for place, group in enumerate(groups):
+    for row, group in enumerate(groups):
         for record in group:
             for model, embeddings in ({} if record.identity is None else record.identity["embeddings"]).items():
-                made_by, now = embeddings["run_sha256"], runs.get((model, record.seed))
-                if made_by is not None and now is not None and made_by != now:
-                    yield place, f"reads embeddings of another run of {model} than the one in this table"
+                read, current = embeddings["run_sha256"], current_digests.get((model, record.seed))
+                if read is not None and current is not None and read != current:
+                    yield row, f"reads embeddings of another run of {model} than the one in this table"
 
 
-def _changed_code(groups: Sequence[Group]) -> Iterator[Finding]:
-    """One footnote for all rows; it names the modules of all of them, those of most rows first."""
+def _find_changed_code(groups: Sequence[Group]) -> Iterator[Finding]:
+    """Find rows with code that has changed since their runs.
+
+    All these rows have the same footnote. It names every changed module, first those that concern most rows.
+    """
     changed = {
-        place: {name for identity in _identities(group) for name in find_changed_modules(*all_code(identity))}
-        for place, group in enumerate(groups)
+        row: {name for identity in _list_identities(group) for name in find_changed_modules(*all_code(identity))}
+        for row, group in enumerate(groups)
     }
     counts = Counter(name for names in changed.values() for name in names)
     modules = sorted(counts, key=lambda name: (-counts[name], name))
-    for place, names in changed.items():
+    for row, names in changed.items():
         if names:
-            yield place, f"code has changed since the run ({list_names(modules)})"
+            yield row, f"code has changed since the run ({list_names(modules)})"
 
 
-def _overrides(groups: Sequence[Group]) -> Iterator[Finding]:
-    """Settings that were given on the command line, each in a footnote of its own."""
-    for place, group in enumerate(groups):
+def _find_overrides(groups: Sequence[Group]) -> Iterator[Finding]:
+    """Find rows with settings from the command line; each setting has its own footnote."""
+    for row, group in enumerate(groups):
         for record in group:
             for key, entry in sorted(record.settings.items()):
-                if entry["origin"].startswith("--") and key not in NEUTRAL_KEYS and key not in _NAMED_BY_THE_ROW:
-                    yield place, f"run with {entry['origin']}"
+                if entry["origin"].startswith("--") and key not in NEUTRAL_KEYS and key not in _KEYS_IN_LABEL:
+                    yield row, f"run with {entry['origin']}"
 
 
-def _changed_files(groups: Sequence[Group]) -> Iterator[Finding]:
-    """Values of settings files that have changed since the run."""
-    for place, group in enumerate(groups):
+def _find_changed_settings(groups: Sequence[Group]) -> Iterator[Finding]:
+    """Find rows with a setting whose value in the settings file has changed since the run."""
+    for row, group in enumerate(groups):
         for record in group:
             for key, entry in sorted(record.settings.items()):
                 if key in NEUTRAL_KEYS:
                     continue
-                now = find_value(entry["origin"], key, record.model)
-                if now is not None and json.dumps(now[0]) != json.dumps(entry["value"]):
-                    yield place, f"run with {key} = {entry['value']} of {entry['origin']}, which says {now[0]} now"
+                current = find_value(entry["origin"], key, record.model)
+                if current is not None and json.dumps(current[0]) != json.dumps(entry["value"]):
+                    yield row, f"run with {key} = {entry['value']} of {entry['origin']}, which says {current[0]} now"
 
 
-def _random(groups: Sequence[Group]) -> Iterator[Finding]:
-    for place, group in enumerate(groups):
+def _find_nondeterministic_runs(groups: Sequence[Group]) -> Iterator[Finding]:
+    """Find rows with a run that may give other numbers when it is repeated."""
+    for row, group in enumerate(groups):
         for record in group:
             if record.deterministic is False:
-                yield place, f"not deterministic on {record.device} with {record.threads} threads: another run differs"
+                yield row, f"not deterministic on {record.device} with {record.threads} threads: another run differs"

@@ -1,7 +1,7 @@
-"""The report: one HTML page for a dataset that opens without a network, made from records, ranks and searches alone.
+"""The report: one HTML page for a dataset, made only from run results, saved ranks and search results.
 
-Figures are written as SVG and PNG beside it and stand in the page as images of their own; every value that comes from a
-record passes through Jinja's escaping.
+The page opens without a network, because it contains its figures. They are also written as SVG and PNG files into a
+folder next to the page. Jinja escapes every value that comes from a run result.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from hellm_recbole.system.files import ensure_folder, write_text
 
 PAGE_FILE = "report.html"
 FIGURES = "figures"
-LARGEST_K = 50  # of the curves over K, unless a larger one was asked for
+LARGEST_K = 50  # the curves over K end here, or at the largest requested cut-off if that is larger
 MASKED: dict[Policy, str] = {
     "seen": "what a user had before is masked, for every row",
     "train": "what a user had in training is masked, for every row",
@@ -53,8 +53,14 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A figure in the page."""
+class PageFigure:
+    """A figure of the page.
+
+    Attributes:
+        title: text above the figure.
+        caption: text below it.
+        source: the SVG file as a data URL.
+    """
 
     title: str
     caption: str
@@ -62,102 +68,121 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A row with numbers: its seeds, and its place among the rows."""
+class FinishedRow:
+    """A row of the table that has a successful run.
+
+    Attributes:
+        name: label of the model, with the preset if rows have different ones.
+        index: number of the row among the finished rows, from 0.
+        records: results of its successful runs, one for each seed.
+        ranks: test ranks of these runs, in the same order.
+    """
 
     name: str
-    place: int
+    index: int
     records: tuple[RunResult, ...]
     ranks: tuple[PhaseRanks, ...]
 
-    def per_user(self, cutoffs: Sequence[int]) -> dict[str, Floats]:
-        """Metric -> [U] value of each user, averaged over seeds."""
-        each = [
+    def compute_per_user(self, cutoffs: Sequence[int]) -> dict[str, Floats]:
+        """Compute the metrics of each user, averaged over seeds: metric -> [U]."""
+        seed_values = [
             metrics.compute_per_user(phase.user, phase.under(self.records[0].mask_history), cutoffs)[1]
             for phase in self.ranks
         ]
-        return {name: np.mean([one[name] for one in each], axis=0) for name in each[0]}
+        return {name: np.mean([values[name] for values in seed_values], axis=0) for name in seed_values[0]}
 
 
 def write_report(
     results_dir: Path, dataset: str, *, metric: str | None = None, cutoffs: Sequence[int] | None = None
 ) -> Path:
-    """Write `report.html` and `figures/` of a dataset; the path of the page.
+    """Write `report.html` and the folder `figures/` of a dataset.
 
     Args:
-        results_dir: holds `<dataset>/<row>/<seed>/record.json`.
-        dataset: name.
-        metric: orders the rows inside a group; None takes it from `properties/report.yaml`.
-        cutoffs: the K; None takes those of the records.
+        results_dir: folder that contains `<dataset>/<model>/<seed>/record.json`.
+        dataset: name of the dataset.
+        metric: metric that orders the rows inside a group; None takes the one in `properties/report.yaml`.
+        cutoffs: cut-offs K; None takes those of the runs.
+
+    Returns:
+        Path of the page.
 
     Raises:
-        ResultError: there are no records, one is broken, or they may not share a table.
+        ResultError: there are no run results, one is broken, or the runs cannot be compared in one table.
         OutputError: a file cannot be written.
     """
-    every = select_results(results_dir, dataset)
+    all_records = select_results(results_dir, dataset)
     settings = read_report_settings()
-    ranks = read_test_ranks(every)
-    records = drop_variants(every)
-    chosen = tuple(every[0].cutoffs if cutoffs is None else sorted(set(cutoffs)))
-    table = build_table(records, ranks, "unified", settings, metric=metric, cutoffs=chosen)
-    papers = None
+    ranks = read_test_ranks(all_records)
+    records = drop_variants(all_records)
+    chosen_cutoffs = tuple(all_records[0].cutoffs if cutoffs is None else sorted(set(cutoffs)))
+    table = build_table(records, ranks, "unified", settings, metric=metric, cutoffs=chosen_cutoffs)
+    paper_table = None
     if any(record.paper is not None for record in records):
-        papers = build_table(records, ranks, "paper", settings, metric=metric, cutoffs=chosen)
-    rows = _finished(table, records, ranks)
-    parts = build_ablation_rows([record for record in every if record.search is None], ranks, chosen, settings)
+        paper_table = build_table(records, ranks, "paper", settings, metric=metric, cutoffs=chosen_cutoffs)
+    rows = _find_finished_rows(table, records, ranks)
+    ablation = build_ablation_rows(
+        [record for record in all_records if record.search is None], ranks, chosen_cutoffs, settings
+    )
     folder = ensure_folder(results_dir / dataset) / FIGURES
-    shown = [
-        _shown(folder, name, title, caption, figure)
+    page_figures = [
+        _write_page_figure(folder, name, title, caption, figure)
         for name, title, caption, figure in (
-            *_run_figures(rows, chosen, settings),
-            *_ablation_figures(parts, chosen, settings),
-            *_sweep_figures(find_searches(results_dir, dataset)),
+            *_draw_run_figures(rows, chosen_cutoffs, settings),
+            *_draw_ablation_figures(ablation, chosen_cutoffs, settings),
+            *_draw_search_figures(find_searches(results_dir, dataset)),
         )
     ]
-    page = _template().render(
+    page = _load_template().render(
         dataset=dataset,
         version=__version__,
-        card=_card(records),
+        protocol=_describe_protocol(records),
         table=table,
         families=FAMILY_TITLES,
-        papers=papers,
-        figures=shown,
-        ablation=parts,
-        pairs=pairs(rows, chosen, settings),
+        paper_table=paper_table,
+        figures=page_figures,
+        ablation=ablation,
+        pairs=compare_pairs(rows, chosen_cutoffs, settings),
     )
     path = results_dir / dataset / PAGE_FILE
     write_text(path, page)
     return path
 
 
-def _template() -> jinja2.Template:
+def _load_template() -> jinja2.Template:
+    """Load the template of the page; it escapes all values and refuses undefined ones."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("hellm_recbole.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
     return environment.get_template(TEMPLATE)
 
 
-def _finished(table: Table, records: Sequence[RunResult], ranks: Mapping[Path, PhaseRanks]) -> list[Finished]:
-    """The rows of the table that have numbers, in its order."""
+def _find_finished_rows(
+    table: Table, records: Sequence[RunResult], ranks: Mapping[Path, PhaseRanks]
+) -> list[FinishedRow]:
+    """Find the rows of the table that have a successful run, in the order of the table."""
     groups = {(group[0].label, group[0].preset): group for group in group_rows(records)}
-    rows: list[Finished] = []
+    rows: list[FinishedRow] = []
     for row in table.rows:
-        done = tuple(record for record in groups[row.model, row.preset] if record.path in ranks)
-        if done:
+        successful = tuple(record for record in groups[row.model, row.preset] if record.path in ranks)
+        if successful:
             name = f"{row.model} ({row.preset})" if table.several_presets else row.model
-            rows.append(Finished(name, len(rows), done, tuple(ranks[record.path] for record in done if record.path)))
+            rows.append(
+                FinishedRow(
+                    name, len(rows), successful, tuple(ranks[record.path] for record in successful if record.path)
+                )
+            )
     return rows
 
 
-def _card(records: Sequence[RunResult]) -> list[tuple[str, str]]:
-    """What the rows have in common."""
+def _describe_protocol(records: Sequence[RunResult]) -> list[tuple[str, str]]:
+    """List names and values of the section "Protocol": data, split and evaluation, which are the same for all rows."""
     first = records[0]
     counts = first.counts
-    kept = f"{first.filter['k_core']}-core, {first.filter['dropped']:,} interactions dropped"
+    k_core = f"{first.filter['k_core']}-core, {first.filter['dropped']:,} interactions dropped"
     searches = sorted({record.search["budget"] for record in records if record.search is not None})
     return [
         ("Data", f"{counts['users']:,} users, {counts['items']:,} items, {counts['interactions']:,} interactions"),
-        ("Filter", kept if first.filter["k_core"] else "none"),
+        ("Filter", k_core if first.filter["k_core"] else "none"),
         (
             "Split",
             f"{first.split_kind}: {counts['train']:,} train, {counts['valid']:,} validation, {counts['test']:,} test",
@@ -173,58 +198,64 @@ def _card(records: Sequence[RunResult]) -> list[tuple[str, str]]:
     ]
 
 
-Drawn = tuple[str, str, str, Any]
+NamedFigure = tuple[str, str, str, Any]  # file name without ending, title, caption, figure
 
 
-def _run_figures(rows: Sequence[Finished], cutoffs: Sequence[int], settings: ReportSettings) -> list[Drawn]:
-    """Figures of the rows of the table: over K, over training, against cost, by slice."""
+def _draw_run_figures(
+    rows: Sequence[FinishedRow], cutoffs: Sequence[int], settings: ReportSettings
+) -> list[NamedFigure]:
+    """Draw the figures of the finished rows: metrics over K, learning curves, accuracy against cost, and slices."""
     if not rows:
         return []
     k = max(cutoffs)
     every_k = range(1, max(LARGEST_K, k) + 1)
-    over_k = {row.name: {name: float(value.mean()) for name, value in row.per_user(every_k).items()} for row in rows}
-    drawn: list[Drawn] = []
+    over_k = {
+        row.name: {name: float(value.mean()) for name, value in row.compute_per_user(every_k).items()} for row in rows
+    }
+    named_figures: list[NamedFigure] = []
     panels = [
         Panel(
             title,
             "K",
             f"{title}@K",
             [
-                Series(row.name, row.place, list(every_k), [over_k[row.name][f"{kind}@{n}"] for n in every_k])
+                Series(row.name, row.index, list(every_k), [over_k[row.name][f"{kind}@{n}"] for n in every_k])
                 for row in rows
             ],
         )
         for kind, title in (("R", "Recall"), ("N", "NDCG"))
     ]
-    drawn.append(("over-k", "Recall and NDCG over K", "Test part, from the saved ranks.", figures.draw_lines(panels)))
-    drawn += _learning(rows)
-    valued = [(row, over_k[row.name][f"N@{k}"]) for row in rows]
-    drawn += _costs(valued, k)
-    drawn += _slices(rows, k, settings)
-    return drawn
+    named_figures.append(
+        ("over-k", "Recall and NDCG over K", "Test part, from the saved ranks.", figures.draw_lines(panels))
+    )
+    named_figures += _draw_learning_curves(rows)
+    accuracies = [(row, over_k[row.name][f"N@{k}"]) for row in rows]
+    named_figures += _draw_costs(accuracies, k)
+    named_figures += _draw_slices(rows, k, settings)
+    return named_figures
 
 
-def _learning(rows: Sequence[Finished]) -> list[Drawn]:
-    """Validation over epochs and over time; of each row its first seed."""
-    by_epoch, by_time, chosen_by = [], [], set()
+def _draw_learning_curves(rows: Sequence[FinishedRow]) -> list[NamedFigure]:
+    """Draw the validation metric over epochs and over time, for the first seed of each row."""
+    by_epoch, by_time, metrics_used = [], [], set()
     for row in rows:
         record = row.records[0]
         metric = str(record.settings["valid_metric"]["value"])
         points = [(entry["epoch"], entry["valid"].get(metric)) for entry in record.curve]
         seconds = np.cumsum([entry["seconds"] for entry in record.curve])
-        kept = [
+        measured = [
             (epoch, float(spent) / 60, value)
             for (epoch, value), spent in zip(points, seconds, strict=True)
             if value is not None
         ]
-        if len(kept) > 1:
-            chosen_by.add(metric)
-            epochs, minutes, values = zip(*kept, strict=True)
-            by_epoch.append(Series(row.name, row.place, epochs, values))
-            by_time.append(Series(row.name, row.place, minutes, values))
+        if len(measured) > 1:
+            metrics_used.add(metric)
+            epochs, minutes, values = zip(*measured, strict=True)
+            by_epoch.append(Series(row.name, row.index, epochs, values))
+            by_time.append(Series(row.name, row.index, minutes, values))
     if not by_epoch:
         return []
-    label = f"{' or '.join(sorted(chosen_by))}, validation"
+    label = f"{' or '.join(sorted(metrics_used))}, validation"
     panels = [
         Panel("by epoch", "epoch", label, by_epoch, log_x=True),
         Panel("by time", "training time (min)", label, by_time, log_x=True),
@@ -233,21 +264,26 @@ def _learning(rows: Sequence[Finished]) -> list[Drawn]:
     return [("learning", "Learning curves", caption, figures.draw_lines(panels))]
 
 
-def _costs(valued: Sequence[tuple[Finished, float]], k: int) -> list[Drawn]:
-    """Accuracy against training time and memory."""
+def _draw_costs(accuracies: Sequence[tuple[FinishedRow, float]], k: int) -> list[NamedFigure]:
+    """Draw accuracy against training time and against memory.
+
+    Args:
+        accuracies: rows with their test NDCG@k.
+        k: cut-off K of the accuracy.
+    """
     panels = []
-    for title, label, cost in (
+    for title, label, measure in (
         ("time", "training time (min)", lambda r: None if r.train_seconds is None else r.train_seconds / 60),
-        ("memory", "peak memory (GiB)", _memory_gib),
+        ("memory", "peak memory (GiB)", _measure_memory_gib),
     ):
         series = []
-        for row, value in valued:
-            costs = [one for one in map(cost, row.records) if one is not None]
+        for row, value in accuracies:
+            costs = [cost for cost in map(measure, row.records) if cost is not None]
             if len(costs) == len(row.records):
-                series.append(Series(row.name, row.place, [float(np.mean(costs))], [value]))
+                series.append(Series(row.name, row.index, [float(np.mean(costs))], [value]))
         if series:
-            log = figures.spans_decades([one.x[0] for one in series])
-            panels.append(Panel(f"against {title}", label, f"N@{k}, test", series, log_x=log))
+            log_x = figures.spans_decades([points.x[0] for points in series])
+            panels.append(Panel(f"against {title}", label, f"N@{k}, test", series, log_x=log_x))
     if not panels:
         return []
     caption = (
@@ -257,13 +293,14 @@ def _costs(valued: Sequence[tuple[Finished, float]], k: int) -> list[Drawn]:
     return [("cost", "Accuracy against cost", caption, figures.draw_scatter(panels))]
 
 
-def _memory_gib(record: RunResult) -> float | None:
+def _measure_memory_gib(record: RunResult) -> float | None:
+    """Return the peak memory of a run in GiB: of the device if one was used, otherwise of the process."""
     used = record.peak_memory_bytes["device"] or record.peak_memory_bytes["host"]
     return None if used is None else used / 2**30
 
 
-def _slices(rows: Sequence[Finished], k: int, settings: ReportSettings) -> list[Drawn]:
-    """Recall by history length and by popularity of the target."""
+def _draw_slices(rows: Sequence[FinishedRow], k: int, settings: ReportSettings) -> list[NamedFigure]:
+    """Draw Recall by history length of the user and by popularity of the target."""
     test = rows[0].ranks[0]
     panels = []
     for title, groups in (
@@ -275,7 +312,7 @@ def _slices(rows: Sequence[Finished], k: int, settings: ReportSettings) -> list[
             values = [
                 average_slices(row.ranks, row.records[0].mask_history, mask, [k])[f"R@{k}"] for mask in groups.values()
             ]
-            series.append(Series(row.name, row.place, list(range(len(groups))), values))
+            series.append(Series(row.name, row.index, list(range(len(groups))), values))
         names = [name.removeprefix("history ").replace(" items", "") for name in groups]
         unit = "interactions before" if "history" in title else "items, by training interactions"
         panels.append(Panel(title, unit, f"R@{k}, test", series, ticks=names))
@@ -283,43 +320,47 @@ def _slices(rows: Sequence[Finished], k: int, settings: ReportSettings) -> list[
     return [("slices", "Slices", caption, figures.draw_lines(panels, points=True))]
 
 
-def _ablation_figures(parts: Sequence[AblationRow], cutoffs: Sequence[int], settings: ReportSettings) -> list[Drawn]:
-    """One figure of bars for each model with variants, if it has any hits to lose."""
-    drawn: list[Drawn] = []
-    told = f"R@{max(cutoffs)}"
+def _draw_ablation_figures(
+    ablation: Sequence[AblationRow], cutoffs: Sequence[int], settings: ReportSettings
+) -> list[NamedFigure]:
+    """Draw one figure of bars for each model with variants; a model without any hit has none."""
+    named_figures: list[NamedFigure] = []
+    metric = f"R@{max(cutoffs)}"
     groups: list[tuple[AblationRow, list[AblationRow]]] = []
-    for row in parts:
+    for row in ablation:
         if row.change is None:
             groups.append((row, []))
         else:
             groups[-1][1].append(row)
     for whole, rows in groups:
-        model, base = whole.model, whole.means[told]
+        model, base = whole.model, whole.means[metric]
         if not rows or not base:
             continue
         spans = [(row.low or 0.0, row.high or 0.0) for row in rows]
         figure = figures.draw_bars(
             f"{model} = {base:.4f}",
-            f"change of {told}, test (%), with {settings.confidence_level:.0%} interval",
+            f"change of {metric}, test (%), with {settings.confidence_level:.0%} interval",
             [f"{row.model.partition('@')[0]}{'*' if row.starred else ''}" for row in rows],
             [100 * (row.change or 0.0) for row in rows],
             [(100 * low, 100 * high) for low, high in spans],
         )
         caption = f"* differs from the whole model at p < {settings.significance_level:g}, Holm-corrected."
-        drawn.append((f"ablation-{_stem(model)}", f"What the parts of {model} are worth", caption, figure))
-    return drawn
+        named_figures.append(
+            (f"ablation-{_to_file_name(model)}", f"What the parts of {model} are worth", caption, figure)
+        )
+    return named_figures
 
 
-def _sweep_figures(sweeps: Sequence[SearchResult]) -> list[Drawn]:
-    """The trials of each search, and each study."""
-    drawn: list[Drawn] = []
-    for sweep in sweeps:
-        name = name_figure(sweep)
-        if (study := draw_study(sweep)) is not None:
-            drawn.append((name, study.title, study.caption, study.figure))
+def _draw_search_figures(searches: Sequence[SearchResult]) -> list[NamedFigure]:
+    """Draw the trials of each search, and the figure of each study."""
+    named_figures: list[NamedFigure] = []
+    for result in searches:
+        name = name_figure(result)
+        if (study := draw_study(result)) is not None:
+            named_figures.append((name, study.title, study.caption, study.figure))
             continue
-        reported = [trial for trial in sweep.trials if trial["curve"]]
-        best = sweep.best if reported else None
+        reported = [trial for trial in result.trials if trial["curve"]]
+        best = result.best if reported else None
         series = [
             Series(
                 f"trial {trial['number']}" if trial is best else trial["status"],
@@ -330,51 +371,60 @@ def _sweep_figures(sweeps: Sequence[SearchResult]) -> list[Drawn]:
             for trial in sorted(reported, key=lambda trial: trial is best)
         ]
         if series:
-            panel = Panel(sweep.row, "epoch", f"{sweep.valid_metric}, validation", series, log_x=True)
-            caption = f"{len(sweep.trials)} trials, {sweep.budget}, scheduler {sweep.scheduler}, search {sweep.search}."
-            drawn.append((name, f"Search of {sweep.row}", caption, figures.draw_lines([panel])))
-    return drawn
+            panel = Panel(result.row, "epoch", f"{result.valid_metric}, validation", series, log_x=True)
+            caption = (
+                f"{len(result.trials)} trials, {result.budget}, scheduler {result.scheduler}, search {result.search}."
+            )
+            named_figures.append((name, f"Search of {result.row}", caption, figures.draw_lines([panel])))
+    return named_figures
 
 
-def name_figure(sweep: SearchResult) -> str:
-    """File name of a search's figure, without ending."""
-    return f"{_stem(sweep.row)}-{_stem(sweep.name)}"
+def name_figure(result: SearchResult) -> str:
+    """Return the file name of a search's figure, without ending."""
+    return f"{_to_file_name(result.row)}-{_to_file_name(result.name)}"
 
 
-def _stem(name: str) -> str:
-    """A file name: letters, digits, dots and dashes.
+def _to_file_name(name: str) -> str:
+    """Turn a name into a file name of letters, digits, dots and dashes.
 
-    >>> _stem("HeLLM@a/b")
+    >>> _to_file_name("HeLLM@a/b")
     'HeLLM-a-b'
     """
     return "".join(char if char.isalnum() or char in ".-" else "-" for char in name)
 
 
-def _shown(folder: Path, name: str, title: str, caption: str, figure: Any) -> Shown:
+def _write_page_figure(folder: Path, name: str, title: str, caption: str, figure: Any) -> PageFigure:
+    """Write a figure into its folder and return it for the page."""
     path = figures.write_figure(folder, name, figure)
     source = base64.b64encode(path.read_bytes()).decode("ascii")
-    return Shown(title, caption, f"data:image/svg+xml;base64,{source}")
+    return PageFigure(title, caption, f"data:image/svg+xml;base64,{source}")
 
 
-def pairs(rows: Sequence[Finished], cutoffs: Sequence[int], settings: ReportSettings) -> dict[str, Any]:
-    """Wins and losses of every two rows over users, for the page's script.
+def compare_pairs(rows: Sequence[FinishedRow], cutoffs: Sequence[int], settings: ReportSettings) -> dict[str, Any]:
+    """Compare every two rows user by user, for the page's script.
+
+    Args:
+        rows: finished rows.
+        cutoffs: cut-offs K; the rows are compared in NDCG at the largest one.
+        settings: settings of the bootstrap.
 
     Returns:
-        `names`; `metric`; `versus`: for i < j at place i, j - i - 1 the users for whom i is better, as good and worse,
-        the mean difference, its interval and its uncorrected p-value.
+        `names` of the rows, name of the `metric`, and `versus`. For i < j, `versus[i][j - i - 1]` compares row i with
+        row j: the numbers of users for whom row i is better, equal and worse, the mean difference, the ends of its
+        interval, and its uncorrected p-value.
     """
-    name = f"N@{max(cutoffs)}"
+    metric = f"N@{max(cutoffs)}"
     if len(rows) < 2:
-        return {"names": [row.name for row in rows], "metric": name, "versus": []}
-    values = np.stack([row.per_user([max(cutoffs)])[name] for row in rows], axis=1)
+        return {"names": [row.name for row in rows], "metric": metric, "versus": []}
+    values = np.stack([row.compute_per_user([max(cutoffs)])[metric] for row in rows], axis=1)
     resampled = bootstrap_means(values, settings.n_resamples, settings.bootstrap_seed)
     versus = []
     for i in range(len(rows)):
         line = []
         for j in range(i + 1, len(rows)):
             difference = values[:, i] - values[:, j]
-            drawn = resampled[:, i] - resampled[:, j]
-            low, high = compute_interval(drawn, settings.confidence_level)
+            resampled_difference = resampled[:, i] - resampled[:, j]
+            low, high = compute_interval(resampled_difference, settings.confidence_level)
             line.append(
                 {
                     "wins": int((difference > 0).sum()),
@@ -383,8 +433,8 @@ def pairs(rows: Sequence[Finished], cutoffs: Sequence[int], settings: ReportSett
                     "mean": float(difference.mean()),
                     "low": float(low),
                     "high": float(high),
-                    "p": compute_p_value(float(difference.mean()), drawn),
+                    "p": compute_p_value(float(difference.mean()), resampled_difference),
                 }
             )
         versus.append(line)
-    return {"names": [row.name for row in rows], "metric": name, "versus": versus}
+    return {"names": [row.name for row in rows], "metric": metric, "versus": versus}

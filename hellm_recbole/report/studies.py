@@ -1,7 +1,8 @@
-"""Hyperparameter studies: one or two settings over their values, all else as in the files, judged on validation.
+"""Studies: grid searches over one or two settings of a model, which are drawn.
 
-A study is a search over the whole grid of its settings, named `study-<name>`, whose values stand in
-`properties/study/<Model>.yaml`. Its figure has one setting as curves, or two as a heat map.
+All other settings keep the values of the settings files, and the metrics are those of the validation part. The settings
+and values of each study are in `properties/study/<Model>.yaml`. Its search is named `study-<name>`. A study of one
+setting is drawn as curves, a study of two settings as heat maps.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ PREFIX = "study-"
 
 @dataclass(frozen=True)
 class StudyFigure:
-    """A figure with its words."""
+    """The figure of a study, with its title and caption."""
 
     title: str
     caption: str
@@ -32,56 +33,68 @@ class StudyFigure:
 
 
 def list_studies(model: str) -> dict[str, dict[str, list[Any]]]:
-    """Name of each study of a model -> setting -> values.
+    """Read the studies of a model.
+
+    Args:
+        model: name of the model.
+
+    Returns:
+        Name of the study -> setting -> values to try.
 
     Raises:
-        SettingsError: the model has no studies, or one of them is not of one or two settings with lists of values.
+        SettingsError: the model has no studies, or a study is not one or two settings with a list of values each.
     """
     path = find_properties() / "study" / f"{model}.yaml"
     if not path.exists():
         known = sorted(other.stem for other in path.parent.glob("*.yaml"))
-        raise SettingsError(f"{model} has no studies; those that have: {', '.join(known)}")
+        raise SettingsError(f"{path} is missing: {model} has no studies. These models have studies: {', '.join(known)}")
     found = load_yaml(path)
     for name, axes in found.items():
-        listed = isinstance(axes, Mapping) and all(
+        has_lists = isinstance(axes, Mapping) and all(
             isinstance(values, list) and len(values) > 1 for values in axes.values()
         )
-        if not listed or not 1 <= len(axes) <= 2:
-            raise SettingsError(f"{path}: study {name} must have one or two settings with a list of values each")
+        if not has_lists or not 1 <= len(axes) <= 2:
+            raise SettingsError(
+                f"{path}: study {name} must have one or two settings, each with a list of two or more values"
+            )
     return found
 
 
-def draw_study(sweep: SearchResult) -> StudyFigure | None:
-    """The figure of a study; None for other searches and where no trial has reported."""
-    trials = [trial for trial in sweep.trials if trial["valid"]]
-    if not sweep.name.startswith(PREFIX) or not trials or len(sweep.space) > 2:
+def draw_study(search: SearchResult) -> StudyFigure | None:
+    """Draw the figure of a study; return None for other searches, and where no trial has validation metrics."""
+    trials = [trial for trial in search.trials if trial["valid"]]
+    if not search.name.startswith(PREFIX) or not trials or len(search.space) > 2:
         return None
-    k = sweep.valid_metric.partition("@")[2]
+    k = search.valid_metric.partition("@")[2]
     metrics = (f"R@{k}", f"N@{k}")
-    keys = list(sweep.space)
+    keys = list(search.space)
     epochs = max(trial["epochs"] for trial in trials)
-    caption = f"Validation part, seed {sweep.seed}, at most {epochs} epochs; {len(trials)} trials."
+    caption = f"Validation part, seed {search.seed}, at most {epochs} epochs; {len(trials)} trials."
     if len(keys) == 1:
-        panels = [_curve(sweep, keys[0], metric) for metric in metrics]
+        panels = [_build_panel(search, keys[0], metric) for metric in metrics]
         figure = figures.draw_lines(panels, points=True)
-        if all(isinstance(value, int | float) for value in sweep.space[keys[0]]):
-            figures.set_exact_ticks(figure, [float(value) for value in sweep.space[keys[0]]])
-        return StudyFigure(f"{sweep.row}: {keys[0]}", caption, figure)
-    grids = [_grid(sweep, keys, metric) for metric in metrics]
-    return StudyFigure(f"{sweep.row}: {keys[0]} and {keys[1]}", caption, figures.draw_heat_maps(grids))
+        if all(isinstance(value, int | float) for value in search.space[keys[0]]):
+            figures.set_exact_ticks(figure, [float(value) for value in search.space[keys[0]]])
+        return StudyFigure(f"{search.row}: {keys[0]}", caption, figure)
+    grids = [_build_grid(search, keys, metric) for metric in metrics]
+    return StudyFigure(f"{search.row}: {keys[0]} and {keys[1]}", caption, figures.draw_heat_maps(grids))
 
 
-def _curve(sweep: SearchResult, key: str, metric: str) -> Panel:
-    reached = {trial["values"][key]: trial["valid"][metric] for trial in sweep.trials if trial["valid"]}
-    values = sorted(reached)
-    series = Series(sweep.row, 0, values, [reached[value] for value in values])
+def _build_panel(search: SearchResult, key: str, metric: str) -> Panel:
+    """Build the curve of a metric over the values of one setting, the best validation value of each trial."""
+    metric_of_value = {trial["values"][key]: trial["valid"][metric] for trial in search.trials if trial["valid"]}
+    values = sorted(metric_of_value)
+    series = Series(search.row, 0, values, [metric_of_value[value] for value in values])
     return Panel(metric, key, f"{metric}, validation", [series], log_x=spans_decades(values))
 
 
-def _grid(sweep: SearchResult, keys: list[str], metric: str) -> Grid:
-    across, up = (sorted(sweep.space[key]) for key in reversed(keys))
-    values = np.full((len(up), len(across)), np.nan)
-    for trial in sweep.trials:
+def _build_grid(search: SearchResult, keys: list[str], metric: str) -> Grid:
+    """Build the heat map of a metric over two settings: the second one on the x axis, the first one on the y axis."""
+    x_values, y_values = (sorted(search.space[key]) for key in reversed(keys))
+    values = np.full((len(y_values), len(x_values)), np.nan)
+    for trial in search.trials:
         if trial["valid"]:
-            values[up.index(trial["values"][keys[0]]), across.index(trial["values"][keys[1]])] = trial["valid"][metric]
-    return Grid(f"{metric}, validation", keys[1], keys[0], across, up, values)
+            values[y_values.index(trial["values"][keys[0]]), x_values.index(trial["values"][keys[1]])] = trial["valid"][
+                metric
+            ]
+    return Grid(f"{metric}, validation", keys[1], keys[0], x_values, y_values, values)

@@ -1,8 +1,8 @@
-"""Comparison tables, made from records and saved ranks alone.
+"""Comparison tables, made only from run results and saved ranks.
 
-One row per model (and preset): means over seeds, grouped by family. Two protocols (which mask a rank was taken under):
-`unified` puts every row under one policy, so rows compare with each other; `paper` puts each family under the policy of
-its source, the only form in which a number may stand beside the paper's Table 1.
+A table has one row per model and preset: means over seeds, grouped by family. Two protocols decide which masking policy
+the ranks of a row have. `unified` uses one policy for every row, so that rows can be compared with each other. `paper`
+uses for each family the policy of its source, which is the only way to compare with the numbers of the paper's Table 1.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ SOURCE_POLICY: dict[Family, Policy] = {
     "sequential": "none",
     "llm": "none",
 }
-STRONG_BASELINES = ("Pop", "ItemKNN", "SASRec")  # what a language model has to beat before anything is said of it
-OWN_TO_A_SEED = (SEED, "embeddings of ", CODE)  # in which seeds of one row may differ
+STRONG_BASELINES = ("Pop", "ItemKNN", "SASRec")  # a table with an LLM row needs these models for comparison
+SEED_PARTS = (SEED, "embeddings of ", CODE)  # parts of a run whose names start so may differ between seeds of one row
 _HASH_DIGITS = 12
-_FORMULA = ("=", "+", "-", "@")  # what a cell begins with that a spreadsheet takes for a formula
-_WIDE = 80  # columns that hold the two largest K; a narrower terminal gets the largest one
+_FORMULA = ("=", "+", "-", "@")  # a spreadsheet reads a cell that starts with one of these as a formula
+_WIDE = 80  # columns needed to show the two largest K; a narrower terminal shows only the largest one
 _TERMINAL_MARKS = {1: ("\u00b9", "bold"), 2: ("\u00b2", "underline")}
 _SECONDS = ((3600.0, "h"), (60.0, "min"), (1.0, "s"))
 _BYTES = ((2.0**30, "GiB"), (2.0**20, "MiB"), (1.0, "B"))
@@ -80,16 +80,16 @@ _BYTES = ((2.0**30, "GiB"), (2.0**20, "MiB"), (1.0, "B"))
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """How tables and slices are made; values in `properties/report.yaml`.
+    """Settings of tables and slices; their values are in `properties/report.yaml`.
 
     Attributes:
-        sort_metric: orders the rows inside a group, best first.
-        n_resamples: of the bootstrap.
-        bootstrap_seed: of the resampling.
-        significance_level: a mark needs a corrected p-value below it.
-        confidence_level: of the bootstrap intervals.
-        history_quantiles: number of groups of users by history length.
-        popularity_quantiles: where targets are cut by training count.
+        sort_metric: metric that orders the rows inside a group, best first.
+        n_resamples: number of resamples of the bootstrap.
+        bootstrap_seed: random seed of the bootstrap.
+        significance_level: a row gets a star only if its corrected p-value is below this level.
+        confidence_level: level of the bootstrap intervals.
+        history_quantiles: number of groups of targets by the history length of their users.
+        popularity_quantiles: quantiles of the training counts at which targets are split by popularity.
     """
 
     sort_metric: str = setting()
@@ -102,7 +102,7 @@ class ReportSettings:
 
 
 def read_report_settings() -> ReportSettings:
-    """The values of `properties/report.yaml`."""
+    """Read the settings in `properties/report.yaml`."""
     return load_settings(ReportSettings, "report.yaml")
 
 
@@ -111,13 +111,13 @@ class Cell:
     """One metric of one row.
 
     Attributes:
-        mean: over users and seeds.
-        sd: over seeds (n - 1 in the denominator), None for one seed.
+        mean: mean over users and seeds.
+        sd: standard deviation over seeds (n - 1 in the denominator); None for a single seed.
         low: lower end of the bootstrap interval of the mean.
-        high: upper end.
-        p: Holm-corrected p-value against the best rival, None without a rival.
-        place: 1 best of the column, 2 second, else 0; equal means share a place.
-        significant: the best row, and better than its best rival.
+        high: upper end of that interval.
+        p: Holm-corrected p-value against the best other row; None where there is no other row.
+        position: 1 for the best of the column, 2 for the second, otherwise 0; equal means have the same position.
+        significant: whether this is the best row, significantly better than the best other row, with as many seeds.
     """
 
     mean: float
@@ -125,16 +125,31 @@ class Cell:
     low: float
     high: float
     p: float | None
-    place: int
+    position: int
     significant: bool
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model under one preset; `cells` is empty and `problem` says why where no seed succeeded.
+    """One model with one preset.
 
-    `marks` are the letters of its footnotes. `paper` holds the numbers of the paper's Table 1 by metric. Seconds are
-    means over seeds, bytes the largest of them.
+    Attributes:
+        family: group of the table to which the model belongs.
+        model: label of the model, with its language model and whether its values were tuned.
+        source: package that contains the model.
+        preset: name of the preset.
+        status: "success" if a seed succeeded, otherwise the status of the last seed.
+        problem: reason why no seed succeeded; None if one did.
+        seeds: seeds that succeeded.
+        cells: metric -> numbers; empty where no seed succeeded.
+        paper: metric -> number of the paper's Table 1; empty where it has none.
+        train_seconds: training time, mean over seeds.
+        host_bytes: peak memory of the process, largest over seeds.
+        device_bytes: peak memory of the device, largest over seeds.
+        trainable_parameters: number of trained parameters.
+        total_parameters: number of all parameters.
+        search: hyper-parameter search that chose the settings; None if there was none.
+        marks: letters of the row's footnotes.
     """
 
     family: Family
@@ -157,18 +172,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Everything the output forms print.
+    """The content of a table, which each output format prints.
 
     Attributes:
-        protocol: see the head of this file.
-        metrics: columns, in order.
-        paper_metrics: those that have a column of the paper's numbers beside them.
-        rows: by family, then best first.
+        protocol: "unified" or "paper", see the top of this file.
+        metrics: names of the metric columns, in order.
+        paper_metrics: metrics that have a second column with the paper's numbers.
+        rows: rows sorted by family, then best first.
         notes: sentences of the caption.
-        footnotes: in what rows differ beside the model; rows name those that concern them by their letters.
-        mark_note: the sentence that says what the mark means.
-        split_hash: of all rows.
-        stamp: what a reader must know before any number; None where there is nothing.
+        footnotes: differences between rows other than the model; `Row.marks` refers to them by letter.
+        mark_note: sentence that explains the star.
+        split_hash: hash of the data split, which is the same for all rows.
+        stamp: warning above the table; None where there is nothing to warn about.
     """
 
     protocol: Protocol
@@ -183,12 +198,12 @@ class Table:
 
     @property
     def searched(self) -> bool:
-        """Whether any row has tuned values."""
+        """Whether the settings of any row come from a hyper-parameter search."""
         return any(row.search is not None for row in self.rows)
 
     @property
     def several_presets(self) -> bool:
-        """Whether a column must tell the presets apart."""
+        """Whether rows have different presets, so that the table needs a column for them."""
         return len({row.preset for row in self.rows}) > 1
 
     @property
@@ -205,30 +220,30 @@ def write_tables(
     metric: str | None = None,
     cutoffs: Sequence[int] | None = None,
 ) -> str:
-    """Make the tables of a dataset and write them into its folder.
+    """Build the tables of a dataset and write them into its folder.
 
-    `table.{md,csv,tex}` is the unified table. `table-paper.{md,csv,tex}` is the other one, written where the dataset is
-    one of the paper's or where `protocol` asks for it.
+    `table.{md,csv,tex}` is the table of the protocol `unified`. `table-paper.{md,csv,tex}` is the table of the protocol
+    `paper`. It is written if the paper has the dataset or if `protocol` is `paper`.
 
     Args:
-        results_dir: holds `<dataset>/<model>/<seed>/record.json`.
-        dataset: name.
-        protocol: which of the two is returned.
-        metric: orders the rows inside a group; None takes it from `properties/report.yaml`.
-        cutoffs: the K; None takes those of the records.
+        results_dir: folder that contains `<dataset>/<model>/<seed>/record.json`.
+        dataset: name of the dataset.
+        protocol: protocol of the table to return.
+        metric: metric that orders the rows inside a group; None takes the one in `properties/report.yaml`.
+        cutoffs: cut-offs K; None takes those of the runs.
 
     Returns:
-        The table for the terminal, as wide as it is.
+        The table as text for the terminal, fitted to its width.
 
     Raises:
-        ResultError: there are no records, one is broken, or they may not share a table.
+        ResultError: there are no run results, one is broken, or the runs cannot be compared in one table.
         OutputError: a table cannot be written.
     """
     records = drop_variants(select_results(results_dir, dataset))
     settings = read_report_settings()
     ranks = read_test_ranks(records)
     in_paper = any(record.paper is not None for record in records)
-    shown = ""
+    terminal_text = ""
     for name, stem in (("unified", "table"), ("paper", "table-paper")):
         if name == "paper" and not in_paper and protocol != "paper":
             continue
@@ -236,12 +251,12 @@ def write_tables(
         for ending, text in (("md", to_markdown(table)), ("csv", to_csv(table)), ("tex", to_latex(table))):
             write_text(ensure_folder(results_dir / dataset) / f"{stem}.{ending}", text)
         if name == protocol:
-            shown = to_terminal(table)
-    return shown
+            terminal_text = to_terminal(table)
+    return terminal_text
 
 
 def select_results(results_dir: Path, dataset: str) -> list[RunResult]:
-    """All records of a dataset.
+    """Read all run results of a dataset.
 
     Raises:
         ResultError: there are none, or one is broken.
@@ -250,23 +265,29 @@ def select_results(results_dir: Path, dataset: str) -> list[RunResult]:
     if not records:
         raise ResultError(
             f"no record of dataset {dataset} in {results_dir / dataset}; "
-            f"`python benchmarks/run.py --models all --dataset {dataset} --output {results_dir}` makes them"
+            f"run `python benchmarks/run.py --models all --dataset {dataset} --output {results_dir}` first"
         )
     return records
 
 
 def drop_variants(records: Sequence[RunResult]) -> list[RunResult]:
-    """Records of whole models; all records where there are only variants. Variants have a table of their own."""
-    of = list_all_variants()
-    return [record for record in records if record.model not in of] or list(records)
+    """Return the runs of whole models, or all runs if there are only variants; variants have their own table."""
+    variants = list_all_variants()
+    return [record for record in records if record.model not in variants] or list(records)
 
 
 def read_test_ranks(records: Sequence[RunResult]) -> dict[Path, PhaseRanks]:
-    """Path of each successful record -> its test ranks.
+    """Read the test ranks of all successful runs.
+
+    Args:
+        records: run results of one dataset.
+
+    Returns:
+        Path of the run result -> its test ranks.
 
     Raises:
-        ResultError: records may not share a table, a ranks file is broken or has no test part, or two of them rank
-            different targets.
+        ResultError: the runs cannot be compared in one table, a ranks file is broken or has no test part, or two files
+            rank different targets.
     """
     check_comparable(records)
     ranks: dict[Path, PhaseRanks] = {}
@@ -277,54 +298,61 @@ def read_test_ranks(records: Sequence[RunResult]) -> dict[Path, PhaseRanks]:
         path = record.path.parent / record.ranks
         phases = read_ranks(path, record.ranks_sha256)
         if "test" not in phases:
-            raise ResultError(f"ranks {path} have no test part; run the row again with --fresh")
+            raise ResultError(f"ranks {path} have no test part; run the model again with --fresh")
         ranks[record.path] = phases["test"]
         first_path, first = next(iter(ranks.items()))
         if not (np.array_equal(first.user, phases["test"].user) and np.array_equal(first.item, phases["test"].item)):
             raise ResultError(
-                f"ranks {path} and those of {first_path} are of different (user, target) pairs; run one of them again "
+                f"ranks {path} and ranks of {first_path} have different (user, target) pairs; run one of the two again "
                 "with --fresh"
             )
     return ranks
 
 
 def group_rows(records: Sequence[RunResult]) -> list[tuple[RunResult, ...]]:
-    """Records of one model and preset together, sorted by seed; such a group is a row.
+    """Group the runs by label and preset; each group becomes one row of a table.
+
+    Returns:
+        The groups, sorted by label and preset; the runs of a group are sorted by seed.
 
     Raises:
-        ResultError: successful seeds of one row have different settings, so that their mean would mean nothing.
+        ResultError: successful seeds of one row have different settings or data, so their mean would be meaningless.
     """
-    by_row = sorted(records, key=lambda r: (r.label, r.preset, r.seed))
-    rows = [tuple(group) for _, group in groupby(by_row, key=lambda r: (r.label, r.preset))]
+    sorted_records = sorted(records, key=lambda r: (r.label, r.preset, r.seed))
+    rows = [tuple(group) for _, group in groupby(sorted_records, key=lambda r: (r.label, r.preset))]
     for row in rows:
-        done = [record for record in row if record.status == "success"]
-        for other in done[1:]:
-            a, b = ({k: s["value"] for k, s in r.settings.items() if k not in NEUTRAL_KEYS} for r in (done[0], other))
+        successful = [record for record in row if record.status == "success"]
+        for other in successful[1:]:
+            a, b = (
+                {k: s["value"] for k, s in r.settings.items() if k not in NEUTRAL_KEYS} for r in (successful[0], other)
+            )
             for key in sorted(a.keys() | b.keys()):
                 if a.get(key) != b.get(key):
                     raise ResultError(
-                        f"records {done[0].path} and {other.path} are seeds of one row but differ in setting {key} "
-                        f"({a.get(key)} and {b.get(key)}); run one of them again with --fresh"
+                        f"records {successful[0].path} and {other.path} are seeds of one table row but differ in "
+                        f"setting {key} ({a.get(key)} and {b.get(key)}); run one of them again with --fresh"
                     )
-            _refuse_different_data(done[0], other)
+            _refuse_different_data(successful[0], other)
     return rows
 
 
 def _refuse_different_data(first: RunResult, other: RunResult) -> None:
-    """Refuse two seeds of one row that read other features, texts or weights, so that their mean would mean nothing.
+    """Refuse two seeds of one row that read different features, texts or weights: their mean would be meaningless.
 
     Raises:
-        ResultError: it says what differs.
+        ResultError: the two runs read different data; the message names the first difference.
     """
     parts = [list_result_parts(record) for record in (first, other)]
     if parts[0] is None or parts[1] is None:
-        return  # recorded by an earlier version, which a footnote says
-    kept = [{k: v for k, v in part.items() if not k.startswith(OWN_TO_A_SEED)} for part in parts if part]
-    differing = sorted(key for key in kept[0].keys() | kept[1].keys() if kept[0].get(key) != kept[1].get(key))
+        return  # recorded by an earlier version; a footnote says that the data are unknown
+    comparable = [{k: v for k, v in part.items() if not k.startswith(SEED_PARTS)} for part in parts if part]
+    differing = sorted(
+        key for key in comparable[0].keys() | comparable[1].keys() if comparable[0].get(key) != comparable[1].get(key)
+    )
     if differing:
         raise ResultError(
-            f"records {first.path} and {other.path} are seeds of one row but differ in {differing[0]}; run one of them "
-            "again with --fresh"
+            f"records {first.path} and {other.path} are seeds of one table row but differ in {differing[0]}; "
+            "run one of them again with --fresh"
         )
 
 
@@ -337,19 +365,20 @@ def build_table(
     metric: str | None = None,
     cutoffs: Sequence[int] | None = None,
 ) -> Table:
-    """The table of records that belong together.
+    """Build the table of runs that can be compared with each other.
 
     Args:
-        records: of one dataset, not empty.
-        ranks: from `read_test_ranks`.
-        protocol: see the head of this file.
-        settings: of the report.
-        metric: orders the rows inside a group; None takes it from `settings`.
-        cutoffs: the K; None takes those of the records.
+        records: run results of one dataset, at least one.
+        ranks: test ranks of the successful runs, from `read_test_ranks`.
+        protocol: "unified" or "paper", see the top of this file.
+        settings: settings of the report.
+        metric: metric that orders the rows inside a group; None takes `settings.sort_metric`.
+        cutoffs: cut-offs K; None takes those of the runs.
 
     Raises:
         SettingsError: `metric` is neither R@K nor N@K.
-        ResultError: seeds of one row have different settings, or a record names an unknown dataset of the paper.
+        ResultError: seeds of one row have different settings, or a run names a dataset that the paper's table does not
+            have.
     """
     first = records[0]
     cutoffs = first.cutoffs if cutoffs is None else sorted(set(cutoffs))
@@ -357,7 +386,7 @@ def build_table(
     sort_metric = settings.sort_metric if metric is None else metric
     if not re.fullmatch(r"[RN]@[1-9][0-9]{0,6}", sort_metric) or int(sort_metric[2:]) > LARGEST_CUTOFF:
         raise SettingsError(
-            f"metric {shorten(sort_metric)!r} is neither R@K nor N@K; choose one such as {names[-1]}, with a K of at "
+            f"metric {shorten(sort_metric)!r} is neither R@K nor N@K; choose a metric such as {names[-1]}, with K at "
             f"most {LARGEST_CUTOFF:,}"
         )
     groups = group_rows(records)
@@ -366,41 +395,45 @@ def build_table(
         SOURCE_POLICY if protocol == "paper" else dict.fromkeys(FAMILY_TITLES, first.mask_history)
     )
 
-    per_seed = [[_per_user(ranks, record, policies, cutoffs, names) for record in done] for done in finished]
-    numbered = [index for index, done in enumerate(finished) if done]
+    per_seed = [[_compute_per_user(ranks, record, policies, cutoffs, names) for record in runs] for runs in finished]
+    finished_rows = [index for index, runs in enumerate(finished) if runs]
     cells: dict[int, dict[str, Cell]] = {index: {} for index in range(len(groups))}
-    if numbered:
-        values = np.stack([np.mean(per_seed[index], axis=0) for index in numbered], axis=1)  # [U, R, M]
-        seed_means = [np.array([one.mean(axis=0) for one in per_seed[index]]) for index in numbered]  # R x [S, M]
-        cells |= dict(zip(numbered, _cells(values, seed_means, names, settings), strict=True))
+    if finished_rows:
+        values = np.stack([np.mean(per_seed[index], axis=0) for index in finished_rows], axis=1)  # [U, R, M]
+        # [S, M] for each of the R rows
+        seed_means = [np.array([per_user.mean(axis=0) for per_user in per_seed[index]]) for index in finished_rows]
+        cells |= dict(zip(finished_rows, _build_cells(values, seed_means, names, settings), strict=True))
 
-    paper = _paper_numbers(records) if protocol == "paper" else {}
-    # The order may follow a metric that is not a column, such as N@20 in a table of K = 50.
-    worth = [
-        np.mean([_per_user(ranks, record, policies, [int(sort_metric[2:])], [sort_metric]) for record in done] or 0.0)
-        for done in finished
+    paper = _read_paper_numbers(records) if protocol == "paper" else {}
+    # The rows may be ordered by a metric that is not a column, such as N@20 in a table with K = 50.
+    sort_values = [
+        np.mean(
+            [_compute_per_user(ranks, record, policies, [int(sort_metric[2:])], [sort_metric]) for record in runs]
+            or 0.0
+        )
+        for runs in finished
     ]
     order = sorted(
         range(len(groups)),
         key=lambda index: (
             list(FAMILY_TITLES).index(groups[index][0].family),
             not finished[index],
-            -worth[index],
+            -sort_values[index],
             groups[index][0].label,
         ),
     )
     footnotes = find_footnotes([groups[index] for index in order])
     rows = [
-        replace(_row(groups[index], cells[index], paper), marks=list_marks(footnotes, place))
-        for place, index in enumerate(order)
+        replace(_build_row(groups[index], cells[index], paper), marks=list_marks(footnotes, position))
+        for position, index in enumerate(order)
     ]
-    n_tests = max(len(numbered) - 1, 0) * len(names)
+    n_tests = max(len(finished_rows) - 1, 0) * len(names)
     return Table(
         protocol=protocol,
         metrics=names,
         paper_metrics=tuple(name for name in names if any(name in numbers for numbers in paper.values())),
         rows=tuple(rows),
-        notes=(*_notes(records, protocol, policies, cutoffs), *_seed_note(rows)),
+        notes=(*_write_notes(records, protocol, policies, cutoffs), *_write_seed_note(rows)),
         footnotes=tuple(footnotes),
         mark_note=(
             f"the best row of a column is better than its best rival at p < {settings.significance_level:g}: two-sided "
@@ -409,43 +442,46 @@ def build_table(
             "rival in this table."
         ),
         split_hash=first.split_hash,
-        stamp=_stamp(records),
+        stamp=_write_stamp(records),
     )
 
 
-def _stamp(records: Sequence[RunResult]) -> str | None:
-    """Says that a language model's row stands without the rows that it has to beat first."""
-    done = [record for record in records if record.status == "success"]
-    missing = [name for name in STRONG_BASELINES if name not in {record.model for record in done}]
-    if not missing or not any(record.family == "llm" for record in done):
+def _write_stamp(records: Sequence[RunResult]) -> str | None:
+    """Warn that the table has a language model but not all strong baselines; None where there is nothing to warn of."""
+    successful = [record for record in records if record.status == "success"]
+    missing = [name for name in STRONG_BASELINES if name not in {record.model for record in successful}]
+    if not missing or not any(record.family == "llm" for record in successful):
         return None
-    return f"No strong baseline: LLM rows stand here without {_listed(missing)} on the same split."
+    return f"No strong baseline: LLM rows stand here without {_join(missing)} on the same split."
 
 
-def _per_user(
+def _compute_per_user(
     ranks: Mapping[Path, PhaseRanks],
     record: RunResult,
     policies: Mapping[Family, Policy],
     cutoffs: Sequence[int],
     names: Sequence[str],
 ) -> Floats:
-    """[U, M] metrics of each user, sorted by token."""
+    """Compute the metrics `names` of one run for each user: [U, M], users sorted by token."""
     assert record.path is not None
     phase = ranks[record.path]
     _, values = metrics.compute_per_user(phase.user, phase.under(policies[record.family]), cutoffs)
     return np.stack([values[name] for name in names], axis=1)
 
 
-def _cells(
+def _build_cells(
     values: Floats, seed_means: Sequence[Floats], names: Sequence[str], settings: ReportSettings
 ) -> list[dict[str, Cell]]:
-    """Cells of the rows that have numbers.
+    """Build the cells of all R rows that have a successful run.
 
     Args:
-        values: [U, R, M] metrics of each user and row.
-        seed_means: for each row [S, M] metrics of each seed.
-        names: of the M metrics.
-        settings: of the report.
+        values: [U, R, M] metrics of each user and row, averaged over seeds.
+        seed_means: metrics of each seed averaged over users, [S, M] for each row.
+        names: names of the M metrics.
+        settings: settings of the report.
+
+    Returns:
+        Metric -> cell, for each of the R rows.
     """
     n_users, n_rows, n_metrics = values.shape
     means = values.mean(axis=0)  # [R, M]
@@ -454,8 +490,8 @@ def _cells(
     ).reshape(settings.n_resamples, n_rows, n_metrics)
     low, high = compute_interval(resampled, settings.confidence_level)
 
-    # Every row is compared with the best other row. For all rows but one that is the best row; the best row's own
-    # test is the one of its best rival, counted once.
+    # Every row is compared with the best other row. For all rows except the best one, that is the best row. The test
+    # of the best row is the same as that of the best other row, so it is counted once.
     best = means.argmax(axis=0)  # [M]
     raw = np.full((n_rows, n_metrics), np.nan)
     for column, top in enumerate(best):
@@ -465,13 +501,13 @@ def _cells(
     tested = ~np.isnan(raw)
     adjusted = np.full_like(raw, np.nan)
     adjusted[tested] = correct_holm(raw[tested])
-    places = np.zeros((n_rows, n_metrics), dtype=np.int64)
-    rivals = np.where(np.arange(n_rows)[:, None] == best, -np.inf, means).argmax(axis=0)  # [M]; itself where alone
+    positions = np.zeros((n_rows, n_metrics), dtype=np.int64)
+    rivals = np.where(np.arange(n_rows)[:, None] == best, -np.inf, means).argmax(axis=0)  # [M], 0 for a single row
     for column, top in enumerate(best):
         if n_rows > 1:
             adjusted[top, column] = adjusted[rivals[column], column]
-        for place, value in enumerate(np.unique(means[:, column])[::-1][:2], start=1):
-            places[means[:, column] == value, column] = place
+        for position, value in enumerate(np.unique(means[:, column])[::-1][:2], start=1):
+            positions[means[:, column] == value, column] = position
     return [
         {
             name: Cell(
@@ -480,7 +516,7 @@ def _cells(
                 low=float(low[row, column]),
                 high=float(high[row, column]),
                 p=None if n_rows == 1 else float(adjusted[row, column]),
-                place=int(places[row, column]),
+                position=int(positions[row, column]),
                 significant=bool(
                     row == best[column]
                     and adjusted[row, column] < settings.significance_level
@@ -493,8 +529,8 @@ def _cells(
     ]
 
 
-def _paper_numbers(records: Sequence[RunResult]) -> Mapping[str, Mapping[str, float]]:
-    """Model -> metric -> number of the paper's Table 1; empty if the dataset is not one of the paper's."""
+def _read_paper_numbers(records: Sequence[RunResult]) -> Mapping[str, Mapping[str, float]]:
+    """Read the paper's Table 1: model -> metric -> number; empty if the paper does not have the dataset."""
     columns = {record.paper for record in records} - {None}
     if not columns:
         return {}
@@ -503,46 +539,47 @@ def _paper_numbers(records: Sequence[RunResult]) -> Mapping[str, Mapping[str, fl
     if len(columns) > 1 or not columns <= table.keys():
         raise ResultError(
             f"records of {records[0].dataset} name {', '.join(map(str, sorted(columns, key=str)))} as their dataset "
-            f"in the paper; {path} has {', '.join(table)}, and one of them is needed"
+            f"in the paper; all must name the same one of {', '.join(table)}, the datasets of {path}"
         )
     numbers: Mapping[str, Mapping[str, float]] = table[str(columns.pop())]
     return numbers
 
 
-def _row(group: Sequence[RunResult], cells: Mapping[str, Cell], paper: Mapping[str, Mapping[str, float]]) -> Row:
-    """One row from the records of its seeds; where none succeeded, the last one says why."""
-    done = [record for record in group if record.status == "success"]
+def _build_row(group: Sequence[RunResult], cells: Mapping[str, Cell], paper: Mapping[str, Mapping[str, float]]) -> Row:
+    """Build one row from the runs of its seeds; if none succeeded, the row shows the problem of the last one."""
+    successful = [record for record in group if record.status == "success"]
     last = group[-1]
-    seconds = [record.train_seconds for record in done if record.train_seconds is not None]
-    host = [record.peak_memory_bytes["host"] for record in done]
-    device = [record.peak_memory_bytes["device"] for record in done]
+    seconds = [record.train_seconds for record in successful if record.train_seconds is not None]
+    host = [record.peak_memory_bytes["host"] for record in successful]
+    device = [record.peak_memory_bytes["device"] for record in successful]
     return Row(
         family=last.family,
         model=last.label,
         source=last.source,
         preset=last.preset,
-        status="success" if done else last.status,
-        problem=None if done else _problem(last),
-        seeds=tuple(record.seed for record in done),
+        status="success" if successful else last.status,
+        problem=None if successful else _describe_problem(last),
+        seeds=tuple(record.seed for record in successful),
         cells=cells,
         paper=paper.get(last.model, {}),
         train_seconds=sum(seconds) / len(seconds) if seconds else None,
         host_bytes=max((size for size in host if size is not None), default=None),
         device_bytes=max((size for size in device if size is not None), default=None),
-        trainable_parameters=done[0].parameters["trainable"] if done else None,
-        total_parameters=done[0].parameters["total"] if done else None,
+        trainable_parameters=successful[0].parameters["trainable"] if successful else None,
+        total_parameters=successful[0].parameters["total"] if successful else None,
         search=last.search,
     )
 
 
-def _problem(record: RunResult) -> str:
+def _describe_problem(record: RunResult) -> str:
+    """Return the status of a run and the reason for it, on one line."""
     return f"{record.status}: {' '.join((record.reason or '').split())}"
 
 
-def _notes(
+def _write_notes(
     records: Sequence[RunResult], protocol: Protocol, policies: Mapping[Family, Policy], cutoffs: Sequence[int]
 ) -> tuple[str, ...]:
-    """The sentences that say what the numbers are."""
+    """Write the sentences of the caption, which say what the numbers are."""
     first = records[0]
     families = [family for family in FAMILY_TITLES if any(record.family == family for record in records)]
     if protocol == "unified":
@@ -552,21 +589,17 @@ def _notes(
         masks = f"Protocol paper: mask policy of each family's source ({each})."
     presets, seeds = sorted({r.preset for r in records}), sorted({r.seed for r in records})
     notes = [
-        f"{first.dataset}, test part, full ranking over {first.n_candidates:,} candidates, K = {_listed(cutoffs)}.",
+        f"{first.dataset}, test part, full ranking over {first.n_candidates:,} candidates, K = {_join(cutoffs)}.",
         masks,
         f"Split {first.split_kind}, {first.split_hash[:_HASH_DIGITS]}.",
-        f"{'Presets' if len(presets) > 1 else 'Preset'} {_listed(presets)}; "
-        + (
-            f"seeds {_listed(seeds)}; mean \u00b1 sd where a row has several."
-            if len(seeds) > 1
-            else f"seed {seeds[0]}."
-        ),
+        f"{'Presets' if len(presets) > 1 else 'Preset'} {_join(presets)}; "
+        + (f"seeds {_join(seeds)}; mean \u00b1 sd where a row has several." if len(seeds) > 1 else f"seed {seeds[0]}."),
     ]
     budgets = {record.label: record.search["budget"] for record in records if record.search is not None}
     if budgets:
-        alike = len(set(budgets.values())) == 1
-        each = _listed([f"{row} {budget}" for row, budget in sorted(budgets.items())])
-        kind = "equal budgets" if alike else "UNEQUAL budgets"
+        equal = len(set(budgets.values())) == 1
+        each = _join([f"{row} {budget}" for row, budget in sorted(budgets.items())])
+        kind = "equal budgets" if equal else "UNEQUAL budgets"
         notes.append(f"Values of tuned rows were searched on validation with {kind}: {each}.")
     if any(record.paper is not None for record in records):
         notes.append(
@@ -578,36 +611,47 @@ def _notes(
     for group in group_rows(records):
         if any(record.status == "success" for record in group):
             others = [record for record in group if record.status != "success"]
-            notes += [f"{record.label}, seed {record.seed}, {_problem(record)}." for record in others]
+            notes += [f"{record.label}, seed {record.seed}, {_describe_problem(record)}." for record in others]
     return tuple(notes)
 
 
-def _seed_note(rows: Sequence[Row]) -> list[str]:
-    """Says that rows have different numbers of seeds, so that a mean is steadier in one row than in another."""
+def _write_seed_note(rows: Sequence[Row]) -> list[str]:
+    """Say that rows have different numbers of seeds, if they do: a mean over more seeds varies less."""
     counts: dict[int, list[str]] = {}
     for row in rows:
         if row.seeds:
             counts.setdefault(len(row.seeds), []).append(row.model)
     if len(counts) < 2:
         return []
-    most = max(counts, key=lambda count: len(counts[count]))
-    others = [f"{model} {count}" for count in sorted(counts) if count != most for model in counts[count]]
+    usual = max(counts, key=lambda count: len(counts[count]))  # the number of seeds that most rows have
+    others = [f"{model} {count}" for count in sorted(counts) if count != usual for model in counts[count]]
     return [
-        f"Numbers of seeds differ ({_listed(others)}, all others {most}), so no star stands between a row and a rival "
+        f"Numbers of seeds differ ({_join(others)}, all others {usual}), so no star stands between a row and a rival "
         "with another number of seeds."
     ]
 
 
-def _listed(values: Sequence[object]) -> str:
+def _join(values: Sequence[object]) -> str:
+    """Write the values with commas between them."""
     return ", ".join(map(str, values))
 
 
-# Output forms. A `_Style` says how one of them writes marks; the cells are the same for all.
+# Output formats. The cells are the same in all of them; a `_Style` says how one format writes marks.
 
 
 @dataclass(frozen=True)
 class _Style:
-    """How an output form writes text, the best, the second, a deviation, the star, a missing value and footnotes."""
+    """How an output format writes the parts of a table.
+
+    Attributes:
+        text: function that escapes a text.
+        best: format of the best number of a column.
+        second: format of the second best number.
+        plus_minus: text between a mean and its standard deviation.
+        mark: star of a significant best row.
+        missing: text for a missing value.
+        letters: format of the letters of a row's footnotes.
+    """
 
     text: Callable[[str], str]
     best: str
@@ -618,7 +662,8 @@ class _Style:
     letters: str
 
 
-def _header(table: Table) -> list[str]:
+def _build_header(table: Table) -> list[str]:
+    """Build the column names of a table."""
     header = ["Model", *(["Preset"] if table.several_presets else [])]
     for name in table.metrics:
         header += [name, *([f"paper {name}"] if name in table.paper_metrics else [])]
@@ -626,23 +671,23 @@ def _header(table: Table) -> list[str]:
     return [*header, *(["Search"] if table.searched else [])]
 
 
-def _line(table: Table, row: Row, style: _Style) -> list[str]:
-    """The row in the columns of `_header`; of a row without numbers, only the names and the problem."""
+def _build_line(table: Table, row: Row, style: _Style) -> list[str]:
+    """Write a row in the columns of `_build_header`; a row without numbers has only its names and its problem."""
     letters = style.letters.format(",".join(row.marks)) if row.marks else ""
     line = [style.text(row.model) + letters, *([style.text(row.preset)] if table.several_presets else [])]
     if row.problem is not None:
         return [*line, style.text(row.problem)]
     for name in table.metrics:
-        line.append(_number(row.cells[name], style))
+        line.append(_format_cell(row.cells[name], style))
         if name in table.paper_metrics:
             line.append(f"{row.paper[name]:.4f}" if name in row.paper else style.missing)
     line += [
         str(len(row.seeds)),
-        _scaled(row.train_seconds, _SECONDS) or style.missing,
-        _scaled(row.host_bytes, _BYTES) or style.missing,
+        _format_quantity(row.train_seconds, _SECONDS) or style.missing,
+        _format_quantity(row.host_bytes, _BYTES) or style.missing,
     ]
     if table.on_device:
-        line.append(_scaled(row.device_bytes, _BYTES) or style.missing)
+        line.append(_format_quantity(row.device_bytes, _BYTES) or style.missing)
     parameters = row.trainable_parameters
     line.append(style.missing if parameters is None else f"{parameters:,}")
     if table.searched:
@@ -650,28 +695,31 @@ def _line(table: Table, row: Row, style: _Style) -> list[str]:
     return line
 
 
-def _number(cell: Cell, style: _Style) -> str:
-    number = {0: "{}", 1: style.best, 2: style.second}[cell.place].format(f"{cell.mean:.4f}")
+def _format_cell(cell: Cell, style: _Style) -> str:
+    """Write mean, star and standard deviation of a cell."""
+    number = {0: "{}", 1: style.best, 2: style.second}[cell.position].format(f"{cell.mean:.4f}")
     mark = style.mark if cell.significant else ""
     return number + mark + ("" if cell.sd is None else f"{style.plus_minus}{cell.sd:.4f}")
 
 
-def _scaled(value: float | None, units: Sequence[tuple[float, str]]) -> str | None:
-    """A size in the largest unit that it fills, "12.3 min"."""
+def _format_quantity(value: float | None, units: Sequence[tuple[float, str]]) -> str | None:
+    """Write a quantity in the largest unit that is not larger than it, such as "12.3 min"; None stays None."""
     if value is None:
         return None
     size, unit = next((pair for pair in units if value >= pair[0]), units[-1])
     return f"{value / size:.1f} {unit}"
 
 
-def _markdown_text(text: str) -> str:
+def _escape_markdown(text: str) -> str:
+    """Escape a text for GitHub Markdown and drop control characters."""
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", strip_controls(text))
 
 
 def escape_csv(line: Sequence[object]) -> list[object]:
-    """The cells of a CSV line as they are, but for texts that a spreadsheet would take for a formula.
+    """Escape the cells of a CSV line so that a spreadsheet does not run a text as a formula.
 
-    Those get an apostrophe in front, which spreadsheets take for the mark of a text. Control characters are dropped.
+    A text that looks like a formula gets an apostrophe in front, which spreadsheets read as "this is a text". Control
+    characters are dropped. All other cells stay as they are.
 
     >>> escape_csv(["=1+1", "@x", -0.5, None, "LightGCN"])
     ["'=1+1", "'@x", -0.5, None, 'LightGCN']
@@ -680,30 +728,34 @@ def escape_csv(line: Sequence[object]) -> list[object]:
     return [f"'{cell}" if isinstance(cell, str) and cell.lstrip().startswith(_FORMULA) else cell for cell in texts]
 
 
-_MARKDOWN = _Style(_markdown_text, "**{}**", "<u>{}</u>", " \u00b1 ", "\\*", "\u2013", " <sup>{}</sup>")
+_MARKDOWN = _Style(_escape_markdown, "**{}**", "<u>{}</u>", " \u00b1 ", "\\*", "\u2013", " <sup>{}</sup>")
 
 
 def to_markdown(table: Table) -> str:
-    """The table as GitHub Markdown, with its caption below."""
-    header = ["Group", *_header(table)]
+    """Format the table as GitHub Markdown, with the caption below."""
+    header = ["Group", *_build_header(table)]
     lines, group = [], ""
     for row in table.rows:
-        line = ["" if FAMILY_TITLES[row.family] == group else FAMILY_TITLES[row.family], *_line(table, row, _MARKDOWN)]
+        line = [
+            "" if FAMILY_TITLES[row.family] == group else FAMILY_TITLES[row.family],
+            *_build_line(table, row, _MARKDOWN),
+        ]
         lines.append(line + [""] * (len(header) - len(line)))
         group = FAMILY_TITLES[row.family]
     align = ["left", "left", *["right"] * (len(header) - 2)]
     text = tabulate(lines, header, tablefmt="github", disable_numparse=True, colalign=align)
-    caption = [*map(_markdown_text, table.notes), "**Best**, <u>second</u> of a column.", f"\\* {table.mark_note}"]
-    stamp = "" if table.stamp is None else f"**{_markdown_text(table.stamp)}**\n\n"
-    below = "".join(f"- {_markdown_text(str(footnote))}\n" for footnote in table.footnotes)
-    return f"{stamp}{text}\n\n{' '.join(caption)}\n" + (f"\n{below}" if below else "")
+    caption = [*map(_escape_markdown, table.notes), "**Best**, <u>second</u> of a column.", f"\\* {table.mark_note}"]
+    stamp = "" if table.stamp is None else f"**{_escape_markdown(table.stamp)}**\n\n"
+    footnotes = "".join(f"- {_escape_markdown(str(footnote))}\n" for footnote in table.footnotes)
+    return f"{stamp}{text}\n\n{' '.join(caption)}\n" + (f"\n{footnotes}" if footnotes else "")
 
 
 def to_csv(table: Table) -> str:
-    """Plain numbers at full precision; an empty field is a missing value.
+    """Format the table as CSV with numbers at full precision; an empty field is a missing value.
 
-    `<metric>_p` is the Holm-corrected p-value of a row against its best rival; `_low` and `_high` end the bootstrap
-    interval.
+    `<metric>_sd` is the standard deviation over seeds, `<metric>_low` and `<metric>_high` are the ends of the bootstrap
+    interval, `<metric>_p` is the Holm-corrected p-value of a row against the best other row, and `<metric>_paper` is
+    the paper's number.
     """
     stream = io.StringIO()
     header = ["protocol", "split_hash", "group", "model", "source", "preset", "status", "problem", "n_seeds", "seeds"]
@@ -740,8 +792,11 @@ _LATEX_ESCAPES = {
 }
 
 
-def _latex_text(text: str) -> str:
-    """ASCII LaTeX that prints `text`; letters lose accents, and what has no ASCII form becomes a question mark."""
+def _escape_latex(text: str) -> str:
+    """Escape a text for LaTeX in ASCII.
+
+    Letters lose their accents. A character that has no ASCII form becomes a question mark.
+    """
     escaped = []
     for char in text:
         if char in _LATEX_ESCAPES:
@@ -752,25 +807,25 @@ def _latex_text(text: str) -> str:
     return "".join(escaped)
 
 
-_LATEX = _Style(_latex_text, r"\textbf{{{}}}", r"\underline{{{}}}", r" $\pm$ ", "$^{*}$", "--", "$^{{{}}}$")
+_LATEX = _Style(_escape_latex, r"\textbf{{{}}}", r"\underline{{{}}}", r" $\pm$ ", "$^{*}$", "--", "$^{{{}}}$")
 
 
 def to_latex(table: Table) -> str:
-    r"""A `table` environment; the document needs `\usepackage{booktabs}` and nothing else."""
-    header = _header(table)
-    names = 2 if table.several_presets else 1
+    r"""Format the table as a LaTeX `table` environment; the document needs only `\usepackage{booktabs}`."""
+    header = _build_header(table)
+    n_names = 2 if table.several_presets else 1  # columns before the numbers
     lines = []
     for family, rows in groupby(table.rows, key=lambda row: row.family):
         lines += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{\emph{{{FAMILY_TITLES[family]}}}}} \\"]
         for row in rows:
-            line = _line(table, row, _LATEX)
+            line = _build_line(table, row, _LATEX)
             if row.problem is not None:
-                line[names] = rf"\multicolumn{{{len(header) - names}}}{{l}}{{{line[names]}}}"
+                line[n_names] = rf"\multicolumn{{{len(header) - n_names}}}{{l}}{{{line[n_names]}}}"
             lines.append(" & ".join(line) + r" \\")
-    stamp = [] if table.stamp is None else [rf"\textbf{{{_latex_text(table.stamp)}}}"]
-    caption = [*stamp, *map(_latex_text, table.notes), r"\textbf{Best}, \underline{second} of a column."]
-    caption.append(f"$^{{*}}$ {_latex_text(table.mark_note)}")
-    caption += [_latex_text(str(footnote)) for footnote in table.footnotes]
+    stamp = [] if table.stamp is None else [rf"\textbf{{{_escape_latex(table.stamp)}}}"]
+    caption = [*stamp, *map(_escape_latex, table.notes), r"\textbf{Best}, \underline{second} of a column."]
+    caption.append(f"$^{{*}}$ {_escape_latex(table.mark_note)}")
+    caption += [_escape_latex(str(footnote)) for footnote in table.footnotes]
     return "\n".join(
         [
             r"\begin{table}",
@@ -778,9 +833,9 @@ def to_latex(table: Table) -> str:
             r"\scriptsize",
             r"\setlength{\tabcolsep}{3pt}",
             rf"\caption{{{' '.join(caption)}}}",
-            rf"\begin{{tabular}}{{{'l' * names}{'r' * (len(header) - names)}}}",
+            rf"\begin{{tabular}}{{{'l' * n_names}{'r' * (len(header) - n_names)}}}",
             r"\toprule",
-            " & ".join(map(_latex_text, header)) + r" \\",
+            " & ".join(map(_escape_latex, header)) + r" \\",
             *lines,
             r"\bottomrule",
             r"\end{tabular}",
@@ -791,24 +846,25 @@ def to_latex(table: Table) -> str:
 
 
 def to_terminal(table: Table, width: int | None = None) -> str:
-    """A short view: the two largest cut-offs (one if the terminal is narrow) and the time; files hold the rest.
+    """Format a short view for the terminal: the two largest K (one if the terminal is narrow) and the training time.
 
-    The number of seeds has a column where a row has several; notes name a single one.
+    All other columns are only in the files. There is a column with the number of seeds if a row has several; otherwise
+    the notes name the seed.
 
     Args:
-        table: what to print.
-        width: columns; None takes the terminal's.
+        table: table to print.
+        width: width in characters; None takes the width of the terminal.
     """
     console = Console(width=width, highlight=False)
-    shown = table.metrics[-4 if console.width >= _WIDE else -2 :]
+    shown_metrics = table.metrics[-4 if console.width >= _WIDE else -2 :]
     view = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     view.add_column("Model", overflow="fold")
     for name in ("Preset",) if table.several_presets else ():
         view.add_column(name, overflow="fold")
     several_seeds = any(len(row.seeds) > 1 for row in table.rows)
-    for name in (*shown, *(("Seeds",) if several_seeds else ()), "Training"):
+    for name in (*shown_metrics, *(("Seeds",) if several_seeds else ()), "Training"):
         view.add_column(name, justify="right", no_wrap=True)
-    below = [strip_controls(f"{row.model}: {row.problem}") for row in table.rows if row.problem is not None]
+    problems = [strip_controls(f"{row.model}: {row.problem}") for row in table.rows if row.problem is not None]
     for family, rows in groupby(table.rows, key=lambda row: row.family):
         view.add_row(f"[italic]{FAMILY_TITLES[family]}[/]")
         for row in rows:
@@ -818,11 +874,11 @@ def to_terminal(table: Table, width: int | None = None) -> str:
             if row.problem is not None:
                 view.add_row(*map(rich.markup.escape, names), f"[red]{row.status}[/red]")
                 continue
-            numbers = [_terminal_number(row, name, name in table.paper_metrics) for name in shown]
-            training = _scaled(row.train_seconds, _SECONDS) or "\u2013"
+            numbers = [_format_terminal_cell(row, name, name in table.paper_metrics) for name in shown_metrics]
+            training = _format_quantity(row.train_seconds, _SECONDS) or "\u2013"
             seeds = [str(len(row.seeds))] if several_seeds else []
             view.add_row(*map(rich.markup.escape, names), *numbers, *seeds, training)
-    notes = [*([] if table.stamp is None else [table.stamp]), *below, *table.notes]
+    notes = [*([] if table.stamp is None else [table.stamp]), *problems, *table.notes]
     if table.paper_metrics:
         notes.append("In parentheses: the paper's number.")
     notes += ["\u00b9 best (bold), \u00b2 second (underlined) of a column.", f"* {table.mark_note}"]
@@ -833,10 +889,10 @@ def to_terminal(table: Table, width: int | None = None) -> str:
     return capture.get()
 
 
-def _terminal_number(row: Row, name: str, with_paper: bool) -> str:
-    """Number and marks, then the deviation, then the paper's number, on lines of their own."""
+def _format_terminal_cell(row: Row, name: str, with_paper: bool) -> str:
+    """Write the number with its marks, the standard deviation and the paper's number, each on its own line."""
     cell = row.cells[name]
-    mark, emphasis = _TERMINAL_MARKS.get(cell.place, (" ", ""))
+    mark, emphasis = _TERMINAL_MARKS.get(cell.position, (" ", ""))
     lines = [f"[{emphasis}]{cell.mean:.4f}[/]" if emphasis else f"{cell.mean:.4f}"]
     lines[0] += mark + ("*" if cell.significant else " ")
     if cell.sd is not None:

@@ -1,3 +1,5 @@
+"""Paired bootstrap and Holm's correction: by hand, their properties, and a comparison with SciPy."""
+
 from __future__ import annotations
 
 from fractions import Fraction
@@ -11,8 +13,8 @@ from scipy import stats
 from hellm_recbole.evaluation.significance import bootstrap_means, compute_p_value, correct_holm, paired_bootstrap
 
 
-def slow_bootstrap(values: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
-    """One resample after the other, by indexing."""
+def bootstrap_slowly(values: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
+    """Compute the resampled means one resample at a time, by indexing."""
     generator = np.random.default_rng(seed)
     return np.array(
         [values[generator.integers(len(values), size=len(values))].mean(axis=0) for _ in range(n_resamples)]
@@ -20,11 +22,11 @@ def slow_bootstrap(values: np.ndarray, n_resamples: int, seed: int) -> np.ndarra
 
 
 def test_bootstrap_equals_slow_resampling_across_blocks() -> None:
-    values = np.random.default_rng(0).random((50_000, 3))  # 20 resamples a block: 45 need three
-    np.testing.assert_allclose(bootstrap_means(values, 45, 3), slow_bootstrap(values, 45, 3), rtol=0, atol=1e-12)
+    values = np.random.default_rng(0).random((50_000, 3))  # a block has 20 resamples, so 45 need three blocks
+    np.testing.assert_allclose(bootstrap_means(values, 45, 3), bootstrap_slowly(values, 45, 3), rtol=0, atol=1e-12)
 
 
-def test_same_seed_same_resamples_for_every_column() -> None:
+def test_every_column_has_the_same_resamples() -> None:
     values = np.random.default_rng(0).random((30, 2))
     both = bootstrap_means(values, 100, 1)
     np.testing.assert_array_equal(both, bootstrap_means(values, 100, 1))
@@ -33,13 +35,13 @@ def test_same_seed_same_resamples_for_every_column() -> None:
 
 
 def test_two_users_by_hand() -> None:
-    # d_u = (0, 1), d = 1/2. Resamples give 0, 1/2, 1 with probability 1/4, 1/2, 1/4; |d* - 1/2| >= 1/2 in half of them.
+    # d_u = (0, 1), d = 1/2. d* is 0, 1/2, 1 with probability 1/4, 1/2, 1/4, so |d* - 1/2| >= 1/2 has probability 1/2.
     p = paired_bootstrap(np.array([0.0, 1.0]), np.array([0.0, 0.0]), 20_000, 5)
     assert p == pytest.approx(float(Fraction(1, 2)), abs=0.02)
 
 
 def test_p_value_counts_both_sides() -> None:
-    # d = 2; moved to zero the resamples are -2, 2, 1, 0: two of four are as extreme.
+    # d = 2. The resamples minus d are -2, 2, 1, 0: two of four are as extreme as d.
     assert compute_p_value(2.0, np.array([0.0, 4.0, 3.0, 2.0])) == float(Fraction(1 + 2, 1 + 4))
 
 
@@ -49,7 +51,7 @@ def test_equal_models_have_p_one(values: list[float]) -> None:
     assert paired_bootstrap(array, array.copy(), 50, 0) == 1.0
 
 
-def test_constant_difference_is_as_small_as_p_can_be() -> None:
+def test_a_constant_difference_has_the_smallest_p_value() -> None:
     a = np.random.default_rng(0).random(100)
     assert paired_bootstrap(a + 0.1, a, 999, 0) == pytest.approx(1 / 1000)
 
@@ -59,7 +61,7 @@ def test_two_sided_is_symmetric() -> None:
     assert paired_bootstrap(a, b, 500, 0) == paired_bootstrap(b, a, 500, 0)
 
 
-def test_uniform_under_the_null() -> None:
+def test_p_values_are_uniform_under_the_null_hypothesis() -> None:
     generator = np.random.default_rng(7)
     values = generator.random((400, 2, 150))
     p = [paired_bootstrap(a, b, 400, seed) for seed, (a, b) in enumerate(values)]
@@ -79,12 +81,12 @@ def test_agrees_with_scipy() -> None:
 
 
 def test_holm_by_hand() -> None:
-    # 0.005 x 4, then 0.01 x 3, then max(0.03, 0.03 x 2), then max(0.06, 0.04 x 1): in the order given.
+    # By size: 0.005 x 4, 0.01 x 3, max(0.03, 0.03 x 2), max(0.06, 0.04 x 1). The result has the order of the input.
     adjusted = correct_holm(np.array([0.01, 0.04, 0.03, 0.005]))
     np.testing.assert_allclose(adjusted, [0.03, 0.06, 0.06, 0.02], rtol=0, atol=1e-15)
 
 
-def test_holm_of_nothing_and_of_one() -> None:
+def test_holm_of_no_and_of_one_p_value() -> None:
     assert correct_holm(np.array([])).size == 0
     assert correct_holm(np.array([0.2])).tolist() == [0.2]
 

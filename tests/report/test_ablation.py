@@ -1,3 +1,5 @@
+"""Ablation tables: changes against the whole model, their unit, and where there is no table."""
+
 from __future__ import annotations
 
 import csv
@@ -15,16 +17,17 @@ from tests.toy_records import CUTOFFS, add_run
 HIT, MISS = 1, 900
 
 
-def ranks_with(hits: int, users: int = 200) -> np.ndarray:
+def build_ranks(hits: int, users: int = 200) -> np.ndarray:
+    """Return the ranks of `users` targets, of which the first `hits` have rank 1."""
     return np.array([HIT] * hits + [MISS] * (users - hits))
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    add_run(tmp_path, ranks_with(100), model="HeLLMPre", family="multimodal")
-    add_run(tmp_path, ranks_with(50), model="HeLLMPre-without-U2U", family="multimodal")
-    add_run(tmp_path, ranks_with(100), model="HeLLMPre-without-CL", family="multimodal")
-    add_run(tmp_path, ranks_with(80), model="LightGCN")
+    add_run(tmp_path, build_ranks(100), model="HeLLMPre", family="multimodal")
+    add_run(tmp_path, build_ranks(50), model="HeLLMPre-without-U2U", family="multimodal")
+    add_run(tmp_path, build_ranks(100), model="HeLLMPre-without-CL", family="multimodal")
+    add_run(tmp_path, build_ranks(80), model="LightGCN")
     return tmp_path
 
 
@@ -47,24 +50,24 @@ def test_changes_are_against_the_whole_model(results: Path) -> None:
     assert (without_contrast.change, without_contrast.p) == (0.0, 1.0)
 
 
-def test_the_table_is_written_and_the_main_one_leaves_variants_out(results: Path) -> None:
+def test_the_table_is_written_and_the_main_table_has_no_variants(results: Path) -> None:
     records = find_results(results, "Toy")
-    shown = write_ablation(results, "Toy", records)
-    assert shown is not None
-    assert "-50.0%" in shown
+    text = write_ablation(results, "Toy", records)
+    assert text is not None
+    assert "-50.0%" in text
     assert "HeLLMPre-without-CL" in (results / "Toy" / "ablation.md").read_text()
     assert (results / "Toy" / "ablation.csv").read_text().count("\n") == 4
     assert {record.model for record in drop_variants(records)} == {"HeLLMPre", "LightGCN"}
 
 
 def test_without_a_finished_variant_there_is_no_table(tmp_path: Path) -> None:
-    add_run(tmp_path, ranks_with(80), model="LightGCN")
+    add_run(tmp_path, build_ranks(80), model="LightGCN")
     add_run(tmp_path, None, model="HeLLMPre-without-CL", family="multimodal")
     assert write_ablation(tmp_path, "Toy", find_results(tmp_path, "Toy")) is None
 
 
-def test_a_variant_alone_is_shown_without_a_change(tmp_path: Path) -> None:
-    add_run(tmp_path, ranks_with(80), model="HeLLMPre-without-CL", family="multimodal")
+def test_a_variant_without_its_whole_model_has_no_change(tmp_path: Path) -> None:
+    add_run(tmp_path, build_ranks(80), model="HeLLMPre-without-CL", family="multimodal")
     records = find_results(tmp_path, "Toy")
     (row,) = build_ablation_rows(records, read_test_ranks(records), CUTOFFS, read_report_settings())
     assert (row.change, row.p) == (None, None)
@@ -78,14 +81,14 @@ def test_change_and_interval_are_in_percent_of_the_whole_model(results: Path) ->
     less = next(line for line in lines if line["model"] == "HeLLMPre-without-U2U")
     change, low, high = (float(less[f"R@20_change_percent{end}"]) for end in ("", "_low", "_high"))
     assert change == pytest.approx(-50.0)
-    assert low < change < high  # the interval lies around the change, so it has its unit
+    assert low < change < high  # the interval contains the change, so both have the same unit
     assert high < 0
     assert "whole model's mean" in (results / "Toy" / "ablation.md").read_text()
 
 
 def test_a_whole_model_without_hits_has_no_change_in_percent(tmp_path: Path) -> None:
-    add_run(tmp_path, ranks_with(0), model="HeLLMPre", family="multimodal")
-    add_run(tmp_path, ranks_with(50), model="HeLLMPre-without-U2U", family="multimodal")
+    add_run(tmp_path, build_ranks(0), model="HeLLMPre", family="multimodal")
+    add_run(tmp_path, build_ranks(50), model="HeLLMPre-without-U2U", family="multimodal")
     records = find_results(tmp_path, "Toy")
     _, row = build_ablation_rows(records, read_test_ranks(records), CUTOFFS, read_report_settings())
     assert (row.change, row.low, row.high) == (None, None, None)

@@ -1,4 +1,4 @@
-"""The report: what stands in it, that nothing in it can be executed, and that it needs records alone."""
+"""The HTML report: its content, that no text of a run is executed, and that it needs only run results."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SEARCH = {
 
 
 def fill(results: Path, dataset: str = "Toy") -> None:
-    """Rows of every kind: several seeds, a failure, a tuned row, an LLM row, a variant, a search and two studies."""
+    """Write runs of every kind: several seeds, a failure, tuned values, an LLM, a variant, a search and two studies."""
     rng = np.random.default_rng(3)
     for seed in (1, 2):
         add_run(results, rng.integers(1, 40, 60), dataset=dataset, seed=seed)
@@ -63,15 +63,15 @@ def fill(results: Path, dataset: str = "Toy") -> None:
         for n, (a, b) in enumerate([(0.1, 0.1), (0.1, 0.9), (0.9, 0.1), (0.9, 0.9)], start=1)
     ]
     weights = {"user_contrast_weight": [0.1, 0.9], "item_contrast_weight": [0.1, 0.9]}
-    for sweep in (
+    for search in (
         toy_sweep([toy_trial(1, 0.1), toy_trial(2, 0.2, status="pruned")], dataset=dataset),
         toy_sweep(study, dataset=dataset, row="HeLLMPre", name="study-neighbors", space={"n_neighbors": [5, 10, 15]}),
         toy_sweep(pairs, dataset=dataset, row="HeLLMPre", name="study-contrast", space=weights),
     ):
-        write_search(locate_search(results, dataset, sweep.row, sweep.name), sweep)
+        write_search(locate_search(results, dataset, search.row, search.name), search)
 
 
-def test_everything_is_in_the_page(tmp_path: Path) -> None:
+def test_the_page_has_all_rows_and_figures(tmp_path: Path) -> None:
     fill(tmp_path)
     page = write_report(tmp_path, "Toy").read_text(encoding="utf-8")
     rows = re.findall(r'<tr data-family="\w+"><td class="text">([^<]*)</td>', page)
@@ -92,7 +92,7 @@ def test_everything_is_in_the_page(tmp_path: Path) -> None:
         ET.parse(path)
 
 
-def test_the_page_asks_nothing_of_the_network(tmp_path: Path) -> None:
+def test_the_page_makes_no_network_request(tmp_path: Path) -> None:
     fill(tmp_path)
     page = write_report(tmp_path, "Toy").read_text(encoding="utf-8")
     assert re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)[^"']*""", page) == []
@@ -100,8 +100,11 @@ def test_the_page_asks_nothing_of_the_network(tmp_path: Path) -> None:
     assert "default-src 'none'" in page
 
 
-def test_hostile_names_stay_text(tmp_path: Path) -> None:
-    """A `/` cannot be in a folder's name, so the closing tag is written without one here and with one in the record."""
+def test_hostile_names_are_not_executed(tmp_path: Path) -> None:
+    """Names and reasons with HTML appear as text.
+
+    A folder name cannot contain `/`, so only the reason of the failed run has a real closing tag.
+    """
     hostile = "<script>alert(1)<script>"
     fill(tmp_path, hostile)
     reason = f"{SCRIPT} </script><img src=x onerror=alert(1)> $x$ {{{{ 7 * 7 }}}}"
@@ -109,8 +112,8 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     add_run(tmp_path, [1] * 60, dataset=hostile, model='"><svg onload=alert(1)>')
     page = write_report(tmp_path, hostile).read_text(encoding="utf-8")
     assert "&lt;script&gt;alert(1)" in page
-    assert "{{ 7 * 7 }}" in page  # as it was written, not as a template would have it
-    assert page.count("<script") == 2  # the page's own: the data of the pairs and the code
+    assert "{{ 7 * 7 }}" in page  # printed as it is, not evaluated as a template
+    assert page.count("<script") == 2  # the two of the page itself: data of the pairs, and code
     assert "<img src=x" not in page
     assert "<svg onload" not in page
     assert "<b>BPR" not in page
@@ -118,18 +121,18 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert '"><svg onload=alert(1)>' in names
 
 
-def test_the_pairs_count_users(tmp_path: Path) -> None:
+def test_wins_and_losses_of_a_pair_by_hand(tmp_path: Path) -> None:
     add_run(tmp_path, [1, 1, 50, 2])
     add_run(tmp_path, [1, 5, 3, 90], model="SASRec", family="sequential")
     page = write_report(tmp_path, "Toy").read_text(encoding="utf-8")
-    (one,) = json.loads(re.search(r'id="pairs">(.*?)</script>', page, re.S).group(1))["versus"][0]  # type: ignore[union-attr]
-    assert (one["wins"], one["ties"], one["losses"]) == (2, 1, 1)
+    (pair,) = json.loads(re.search(r'id="pairs">(.*?)</script>', page, re.S).group(1))["versus"][0]  # type: ignore[union-attr]
+    assert (pair["wins"], pair["ties"], pair["losses"]) == (2, 1, 1)
     expected = np.mean([0.0, 1 - 1 / np.log2(6), -1 / 2, 1 / np.log2(3)])
-    assert one["mean"] == pytest.approx(expected)
-    assert one["low"] < one["mean"] < one["high"]
+    assert pair["mean"] == pytest.approx(expected)
+    assert pair["low"] < pair["mean"] < pair["high"]
 
 
-def test_one_row_and_no_rows(tmp_path: Path) -> None:
+def test_pages_with_one_row_and_without_rows(tmp_path: Path) -> None:
     add_run(tmp_path, None)
     assert "loss is NaN" in write_report(tmp_path, "Toy").read_text()
     add_run(tmp_path, [1, 2, 3], seed=1)
@@ -146,27 +149,27 @@ def test_mixed_protocols_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_report_needs_no_model(tmp_path: Path) -> None:
-    """With the code of every model gone, tables and page are the same, byte by byte."""
-    house = tmp_path / "house"
+    """Without the code of the models, tables and page are the same, byte for byte."""
+    checkout = tmp_path / "checkout"
     for name in ("hellm_recbole", "benchmarks", "properties", "baselines"):
-        shutil.copytree(ROOT / name, house / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.rmtree(house / "baselines")
-    shutil.rmtree(house / "hellm_recbole" / "llm")
-    for path in (house / "hellm_recbole" / "models").glob("*.py"):
-        if path.name not in ("__init__.py", "spec.py"):  # spec.py names the families, and is no model
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.rmtree(checkout / "baselines")
+    shutil.rmtree(checkout / "hellm_recbole" / "llm")
+    for path in (checkout / "hellm_recbole" / "models").glob("*.py"):
+        if path.name not in ("__init__.py", "base.py"):  # base.py names the families and has no model
             path.unlink()
     results = tmp_path / "results"
     fill(results)
     assert report.main(["--output", str(results)]) == 0
-    made = {path.name: path.read_bytes() for path in (results / "Toy").iterdir() if path.is_file()}
-    assert "report.html" in made
+    expected = {path.name: path.read_bytes() for path in (results / "Toy").iterdir() if path.is_file()}
+    assert "report.html" in expected
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.report", "--output", str(results)]
-    done = subprocess.run(command, cwd=house, capture_output=True, text=True, env={"PYTHONPATH": str(house)})
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, env={"PYTHONPATH": str(checkout)})
     assert done.returncode == 0, done.stderr
-    assert {path.name: path.read_bytes() for path in (results / "Toy").iterdir() if path.is_file()} == made
+    assert {path.name: path.read_bytes() for path in (results / "Toy").iterdir() if path.is_file()} == expected
 
 
-def test_pareto_by_hand() -> None:
+def test_the_pareto_front_by_hand() -> None:
     assert find_pareto_front([(3.0, 3.0), (1.0, 1.0), (2.0, 1.0), (2.0, 2.0), (4.0, 3.0)]) == [
         (1.0, 1.0),
         (2.0, 2.0),
@@ -179,8 +182,8 @@ def test_figures_name_their_axes_and_rows(tmp_path: Path) -> None:
     figure = draw_lines([Panel("left", "K", "Recall@K", series), Panel("right", "K", "NDCG@K", series, log_x=True)])
     assert [(ax.get_xlabel(), ax.get_ylabel()) for ax in figure.axes] == [("K", "Recall@K"), ("K", "NDCG@K")]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [f"row {n}" for n in range(20)]
-    looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
-    assert len(looks) == 20  # no two rows look alike
+    styles = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
+    assert len(styles) == 20  # each row has its own style
     set_exact_ticks(figure, [1, 2, 3])
     assert figure.axes[0].get_xticks().tolist() == [1, 2, 3]
     first, again = (write_figure(tmp_path, name, draw_lines([Panel("p", "x", "y", series)])) for name in "ab")
@@ -190,23 +193,23 @@ def test_figures_name_their_axes_and_rows(tmp_path: Path) -> None:
     assert [text.get_text() for text in dots.legends[0].get_texts()] == ["a", "b"]
 
 
-def test_bars_and_maps_show_their_values() -> None:
+def test_bars_and_heat_maps_show_their_values() -> None:
     figure = draw_bars("whole", "change (%)", ["a", "b"], [-3.0, 1.0], [(-5.0, -1.0), (-1.0, 3.0)])
     (ax,) = figure.axes
     assert [patch.get_width() for patch in ax.patches] == [-3.0, 1.0]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
     values = np.array([[0.1, 0.2], [np.nan, 0.4]])
-    mapped = draw_heat_maps([Grid("N@20", "item", "user", [0.1, 0.9], [0.3, 0.5], values)])
-    assert sorted(text.get_text() for text in mapped.axes[0].texts) == [".1000", ".2000", ".4000"]
-    assert mapped.axes[0].get_xlabel() == "item"
+    heat_map = draw_heat_maps([Grid("N@20", "item", "user", [0.1, 0.9], [0.3, 0.5], values)])
+    assert sorted(text.get_text() for text in heat_map.axes[0].texts) == [".1000", ".2000", ".4000"]
+    assert heat_map.axes[0].get_xlabel() == "item"
 
 
 def test_studies_of_the_paper() -> None:
     found = list_studies("HeLLMPre")
     assert list(found) == ["neighbors", "temperature", "l2", "width", "contrast"]
     trials = [toy_trial(n, 0.1 * n, values={"l2_weight": 10.0**-n}) for n in (3, 1, 5)]
-    sweep = toy_sweep(trials, row="HeLLMPre", name="study-l2", space={"l2_weight": [1e-5, 1e-3, 1e-1]})
-    study = draw_study(sweep)
+    search = toy_sweep(trials, row="HeLLMPre", name="study-l2", space={"l2_weight": [1e-5, 1e-3, 1e-1]})
+    study = draw_study(search)
     assert study is not None
     left, right = study.figure.axes
     assert (left.get_ylabel(), right.get_ylabel()) == ("R@20, validation", "N@20, validation")
@@ -216,7 +219,7 @@ def test_studies_of_the_paper() -> None:
     assert draw_study(toy_sweep(trials, name="tune")) is None
 
 
-def test_a_cutoff_beyond_the_curves_is_drawn_at_its_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cutoff_larger_than_50_has_its_own_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_run(tmp_path, [1, 70])
     drawn: list[Panel] = []
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""Texts of doctored records: no escape reaches a terminal, no formula a spreadsheet."""
+"""Run results with harmful texts: no control character reaches a terminal, and no formula reaches a spreadsheet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ESCAPE = "\x1b[2J\x1b]0;owned\x07\x9b31m"
 
 
 @pytest.fixture
-def doctored(tmp_path: Path) -> Path:
+def harmful_results(tmp_path: Path) -> Path:
     settings = {**toy_record().settings, "emb_dim": {"value": 64, "origin": f"--set{ESCAPE} emb_dim=64"}}
     add_run(tmp_path, [1, 5, 900, 3], model="LightGCN")
     add_run(tmp_path, [1, 5, 900, 4], model="=HYPERLINK(1)", preset=f"+pa{ESCAPE}per", settings=settings)
@@ -22,20 +22,20 @@ def doctored(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_no_control_character_reaches_the_terminal(doctored: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert report.main(["--output", str(doctored)]) == 0
+def test_no_control_character_reaches_the_terminal(harmful_results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.main(["--output", str(harmful_results)]) == 0
     captured = capsys.readouterr()
-    for text in (captured.out, captured.err, (doctored / "Toy" / "table.md").read_text()):
+    for text in (captured.out, captured.err, (harmful_results / "Toy" / "table.md").read_text()):
         assert "\x1b" not in text
         assert "\x9b" not in text
         assert "\x07" not in text
     assert "=HYPERLINK(1)" in captured.out
 
 
-def test_cells_that_look_like_formulas_are_texts(doctored: Path) -> None:
-    assert report.main(["--output", str(doctored)]) == 0
+def test_cells_that_look_like_formulas_are_texts(harmful_results: Path) -> None:
+    assert report.main(["--output", str(harmful_results)]) == 0
     for name in ("table.csv", "slices.csv"):
-        with (doctored / "Toy" / name).open() as stream:
+        with (harmful_results / "Toy" / name).open() as stream:
             lines = list(csv.DictReader(stream))
         cells = [cell for line in lines for cell in line.values()]
         for cell in cells:
@@ -44,12 +44,12 @@ def test_cells_that_look_like_formulas_are_texts(doctored: Path) -> None:
             assert "\x1b" not in cell
         assert "'=HYPERLINK(1)" in cells
         assert "'+paper" in cells
-    with (doctored / "Toy" / "table.csv").open() as stream:
+    with (harmful_results / "Toy" / "table.csv").open() as stream:
         problems = {line["model"]: line["problem"] for line in csv.DictReader(stream)}
     assert problems["'@SUM(A1)"] == "failed: -1+cmd"
 
 
-def test_a_name_with_escapes_in_an_error_is_harmless(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_message_has_no_control_characters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = add_run(tmp_path, [1, 2], model="LightGCN")
     path.write_text(path.read_text().replace('"LightGCN"', '"Light\\u001b[2JGCN"'))
     assert report.main(["--output", str(tmp_path)]) == 2

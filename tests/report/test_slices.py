@@ -1,3 +1,5 @@
+"""Slices of targets: how they are cut and named, and the numbers of `slices.csv`."""
+
 from __future__ import annotations
 
 import csv
@@ -18,7 +20,8 @@ from tests.toy_records import add_run
 counts = st.lists(st.integers(0, 30), min_size=1, max_size=50)
 
 
-def read(path: Path) -> dict[tuple[str, str], dict[str, str]]:
+def read_slices(path: Path) -> dict[tuple[str, str], dict[str, str]]:
+    """Read `slices.csv`: (model, slice) -> line."""
     return {(row["model"], row["slice"]): row for row in csv.DictReader(io.StringIO(path.read_text()))}
 
 
@@ -29,14 +32,14 @@ def test_popularity_by_hand() -> None:
     assert found == {"cold items": [0, 0], "tail items 1-2": [1, 2], "mid items 3-4": [3, 4], "head items 5-9": [9, 5]}
 
 
-def test_other_cuts_are_named_by_their_range() -> None:
+def test_groups_of_other_quantiles_are_named_by_their_range() -> None:
     assert list(slice_by_popularity(np.array([1, 2, 3, 4], dtype=np.int32), (0.5,))) == [
         "item count 1-2",
         "item count 3-4",
     ]
 
 
-def test_only_cold_targets() -> None:
+def test_if_all_targets_are_cold_there_is_one_group() -> None:
     assert list(slice_by_popularity(np.zeros(3, dtype=np.int32), (1 / 3, 2 / 3))) == ["cold items"]
 
 
@@ -55,13 +58,13 @@ def test_each_target_is_in_one_slice(values: list[int], n_quantiles: int) -> Non
     assert all(a.max() < b.min() for a, b in pairwise(ordered))
 
 
-def test_file_by_hand(tmp_path: Path) -> None:
+def test_numbers_of_the_file_by_hand(tmp_path: Path) -> None:
     # Toy targets: history 2, 3, ... 9 and item counts 0, 1, 2, 3, 4, 0, 1, 2. The first four users hit at rank 1.
     add_run(tmp_path, [1, 1, 1, 1, 99, 99, 99, 99])
     add_run(tmp_path, [99, 1, 1, 1, 99, 99, 99, 99], seed=2025)
     add_run(tmp_path, None, model="VBPR")
     path = write_slices(tmp_path, "Toy")
-    rows = read(path)
+    rows = read_slices(path)
     assert path.name in os.listdir(tmp_path / "Toy")
     assert {model for model, _ in rows} == {"LightGCN"}
     found = {name: (int(row["n"]), float(row["R@10"])) for (_, name), row in rows.items()}
@@ -80,12 +83,12 @@ def test_file_by_hand(tmp_path: Path) -> None:
     assert list(rows["LightGCN", "all"])[-4:] == ["R@10", "N@10", "R@20", "N@20"]
 
 
-def test_any_cutoff(tmp_path: Path) -> None:
+def test_other_cutoffs_than_those_of_the_runs(tmp_path: Path) -> None:
     add_run(tmp_path, [1, 50, 99, 3])
-    rows = read(write_slices(tmp_path, "Toy", cutoffs=[50]))
+    rows = read_slices(write_slices(tmp_path, "Toy", cutoffs=[50]))
     assert float(rows["LightGCN", "all"]["R@50"]) == 3 / 4
 
 
-def test_no_records(tmp_path: Path) -> None:
+def test_a_dataset_without_runs_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match="no record of dataset Toy"):
         write_slices(tmp_path, "Toy")

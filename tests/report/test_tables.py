@@ -1,3 +1,5 @@
+"""Comparison tables: numbers, stars, captions and footnotes in all output formats, and runs that are refused."""
+
 from __future__ import annotations
 
 import csv
@@ -34,19 +36,19 @@ EXPECTED = Path(__file__).parents[1] / "reference" / "toy_table.md"
 N_USERS = 40
 
 
-def hits(n: int, rank: int) -> np.ndarray:
-    """The first `n` of 40 users have the target at `rank`, the others far below."""
+def build_ranks(n: int, rank: int) -> np.ndarray:
+    """Return the ranks of 40 users' targets: the first `n` have this rank, the others rank 500."""
     return np.where(np.arange(N_USERS) < n, rank, 500)
 
 
-def toy_results(folder: Path, **changes: Any) -> Path:
-    """Four rows of three families; one failed, two have two seeds."""
-    add_run(folder, hits(10, 1), train_seconds=90.0, **changes)
-    add_run(folder, hits(20, 1), seed=2025, train_seconds=150.0, **changes)
-    add_run(folder, hits(30, 3), model="VBPR", family="multimodal", **changes)
-    add_run(folder, hits(30, 3), seed=2025, model="VBPR", family="multimodal", **changes)
+def write_toy_runs(folder: Path, **changes: Any) -> Path:
+    """Write the runs of four rows of three families; one run failed, and two rows have two seeds."""
+    add_run(folder, build_ranks(10, 1), train_seconds=90.0, **changes)
+    add_run(folder, build_ranks(20, 1), seed=2025, train_seconds=150.0, **changes)
+    add_run(folder, build_ranks(30, 3), model="VBPR", family="multimodal", **changes)
+    add_run(folder, build_ranks(30, 3), seed=2025, model="VBPR", family="multimodal", **changes)
     add_run(folder, None, model="BM3", family="multimodal", **changes)
-    add_run(folder, hits(8, 15), model="SAS_Rec", family="sequential", train_seconds=None, **changes)
+    add_run(folder, build_ranks(8, 15), model="SAS_Rec", family="sequential", train_seconds=None, **changes)
     return folder
 
 
@@ -66,12 +68,12 @@ def read_csv(path: Path) -> dict[str, dict[str, str]]:
 def test_toy_records_give_the_stored_table(tmp_path: Path) -> None:
     # LightGCN: R@10 = N@10 = 1/4 and 1/2. VBPR: R = 30/40, N = R / log2(4), which ties with LightGCN's 3/8.
     # SAS_Rec: R@20 = 8/40, N@20 = R / log2(16).
-    write_tables(toy_results(tmp_path), "Toy", "unified")
+    write_tables(write_toy_runs(tmp_path), "Toy", "unified")
     assert (tmp_path / "Toy" / "table.md").read_text() == EXPECTED.read_text()
 
 
 def test_all_numbers_by_hand(tmp_path: Path) -> None:
-    rows = by_model(make_table(toy_results(tmp_path)))
+    rows = by_model(make_table(write_toy_runs(tmp_path)))
     cell = rows["LightGCN"].cells["R@10"]
     assert (cell.mean, cell.sd) == (3 / 8, pytest.approx(1 / (4 * 2**0.5)))
     assert rows["VBPR"].cells["N@20"].mean == 3 / 8
@@ -95,18 +97,18 @@ def test_numbers_come_from_the_ranks_and_agree_with_the_records(tmp_path: Path) 
     assert make_table(tmp_path).rows[0].cells == cells
 
 
-def test_any_cutoff_from_the_same_ranks(tmp_path: Path) -> None:
-    toy_results(tmp_path)
+def test_other_cutoffs_from_the_same_ranks(tmp_path: Path) -> None:
+    write_toy_runs(tmp_path)
     table = make_table(tmp_path, cutoffs=[50, 1])
     assert table.metrics == ("R@1", "N@1", "R@50", "N@50")
     assert by_model(table)["VBPR"].cells["R@1"].mean == 0
     assert by_model(table)["LightGCN"].cells["R@1"].mean == 3 / 8
 
 
-def test_groups_in_order_and_best_first_inside(tmp_path: Path) -> None:
+def test_groups_are_in_order_and_the_best_row_of_a_group_is_first(tmp_path: Path) -> None:
     for index, family in enumerate(("llm", "sequential", "multimodal", "collaborative")):
-        add_run(tmp_path, hits(5 + index, 1), model=f"Low{index}", family=family)
-        add_run(tmp_path, hits(20 + index, 12), model=f"High{index}", family=family)
+        add_run(tmp_path, build_ranks(5 + index, 1), model=f"Low{index}", family=family)
+        add_run(tmp_path, build_ranks(20 + index, 12), model=f"High{index}", family=family)
     table = make_table(tmp_path)
     assert [row.family for row in table.rows[::2]] == ["collaborative", "multimodal", "sequential", "llm"]
     by_r10 = make_table(tmp_path, metric="R@10")
@@ -116,22 +118,24 @@ def test_groups_in_order_and_best_first_inside(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("metric", ["MRR", "N@", "N@0", "n@20", "R@10 "])
-def test_unknown_metric(tmp_path: Path, metric: str) -> None:
-    toy_results(tmp_path)
-    with pytest.raises(SettingsError, match=r"neither R@K nor N@K; choose one such as N@20"):
+def test_an_unknown_metric_is_refused(tmp_path: Path, metric: str) -> None:
+    write_toy_runs(tmp_path)
+    with pytest.raises(SettingsError, match=r"neither R@K nor N@K; choose a metric such as N@20"):
         make_table(tmp_path, metric=metric)
 
 
-def test_places_and_ties(tmp_path: Path) -> None:
-    table = by_model(make_table(toy_results(tmp_path)))
-    places = {name: [table[name].cells[metric].place for metric in ("R@10", "N@10")] for name in ("LightGCN", "VBPR")}
-    assert places == {"LightGCN": [2, 1], "VBPR": [1, 1]}
-    assert table["SAS_Rec"].cells["R@10"].place == 0
-    # Equal means are no win, whichever of the two comes first.
-    assert not any(table[name].cells["N@10"].significant for name in places)
+def test_equal_means_have_the_same_position(tmp_path: Path) -> None:
+    table = by_model(make_table(write_toy_runs(tmp_path)))
+    positions = {
+        name: [table[name].cells[metric].position for metric in ("R@10", "N@10")] for name in ("LightGCN", "VBPR")
+    }
+    assert positions == {"LightGCN": [2, 1], "VBPR": [1, 1]}
+    assert table["SAS_Rec"].cells["R@10"].position == 0
+    # Equal means are never significant, whichever row comes first.
+    assert not any(table[name].cells["N@10"].significant for name in positions)
 
 
-def test_marks_are_those_of_the_separate_tests(tmp_path: Path) -> None:
+def test_p_values_equal_those_of_separate_tests(tmp_path: Path) -> None:
     generator = np.random.default_rng(5)
     ranks = {name: generator.geometric(p, 300) for name, p in (("A", 0.02), ("B", 0.04), ("C", 0.042))}
     for name, rank in ranks.items():
@@ -152,83 +156,85 @@ def test_marks_are_those_of_the_separate_tests(tmp_path: Path) -> None:
         assert not table[name].cells[metric].significant
         rival = max(ranks.keys() - {best}, key=lambda n: values[n][metric].mean())
         assert table[best].cells[metric].p == table[rival].cells[metric].p
-    assert table["A"].cells["R@20"].p < 0.05  # the case can tell a difference from none
+    assert table["A"].cells["R@20"].p < 0.05  # the test data has a significant difference
     assert all(cell.low < cell.mean < cell.high for cell in table["B"].cells.values())
 
 
 def test_a_clear_win_is_marked_and_a_close_one_is_not(tmp_path: Path) -> None:
-    add_run(tmp_path, hits(38, 1), model="Winner")
-    add_run(tmp_path, hits(5, 1), model="Other")
+    add_run(tmp_path, build_ranks(38, 1), model="Winner")
+    add_run(tmp_path, build_ranks(5, 1), model="Other")
     assert all(cell.significant for cell in by_model(make_table(tmp_path))["Winner"].cells.values())
-    add_run(tmp_path, hits(37, 1), model="Close")
+    add_run(tmp_path, build_ranks(37, 1), model="Close")
     assert not any(cell.significant for row in make_table(tmp_path).rows for cell in row.cells.values())
 
 
 def test_no_star_between_rows_with_different_numbers_of_seeds(tmp_path: Path) -> None:
-    add_run(tmp_path, hits(38, 1), model="Winner")
-    add_run(tmp_path, hits(5, 1), model="Other")
-    add_run(tmp_path, hits(38, 1), model="Winner", seed=2025)
+    add_run(tmp_path, build_ranks(38, 1), model="Winner")
+    add_run(tmp_path, build_ranks(5, 1), model="Other")
+    add_run(tmp_path, build_ranks(38, 1), model="Winner", seed=2025)
     table = make_table(tmp_path)
     assert not any(cell.significant for row in table.rows for cell in row.cells.values())
     assert "Numbers of seeds differ (" in table.notes[-1]
     assert "so no star stands between a row and a rival with another number of seeds" in to_markdown(table)
-    add_run(tmp_path, hits(5, 1), model="Other", seed=2025)
-    add_run(tmp_path, hits(3, 1), model="Third")  # neither the best nor its rival
+    add_run(tmp_path, build_ranks(5, 1), model="Other", seed=2025)
+    add_run(tmp_path, build_ranks(3, 1), model="Third")  # neither the best row nor the best other row
     table = make_table(tmp_path)
     assert all(cell.significant for cell in by_model(table)["Winner"].cells.values())
     assert "Numbers of seeds differ (Third 1, all others 2)" in table.notes[-1]
 
 
-def test_footnotes_stand_in_every_form(tmp_path: Path) -> None:
-    add_run(tmp_path, hits(30, 1), model="VBPR", identity=toy_identity("aaaaaaaaa", ["a_b"]))
-    add_run(tmp_path, hits(20, 1), model="BM3", identity=toy_identity("bbbbbbbbb", ["c"]))
-    add_run(tmp_path, hits(10, 1), model="Pop")
+def test_footnotes_are_in_every_output_format(tmp_path: Path) -> None:
+    add_run(tmp_path, build_ranks(30, 1), model="VBPR", identity=toy_identity("aaaaaaaaa", ["a_b"]))
+    add_run(tmp_path, build_ranks(20, 1), model="BM3", identity=toy_identity("bbbbbbbbb", ["c"]))
+    add_run(tmp_path, build_ranks(10, 1), model="Pop")
     table = make_table(tmp_path)
     rows = by_model(table)
     letters = {name: row.marks for name, row in rows.items()}
     assert sorted([*letters["VBPR"], *letters["BM3"]]) == ["a", "b"]
     assert letters["Pop"] == ()
-    (mine,) = letters["VBPR"]
-    assert f"VBPR <sup>{mine}</sup>" in to_markdown(table)
-    assert rf"- {mine}: reads text features aaaaaaaa, MiniLM on a\_b; other" in to_markdown(table)
-    assert f"VBPR$^{{{mine}}}$" in to_latex(table)
-    assert rf"{mine}: reads text features aaaaaaaa, MiniLM on a\_b;" in to_latex(table)
+    (letter,) = letters["VBPR"]
+    assert f"VBPR <sup>{letter}</sup>" in to_markdown(table)
+    assert rf"- {letter}: reads text features aaaaaaaa, MiniLM on a\_b; other" in to_markdown(table)
+    assert f"VBPR$^{{{letter}}}$" in to_latex(table)
+    assert rf"{letter}: reads text features aaaaaaaa, MiniLM on a\_b;" in to_latex(table)
     shown = " ".join(to_terminal(table, 80).split())
-    assert f"VBPR ({mine})" in shown
-    assert f"({mine}) reads text features aaaaaaaa, MiniLM on a_b;" in shown
+    assert f"VBPR ({letter})" in shown
+    assert f"({letter}) reads text features aaaaaaaa, MiniLM on a_b;" in shown
     write_tables(tmp_path, "Toy", "unified")
     lines = read_csv(tmp_path / "Toy" / "table.csv")
     assert lines["VBPR"]["footnotes"].startswith("reads text features aaaaaaaa")
     assert lines["Pop"]["footnotes"] == ""
 
 
-def test_what_holds_for_every_row_is_said_once_and_marks_none(tmp_path: Path) -> None:
+def test_a_footnote_about_every_row_has_no_letter(tmp_path: Path) -> None:
     given = {"epochs": {"value": 3, "origin": "--epochs=3"}}
     for model in ("VBPR", "BM3"):
-        add_run(tmp_path, hits(20, 1), model=model, settings=given)
+        add_run(tmp_path, build_ranks(20, 1), model=model, settings=given)
     table = make_table(tmp_path)
     assert [row.marks for row in table.rows] == [(), ()]
     assert "- Every row: run with --epochs=3." in to_markdown(table)
-    add_run(tmp_path, hits(20, 1), model="Pop")
+    add_run(tmp_path, build_ranks(20, 1), model="Pop")
     assert sorted(len(row.marks) for row in make_table(tmp_path).rows) == [0, 1, 1]
 
 
 def test_seeds_of_one_row_with_different_features_are_refused(tmp_path: Path) -> None:
-    add_run(tmp_path, hits(20, 1), model="VBPR", identity=toy_identity("a"))
-    add_run(tmp_path, hits(20, 1), model="VBPR", seed=2025, identity=toy_identity("b"))
-    with pytest.raises(ResultError, match="seeds of one row but differ in features of text; run one of them again"):
+    add_run(tmp_path, build_ranks(20, 1), model="VBPR", identity=toy_identity("a"))
+    add_run(tmp_path, build_ranks(20, 1), model="VBPR", seed=2025, identity=toy_identity("b"))
+    with pytest.raises(
+        ResultError, match="seeds of one table row but differ in features of text; run one of them again"
+    ):
         make_table(tmp_path)
 
 
-def test_one_row_has_no_rival(tmp_path: Path) -> None:
-    add_run(tmp_path, hits(38, 1))
+def test_a_single_row_has_no_p_value(tmp_path: Path) -> None:
+    add_run(tmp_path, build_ranks(38, 1))
     cell = make_table(tmp_path).rows[0].cells["R@10"]
-    assert (cell.p, cell.significant, cell.place) == (None, False, 1)
+    assert (cell.p, cell.significant, cell.position) == (None, False, 1)
 
 
 def test_protocols_take_the_policy_of_each_family(tmp_path: Path) -> None:
     for family in ("collaborative", "multimodal", "sequential", "llm"):
-        add_run(tmp_path, hits(N_USERS, 10), model=family, family=family, train=5, none=15)
+        add_run(tmp_path, build_ranks(N_USERS, 10), model=family, family=family, train=5, none=15)
     unified, paper = by_model(make_table(tmp_path)), by_model(make_table(tmp_path, "paper"))
     assert {name: row.cells["R@10"].mean for name, row in unified.items()} == dict.fromkeys(unified, 1.0)
     seen = {name: (row.cells["R@10"].mean, row.cells["R@20"].mean) for name, row in paper.items()}
@@ -237,8 +243,8 @@ def test_protocols_take_the_policy_of_each_family(tmp_path: Path) -> None:
     assert "Collaborative train, Multimodal train, Sequential none, LLM none" in notes
 
 
-def test_paper_numbers_stand_only_beside_the_paper_protocol(tmp_path: Path) -> None:
-    toy_results(tmp_path, dataset="Beauty", paper="Beauty")
+def test_numbers_of_the_paper_are_only_in_the_table_of_the_protocol_paper(tmp_path: Path) -> None:
+    write_toy_runs(tmp_path, dataset="Beauty", paper="Beauty")
     shown = write_tables(tmp_path, "Beauty", "unified")
     folder = tmp_path / "Beauty"
     assert "0.0426" not in shown + "".join((folder / f"table.{end}").read_text() for end in ("md", "csv", "tex"))
@@ -253,8 +259,8 @@ def test_paper_numbers_stand_only_beside_the_paper_protocol(tmp_path: Path) -> N
     assert "(0.0426)" in write_tables(tmp_path, "Beauty", "paper")
 
 
-def test_no_paper_table_for_other_datasets_unless_asked(tmp_path: Path) -> None:
-    toy_results(tmp_path)
+def test_other_datasets_have_a_paper_table_only_if_it_is_requested(tmp_path: Path) -> None:
+    write_toy_runs(tmp_path)
     write_tables(tmp_path, "Toy", "unified")
     written = {name for name in os.listdir(tmp_path / "Toy") if "." in name}
     assert written == {"table.md", "table.csv", "table.tex"}
@@ -262,8 +268,8 @@ def test_no_paper_table_for_other_datasets_unless_asked(tmp_path: Path) -> None:
     assert (tmp_path / "Toy" / "table-paper.md").is_file()
 
 
-def test_unknown_column_of_the_paper(tmp_path: Path) -> None:
-    toy_results(tmp_path, paper="Books")
+def test_a_dataset_that_the_paper_does_not_have_is_refused(tmp_path: Path) -> None:
+    write_toy_runs(tmp_path, paper="Books")
     with pytest.raises(ResultError, match="name Books as their dataset"):
         make_table(tmp_path, "paper")
 
@@ -279,17 +285,17 @@ def test_stored_numbers_of_the_paper() -> None:
             assert row["N@10"] < row["R@10"] < row["R@20"]
             assert row["N@10"] < row["N@20"] < row["R@20"]
     # HeLLM is first in all columns but three.
-    lost = [
+    not_first = [
         (dataset, metric)
         for dataset, rows in table.items()
         for metric in rows["HeLLM"]
         if max(rows, key=lambda name: rows[name][metric]) != "HeLLM"
     ]
-    assert lost == [("Beauty", "N@10"), ("Toys", "R@10"), ("Toys", "N@10")]
+    assert not_first == [("Beauty", "N@10"), ("Toys", "R@10"), ("Toys", "N@10")]
 
 
 def test_a_failed_row_shows_its_reason_and_no_number(tmp_path: Path) -> None:
-    toy_results(tmp_path)
+    write_toy_runs(tmp_path)
     shown = write_tables(tmp_path, "Toy", "unified")
     assert "BM3: failed: loss is NaN at step 7" in shown
     line = next(line for line in (tmp_path / "Toy" / "table.md").read_text().splitlines() if "BM3" in line)
@@ -300,15 +306,15 @@ def test_a_failed_row_shows_its_reason_and_no_number(tmp_path: Path) -> None:
     assert {value for key, value in row.items() if "@" in key or "bytes" in key or "parameters" in key} == {""}
 
 
-def test_only_failed_rows(tmp_path: Path) -> None:
+def test_a_table_of_failed_runs_shows_their_reasons(tmp_path: Path) -> None:
     add_run(tmp_path, None)
     add_run(tmp_path, None, model="VBPR", status="cancelled", reason="stopped by the user")
     shown = write_tables(tmp_path, "Toy", "unified")
     assert "VBPR: cancelled: stopped by the user" in shown
 
 
-def test_a_failed_seed_is_told_and_left_out_of_the_mean(tmp_path: Path) -> None:
-    add_run(tmp_path, hits(10, 1))
+def test_a_failed_seed_is_in_the_notes_and_not_in_the_mean(tmp_path: Path) -> None:
+    add_run(tmp_path, build_ranks(10, 1))
     add_run(tmp_path, None, seed=2025)
     table = make_table(tmp_path)
     assert table.rows[0].seeds == (2024,)
@@ -316,9 +322,9 @@ def test_a_failed_seed_is_told_and_left_out_of_the_mean(tmp_path: Path) -> None:
     assert "LightGCN, seed 2025, failed: loss is NaN at step 7." in table.notes
 
 
-def test_presets_are_rows_of_their_own(tmp_path: Path) -> None:
-    add_run(tmp_path, hits(10, 1))
-    add_run(tmp_path, hits(20, 1), seed=2025, preset="quick")
+def test_each_preset_has_its_own_row(tmp_path: Path) -> None:
+    add_run(tmp_path, build_ranks(10, 1))
+    add_run(tmp_path, build_ranks(20, 1), seed=2025, preset="quick")
     table = make_table(tmp_path)
     assert [(row.preset, row.cells["R@10"].mean) for row in table.rows] == [("quick", 1 / 2), ("paper", 1 / 4)]
     for text in (to_markdown(table), to_latex(table), to_terminal(table, 80)):
@@ -329,13 +335,13 @@ def test_presets_are_rows_of_their_own(tmp_path: Path) -> None:
 def test_seeds_may_differ_in_a_setting_that_changes_no_number(tmp_path: Path) -> None:
     for seed, users in ((1, 64), (2, 128)):
         settings = {"eval_block_users": {"value": users, "origin": "--set"}}
-        add_run(tmp_path, hits(10, 1), seed=seed, settings=settings)
+        add_run(tmp_path, build_ranks(10, 1), seed=seed, settings=settings)
     assert make_table(tmp_path).rows[0].seeds == (1, 2)
 
 
 def test_seeds_of_one_row_with_different_settings_are_refused(tmp_path: Path) -> None:
-    add_run(tmp_path, hits(10, 1))
-    add_run(tmp_path, hits(10, 1), seed=2025, settings={"emb_dim": {"value": 32, "origin": "--set"}})
+    add_run(tmp_path, build_ranks(10, 1))
+    add_run(tmp_path, build_ranks(10, 1), seed=2025, settings={"emb_dim": {"value": 32, "origin": "--set"}})
     with pytest.raises(ResultError, match=r"2024/record\.json and .*2025/record\.json .* emb_dim \(64 and 32\)"):
         make_table(tmp_path)
 
@@ -350,44 +356,44 @@ def test_seeds_of_one_row_with_different_settings_are_refused(tmp_path: Path) ->
         ("cutoffs", (5,)),
     ],
 )
-def test_rows_of_two_protocols_write_no_table(tmp_path: Path, key: str, value: Any) -> None:
-    add_run(tmp_path, hits(10, 1))
-    add_run(tmp_path, hits(10, 1), model="VBPR", **{key: value})
+def test_runs_that_cannot_be_compared_write_no_table(tmp_path: Path, key: str, value: Any) -> None:
+    add_run(tmp_path, build_ranks(10, 1))
+    add_run(tmp_path, build_ranks(10, 1), model="VBPR", **{key: value})
     with pytest.raises(ResultError, match=rf"LightGCN/2024/record\.json and .*VBPR/2024/record\.json .*{key}"):
         write_tables(tmp_path, "Toy", "unified")
     assert not (tmp_path / "Toy" / "table.md").exists()
 
 
 def test_ranks_of_other_targets_are_refused(tmp_path: Path) -> None:
-    add_run(tmp_path, hits(10, 1))
-    add_run(tmp_path, hits(10, 1)[:-1], model="VBPR")
+    add_run(tmp_path, build_ranks(10, 1))
+    add_run(tmp_path, build_ranks(10, 1)[:-1], model="VBPR")
     with pytest.raises(ResultError, match=r"VBPR/2024/ranks\.npz .* different \(user, target\) pairs"):
         make_table(tmp_path)
 
 
 def test_missing_ranks_are_refused(tmp_path: Path) -> None:
-    path = add_run(tmp_path, hits(10, 1))
+    path = add_run(tmp_path, build_ranks(10, 1))
     path.with_name("ranks.npz").unlink()
     with pytest.raises(ResultError, match=r"ranks\.npz cannot be read"):
         make_table(tmp_path)
 
 
-def test_no_records(tmp_path: Path) -> None:
+def test_a_dataset_without_runs_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(
-        ResultError, match=r"no record of dataset Toy in .*Toy; `python benchmarks/run\.py .* makes them"
+        ResultError, match=r"no record of dataset Toy in .*Toy; run `python benchmarks/run\.py .* first"
     ):
         write_tables(tmp_path, "Toy", "unified")
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    toy_results(tmp_path)
+    write_toy_runs(tmp_path)
     monkeypatch.setattr(os, "access", lambda *_: False)  # the test may run as root, who may write anywhere
     with pytest.raises(OutputError, match="read-only"):
         write_tables(tmp_path, "Toy", "unified")
 
 
 def test_csv_is_plain_and_exact(tmp_path: Path) -> None:
-    write_tables(toy_results(tmp_path), "Toy", "unified")
+    write_tables(write_toy_runs(tmp_path), "Toy", "unified")
     rows = read_csv(tmp_path / "Toy" / "table.csv")
     cells = by_model(make_table(tmp_path))
     for model in ("LightGCN", "VBPR", "SAS_Rec"):
@@ -404,7 +410,7 @@ def test_csv_is_plain_and_exact(tmp_path: Path) -> None:
 
 
 def test_latex_escapes_and_keeps_its_columns(tmp_path: Path) -> None:
-    toy_results(tmp_path)
+    write_toy_runs(tmp_path)
     add_run(tmp_path, None, model="Odd_Model", reason=r"50% of {a} & b_c # $x ~ ^ \ < é →" + "\n two lines")
     text = to_latex(make_table(tmp_path))
     assert r"SAS\_Rec & 0.0000" in text
@@ -429,9 +435,9 @@ def test_markdown_escapes(tmp_path: Path) -> None:
 
 
 def test_device_memory_has_a_column_where_there_is_any(tmp_path: Path) -> None:
-    add_run(tmp_path, hits(10, 1))
+    add_run(tmp_path, build_ranks(10, 1))
     assert "Device memory" not in to_markdown(make_table(tmp_path))
-    add_run(tmp_path, hits(10, 1), model="VBPR", peak_memory_bytes={"host": 2**20, "device": 5 * 2**30})
+    add_run(tmp_path, build_ranks(10, 1), model="VBPR", peak_memory_bytes={"host": 2**20, "device": 5 * 2**30})
     text = to_markdown(make_table(tmp_path))
     assert "Device memory" in text
     assert "5.0 GiB" in text
@@ -440,8 +446,10 @@ def test_device_memory_has_a_column_where_there_is_any(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_the_terminal_view_fits_and_cuts_no_number(tmp_path: Path, width: int) -> None:
-    toy_results(tmp_path, dataset="Beauty", paper="Beauty")
-    add_run(tmp_path, hits(10, 1), model="[b]A_long_model_name", preset="quick", dataset="Beauty", paper="Beauty")
+    write_toy_runs(tmp_path, dataset="Beauty", paper="Beauty")
+    add_run(
+        tmp_path, build_ranks(10, 1), model="[b]A_long_model_name", preset="quick", dataset="Beauty", paper="Beauty"
+    )
     text = to_terminal(make_table(tmp_path, "paper", "Beauty"), width)
     assert max(map(len, text.splitlines())) <= width
     assert "\u2026" not in text
@@ -454,17 +462,17 @@ def test_the_terminal_view_fits_and_cuts_no_number(tmp_path: Path, width: int) -
 
 def test_the_terminal_view_of_language_models_in_80_columns_has_each_on_one_line(tmp_path: Path) -> None:
     name = "HeLLM@gemma-3-270m-q4-2L"
-    add_run(tmp_path, hits(10, 1), model=name, seed=2024)
+    add_run(tmp_path, build_ranks(10, 1), model=name, seed=2024)
     lines = to_terminal(make_table(tmp_path), 80).splitlines()
     assert any(name in line and "0.2500" in line for line in lines)
     assert not any("Seeds" in line for line in lines)
-    add_run(tmp_path, hits(10, 1), model=name, seed=2025)
+    add_run(tmp_path, build_ranks(10, 1), model=name, seed=2025)
     assert any("Seeds" in line for line in to_terminal(make_table(tmp_path), 80).splitlines())
 
 
 def test_the_caption_says_what_was_measured(tmp_path: Path) -> None:
-    text = to_terminal(make_table(toy_results(tmp_path)), 400)
-    for said in (
+    text = to_terminal(make_table(write_toy_runs(tmp_path)), 400)
+    for sentence in (
         "Toy, test part, full ranking over 1,000 candidates, K = 10, 20.",
         "Protocol unified: mask policy seen for every row.",
         "Split leave-one-out, 0123456789ab.",
@@ -472,7 +480,7 @@ def test_the_caption_says_what_was_measured(tmp_path: Path) -> None:
         "10,000 resamples, seed 2024",
         "Holm-corrected over the 8 comparisons",
     ):
-        assert said in text
+        assert sentence in text
 
 
 def test_speed_at_the_size_of_beauty(tmp_path: Path) -> None:
