@@ -1,1 +1,4 @@
-"""From source files to one split."""
+"""Importing, preparing, checking and splitting datasets, from the source files to one split.
+
+Training, evaluation and the adapters to RecBole are in other packages.
+"""

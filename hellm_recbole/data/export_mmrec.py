@@ -1,4 +1,4 @@
-"""A prepared dataset as an MMRec folder, with our split as its own."""
+"""Export a prepared dataset, with its split, in the format of MMRec."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ def write_mmrec(dataset: Dataset, folder: Path, times: Sequence[str] | None = No
     """Write `NAME.inter`, a feature matrix for each modality and the two id mappings.
 
     Users and items are numbered from 0 in the order of our ids. `x_label` is 0, 1, 2 for training, validation and test.
-    Users stand one after the other, each in time order.
+    Interactions are sorted by user, then by time.
 
     Args:
-        dataset: as loaded.
-        folder: to write to; nothing in it is replaced.
-        times: [E] `timestamp` of each interaction; None: what orders them.
+        dataset: dataset to export.
+        folder: folder to write to; existing files are not replaced.
+        times: [E] `timestamp` of each interaction, as text; None: the numbers that order the interactions.
 
     Raises:
-        OutputError: the folder holds one of the files already, cannot be written to, or another process exports to it.
+        OutputError: one of the files exists, the folder cannot be written to, or another process exports to it.
     """
     with FolderLock(ensure_folder(folder, "--to") / dataset.name, f"the export of {dataset.name} to {folder}"):
-        _write(dataset, folder, times)
+        _write_files(dataset, folder, times)
 
 
-def _write(dataset: Dataset, folder: Path, times: Sequence[str] | None) -> None:
-    """See `write_mmrec`."""
+def _write_files(dataset: Dataset, folder: Path, times: Sequence[str] | None) -> None:
+    """Write the files of the export; see `write_mmrec`."""
     files = [f"{dataset.name}.inter", *MMREC_MAPS, *(f"{modality}{FEATURES}" for modality in dataset.features)]
     for file in files:
         if (folder / file).exists():
@@ -45,28 +45,33 @@ def _write(dataset: Dataset, folder: Path, times: Sequence[str] | None) -> None:
     part = leave_one_out(user, dataset.n_users)[0] if dataset.part is None else dataset.part[order]
     if times is None:
         time = np.arange(float(len(user))) if dataset.time is None else dataset.time
-        times = [str(int(t)) if t.is_integer() else repr(t) for t in time.tolist()]
+        times = [str(int(value)) if value.is_integer() else repr(value) for value in time.tolist()]
     rows = (
-        f"{u - 1}\t{i - 1}\t{times[row]}\t{label}"
-        for u, i, row, label in zip(user.tolist(), item.tolist(), order.tolist(), part.tolist(), strict=True)
+        f"{user_id - 1}\t{item_id - 1}\t{times[index]}\t{label}"
+        for user_id, item_id, index, label in zip(
+            user.tolist(), item.tolist(), order.tolist(), part.tolist(), strict=True
+        )
     )
     header = "userID\titemID\ttimestamp\tx_label"
     n_bytes = sum(matrix.nbytes for matrix in dataset.features.values())
     with scratch_folder(folder, dataset.name, "--to", n_bytes or None) as temporary:
         (temporary / files[0]).write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
-        for file, original, number, tokens in zip(
+        for file, source_column, mmrec_column, tokens in zip(
             MMREC_MAPS,
             ("user_id", "item_id"),
             ("userID", "itemID"),
             (dataset.user_tokens, dataset.item_tokens),
             strict=True,
         ):
-            lines = [f"{original}\t{number}", *(f"{token}\t{row}" for row, token in enumerate(tokens[1:]))]
+            lines = [
+                f"{source_column}\t{mmrec_column}",
+                *(f"{token}\t{number}" for number, token in enumerate(tokens[1:])),
+            ]
             (temporary / file).write_text("\n".join(lines) + "\n", encoding="utf-8")
         for modality, matrix in dataset.features.items():
             np.save(temporary / f"{modality}{FEATURES}", matrix[1:])
             missing = dataset.item_tokens[1:][~dataset.covered[modality][1:]].tolist()
-            if missing:  # MMRec does not read it, but whoever prepares the folder again
+            if missing:  # MMRec does not read this file; `prepare.py --from mmrec` does
                 (temporary / f"{modality}{MISSING}").write_text("\n".join(missing) + "\n", encoding="utf-8")
         for path in temporary.iterdir():
             os.replace(path, folder / path.name)

@@ -1,8 +1,8 @@
-"""The split: built once per dataset, free of seeds, hashed.
+"""Split a dataset into training, validation and test parts. The split depends on no seed.
 
-Leave-one-out keeps a user's last interaction for test and the one before it for validation. A dataset with a split of
-its own keeps that one. Both kinds carry a SHA-256 over the ordered (user token, item token, part) triples, so that
-two results can be compared only if their splits are the same.
+Leave-one-out takes a user's last interaction for test and the one before it for validation. If a dataset has a split of
+its own, that split is used. Each split has a SHA-256 of its ordered (user token, item token, part) triples. Results
+are compared only if these hashes are equal.
 """
 
 from __future__ import annotations
@@ -38,22 +38,23 @@ SplitKind = Literal["leave-one-out", "given"]
 
 @dataclass(frozen=True)
 class Split:
-    """One dataset, split.
+    """A dataset with its training, validation and test parts.
 
     Attributes:
-        dataset: its name.
-        kind: how it was split; the two kinds never share a table.
+        dataset: name of the dataset.
+        kind: kind of split; results of different kinds are never in the same table.
         user_tokens: [U + 1] source token of each user id; entry 0 is "".
         item_tokens: [I + 1] source token of each item id; entry 0 is "".
-        train: training interactions by user, oldest first.
+        train: training interactions of each user, oldest first.
         valid: validation targets.
         test: test targets.
-        features: modality -> [I + 1, D_m] float32, row 0 zero.
+        features: modality -> [I + 1, D_m] float32 feature matrix; row 0 is zero.
         sha256: hash of the ordered triples.
-        n_interactions: of all parts.
-        n_short_users: users with fewer than three interactions, trained on but not evaluated (leave-one-out only).
-        cache: of the dataset.
-        item_text: [I + 1] text of each item, or empty.
+        n_interactions: number of interactions in all parts.
+        n_short_users: number of users with fewer than three interactions; they are used in training but not evaluated
+            (leave-one-out only).
+        cache: cache folder of the dataset.
+        item_text: [I + 1] text of each item; empty if the dataset has no texts.
         covered: modality -> [I + 1] whether the item has features of its own.
         feature_origins: see `Dataset`.
         text_columns: see `Dataset`.
@@ -78,17 +79,17 @@ class Split:
 
     @property
     def n_users(self) -> int:
-        """U."""
+        """Number of users, U."""
         return len(self.user_tokens) - 1
 
     @property
     def n_items(self) -> int:
-        """I."""
+        """Number of items, I."""
         return len(self.item_tokens) - 1
 
     @cached_property
     def feature_sha256(self) -> dict[str, str]:
-        """Modality -> digest of its features, in item order."""
+        """Digest of the features of each modality, in item order."""
         return {name: digest_matrix(values[1:]) for name, values in self.features.items()}
 
     @cached_property
@@ -97,7 +98,7 @@ class Split:
         return digest_texts(self.item_text[1:])
 
     def train_data(self) -> TrainData:
-        """What a model may see."""
+        """Return the data that a model may use: training interactions, features and texts."""
         return TrainData(
             self.n_users,
             self.n_items,
@@ -109,26 +110,26 @@ class Split:
         )
 
     def selection(self) -> SelectionData:
-        """Training part and validation targets, for training and model selection; the test part is not in it."""
+        """Return the training part and the validation targets, for training and model selection, without test part."""
         return SelectionData(self.train_data(), self.valid)
 
     def test_history(self) -> Histories:
-        """Training plus validation interactions: what a user has seen when the test targets are scored."""
+        """Return training and validation interactions: the history of each user when the test targets are scored."""
         return extend_histories(self.train, self.valid)
 
 
 def extend_histories(history: Histories, later: Targets) -> Histories:
-    """Histories with the pairs of `later` appended to each user's own."""
+    """Append the items of `later` to the history of their user."""
     user = np.concatenate([history.users(), later.user])
     item = np.concatenate([history.items, later.item])
     return Histories.from_pairs(user, item, history.n_users)
 
 
 def split_dataset(dataset: Dataset) -> Split:
-    """Split a dataset by its own parts if it has them, else leave-one-out.
+    """Split a dataset by its own parts if it has them, else by leave-one-out.
 
     Raises:
-        DataError: no user is left to be evaluated, or a given split lacks a part.
+        DataError: no user can be evaluated, or a given split has no interaction in one of the parts.
     """
     order = sort_by_time(dataset)
     user, item = dataset.user[order], dataset.item[order]
@@ -140,11 +141,11 @@ def split_dataset(dataset: Dataset) -> Split:
     for code, name in enumerate(PARTS):
         if not np.any(part == code):
             raise DataError(
-                f"dataset {dataset.name}: no interaction is left for the {name} part; leave-one-out needs "
+                f"dataset {dataset.name}: there is no interaction for the {name} part; leave-one-out needs "
                 f"users with at least {MIN_EVALUATED} interactions, a given split needs all of {', '.join(PARTS)}"
             )
-    sides = [Histories.from_pairs(user[part == code], item[part == code], dataset.n_users) for code in (VALID, TEST)]
-    valid, test = (Targets(side.users(), side.items) for side in sides)
+    held_out = [Histories.from_pairs(user[part == code], item[part == code], dataset.n_users) for code in (VALID, TEST)]
+    valid, test = (Targets(pairs.users(), pairs.items) for pairs in held_out)
     return Split(
         dataset=dataset.name,
         kind=kind,
@@ -154,7 +155,7 @@ def split_dataset(dataset: Dataset) -> Split:
         valid=valid,
         test=test,
         features=dataset.features,
-        sha256=_sha256(dataset, user, item, part, kind),
+        sha256=_hash_split(dataset, user, item, part, kind),
         n_interactions=len(user),
         n_short_users=n_short,
         cache=dataset.cache,
@@ -166,17 +167,24 @@ def split_dataset(dataset: Dataset) -> Split:
 
 
 def sort_by_time(dataset: Dataset) -> IdArray:
-    """[E] positions sorted by user, then time; equal times keep the file's order."""
+    """Return the [E] indices that sort interactions by user, then time; for equal times, file order decides."""
     if dataset.time is None:
         return np.argsort(dataset.user, kind="stable")
     return np.lexsort((dataset.time, dataset.user))
 
 
 def leave_one_out(user: IdArray, n_users: int) -> tuple[IdArray, int]:
-    """[E] part codes of interactions sorted by user and time, and the number of users too short to evaluate.
+    """Assign a part to each interaction by leave-one-out.
 
     >>> leave_one_out(np.array([1, 1, 1, 2, 2]), 2)
     (array([0, 1, 2, 0, 0]), 1)
+
+    Args:
+        user: [E] user ids of interactions sorted by user, then time.
+        n_users: number of users, U.
+
+    Returns:
+        [E] index in PARTS of each interaction; number of users with too few interactions to be evaluated.
     """
     counts = np.bincount(user, minlength=n_users + 1)
     ends = np.cumsum(counts)
@@ -187,11 +195,18 @@ def leave_one_out(user: IdArray, n_users: int) -> tuple[IdArray, int]:
     return part.astype(np.int64), int(np.sum((counts[1:] > 0) & (counts[1:] < MIN_EVALUATED)))
 
 
-def _sha256(dataset: Dataset, user: IdArray, item: IdArray, part: IdArray, kind: SplitKind) -> str:
-    """Hash of the triples in an order of their own.
+def _hash_split(dataset: Dataset, user: IdArray, item: IdArray, part: IdArray, kind: SplitKind) -> str:
+    """Compute the SHA-256 of the (user token, item token, part) triples.
 
-    Users come in token order; within a user time orders, or part and item token if the split was given. Token order
-    makes the hash the same whatever file layout the data came from.
+    The triples are sorted by user token. Those of one user are in time order, or sorted by part and item token if the
+    split was given. So the hash does not depend on the order of users in the file.
+
+    Args:
+        dataset: dataset with the tokens.
+        user: [E] user ids, sorted by user, then time.
+        item: [E] item ids.
+        part: [E] index in PARTS.
+        kind: kind of split.
     """
     users, items = dataset.user_tokens[user], dataset.item_tokens[item]
     if kind == "given":
@@ -199,7 +214,7 @@ def _sha256(dataset: Dataset, user: IdArray, item: IdArray, part: IdArray, kind:
     else:
         order = np.argsort(users, kind="stable")
     digest = hashlib.sha256()
-    names = np.array(PARTS)[part]
-    for row in order:
-        digest.update(f"{users[row]}\t{items[row]}\t{names[row]}\n".encode())
+    parts = np.array(PARTS)[part]
+    for index in order:
+        digest.update(f"{users[index]}\t{items[index]}\t{parts[index]}\n".encode())
     return digest.hexdigest()

@@ -1,4 +1,7 @@
-"""A variant of a prepared dataset in which ties in time are broken at random: how far do results hang on the source?"""
+"""Write a variant of a prepared dataset with random order of ties in time.
+
+Results on such variants show how much results depend on the order of ties in the source.
+"""
 
 from __future__ import annotations
 
@@ -33,60 +36,62 @@ from hellm_recbole.types import IdArray
 
 
 def shuffle_ties(folder: Path, output: Path, seed: int) -> Path:
-    """Write `output/NAME-ties<SEED>`, in which interactions of one user at one time stand in a random order.
+    """Write `output/NAME-ties<SEED>`, a variant in which a user's interactions with equal times are in random order.
 
-    All else stays: the other rows of `NAME.inter` keep their lines, users without ties all of theirs, and items and
-    features are copied. Internal item ids follow the rows and may differ, so weights start elsewhere, as with another
-    seed. The variant is written whole or not at all.
+    Everything else is the same: rows without ties keep their lines in `NAME.inter`, and items and features are copied.
+    Internal item ids follow the order of the rows, so they may differ. Then the initial weights differ too, as with
+    another seed. The variant is written completely or not at all.
 
     Args:
-        folder: of a prepared dataset.
-        output: folder of the variant's folder.
-        seed: of the order.
+        folder: folder of a prepared dataset.
+        output: parent folder of the variant.
+        seed: random seed of the order of ties.
 
     Returns:
-        The variant's folder; its manifest says how many targets are other items than before.
+        Folder of the variant; its manifest states how many targets have changed.
 
     Raises:
-        DataError: the dataset has no times, brings its own split, has changed or is not prepared, the seed is negative,
+        DataError: the dataset is not prepared, has changed, has no times or has its own split, the seed is negative,
             or the variant exists.
-        OutputError: it cannot be written, or another process makes it.
+        OutputError: the variant cannot be written, or another process is writing it.
     """
     manifest = read_manifest(folder)
     name = manifest["name"]
     variant = f"{name}-ties{seed}"
     if seed < 0:
-        raise DataError(f"seed {seed} of the order of ties is negative; use 0 or more")
+        raise DataError(f"the seed {seed} of --shuffle-ties is negative; use 0 or more")
     dataset = load_dataset(folder, modalities=())
     if not dataset.time_known or dataset.time is None:
         raise DataError(
-            f"dataset {name} has no times, so it has no ties to shuffle; prepare it from a source with times"
+            f"dataset {name} has no times, so it has no ties to shuffle; prepare the dataset from a source with times"
         )
     if dataset.part is not None:
-        raise DataError(f"dataset {name} brings its own split, which ties do not decide; shuffle one without a split")
+        raise DataError(
+            f"dataset {name} has its own split, which does not depend on ties; choose a dataset without its own split"
+        )
     with FolderLock(output / variant, f"dataset {variant}"):
         sweep_temporaries(output)
         return _write_variant(folder, output / variant, manifest, dataset, seed)
 
 
-def _write_variant(folder: Path, place: Path, manifest: Manifest, dataset: Dataset, seed: int) -> Path:
-    """See `shuffle_ties`; `place` is the variant's folder."""
-    output, variant = place.parent, place.name
-    if place.exists():
-        raise DataError(f"{place} exists already; remove it or choose another seed")
-    moved = shuffle_rows(dataset, seed)
-    renamed = _renamed(folder, manifest, variant)
-    n_bytes = sum((folder / file).stat().st_size for file in renamed)
+def _write_variant(folder: Path, target: Path, manifest: Manifest, dataset: Dataset, seed: int) -> Path:
+    """Write the variant; see `shuffle_ties`. `target` is the folder of the variant."""
+    output, variant = target.parent, target.name
+    if target.exists():
+        raise DataError(f"{target} exists already; remove it, or choose another seed")
+    source_rows = shuffle_rows(dataset, seed)
+    new_names = _map_file_names(folder, manifest, variant)
+    n_bytes = sum((folder / file).stat().st_size for file in new_names)
     with scratch_folder(output, variant, n_bytes=n_bytes) as temporary:
-        _write_files(folder, temporary, renamed, moved)
-        digests = {renamed[file]: sha256_file(temporary / renamed[file]) for file in manifest["files"]}
+        _write_files(folder, temporary, new_names, source_rows)
+        digests = {new_names[file]: sha256_file(temporary / new_names[file]) for file in manifest["files"]}
         sums = "".join(f"{digest}  {file}\n" for file, digest in digests.items())
         (temporary / SUMS).write_text(sums, encoding="utf-8")
         content = {
             **manifest,
             "name": variant,
-            "paper": None,  # the paper's column is of the data as published
-            "warnings": [*manifest["warnings"], _sentence(dataset, moved, seed)],
+            "paper": None,  # the paper reports results on the published data, not on a variant
+            "warnings": [*manifest["warnings"], _describe_changes(dataset, source_rows, seed)],
             "inputs": {
                 **manifest.get("inputs", {}),
                 "shuffled_ties": seed,
@@ -96,24 +101,29 @@ def _write_variant(folder: Path, place: Path, manifest: Manifest, dataset: Datas
         }
         write_manifest(temporary, content)
         write_card(temporary)
-        os.replace(temporary, place)
-    return place
+        os.replace(temporary, target)
+    return target
 
 
 def shuffle_rows(dataset: Dataset, seed: int) -> IdArray:
-    """[E] for each row of the file the row that takes its place: one of the same user and time, each as likely."""
+    """Draw a random order of ties.
+
+    Returns:
+        [E] for each row of the file, the index of the row that replaces it. That row has the same user and time, and
+        all such rows are equally likely.
+    """
     assert dataset.time is not None
-    drawn = np.random.default_rng(seed).random(dataset.n_interactions)
-    moved = np.empty(dataset.n_interactions, dtype=np.int64)
-    moved[np.lexsort((dataset.time, dataset.user))] = np.lexsort((drawn, dataset.time, dataset.user))
-    return moved
+    random_keys = np.random.default_rng(seed).random(dataset.n_interactions)
+    source_rows = np.empty(dataset.n_interactions, dtype=np.int64)
+    source_rows[np.lexsort((dataset.time, dataset.user))] = np.lexsort((random_keys, dataset.time, dataset.user))
+    return source_rows
 
 
-def _sentence(dataset: Dataset, moved: IdArray, seed: int) -> str:
-    """For the manifest: how many targets the new order changes."""
-    before, after = split_dataset(dataset), split_dataset(replace(dataset, item=dataset.item[moved]))
+def _describe_changes(dataset: Dataset, source_rows: IdArray, seed: int) -> str:
+    """Return a sentence for the manifest: how many targets the new order changes."""
+    before, after = split_dataset(dataset), split_dataset(replace(dataset, item=dataset.item[source_rows]))
     n_test, n_valid = (
-        int(np.sum(one.item != other.item)) for one, other in ((before.test, after.test), (before.valid, after.valid))
+        int(np.sum(old.item != new.item)) for old, new in ((before.test, after.test), (before.valid, after.valid))
     )
     return (
         f"interactions of one user at one time stand in a random order (seed {seed}): of {len(before.test):,} users "
@@ -121,19 +131,22 @@ def _sentence(dataset: Dataset, moved: IdArray, seed: int) -> str:
     )
 
 
-def _renamed(folder: Path, manifest: Manifest, variant: str) -> Mapping[str, str]:
-    """Each file of the dataset, features added by hand included, and its name in the variant."""
-    by_hand = [f"{modality}{ending}" for modality in list_features(folder) for ending in (FEATURES, TOKENS, MISSING)]
-    files = dict.fromkeys([*manifest["files"], *(name for name in by_hand if (folder / name).is_file())])
-    own = {f"{manifest['name']}{ending}": f"{variant}{ending}" for ending in (".inter", ".item")}
-    return {name: own.get(name, name) for name in files}
+def _map_file_names(folder: Path, manifest: Manifest, variant: str) -> Mapping[str, str]:
+    """Map the name of each file of the dataset, including features added by hand, to its name in the variant."""
+    feature_files = [
+        f"{modality}{ending}" for modality in list_features(folder) for ending in (FEATURES, TOKENS, MISSING)
+    ]
+    files = dict.fromkeys([*manifest["files"], *(name for name in feature_files if (folder / name).is_file())])
+    renamed = {f"{manifest['name']}{ending}": f"{variant}{ending}" for ending in (".inter", ".item")}
+    return {name: renamed.get(name, name) for name in files}
 
 
-def _write_files(folder: Path, temporary: Path, renamed: Mapping[str, str], moved: IdArray) -> None:
-    for name, new in renamed.items():
+def _write_files(folder: Path, temporary: Path, new_names: Mapping[str, str], source_rows: IdArray) -> None:
+    """Write the interactions in their new order, and copy all other files."""
+    for name, new_name in new_names.items():
         if name.endswith(".inter"):
             header, *rows = read_lines(folder / name)
-            lines = [header, *(rows[row] for row in moved)]
-            (temporary / new).write_text("\n".join(lines) + "\n", encoding="utf-8")
+            lines = [header, *(rows[row] for row in source_rows)]
+            (temporary / new_name).write_text("\n".join(lines) + "\n", encoding="utf-8")
         else:
-            shutil.copyfile(folder / name, temporary / new)
+            shutil.copyfile(folder / name, temporary / new_name)

@@ -1,6 +1,6 @@
-"""Reading tab-separated files strictly: every fault names file and line.
+"""Read tab-separated files strictly; errors name the file and the line.
 
-All columns are kept as text, so that what is copied stays as it was; `numbers` converts where numbers are needed.
+All columns are read as text, so that copied fields do not change. `Table.numbers` converts a column to numbers.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import pandas as pd
 
 from hellm_recbole.errors import DataError
 
-FIELD_TYPES = ("token", "token_seq", "float", "float_seq")  # of RecBole's atomic files
-MAX_LINE = 1 << 24  # bytes; the longest honest line, a user with a million interactions, has fewer
-FIRST_ROW = 2  # line of the first row: lines count from 1, and line 1 is the header
+FIELD_TYPES = ("token", "token_seq", "float", "float_seq")  # column types of RecBole's atomic files
+MAX_LINE = 1 << 24  # bytes; a line with a user's million interactions is shorter
+FIRST_ROW = 2  # line number of the first row: line numbers start at 1, and line 1 is the header
 
 
 @dataclass(frozen=True)
 class Table:
-    """A tab-separated file.
+    """Content of a tab-separated file.
 
     Attributes:
-        path: where it came from; row r is line r + 2.
-        frame: its rows, every column as text.
-        types: column -> atomic type; empty for files whose header has no types.
+        path: path of the file; row r is line r + 2.
+        frame: rows of the file, every column as text.
+        types: column -> atomic type; empty if the header has no types.
     """
 
     path: Path
@@ -37,40 +37,45 @@ class Table:
     types: Mapping[str, str]
 
     def line(self, row: int) -> str:
-        """Where row `row` is, for messages."""
+        """Return the position of a row as `path:line`, for messages."""
         return f"{self.path}:{row + FIRST_ROW}"
 
-    def require(self, columns: Sequence[str], what_would_do: str) -> None:
+    def require(self, columns: Sequence[str], advice: str) -> None:
         """Check that columns exist and that none of their fields is empty.
 
+        Args:
+            columns: names of the columns.
+            advice: advice for the message about a missing column.
+
         Raises:
-            DataError: naming the missing column, or the line of the first empty field.
+            DataError: a column is missing or a field is empty; the error names the column, and the line of the first
+                empty field.
         """
         for column in columns:
             if column not in self.frame:
-                found = ", ".join(self.frame.columns)
-                raise DataError(f"{self.path}:1: no column {column!r} among {found}; {what_would_do}")
-            empty = np.flatnonzero((self.frame[column] == "").to_numpy(dtype=bool))
-            if len(empty):
-                raise DataError(f"{self.line(int(empty[0]))}: {column} is empty; give every row a value")
+                existing = ", ".join(self.frame.columns)
+                raise DataError(f"{self.path}:1: no column {column!r} among {existing}; {advice}")
+            empty_rows = np.flatnonzero((self.frame[column] == "").to_numpy(dtype=bool))
+            if len(empty_rows):
+                raise DataError(f"{self.line(int(empty_rows[0]))}: {column} is empty; give every row a value")
 
     def numbers(self, column: str) -> npt.NDArray[np.float64]:
-        """[rows] a column as finite numbers.
+        """Convert a column to finite numbers, one for each row.
 
         Raises:
-            DataError: naming the line of the first field that is not one.
+            DataError: a field is not a finite number; the error names the line of the first such field.
         """
         values = pd.to_numeric(self.frame[column], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-        bad = np.flatnonzero(~np.isfinite(values))
-        if len(bad):
-            row = int(bad[0])
-            found = self.frame[column].iloc[row]
-            raise DataError(f"{self.line(row)}: {column} is {found!r}, not a finite number; mend that field")
+        bad_rows = np.flatnonzero(~np.isfinite(values))
+        if len(bad_rows):
+            row = int(bad_rows[0])
+            value = self.frame[column].iloc[row]
+            raise DataError(f"{self.line(row)}: {column} is {value!r}, not a finite number; correct that field")
         return values
 
 
 def read_text(path: Path) -> str:
-    """A text file, its lines ended by line feeds alone.
+    """Read a text file; line ends become line feeds.
 
     Raises:
         DataError: the file is missing, unreadable, not UTF-8 or empty.
@@ -84,7 +89,7 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Lines of a text file, without line ends.
+    """Read the lines of a text file, without line ends.
 
     Raises:
         DataError: the file is missing, unreadable, not UTF-8 or empty, or a line is longer than MAX_LINE.
@@ -95,10 +100,10 @@ def read_lines(path: Path) -> list[str]:
 
 
 def refuse_endless_lines(path: Path) -> None:
-    """Look for a line end within every MAX_LINE bytes, before the whole file is read into memory.
+    """Refuse a file with a line longer than MAX_LINE bytes, before the whole file is read into memory.
 
     Raises:
-        DataError: naming the line that has none.
+        DataError: a line is too long, or the file cannot be read; the error names the line.
     """
     try:
         if path.stat().st_size <= MAX_LINE:
@@ -109,37 +114,41 @@ def refuse_endless_lines(path: Path) -> None:
                 number += 1
                 if len(line) > MAX_LINE:
                     raise DataError(
-                        f"{path}:{number}: longer than {MAX_LINE >> 20} MiB; give each row a line of its own"
+                        f"{path}:{number}: the line is longer than {MAX_LINE >> 20} MiB; write each row on its own line"
                     )
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}; check the folder it should be in") from error
+        raise DataError(
+            f"{path} cannot be read: {error.strerror}; check that the file exists and is readable"
+        ) from error
 
 
 def read_table(path: Path, *, typed: bool) -> Table:
-    """A tab-separated file with a header and without quoting.
+    """Read a tab-separated file with a header and without quoting.
 
     Args:
-        path: the file.
-        typed: the header reads `name:type` as in RecBole's atomic files.
+        path: path of the file.
+        typed: whether the fields of the header are `name:type`, as in RecBole's atomic files.
 
     Raises:
-        DataError: the file is missing, empty or not UTF-8; the header repeats a column or has a wrong type; a line has
-            more or fewer fields than the header.
+        DataError: the file is missing, empty or not UTF-8; the header repeats a column or has a wrong type; or a line
+            has more or fewer fields than the header.
     """
     lines = read_lines(path)
     header = lines[0].split("\t")
     types: dict[str, str] = {}
     if typed:
-        types = _typed_header(path, header)
+        types = _parse_typed_header(path, header)
         header = [field.split(":")[0] for field in header]
     for column in header:
         if header.count(column) > 1:
             raise DataError(f"{path}:1: column {column!r} occurs twice; keep one of them")
     if len(lines) == 1:
-        raise DataError(f"{path}: no row after the header; give it at least one")
+        raise DataError(f"{path} has no row after the header; add at least one row")
     for number, line in enumerate(lines, start=1):
         if (n_fields := line.count("\t") + 1) != len(header):
-            raise DataError(f"{path}:{number}: {n_fields} fields where the header has {len(header)}; mend that line")
+            raise DataError(
+                f"{path}:{number}: the line has {n_fields} fields, but the header has {len(header)}; correct that line"
+            )
     frame = pd.read_csv(
         io.StringIO("\n".join(lines[1:]) + "\n"),
         sep="\t",
@@ -154,24 +163,36 @@ def read_table(path: Path, *, typed: bool) -> Table:
     return Table(path, frame, types)
 
 
-def _typed_header(path: Path, header: Sequence[str]) -> dict[str, str]:
+def _parse_typed_header(path: Path, header: Sequence[str]) -> dict[str, str]:
+    """Parse the fields `name:type` of a header.
+
+    Raises:
+        DataError: a field has no name or no known type.
+    """
     types = {}
     for field in header:
         name, _, kind = field.partition(":")
         if not name or kind not in FIELD_TYPES:
             raise DataError(
-                f"{path}:1: header field {field!r} is not `name:type` with a type among {', '.join(FIELD_TYPES)}"
+                f"{path}:1: header field {field!r} is not `name:type`; choose the type from {', '.join(FIELD_TYPES)}"
             )
         types[name] = kind
     return types
 
 
 def _read_bytes(path: Path) -> bytes:
+    """Read a file without its byte order mark; line ends become line feeds.
+
+    Raises:
+        DataError: the file is missing, unreadable or empty.
+    """
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}; check the folder it should be in") from error
+        raise DataError(
+            f"{path} cannot be read: {error.strerror}; check that the file exists and is readable"
+        ) from error
     text = text.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
     if not text.strip():
-        raise DataError(f"{path} is empty; put the data there again")
+        raise DataError(f"{path} is empty; replace it by a file with data")
     return text

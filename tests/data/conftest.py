@@ -1,4 +1,4 @@
-"""Small sources of every kind, written anew for each test."""
+"""Small sources of every kind, written for each test."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def sequences(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def splits(tmp_path: Path) -> Path:
-    """Two users, items 0, 1 and 3; the feature file has a row 2 that nobody uses."""
+    """Two users, items 0, 1 and 3; row 2 of the feature file belongs to no item."""
     folder = tmp_path / "source" / "Clips"
     folder.mkdir(parents=True)
     rows = ["0\t3\ttrain", "0\t1\tvalid", "0\t0\ttest", "1\t0\ttrain", "1\t1\ttest"]
@@ -67,7 +67,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def prepare_toy(root: Path) -> Prepare:
-    """Prepare without texts and without a filter, unless told otherwise."""
+    """Prepare a dataset, by default without texts and without a filter."""
 
     def run(
         source: Path,

@@ -21,7 +21,7 @@ Prepare = Callable[..., Prepared]
 
 
 def slow_k_core(pairs: list[tuple[int, int]], k_core: int) -> list[bool]:
-    """One user or item at a time, until nothing changes."""
+    """Drop one user or item at a time, until nothing changes."""
     alive = [True] * len(pairs)
     changed = True
     while changed:
@@ -40,19 +40,19 @@ def slow_k_core(pairs: list[tuple[int, int]], k_core: int) -> list[bool]:
     st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=40),
     st.integers(0, 4),
 )
-def test_k_core_is_what_dropping_one_at_a_time_leaves(pairs: list[tuple[int, int]], k_core: int) -> None:
+def test_k_core_equals_dropping_users_and_items_one_by_one(pairs: list[tuple[int, int]], k_core: int) -> None:
     user, item = np.array(pairs, dtype=np.int64).T
     assert find_k_core(user, item, k_core).tolist() == slow_k_core(pairs, k_core)
 
 
-def test_k_core_goes_on_until_it_is_stable() -> None:
+def test_k_core_is_repeated_until_it_is_stable() -> None:
     # Item 2 goes first, which takes user 1 below two, which takes items 0 and 1 below two.
     user, item = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 2])
     assert not find_k_core(user, item, 2).any()
     assert find_k_core(user, item, 0).all()
 
 
-def test_what_is_written_is_what_is_loaded(sequences: Path, root: Path, prepare_toy: Prepare) -> None:
+def test_a_dataset_is_loaded_as_it_was_written(sequences: Path, root: Path, prepare_toy: Prepare) -> None:
     dataset = load_dataset(prepare_toy(sequences, "sequences").folder, modalities=None)
     assert dataset.user_tokens.tolist() == ["", "u1", "u2", "u3"]
     assert dataset.item_tokens.tolist() == ["", "a", "b", "c", "d"]
@@ -81,7 +81,7 @@ def test_features_follow_tokens_not_rows(sequences: Path, prepare_toy: Prepare) 
 def test_k_core_is_recorded_and_dropped_items_may_keep_features(sequences: Path, prepare_toy: Prepare) -> None:
     folder = prepare_toy(sequences, "sequences", k_core=3).folder
     np.save(folder / "image_feat.npy", np.eye(4))
-    (folder / "image_feat.tokens.txt").write_text("a\nb\nc\nd\n")  # d was dropped, which is known
+    (folder / "image_feat.tokens.txt").write_text("a\nb\nc\nd\n")  # d was dropped, so its features are allowed
     dataset = load_dataset(folder, modalities=None)
     assert (dataset.k_core, dataset.n_dropped, dataset.n_items) == (3, 1, 3)
     assert dataset.features["image"].shape == (4, 4)
@@ -98,8 +98,10 @@ def test_users_that_the_filter_drops_are_counted(sequences: Path, prepare_toy: P
         assert load_dataset(folder, modalities=None).n_dropped_users == n_dropped
 
 
-def test_a_filter_that_leaves_nothing_says_what_would_do(sequences: Path, root: Path, prepare_toy: Prepare) -> None:
-    with pytest.raises(DataError, match=r"the 4-core filter leaves none of 10 interactions; lower --k-core"):
+def test_the_error_about_a_filter_that_drops_everything_gives_advice(
+    sequences: Path, root: Path, prepare_toy: Prepare
+) -> None:
+    with pytest.raises(DataError, match=r"the 4-core filter drops all 10 interactions; choose a lower --k-core"):
         prepare_toy(sequences, "sequences", k_core=4)
     assert not root.exists() or list(root.iterdir()) == []
 
@@ -108,12 +110,12 @@ def test_a_filter_that_leaves_nothing_says_what_would_do(sequences: Path, root: 
     ("values", "tokens", "message"),
     [
         (np.eye(4), "a\nb\nc\n", "4 rows but image_feat.tokens.txt has 3 tokens"),
-        (np.eye(4), "a\nb\nc\na\n", "image_feat.tokens.txt:4: token 'a' is on line 1 already"),
+        (np.eye(4), "a\nb\nc\na\n", "image_feat.tokens.txt:4: token 'a' is already on line 1"),
         (np.eye(3), "a\nb\nc\n", "no row for 1 item ('d')"),
-        (np.eye(5), "a\nb\nc\nd\nq\n", "rows for 1 item ('q') that no interaction has"),
-        (np.eye(4) * np.nan, "a\nb\nc\nd\n", "row 0 (item 'a') holds NaN or infinity"),
-        (np.diag([1, 1, np.inf, 1]), "a\nb\nc\nd\n", "row 2 (item 'c') holds NaN or infinity"),
-        (np.diag([1, 1, 1e300, 1]), "a\nb\nc\nd\n", "row 2 (item 'c') holds NaN or infinity"),
+        (np.eye(5), "a\nb\nc\nd\nq\n", "rows for 1 item ('q') without interactions"),
+        (np.eye(4) * np.nan, "a\nb\nc\nd\n", "row 0 (item 'a') contains NaN or infinity, 4 such rows in total"),
+        (np.diag([1, 1, np.inf, 1]), "a\nb\nc\nd\n", "row 2 (item 'c') contains NaN or infinity"),
+        (np.diag([1, 1, 1e300, 1]), "a\nb\nc\nd\n", "row 2 (item 'c') contains NaN or infinity"),
         (np.ones(4), "a\nb\nc\nd\n", "must hold one matrix of numbers"),
         (np.array([["x"]] * 4), "a\nb\nc\nd\n", "must hold one matrix of numbers"),
         (np.eye(4), "", "image_feat.tokens.txt is empty"),
@@ -148,7 +150,7 @@ def test_an_unknown_modality_names_the_nearest(splits: Path, prepare_toy: Prepar
     folder = prepare_toy(splits, "splits").folder
     with pytest.raises(DataError, match=r"no modality 'imagee' .*did you mean 'image'"):
         load_dataset(folder, modalities=["imagee"])
-    with pytest.raises(DataError, match=r"no modality 'zzz' .*present: image"):
+    with pytest.raises(DataError, match=r"no modality 'zzz' .*available: image"):
         load_dataset(folder, modalities=["zzz"])
 
 
@@ -187,7 +189,7 @@ def test_permuted_rows_are_refused_and_permuted_tokens_are_followed(splits: Path
     np.testing.assert_array_equal(load_dataset(folder, modalities=None, verify=False).features["image"], as_prepared)
 
 
-def test_the_sums_are_those_that_sha256sum_checks(splits: Path, prepare_toy: Prepare) -> None:
+def test_checksums_have_the_format_of_sha256sum(splits: Path, prepare_toy: Prepare) -> None:
     folder = prepare_toy(splits, "splits").folder
     lines = (folder / "SHA256SUMS").read_text().splitlines()
     assert [line.split("  ")[1] for line in lines] == ["Clips.inter", "image_feat.npy", "image_feat.tokens.txt"]
@@ -203,7 +205,7 @@ def test_the_sums_are_those_that_sha256sum_checks(splits: Path, prepare_toy: Pre
         (lambda text: text.replace("timestamp:float", "time:float"), "Toy.inter:1: no column 'timestamp'"),
         (lambda text: text.replace("u1\tb\t1", "u1\tb\tsoon"), "Toy.inter:3: timestamp is 'soon'"),
         (lambda text: text.replace("u1\tb\t1", "u1\t\t1"), "Toy.inter:3: item_id is empty"),
-        (lambda text: text.replace("u3\td\t3\n", ""), "9 interactions where dataset.json counts 10"),
+        (lambda text: text.replace("u3\td\t3\n", ""), "9 interactions but dataset.json counts 10"),
     ],
 )
 def test_faulty_interactions(sequences: Path, prepare_toy: Prepare, change: object, message: str) -> None:
@@ -221,7 +223,7 @@ def test_faulty_manifests(sequences: Path, prepare_toy: Prepare, tmp_path: Path)
     with pytest.raises(DataError, match="holds no prepared dataset"):
         load_dataset(tmp_path / "nowhere", modalities=None)
     path.write_text(content[: len(content) // 2])
-    with pytest.raises(DataError, match="not readable JSON"):
+    with pytest.raises(DataError, match="cannot be read as JSON"):
         load_dataset(folder, modalities=None)
     path.write_text(json.dumps({**json.loads(content), "schema": 99}))
     with pytest.raises(DataError, match="not a manifest of version 1"):
@@ -248,7 +250,7 @@ def test_a_manifest_edited_by_hand_is_refused(
     folder = prepare_toy(sequences, "sequences").folder
     path, before = folder / "dataset.json", split_dataset(load_dataset(folder, modalities=None))
     manifest = json.loads(path.read_text())
-    path.write_text(json.dumps(manifest, sort_keys=True))  # another layout says the same
+    path.write_text(json.dumps(manifest, sort_keys=True))  # the same content in another layout
     assert "sha256" not in read_manifest(folder)
     edit(manifest)
     path.write_text(json.dumps(manifest))
@@ -271,7 +273,7 @@ def test_a_manifest_of_an_earlier_version_has_no_checksum(sequences: Path, prepa
 def test_a_wrong_part_is_named(splits: Path, prepare_toy: Prepare) -> None:
     path = prepare_toy(splits, "splits").folder / "Clips.inter"
     path.write_text(path.read_text().replace("valid", "dev"))
-    with pytest.raises(DataError, match=r"Clips\.inter:3: split is 'dev', not one of train, valid, test"):
+    with pytest.raises(DataError, match=r"Clips\.inter:3: split is 'dev', but it must be one of train, valid, test"):
         load_dataset(path.parent, modalities=None, verify=False)
 
 

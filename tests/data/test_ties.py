@@ -41,17 +41,17 @@ def tied(recbole: Path, prepare_toy: Prepare) -> Path:
     return prepare_toy(recbole, "recbole").folder
 
 
-def lines(folder: Path) -> list[str]:
+def read_rows(folder: Path) -> list[str]:
     return (folder / f"{folder.name}.inter").read_text().splitlines()
 
 
-def split_of(folder: Path) -> Split:
+def load_split(folder: Path) -> Split:
     return split_dataset(load_dataset(folder, modalities=None))
 
 
-def targets(folder: Path) -> dict[str, tuple[str, str]]:
-    """Validation and test item of each user."""
-    split = split_of(folder)
+def load_targets(folder: Path) -> dict[str, tuple[str, str]]:
+    """Load the validation and the test item of each user."""
+    split = load_split(folder)
     return {
         str(split.user_tokens[user]): (str(split.item_tokens[valid]), str(split.item_tokens[test]))
         for user, valid, test in zip(split.test.user, split.valid.item, split.test.item, strict=True)
@@ -59,7 +59,7 @@ def targets(folder: Path) -> dict[str, tuple[str, str]]:
 
 
 def test_rows_move_only_among_rows_of_one_user_and_time(tied: Path, tmp_path: Path) -> None:
-    before, after = lines(tied), lines(shuffle_ties(tied, tmp_path / "more", 1))
+    before, after = read_rows(tied), read_rows(shuffle_ties(tied, tmp_path / "more", 1))
     assert after != before
     assert Counter(after) == Counter(before)
     for one, other in zip(before[1:], after[1:], strict=True):
@@ -68,21 +68,21 @@ def test_rows_move_only_among_rows_of_one_user_and_time(tied: Path, tmp_path: Pa
         assert one == other or not one.startswith("n")
 
 
-def test_times_that_only_text_tells_apart_are_no_ties(recbole: Path, prepare_toy: Prepare, tmp_path: Path) -> None:
+def test_times_that_differ_only_as_text_are_no_ties(recbole: Path, prepare_toy: Prepare, tmp_path: Path) -> None:
     times = ["1700000000000000001", "1700000000000000002", "1700000000000000002", "17e17", "3", "3"]
     rows = [f"{user}\t{item}\t{time}" for user, item, time in zip("777888", "xyzxyz", times, strict=True)]
     header = "user_id:token\titem_id:token\ttimestamp:float\n"
     (recbole / "films.inter").write_text(header + "\n".join(rows) + "\n")
     folder = prepare_toy(recbole, "recbole").folder
-    orders = {tuple(lines(shuffle_ties(folder, tmp_path / "more", seed))[1:]) for seed in range(12)}
-    x7, y7, z7, x8, y8, z8 = lines(folder)[1:]
+    orders = {tuple(read_rows(shuffle_ties(folder, tmp_path / "more", seed))[1:]) for seed in range(12)}
+    x7, y7, z7, x8, y8, z8 = read_rows(folder)[1:]
     assert orders == {(x7, *sevens, x8, *eights) for sevens in ((y7, z7), (z7, y7)) for eights in ((y8, z8), (z8, y8))}
     assert x7 == "7\tx\t2\t1700000000000000001"
-    assert {split_of(tmp_path / "more" / f"films-ties{seed}").kind for seed in range(12)} == {"leave-one-out"}
+    assert {load_split(tmp_path / "more" / f"films-ties{seed}").kind for seed in range(12)} == {"leave-one-out"}
 
 
 def test_the_seed_decides_the_order(tied: Path, tmp_path: Path) -> None:
-    orders = [lines(shuffle_ties(tied, tmp_path / place, seed)) for place, seed in (("a", 1), ("b", 1), ("c", 2))]
+    orders = [read_rows(shuffle_ties(tied, tmp_path / place, seed)) for place, seed in (("a", 1), ("b", 1), ("c", 2))]
     assert orders[0] == orders[1] != orders[2]
 
 
@@ -106,10 +106,10 @@ def test_the_variant_is_a_prepared_dataset(tied: Path, tmp_path: Path) -> None:
         }
         assert rows["y"] == [0, 1]
         assert rows["h"] == [16, 17]
-    assert split_of(folder).sha256 != split_of(tied).sha256
+    assert load_split(folder).sha256 != load_split(tied).sha256
 
 
-def test_the_manifest_tells_where_the_variant_comes_from(tied: Path, tmp_path: Path) -> None:
+def test_the_manifest_names_the_origin_of_the_variant(tied: Path, tmp_path: Path) -> None:
     folder = shuffle_ties(tied, tmp_path / "more", 3)
     before, after = read_manifest(tied), read_manifest(folder)
     parent = sha256_file(tied / "dataset.json")
@@ -134,9 +134,9 @@ def test_a_manifest_edited_by_hand_is_refused_with_how_to_make_the_variant_again
 @pytest.mark.parametrize("seed", range(4))
 def test_changed_targets_are_counted(tied: Path, tmp_path: Path, seed: int) -> None:
     folder = shuffle_ties(tied, tmp_path / "more", seed)
-    before, after = targets(tied), targets(folder)
+    before, after = load_targets(tied), load_targets(folder)
     assert before["n"] == after["n"]
-    n_valid, n_test = (sum(before[user][at] != after[user][at] for user in before) for at in (0, 1))
+    n_valid, n_test = (sum(before[user][index] != after[user][index] for user in before) for index in (0, 1))
     assert read_manifest(folder)["warnings"][-1] == (
         f"interactions of one user at one time stand in a random order (seed {seed}): of 3 users {n_test} have another "
         f"test target than in films, and {n_valid} another validation target"
@@ -149,7 +149,7 @@ def test_the_variant_is_not_the_papers_dataset(tied: Path, tmp_path: Path) -> No
     assert read_manifest(shuffle_ties(tied, tmp_path / "more", 0))["paper"] is None
 
 
-def test_features_added_by_hand_come_along(tied: Path, tmp_path: Path) -> None:
+def test_features_added_by_hand_are_copied(tied: Path, tmp_path: Path) -> None:
     np.save(tied / "audio_feat.npy", np.eye(9))
     shutil.copy(tied / "image_feat.tokens.txt", tied / "audio_feat.tokens.txt")
     folder = shuffle_ties(tied, tmp_path / "more", 0)
@@ -157,7 +157,7 @@ def test_features_added_by_hand_come_along(tied: Path, tmp_path: Path) -> None:
     assert "audio_feat.npy" not in read_manifest(folder)["files"]
 
 
-def refusal(folder: Path, output: Path, seed: int = 0) -> str:
+def get_refusal(folder: Path, output: Path, seed: int = 0) -> str:
     with pytest.raises(DataError) as raised:
         shuffle_ties(folder, output, seed)
     assert not list(output.glob(".*"))
@@ -165,20 +165,26 @@ def refusal(folder: Path, output: Path, seed: int = 0) -> str:
 
 
 def test_data_without_times_are_refused(sequences: Path, prepare_toy: Prepare, tmp_path: Path) -> None:
-    said = refusal(prepare_toy(sequences, "sequences").folder, tmp_path / "more")
-    assert said == "dataset Toy has no times, so it has no ties to shuffle; prepare it from a source with times"
+    message = get_refusal(prepare_toy(sequences, "sequences").folder, tmp_path / "more")
+    assert (
+        message
+        == "dataset Toy has no times, so it has no ties to shuffle; prepare the dataset from a source with times"
+    )
 
 
 def test_a_given_split_is_refused(splits: Path, prepare_toy: Prepare, tmp_path: Path) -> None:
     rows = ["0\t3\ttrain\t1", "0\t1\ttest\t1", "0\t0\tvalid\t1"]
     (splits / "interactions.tsv").write_text("user_id\titem_id\tsplit\ttimestamp\n" + "\n".join(rows) + "\n")
-    said = refusal(prepare_toy(splits, "splits").folder, tmp_path / "more")
-    assert said == "dataset Clips brings its own split, which ties do not decide; shuffle one without a split"
+    message = get_refusal(prepare_toy(splits, "splits").folder, tmp_path / "more")
+    assert (
+        message
+        == "dataset Clips has its own split, which does not depend on ties; choose a dataset without its own split"
+    )
 
 
 def test_an_output_that_exists_is_refused(tied: Path, tmp_path: Path) -> None:
     folder = shuffle_ties(tied, tmp_path / "more", 0)
-    assert refusal(tied, tmp_path / "more") == f"{folder} exists already; remove it or choose another seed"
+    assert get_refusal(tied, tmp_path / "more") == f"{folder} exists already; remove it, or choose another seed"
 
 
 def test_two_processes_do_not_make_one_variant_at_once(tied: Path, tmp_path: Path) -> None:
@@ -190,7 +196,7 @@ def test_two_processes_do_not_make_one_variant_at_once(tied: Path, tmp_path: Pat
     assert os.listdir(output) == ["films-ties1"]
 
 
-def test_a_variant_that_a_killed_process_left_half_written_goes(tied: Path, tmp_path: Path) -> None:
+def test_an_incomplete_variant_of_a_killed_process_is_removed(tied: Path, tmp_path: Path) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     (tmp_path / "more" / f".films-ties1.tmp-{gone.pid}").mkdir(parents=True)
@@ -199,13 +205,13 @@ def test_a_variant_that_a_killed_process_left_half_written_goes(tied: Path, tmp_
 
 
 def test_a_negative_seed_is_refused(tied: Path, tmp_path: Path) -> None:
-    assert "seed -1 of the order of ties is negative" in refusal(tied, tmp_path / "more", -1)
+    assert "the seed -1 of --shuffle-ties is negative" in get_refusal(tied, tmp_path / "more", -1)
 
 
 def test_a_dataset_that_has_changed_is_refused(tied: Path, tmp_path: Path) -> None:
     with (tied / "image_feat.npy").open("ab") as stream:
         stream.write(b"x")
-    assert "image_feat.npy has changed since it was prepared" in refusal(tied, tmp_path / "more")
+    assert "image_feat.npy has changed since it was prepared" in get_refusal(tied, tmp_path / "more")
 
 
 def test_nothing_is_left_of_a_variant_that_cannot_be_written(

@@ -26,47 +26,47 @@ TEXTS = st.one_of(
 INTERACTIONS = st.lists(st.tuples(st.sampled_from("uvw"), TEXTS), min_size=1, max_size=30)
 
 
-def frame(rows: list[tuple[str, str]]) -> pd.DataFrame:
+def make_frame(rows: list[tuple[str, str]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["user_id", "timestamp"], dtype="str").assign(item_id="i")
 
 
-def sign(difference: Fraction) -> int:
+def get_sign(difference: Fraction) -> int:
     return (difference > 0) - (difference < 0)
 
 
 def check_pairs(rows: list[tuple[str, str]], numbers: np.ndarray, *, same_user: bool) -> None:
-    """Every two rows stand in the order of their times as fractions, or tie as they do."""
+    """Check that numbers compare like the times as fractions, for all pairs of rows."""
     for (one, first), (other, second) in itertools.combinations(enumerate(rows), 2):
         if not same_user or first[0] == second[0]:
-            expected = sign(Fraction(second[1]) - Fraction(first[1]))
-            assert sign(Fraction(float(numbers[other])) - Fraction(float(numbers[one]))) == expected
+            expected = get_sign(Fraction(second[1]) - Fraction(first[1]))
+            assert get_sign(Fraction(float(numbers[other])) - Fraction(float(numbers[one]))) == expected
 
 
 @given(INTERACTIONS)
 def test_what_is_written_orders_all_interactions_as_float32(rows: list[tuple[str, str]]) -> None:
-    written = fit_times(frame(rows))
+    written = fit_times(make_frame(rows))
     check_pairs(rows, written["timestamp"].to_numpy(np.float64).astype(np.float32), same_user=False)
     source = written[SOURCE_TIME] if SOURCE_TIME in written else written["timestamp"]
     assert source.tolist() == [time for _, time in rows]
 
 
 @given(INTERACTIONS, st.integers(0, 4))
-def test_more_times_than_fit_are_ranked_within_users(rows: list[tuple[str, str]], max_whole: int) -> None:
-    written = fit_times(frame(rows), max_whole)
+def test_too_many_times_are_ranked_within_users(rows: list[tuple[str, str]], max_whole: int) -> None:
+    written = fit_times(make_frame(rows), max_whole)
     check_pairs(rows, written["timestamp"].to_numpy(np.float64).astype(np.float32), same_user=True)
     n_times = max(len({Fraction(time) for user, time in rows if user == one}) for one, _ in rows)
-    if SOURCE_TIME in written and order_times(frame(rows)["timestamp"])[0].max() > max_whole:
+    if SOURCE_TIME in written and order_times(make_frame(rows)["timestamp"])[0].max() > max_whole:
         assert written["timestamp"].astype(int).max() == n_times - 1
 
 
 @given(INTERACTIONS)
 def test_our_own_order_is_exact(rows: list[tuple[str, str]]) -> None:
-    check_pairs(rows, order_times(frame(rows)["timestamp"])[0].astype(np.float64), same_user=False)
+    check_pairs(rows, order_times(make_frame(rows)["timestamp"])[0].astype(np.float64), same_user=False)
 
 
 @given(INTERACTIONS)
 def test_what_was_written_is_restored(rows: list[tuple[str, str]]) -> None:
-    inter = frame(rows)
+    inter = make_frame(rows)
     pd.testing.assert_frame_equal(restore_times(fit_times(inter)), inter)
 
 
@@ -95,9 +95,9 @@ def test_seconds_and_milliseconds_that_float32_ties() -> None:
     for first, step in ((1_600_000_000, 64), (MILLISECOND, 131)):
         rows = [("u", str(first + step)), ("u", str(first)), ("v", str(first + step))]
         assert np.float32(first + step) == np.float32(first)
-        assert fit_times(frame(rows))["timestamp"].tolist() == ["1", "0", "1"]
+        assert fit_times(make_frame(rows))["timestamp"].tolist() == ["1", "0", "1"]
 
 
-def test_a_column_that_does_not_say_the_same_is_left_alone() -> None:
-    inter = frame([("u", "0"), ("u", "1")]).assign(**{SOURCE_TIME: ["1700000001", "1700000000"]})
+def test_a_column_with_other_times_is_not_restored() -> None:
+    inter = make_frame([("u", "0"), ("u", "1")]).assign(**{SOURCE_TIME: ["1700000001", "1700000000"]})
     assert restore_times(inter) is inter

@@ -1,1 +1,4 @@
-"""What a prepared dataset holds and what in it a comparison should know of. Nothing here changes data."""
+"""Data cards and data warnings: the content of a prepared dataset, and what affects a comparison of models on it.
+
+Nothing in this package changes data.
+"""

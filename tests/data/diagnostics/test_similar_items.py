@@ -14,8 +14,8 @@ Prepare = Callable[..., Prepared]
 def test_neighbours_by_hand(sequences: Path, prepare_toy: Prepare) -> None:
     np.save(sequences / "image_feat.npy", np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.1], [1.0, 0.9]]))
     (sequences / "image_feat.tokens.txt").write_text("a\nb\nc\nd\n")
-    said = find_similar_items(prepare_toy(sequences, "sequences").folder, 2).splitlines()
-    assert said == [
+    lines = find_similar_items(prepare_toy(sequences, "sequences").folder, 2).splitlines()
+    assert lines == [
         "nearest by image",
         "  a",
         "    0.999  c",

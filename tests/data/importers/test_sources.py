@@ -392,7 +392,7 @@ def test_an_item_described_twice(sequences: Path, prepare_toy: Prepare) -> None:
         ("user_id\titem_id\n0\t1\n", "interactions.tsv:1: no column 'split'"),
         ("user_id\titem_id\tsplit\n0\t1\tdev\n", "interactions.tsv:2: split is 'dev'"),
         ("user_id\titem_id\tsplit\n0\t\ttrain\n", "interactions.tsv:2: item_id is empty"),
-        ("user_id\titem_id\tsplit\n0\t4\ttrain\n", "image_feat.npy: no row for 1 item ('4')"),
+        ("user_id\titem_id\tsplit\n0\t4\ttrain\n", "image_feat.npy has no row for 1 item ('4')"),
         ("user_id\titem_id\tsplit\n0\t01\ttrain\n", "item '01' is not a row number"),
         ("user_id\titem_id\tsplit\ttimestamp\n0\t1\ttrain\tnoon\n", "interactions.tsv:2: timestamp is 'noon'"),
     ],
@@ -404,7 +404,7 @@ def test_faulty_splits(splits: Path, prepare_toy: Prepare, content: str, message
 
 def test_a_nan_row_is_named_by_item(splits: Path, prepare_toy: Prepare) -> None:
     np.save(splits / "image_feat.npy", np.diag([1, np.nan, 1, 1]))
-    fails(prepare_toy, splits, "splits", "row 1 (item '1') holds NaN")
+    fails(prepare_toy, splits, "splits", "row 1 (item '1') contains NaN")
 
 
 @pytest.mark.parametrize("label", ["3", "train", "", "-1"])
@@ -434,7 +434,7 @@ def test_features_need_tokens_where_rows_are_not_ids(sequences: Path, prepare_to
     fails(prepare_toy, sequences, "sequences", "no row for 1 item ('d')")
     np.save(sequences / "image_feat.npy", np.eye(5))
     (sequences / "image_feat.tokens.txt").write_text("a\nb\nc\nd\nz\n")
-    fails(prepare_toy, sequences, "sequences", "rows for 1 item ('z') that no interaction has")
+    fails(prepare_toy, sequences, "sequences", "rows for 1 item ('z') without interactions")
 
 
 def test_texts_take_the_first_column_that_is_filled(sequences: Path, recbole: Path) -> None:
@@ -454,7 +454,7 @@ def test_texts_take_the_first_column_that_is_filled(sequences: Path, recbole: Pa
 
 
 def test_unknown_text_columns_are_named(sequences: Path) -> None:
-    with pytest.raises(DataError, match=r"no text column 'titel'; choose --text among title, keywords"):
+    with pytest.raises(DataError, match=r"no text column 'titel'; choose --text from title, keywords"):
         read_item_texts(read_sequences(sequences, REQUEST).items, ["a"], ["titel"], sequences)
     with pytest.raises(DataError, match="has no item texts"):
         read_item_texts(None, ["a"], ["title"], sequences)

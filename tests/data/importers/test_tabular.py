@@ -259,7 +259,7 @@ def test_a_column_name_that_no_header_can_hold(source: Path, prepare_toy: Prepar
 @pytest.mark.parametrize("entries", [("user=a", "user=b"), ("user=a", "item=a")])
 def test_a_field_or_column_named_twice(source: Path, prepare_toy: Prepare, entries: tuple[str, str]) -> None:
     frame().to_csv(source / "shop.csv", index=False)
-    with pytest.raises(DataError, match=rf"--columns: '{entries[1]}' names a field or a column for the second time"):
+    with pytest.raises(DataError, match=rf"--columns: '{entries[1]}' repeats a field or a column of another entry"):
         prepare_toy(source, "table", columns=entries)
 
 
