@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from pathlib import Path
-
-from hellm_recbole.system.disk import describe_full, is_full
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])|\x9b[0-?]*[ -/]*[@-~]")
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -64,28 +61,6 @@ def strip_controls(text: str) -> str:
     return "".join(
         part for part in text.replace("\t", " ") if unicodedata.category(part) not in ("Cc", "Cs") and part not in _BIDI
     )
-
-
-def describe_unexpected(error: BaseException, folder: Path | None = None) -> str:
-    r"""Describe an exception that is not a `HellmError`: its most likely cause, or its type and first line.
-
-    >>> describe_unexpected(RuntimeError("Error while serializing: No space left on device (os error 28)"))
-    'no space left on the device; free some space there or choose another folder, and give the same command again'
-    >>> describe_unexpected(ZeroDivisionError("division by zero"))
-    'ZeroDivisionError: division by zero'
-
-    Args:
-        error: the exception.
-        folder: folder that was written to; None if it is unknown.
-    """
-    text = str(error)
-    if is_full(error):
-        return describe_full(error, folder)
-    if isinstance(error, MemoryError) or "not enough memory" in text or "out of memory" in text.lower():
-        return "out of memory; lower batch_size, eval_block_users or the model's widths, or take a larger machine"
-    if isinstance(error, RecursionError):
-        return "a file is nested too deeply to be read; it is probably damaged, so remove it"
-    return take_first_line(error)
 
 
 class SettingsError(HellmError):

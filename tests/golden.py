@@ -42,7 +42,7 @@ VARYING = frozenset(
 )
 VARYING_COLUMNS = ("train_seconds", "host_bytes", "device_bytes")
 # Files that are not compared: they contain times (figures, the page, training logs) or checksums of files with times.
-LEFT_OUT = ("*.html", "*.png", "*.svg", "*.pdf", "*tfevents*", "*.lock", "sums.json")
+LEFT_OUT = ("*.html", "*.png", "*.svg", "*.pdf", "*tfevents*", "*.lock", "sums.json", "neighbors-*.npz")
 N_CLUSTERS, CLUSTER_USERS, CLUSTER_ITEMS = 4, 15, 10
 
 

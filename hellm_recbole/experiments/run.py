@@ -21,7 +21,7 @@ from hellm_recbole.config.layers import NEUTRAL_KEYS
 from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.embeddings import digest_tables
 from hellm_recbole.data.split import Split
-from hellm_recbole.errors import HellmError, OutputError, ResultError, SharedRunFailed, describe_unexpected
+from hellm_recbole.errors import HellmError, OutputError, ResultError, SharedRunFailed
 from hellm_recbole.evaluation.metrics import average_metrics
 from hellm_recbole.evaluation.ranking import Ranks, rank_targets
 from hellm_recbole.experiments.identity import identify_run, list_run_parts
@@ -51,6 +51,7 @@ from hellm_recbole.system.files import (
     sweep_temporaries,
     write_text,
 )
+from hellm_recbole.system.unexpected import describe_unexpected
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.training.progress import ConsoleView, Logger, open_loggers
 from hellm_recbole.training.trainer import Learner, ModelLearner, View, fit

@@ -1,4 +1,4 @@
-"""What commands need of the operating system: files, locks, signals, processes and the console.
+"""Access to the operating system: files, locks, signals, processes and the console.
 
-Nothing here knows models or data.
+Code in this folder knows nothing about models or data.
 """

@@ -1,4 +1,4 @@
-"""Ends every command the same way: one sentence for a fault, and an exit code that tells."""
+"""End every command in the same way: print one sentence for an error and return its exit code."""
 
 from __future__ import annotations
 
@@ -12,30 +12,36 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hellm_recbole.errors import HellmError, describe_unexpected, strip_controls
-from hellm_recbole.system.disk import explain, is_full
+from hellm_recbole.errors import HellmError, strip_controls
+from hellm_recbole.system.disk import explain_write_error, is_full
 from hellm_recbole.system.signals import redirect_signals, stop_signals
+from hellm_recbole.system.unexpected import describe_unexpected
 
 EXIT_UNEXPECTED = 1
 EXIT_FAULT = 2
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in shells
 EXIT_UNREAD = 141  # 128 + SIGPIPE
-EXIT_STOPPED = 128  # and the number of the signal: 143 for SIGTERM, 129 for SIGHUP
+EXIT_STOPPED = 128  # the number of the signal is added: 143 for SIGTERM, 129 for SIGHUP
 
 
 def run_main(main: Callable[[], int]) -> int:
-    """Exit code of `main`.
+    """Run the main function of a command and return the exit code of the process.
 
-    A `HellmError`, or what the system says of a file or folder, becomes `error: <sentence>` on stderr and 2. Any other
-    exception is a fault of this project: it becomes a sentence too, with a file that holds its traceback, and 1. Ctrl-C
-    becomes 130, SIGTERM, with which schedulers stop a process, 143, SIGHUP, of a terminal that closes, 129, and a
-    reader of stdout that left (`| head`) 141.
+    An exception is printed to stderr as one sentence:
+
+    - `HellmError`, or an `OSError` of a file or folder: exit code 2.
+    - Any other exception is a bug of this project. Its traceback is written to a temporary file: exit code 1.
+    - Ctrl-C: 130. SIGTERM, which schedulers send: 143. SIGHUP, when the terminal closes: 129.
+    - The reader of stdout has ended (`| head`): 141, and nothing is printed.
+
+    Args:
+        main: function of the command; it returns an exit code.
     """
-    terminated: list[int] = []
+    signals: list[int] = []
 
     def stop_process(number: int, frame: Any) -> None:
-        terminated.append(number)
-        _leave_lost_terminal()
+        signals.append(number)
+        _detach_closed_terminal()
         raise KeyboardInterrupt
 
     try:
@@ -47,35 +53,36 @@ def run_main(main: Callable[[], int]) -> int:
         print_error(str(error))
         return EXIT_FAULT
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end of the process
+        # Python flushes stdout once more when the process ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_UNREAD
     except OSError as error:
         print_error(_describe_os_error(error))
         return EXIT_FAULT
     except KeyboardInterrupt:
-        print("stopped: finished work is kept; the same command goes on where it stopped", file=sys.stderr)
-        return EXIT_STOPPED + terminated[0] if terminated else EXIT_INTERRUPTED
-    except Exception as error:  # nobody shall read a traceback on the screen
-        print_error(f"{describe_unexpected(error)}; finished work is kept{_keep_traceback()}")
+        print("stopped: finished work is kept; give the same command again to resume", file=sys.stderr)
+        return EXIT_STOPPED + signals[0] if signals else EXIT_INTERRUPTED
+    except Exception as error:  # users must not see a traceback
+        print_error(f"{describe_unexpected(error)}; finished work is kept{_save_traceback()}")
         return EXIT_UNEXPECTED
 
 
 def _describe_os_error(error: OSError) -> str:
-    """What the system says of a file or folder, where it names one."""
+    """Describe an error of the operating system; the sentence begins with the file or folder if the error has one."""
     advice = "check the path, its permissions and the space left"
-    if not isinstance(error.filename, str | bytes | os.PathLike):  # a number for a file that is open
+    if not isinstance(error.filename, str | bytes | os.PathLike):  # an open file has a number in place of a path
         return describe_unexpected(error) if is_full(error) else f"{error.strerror or error}; {advice}"
     path = Path(os.fsdecode(error.filename))
-    return f"{path}: {explain(error, path, advice)}"
+    return f"{path}: {explain_write_error(error, path, advice)}"
 
 
 def print_error(sentence: str) -> None:
-    """Print `error: <sentence>` as one line on stderr."""
+    """Print `error: <sentence>` as one line to stderr."""
     print(f"error: {strip_controls(sentence)}", file=sys.stderr)
 
 
-def _keep_traceback() -> str:
-    """Write the traceback of the current exception to a temporary file; says where, as the end of a sentence."""
+def _save_traceback() -> str:
+    """Write the current traceback to a temporary file and return the end of a sentence that names this file."""
     try:
         with tempfile.NamedTemporaryFile(
             "w", prefix="hellm-recbole-traceback-", suffix=".txt", delete=False, encoding="utf-8"
@@ -83,11 +90,11 @@ def _keep_traceback() -> str:
             stream.write(traceback.format_exc())
     except OSError:
         return ""
-    return f" (see {stream.name}, and report it if nothing in the sentence can be changed)"
+    return f" (the traceback is in {stream.name}; report it if the sentence does not help)"
 
 
-def _leave_lost_terminal() -> None:
-    """Write to nowhere what went to a terminal that has been closed; another write would be a fault of its own."""
+def _detach_closed_terminal() -> None:
+    """Redirect stdout and stderr to /dev/null if their terminal is closed; writing to a closed terminal is an error."""
     for stream in (1, 2):
         with suppress(OSError):
             if stat.S_ISCHR(os.fstat(stream).st_mode) and not os.isatty(stream):

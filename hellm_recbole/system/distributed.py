@@ -1,8 +1,9 @@
-"""Processes that train one row together, one for each GPU, as `accelerate launch` or `torchrun` starts them.
+"""Process group for distributed training: several processes train one model, each on its own GPU.
 
-The first process leads: it trains all rows that are not shared and writes everything. The others wait until it sends
-them a row. All draw the same batches; a batch is cut into parts, each process reads some of them, and the gradients are
-added up, so that every process takes the step that one process would have taken with all parts.
+`accelerate launch` or `torchrun` starts the processes. The first process (rank 0) leads: it writes all results and
+trains every model that does not support distributed training. The other processes wait until rank 0 sends them a run.
+All processes draw the same batches. A batch is cut into parts, each process computes some of them, and the gradients
+are added up. So every process takes the same step that a single process would take with all parts.
 """
 
 from __future__ import annotations
@@ -20,30 +21,30 @@ from torch import Tensor, nn
 
 from hellm_recbole.errors import SettingsError
 
-PATIENCE = timedelta(days=30)  # the others wait while the first trains rows alone
-_MEETING = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+PATIENCE = timedelta(days=30)  # the other processes wait while rank 0 trains models alone
+_RENDEZVOUS = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among those that train a row together.
+    """This process as a member of a group of processes that train one model together.
 
     Attributes:
-        rank: of this process, from 0.
-        size: how many there are.
+        rank: number of this process, from 0.
+        size: number of processes in the group.
     """
 
     rank: int = 0
     size: int = 1
 
     def share(self, parts: Sequence[Part]) -> Sequence[Part]:
-        """Those of the parts that this process does."""
+        """Return the parts of the work that this process does."""
         return parts[self.rank :: self.size]
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is up anywhere."""
+        """Return whether the flag is set in any process."""
         if self.size == 1:
             return flag
         flags = torch.tensor([int(flag)])
@@ -51,63 +52,66 @@ class ProcessGroup:
         return bool(flags.item())
 
     def add_up(self, terms: dict[str, float]) -> dict[str, float]:
-        """Sums over all processes; one that did nothing has no terms."""
+        """Return the sum of each term over all processes; a process without work passes an empty dict."""
         if self.size == 1:
             return terms
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, terms)
+        gathered: list[Any] = [None] * self.size
+        dist.all_gather_object(gathered, terms)
         sums: dict[str, float] = {}
-        for own in found:
-            for name, value in own.items():
+        for received in gathered:
+            for name, value in received.items():
                 sums[name] = sums.get(name, 0.0) + value
         return sums
 
     def add_up_arrays(self, arrays: Iterable[np.ndarray]) -> None:
-        """The same for arrays of one shape everywhere, in place."""
+        """Replace arrays by their sums over all processes, in place; shapes are the same in every process."""
         if self.size > 1:
             for array in arrays:
                 dist.all_reduce(torch.from_numpy(array))
 
     def add_up_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """The same for gradients, in place; a parameter that has none anywhere still has none."""
+        """Replace gradients by their sums over all processes, in place.
+
+        A parameter that has a gradient in no process still has none afterwards.
+        """
         if self.size == 1:
             return
         trained = [parameter for parameter in parameters if parameter.requires_grad]
-        there = torch.tensor([int(parameter.grad is not None) for parameter in trained])
-        dist.all_reduce(there, dist.ReduceOp.MAX)
-        trained = [parameter for parameter, some in zip(trained, there.tolist(), strict=True) if some]
+        has_gradient = torch.tensor([int(parameter.grad is not None) for parameter in trained])
+        dist.all_reduce(has_gradient, dist.ReduceOp.MAX)
+        trained = [parameter for parameter, used in zip(trained, has_gradient.tolist(), strict=True) if used]
         if not trained:
             return
-        flat = torch.cat([_gradient(parameter).flatten() for parameter in trained])
-        dist.all_reduce(flat)
-        for parameter, part in zip(trained, flat.split([parameter.numel() for parameter in trained]), strict=True):
+        gradients = torch.cat([_get_gradient(parameter).flatten() for parameter in trained])
+        dist.all_reduce(gradients)
+        for parameter, part in zip(trained, gradients.split([parameter.numel() for parameter in trained]), strict=True):
             parameter.grad = part.view_as(parameter)
 
     def make_equal(self, module: nn.Module) -> None:
-        """Give all the parameters and buffers of the first process."""
+        """Copy all parameters and buffers of rank 0 to the other processes."""
         if self.size > 1:
             for tensor in (*module.parameters(), *module.buffers()):
-                own = tensor.detach().contiguous()
-                dist.broadcast(own, src=0)
-                tensor.detach().copy_(own)
+                values = tensor.detach().contiguous()
+                dist.broadcast(values, src=0)
+                tensor.detach().copy_(values)
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until all processes have reached this call."""
         self.any(False)
 
-    def send(self, what: Any) -> None:
-        """Hand something to all others."""
+    def send(self, message: Any) -> None:
+        """Send a Python object from rank 0 to all other processes; they call `receive`."""
         if self.size > 1:
-            dist.broadcast_object_list([what], src=0, device=torch.device("cpu"))
+            dist.broadcast_object_list([message], src=0, device=torch.device("cpu"))
 
     def receive(self) -> Any:
-        """What the first process sends."""
-        found: list[Any] = [None]
-        dist.broadcast_object_list(found, src=0, device=torch.device("cpu"))
-        return found[0]
+        """Wait for the object that rank 0 sends, and return it."""
+        received: list[Any] = [None]
+        dist.broadcast_object_list(received, src=0, device=torch.device("cpu"))
+        return received[0]
 
     def leave(self) -> None:
-        """At the end, when nobody waits for anything."""
+        """Close the process group; no process may wait for another one any more."""
         if self.size > 1:
             dist.destroy_process_group()
 
@@ -116,39 +120,47 @@ SINGLE_PROCESS = ProcessGroup()
 
 
 def join_process_group() -> ProcessGroup:
-    """The team that the launcher of this process has made, or this process alone; takes the GPU of that place.
+    """Join the process group that a launcher has announced in the environment, or return a group of this process alone.
+
+    A process that joins selects the GPU of its local rank.
 
     Raises:
-        SettingsError: a launcher has announced others and not said where to meet them, or there are too few GPUs.
+        SettingsError: the launcher's variables are incomplete, or the machine has fewer GPUs than processes.
     """
     size = os.environ.get("WORLD_SIZE", "1")
     if size == "1":
         return SINGLE_PROCESS
-    missing = [name for name in _MEETING if name not in os.environ]
+    missing = [name for name in _RENDEZVOUS if name not in os.environ]
     if missing or not size.isdecimal():
         raise SettingsError(
             f"WORLD_SIZE={size} in the environment announces several processes and {', '.join(missing) or 'it'} is "
-            "not as torchrun sets it; start with `accelerate launch` or `torchrun`, or unset WORLD_SIZE"
+            "missing or not valid; start with `accelerate launch` or `torchrun`, or unset WORLD_SIZE"
         )
-    place = int(os.environ["LOCAL_RANK"])
+    local_rank = int(os.environ["LOCAL_RANK"])
     n_gpus = torch.cuda.device_count()
-    if n_gpus and place >= n_gpus:
-        raise SettingsError(f"process {place} of this machine has no GPU of its own, there are {n_gpus}; start fewer")
+    if n_gpus and local_rank >= n_gpus:
+        raise SettingsError(
+            f"no GPU is left for process {local_rank} of this machine, which has {n_gpus}; start fewer processes"
+        )
     if n_gpus:
-        torch.cuda.set_device(place)
+        torch.cuda.set_device(local_rank)
     dist.init_process_group("cpu:gloo,cuda:nccl" if n_gpus else "gloo", timeout=PATIENCE)
     return ProcessGroup(dist.get_rank(), dist.get_world_size())
 
 
 def refuse_process_group(command: str) -> None:
-    """Refuse to be one of several processes.
+    """Refuse to run as one of several processes of a launcher.
+
+    Args:
+        command: name of the command, for the message.
 
     Raises:
-        SettingsError: this process is one.
+        SettingsError: a launcher has started this process in a process group.
     """
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise SettingsError(f"{command} starts processes of its own; run it without `accelerate launch` or `torchrun`")
 
 
-def _gradient(parameter: Tensor) -> Tensor:
+def _get_gradient(parameter: Tensor) -> Tensor:
+    """Return the gradient of a parameter; zeros of its shape if it has none."""
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one, hashing them, and removing only what is ours."""
+"""Write files and folders completely or not at all, hash them, and remove only what this project has written."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from pathlib import Path
 from typing import Any
 
 from hellm_recbole.errors import HellmError, OutputError, SettingsError
-from hellm_recbole.system.disk import describe_full, explain, is_full, measure_size
+from hellm_recbole.system.disk import describe_full, explain_write_error, is_full, measure_size
 
-SEAL = "sha256"  # key of a JSON or YAML file that holds the digest of all its other keys
-SUMS = "SHA256SUMS"  # digests of the files of a folder, as `sha256sum -c` reads them
+SEAL = "sha256"  # key in a JSON or YAML file; its value is the digest of all other keys
+SUMS = "SHA256SUMS"  # digests of the files in a folder, in the format of `sha256sum -c`
 NOT_AS_WRITTEN = "its SHA-256 is not that of what was written"
 _DIGEST_BYTES = 32
-_OLD = ".old"  # ending of a folder that is about to be replaced
-_TEMPORARY = (  # of files, and of folders; earlier versions did not name the machine
+_OLD = ".old"  # suffix of a folder while it is being replaced
+_TEMPORARY = (  # names of temporary files and of temporary folders; names of earlier versions have no host
     re.compile(r"\.(?P<pid>\d{1,9})(?:-(?P<host>[0-9a-f]{8}))?\.tmp\.(?P<name>.+)(?P<old>)"),
     re.compile(r"\.(?P<name>.+)\.tmp-(?P<pid>\d{1,9})(?:-(?P<host>[0-9a-f]{8}))?(?P<old>\.old)?"),
 )
-_EARLIER_MODEL = re.compile(r"\.model-[a-z0-9_]{8}")  # of earlier versions, which did not name the process
+_EARLIER_MODEL = re.compile(r"\.model-[a-z0-9_]{8}")  # a temporary folder of earlier versions, without a process id
 _MODEL_FILES = {"adapter", "rest.safetensors", "README.md"}
 _BLOCK_BYTES = 1 << 20
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+=-]{0,99}")  # no separator, never "." or "..", not hidden, not an option
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+=-]{0,99}")  # no separator, not "." or "..", not hidden, not an option
 
 
 def check_name(name: str, what: str) -> str:
-    """A name that becomes one component of a path, such as that of a dataset or of a search.
+    """Check a name that becomes one component of a path, such as the name of a dataset or of a search.
 
     Args:
-        name: to check.
-        what: what it names, for the message.
+        name: name to check.
+        what: option or kind of name, for the message.
 
     Returns:
-        The name.
+        The name, unchanged.
 
     Raises:
-        SettingsError: it could lead to another folder, or some file system could not hold it.
+        SettingsError: the name could lead to another folder, or is not valid on some file system.
 
     >>> check_name("Beauty-ties1", "dataset")
     'Beauty-ties1'
@@ -56,32 +56,32 @@ def check_name(name: str, what: str) -> str:
 
 
 def check_removable(folder: Path, root: Path) -> None:
-    """Refuse to remove a folder that does not lie inside `root`, symbolic links to its parents followed.
+    """Check that a folder lies inside `root`, so that it may be removed; symbolic links in its parents are resolved.
 
     Args:
-        folder: to remove.
-        root: folder of everything that may be removed.
+        folder: folder to remove.
+        root: folder that holds everything that may be removed.
 
     Raises:
-        OutputError: it lies elsewhere.
+        OutputError: the folder lies outside `root`.
     """
     parent, top = folder.parent.resolve(), root.resolve()
     if folder.name in ("", "..") or not (parent == top or top in parent.parents):
         raise OutputError(
-            f"{folder} does not lie in {root} (symbolic links followed) and is not removed; remove it by hand, or "
+            f"{folder} lies outside {root} (symbolic links followed) and is not removed; remove it by hand, or "
             "choose another --output"
         )
 
 
 def remove_folder(folder: Path, root: Path) -> None:
-    """Remove a folder and all in it; of a symbolic link only the link. Nothing happens where there is none.
+    """Remove a folder with its content; of a symbolic link, remove only the link. A missing folder is not an error.
 
     Args:
-        folder: to remove.
-        root: folder of everything that may be removed.
+        folder: folder to remove.
+        root: folder that holds everything that may be removed.
 
     Raises:
-        OutputError: it does not lie inside `root`, or it cannot be removed.
+        OutputError: the folder lies outside `root`, or cannot be removed.
     """
     check_removable(folder, root)
     try:
@@ -94,19 +94,22 @@ def remove_folder(folder: Path, root: Path) -> None:
 
 
 def ensure_folder(folder: Path, option: str = "--output") -> Path:
-    """Make a folder and its parents.
+    """Create a folder and its parents if they do not exist.
 
     Args:
-        folder: to make.
-        option: of the command line that names it, for messages.
+        folder: folder to create.
+        option: command-line option that names the folder, for messages.
+
+    Returns:
+        The folder.
 
     Raises:
-        OutputError: it cannot be made or written to.
+        OutputError: the folder cannot be created, or is read-only.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = explain(error, folder, f"choose another one with {option}")
+        reason = explain_write_error(error, folder, f"choose another one with {option}")
         raise OutputError(f"cannot make folder {folder}: {reason}") from error
     if not os.access(folder, os.W_OK):
         raise OutputError(f"folder {folder} is read-only; choose another one with {option}")
@@ -115,29 +118,29 @@ def ensure_folder(folder: Path, option: str = "--output") -> Path:
 
 @contextmanager
 def atomic_write(path: Path, n_bytes: int | None = None) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; when the block ends well it becomes `path`, else it is removed.
+    """Yield a temporary path in the folder of `path`; if the block succeeds, rename it to `path`, otherwise remove it.
 
-    The temporary name ends like the final one, so that writers that look at the ending keep working.
+    The temporary name has the same suffix as `path`, because some libraries choose the format by the suffix.
 
     Args:
-        path: to write.
-        n_bytes: size of what is written, where it is known, for the message on a full disk.
+        path: final path of the file.
+        n_bytes: size of the content, for the message about a full disk; None if unknown.
 
     Raises:
-        OutputError: the folder cannot be written to, or the disk is full.
+        OutputError: the file cannot be written, or the disk is full.
     """
-    temporary = path.with_name(f".{_owner()}.tmp.{path.name}")
+    temporary = path.with_name(f".{_name_owner()}.tmp.{path.name}")
     try:
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
         os.replace(temporary, path)
     except HellmError:
         raise
-    except Exception as error:  # libraries that are not written in Python have no OSError for a full disk
+    except Exception as error:  # libraries in Rust and C++ raise no OSError for a full disk
         if is_full(error):
             n_written = measure_size(temporary)
-            temporary.unlink(missing_ok=True)  # what it took is free again
+            temporary.unlink(missing_ok=True)  # frees the space, so that the message says how much is free
             raise OutputError(
                 f"cannot write {path}: {describe_full(error, path, n_bytes, at_least=n_written)}"
             ) from error
@@ -145,15 +148,15 @@ def atomic_write(path: Path, n_bytes: int | None = None) -> Iterator[Path]:
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
         raise
     finally:
-        with suppress(OSError):  # its folder may be gone
+        with suppress(OSError):  # the folder may be removed already
             temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all.
+    """Write a text file in UTF-8, completely or not at all.
 
     Raises:
-        OutputError: the folder cannot be written to, or the disk is full.
+        OutputError: the file cannot be written, or the disk is full.
     """
     content = text.encode()
     with atomic_write(path, len(content)) as temporary:
@@ -162,19 +165,21 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def scratch_folder(parent: Path, name: str, option: str = "--output", n_bytes: int | None = None) -> Iterator[Path]:
-    """Yield an empty folder `.NAME.tmp-OWNER` in `parent`, to be renamed when it is whole; what is left is removed.
+    """Yield an empty temporary folder `.NAME.tmp-OWNER` in `parent`, and remove it after the block.
+
+    The block renames the folder, or files in it, when they are complete.
 
     Args:
-        parent: where the finished folder or files shall stand.
-        name: of what is written, for messages too.
-        option: of the command line that names `parent`.
-        n_bytes: about how much is written, where it is known, for the message on a full disk.
+        parent: folder of the final result.
+        name: name of the final result, also for messages.
+        option: command-line option that names `parent`, for messages.
+        n_bytes: approximate size of the result, for the message about a full disk; None if unknown.
 
     Raises:
-        OutputError: something in it cannot be written, or the disk is full.
+        OutputError: the content cannot be written, or the disk is full.
     """
-    folder = parent / f".{name}.tmp-{_owner()}"
-    shutil.rmtree(folder, ignore_errors=True)  # of a process that is no more
+    folder = parent / f".{name}.tmp-{_name_owner()}"
+    shutil.rmtree(folder, ignore_errors=True)  # left by an earlier process with the same id
     ensure_folder(folder, option)
     try:
         yield folder
@@ -184,8 +189,8 @@ def scratch_folder(parent: Path, name: str, option: str = "--output", n_bytes: i
         if is_full(error):
             n_written = measure_size(folder)
             shutil.rmtree(folder, ignore_errors=True)
-            said = describe_full(error, parent, n_bytes, at_least=n_written)
-            raise OutputError(f"cannot write {parent / name}: {said}") from error
+            problem = describe_full(error, parent, n_bytes, at_least=n_written)
+            raise OutputError(f"cannot write {parent / name}: {problem}") from error
         if isinstance(error, OSError):
             reason = error.strerror or error
             raise OutputError(f"cannot write {parent / name}: {reason}; choose another {option}") from error
@@ -195,16 +200,17 @@ def scratch_folder(parent: Path, name: str, option: str = "--output", n_bytes: i
 
 
 def replace_folder(temporary: Path, folder: Path) -> None:
-    """Rename a folder that is whole to its final name; what had that name is removed afterwards.
+    """Rename a complete temporary folder to its final name, and remove the folder that had this name.
 
-    A process that is killed in between leaves the old folder aside, and `sweep_temporaries` puts it back.
+    If the process is killed between the two renames, the old folder still exists under a temporary name, and
+    `sweep_temporaries` restores it.
 
     Args:
-        temporary: from `scratch_folder`.
-        folder: its final name, in the same folder.
+        temporary: complete folder, from `scratch_folder`.
+        folder: final path, in the same parent folder.
 
     Raises:
-        OutputError: it cannot be renamed.
+        OutputError: the folder cannot be renamed.
     """
     old = temporary.with_name(temporary.name + _OLD)
     try:
@@ -212,28 +218,28 @@ def replace_folder(temporary: Path, folder: Path) -> None:
             os.replace(folder, old)
         os.replace(temporary, folder)
     except OSError as error:
-        reason = explain(error, folder, "check the folder's permissions")
-        raise OutputError(f"cannot put {folder} in place: {reason}") from error
+        reason = explain_write_error(error, folder, "check the folder's permissions")
+        raise OutputError(f"cannot replace {folder}: {reason}") from error
     if old.is_symlink():
         old.unlink()
     shutil.rmtree(old, ignore_errors=True)
 
 
 def sweep_temporaries(folder: Path) -> None:
-    """Remove what killed processes of this machine left in `folder`: files and folders that they had not finished.
+    """Remove temporary files and folders that killed processes of this machine left in `folder`.
 
-    A folder that was set aside to be replaced, and was not, is put back. What belongs to a process that runs stays, and
-    so does everything where the folder cannot be written to.
+    A folder that a killed process was replacing is restored. Files of running processes are kept. Nothing is removed if
+    the folder cannot be written to.
     """
     for leftover in sorted(folder.glob(".*")):
         if _is_earlier_model(leftover):
             shutil.rmtree(leftover, ignore_errors=True)
-        found = next((match for pattern in _TEMPORARY if (match := pattern.fullmatch(leftover.name))), None)
-        if found is None or not _is_gone(int(found["pid"]), found["host"]):
+        match = next((found for pattern in _TEMPORARY if (found := pattern.fullmatch(leftover.name))), None)
+        if match is None or not _has_ended(int(match["pid"]), match["host"]):
             continue
         with suppress(OSError):
-            if found["old"] and not (folder / found["name"]).exists():
-                os.replace(leftover, folder / found["name"])
+            if match["old"] and not (folder / match["name"]).exists():
+                os.replace(leftover, folder / match["name"])
             elif leftover.is_dir() and not leftover.is_symlink():
                 shutil.rmtree(leftover)
             else:
@@ -241,19 +247,23 @@ def sweep_temporaries(folder: Path) -> None:
 
 
 def _is_earlier_model(folder: Path) -> bool:
-    """Whether a folder is a saved model that an earlier version had not finished.
+    """Return whether a folder is an unfinished saved model of an earlier version.
 
-    Versions that lock the folder of a run, as those do that sweep it, leave none that is still written.
+    No process still writes such a folder, because the caller holds the lock of the run's folder.
     """
     if not _EARLIER_MODEL.fullmatch(folder.name) or folder.is_symlink() or not folder.is_dir():
         return False
-    own = (path.name in _MODEL_FILES or path.name.startswith(".tmp") for path in folder.iterdir())  # safetensors' own
-    return all(own)
+    # Names that begin with ".tmp" are temporary files of safetensors.
+    known = (path.name in _MODEL_FILES or path.name.startswith(".tmp") for path in folder.iterdir())
+    return all(known)
 
 
-def _is_gone(pid: int, host: str | None) -> bool:
-    """Whether a process that named a temporary file has ended, or is this one, which writes nothing now."""
-    if host not in (None, _host()):
+def _has_ended(pid: int, host: str | None) -> bool:
+    """Return whether the process that created a temporary file no longer writes it.
+
+    True if the process has ended. Also true for this process, which writes nothing while it removes temporary files.
+    """
+    if host not in (None, _hash_host()):
         return False
     if pid == os.getpid():
         return True
@@ -266,24 +276,24 @@ def _is_gone(pid: int, host: str | None) -> bool:
     return False
 
 
-def _host() -> str:
-    """Eight hexadecimal digits that stand for this machine."""
+def _hash_host() -> str:
+    """Return eight hexadecimal digits that identify this machine."""
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
-def _owner() -> str:
-    """Names this process in temporary files, for machines may share a folder."""
-    return f"{os.getpid()}-{_host()}"
+def _name_owner() -> str:
+    """Return the name of this process in temporary file names; machines may share a folder, so it has the host."""
+    return f"{os.getpid()}-{_hash_host()}"
 
 
 def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file's content."""
+    """Return the SHA-256 of a file's content, in hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def seal(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a JSON or YAML file, with the SHA-256 of all of it under one more key.
+    """Return the content of a JSON or YAML file with the SHA-256 of this content added under the key `sha256`.
 
     >>> check_seal(json.loads(json.dumps(seal({"best": 0.25, "epochs": (1, 2)}))))
     {'best': 0.25, 'epochs': [1, 2]}
@@ -292,10 +302,12 @@ def seal(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_seal(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What was given to `seal`. A file of an earlier version has no digest and is returned as it is.
+    """Check the SHA-256 that `seal` has added, and return the content without it.
+
+    The file of an earlier version has no digest; its content is returned unchecked.
 
     Raises:
-        ValueError: the content is not what was written.
+        ValueError: the content has changed since `seal` was called.
     """
     rest = {key: value for key, value in content.items() if key != SEAL}
     if SEAL in content and content[SEAL] != _digest_content(rest):
@@ -304,22 +316,25 @@ def check_seal(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _digest_content(content: Mapping[str, Any]) -> str:
-    """The same before a file is written and after it was read: JSON and YAML keep every bit of a float."""
+    """Return the SHA-256 of the content as JSON text.
+
+    The digest is the same before writing and after reading, because JSON and YAML keep floats exactly.
+    """
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def append_checksum(path: Path) -> None:
-    """Append the SHA-256 of a file to it, 32 bytes that NumPy's reader of arrays passes over."""
+    """Append the SHA-256 of a file to this file: 32 bytes that NumPy ignores when it reads an array."""
     digest = bytes.fromhex(sha256_file(path))
     with path.open("ab") as stream:
         stream.write(digest)
 
 
 def has_valid_checksum(path: Path) -> bool:
-    """Whether a file ends with the SHA-256 of what stands before.
+    """Return whether the last 32 bytes of a file are the SHA-256 of all bytes before them.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     rest, digest = path.stat().st_size - _DIGEST_BYTES, hashlib.sha256()
     with path.open("rb") as stream:
@@ -330,21 +345,21 @@ def has_valid_checksum(path: Path) -> bool:
 
 
 def write_sums(folder: Path) -> None:
-    """Write `SHA256SUMS`, the digest of each file of a folder, for `find_changed_file`."""
+    """Write `SHA256SUMS`, the SHA-256 of each file in a folder; `find_changed_file` reads it."""
     names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != SUMS)
     lines = "".join(f"{sha256_file(folder / name)}  {name}\n" for name in names)
     write_text(folder / SUMS, lines)
 
 
 def find_changed_file(folder: Path, names: Iterable[str]) -> Path | None:
-    """The first file of a folder that is missing, or is not what it was when `SHA256SUMS` was written; None if all are.
+    """Return the first file that is missing or differs from its digest in `SHA256SUMS`; None if all are unchanged.
 
     Args:
-        folder: with a `SHA256SUMS`.
-        names: files to look at.
+        folder: folder with a `SHA256SUMS`.
+        names: names of the files to check.
 
     Raises:
-        OSError: a file that is there cannot be read.
+        OSError: an existing file cannot be read.
     """
     listed = (line.partition("  ") for line in (folder / SUMS).read_text("utf-8", "replace").splitlines())
     digests = {name: digest for digest, _, name in listed}

@@ -1,8 +1,9 @@
-"""Locks: one process at a time works in the folder of a run, of a search or of a dataset.
+"""Locks, so that only one process at a time works in the folder of a run, a search or a dataset.
 
-A lock is a file beside the folder, `.NAME.lock`, that the kernel locks for this process (`flock`) and frees when the
-process ends, however it ends; so there are no stale locks, whatever the file says. On NFS, Linux asks the server, and
-processes on other machines are kept out, too, unless the share is mounted with `local_lock` or `nolock`.
+A lock is a file `.NAME.lock` next to the folder. The kernel locks it for this process (`flock`), and unlocks it when
+the process ends in any way. So there are no stale locks, and the content of the file does not matter. On NFS, Linux
+asks the server, so the lock also excludes processes on other machines, except if the share is mounted with
+`local_lock` or `nolock`.
 """
 
 from __future__ import annotations
@@ -19,21 +20,22 @@ from pathlib import Path
 from types import TracebackType
 
 from hellm_recbole.errors import OutputError
-from hellm_recbole.system.disk import explain
+from hellm_recbole.system.disk import explain_write_error
 from hellm_recbole.system.files import ensure_folder
 
-_TRIES = 5  # to read who holds a lock, for it may be writing this
+_TRIES = 5  # attempts to read the holder of a lock, which may be writing its name just now
 _PAUSE_S = 0.05
 
 
 class FolderLock:
-    """Keeps other processes out of a folder from `acquire` to `release`, or for the length of a `with` block.
+    """Lock that keeps other processes out of a folder, from `acquire` to `release` or during a `with` block.
 
-    A lock belongs to the process that takes it: its Ray workers and the other processes of a distributed run take none.
+    The process that takes the lock also takes it for its Ray workers and for the other processes of a distributed run;
+    they take no lock of their own.
 
     Args:
         folder: folder to work in; it need not exist.
-        what: name of what is made there, for messages.
+        what: name of the work, for messages.
     """
 
     def __init__(self, folder: Path, what: str) -> None:
@@ -42,17 +44,17 @@ class FolderLock:
         self._file: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock.
+        """Take the lock; do not wait for it.
 
         Raises:
-            OutputError: another process holds it, or the file cannot be made.
+            OutputError: another process holds the lock, or the lock file cannot be created.
         """
         ensure_folder(self._path.parent)
         while self._file is None:
             try:
                 file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             except OSError as error:
-                reason = explain(error, self._path, "choose another --output")
+                reason = explain_write_error(error, self._path, "choose another --output")
                 raise OutputError(f"cannot write {self._path}: {reason}") from error
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -65,17 +67,17 @@ class FolderLock:
                 os.close(file)
                 _warn_unsupported(str(self._path.parent), error.strerror or str(error))
                 return
-            if _is_same_file(file, self._path):  # and not one that its holder has just removed
+            if _is_same_file(file, self._path):  # not a file that its holder has just removed
                 self._file = file
             else:
                 os.close(file)
         holder = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S %Z")}
-        with suppress(OSError):  # the disk may be full, and the lock holds without its text
+        with suppress(OSError):  # if the disk is full, the file is empty, but the lock is still held
             os.ftruncate(self._file, 0)
             os.write(self._file, json.dumps(holder).encode())
 
     def release(self) -> None:
-        """Give the lock back; nothing happens where it is not held."""
+        """Release the lock; do nothing if it is not held."""
         if self._file is not None:
             if _is_same_file(self._file, self._path):
                 self._path.unlink(missing_ok=True)
@@ -93,22 +95,22 @@ class FolderLock:
 
 
 def lock_path(folder: Path) -> Path:
-    """The file that is locked for a folder; a process that was killed leaves it behind."""
+    """Return the path of the lock file of a folder; the file of a killed process is not removed."""
     return folder.parent / f".{folder.name}.lock"
 
 
 def _is_same_file(file: int, path: Path) -> bool:
-    """Whether an open file is the one that has this path now."""
+    """Return whether an open file is still the file at this path."""
     try:
-        there = path.stat()
+        on_disk = path.stat()
     except FileNotFoundError:
         return False
-    mine = os.fstat(file)
-    return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
+    opened = os.fstat(file)
+    return (opened.st_dev, opened.st_ino) == (on_disk.st_dev, on_disk.st_ino)
 
 
 def _describe_holder(path: Path) -> str:
-    """Process, machine and time of who holds a lock."""
+    """Describe the process that holds a lock: its id, machine and start time."""
     for _ in range(_TRIES):
         try:
             holder = json.loads(path.read_text(encoding="utf-8"))
@@ -120,7 +122,7 @@ def _describe_holder(path: Path) -> str:
 
 @cache
 def _warn_unsupported(folder: str, reason: str) -> None:
-    """Say once that a file system has no locks."""
+    """Warn, once for each folder, that the file system does not support locks."""
     print(
         f"warning: the file system of {folder} has no locks ({reason}); do not give two commands the same runs at once",
         file=sys.stderr,

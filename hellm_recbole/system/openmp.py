@@ -1,8 +1,8 @@
-"""How OpenMP's threads wait for each other; imported before torch, whose OpenMP reads it once, when it is loaded.
+"""Make waiting OpenMP threads sleep sooner; import this before torch, whose OpenMP reads the setting when it is loaded.
 
-GNU's OpenMP lets a thread spin for a while before it sleeps. Where another process keeps one of two cores busy, it
-spins while the one that it waits for has no core to run on, and small models were trained two to four times as
-slowly as with the short spin that is set here. On an idle machine the difference was 2 %.
+A thread of GNU OpenMP that waits for another one first runs a loop (it spins), and only then sleeps. If another process
+occupies one of two cores, the spinning thread uses the core that the other thread needs. Small models then trained two
+to four times slower than with the short loop that is set here. On an idle machine the difference was 2 %.
 """
 
 from __future__ import annotations
@@ -11,5 +11,5 @@ import os
 
 SPINS = "1000"
 
-if "OMP_WAIT_POLICY" not in os.environ:  # who sets either has thought of it
+if "OMP_WAIT_POLICY" not in os.environ:  # a user's own setting of either variable is kept
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)

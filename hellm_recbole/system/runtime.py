@@ -1,4 +1,4 @@
-"""The process a run lives in: threads, memory allocator, device, versions, peak memory."""
+"""Properties of the process of a run: threads, memory allocator, device, package versions, peak memory."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ import torch
 
 from hellm_recbole.errors import SettingsError
 
-# mallopt parameters of glibc. Fresh pages for every large temporary cost more than the arithmetic on small machines.
+# mallopt parameters of glibc. On small machines, new pages for each large tensor cost more time than the arithmetic.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 _KEPT_BYTES = 1 << 30
-_CHECKED_OF_RECBOLE = ("Pop", "ItemKNN", "BPR")  # trained twice with two threads by a test
+_CHECKED_RECBOLE_MODELS = ("Pop", "ItemKNN", "BPR")  # a test trains each of them twice with two threads
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep freed memory for the next large tensor, and torch ask for huge pages; before the first tensor.
+    """Let glibc keep freed memory for the next large tensor, and torch use huge pages; call it before the first tensor.
 
-    Rows of tables larger than the caches are fetched more than twice as fast from huge pages. Settings of the
-    environment (`MALLOC_TRIM_THRESHOLD_` and the like, `THP_MEM_ALLOC_ENABLE`) win.
+    Reading rows of a table that is larger than the caches is more than twice as fast from huge pages. Environment
+    variables have priority (`MALLOC_TRIM_THRESHOLD_` and similar ones, `THP_MEM_ALLOC_ENABLE`).
 
     Returns:
         Whether freed memory is kept; False without glibc.
     """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it when it first allocates; Linux only
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it at its first allocation; Linux only
     if any(name.startswith("MALLOC_") and name.endswith("_") for name in os.environ):
         return True
     if not sys.platform.startswith("linux"):
@@ -47,14 +47,14 @@ def keep_freed_memory() -> bool:
 
 
 def choose_device(name: str, option: str = "--device") -> torch.device:
-    """`auto` is the GPU if there is one, else the CPU.
+    """Return the torch device of a name; `auto` is the GPU if there is one, otherwise the CPU.
 
     Args:
-        name: auto, or a device of torch's.
-        option: of the command line that names it, for messages.
+        name: `auto`, or the name of a torch device.
+        option: command-line option that names the device, for messages.
 
     Raises:
-        SettingsError: the device is unknown or not there.
+        SettingsError: the device is unknown, or does not exist on this machine.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -68,42 +68,45 @@ def choose_device(name: str, option: str = "--device") -> torch.device:
 
 @contextmanager
 def use_deterministic_sums(device: torch.device) -> Iterator[None]:
-    """Let torch sum in a fixed order on a CPU, whatever its threads do; nothing changes on other devices.
+    """Let torch sum in a fixed order on a CPU with any number of threads; on other devices nothing changes.
 
-    The gradient of `table[ids]` is summed by all threads at once, so that its last bits differ from run to run.
-    Our own models use `F.embedding` and `index_select` instead; this is for models of RecBole and of other packages.
+    By default all threads sum the gradient of `table[ids]` at the same time, so its last bits differ between runs. The
+    models of this project use `F.embedding` and `index_select` instead; this setting is for models of RecBole and of
+    other packages.
 
     Args:
-        device: that the model is trained on.
+        device: device that the model is trained on.
     """
     if device.type != "cpu":
         yield
         return
     mode = torch.get_deterministic_debug_mode()
-    filling: Any = torch.utils.deterministic  # its attribute is made at run time
-    fill = filling.fill_uninitialized_memory
-    torch.set_deterministic_debug_mode(max(mode, 1))  # 1 warns, 2 raises, where torch has no deterministic form
-    filling.fill_uninitialized_memory = False  # this costs time, and no number depends on it
+    settings: Any = torch.utils.deterministic  # torch creates its attribute at run time
+    fill = settings.fill_uninitialized_memory
+    # For an operation without a deterministic form, mode 1 warns and mode 2 raises.
+    torch.set_deterministic_debug_mode(max(mode, 1))
+    settings.fill_uninitialized_memory = False  # filling costs time and changes no result
     try:
         yield
     finally:
         torch.set_deterministic_debug_mode(mode)
-        filling.fill_uninitialized_memory = fill
+        settings.fill_uninitialized_memory = fill
 
 
 def is_deterministic(device: torch.device, n_threads: int, model: str, source: str) -> bool:
-    """Whether two runs give equal numbers to the last bit, with the same versions, kind of machine, threads and seed.
+    """Return whether two runs with equal versions, kind of machine, threads and seed give bit-identical results.
 
-    On a CPU our models do, with any number of threads; `tests/baselines/test_two_threads.py` trains each of them twice.
-    Other numbers of threads round otherwise. `use_deterministic_sums` orders the sums of RecBole's models too, but some
-    of them call other libraries, so with several threads only those that the test trains are promised. On CUDA
-    `index_add` and other operations add with atomics, in an order that differs from run to run.
+    On a CPU this holds for the models of this project with any number of threads; `tests/baselines/test_two_threads.py`
+    trains each of them twice. Results with different numbers of threads differ by rounding. `use_deterministic_sums`
+    orders the sums of RecBole's models too, but some of them call other libraries. With several threads the result is
+    therefore True only for those RecBole models that the test trains. On CUDA, `index_add` and other operations use
+    atomic additions, whose order differs between runs.
 
     Args:
-        device: that the run was trained on.
-        n_threads: of torch.
-        model: its name.
-        source: `hellm_recbole` or `recbole`, whose model it is.
+        device: device that the run was trained on.
+        n_threads: number of torch threads.
+        model: name of the model.
+        source: package of the model, `hellm_recbole` or `recbole`.
 
     >>> is_deterministic(torch.device("cpu"), 2, "GRCN", "hellm_recbole")
     True
@@ -112,22 +115,22 @@ def is_deterministic(device: torch.device, n_threads: int, model: str, source: s
     """
     if device.type != "cpu":
         return False
-    return n_threads == 1 or source == "hellm_recbole" or model in _CHECKED_OF_RECBOLE
+    return n_threads == 1 or source == "hellm_recbole" or model in _CHECKED_RECBOLE_MODELS
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Start a new peak measurement, so that each row has its own."""
+    """Start a new measurement of the peak memory, so that each run has its own."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     counter = Path("/proc/self/clear_refs")
     if counter.exists():
-        counter.write_text("5")  # resets the high-water mark of resident memory
+        counter.write_text("5")  # resets the peak of the resident memory
 
 
 def measure_peak_memory(device: torch.device) -> dict[str, int | None]:
-    """Peak resident memory of the process since the last reset, and of the device.
+    """Return the peak resident memory of the process and the peak memory of the device since the last reset, in bytes.
 
-    Without /proc the host figure is the peak since the process began.
+    Without /proc, the host value is the peak since the process started. The device value is None on a CPU.
     """
     status = Path("/proc/self/status")
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -138,26 +141,29 @@ def measure_peak_memory(device: torch.device) -> dict[str, int | None]:
 
 
 def describe_device(device: torch.device) -> str:
-    """What the device calls itself."""
+    """Return the name of the device's hardware."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu {platform.machine()}"
 
 
 def list_versions() -> dict[str, str | None]:
-    """Versions of everything a number depends on; None if a package is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    """Return the version of Python and of each package that results depend on; None if it is not installed."""
+    versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in ("hellm-recbole", "torch", "recbole", "transformers", "peft", "numpy"):
         try:
             version = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             version = None
-        found[package.replace("-", "_")] = version
-    return found
+        versions[package.replace("-", "_")] = version
+    return versions
 
 
 def read_git_state() -> dict[str, Any]:
-    """Commit of the checkout this package lies in, and whether it had uncommitted changes; None outside one."""
+    """Return the commit of the checkout that holds this package, and whether it had uncommitted changes.
+
+    Both are None if the package is not in a checkout.
+    """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return {"git_commit": None, "git_dirty": None}

@@ -1,4 +1,4 @@
-"""Who hears of Ctrl-C, SIGTERM and SIGHUP, for a while."""
+"""Handle Ctrl-C, SIGTERM and SIGHUP in another way for the duration of a block."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 def stop_signals() -> tuple[int, ...]:
-    """Signals that stop a process: SIGTERM, and SIGHUP, of a terminal that closes, unless `nohup` has it ignored."""
+    """Return the signals that stop a process: SIGTERM, and SIGHUP (the terminal closes) unless `nohup` ignores it."""
     ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     return (signal.SIGTERM,) if ignored else (signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
 def redirect_signals(handler: Handler, *numbers: int) -> Iterator[None]:
-    """Handle signals in the block, and afterwards as before, whoever has set other handlers meanwhile.
+    """Use another handler for some signals in the block, and restore the previous handlers afterwards.
 
-    Nothing is done outside the main thread, which alone can set handlers, and for a handler that is not Python's.
+    Nothing is changed outside the main thread, because only the main thread can set handlers. A signal whose current
+    handler was not set by Python keeps its handler.
 
     Args:
-        handler: as `signal.signal` takes it.
-        numbers: of the signals.
+        handler: handler, as for `signal.signal`.
+        numbers: numbers of the signals.
     """
-    before = {number: signal.getsignal(number) for number in numbers}
-    ours = {number: found for number, found in before.items() if found is not None and handler is not None}
+    previous = {number: signal.getsignal(number) for number in numbers}
+    replaced = {number: old for number, old in previous.items() if old is not None and handler is not None}
     if threading.current_thread() is not threading.main_thread():
-        ours = {}
-    for number in ours:
+        replaced = {}
+    for number in replaced:
         signal.signal(number, handler)
     try:
         yield
     finally:
-        for number, found in ours.items():
-            signal.signal(number, found)
+        for number, old in replaced.items():
+            signal.signal(number, old)

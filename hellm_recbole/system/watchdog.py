@@ -1,8 +1,8 @@
-"""End a local Ray when the command that started it ends, however it ends: also by SIGKILL, which no process can answer.
+"""End a local Ray cluster when the command that started it ends, also if that command is killed by SIGKILL.
 
-Run as a script, `python -P watchdog.py TOKEN`, by that command. Everything that Ray starts inherits an environment
-variable with the token, which is how the processes of this very Ray are known from those of any other. The script
-imports nothing of this package, so that it starts at once and stays small.
+The command starts this file as a script: `python -P watchdog.py TOKEN`. All processes of the Ray cluster inherit an
+environment variable with the token, so they are not confused with processes of other clusters. The script imports
+nothing from this package, so that it starts fast and stays small.
 """
 
 from __future__ import annotations
@@ -17,51 +17,52 @@ from typing import IO
 import psutil
 
 VARIABLE = "HELLM_RAY_OWNER"
-GRACE_S = 2.0  # for what ends by itself, as most of Ray does after `ray.shutdown`
-TERM_S = 4.0  # from SIGTERM to SIGKILL
+GRACE_S = 2.0  # time for processes that end by themselves, as most do after `ray.shutdown`
+TERM_S = 4.0  # time between SIGTERM and SIGKILL
 GIVE_UP_S = 30.0
-_LOOK_EVERY_S = 0.2
+_POLL_S = 0.2
 REMEMBER_EVERY_S = 2.0
 
 
 def find_processes(token: str) -> list[psutil.Process]:
-    """Processes that were started with the token in their environment, and their descendants; never this process."""
+    """Return processes with the token in their environment, and their descendants, without this process."""
     found: dict[int, psutil.Process] = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if process.environ().get(VARIABLE) == token:
-                found |= {one.pid: one for one in (process, *process.children(recursive=True))}
+                found |= {member.pid: member for member in (process, *process.children(recursive=True))}
     found.pop(psutil.Process().pid, None)
-    return [process for process in found.values() if _runs(process)]
+    return [process for process in found.values() if _is_running(process)]
 
 
 def end_processes(token: str, known: Iterable[psutil.Process] = ()) -> None:
-    """Wait a little for the processes of a token to end, then end them.
+    """Wait a short time for the processes of a token to end, then terminate them.
 
-    Ray's agents overwrite their environment. They are known as children of a process that has the token, for as long as
-    that lives, and so have to be remembered.
+    Ray's agents overwrite their environment, so they do not have the token. They are found as children of a process
+    that has it, but only while that process lives. Therefore the caller collects them early and passes them as `known`.
 
     Args:
-        token: of the command that has ended.
-        known: processes that were found before.
+        token: token of the command that has ended.
+        known: processes of this token that were found earlier.
     """
-    began = time.monotonic()
-    every, terminated = set(known), set()
-    while (waited := time.monotonic() - began) < GIVE_UP_S:
-        every.update(find_processes(token))
-        if not (left := [process for process in every if _runs(process)]):
+    start = time.monotonic()
+    processes, terminated = set(known), set()
+    while (waited := time.monotonic() - start) < GIVE_UP_S:
+        processes.update(find_processes(token))
+        if not (running := [process for process in processes if _is_running(process)]):
             return
-        for process in left:
+        for process in running:
             with contextlib.suppress(psutil.Error):
                 if waited > GRACE_S + TERM_S:
                     process.kill()
                 elif waited > GRACE_S and process not in terminated:
                     terminated.add(process)
                     process.terminate()
-        time.sleep(_LOOK_EVERY_S)
+        time.sleep(_POLL_S)
 
 
-def _runs(process: psutil.Process) -> bool:
+def _is_running(process: psutil.Process) -> bool:
+    """Return whether a process exists and is not a zombie."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
@@ -69,7 +70,12 @@ def _runs(process: psutil.Process) -> bool:
 
 
 def watch(token: str, stream: IO[bytes]) -> None:
-    """Wait for the other end of a stream to close, as the end of the command does, then end what it has started."""
+    """Wait until the command ends, then end the processes that it has started.
+
+    Args:
+        token: token of the command.
+        stream: stream whose other end the command holds open; it closes when the command ends.
+    """
     known: set[psutil.Process] = set()
     while not select.select([stream], [], [], REMEMBER_EVERY_S)[0]:
         known.update(find_processes(token))

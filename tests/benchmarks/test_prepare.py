@@ -68,7 +68,7 @@ def spoil(source: Path, name: str, content: str | None) -> None:
     [
         ("user_sequences.txt", None, "user_sequences.txt cannot be read: No such file"),
         ("user_sequences.txt", "", "user_sequences.txt is empty"),
-        ("user_sequences.txt", "u1 a\nu1 b\n", "user_sequences.txt:2: user 'u1' is on line 1 already"),
+        ("user_sequences.txt", "u1 a\nu1 b\n", "user_sequences.txt:2: user 'u1' is already on line 1"),
         ("user_sequences.txt", "u1 a b\n", "the 5-core filter drops all 2 interactions"),
         ("item_text.tsv", None, "has no item texts for the columns title|keywords"),
         ("item_text.tsv", "item\ttitle\nx\ty\n", "item_text.tsv:1: no column 'item_id' among item, title"),

@@ -1,4 +1,4 @@
-"""How every command ends."""
+"""How a command ends: its message and exit code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hellm_recbole.errors import DataError
 from hellm_recbole.system.console import run_main
 
 
-def raising(error: BaseException) -> Callable[[], int]:
+def fail_with(error: BaseException) -> Callable[[], int]:
     def main() -> int:
         raise error
 
@@ -28,19 +28,19 @@ def raising(error: BaseException) -> Callable[[], int]:
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (DataError("a file is odd"), 2, "error: a file is odd"),
+        (DataError("a file is broken"), 2, "error: a file is broken"),
         (
             PermissionError(13, "Permission denied", "/some/file"),
             2,
             "error: /some/file: Permission denied; check the path, its permissions and the space left",
         ),
-        (KeyboardInterrupt(), 130, "stopped: finished work is kept; the same command goes on where it stopped"),
+        (KeyboardInterrupt(), 130, "stopped: finished work is kept; give the same command again to resume"),
     ],
 )
-def test_a_fault_is_one_sentence_and_a_code(
+def test_an_error_is_one_sentence_and_an_exit_code(
     error: BaseException, code: int, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_main(raising(error)) == code
+    assert run_main(fail_with(error)) == code
     assert capsys.readouterr().err == f"{said}\n"
 
 
@@ -64,11 +64,11 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     "error", [ZeroDivisionError("division by zero"), RecursionError(), MemoryError(), KeyError("k")]
 )
-def test_our_own_mistakes_are_one_sentence_with_a_file_that_holds_the_traceback(
+def test_a_bug_is_one_sentence_and_a_file_with_the_traceback(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert run_main(raising(error)) == 1
+    assert run_main(fail_with(error)) == 1
     err = capsys.readouterr().err
     (kept,) = tmp_path.iterdir()
     assert err.startswith("error: ")
@@ -80,29 +80,30 @@ def test_our_own_mistakes_are_one_sentence_with_a_file_that_holds_the_traceback(
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit()])
-def test_what_is_no_fault_passes(error: BaseException) -> None:
+def test_other_exceptions_pass_through(error: BaseException) -> None:
     with pytest.raises(type(error)):
-        run_main(raising(error))
+        run_main(fail_with(error))
 
 
-def test_escapes_of_files_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_main(raising(DataError("model '\x1b[2J\x1b]0;title\x07VBPR\r\x9b31m\u202e' is odd\nerror: other"))) == 2
-    assert capsys.readouterr().err == "error: model 'VBPR ' is odd error: other\n"
+def test_escape_sequences_in_a_message_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    error = DataError("model '\x1b[2J\x1b]0;title\x07VBPR\r\x9b31m\u202e' is unknown\nerror: other")
+    assert run_main(fail_with(error)) == 2
+    assert capsys.readouterr().err == "error: model 'VBPR ' is unknown error: other\n"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_says_what_to_do(number: int, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_main(raising(OSError(number, os.strerror(number), "/some/file"))) == 2
+def test_the_message_about_a_full_disk_says_what_to_do(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_main(fail_with(OSError(number, os.strerror(number), "/some/file"))) == 2
     assert f"/some/file: {'no space left' if number == errno.ENOSPC else 'disk quota used up'} on " in (
         said := capsys.readouterr().err
     )
     assert "free some space there or choose another folder" in said
     full = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-    assert run_main(raising(full)) == 1
+    assert run_main(fail_with(full)) == 1
     assert capsys.readouterr().err.startswith("error: no space left on the device; free some space")
 
 
-def test_a_reader_that_leaves_is_no_fault() -> None:
+def test_a_reader_of_stdout_that_ends_is_no_error() -> None:
     script = (
         "import sys; from hellm_recbole.system.console import run_main; "
         "sys.exit(run_main(lambda: print('x' * 10**6) or 0))"

@@ -1,4 +1,4 @@
-"""What may be removed, what is a name, and what a reader may trust."""
+"""Names that are allowed, folders that may be removed, and temporary files of killed processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hellm_recbole.errors import OutputError, SettingsError
-from hellm_recbole.system.files import _host, check_name, remove_folder, sweep_temporaries
+from hellm_recbole.system.files import _hash_host, check_name, remove_folder, sweep_temporaries
 
 BAD_NAMES = ["", ".", "..", "a/b", "../x", "/etc", ".hidden", "-x", "a\0b", "a b", "a\n", "x" * 101, "a\\b", "~"]
 
@@ -23,20 +23,20 @@ def test_a_name_is_one_component_of_a_path(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
-def test_what_could_lead_elsewhere_is_no_name(name: str) -> None:
+def test_a_name_that_could_lead_to_another_folder_is_refused(name: str) -> None:
     with pytest.raises(SettingsError, match=r"^--name .* is not usable as a file name"):
         check_name(name, "--name")
 
 
-def dead() -> int:
-    """Id of a process that has ended."""
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    return gone.pid
+def start_and_end_process() -> int:
+    """Return the id of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
 
 
-def test_what_dead_processes_left_goes_and_what_others_write_stays(tmp_path: Path) -> None:
-    pid, other, here = dead(), os.getppid(), _host()
+def test_temporary_files_of_ended_processes_are_removed_and_those_of_others_are_kept(tmp_path: Path) -> None:
+    pid, other, here = start_and_end_process(), os.getppid(), _hash_host()
     gone = [f".{pid}.tmp.record.json", f".{pid}-{here}.tmp.a", f".embeddings.tmp-{pid}-{here}", f".model.tmp-{pid}.old"]
     kept = [f".{other}-{here}.tmp.record.json", f".{pid}-00000000.tmp.a", ".tmp", ".hidden", "tmp.1.tmp.x", "model"]
     for name in (*gone, *kept):
@@ -49,7 +49,7 @@ def test_what_dead_processes_left_goes_and_what_others_write_stays(tmp_path: Pat
     sweep_temporaries(tmp_path / "missing")
 
 
-def test_models_that_earlier_versions_had_not_saved_to_the_end_go(tmp_path: Path) -> None:
+def test_unfinished_models_of_earlier_versions_are_removed(tmp_path: Path) -> None:
     gone, foreign = tmp_path / ".model-k3_x09ab", tmp_path / ".model-zzzzzzzz"
     (gone / "adapter").mkdir(parents=True)
     (gone / "rest.safetensors").write_text("")
@@ -65,15 +65,15 @@ def test_models_that_earlier_versions_had_not_saved_to_the_end_go(tmp_path: Path
     assert sorted(os.listdir(tmp_path)) == sorted(kept)
 
 
-def test_a_kill_between_two_renames_loses_neither_folder(tmp_path: Path) -> None:
+def test_a_kill_between_two_renames_loses_no_folder(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "old").write_text("")
     script = (
-        "import os, sys\nfrom pathlib import Path\nfrom hellm_recbole import files\n"
-        "place = Path(sys.argv[1])\nrename = os.replace\n"
+        "import os, sys\nfrom pathlib import Path\nfrom hellm_recbole.system import files\n"
+        "parent = Path(sys.argv[1])\nrename = os.replace\n"
         "def replace(a, b):\n    rename(a, b)\n    os.kill(os.getpid(), 9)\n"
         "os.replace = replace\n"
-        "with files.scratch_folder(place, 'model') as work:\n    files.replace_folder(work, place / 'model')\n"
+        "with files.scratch_folder(parent, 'model') as work:\n    files.replace_folder(work, parent / 'model')\n"
     )
     assert subprocess.run([sys.executable, "-c", script, str(tmp_path)]).returncode == -signal.SIGKILL
     assert not (tmp_path / "model").exists()
@@ -84,7 +84,7 @@ def test_a_kill_between_two_renames_loses_neither_folder(tmp_path: Path) -> None
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A folder with a file in it, beside one with another file."""
+    """A folder with a file in it, next to a folder with another file."""
     for name in ("results", "elsewhere"):
         (tmp_path / name / "run").mkdir(parents=True)
         (tmp_path / name / "run" / "record.json").write_text("{}")
@@ -98,7 +98,7 @@ def test_nothing_outside_the_root_is_removed(root: Path, path: str) -> None:
     assert len(list(root.parent.rglob("record.json"))) == 2
 
 
-def test_a_folder_goes_and_of_a_link_only_the_link(root: Path) -> None:
+def test_a_folder_is_removed_but_only_the_link_of_a_linked_folder(root: Path) -> None:
     link, dangling = root / "link", root / "dangling"
     link.symlink_to(root.parent / "elsewhere" / "run", target_is_directory=True)
     dangling.symlink_to(root / "nowhere")
@@ -108,7 +108,7 @@ def test_a_folder_goes_and_of_a_link_only_the_link(root: Path) -> None:
     assert (root.parent / "elsewhere" / "run" / "record.json").exists()
 
 
-def test_a_parent_that_leads_out_of_the_root_is_refused_and_a_linked_root_is_not(root: Path) -> None:
+def test_a_parent_outside_the_root_is_refused_but_a_linked_root_is_allowed(root: Path) -> None:
     (root / "toy").symlink_to(root.parent / "elsewhere", target_is_directory=True)
     with pytest.raises(OutputError, match="symbolic links followed"):
         remove_folder(root / "toy" / "run", root)

@@ -1,4 +1,4 @@
-"""Locks between processes: who is refused, and that a lock never outlives its holder."""
+"""Locks between processes: who is refused, and that a lock ends with its holder."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_the_second_process_is_told_who_the_first_one_is(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+def test_the_message_for_the_second_process_names_the_first(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     with pytest.raises(OutputError, match=r"^run of Toy is in use by process") as fault:
         FolderLock(tmp_path / "run", "run of Toy").acquire()
     assert f"process {holder.pid} on {platform.node()} since 20" in str(fault.value)
@@ -74,14 +74,14 @@ def test_a_killed_holder_leaves_no_lock(tmp_path: Path, holder: subprocess.Popen
     assert os.listdir(tmp_path) == []
 
 
-def test_a_lock_file_that_names_a_living_process_is_no_lock(tmp_path: Path) -> None:
-    """The id of a dead holder may have been given to another process."""
+def test_a_lock_file_without_a_lock_is_ignored(tmp_path: Path) -> None:
+    """The id of a killed holder may now belong to another living process."""
     (tmp_path / ".run.lock").write_text(json.dumps({"pid": os.getppid(), "host": platform.node(), "since": "2020"}))
     with FolderLock(tmp_path / "run", "run"):
         pass
 
 
-def test_a_lock_is_given_back_when_work_fails_and_only_ones_own_file_is_removed(tmp_path: Path) -> None:
+def test_a_lock_is_released_after_an_error_and_removes_only_its_own_file(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), FolderLock(tmp_path / "run", "run"):
         raise ZeroDivisionError
     assert os.listdir(tmp_path) == []
@@ -91,7 +91,7 @@ def test_a_lock_is_given_back_when_work_fails_and_only_ones_own_file_is_removed(
     assert os.listdir(tmp_path) == [".run.lock"]
 
 
-def test_a_file_system_without_locks_is_said_once(
+def test_a_file_system_without_locks_gives_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(*_: object) -> None:
@@ -105,7 +105,7 @@ def test_a_file_system_without_locks_is_said_once(
     assert capsys.readouterr().err.count("has no locks (No locks available)") == 1
 
 
-def test_four_processes_never_work_at_the_same_time(tmp_path: Path) -> None:
+def test_four_processes_never_hold_the_lock_at_the_same_time(tmp_path: Path) -> None:
     counter = tmp_path / "counter"
     counter.write_text("0")
     command = [sys.executable, "-c", COUNT, str(tmp_path / "run"), str(counter)]

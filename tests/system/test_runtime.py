@@ -1,4 +1,4 @@
-"""What the process says of itself."""
+"""Properties of the process that results record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The watchdog ends what was started with its token, and nothing else."""
+"""The watchdog ends the processes with its token, and no others."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ def sleepers() -> Iterator[dict[str, subprocess.Popen[str]]]:
         process.communicate()
 
 
-def test_only_what_carries_the_token_ends_and_not_before_the_command(
+def test_only_processes_with_the_token_end_and_only_after_the_command(
     sleepers: dict[str, subprocess.Popen[str]],
 ) -> None:
     command = [sys.executable, "-P", watchdog.__file__, "a"]
-    dog = subprocess.Popen(command, stdin=subprocess.PIPE)
+    script = subprocess.Popen(command, stdin=subprocess.PIPE)
     time.sleep(1.0)
     assert [process.poll() for process in sleepers.values()] == [None] * 3
-    dog.communicate(b"", timeout=60)
+    script.communicate(b"", timeout=60)
     assert sleepers["ours"].wait(timeout=5) == -signal.SIGKILL
     assert [sleepers[name].poll() for name in ("of others", "unmarked")] == [None, None]
 
 
-def test_where_nothing_is_left_it_ends_at_once() -> None:
-    began = time.monotonic()
-    watchdog.end_processes("nothing carries this")
-    assert time.monotonic() - began < 2 * watchdog.GRACE_S
+def test_it_ends_at_once_without_processes_to_end() -> None:
+    start = time.monotonic()
+    watchdog.end_processes("a token of no process")
+    assert time.monotonic() - start < 2 * watchdog.GRACE_S
 
 
-def test_a_child_that_hides_its_token_and_outlives_its_parent_ends_too() -> None:
+def test_a_child_without_the_token_that_outlives_its_parent_ends_too() -> None:
     child = (
         f"import subprocess, sys\np = subprocess.Popen([sys.executable, '-c', {SLEEP!r}], env={{}})\n"
         "print(p.pid, flush=True)\ninput()"
@@ -68,10 +68,10 @@ def test_a_child_that_hides_its_token_and_outlives_its_parent_ends_too() -> None
     )
     assert parent.stdout is not None
     hidden = psutil.Process(int(parent.stdout.readline()))
-    assert watchdog._runs(hidden)
-    dog = subprocess.Popen([sys.executable, "-P", watchdog.__file__, "hidden"], stdin=subprocess.PIPE)
+    assert watchdog._is_running(hidden)
+    script = subprocess.Popen([sys.executable, "-P", watchdog.__file__, "hidden"], stdin=subprocess.PIPE)
     time.sleep(2 * watchdog.REMEMBER_EVERY_S)
-    parent.kill()  # the child is nobody's now
+    parent.kill()  # the child has no parent with the token any more
     parent.wait()
-    dog.communicate(b"", timeout=60)
-    assert not watchdog._runs(hidden)
+    script.communicate(b"", timeout=60)
+    assert not watchdog._is_running(hidden)

@@ -1,1 +1,1 @@
-"""Raw files and pictures from the network, checked before they get their names."""
+"""Download of raw files and pictures; each file is checked before it gets its final name."""

@@ -1,4 +1,4 @@
-"""Fetching a file: streamed, resumed where it broke off, checked, and only then given its final name."""
+"""Download a file: stream it, resume an interrupted transfer, check it, and then give it its final name."""
 
 from __future__ import annotations
 
@@ -28,24 +28,25 @@ from hellm_recbole.system.files import ensure_folder, sha256_file, write_text
 from hellm_recbole.system.locks import FolderLock
 
 T = TypeVar("T")
-Again = Literal["soon", "later", "never"]  # soon: the server is there; later: nobody answers; never: it would not help
+# When to retry. soon: the server is busy; later: it does not answer; never: a retry is useless.
+Again = Literal["soon", "later", "never"]
 
-_BLOCK_BYTES = 1 << 18  # read at a time
-_MAX_REDIRECTS = 10  # a loop ends there; browsers allow 20
-_BUSY = (408, 425, 429)  # these and 5xx pass; other statuses stay what they are
+_BLOCK_BYTES = 1 << 18  # size of one read
+_MAX_REDIRECTS = 10  # ends a loop of redirects; browsers allow 20
+_BUSY = (408, 425, 429)  # these statuses and 5xx are temporary; a retry may succeed
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
 @dataclass(frozen=True)
 class DownloadSettings:
-    """How files and pictures are fetched.
+    """Settings of downloads of files and pictures.
 
     Attributes:
-        retries: after a fault that may pass, of each address.
-        backoff_s: pause before the first retry; doubled for each further one.
-        timeout_s: longest time without a byte.
-        image_workers: pictures fetched at a time.
-        image_bytes: largest picture taken.
+        retries: number of retries for each address after a temporary error.
+        backoff_s: pause before the first retry, in seconds; each further pause is twice as long.
+        timeout_s: longest time without a received byte, in seconds.
+        image_workers: number of pictures that are downloaded at the same time.
+        image_bytes: size of the largest accepted picture.
     """
 
     retries: int = setting(ge=0)
@@ -57,13 +58,13 @@ class DownloadSettings:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A whole file under its final name.
+    """A complete file under its final name.
 
     Attributes:
-        path: of the file.
-        sha256: hex SHA-256 of its content.
-        url: the address that served it; None if the file stood there already.
-        n_bytes: its size.
+        path: path of the file.
+        sha256: SHA-256 of its content, in hexadecimal digits.
+        url: address that served it; None if the file existed already.
+        n_bytes: size of the file.
     """
 
     path: Path
@@ -73,10 +74,10 @@ class Fetched:
 
 
 class FetchFailed(Exception):
-    """One attempt at one address failed.
+    """Error of one attempt to download from one address.
 
     Attributes:
-        again: when another attempt may do better.
+        again: when a further attempt may succeed.
     """
 
     def __init__(self, reason: str, again: Again) -> None:
@@ -85,13 +86,14 @@ class FetchFailed(Exception):
 
 
 @dataclass(frozen=True)
-class _Begun:
-    """What is remembered of a file that is being fetched.
+class _PartialDownload:
+    """State of a partial download, stored in `<path>.part.json`.
 
     Attributes:
-        url: where it comes from.
-        validator: ETag or Last-Modified; None if the server gives neither, so that it cannot be resumed.
-        total: its size; None if the server does not say.
+        url: address of the file.
+        validator: ETag or Last-Modified header; None if the server sends neither, so that the download cannot be
+            resumed.
+        total: size of the complete file; None if the server does not send it.
     """
 
     url: str
@@ -102,44 +104,44 @@ class _Begun:
 def download(
     urls: Sequence[str], path: Path, settings: DownloadSettings, *, progress: bool, sha256: str | None = None
 ) -> Fetched:
-    """Bring a file from the first address that serves it whole; what stands there already is only checked.
+    """Download a file from the first address that serves it completely; a file that exists already is only checked.
 
-    A fetch that was broken off, even by a kill, goes on where it stopped if the server's file is still the same. Size,
-    a gzip's integrity where the name ends in .gz, and `sha256` are checked before the file gets its name.
+    An interrupted download, even of a killed process, is resumed if the file on the server is unchanged. The size, the
+    integrity of a file whose name ends in .gz, and `sha256` are checked before the file gets its final name.
 
     Args:
-        urls: http or https addresses of the same file, the best first.
-        path: final name; `<path>.part` and `<path>.part.json` stand beside it meanwhile.
-        settings: attempts and patience.
-        progress: show a progress bar.
-        sha256: hex digest that the file must have, if known.
+        urls: http or https addresses of the same file, best first.
+        path: final path; `<path>.part` and `<path>.part.json` exist next to it during the download.
+        settings: retries and timeouts.
+        progress: whether to show a progress bar.
+        sha256: expected SHA-256 in hexadecimal digits; None if unknown.
 
     Raises:
-        DataError: no address serves the file whole, or a file that stands there already is broken.
-        OutputError: the disk is full, the folder cannot be written to, or another process fetches the file.
+        DataError: no address serves the complete file, or the existing file is broken.
+        OutputError: the disk is full, the folder cannot be written to, or another process downloads the file.
     """
     if path.exists():
-        return _standing(path, sha256)
+        return _check_existing(path, sha256)
     ensure_folder(path.parent)
     part = path.with_name(f"{path.name}.part")
-    faults: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     try:
         with FolderLock(path, f"the download {path}"), requests.Session() as session:
-            if path.exists():  # another process has fetched it meanwhile
-                return _standing(path, sha256)
-            for url in _begun_first(urls, part):
+            if path.exists():  # another process has downloaded it in the meantime
+                return _check_existing(path, sha256)
+            for url in _put_resumable_first(urls, part):
                 try:
-                    digest = _from_address(session, url, part, settings, progress=progress, sha256=sha256)
-                except FetchFailed as fault:
-                    faults[url] = str(fault)
+                    digest = _fetch_and_check(session, url, part, settings, progress=progress, sha256=sha256)
+                except FetchFailed as failure:
+                    reasons[url] = str(failure)
                     continue
-                n_bytes = _publish(part, path)
+                n_bytes = _rename_part(part, path)
                 return Fetched(path, digest, url, n_bytes)
     except OSError as error:
-        raise OutputError(f"cannot write {part}: {_describe_fault(error, part)}") from error
-    tried = "; ".join(f"{url} ({fault})" for url, fault in faults.items()) or "no address is known"
+        raise OutputError(f"cannot write {part}: {_describe_write_error(error, part)}") from error
+    attempts = "; ".join(f"{url} ({failure})" for url, failure in reasons.items()) or "no address is known"
     raise DataError(
-        f"cannot fetch {path.name}: {tried}; run again later, or put the file into a folder by hand and "
+        f"cannot fetch {path.name}: {attempts}; run again later, or put the file into a folder by hand and "
         f"pass that with --raw DIR"
     )
 
@@ -147,30 +149,45 @@ def download(
 def retry(
     attempt: Callable[[], T], settings: DownloadSettings, *, after: Sequence[Again], pause: Callable[[float], object]
 ) -> T:
-    """What `attempt` returns, tried again with growing pauses after faults of the kinds in `after`.
+    """Call `attempt` and return its result; after a failure of a kind in `after`, call it again with growing pauses.
+
+    Args:
+        attempt: function to call.
+        settings: number of retries and length of the first pause.
+        after: kinds of failures after which it is called again.
+        pause: function that waits for a number of seconds.
 
     Raises:
-        FetchFailed: the last attempt's fault.
+        FetchFailed: the failure of the last attempt.
     """
     n_retries = 0
     while True:
         try:
             return attempt()
-        except FetchFailed as fault:
-            if fault.again not in after or n_retries == settings.retries:
+        except FetchFailed as failure:
+            if failure.again not in after or n_retries == settings.retries:
                 raise
         pause(settings.backoff_s * 2**n_retries)
         n_retries += 1
 
 
 def request_url(session: requests.Session, url: str, headers: Mapping[str, str], timeout_s: float) -> requests.Response:
-    """The answer to a GET, its body not read yet; redirects are followed, but not from https to http.
+    """Send a GET request and return the response, whose body is not read yet.
+
+    Redirects are followed, except from https to http.
+
+    Args:
+        session: session of the client.
+        url: address.
+        headers: further request headers.
+        timeout_s: longest time without a received byte, in seconds.
 
     Raises:
-        FetchFailed: the address is not http or https, nobody answers, or the status is neither 200 nor, where a range
-            was asked for, 206 or 416.
+        FetchFailed: the address is not http or https, the server does not answer, or the status is not 200. The
+            statuses
+            206 and 416 are also valid if the request has a Range header.
     """
-    # Uncompressed: ranges and sizes are those of the file, and a .gz is not unpacked on the way.
+    # No compression: ranges and sizes then refer to the file itself, and a .gz file arrives unchanged.
     headers = {"Accept-Encoding": "identity", **headers}
     for _ in range(_MAX_REDIRECTS + 1):
         try:
@@ -186,7 +203,7 @@ def request_url(session: requests.Session, url: str, headers: Mapping[str, str],
                 raise FetchFailed("redirected from https to http", "never")
             url = target
         except (RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
-            raise _fault_of(error) from error
+            raise _convert_error(error) from error
     else:
         raise FetchFailed("too many redirects", "never")
     status = response.status_code
@@ -197,10 +214,10 @@ def request_url(session: requests.Session, url: str, headers: Mapping[str, str],
 
 
 def read_blocks(response: requests.Response) -> Iterator[bytes]:
-    """The body of an answer as it was sent, block by block, each as soon as it is there.
+    """Yield the body of a response as it was sent, in blocks, each as soon as it arrives.
 
     Raises:
-        FetchFailed: the connection breaks before the end, or stays silent for too long.
+        FetchFailed: the connection breaks before the end, or sends nothing for too long.
     """
     try:
         while block := response.raw.read1(_BLOCK_BYTES, decode_content=False):
@@ -212,13 +229,13 @@ def read_blocks(response: requests.Response) -> Iterator[bytes]:
 
 
 def read_content_length(response: requests.Response) -> int | None:
-    """Size of an answer's body in bytes; None if the server does not say."""
+    """Return the size of a response's body in bytes; None if the server does not send it."""
     length = response.headers.get("Content-Length", "")
     return int(length) if length.isdecimal() else None
 
 
-def _fault_of(error: Exception) -> FetchFailed:
-    """A library's exception in few words."""
+def _convert_error(error: Exception) -> FetchFailed:
+    """Convert the exception of a library into a failure with a short reason."""
     match error:
         case Timeout():
             return FetchFailed("no answer in time", "later")
@@ -227,28 +244,28 @@ def _fault_of(error: Exception) -> FetchFailed:
         case ConnectionError():
             cause = getattr(error.args[0], "reason", None) if error.args else None
             return FetchFailed("unknown host" if isinstance(cause, NameResolutionError) else "no connection", "later")
-        case ValueError():  # requests' own for a malformed address, too
+        case ValueError():  # requests raises it for a malformed address
             return FetchFailed("not an http or https address", "never")
         case _:
             return FetchFailed(type(error).__name__, "later")
 
 
-def _describe_fault(error: OSError, part: Path) -> str:
-    """What the system says of a part that cannot be written; the server may have said how long the rest of it is."""
+def _describe_write_error(error: OSError, part: Path) -> str:
+    """Describe why a part cannot be written; if the disk is full, with the bytes that are still to come."""
     if not is_full(error):
-        return f"{error.strerror or error}; make room or choose another disk"
-    begun = _read_begun(part)
-    total = None if begun is None else begun.total
+        return f"{error.strerror or error}; free some space or choose another disk"
+    partial = _read_partial(part)
+    total = None if partial is None else partial.total
     return describe_full(error, part, None if total is None else total - measure_size(part))
 
 
-def _begun_first(urls: Sequence[str], part: Path) -> list[str]:
-    """Addresses in order, but first the one that a part is from, for only there can it go on."""
-    begun = _read_begun(part)
-    return sorted(urls, key=lambda url: begun is None or not part.is_file() or url != begun.url)
+def _put_resumable_first(urls: Sequence[str], part: Path) -> list[str]:
+    """Return the addresses in order, but first the one that the existing part comes from, where it can be resumed."""
+    partial = _read_partial(part)
+    return sorted(urls, key=lambda url: partial is None or not part.is_file() or url != partial.url)
 
 
-def _from_address(
+def _fetch_and_check(
     session: requests.Session,
     url: str,
     part: Path,
@@ -257,39 +274,39 @@ def _from_address(
     progress: bool,
     sha256: str | None,
 ) -> str:
-    """Fetch and check the part from one address; its SHA-256.
+    """Download the part from one address with retries, check it, and return its SHA-256.
 
     Raises:
-        FetchFailed: the last attempt's fault.
+        FetchFailed: the failure of the last attempt.
     """
 
     def attempt() -> str:
         _fetch(session, url, part, settings.timeout_s, progress=progress)
         try:
-            return _checked(part, part.stem, sha256)
+            return _check_content(part, part.stem, sha256)
         except FetchFailed:
-            _forget(part)
+            _remove_part(part)
             raise
 
     return retry(attempt, settings, after=("soon", "later"), pause=time.sleep)
 
 
 def _fetch(session: requests.Session, url: str, part: Path, timeout_s: float, *, progress: bool) -> None:
-    """Bring `part` to its full length, going on where it stopped if the server's file is still the same.
+    """Download `part` to its full length; resume it if the file on the server is unchanged.
 
     Raises:
-        FetchFailed: it is not whole yet.
+        FetchFailed: the part is not complete yet.
     """
-    begun = _read_begun(part)
+    partial = _read_partial(part)
     response = None
-    if begun is not None and begun.url == url and begun.validator is not None and part.is_file():
+    if partial is not None and partial.url == url and partial.validator is not None and part.is_file():
         done = part.stat().st_size
-        if done == begun.total:
+        if done == partial.total:
             return
-        response = request_url(session, url, {"Range": f"bytes={done}-", "If-Range": begun.validator}, timeout_s)
-        if _continues(response, begun, done):
+        response = request_url(session, url, {"Range": f"bytes={done}-", "If-Range": partial.validator}, timeout_s)
+        if _continues_part(response, partial, done):
             with response:
-                return _append(response, part, begun.total, done, progress=progress)
+                return _append(response, part, partial.total, done, progress=progress)
         if response.status_code != 200:
             response.close()
             response = None
@@ -297,15 +314,15 @@ def _fetch(session: requests.Session, url: str, part: Path, timeout_s: float, *,
         response = request_url(session, url, {}, timeout_s)
     with response:
         if not part.stem.endswith(".gz") and response.headers.get("Content-Encoding", "identity") != "identity":
-            raise FetchFailed("compressed, though asked not to", "never")
-        begun = _Begun(url, _validator(response), read_content_length(response))
-        _forget(part)  # before the note on the new bytes is there, lest the old ones be taken for them
-        write_text(_about(part), json.dumps(dataclasses.asdict(begun)))
-        _append(response, part, begun.total, 0, progress=progress)
+            raise FetchFailed("compressed by the server, which was asked not to", "never")
+        partial = _PartialDownload(url, _get_validator(response), read_content_length(response))
+        _remove_part(part)  # before the new state is written, which does not describe the old bytes
+        write_text(_get_state_path(part), json.dumps(dataclasses.asdict(partial)))
+        _append(response, part, partial.total, 0, progress=progress)
 
 
 def _append(response: requests.Response, part: Path, total: int | None, done: int, *, progress: bool) -> None:
-    """Write an answer's body at the end of the part and compare its size."""
+    """Append the body of a response to the part, and check its size."""
     with (
         tqdm(total=total, initial=done, desc=part.stem, unit="B", unit_scale=True, disable=not progress) as bar,
         part.open("ab") as stream,
@@ -315,75 +332,82 @@ def _append(response: requests.Response, part: Path, total: int | None, done: in
             bar.update(len(block))
     size = part.stat().st_size
     if total is not None and size != total:
-        if size > total:  # two processes wrote to it
-            _forget(part)
+        if size > total:  # another process has written to it too
+            _remove_part(part)
         raise FetchFailed(f"{size} bytes instead of {total}", "soon")
 
 
-def _continues(response: requests.Response, begun: _Begun, done: int) -> bool:
-    """Whether an answer is the rest of the same file, from byte `done` on."""
-    place = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+def _continues_part(response: requests.Response, partial: _PartialDownload, done: int) -> bool:
+    """Return whether a response is the rest of the same file, from byte `done`."""
+    content_range = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
     return (
         response.status_code == 206
-        and place is not None
-        and int(place[1]) == done
-        and (begun.total is None or place[2] in ("*", str(begun.total)))
-        and _validator(response) in (None, begun.validator)
+        and content_range is not None
+        and int(content_range[1]) == done
+        and (partial.total is None or content_range[2] in ("*", str(partial.total)))
+        and _get_validator(response) in (None, partial.validator)
     )
 
 
-def _validator(response: requests.Response) -> str | None:
-    """What tells one state of the server's file from another; a weak ETag does not tell it byte by byte."""
+def _get_validator(response: requests.Response) -> str | None:
+    """Return the header that identifies a version of the file; a weak ETag is ignored, because it is not exact."""
     etag = response.headers.get("ETag", "")
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
 
 
-def _about(part: Path) -> Path:
+def _get_state_path(part: Path) -> Path:
+    """Return the path of the file that stores the state of a partial download."""
     return part.with_name(f"{part.name}.json")
 
 
-def _read_begun(part: Path) -> _Begun | None:
-    """What is known of a part; None if nothing is, so that it is fetched anew."""
+def _read_partial(part: Path) -> _PartialDownload | None:
+    """Return the state of a partial download; None if it is missing or unreadable, and must start from scratch."""
     try:
-        return _Begun(**json.loads(_about(part).read_text(encoding="utf-8")))
+        return _PartialDownload(**json.loads(_get_state_path(part).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _forget(part: Path) -> None:
+def _remove_part(part: Path) -> None:
+    """Remove a partial download and its state."""
     part.unlink(missing_ok=True)
-    _about(part).unlink(missing_ok=True)
+    _get_state_path(part).unlink(missing_ok=True)
 
 
-def _publish(part: Path, path: Path) -> int:
-    """Give the part its final name; its size."""
+def _rename_part(part: Path, path: Path) -> int:
+    """Give the complete part its final name, and return its size."""
     with part.open("rb") as stream:
         os.fsync(stream.fileno())
     n_bytes = part.stat().st_size
     os.replace(part, path)
-    _about(part).unlink(missing_ok=True)
+    _get_state_path(part).unlink(missing_ok=True)
     return n_bytes
 
 
-def _standing(path: Path, sha256: str | None) -> Fetched:
-    """A file that stands there already, checked."""
+def _check_existing(path: Path, sha256: str | None) -> Fetched:
+    """Check a file that exists already, and return it."""
     try:
-        return Fetched(path, _checked(path, path.name, sha256), None, path.stat().st_size)
-    except FetchFailed as fault:
-        raise DataError(f"{path} is broken ({fault}); delete it and run again") from fault
+        return Fetched(path, _check_content(path, path.name, sha256), None, path.stat().st_size)
+    except FetchFailed as failure:
+        raise DataError(f"{path} is broken ({failure}); delete it and run again") from failure
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; delete it and run again") from error
 
 
-def _checked(file: Path, name: str, sha256: str | None) -> str:
-    """SHA-256 of a file's content; if its final name ends in .gz it is also decompressed to its end, block by block.
+def _check_content(file: Path, name: str, sha256: str | None) -> str:
+    """Check a file and return its SHA-256; a .gz file is decompressed to its end, block by block.
+
+    Args:
+        file: file to check.
+        name: its final name.
+        sha256: expected SHA-256; None if unknown.
 
     Raises:
-        FetchFailed: the gzip or the digest is wrong.
+        FetchFailed: the gzip file is broken, or the SHA-256 is another one.
     """
     if name.endswith(".gz"):
         if not file.stat().st_size:
-            raise FetchFailed("truncated gzip", "soon")  # gzip itself takes no bytes for an empty content
+            raise FetchFailed("truncated gzip", "soon")  # the gzip module accepts a file of 0 bytes
         try:
             with gzip.open(file) as stream:
                 while stream.read(_BLOCK_BYTES):
@@ -394,5 +418,5 @@ def _checked(file: Path, name: str, sha256: str | None) -> str:
             raise FetchFailed("corrupt gzip", "soon") from error
     digest = sha256_file(file)
     if sha256 is not None and digest != sha256.lower():
-        raise FetchFailed(f"its SHA-256 is {digest}, not {sha256.lower()}", "never")  # another file stands there
+        raise FetchFailed(f"its SHA-256 is {digest}, not {sha256.lower()}", "never")  # the address serves another file
     return digest

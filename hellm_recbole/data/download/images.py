@@ -1,4 +1,4 @@
-"""Fetching items' pictures, many at a time, into a cache of checked files."""
+"""Download pictures of items in parallel into a cache of checked files."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from hellm_recbole.system.files import atomic_write, ensure_folder, write_text
 
 FAILED = "failed.tsv"
 _COLUMNS = ("url", "reason", "again")
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # not all that Pillow opens: EPS would run Ghostscript
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # not all formats of Pillow, because EPS would run Ghostscript
 _TOO_LARGE = re.compile(r"larger than (\d+) bytes")
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """What came of fetching pictures; every item asked for is in one of the two.
+    """Result of a download of pictures; each requested item is in exactly one of the two mappings.
 
     Attributes:
-        files: item -> its file.
-        failed: item -> why it has none, in few words.
+        files: item -> file of its picture.
+        failed: item -> short reason why it has no picture.
     """
 
     files: Mapping[str, Path]
@@ -50,47 +50,47 @@ class Pictures:
 
 @dataclass(frozen=True)
 class _Failure:
-    """Why an address gave no picture; unlike the exception, it keeps no frame and so no picture alive."""
+    """Reason why an address gave no picture; unlike an exception, it keeps no stack frame with a picture in memory."""
 
     reason: str
     again: Again
 
 
-_Outcome = Path | _Failure  # of one address
+_Outcome = Path | _Failure  # result of one address
 
 
 class _Stopped(Exception):
-    """The call was broken off."""
+    """The download was stopped."""
 
 
 def fetch_pictures(
     urls: Mapping[str, Sequence[str]], cache: Path, settings: DownloadSettings, *, progress: bool
 ) -> Pictures:
-    """A picture for each item, from the first of its addresses that has one.
+    """Download one picture for each item, from the first of its addresses that serves one.
 
-    A picture is taken if Pillow can decode it and it has at most `image_bytes`. An item of which a picture is in the
-    cache already is not asked for again, nor is an address that `failed.tsv` calls hopeless; one that was only busy or
-    silent is. Pictures that cannot be had are no error.
+    A picture is valid if Pillow can decode it and it has at most `image_bytes` bytes. No request is sent for an item
+    with a picture in the cache, or for an address that `failed.tsv` marks with `never`. Addresses that were busy or did
+    not answer are tried again. A picture that cannot be downloaded is not an error.
 
     Args:
-        urls: item -> its addresses, the best first.
-        cache: folder for the files, each named by the SHA-256 of its address, and for `failed.tsv`.
-        settings: workers, attempts, patience and the largest size.
-        progress: show a progress bar.
+        urls: item -> its addresses, best first.
+        cache: folder of the files, each named by the SHA-256 of its address, and of `failed.tsv`.
+        settings: number of workers, retries, timeouts and the largest size.
+        progress: whether to show a progress bar.
 
     Raises:
         DataError: `failed.tsv` is broken.
         OutputError: the cache cannot be written to.
     """
     remembered = _read_failures(ensure_folder(cache) / FAILED)
-    # Before any is fetched, so that the choice does not depend on who comes first.
-    files = {item: file for item, addresses in urls.items() if (file := _cached(addresses, cache)) is not None}
+    # Search the cache before any download, so that the choice does not depend on which download ends first.
+    files = {item: file for item, addresses in urls.items() if (file := _find_cached(addresses, cache)) is not None}
     wanted = {item: addresses for item, addresses in urls.items() if item not in files}
-    workers = _Workers(wanted, cache, settings, _hopeless(remembered, settings.image_bytes))
+    workers = _Workers(wanted, cache, settings, _select_permanent(remembered, settings.image_bytes))
     failed: dict[str, str] = {}
     try:
         with (
-            warnings.catch_warnings(),  # here, for filters belong to the process and not to a thread
+            warnings.catch_warnings(),  # in the main thread, because filters apply to the whole process
             tqdm(total=len(urls), initial=len(files), desc="pictures", unit="item", disable=not progress) as bar,
         ):
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -109,9 +109,9 @@ def fetch_pictures(
 
 
 class _Workers:
-    """Threads that fetch pictures.
+    """Threads that download pictures.
 
-    They are daemons: one that waits for a silent server must not keep a process alive that was told to stop, as those
+    They are daemon threads. A thread that waits for a server must not keep the process alive after a stop, as a thread
     of a ThreadPoolExecutor would.
     """
 
@@ -120,28 +120,28 @@ class _Workers:
         wanted: Mapping[str, Sequence[str]],
         cache: Path,
         settings: DownloadSettings,
-        known: Mapping[str, _Failure],
+        permanent: Mapping[str, _Failure],
     ) -> None:
         self._cache, self._settings = cache, settings
         self._n_items = len(wanted)
-        self._todo: queue.SimpleQueue[tuple[str, Sequence[str]]] = queue.SimpleQueue()
+        self._pending: queue.SimpleQueue[tuple[str, Sequence[str]]] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[tuple[str, _Outcome] | Exception] = queue.SimpleQueue()
         for entry in wanted.items():
-            self._todo.put(entry)
-        self._outcomes: dict[str, _Outcome] = dict(known)
-        # Items may share an address: it is fetched once, by one thread.
+            self._pending.put(entry)
+        self._outcomes: dict[str, _Outcome] = dict(permanent)
+        # Items may share an address; a lock for each address lets one thread download it once.
         self._locks = {url: threading.Lock() for addresses in wanted.values() for url in addresses}
         self._may_write = threading.Semaphore(settings.image_workers)
         self._stopped = threading.Event()
 
     def run(self) -> Iterator[tuple[str, _Outcome]]:
-        """Each item with its file or the fault of its last address, as they come.
+        """Yield each item with its file or the failure of its last address, as soon as it is done.
 
         Raises:
             OutputError: a file cannot be written.
         """
         for _ in range(min(self._settings.image_workers, self._n_items)):
-            threading.Thread(target=self._work, name="pictures", daemon=True).start()
+            threading.Thread(target=self._run_thread, name="pictures", daemon=True).start()
         for _ in range(self._n_items):
             done = self._done.get()
             if isinstance(done, Exception):
@@ -149,99 +149,105 @@ class _Workers:
             yield done
 
     def stop(self) -> dict[str, _Outcome]:
-        """Let nothing be written any more, wait for what is being written now, and tell what came of each address."""
+        """Stop all writing, wait for the files that are being written, and return the outcome of each address."""
         self._stopped.set()
         for _ in range(self._settings.image_workers):
             self._may_write.acquire()
-        self._may_write.release(self._settings.image_workers)  # who waits for one finds that all is over, and ends
+        # A thread that waits for a permit gets it now, sees the stop, and ends.
+        self._may_write.release(self._settings.image_workers)
         return self._outcomes.copy()
 
-    def _work(self) -> None:
+    def _run_thread(self) -> None:
+        """Download pictures for pending items until none is left or the download is stopped."""
         with requests.Session() as session:
             while not self._stopped.is_set():
                 try:
-                    item, addresses = self._todo.get_nowait()
+                    item, addresses = self._pending.get_nowait()
                 except queue.Empty:
                     return
                 try:
-                    self._done.put((item, self._first(session, addresses)))
+                    self._done.put((item, self._fetch_first(session, addresses)))
                 except _Stopped:
                     return
-                except Exception as error:  # not swallowed: `run` raises it
+                except Exception as error:  # `run` raises it in the main thread
                     self._done.put(error)
 
-    def _first(self, session: requests.Session, addresses: Sequence[str]) -> _Outcome:
-        """The first file that one of an item's addresses gives, or the last one's fault."""
+    def _fetch_first(self, session: requests.Session, addresses: Sequence[str]) -> _Outcome:
+        """Return the file of the first address of an item that serves a picture, or the failure of its last address."""
         outcome: _Outcome = _Failure("no address", "never")
         for url in addresses:
             with self._locks[url]:
                 if url not in self._outcomes:
-                    self._outcomes[url] = self._outcome(session, url)
+                    self._outcomes[url] = self._fetch_one(session, url)
             outcome = self._outcomes[url]
             if isinstance(outcome, Path):
                 break
         return outcome
 
-    def _outcome(self, session: requests.Session, url: str) -> _Outcome:
-        path = _file(url, self._cache)
+    def _fetch_one(self, session: requests.Session, url: str) -> _Outcome:
+        """Download the picture of one address into the cache, with retries."""
+        path = _make_path(url, self._cache)
         try:
-            # A silent server is left for the next call: waiting again for each of its pictures would take days.
+            # A server that does not answer is not tried again in this call: waiting for each picture could take days.
             content = retry(
-                lambda: self._content(session, url), self._settings, after=["soon"], pause=self._stopped.wait
+                lambda: self._read_content(session, url), self._settings, after=["soon"], pause=self._stopped.wait
             )
             _check_picture(content)
-        except FetchFailed as fault:
-            return _Failure(str(fault), fault.again)
+        except FetchFailed as failure:
+            return _Failure(str(failure), failure.again)
         with self._may_write:
-            self._unless_stopped()
+            self._raise_if_stopped()
             with atomic_write(path, len(content)) as temporary:
                 temporary.write_bytes(content)
         return path
 
-    def _content(self, session: requests.Session, url: str) -> bytes:
-        """What an address serves, if it is not too large.
+    def _read_content(self, session: requests.Session, url: str) -> bytes:
+        """Return the content of an address, if it is not too large.
 
         Raises:
-            FetchFailed: it is, or it is not served whole.
+            FetchFailed: the content is too large or incomplete.
         """
         limit = self._settings.image_bytes
         too_large = f"larger than {limit} bytes"
         content = bytearray()
-        self._unless_stopped()
+        self._raise_if_stopped()
         with request_url(session, url, {}, self._settings.timeout_s) as response:
             if (read_content_length(response) or 0) > limit:
                 raise FetchFailed(too_large, "never")
             for block in read_blocks(response):
-                self._unless_stopped()
+                self._raise_if_stopped()
                 content += block
                 if len(content) > limit:
                     raise FetchFailed(too_large, "never")
         return bytes(content)
 
-    def _unless_stopped(self) -> None:
+    def _raise_if_stopped(self) -> None:
+        """Raise `_Stopped` if the download is stopped."""
         if self._stopped.is_set():
             raise _Stopped
 
 
-def _file(url: str, cache: Path) -> Path:
+def _make_path(url: str, cache: Path) -> Path:
+    """Return the path of the picture of an address in the cache."""
     return cache / hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _cached(addresses: Sequence[str], cache: Path) -> Path | None:
-    return next((path for url in addresses if (path := _file(url, cache)).is_file()), None)
+def _find_cached(addresses: Sequence[str], cache: Path) -> Path | None:
+    """Return the picture of the first address that has one in the cache, or None."""
+    return next((path for url in addresses if (path := _make_path(url, cache)).is_file()), None)
 
 
 def _check_picture(content: bytes) -> None:
-    """Decode a picture.
+    """Check a picture by decoding it.
 
     Raises:
-        FetchFailed: it is none, is cut off, or would fill the memory.
+        FetchFailed: the content is not a picture, is incomplete, or would fill the memory.
     """
     try:
         with Image.open(BytesIO(content), formats=_FORMATS) as picture:
             picture.verify()
         with Image.open(BytesIO(content), formats=_FORMATS) as picture:
-            picture.load()  # `verify` does not look into all formats
+            picture.load()  # `verify` does not check the pixels of all formats
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise FetchFailed("too many pixels", "never") from error
     except (
@@ -251,7 +257,7 @@ def _check_picture(content: bytes) -> None:
 
 
 def _read_failures(path: Path) -> dict[str, _Failure]:
-    """What is remembered of earlier calls.
+    """Return the failures of earlier calls.
 
     Raises:
         DataError: the file is broken.
@@ -264,18 +270,18 @@ def _read_failures(path: Path) -> dict[str, _Failure]:
     return {url: _Failure(reason, cast(Again, again)) for url, reason, again in rows}
 
 
-def _hopeless(failures: Mapping[str, _Failure], image_bytes: int) -> dict[str, _Failure]:
-    """Failures that another attempt would meet again; a picture that was too large may fit a limit raised since."""
-    hopeless = {}
+def _select_permanent(failures: Mapping[str, _Failure], image_bytes: int) -> dict[str, _Failure]:
+    """Return the failures that a further attempt would repeat; a picture that was too large may fit a raised limit."""
+    permanent = {}
     for url, failure in failures.items():
         too_large = _TOO_LARGE.fullmatch(failure.reason)
         if failure.again == "never" and (too_large is None or int(too_large[1]) >= image_bytes):
-            hopeless[url] = failure
-    return hopeless
+            permanent[url] = failure
+    return permanent
 
 
 def _write_failures(path: Path, remembered: Mapping[str, _Failure], outcomes: Mapping[str, _Outcome]) -> None:
-    """Keep failures, old and new, but of addresses that gave a picture by now.
+    """Write old and new failures, without addresses that have given a picture since.
 
     Raises:
         OutputError: the file cannot be written.
@@ -283,7 +289,7 @@ def _write_failures(path: Path, remembered: Mapping[str, _Failure], outcomes: Ma
     failures = dict(remembered)
     for url, outcome in outcomes.items():
         failures.pop(url, None)
-        # What is not printable would break the table; such addresses fail again without a connection.
+        # Unprintable characters would break the table; such an address fails again without a request.
         if isinstance(outcome, _Failure) and url and url.isprintable():
             failures[url] = outcome
     if failures == remembered:

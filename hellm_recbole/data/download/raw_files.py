@@ -1,4 +1,4 @@
-"""Raw files of published datasets: where they are fetched, and what of them is there already."""
+"""Download the raw files of published datasets that are missing in a folder."""
 
 from __future__ import annotations
 
@@ -13,28 +13,31 @@ MIRRORS = "mirrors.yaml"
 
 
 def read_download_settings() -> DownloadSettings:
-    """How files are fetched, from `properties/download.yaml`."""
+    """Read the download settings from `properties/download.yaml`."""
     path = find_properties() / "download.yaml"
     layer = load_yaml(path)
     return build_settings(DownloadSettings, Resolved(layer, dict.fromkeys(layer, str(path))))
 
 
 def list_fetched_kinds() -> list[str]:
-    """Kinds of source whose raw files can be fetched."""
+    """Return the kinds of sources whose raw files can be downloaded."""
     return list(load_yaml(find_properties() / MIRRORS))
 
 
 def fetch_raw(kind: str, category: str, folder: Path, *, progress: bool) -> list[Fetched]:
-    """Fetch what is missing of a category's reviews and metadata; what is there is checked, not fetched again.
+    """Download the missing files of a category's reviews and metadata; existing files are only checked.
 
     Args:
         kind: one of `list_fetched_kinds`.
-        category: Amazon's name of it.
-        folder: of the raw files.
-        progress: show progress bars.
+        category: Amazon's name of the category.
+        folder: folder of the raw files.
+        progress: whether to show progress bars.
+
+    Returns:
+        The published files, downloaded or checked.
 
     Raises:
-        DataError: a file cannot be had from any address, or one that is there is broken.
+        DataError: no address serves a file, or an existing file is broken.
         OutputError: `folder` cannot be written to.
     """
     mirrors, settings = load_yaml(find_properties() / MIRRORS)[kind], read_download_settings()

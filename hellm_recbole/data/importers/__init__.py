@@ -1,1 +1,1 @@
-"""Importers: from files as others publish and keep them to atomic tables. `sources.KINDS` lists the kinds."""
+"""Importers: convert published files to atomic tables. `sources.KINDS` lists the kinds of sources."""

@@ -1,4 +1,4 @@
-"""Sources inside a zip or tar archive: unpacked into a folder of their own, nothing ever written outside it."""
+"""Unpack a zip or tar archive into a temporary folder; nothing is written outside this folder."""
 
 from __future__ import annotations
 
@@ -28,18 +28,22 @@ _BROKEN = (
     RuntimeError,
     NotImplementedError,
 )
-MAX_BYTES = 64 << 30  # unpacked; more is no dataset of ours but an archive made to fill the disk
+MAX_BYTES = 64 << 30  # size after unpacking; a larger archive may be made to fill the disk
 
 
 @contextmanager
 def unpack_source(source: Path) -> Iterator[Path]:
-    """Yield a folder with the files of an archive, removed afterwards; a folder is yielded as it is.
+    """Yield a folder with the files of an archive, and remove it afterwards; a folder is yielded unchanged.
 
-    An archive that holds one folder alone yields that folder. Faults found in the folder are said of the archive.
+    If the archive holds only one folder, that folder is yielded. Error messages from the block name the archive in
+    place of the temporary folder.
+
+    Args:
+        source: archive or folder.
 
     Raises:
-        DataError: the archive is broken, too large unpacked, or holds a link, a device or a path that leads out of it.
-        OutputError: it cannot be unpacked for want of space.
+        DataError: the archive is broken or too large, or holds a link, a device or a path to outside.
+        OutputError: the disk has no space for the unpacked files.
     """
     if not (source.is_file() and source.name.lower().endswith(ENDINGS)):
         yield source
@@ -50,24 +54,31 @@ def unpack_source(source: Path) -> Iterator[Path]:
             _unpack(source, folder)
         except _BROKEN as error:
             reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise DataError(f"{source} cannot be unpacked: {reason}; fetch it again, or unpack it by hand") from error
+            raise DataError(
+                f"{source} cannot be unpacked: {reason}; download it again, or unpack it by hand"
+            ) from error
         except OSError as error:
             if is_full(error):
-                said = f"{describe_full(error, folder, at_least=measure_size(folder))} (TMPDIR names another folder)"
+                problem = (
+                    f"{describe_full(error, folder, at_least=measure_size(folder))} (set TMPDIR to use another folder)"
+                )
             else:
-                said = f"{error.strerror or error}; unpack it by hand"
-            raise OutputError(f"{source} cannot be unpacked into {folder}: {said}") from error
-        inside = [path for path in folder.iterdir() if path.name != "__MACOSX"]
-        found = inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
+                problem = f"{error.strerror or error}; unpack it by hand"
+            raise OutputError(f"{source} cannot be unpacked into {folder}: {problem}") from error
+        top_level = [path for path in folder.iterdir() if path.name != "__MACOSX"]
+        content = top_level[0] if len(top_level) == 1 and top_level[0].is_dir() else folder
         try:
-            yield found
+            yield content
         except HellmError as error:
-            raise type(error)(str(error).replace(str(found), str(source)).replace(str(folder), str(source))) from error
+            raise type(error)(
+                str(error).replace(str(content), str(source)).replace(str(folder), str(source))
+            ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _unpack(source: Path, folder: Path) -> None:
+    """Check all entries of an archive, then unpack it."""
     if source.name.lower().endswith(".zip"):
         with zipfile.ZipFile(source) as archive:
             entries = archive.infolist()
@@ -76,34 +87,37 @@ def _unpack(source: Path, folder: Path) -> None:
                 _check_name(source, entry.filename)
                 kind = stat.S_IFMT(entry.external_attr >> 16)
                 if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                    raise _refused(source, entry.filename, "is a link or a device")
-            archive.extractall(folder)  # reads no more bytes of an entry than it declares
+                    raise _make_refusal(source, entry.filename, "is a link or a device")
+            archive.extractall(folder)  # reads at most the declared size of each entry
         return
     with tarfile.open(source) as tar:
         members, total = [], 0
         for member in tar:
             _check_name(source, member.name)
             if not (member.isfile() or member.isdir()):
-                raise _refused(source, member.name, "is a link or a device")
+                raise _make_refusal(source, member.name, "is a link or a device")
             total += member.size
             _check_size(source, total)
             members.append(member)
         assert tar.fileobj is not None
-        while tar.fileobj.read(1 << 20):  # to the checksum behind the last member, which tarfile would not look at
+        while tar.fileobj.read(1 << 20):  # read the checksum after the last member, which tarfile does not check
             pass
         tar.extractall(folder, members=members, filter="data")
 
 
 def _check_name(source: Path, name: str) -> None:
+    """Refuse an entry whose path leads out of the archive."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or (path.parts and path.parts[0].endswith(":")):
-        raise _refused(source, name, "leads out of the archive")
+        raise _make_refusal(source, name, "leads out of the archive")
 
 
 def _check_size(source: Path, n_bytes: int) -> None:
+    """Refuse an archive that would unpack to more than MAX_BYTES."""
     if n_bytes > MAX_BYTES:
         raise DataError(f"{source} would unpack to more than {MAX_BYTES >> 30} GiB; unpack what you need by hand")
 
 
-def _refused(source: Path, name: str, why: str) -> DataError:
+def _make_refusal(source: Path, name: str, why: str) -> DataError:
+    """Return the error for an entry that is not allowed."""
     return DataError(f"{source}: entry {name!r} {why}, nothing was unpacked; unpack what you trust by hand")

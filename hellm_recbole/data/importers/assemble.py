@@ -1,4 +1,4 @@
-"""What importers share: item texts, times, given splits, feature files, all put together as tables of text."""
+"""Shared steps of the importers: item texts, times, given splits and feature files become tables of text."""
 
 from __future__ import annotations
 
@@ -37,18 +37,22 @@ _MODALITY = re.compile(r"[A-Za-z0-9_-]+")
 Rows = Callable[[Path, Sequence[str]], Mapping[str, int]]  # feature file, items -> row of each item
 
 
-def item_text(source: Path) -> tuple[pd.DataFrame | None, dict[str, str]]:
-    """item_text.tsv where there is one, and the atomic types of its columns."""
+def read_item_text(source: Path) -> tuple[pd.DataFrame | None, dict[str, str]]:
+    """Read item_text.tsv, if it exists, and return its table and the atomic types of its columns."""
     path = source / ITEM_TEXT
     if not path.exists():
         return None, {}
-    items = unique_items(read_table(path, typed=False))
+    items = clean_items(read_table(path, typed=False))
     items = drop_index(items)
     return items, {column: "token" if column == "item_id" else "token_seq" for column in items.columns}
 
 
-def unique_items(table: Table) -> pd.DataFrame:
-    """The table of items, one row each, texts cleaned and ids without blanks around them."""
+def clean_items(table: Table) -> pd.DataFrame:
+    """Return the table of items with cleaned texts and stripped ids.
+
+    Raises:
+        DataError: the table has no column item_id, or an item has two rows.
+    """
     table.require(("item_id",), "it needs a column item_id")
     table = replace(table, frame=strip_ids(table.frame, table.path.name, ("item_id",))[0])
     repeated = np.flatnonzero(table.frame["item_id"].duplicated().to_numpy())
@@ -62,35 +66,35 @@ def unique_items(table: Table) -> pd.DataFrame:
 
 
 def add_times(table: Table, columns: pd.DataFrame, used: Collection[str]) -> tuple[pd.DataFrame, bool, list[str]]:
-    """`columns` with the table's timestamp; without one, a user's rows are numbered in file order.
+    """Add the table's timestamps to `columns`; without timestamps, number the rows of each user in file order.
 
     Args:
-        table: the source.
-        columns: user_id, perhaps split, and others of its columns, perhaps under other names.
-        used: names in the table of the columns that hold ids or parts.
+        table: table of the source.
+        columns: columns user_id, perhaps split, and others from the table, perhaps under other names.
+        used: names in the table of the columns that hold ids or splits.
 
     Returns:
-        The columns, ids without blanks around them, whether their times are known, and what there is to warn of.
+        The columns with stripped ids and times, whether the times are known, and warnings.
 
     Raises:
-        DataError: a time is no finite number.
+        DataError: a time is not a finite number.
     """
     columns, warnings = strip_ids(columns, table.path.name)
     if TIME in table.frame:
         table.numbers(TIME)
         return columns.assign(timestamp=table.frame[TIME]), True, warnings
-    said = describe_file_order(
+    order_warning = describe_file_order(
         table.path,
         table.frame,
         used,
         given_split="split" in columns,
         advice=f"name the column of times {TIME}{':float' * bool(table.types)}",
     )
-    return columns.assign(timestamp=number_rows(columns)), False, [said, *warnings]
+    return columns.assign(timestamp=number_rows(columns)), False, [order_warning, *warnings]
 
 
 def number_rows(inter: pd.DataFrame) -> pd.Series[str]:
-    """[E] position of each row among its user's, from 0, as text."""
+    """Return [E] the position of each interaction among the interactions of its user, from 0, as text."""
     return inter.groupby("user_id").cumcount().astype("str")
 
 
@@ -106,29 +110,31 @@ def assemble(
     files: Sequence[Path],
     warnings: Sequence[str] = (),
 ) -> AtomicData:
-    """Tables, columns in the order of the format, and the feature files of the source folder.
+    """Combine interactions, items and the feature files of the source folder into one `AtomicData`.
 
-    Times that only count each user's interactions are taken for what they are, positions.
+    Columns are put in the order of the format. Times that are the numbers 0, 1, 2 ... of each user's interactions count
+    as positions, not as known times.
 
     Args:
         source: folder with the feature files.
-        inter: interactions, every column as text.
-        types: column -> atomic type, of further columns.
-        items: item_id and text columns, or None.
-        item_types: column -> atomic type, of `items`.
-        time_known: `timestamp` is a time stamp, not only an order.
-        rows: says which rows are the items' in feature files without tokens; None: each needs a token file.
-        files: what was read.
+        inter: [E] interactions, every column as text.
+        types: further column -> atomic type.
+        items: table with item_id and text columns; None if there are no texts.
+        item_types: column of `items` -> atomic type.
+        time_known: whether `timestamp` is a time, not only an order.
+        rows: function that returns the row of each item in a feature file without a token file; None if each
+            feature file needs a token file.
+        files: files that were read.
         warnings: sentences for the manifest.
 
     Raises:
-        DataError: there is no interaction, an id is empty or holds a quote, a column's name cannot be written, or
+        DataError: there is no interaction, an id is empty or holds a quote, the name of a column is not valid, or the
             features do not fit the items.
     """
-    said, ordered = list(warnings), time_known
+    notes, ordered = list(warnings), time_known
     if inter.empty:
         raise DataError(f"{files[0]} holds no interaction; give it at least one")
-    _check_columns(files[0], [*inter.columns, *([] if items is None else items.columns)])
+    _check_column_names(files[0], [*inter.columns, *([] if items is None else items.columns)])
     first = [column for column in ("user_id", "item_id", "timestamp", "split") if column in inter]
     rest = [column for column in inter.columns if column not in first]
     fixed = {"user_id": "token", "item_id": "token", "timestamp": "float", "split": "token"}
@@ -138,12 +144,14 @@ def assemble(
         if (unreadable := inter[column].str.contains(UNREADABLE)).any():
             raise DataError(
                 f"{files[0]}: {column} {inter[column][unreadable].iloc[0]!r} holds a quote, a tab or another control "
-                "character; RecBole cannot read it back"
+                "character, which RecBole cannot read; remove it"
             )
     if time_known and _are_positions(inter):
         time_known = False
-        said.append("the times count each user's interactions from 0, so they were taken for positions")
-    features, read, unused = _features(source, [str(token) for token in inter["item_id"].unique()], rows)
+        notes.append("the times count each user's interactions from 0, so they were taken for positions")
+    features, feature_files, unused_rows = _read_feature_files(
+        source, [str(token) for token in inter["item_id"].unique()], rows
+    )
     return AtomicData(
         inter=inter[first + rest],
         inter_types={**types, **{column: fixed[column] for column in first}},
@@ -152,103 +160,111 @@ def assemble(
         features=features,
         time_known=time_known,
         ordered=ordered,
-        files=[*files, *read],
-        warnings=[*said, *unused],
+        files=[*files, *feature_files],
+        warnings=[*notes, *unused_rows],
     )
 
 
-def _check_columns(path: Path, columns: Sequence[str]) -> None:
-    """Names must survive the header of an atomic file, where a type follows a colon."""
+def _check_column_names(path: Path, columns: Sequence[str]) -> None:
+    """Refuse names that the header of an atomic file cannot hold; there, a colon separates a name from its type."""
     for column in columns:
         if not column or ":" in column or UNREADABLE.search(column):
             raise DataError(f"{path}: column name {column!r} is empty or holds a colon, a quote or a tab; rename it")
 
 
-def _by_user(inter: pd.DataFrame, time: IdArray) -> tuple[IdArray, IdArray]:
-    """[E] user from 1, and the order by user and time, equal times in file order."""
+def _order_by_user(inter: pd.DataFrame, time: IdArray) -> tuple[IdArray, IdArray]:
+    """Return [E] the user ids from 1, and [E] the order by user and time; equal times keep the order of the file."""
     user = pd.factorize(inter["user_id"])[0].astype(np.int64) + 1
     return user, np.lexsort((time, user))
 
 
 def _are_positions(inter: pd.DataFrame) -> bool:
-    """Whether each user's times are 0, 1, 2 and so on."""
+    """Return whether the times of each user are 0, 1, 2 and so on."""
     time, ranked = order_times(inter[TIME])
-    user, order = _by_user(inter, time)
+    user, order = _order_by_user(inter, time)
     starts = np.cumsum(np.bincount(user))
     return not ranked and bool(np.array_equal(time[order], np.arange(len(user)) - starts[user[order] - 1]))
 
 
 def recognize_modalities(data: AtomicData) -> AtomicData:
-    """A given split that is leave-one-out in time order read as such, so that it may share a table with the same data.
+    """Drop a given split that equals leave-one-out in time order, so that results may share a table with the same data.
 
-    Equal times stand in file order. Data whose file has no times keep their split.
+    Equal times keep the order of the file. Data whose file has no times keep their split.
     """
     inter = data.inter
     if "split" not in inter or not data.ordered:
         return data
-    user, order = _by_user(inter, order_times(inter[TIME])[0])
+    user, order = _order_by_user(inter, order_times(inter[TIME])[0])
     given = inter["split"].map({part: code for code, part in enumerate(PARTS)}).to_numpy(np.int64)
     if not np.array_equal(leave_one_out(user[order], int(user.max()))[0], given[order]):
         return data
-    said = "the given split is leave-one-out in time order and was read as that"
-    return replace(data, inter=inter.drop(columns="split"), warnings=[*data.warnings, said])
+    note = "the given split is leave-one-out in time order and was read as that"
+    return replace(data, inter=inter.drop(columns="split"), warnings=[*data.warnings, note])
 
 
-def _features(
+def _read_feature_files(
     source: Path, items: Sequence[str], rows: Rows | None
 ) -> tuple[dict[str, FeatureMatrix], list[Path], list[str]]:
-    """Feature matrices of a folder, the files they were read from, and sentences on rows left out."""
+    """Return the feature matrices of a folder, the files that were read, and sentences about unused rows."""
     features: dict[str, FeatureMatrix] = {}
     files: list[Path] = []
     warnings = []
     for modality in list_features(source):
         path = source / f"{modality}{FEATURES}"
-        tokens, listed = (path.with_name(f"{modality}{ending}") for ending in (TOKENS, MISSING))
+        token_file, missing_file = (path.with_name(f"{modality}{ending}") for ending in (TOKENS, MISSING))
         if not _MODALITY.fullmatch(modality):
-            raise DataError(f"{path}: name of modality {modality!r}; use letters, digits, '_' and '-'")
+            raise DataError(f"{path}: name of modality {modality!r}; use only letters, digits, '_' and '-'")
         files.append(path)
-        if tokens.exists():
-            matrix = _by_token(path, tokens, items)
-            files.append(tokens)
+        if token_file.exists():
+            matrix = _read_by_token(path, token_file, items)
+            files.append(token_file)
         elif rows is not None:
-            matrix, unused = _by_row(path, items, rows(path, items))
+            matrix, unused = _read_by_row(path, items, rows(path, items))
             if unused:
                 warnings.append(f"{path.name}: {unused} rows belong to no item of the interactions and were left out")
         else:
-            raise DataError(f"{path} has no {tokens.name} beside it; write there the item of each row, one a line")
+            raise DataError(
+                f"{path} has no {token_file.name} next to it; write it, with the item of each row on its own line"
+            )
         missing: list[str] = []
-        if listed.is_file():
-            files.append(listed)
-            missing = sorted({token.strip(BLANKS) for token in read_lines(listed)} & set(items))
+        if missing_file.is_file():
+            files.append(missing_file)
+            missing = sorted({token.strip(BLANKS) for token in read_lines(missing_file)} & set(items))
         about = {"encoder": None, "coverage": 1.0 - len(missing) / len(items)}
         features[modality] = FeatureMatrix(matrix.tokens, matrix.values, about, missing)
     return features, files, warnings
 
 
-def _by_token(path: Path, token_file: Path, items: Sequence[str]) -> FeatureMatrix:
-    """Features by token; those of items without a row are filled when all is read."""
+def _read_by_token(path: Path, token_file: Path, items: Sequence[str]) -> FeatureMatrix:
+    """Read features that have a token file; items without a row are filled later."""
     matrix = read_features(path)
     tokens = [token.strip(BLANKS) for token in matrix.tokens]
     if len(set(tokens)) < len(tokens):
-        twice = next(token for token in tokens if tokens.count(token) > 1)
-        raise DataError(f"{token_file}: token {twice!r} occurs twice, once with blanks around it; keep one of its rows")
-    if not set(items).issuperset(tokens):  # other ids, for all that is known, and not only some items without a row
+        repeated = next(token for token in tokens if tokens.count(token) > 1)
+        raise DataError(
+            f"{token_file}: token {repeated!r} occurs twice, once with blanks around it; keep one of its rows"
+        )
+    if not set(items).issuperset(tokens):  # probably ids of another kind, not only items without a row
         check_tokens(path, tokens, items, set())
     return replace(matrix, tokens=tokens)
 
 
-def _by_row(path: Path, items: Sequence[str], rows: Mapping[str, int]) -> tuple[FeatureMatrix, int]:
-    """Features by row number, and how many rows are no item's."""
+def _read_by_row(path: Path, items: Sequence[str], rows: Mapping[str, int]) -> tuple[FeatureMatrix, int]:
+    """Read features whose row numbers belong to items, and return them with the number of unused rows."""
     matrix = read_matrix(path)
-    without = [item for item in items if rows[item] >= len(matrix)]
-    check_tokens(path, [item for item in items if item not in set(without)], items, set())
+    absent = [item for item in items if rows[item] >= len(matrix)]
+    check_tokens(path, [item for item in items if item not in set(absent)], items, set())
     values = matrix[[rows[item] for item in items]]
     check_rows(path, values, items)
     return FeatureMatrix(items, values, {}), len(matrix) - len(values)
 
 
 def number_feature_rows(path: Path, items: Sequence[str]) -> dict[str, int]:
-    """Item -> row, for sources whose item ids are row numbers (`Rows`).
+    """Return item -> row in a feature file, for sources whose item ids are row numbers (see `Rows`).
+
+    Args:
+        path: feature file, for messages.
+        items: item ids.
 
     Raises:
         DataError: an id is not a row number.
@@ -256,7 +272,7 @@ def number_feature_rows(path: Path, items: Sequence[str]) -> dict[str, int]:
     for item in items:
         if not (item.isascii() and item.isdigit() and str(int(item)) == item):
             raise DataError(
-                f"{path}: item {item!r} is not a row number; write the item of each row of the features into a token "
-                "file beside them"
+                f"{path}: item {item!r} is not a row number; write a token file next to the features, with "
+                "the item of each row on its own line"
             )
     return {item: int(item) for item in items}

@@ -1,4 +1,4 @@
-"""Ids as they stand in a source, without the blanks around them, and columns that are no data."""
+"""Clean user and item ids: remove blanks around them, and drop columns that are only an index."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ import pandas as pd
 
 BLANKS = " \t\n\r\x0b\x0c"
 IDS = ("user_id", "item_id")
-_INDEX = re.compile(r"Unnamed: \d+(?:_level_\d+|\.\d+)*|__index_level_\d+__")  # names that pandas gives to an index
+# Names that pandas gives to index columns.
+_INDEX = re.compile(r"Unnamed: \d+(?:_level_\d+|\.\d+)*|__index_level_\d+__")
 
 
 def strip_ids(frame: pd.DataFrame, where: str, columns: Collection[str] = IDS) -> tuple[pd.DataFrame, list[str]]:
-    """Ids without blanks around them, and what there is to warn of.
+    """Remove blanks around ids, and return the table and warnings.
 
     >>> strip_ids(pd.DataFrame({"user_id": ["u1 ", "u1"]}, dtype="str"), "Mine.csv")[1]
     ["Mine.csv: blanks around 1 field of user_id were removed, so that 'u1 ' is read as 'u1'"]
 
     Args:
-        frame: every column as text; those of `columns` that it lacks are passed over.
-        where: name of the file, for the warning.
-        columns: columns of ids.
+        frame: table with every column as text.
+        where: name of the file, for the warnings.
+        columns: columns of ids; columns that the table does not have are ignored.
     """
     warnings = []
     for column in columns:
@@ -40,15 +41,15 @@ def strip_ids(frame: pd.DataFrame, where: str, columns: Collection[str] = IDS) -
 
 
 def drop_index(frame: pd.DataFrame, kept: Collection[str] = ()) -> pd.DataFrame:
-    """The table without the columns that pandas writes for the index of its rows.
+    """Return the table without the index columns that pandas has written.
 
     >>> drop_index(pd.DataFrame(columns=["", "Unnamed: 0", "title", "__index_level_0__"])).columns.tolist()
     ['title']
 
     Args:
-        frame: a table as read; an index without a name is its first column, and that column has no name.
-        kept: columns that are kept whatever their names are.
+        frame: table as read; a first column without a name is an index too.
+        kept: columns that are never dropped.
     """
     names = [str(name) for name in frame.columns]
-    index = [bool(_INDEX.fullmatch(name)) or (name == "" and place == 0) for place, name in enumerate(names)]
+    index = [bool(_INDEX.fullmatch(name)) or (name == "" and position == 0) for position, name in enumerate(names)]
     return frame.loc[:, [name in kept or not dropped for name, dropped in zip(names, index, strict=True)]]

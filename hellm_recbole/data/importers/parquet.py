@@ -1,8 +1,8 @@
-"""Parquet tables as text: each field as a reader of the file would write it.
+"""Read Parquet tables as text, with each field as a reader of the file would write it.
 
-Integers are written as they are, however large, and decimals with all their digits. A column of floats whose numbers
-are all whole and small enough to be exact is taken for integers, for a single missing value makes floats of them.
-Lists are joined with ", ". Columns stored as the index of a pandas table are columns like others.
+Integers of any size and decimals keep all their digits. A column of floats becomes integers if all its numbers are
+whole and small enough to be exact, because one missing value turns a column of integers into floats. The elements of a
+list are joined by ", ". Columns that store the index of a pandas table are read like other columns.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import pandas as pd
 
 from hellm_recbole.errors import DataError
 
-SEPARATOR = ", "  # between the elements of a list
+SEPARATOR = ", "  # between elements of a list
 
 
 def read_parquet(path: Path, ids: Collection[str], used: Collection[str] | None) -> pd.DataFrame:
-    """All columns of a table as text, a missing field as "".
+    """Read all columns of a table as text; a missing field is "".
 
     Args:
-        path: the file.
+        path: Parquet file.
         ids: columns of ids.
-        used: columns that are read; others may hold what cannot be text, and are then empty. None: all are.
+        used: columns that are read; other columns become empty if they cannot be text. None: all columns are read.
 
     Raises:
-        DataError: a column that is used holds dicts or bytes, or ids are lists or floats that are not exact.
+        DataError: a used column holds dicts or bytes, or a column of ids holds lists or inexact floats.
         ValueError, OSError, NotImplementedError: the file cannot be read.
     """
     import pyarrow.parquet as pq
@@ -37,22 +37,22 @@ def read_parquet(path: Path, ids: Collection[str], used: Collection[str] | None)
     columns: dict[int, pd.Series[str]] = {}
     with pq.ParquetFile(path) as file:
         table = file.read()
-    for place, name in enumerate(table.column_names):
-        column = _plain(table.column(place))
-        if (kind := _refused(column.type, is_id=name in ids)) is None:
-            columns[place] = _as_text(column, path, name, is_id=name in ids)
+    for position, name in enumerate(table.column_names):
+        column = _decode_column(table.column(position))
+        if (kind := _name_refused_type(column.type, is_id=name in ids)) is None:
+            columns[position] = _convert_column(column, path, name, is_id=name in ids)
         elif used is None or name in used:
             raise DataError(
-                f"{path}: column {name!r} holds {kind}, not text or numbers; leave it out of the table or write it as "
+                f"{path}: column {name!r} holds {kind}, not text or numbers; leave it out of the table, or write it as "
                 "text"
             )
         else:
-            columns[place] = pd.Series([""] * len(column), dtype="str")
+            columns[position] = pd.Series([""] * len(column), dtype="str")
     return pd.DataFrame(columns).set_axis(table.column_names, axis=1)
 
 
-def _plain(column: Any) -> Any:
-    """A column without dictionary encoding and without an extension type."""
+def _decode_column(column: Any) -> Any:
+    """Return a column without dictionary encoding and without an extension type."""
     import pyarrow as pa
 
     while pa.types.is_dictionary(column.type) or isinstance(column.type, pa.BaseExtensionType):
@@ -63,8 +63,8 @@ def _plain(column: Any) -> Any:
     return column
 
 
-def _refused(kind: Any, *, is_id: bool) -> str | None:
-    """What a column of a type holds, in words, if that is no text; else None."""
+def _name_refused_type(kind: Any, *, is_id: bool) -> str | None:
+    """Return the name of a column type that cannot be text, such as "dicts"; None if it can."""
     import pyarrow as pa
 
     types = pa.types
@@ -75,52 +75,57 @@ def _refused(kind: Any, *, is_id: bool) -> str | None:
     if hasattr(types, "is_binary_view") and types.is_binary_view(kind):
         return "bytes"
     if _is_list(kind):
-        return "lists" if is_id else _refused(kind.value_type, is_id=False)
+        return "lists" if is_id else _name_refused_type(kind.value_type, is_id=False)
     return None
 
 
 def _is_list(kind: Any) -> bool:
+    """Return whether a column type is one of the list types."""
     import pyarrow as pa
 
     tests = ("is_list", "is_large_list", "is_fixed_size_list", "is_list_view", "is_large_list_view")
     return any(getattr(pa.types, test)(kind) for test in tests if hasattr(pa.types, test))
 
 
-def _as_text(column: Any, path: Path, name: str, *, is_id: bool) -> pd.Series[str]:
+def _convert_column(column: Any, path: Path, name: str, *, is_id: bool) -> pd.Series[str]:
+    """Return a column as text."""
     import pyarrow as pa
 
     if pa.types.is_floating(column.type):
-        fields = _floats(column, path, name, is_id=is_id)
+        fields = _format_floats(column, path, name, is_id=is_id)
     elif pa.types.is_timestamp(column.type):
         fields = ["" if pd.isna(moment) else moment.isoformat() for moment in column.to_pandas()]
     else:
-        fields = [_text(value) for value in column.to_pylist()]
+        fields = [_format_field(value) for value in column.to_pylist()]
     return pd.Series(fields, dtype="str")
 
 
-def _floats(column: Any, path: Path, name: str, *, is_id: bool) -> list[str]:
+def _format_floats(column: Any, path: Path, name: str, *, is_id: bool) -> list[str]:
+    """Format a column of floats; as integers, if all its numbers are whole and exact."""
     values = column.combine_chunks().to_numpy(zero_copy_only=False)
-    there = ~np.isnan(values)
-    whole = values[there]
-    exact = 2.0 ** (np.finfo(values.dtype).nmant + 1)  # whole numbers below it are told apart
-    if np.all((np.abs(whole) < exact) & (whole == np.rint(whole))):
-        return [str(int(value)) if known else "" for value, known in zip(values, there, strict=True)]
-    if is_id and np.any(np.abs(whole) >= exact):
+    known = ~np.isnan(values)
+    numbers = values[known]
+    exact = 2.0 ** (np.finfo(values.dtype).nmant + 1)  # smaller integers are exact
+    if np.all((np.abs(numbers) < exact) & (numbers == np.rint(numbers))):
+        return [str(int(value)) if is_known else "" for value, is_known in zip(values, known, strict=True)]
+    if is_id and np.any(np.abs(numbers) >= exact):
         raise DataError(
             f"{path}: column {name!r} holds ids as floats of {exact:.0f} and more, where different ids become one; "
             "save them as integers or as text"
         )
-    return [str(value) if known else "" for value, known in zip(values, there, strict=True)]
+    return [str(value) if is_known else "" for value, is_known in zip(values, known, strict=True)]
 
 
-def _text(value: object) -> str:
-    """One field: a list's elements in turn, missing and empty ones left out.
+def _format_field(value: object) -> str:
+    """Format one field; the elements of a list are joined, without missing and empty ones.
 
-    >>> _text(["a", None, ["b", 3]]), _text(Decimal("10.00")), _text(None), _text(2**60 + 1)
-    ('a, b, 3', '10.00', '', '1152921504606846977')
+    >>> _format_field(["a", None, ["b", 3]]), _format_field(Decimal("10.00")), _format_field(None)
+    ('a, b, 3', '10.00', '')
+    >>> _format_field(2**60 + 1)
+    '1152921504606846977'
     """
     if value is None:
         return ""
     if isinstance(value, list):
-        return SEPARATOR.join(filter(None, map(_text, value)))
+        return SEPARATOR.join(filter(None, map(_format_field, value)))
     return f"{value:f}" if isinstance(value, Decimal) else str(value)

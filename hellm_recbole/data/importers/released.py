@@ -1,4 +1,4 @@
-"""Importers of files as other projects keep them: S3-Rec, E4SRec and P5, LATTICE, MMRec."""
+"""Importers for the file formats of other projects: S3-Rec, E4SRec and P5, LATTICE, MMRec."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from hellm_recbole.data.atomic import PARTS, AtomicData
-from hellm_recbole.data.importers.assemble import add_times, assemble, item_text, number_feature_rows, number_rows
+from hellm_recbole.data.importers.assemble import add_times, assemble, number_feature_rows, number_rows, read_item_text
 from hellm_recbole.data.importers.ids import BLANKS, strip_ids
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.tsv import Table, read_lines, read_table, read_text
@@ -27,21 +27,21 @@ MMREC_MAPS = ("u_id_mapping.csv", "i_id_mapping.csv")
 
 
 def read_sequence_lines(path: Path) -> pd.DataFrame:
-    """Interactions of a file of `user item item ...` lines, oldest first; the position stands for the time.
+    """Read interactions from lines `user item item ...`, oldest item first; the position in a line is the time.
 
     Raises:
-        DataError: the file is faulty, with the line.
+        DataError: a line is faulty; the message has its number.
     """
     users: list[str] = []
     items: list[str] = []
     positions: list[str] = []
     seen: dict[str, int] = {}
     for number, line in enumerate(read_lines(path), start=1):
-        user, *sequence = _BLANKS.split(line.strip(BLANKS))  # other white space may be part of an id
+        user, *sequence = _BLANKS.split(line.strip(BLANKS))  # ids may contain other white space
         if not sequence:
-            raise DataError(f"{path}:{number}: needs a user and at least one item; remove the line or complete it")
+            raise DataError(f"{path}:{number}: the line needs a user and at least one item; complete it or remove it")
         if user in seen:
-            raise DataError(f"{path}:{number}: user {user!r} is on line {seen[user]} already; join the two lines")
+            raise DataError(f"{path}:{number}: user {user!r} is already on line {seen[user]}; join the two lines")
         seen[user] = number
         users += [user] * len(sequence)
         items += sequence
@@ -50,7 +50,7 @@ def read_sequence_lines(path: Path) -> pd.DataFrame:
 
 
 def read_s3rec(source: Path, request: Request) -> AtomicData:
-    """Kind `s3rec`; where datamaps.json is there its `id2user` and `id2item` give the original ids back."""
+    """Read kind `s3rec`; if datamaps.json exists, its `id2user` and `id2item` restore the original ids."""
     own = source / f"{request.name}.txt"
     path = own if own.is_file() else source / P5_SEQUENCES
     inter = read_sequence_lines(path)
@@ -60,18 +60,18 @@ def read_s3rec(source: Path, request: Request) -> AtomicData:
         for column, key in (("user_id", "id2user"), ("item_id", "id2item")):
             if not isinstance(content.get(key), dict):
                 raise DataError(f"{maps}: no mapping {key!r}; it needs id2user and id2item, or leave the file out")
-            inter[column] = _mapped(inter[column], _original_ids(content[key], maps, key), maps, key)
+            inter[column] = _map_ids(inter[column], _read_original_ids(content[key], maps, key), maps, key)
         files.append(maps)
-    texts, text_types = item_text(source)
+    texts, text_types = read_item_text(source)
     return assemble(source, inter, {}, texts, text_types, time_known=False, rows=None, files=files)
 
 
-def _original_ids(mapping: Mapping[str, Any], path: Path, key: str) -> dict[str, str]:
-    """Number -> original id, each of one number alone."""
+def _read_original_ids(mapping: Mapping[str, Any], path: Path, key: str) -> dict[str, str]:
+    """Return number -> original id, and check that no two numbers have the same id."""
     numbers: dict[str, str] = {}
     for number, token in mapping.items():
         if type(token) not in (int, str):
-            raise DataError(f"{path}: {key} of {number!r} is {token!r}, not an id; mend the file")
+            raise DataError(f"{path}: {key} of {number!r} is {token!r}, not an id; fix the file")
         if str(token) in numbers:
             raise DataError(
                 f"{path}: {key} gives {token!r} to both {numbers[str(token)]!r} and {number!r}; keep one of them"
@@ -81,25 +81,25 @@ def _original_ids(mapping: Mapping[str, Any], path: Path, key: str) -> dict[str,
 
 
 def read_lattice(source: Path, request: Request) -> AtomicData:
-    """Kind `lattice`; an item's features are in the row of its number. The order in each list stands for the time."""
+    """Read kind `lattice`; the row of an item's features is its id. The order in each list is the order in time."""
     folder = source if (source / LATTICE_PARTS["train"]).is_file() else source / LATTICE_FOLDER
     frames, warnings = [], []
     for part, file in LATTICE_PARTS.items():
         path = folder / file
         content = _read_json(path)
         users, items = [], []
-        for user, chosen in content.items():
-            if not isinstance(chosen, list) or not all(type(item) in (int, str) for item in chosen):
+        for user, listed in content.items():
+            if not isinstance(listed, list) or not all(type(item) in (int, str) for item in listed):
                 raise DataError(f"{path}: user {user!r} must have a list of item ids")
-            users += [str(user)] * len(chosen)
-            items += [str(item) for item in chosen]
-        if empty := sum(not chosen for chosen in content.values()):
+            users += [str(user)] * len(listed)
+            items += [str(item) for item in listed]
+        if empty := sum(not listed for listed in content.values()):
             warnings.append(f"{file}: {empty} users have an empty list")
         frames.append(pd.DataFrame({"user_id": users, "item_id": items, "split": part}, dtype="str"))
-    inter, padded = strip_ids(pd.concat(frames, ignore_index=True), "the lists of items")
-    warnings += padded
+    inter, padding_warnings = strip_ids(pd.concat(frames, ignore_index=True), "the lists of items")
+    warnings += padding_warnings
     inter["timestamp"] = number_rows(inter)
-    texts, text_types = item_text(source)
+    texts, text_types = read_item_text(source)
     return assemble(
         source,
         inter,
@@ -114,7 +114,7 @@ def read_lattice(source: Path, request: Request) -> AtomicData:
 
 
 def read_mmrec(source: Path, request: Request) -> AtomicData:
-    """Kind `mmrec`: the parts are in `x_label`; original ids come back where their mapping files are there."""
+    """Read kind `mmrec`; the split is in `x_label`. Mapping files, if they exist, restore the original ids."""
     table = read_table(source / f"{request.name}.inter", typed=False)
     table.require(("userID", "itemID", "x_label"), "it needs the header userID, itemID, x_label")
     labels = table.frame["x_label"]
@@ -124,26 +124,28 @@ def read_mmrec(source: Path, request: Request) -> AtomicData:
         raise DataError(f"{table.line(row)}: x_label is {labels.iloc[row]!r}, not 0 (train), 1 (valid) or 2 (test)")
     parts = labels.map({str(code): part for code, part in enumerate(PARTS)})
     columns = pd.DataFrame({"user_id": table.frame["userID"], "item_id": table.frame["itemID"], "split": parts})
-    inter, time_known, said = add_times(table, columns, ("userID", "itemID", "x_label"))
-    files, number = [table.path], {}
+    inter, time_known, warnings = add_times(table, columns, ("userID", "itemID", "x_label"))
+    files, numbers = [table.path], {}
     for column, field, file in zip(("user_id", "item_id"), ("userID", "itemID"), MMREC_MAPS, strict=True):
         if (path := source / file).is_file():
-            tokens = _id_map(read_table(path, typed=False), field)
+            tokens = _read_id_map(read_table(path, typed=False), field)
             if column == "item_id":
-                number = {token: item for item, token in tokens.items()}
-            inter[column] = _mapped(inter[column], tokens, path, field)
+                numbers = {token: item for item, token in tokens.items()}
+            inter[column] = _map_ids(inter[column], tokens, path, field)
             files.append(path)
 
-    def rows(path: Path, items: Sequence[str]) -> Mapping[str, int]:
-        found = number_feature_rows(path, [number.get(item, item) for item in items])
-        return {item: found[number.get(item, item)] for item in items}
+    def find_rows(path: Path, items: Sequence[str]) -> Mapping[str, int]:
+        row_of = number_feature_rows(path, [numbers.get(item, item) for item in items])
+        return {item: row_of[numbers.get(item, item)] for item in items}
 
-    texts, text_types = item_text(source)
-    return assemble(source, inter, {}, texts, text_types, time_known=time_known, rows=rows, files=files, warnings=said)
+    texts, text_types = read_item_text(source)
+    return assemble(
+        source, inter, {}, texts, text_types, time_known=time_known, rows=find_rows, files=files, warnings=warnings
+    )
 
 
-def _id_map(table: Table, field: str) -> dict[str, str]:
-    """MMRec's number -> original id, of a table with the column `field` and one other."""
+def _read_id_map(table: Table, field: str) -> dict[str, str]:
+    """Return MMRec's number -> original id, from a table with the column `field` and one other column."""
     table.require((field,), f"it needs two columns, the original id and {field}")
     others = [column for column in table.frame.columns if column != field]
     if len(others) != 1:
@@ -157,8 +159,8 @@ def _id_map(table: Table, field: str) -> dict[str, str]:
     return dict(zip(table.frame[field], table.frame[others[0]], strict=True))
 
 
-def _mapped(column: pd.Series[str], tokens: Mapping[str, str], path: Path, what: str) -> pd.Series[str]:
-    """A column of numbers as original ids."""
+def _map_ids(column: pd.Series[str], tokens: Mapping[str, str], path: Path, what: str) -> pd.Series[str]:
+    """Return a column of numbers as original ids."""
     mapped = column.map(dict(tokens))
     if mapped.isna().any():
         raise DataError(f"{path}: no {what} for {column[mapped.isna()].iloc[0]!r}; complete the file or leave it out")
@@ -166,15 +168,15 @@ def _mapped(column: pd.Series[str], tokens: Mapping[str, str], path: Path, what:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
+    """Read a JSON object.
 
     Raises:
-        DataError: the file is missing or holds no object.
+        DataError: the file is missing, is not JSON or holds no object.
     """
     text = read_text(path)
     try:
         content = json.loads(text)
-        if "\\ud" in text.lower():  # an escape that may be half a character
+        if "\\ud" in text.lower():  # the escape may be half of a surrogate pair
             json.dumps(content, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not readable JSON ({error}); write the file again") from error

@@ -1,4 +1,4 @@
-"""What an importer is asked for."""
+"""Request to an importer."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Request:
-    """What an importer needs to know beside the folder.
+    """Information that an importer needs in addition to the folder of the source.
 
     Attributes:
-        name: of the dataset.
-        category: of Amazon's; "" where there is none.
-        columns: field (user, item, time, split) -> the source's name of its column.
-        table: file name of a table that is not called as the dataset is; None looks for one that is.
-        progress: show a progress bar where reading takes long.
+        name: name of the dataset.
+        category: Amazon's name of the category; "" for other sources.
+        columns: field (user, item, time, split) -> name of its column in the source.
+        table: file name of the table; None looks for a file with the name of the dataset.
+        progress: whether to show a progress bar while large files are read.
     """
 
     name: str

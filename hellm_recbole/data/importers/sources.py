@@ -1,16 +1,16 @@
-"""Importers: from the files that a dataset is published in to RecBole's atomic tables. One function for each kind.
+"""Importers of all kinds of sources: each converts published files to RecBole's atomic tables.
 
 `sequences`  user_sequences.txt (`user item item ...`, oldest first) and item_text.tsv (item_id and text columns)
-`s3rec`      the same lines as NAME.txt (S3-Rec, E4SRec) or sequential_data.txt (P5), ids mapped back by datamaps.json
-`table`      NAME.csv, .tsv or .parquet with named columns, and perhaps NAME_items.* with texts
-`splits`     interactions.tsv (user_id, item_id, split, perhaps timestamp) and <modality>_feat.npy, row = item id
+`s3rec`      the same lines in NAME.txt (S3-Rec, E4SRec) or sequential_data.txt (P5); datamaps.json restores the ids
+`table`      NAME.csv, .tsv or .parquet with named columns, and optionally NAME_items.* with texts
+`splits`     interactions.tsv (user_id, item_id, split, optionally timestamp) and <modality>_feat.npy, row = item id
 `lattice`    train.json, val.json, test.json (`{user: [item, ...]}`), here or in 5-core/; features as in `splits`
-`mmrec`      NAME.inter (userID, itemID, x_label 0/1/2, perhaps timestamp), features as in `splits`, ids mapped back by
-             u_id_mapping.csv and i_id_mapping.csv where they are there
-`recbole`    NAME.inter and perhaps NAME.item, atomic files with typed headers
+`mmrec`      NAME.inter (userID, itemID, x_label 0/1/2, optionally timestamp), features as in `splits`;
+             u_id_mapping.csv and i_id_mapping.csv restore the ids, if they exist
+`recbole`    NAME.inter and optionally NAME.item, atomic files with typed headers
 `amazon2014`, `amazon2018`, `amazon2023`  reviews and metadata of a category, as published
 
-Every kind also takes `<modality>_feat.npy` with `<modality>_feat.tokens.txt` beside it.
+Each kind also reads `<modality>_feat.npy` with `<modality>_feat.tokens.txt` next to it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from hellm_recbole.data.importers.assemble import (
     ITEM_TEXT,
     add_times,
     assemble,
-    item_text,
+    clean_items,
     number_feature_rows,
-    unique_items,
+    read_item_text,
 )
 from hellm_recbole.data.importers.released import MMREC_MAPS, read_lattice, read_mmrec, read_s3rec, read_sequence_lines
 from hellm_recbole.data.importers.request import Request
@@ -37,18 +37,18 @@ from hellm_recbole.data.times import SOURCE_TIME, TIME, order_times, restore_tim
 from hellm_recbole.data.tsv import read_table
 from hellm_recbole.errors import DataError
 
-TABLE = "table"  # the kind whose source may be a file
+TABLE = "table"  # the only kind whose source may be a file
 SEQUENCES, INTERACTIONS = "user_sequences.txt", "interactions.tsv"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How a kind of source is found and read.
+    """How a kind of source is recognized and read.
 
     Attributes:
-        main_files: without one of these there is no source; `{name}` and `{category}` stand for the dataset's.
-        files: all that it reads, in words.
-        read: from folder and request to tables.
+        main_files: the source must hold one of these files; `{name}` and `{category}` stand for the dataset's values.
+        files: description of all files that are read.
+        read: importer; it takes the folder and the request.
     """
 
     main_files: tuple[str, ...]
@@ -57,21 +57,21 @@ class Kind:
 
 
 def read_sequences(source: Path, request: Request) -> AtomicData:
-    """Kind `sequences`; the position in the sequence stands for the time."""
+    """Read kind `sequences`; the position in the sequence is the time."""
     path = source / SEQUENCES
     inter = read_sequence_lines(path)
-    texts, text_types = item_text(source)
+    texts, text_types = read_item_text(source)
     return assemble(source, inter, {}, texts, text_types, time_known=False, rows=None, files=[path])
 
 
 def read_splits(source: Path, request: Request) -> AtomicData:
-    """Kind `splits`; the parts are as given."""
+    """Read kind `splits`; the split is the given one."""
     table = read_table(source / INTERACTIONS, typed=False)
     table.require(("user_id", "item_id", "split"), "it needs the header user_id, item_id, split")
-    encode_parts(table)  # every field of `split` is checked here, where its line is known
+    encode_parts(table)  # checks each field of `split` while its line number is known
     used = ["user_id", "item_id", "split"]
-    inter, time_known, said = add_times(table, table.frame[used], used)
-    texts, text_types = item_text(source)
+    inter, time_known, warnings = add_times(table, table.frame[used], used)
+    texts, text_types = read_item_text(source)
     return assemble(
         source,
         inter,
@@ -81,12 +81,12 @@ def read_splits(source: Path, request: Request) -> AtomicData:
         time_known=time_known,
         rows=number_feature_rows,
         files=[table.path],
-        warnings=said,
+        warnings=warnings,
     )
 
 
 def read_recbole(source: Path, request: Request) -> AtomicData:
-    """Kind `recbole`: all columns are kept; where we wrote the file, its times are those of its source."""
+    """Read kind `recbole` with all columns; a file that this project has written gets the times of its source back."""
     table = read_table(source / f"{request.name}.inter", typed=True)
     table.require(("user_id", "item_id"), "name its user and item columns user_id:token and item_id:token")
     if "split" in table.frame:
@@ -95,24 +95,24 @@ def read_recbole(source: Path, request: Request) -> AtomicData:
         if kind == "float":
             table.numbers(column)
     restored = replace(table, frame=restore_times(table.frame)) if table.types.get(SOURCE_TIME) == "float" else table
-    inter, time_known, said = add_times(restored, restored.frame, ("user_id", "item_id", "split"))
+    inter, time_known, warnings = add_times(restored, restored.frame, ("user_id", "item_id", "split"))
     if SOURCE_TIME in inter and order_times(inter[TIME])[1]:
         raise DataError(
-            f"{table.path}:1: column {SOURCE_TIME!r} would be overwritten: times that float32 cannot hold are kept "
-            "under that name; rename it"
+            f"{table.path}:1: column {SOURCE_TIME!r} would be overwritten: times that float32 cannot hold are stored "
+            "under this name; rename the column"
         )
     files, items, types = [table.path], None, {}
     if (path := source / f"{request.name}.item").exists():
-        described = read_table(path, typed=True)
-        items, types = unique_items(described), dict(described.types)
+        item_table = read_table(path, typed=True)
+        items, types = clean_items(item_table), dict(item_table.types)
         files.append(path)
     return assemble(
-        source, inter, table.types, items, types, time_known=time_known, rows=None, files=files, warnings=said
+        source, inter, table.types, items, types, time_known=time_known, rows=None, files=files, warnings=warnings
     )
 
 
 def find_amazon_files(kind: str, category: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names that the reviews and the metadata of a category may have, as published first."""
+    """Return the possible file names of a category's reviews and of its metadata, the published name first."""
     ending, core = ("jsonl", "") if kind == "amazon2023" else ("json", "_5")
     reviews = f"reviews_{category}{core}.{ending}" if kind == "amazon2014" else f"{category}{core}.{ending}"
     meta = f"meta_{category}.{ending}"
@@ -120,18 +120,19 @@ def find_amazon_files(kind: str, category: str) -> tuple[tuple[str, ...], tuple[
 
 
 def _read_amazon(kind: str, source: Path, request: Request) -> AtomicData:
-    """Kinds `amazon...`; without metadata the items have no texts."""
+    """Read the kinds `amazon...`; without metadata the items have no texts."""
     reviews, metadata = (
         next((source / name for name in names if (source / name).is_file()), None)
         for names in find_amazon_files(kind, request.category)
     )
     if reviews is None:
         wanted = find_amazon_files(kind, request.category)[0][0]
-        raise DataError(f"{source} holds no {wanted}; prepare.py fetches it, or put it there")
+        raise DataError(f"{source} holds no {wanted}; download it with prepare.py, or copy it there")
     return read_amazon(reviews, metadata, VINTAGES[kind], progress=request.progress)
 
 
-def _amazon(kind: str) -> Kind:
+def _make_amazon_kind(kind: str) -> Kind:
+    """Return the description of an Amazon kind."""
     reviews, metadata = find_amazon_files(kind, "{category}")
     return Kind(reviews, f"{reviews[0]} and {metadata[0]}", partial(_read_amazon, kind))
 
@@ -148,5 +149,5 @@ KINDS: Mapping[str, Kind] = {
     "lattice": Kind(("train.json", "5-core/train.json"), "train.json, val.json and test.json", read_lattice),
     "mmrec": Kind(("{name}.inter",), f"its .inter, feature files and {' and '.join(MMREC_MAPS)}", read_mmrec),
     "recbole": Kind(("{name}.inter",), "its .inter and .item files", read_recbole),
-    **{kind: _amazon(kind) for kind in VINTAGES},
+    **{kind: _make_amazon_kind(kind) for kind in VINTAGES},
 }

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from hellm_recbole.data.atomic import PARTS, AtomicData
-from hellm_recbole.data.importers.assemble import assemble, item_text, number_rows
+from hellm_recbole.data.importers.assemble import assemble, number_rows, read_item_text
 from hellm_recbole.data.importers.ids import drop_index, strip_ids
 from hellm_recbole.data.importers.parquet import read_parquet
 from hellm_recbole.data.importers.request import Request
@@ -21,40 +21,41 @@ from hellm_recbole.data.importers.untimed import describe_file_order
 from hellm_recbole.data.tsv import refuse_endless_lines
 from hellm_recbole.errors import DataError
 
-ENDINGS = ("parquet", "csv", "csv.gz", "tsv", "tsv.gz")  # in the order in which they are looked for
-FIELDS = {"user": "user_id", "item": "item_id", "time": "timestamp", "split": "split"}  # field -> its usual column
+ENDINGS = ("parquet", "csv", "csv.gz", "tsv", "tsv.gz")  # in the order of the search
+# Field -> default name of its column.
+FIELDS = {"user": "user_id", "item": "item_id", "time": "timestamp", "split": "split"}
 _OPTIONAL = ("time", "split")
-_ITEMS = "_items"  # after the name of the table: the items' texts
-_DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}  # after the point of a second, by pandas' unit of dates
-_COMPRESSED = {".gz", ".bz2", ".xz", ".zst", ".zip"}  # of a table that --source names; pandas unpacks it
+_ITEMS = "_items"  # added to the name of the table: the table of the items' texts
+_DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}  # decimal places of a second, by pandas' unit of dates
+_COMPRESSED = {".gz", ".bz2", ".xz", ".zst", ".zip"}  # formats that pandas unpacks, for a table named by --source
 
 
 def read_tables(source: Path, request: Request) -> AtomicData:
-    """Kind `table`: `NAME.csv` and the like, `NAME_items.csv` with texts beside it.
+    """Read kind `table`: a table `NAME.csv` (or another format), and optionally `NAME_items.csv` with texts next to it.
 
-    An id is the text that stands in the file, without blanks around it (see `parquet.py` for typed columns). Times are
-    numbers, or dates in ISO 8601 (UTC where they name no zone), which become seconds since 1970. A table without times
-    is taken to be in time order, which a warning says.
+    An id is the text in the file without blanks around it (see `parquet.py` for typed columns). Times are numbers, or
+    dates in ISO 8601 (in UTC if they have no time zone), which become seconds since 1970. A table without times is read
+    as if it were in time order, with a warning.
 
     Raises:
-        DataError: a column is missing, a field is empty or no time, a part is unknown, or an item has two rows.
+        DataError: a column is missing, a field is empty, a time or a split is not valid, or an item has two rows.
     """
     for field in request.columns:
         if field not in FIELDS:
             raise DataError(f"--columns: unknown field {field!r}; there are {', '.join(FIELDS)}")
-    path = _find(source, request.name) if request.table is None else source / request.table
+    path = _find_table(source, request.name) if request.table is None else source / request.table
     if path is None:
         raise DataError(
-            f"{source} holds no {request.name}.{', .'.join(ENDINGS)}; name the dataset like the file, or the file with "
-            "--source"
+            f"{source} holds no {request.name}.{', .'.join(ENDINGS)}; give the dataset the name of its file, or "
+            "name the file with --source"
         )
-    named = {field: request.columns.get(field, usual) for field, usual in FIELDS.items()}
-    frame = _read(path, [named["user"], named["item"]], list(named.values()))
+    column_names = {field: request.columns.get(field, default) for field, default in FIELDS.items()}
+    frame = _read_table(path, [column_names["user"], column_names["item"]], list(column_names.values()))
     columns = {}
-    for field, usual in FIELDS.items():
-        name = named[field]
+    for field, default in FIELDS.items():
+        name = column_names[field]
         if name in frame:
-            columns[usual] = _filled(frame[name], path, name)
+            columns[default] = _check_filled(frame[name], path, name)
         elif field not in _OPTIONAL or field in request.columns:
             raise DataError(
                 f"{path}: no column {name!r} among {', '.join(frame.columns)}; name it with --columns {field}=COLUMN"
@@ -62,52 +63,55 @@ def read_tables(source: Path, request: Request) -> AtomicData:
     inter, warnings = strip_ids(pd.DataFrame(columns), path.name)
     time_known = "timestamp" in inter
     if time_known:
-        inter["timestamp"] = _seconds(inter["timestamp"], path)
+        inter["timestamp"] = _convert_times(inter["timestamp"], path)
     else:
         advice = "name the column of times with --columns time=COLUMN"
-        said = describe_file_order(path, frame, list(named.values()), given_split="split" in inter, advice=advice)
-        warnings.insert(0, said)
+        order_warning = describe_file_order(
+            path, frame, list(column_names.values()), given_split="split" in inter, advice=advice
+        )
+        warnings.insert(0, order_warning)
         inter["timestamp"] = number_rows(inter)
-    if "split" in inter and not (known := inter["split"].isin(PARTS)).all():
-        raise DataError(f"{path}: split is {inter['split'][~known].iloc[0]!r}, not one of {', '.join(PARTS)}")
+    if "split" in inter and not (is_known := inter["split"].isin(PARTS)).all():
+        raise DataError(f"{path}: split is {inter['split'][~is_known].iloc[0]!r}, not one of {', '.join(PARTS)}")
     files = [path]
-    items, types = item_text(source)
-    if (described := _find_items(path)) is not None:
-        items, types, said_of_items = _item_table(described, named["item"])
-        files.append(described)
-        warnings += said_of_items
+    items, types = read_item_text(source)
+    if (item_path := _find_item_table(path)) is not None:
+        items, types, item_warnings = _read_items(item_path, column_names["item"])
+        files.append(item_path)
+        warnings += item_warnings
     return assemble(source, inter, {}, items, types, time_known=time_known, rows=None, files=files, warnings=warnings)
 
 
-def _find(source: Path, name: str) -> Path | None:
+def _find_table(source: Path, name: str) -> Path | None:
+    """Return the first existing table with this name and one of the known endings, or None."""
     return next((path for ending in ENDINGS if (path := source / f"{name}.{ending}").is_file()), None)
 
 
-def _find_items(path: Path) -> Path | None:
-    """The table of items beside a table of interactions, with any ending, first of all a usual one."""
+def _find_item_table(path: Path) -> Path | None:
+    """Return the table of items next to a table of interactions; known endings come first, then the same ending."""
     name = path.name.removesuffix(path.suffix)
     if path.suffix.lower() in _COMPRESSED:
         name = name.removesuffix(Path(name).suffix)
-    same = path.with_name(f"{name}{_ITEMS}{path.name.removeprefix(name)}")
-    return _find(path.parent, f"{name}{_ITEMS}") or (same if same.is_file() else None)
+    same_ending = path.with_name(f"{name}{_ITEMS}{path.name.removeprefix(name)}")
+    return _find_table(path.parent, f"{name}{_ITEMS}") or (same_ending if same_ending.is_file() else None)
 
 
-def _read(path: Path, ids: Collection[str], used: Collection[str] | None = None) -> pd.DataFrame:
-    """A table with at least one row, every field as text, a missing one as "", without the index of its rows.
+def _read_table(path: Path, ids: Collection[str], used: Collection[str] | None = None) -> pd.DataFrame:
+    """Read a table with at least one row as text, without index columns; a missing field is "".
 
     Args:
-        path: the file.
+        path: file of the table.
         ids: columns of ids.
-        used: columns that are read; None: all.
+        used: columns that are read; None: all columns.
 
     Raises:
-        DataError: it cannot be read, names a column twice, or has no row.
+        DataError: the table cannot be read, has two columns of the same name, or has no row.
     """
     try:
         frame = read_parquet(path, ids, used) if path.suffix == ".parquet" else _read_delimited(path)
     except (OSError, EOFError, ValueError, NotImplementedError, csv.Error, zlib.error, lzma.LZMAError) as error:
-        reason = " ".join(str(error).split())  # pandas' and pyarrow's faults are ValueErrors
-        raise DataError(f"{path} cannot be read as a table: {reason}; mend it or save it again") from error
+        reason = " ".join(str(error).split())  # errors of pandas and pyarrow are ValueErrors
+        raise DataError(f"{path} cannot be read as a table: {reason}; fix it or save it again") from error
     if repeated := frame.columns[frame.columns.duplicated()].tolist():
         raise DataError(f"{path}: column {repeated[0]!r} occurs twice; keep one of them")
     if frame.empty:
@@ -116,15 +120,15 @@ def _read(path: Path, ids: Collection[str], used: Collection[str] | None = None)
 
 
 def _read_delimited(path: Path) -> pd.DataFrame:
-    """Fields of CSV may be quoted, those of TSV are as they are."""
+    """Read a CSV file, whose fields may be quoted, or a TSV file, in which quotes are ordinary characters."""
     if path.suffix.lower() not in _COMPRESSED:
         refuse_endless_lines(path)
-    tabs = ".tsv" in path.suffixes
+    is_tsv = ".tsv" in path.suffixes
     rows = pd.read_csv(
         path,
-        sep="\t" if tabs else ",",
-        quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
-        header=None,  # pandas would rename a column that occurs twice, and shift rows with a field too many
+        sep="\t" if is_tsv else ",",
+        quoting=csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL,
+        header=None,  # with a header, pandas renames repeated columns and shifts rows with too many fields
         dtype="str",
         na_filter=False,
         encoding="utf-8-sig",
@@ -132,15 +136,16 @@ def _read_delimited(path: Path) -> pd.DataFrame:
     return rows.iloc[1:].set_axis(rows.iloc[0], axis=1).reset_index(drop=True)
 
 
-def _filled(column: pd.Series[str], path: Path, name: str) -> pd.Series[str]:
+def _check_filled(column: pd.Series[str], path: Path, name: str) -> pd.Series[str]:
+    """Return a column, if none of its fields is empty."""
     empty = np.flatnonzero((column == "").to_numpy(dtype=bool))
     if len(empty):
         raise DataError(f"{path}: row {int(empty[0]) + 1}: {name} is empty; give every row a value")
     return column
 
 
-def _seconds(times: pd.Series[str], path: Path) -> pd.Series[str]:
-    """Times as numbers in text, dates converted."""
+def _convert_times(times: pd.Series[str], path: Path) -> pd.Series[str]:
+    """Return times as numbers in text; dates become seconds since 1970."""
     finite = np.isfinite(pd.to_numeric(times, errors="coerce").to_numpy(np.float64))
     if finite.all():
         return times
@@ -150,16 +155,18 @@ def _seconds(times: pd.Series[str], path: Path) -> pd.Series[str]:
         row = int(bad[0])
         raise DataError(
             f"{path}: row {row + 1}: time {times.iloc[row]!r} is neither a finite number nor a date like 2014-01-20, "
-            "or not what row 1 has; mend the column"
+            "or is not of the same kind as row 1; fix the column"
         )
     digits = _DIGITS[str(dates.dt.unit)]
-    return pd.Series([_point(ticks, digits) for ticks in dates.astype("int64").tolist()], times.index, dtype="str")
+    return pd.Series(
+        [_format_decimal(ticks, digits) for ticks in dates.astype("int64").tolist()], times.index, dtype="str"
+    )
 
 
-def _point(ticks: int, digits: int) -> str:
-    """A whole number over 10**digits, exactly, as text.
+def _format_decimal(ticks: int, digits: int) -> str:
+    """Format an integer divided by 10**digits as exact decimal text.
 
-    >>> _point(-1500, 3), _point(1700000000000000001, 9), _point(20, 0)
+    >>> _format_decimal(-1500, 3), _format_decimal(1700000000000000001, 9), _format_decimal(20, 0)
     ('-1.5', '1700000000.000000001', '20')
     """
     whole, rest = divmod(abs(ticks), 10**digits)
@@ -167,23 +174,28 @@ def _point(ticks: int, digits: int) -> str:
     return f"{'-' * (ticks < 0)}{whole}{fraction}"
 
 
-def _item_table(path: Path, name: str) -> tuple[pd.DataFrame, dict[str, str], list[str]]:
-    """Items with their texts, every other column a text; the types of the columns; and what there is to warn of.
+def _read_items(path: Path, name: str) -> tuple[pd.DataFrame, dict[str, str], list[str]]:
+    """Read the table of items; every column other than the ids is a text.
 
     Args:
-        path: the file.
+        path: file of the table.
         name: column of the items' ids.
+
+    Returns:
+        The table, the atomic type of each column, and warnings.
     """
     item = FIELDS["item"]
-    frame = _read(path, [name])
+    frame = _read_table(path, [name])
     if name not in frame:
-        raise DataError(f"{path}: no column {name!r} among {', '.join(frame.columns)}; give it the items' ids")
+        raise DataError(
+            f"{path}: no column {name!r} among {', '.join(frame.columns)}; this column must hold the items' ids"
+        )
     if name != item and item in frame:
-        frame = frame.drop(columns=item)  # another column is the items' ids
+        frame = frame.drop(columns=item)  # `name` holds the items' ids, not this column
     frame, warnings = strip_ids(frame.rename(columns={name: item}), path.name)
     known = (frame[item] != "").to_numpy(dtype=bool)
-    if without := int((~known).sum()):
-        warnings.append(f"{path.name}: {without:,} row{'s' * (without > 1)} without an item id left out")
+    if n_without_id := int((~known).sum()):
+        warnings.append(f"{path.name}: {n_without_id:,} row{'s' * (n_without_id > 1)} without an item id left out")
     repeated = np.flatnonzero(frame[item].duplicated().to_numpy() & known)
     if len(repeated):
         row = int(repeated[0])

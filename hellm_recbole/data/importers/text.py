@@ -1,19 +1,18 @@
-"""From published text to one plain line that RecBole reads back."""
+"""Convert published texts to plain text on one line, which RecBole can read back."""
 
 from __future__ import annotations
 
 import html
 import re
 
-UNREADABLE = re.compile(
-    r'[\x00-\x1f\x7f"\ud800-\udfff]+'
-)  # quotes, fields or lines to RecBole's csv reader; half characters
+# Characters that RecBole's CSV reader interprets, and lone surrogates.
+UNREADABLE = re.compile(r'[\x00-\x1f\x7f"\ud800-\udfff]+')
 _CODE = re.compile(r"<(/?)(?:script|style)\b[^<>]*>", re.IGNORECASE)
-_TAG = re.compile(r"</?[a-z!][^<>]*>", re.IGNORECASE)  # a letter first: "1 < 2" and "<3" are text
+_TAG = re.compile(r"</?[a-z!][^<>]*>", re.IGNORECASE)  # a tag begins with a letter: "1 < 2" and "<3" are text
 
 
 def clean_text(text: str) -> str:
-    r"""Text on one line, without quotes and tabs, single spaces.
+    r"""Return the text on one line, without quotes and tabs, and with single spaces.
 
     >>> clean_text('12" brush\t(red)  ')
     '12 brush (red)'
@@ -22,10 +21,10 @@ def clean_text(text: str) -> str:
 
 
 def strip_markup(raw: str) -> str:
-    """Text as a person would read it on the page, cleaned: entities resolved, tags, scripts and styles left out.
+    """Return the text as a reader sees it on a web page: without entities, tags, scripts and styles, and cleaned.
 
-    Entities are resolved twice, for some sources escape what was escaped before. Half characters (lone surrogates),
-    which no file can hold, are dropped. Takes time in proportion to the length, whatever the text.
+    Entities are resolved twice, because some sources have escaped them twice. Lone surrogates (halves of a character),
+    which no file can hold, are dropped. The time is linear in the length of any text.
 
     >>> strip_markup("Women&amp;#39;s <b>soft</b> brush &lt;3<script>track();</script>")
     "Women's soft brush <3"

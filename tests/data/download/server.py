@@ -1,4 +1,4 @@
-"""A web server on 127.0.0.1 whose routes misbehave on purpose, and that remembers what it was asked."""
+"""A web server on 127.0.0.1 with routes that fail on purpose; it records the requests."""
 
 from __future__ import annotations
 
@@ -34,34 +34,34 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # the client was killed or has read enough
 
     def log_message(self, *arguments: object) -> None:
-        """Silent."""
+        """Log nothing."""
 
     def head(self, code: int, **headers: str | int) -> None:
-        """Status and headers; `Content_Length` stands for `Content-Length`."""
+        """Send status and headers; `Content_Length` stands for `Content-Length`."""
         self.send_response(code)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), str(value))
         self.end_headers()
 
-    def asked_from(self, etag: str) -> int:
-        """First byte asked for; 0 if the client wants all or knows another state of the file."""
+    def read_range_start(self, etag: str) -> int:
+        """Return the first byte that the client asks for; 0 if it wants all or knows another version of the file."""
         wanted = self.headers["Range"]
         if wanted is None or self.headers["If-Range"] not in (None, etag):
             return 0
         return int(wanted.removeprefix("bytes=").removesuffix("-"))
 
     def begin(self, body: bytes, etag: str) -> bytes:
-        """The headers of a well-behaved answer; what of the body is to follow."""
-        start = self.asked_from(etag)
+        """Send the headers of a correct response, and return the part of the body that must follow."""
+        start = self.read_range_start(etag)
         rest = body[start:]
         if start:
-            place = f"bytes {start}-{len(body) - 1}/{len(body)}"
-            self.head(206, Content_Length=len(rest), Content_Range=place, ETag=etag)
+            content_range = f"bytes {start}-{len(body) - 1}/{len(body)}"
+            self.head(206, Content_Length=len(rest), Content_Range=content_range, ETag=etag)
         else:
             self.head(200, Content_Length=len(rest), ETag=etag)
         return rest
 
-    def hang_up(self) -> None:
+    def close_after_body(self) -> None:
         self.wfile.flush()
         self.close_connection = True
 
@@ -87,10 +87,10 @@ class Server(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, *arguments: object) -> None:
-        """A client that went away is no news."""
+        """Ignore a client that has closed its connection."""
 
     def add(self, path: str, route: Route) -> str:
-        """Serve `path`; its address."""
+        """Serve `path` by a route, and return its address."""
         self.routes[path] = route
         return self.url(path)
 
@@ -98,7 +98,7 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}{path}"
 
     def ranges(self, path: str) -> list[str | None]:
-        """The Range header of each request for `path`, in order."""
+        """Return the Range header of each request for `path`, in order."""
         return [asked.range for asked in self.asked if asked.path == path]
 
 
@@ -107,7 +107,7 @@ def etag_of(body: bytes) -> str:
 
 
 def plain(body: bytes, **headers: str) -> Route:
-    """Well-behaved: ranges and an ETag; with `headers`, those instead of an ETag, and no ranges."""
+    """A correct route with ranges and an ETag; if `headers` are given, it sends these, no ETag, and has no ranges."""
 
     def route(handler: Handler) -> None:
         if headers:
@@ -120,7 +120,7 @@ def plain(body: bytes, **headers: str) -> Route:
 
 
 def breaking(body: bytes, times: int, *, ranges: bool = True) -> Route:
-    """Hangs up half-way through what is left, `times` times, and is fine then; without `ranges` it always sends all."""
+    """A route that closes the connection half-way `times` times, then works; without `ranges` it always sends all."""
     left = [times]
 
     def route(handler: Handler) -> None:
@@ -132,7 +132,7 @@ def breaking(body: bytes, times: int, *, ranges: bool = True) -> Route:
         if left[0]:
             left[0] -= 1
             rest = rest[: len(rest) // 2]
-            handler.hang_up()
+            handler.close_after_body()
         handler.wfile.write(rest)
 
     return route
@@ -143,12 +143,12 @@ def status(code: int) -> Route:
 
 
 def busy(times: int, then: Route, code: int = 503) -> Route:
-    """Answers `code`, `times` times."""
+    """A route that answers `code`, `times` times, and then as the route `then`."""
     return in_turn([*[status(code)] * times, then])
 
 
 def in_turn(routes: Sequence[Route]) -> Route:
-    """One route for each request, the last one for all that follow."""
+    """A different route for each request; the last one serves all further requests."""
     left = list(routes)
     return lambda handler: (left.pop(0) if len(left) > 1 else left[0])(handler)
 
@@ -158,29 +158,29 @@ def redirect(target: str) -> Route:
 
 
 def short(body: bytes, declared: int, **headers: str) -> Route:
-    """Declares another length than it sends, and hangs up."""
+    """A route that declares more bytes than it sends, and closes the connection."""
 
     def route(handler: Handler) -> None:
         handler.head(200, Content_Length=declared, **headers)
         handler.wfile.write(body)
-        handler.hang_up()
+        handler.close_after_body()
 
     return route
 
 
 def unsized(body: bytes) -> Route:
-    """Says no length: the end of the connection is the end of the file."""
+    """A route that declares no length: the end of the connection is the end of the file."""
 
     def route(handler: Handler) -> None:
         handler.head(200, Connection="close")
         handler.wfile.write(body)
-        handler.hang_up()
+        handler.close_after_body()
 
     return route
 
 
 def slow(body: bytes, block_bytes: int, pause_s: float) -> Route:
-    """Well-behaved, but takes its time."""
+    """A correct route that sends slowly."""
 
     def route(handler: Handler) -> None:
         rest = handler.begin(body, etag_of(body))
@@ -193,24 +193,24 @@ def slow(body: bytes, block_bytes: int, pause_s: float) -> Route:
 
 
 def changing(old: bytes, new: bytes, *, honest: bool) -> Route:
-    """Hangs up half-way through `old`; then the file is `new`.
+    """A route that closes the connection half-way through `old`; then the file is `new`.
 
-    One that is not honest sends the rest of the new file although If-Range names the old one.
+    If it is not honest, it sends the rest of the new file although If-Range names the old one.
     """
 
     def changed(handler: Handler) -> None:
         if honest or handler.headers["Range"] is None:
             return plain(new)(handler)
         start = int(handler.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-        place = f"bytes {start}-{len(new) - 1}/{len(new)}"
-        handler.head(206, Content_Length=len(new) - start, Content_Range=place, ETag=etag_of(new))
+        content_range = f"bytes {start}-{len(new) - 1}/{len(new)}"
+        handler.head(206, Content_Length=len(new) - start, Content_Range=content_range, ETag=etag_of(new))
         handler.wfile.write(new[start:])
 
     return in_turn([breaking(old, 1), changed])
 
 
 def silent(body: bytes = b"", declared: int = 0) -> Route:
-    """Says nothing, or begins with `body` and stops, until the server ends."""
+    """A route that sends nothing, or `body` and then nothing, until the server ends."""
 
     def route(handler: Handler) -> None:
         if declared:

@@ -68,7 +68,7 @@ def names(folder: Path) -> list[str]:
 
 
 def fetch(urls: list[str], path: Path, settings: DownloadSettings = SETTINGS, sha256: str | None = None) -> bytes:
-    """Content of the file, or what stands in its way."""
+    """Download a file and return its content."""
     fetched = download(urls, path, settings, progress=False, sha256=sha256)
     assert fetched.path == path
     return path.read_bytes()
@@ -101,20 +101,22 @@ def test_two_processes_do_not_fetch_one_file_at_once(server: Server, path: Path)
 def test_a_full_disk_says_how_much_of_the_file_does_not_fit(
     server: Server, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(response: requests.Response) -> Iterator[bytes]:
+    def fail_with_full_disk(response: requests.Response) -> Iterator[bytes]:
         yield BODY[:10_000]
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     url = server.add("/a", plain(BODY * 50))
-    monkeypatch.setattr(module, "read_blocks", full)
+    monkeypatch.setattr(module, "read_blocks", fail_with_full_disk)
     with pytest.raises(OutputError, match=r"cannot write .*file\.bin\.part: no space left on .*, 2\.0 MB needed, "):
         fetch([url], path)
     monkeypatch.undo()
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    assert fetch([url], path) == BODY * 50  # goes on where it stopped
+    assert fetch([url], path) == BODY * 50  # it is resumed
 
 
-def test_a_bar_only_where_wanted(server: Server, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_progress_bar_is_shown_only_on_request(
+    server: Server, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     url = server.add("/a", plain(BODY))
     download([url], path, SETTINGS, progress=False)
     assert capsys.readouterr().err == ""
@@ -122,7 +124,7 @@ def test_a_bar_only_where_wanted(server: Server, path: Path, capsys: pytest.Capt
     assert "other.bin: 100%" in capsys.readouterr().err
 
 
-def test_an_empty_file_is_a_file(server: Server, path: Path) -> None:
+def test_an_empty_file_is_downloaded(server: Server, path: Path) -> None:
     assert fetch([server.add("/a", plain(b""))], path) == b""
 
 
@@ -169,17 +171,19 @@ def test_a_server_that_ignores_ranges_sends_all_again(server: Server, path: Path
 
 @pytest.mark.parametrize("honest", [True, False], ids=["all of the new", "the rest of the new"])
 @pytest.mark.parametrize("new", [OTHER, OTHER[:30_000], OTHER[:9]], ids=["as long", "shorter", "shorter than the part"])
-def test_a_file_that_changed_is_fetched_anew(server: Server, path: Path, honest: bool, new: bytes) -> None:
+def test_a_file_that_changed_is_downloaded_from_the_start(server: Server, path: Path, honest: bool, new: bytes) -> None:
     assert fetch([server.add("/a", changing(BODY, new, honest=honest))], path) == new
 
 
-@pytest.mark.parametrize("place", ["bytes 19999-40000/40001", "bytes 20000-40000/40002", "bytes */40001", "none"])
-def test_a_rest_that_does_not_fit_is_not_taken(server: Server, path: Path, place: str) -> None:
-    def misfit(handler: Handler) -> None:
-        handler.head(206, Content_Length=20_001, Content_Range=place)
+@pytest.mark.parametrize(
+    "content_range", ["bytes 19999-40000/40001", "bytes 20000-40000/40002", "bytes */40001", "none"]
+)
+def test_a_rest_that_does_not_fit_is_refused(server: Server, path: Path, content_range: str) -> None:
+    def send_misfit(handler: Handler) -> None:
+        handler.head(206, Content_Length=20_001, Content_Range=content_range)
         handler.wfile.write(OTHER[20_000:])
 
-    url = server.add("/a", in_turn([breaking(BODY, 1), misfit, plain(BODY)]))
+    url = server.add("/a", in_turn([breaking(BODY, 1), send_misfit, plain(BODY)]))
     assert fetch([url], path) == BODY
     assert server.ranges("/a") == [None, "bytes=20000-", None]
 
@@ -194,14 +198,14 @@ def test_a_rest_that_does_not_fit_is_not_taken(server: Server, path: Path, place
     ],
     ids=["nothing", "a weak ETag", "a date", "an ETag"],
 )
-def test_only_what_can_be_told_from_another_state_is_resumed(
+def test_only_a_file_with_a_strong_validator_is_resumed(
     server: Server, path: Path, headers: dict[str, str], range_: str | None, if_range: str | None
 ) -> None:
     assert fetch([server.add("/a", in_turn([short(BODY[:20_000], len(BODY), **headers), plain(BODY)]))], path) == BODY
     assert server.asked == [Asked("/a", None, None), Asked("/a", range_, if_range)]
 
 
-def test_a_busy_server_is_asked_again(server: Server, path: Path) -> None:
+def test_a_busy_server_is_retried(server: Server, path: Path) -> None:
     assert fetch([server.add("/a", busy(2, plain(BODY)))], path) == BODY
     assert fetch([server.add("/b", busy(2, plain(BODY), code=429))], path.with_name("b.bin")) == BODY
     assert len(server.ranges("/a")) == len(server.ranges("/b")) == 3
@@ -216,13 +220,13 @@ def test_pauses_double(server: Server, path: Path, monkeypatch: pytest.MonkeyPat
     assert len(server.ranges("/a")) == 4
 
 
-def test_what_is_not_there_is_not_asked_for_again_but_elsewhere(server: Server, path: Path) -> None:
+def test_after_404_the_next_address_is_tried_without_a_retry(server: Server, path: Path) -> None:
     urls = [server.url("/none"), server.add("/a", plain(BODY))]
     assert download(urls, path, SETTINGS, progress=False).url == urls[1]
     assert [asked.path for asked in server.asked] == ["/none", "/a"]
 
 
-def test_when_all_fail_each_address_has_its_fault(server: Server, path: Path) -> None:
+def test_when_all_addresses_fail_the_message_has_each_reason(server: Server, path: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         refused = f"http://127.0.0.1:{unused.getsockname()[1]}/x"
@@ -240,17 +244,17 @@ def test_when_all_fail_each_address_has_its_fault(server: Server, path: Path) ->
         fetch([], path)
 
 
-def test_an_unknown_host_is_called_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def nobody(*arguments: object) -> list[object]:
+def test_an_unknown_host_is_named_as_the_reason(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_lookup(*arguments: object) -> list[object]:
         raise socket.gaierror("no such name")
 
-    monkeypatch.setattr(socket, "getaddrinfo", nobody)
+    monkeypatch.setattr(socket, "getaddrinfo", fail_lookup)
     monkeypatch.setenv("NO_PROXY", "*")
     with pytest.raises(DataError, match=r"http://nowhere.invalid/x \(unknown host\)"):
         fetch(["http://nowhere.invalid/x"], path)
 
 
-def test_a_body_that_stops_half_way_in_silence(server: Server, path: Path) -> None:
+def test_a_body_that_stops_half_way_without_an_end(server: Server, path: Path) -> None:
     url = server.add("/a", silent(BODY[:9], len(BODY)))
     with pytest.raises(DataError, match="no answer in time"):
         fetch([url], path, replace(NO_RETRY, timeout_s=0.1))
@@ -265,7 +269,9 @@ def test_redirects_are_followed_and_the_range_with_them(server: Server, path: Pa
     assert server.ranges("/target") == [None, "bytes=20000-"]
 
 
-def test_redirects_lead_neither_astray_nor_round(server: Server, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redirects_to_other_schemes_and_loops_are_refused(
+    server: Server, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (path.parent / "secret").parent.mkdir()
     (path.parent / "secret").write_bytes(BODY)
     away = server.add("/away", redirect(f"file://{path.parent / 'secret'}"))
@@ -281,7 +287,7 @@ def test_redirects_lead_neither_astray_nor_round(server: Server, path: Path, mon
         request_url(requests.Session(), "https://127.0.0.1/a", {}, 1.0)
 
 
-def test_a_truncated_gzip_never_gets_its_name(server: Server, path: Path) -> None:
+def test_a_truncated_gzip_never_gets_its_final_name(server: Server, path: Path) -> None:
     path = path.with_name("file.gz")
     url = server.add("/a", plain(GZIP[:-9]))
     with pytest.raises(DataError, match=r"cannot fetch file.gz: .*/a \(truncated gzip\); run again later"):
@@ -316,30 +322,30 @@ def test_a_gzip_is_checked_block_by_block(tmp_path: Path, monkeypatch: pytest.Mo
     assert 0 < min(asked) <= max(asked) <= 1 << 20
 
 
-def test_a_gzip_is_kept_as_it_was_sent(server: Server, path: Path) -> None:
+def test_a_gzip_file_is_kept_compressed(server: Server, path: Path) -> None:
     url = server.add("/a", plain(GZIP, Content_Encoding="gzip"))
     assert fetch([url], path.with_name("file.gz")) == GZIP
-    with pytest.raises(DataError, match="compressed, though asked not to"):
+    with pytest.raises(DataError, match="compressed by the server, which was asked not to"):
         fetch([url], path)
 
-    def compressing(handler: Handler) -> None:
+    def compress_unless_asked_not_to(handler: Handler) -> None:
         asked_not_to = handler.headers["Accept-Encoding"] == "identity"
         (plain(BODY) if asked_not_to else plain(GZIP, Content_Encoding="gzip"))(handler)
 
-    assert fetch([server.add("/b", compressing)], path) == BODY
+    assert fetch([server.add("/b", compress_unless_asked_not_to)], path) == BODY
 
 
 @pytest.mark.parametrize("declared", [len(BODY) + 1, 2 * len(BODY)])
-def test_a_body_shorter_than_declared_is_not_taken(server: Server, path: Path, declared: int) -> None:
+def test_a_body_shorter_than_declared_is_refused(server: Server, path: Path, declared: int) -> None:
     with pytest.raises(DataError, match="connection broke"):
         fetch([server.add("/a", short(BODY, declared))], path)
     assert not path.exists()
 
 
-def test_a_part_that_another_process_wrote_to_is_fetched_anew(server: Server, path: Path) -> None:
+def test_a_part_that_another_process_has_changed_is_downloaded_from_the_start(server: Server, path: Path) -> None:
     part = path.parent / "file.bin.part"
 
-    def meddled(handler: Handler) -> None:
+    def serve_and_change_part(handler: Handler) -> None:
         handler.head(200, Content_Length=len(BODY), ETag=etag_of(BODY))
         handler.wfile.write(BODY[:20_000])
         handler.wfile.flush()
@@ -349,14 +355,14 @@ def test_a_part_that_another_process_wrote_to_is_fetched_anew(server: Server, pa
             stream.write(OTHER)
         handler.wfile.write(BODY[20_000:])
 
-    url = server.add("/a", in_turn([meddled, plain(BODY)]))
+    url = server.add("/a", in_turn([serve_and_change_part, plain(BODY)]))
     with pytest.raises(DataError, match="80002 bytes instead of 40001"):
         fetch([url], path, NO_RETRY)
     assert fetch([url], path) == BODY
     assert server.ranges("/a") == [None, None]
 
 
-def test_a_digest_is_demanded(server: Server, path: Path) -> None:
+def test_a_file_with_another_digest_is_refused(server: Server, path: Path) -> None:
     wanted, found = hashlib.sha256(BODY).hexdigest(), hashlib.sha256(OTHER).hexdigest()
     urls = [server.add("/old", plain(OTHER)), server.add("/a", plain(BODY))]
     with pytest.raises(DataError, match=f"its SHA-256 is {found}, not {wanted}"):
@@ -366,7 +372,7 @@ def test_a_digest_is_demanded(server: Server, path: Path) -> None:
     assert fetch(urls, path, sha256=wanted.upper()) == BODY
 
 
-def test_what_stands_there_is_checked_and_not_fetched(server: Server, path: Path) -> None:
+def test_an_existing_file_is_checked_and_not_downloaded(server: Server, path: Path) -> None:
     url = server.add("/a", plain(GZIP))
     path = path.with_name("file.gz")
     fetch([url], path)
@@ -384,7 +390,7 @@ def test_what_stands_there_is_checked_and_not_fetched(server: Server, path: Path
         fetch([url], path)
 
 
-def test_a_part_that_is_whole_only_needs_its_name(server: Server, path: Path) -> None:
+def test_a_complete_part_is_only_renamed(server: Server, path: Path) -> None:
     url = server.add("/a", status(404))
     path.parent.mkdir()
     (path.parent / "file.bin.part").write_bytes(BODY)
@@ -394,7 +400,7 @@ def test_a_part_that_is_whole_only_needs_its_name(server: Server, path: Path) ->
     assert server.asked == []
 
 
-def test_a_note_that_cannot_be_read_means_a_new_start(server: Server, path: Path) -> None:
+def test_an_unreadable_state_starts_the_download_from_scratch(server: Server, path: Path) -> None:
     path.parent.mkdir()
     (path.parent / "file.bin.part").write_bytes(OTHER[:9])
     for note in ("", "[]", '{"url": 1}'):
@@ -410,7 +416,7 @@ def test_a_full_disk_is_an_output_error_and_can_be_resumed(server: Server, path:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
-        with pytest.raises(OutputError, match=r"cannot write .*file.bin.part: File too large; make room"):
+        with pytest.raises(OutputError, match=r"cannot write .*file.bin.part: File too large; free some space"):
             fetch([url], path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -38,15 +38,15 @@ from tests.data.download.server import (
 )
 
 
-def encoded(picture: Image.Image, kind: str) -> bytes:
+def encode(picture: Image.Image, kind: str) -> bytes:
     content = BytesIO()
     picture.save(content, kind)
     return content.getvalue()
 
 
-RED = encoded(Image.new("RGB", (8, 8), "red"), "PNG")
-BLUE = encoded(Image.new("RGB", (8, 8), "blue"), "JPEG")
-NOISE = encoded(Image.effect_noise((64, 64), 50), "JPEG")
+RED = encode(Image.new("RGB", (8, 8), "red"), "PNG")
+BLUE = encode(Image.new("RGB", (8, 8), "blue"), "JPEG")
+NOISE = encode(Image.effect_noise((64, 64), 50), "JPEG")
 SETTINGS = DownloadSettings(retries=2, backoff_s=0.0, timeout_s=5.0, image_workers=4, image_bytes=5000)
 
 
@@ -66,30 +66,30 @@ def fetch(urls: Mapping[str, Sequence[str]], cache: Path, settings: DownloadSett
     return fetch_pictures(urls, cache, settings, progress=False)
 
 
-def named(url: str) -> str:
+def hash_address(url: str) -> str:
     return hashlib.sha256(url.encode()).hexdigest()[:32]
 
 
-def failures(cache: Path) -> list[str]:
+def read_failures(cache: Path) -> list[str]:
     return sorted((cache / "failed.tsv").read_text().splitlines()[1:])
 
 
 def test_pictures_are_kept_as_sent_under_the_hash_of_their_address(server: Server, cache: Path) -> None:
     red, blue = server.add("/red", plain(RED)), server.add("/blue", plain(BLUE))
     fetched = fetch({"i": [red], "j": [blue], "k": []}, cache)
-    assert fetched.files == {"i": cache / named(red), "j": cache / named(blue)}
+    assert fetched.files == {"i": cache / hash_address(red), "j": cache / hash_address(blue)}
     assert fetched.failed == {"k": "no address"}
     assert [path.read_bytes() for path in fetched.files.values()] == [RED, BLUE]
-    assert sorted(path.name for path in cache.iterdir()) == sorted([named(red), named(blue)])
+    assert sorted(path.name for path in cache.iterdir()) == sorted([hash_address(red), hash_address(blue)])
 
 
 def test_the_first_address_with_a_picture_is_taken(server: Server, cache: Path) -> None:
     red, blue = server.add("/red", plain(RED)), server.add("/blue", plain(BLUE))
-    assert fetch({"i": [server.url("/none"), blue, red]}, cache).files == {"i": cache / named(blue)}
+    assert fetch({"i": [server.url("/none"), blue, red]}, cache).files == {"i": cache / hash_address(blue)}
     assert [asked.path for asked in server.asked] == ["/none", "/blue"]
 
 
-def test_what_is_in_the_cache_is_not_fetched_again(server: Server, cache: Path) -> None:
+def test_a_picture_in_the_cache_is_not_downloaded_again(server: Server, cache: Path) -> None:
     urls = {"i": [server.add("/busy", status(503)), server.add("/red", plain(RED))]}
     first = fetch(urls, cache)
     server.asked.clear()
@@ -101,30 +101,30 @@ def test_what_is_in_the_cache_is_not_fetched_again(server: Server, cache: Path) 
 def test_items_that_share_an_address_share_one_request(server: Server, cache: Path) -> None:
     red, none = server.add("/red", slow(RED, 50, 0.01)), server.url("/none")
     fetched = fetch({f"i{number}": [none, red] for number in range(8)}, cache)
-    assert set(fetched.files.values()) == {cache / named(red)}
+    assert set(fetched.files.values()) == {cache / hash_address(red)}
     assert sorted(asked.path for asked in server.asked) == ["/none", "/red"]
 
 
-def test_pictures_are_fetched_side_by_side_but_no_more_than_allowed(server: Server, cache: Path) -> None:
+def test_pictures_are_downloaded_in_parallel_up_to_the_limit(server: Server, cache: Path) -> None:
     lock, now, most, together = threading.Lock(), [0], [0], threading.Barrier(3, timeout=5)
 
-    def counted(handler: Handler) -> None:
+    def count_requests(handler: Handler) -> None:
         with lock:
             now[0] += 1
             most[0] = max(most[0], now[0])
-        together.wait()  # nobody is answered before three have asked
+        together.wait()  # no response before three requests have arrived
         with lock:
             now[0] -= 1
         together.wait()
         plain(RED)(handler)
 
-    urls = {f"i{number}": [server.add(f"/{number}", counted)] for number in range(12)}
+    urls = {f"i{number}": [server.add(f"/{number}", count_requests)] for number in range(12)}
     fetched = fetch(urls, cache, replace(SETTINGS, image_workers=3))
     assert list(fetched.files) == list(urls)
     assert most == [3]
 
 
-def test_what_is_no_picture_is_refused_and_why(server: Server, cache: Path) -> None:
+def test_content_that_is_no_picture_is_refused_with_a_reason(server: Server, cache: Path) -> None:
     pages = {
         "gone": (status(404), "HTTP 404"),
         "page": (plain(b"<html>"), "not a picture"),
@@ -132,7 +132,7 @@ def test_what_is_no_picture_is_refused_and_why(server: Server, cache: Path) -> N
         "cut": (plain(NOISE[:-500]), "not a picture"),
         "garbled": (plain(RED[:-20] + bytes(8) + RED[-12:]), "not a picture"),
         "checksum": (plain(RED[:-12] + b"\0\0\0\0tEXt\0\0\0\0" + RED[-12:]), "not a picture"),
-        "format": (plain(encoded(Image.new("RGB", (8, 8)), "PPM")), "not a picture"),
+        "format": (plain(encode(Image.new("RGB", (8, 8)), "PPM")), "not a picture"),
         "large": (plain(RED + bytes(5000)), f"larger than {SETTINGS.image_bytes} bytes"),
         "unsized": (unsized(RED + bytes(5000)), f"larger than {SETTINGS.image_bytes} bytes"),
         "away": (redirect("file:///etc/hostname"), "not an http or https address"),
@@ -146,7 +146,7 @@ def test_what_is_no_picture_is_refused_and_why(server: Server, cache: Path) -> N
     expected = {name: reason for name, (_, reason) in pages.items()} | {"data": "not an http or https address"}
     assert fetched.failed == expected
     again = {name: "soon" if name in ("broken", "busy") else "never" for name in urls}
-    assert failures(cache) == sorted(f"{urls[name][0]}\t{expected[name]}\t{again[name]}" for name in urls)
+    assert read_failures(cache) == sorted(f"{urls[name][0]}\t{expected[name]}\t{again[name]}" for name in urls)
     assert [path.name for path in cache.iterdir()] == ["failed.tsv"]
 
 
@@ -165,8 +165,8 @@ def test_reading_stops_at_the_limit(server: Server, cache: Path) -> None:
     assert fetch({"i": [declared]}, cache).failed == {"i": "larger than 5000 bytes"}
 
 
-def bomb(width: int, height: int) -> bytes:
-    """A PNG of some bytes that says it is huge."""
+def make_bomb(width: int, height: int) -> bytes:
+    """Return a small PNG file that declares a huge size."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
@@ -175,28 +175,28 @@ def bomb(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("side", [10_000, 30_000], ids=["of which Pillow warns", "that Pillow refuses"])
+@pytest.mark.parametrize("side", [10_000, 30_000], ids=["Pillow warns", "Pillow refuses"])
 def test_a_decompression_bomb_is_refused(server: Server, cache: Path, side: int) -> None:
-    fetched = fetch({"i": [server.add("/a", plain(bomb(side, side)))]}, cache)
+    fetched = fetch({"i": [server.add("/a", plain(make_bomb(side, side)))]}, cache)
     assert fetched.failed == {"i": "too many pixels"}
 
 
-def test_a_busy_or_broken_server_is_asked_again_at_once(server: Server, cache: Path) -> None:
+def test_a_busy_or_broken_server_is_retried_at_once(server: Server, cache: Path) -> None:
     red, blue = server.add("/red", busy(2, plain(RED))), server.add("/blue", breaking(BLUE, 2, ranges=False))
     assert set(fetch({"i": [red], "j": [blue]}, cache).files) == {"i", "j"}
     assert len(server.asked) == 6
 
 
-def test_a_silent_server_is_asked_again_by_the_next_call_only(server: Server, cache: Path) -> None:
+def test_a_silent_server_is_retried_only_by_the_next_call(server: Server, cache: Path) -> None:
     urls = {"i": [server.add("/a", in_turn([silent(), plain(RED)]))]}
     assert fetch(urls, cache, replace(SETTINGS, timeout_s=0.1)).failed == {"i": "no answer in time"}
     assert len(server.asked) == 1
-    assert failures(cache) == [f"{urls['i'][0]}\tno answer in time\tlater"]
+    assert read_failures(cache) == [f"{urls['i'][0]}\tno answer in time\tlater"]
     assert set(fetch(urls, cache).files) == {"i"}
     assert not (cache / "failed.tsv").exists()
 
 
-def test_the_hopeless_is_remembered_and_the_rest_is_tried_again(server: Server, cache: Path) -> None:
+def test_permanent_failures_are_stored_and_others_are_retried(server: Server, cache: Path) -> None:
     urls = {
         "gone": [server.url("/none")],
         "page": [server.add("/page", plain(b"<html>"))],
@@ -210,15 +210,15 @@ def test_the_hopeless_is_remembered_and_the_rest_is_tried_again(server: Server, 
     assert fetch(urls, cache) == first
     assert {asked.path for asked in server.asked} == {"/busy"}
     fetch({"other": [server.url("/nothing")]}, cache)
-    assert len(failures(cache)) == 5  # those of the other calls are kept
+    assert len(read_failures(cache)) == 5  # failures of other calls are kept
     server.add("/busy", plain(RED))
     assert set(fetch(urls, cache).files) == {"busy"}
-    assert [line.split("\t")[0] for line in failures(cache)] == sorted(
+    assert [line.split("\t")[0] for line in read_failures(cache)] == sorted(
         [*(urls[item][0] for item in ("gone", "page", "large")), server.url("/nothing")]
     )
 
 
-def test_a_raised_limit_gives_large_pictures_another_chance(server: Server, cache: Path) -> None:
+def test_a_raised_limit_retries_large_pictures(server: Server, cache: Path) -> None:
     urls = {"i": [server.add("/a", plain(NOISE))]}
     assert fetch(urls, cache, replace(SETTINGS, image_bytes=99)).failed == {"i": "larger than 99 bytes"}
     assert fetch(urls, cache, replace(SETTINGS, image_bytes=98)).failed == {"i": "larger than 99 bytes"}
@@ -227,13 +227,13 @@ def test_a_raised_limit_gives_large_pictures_another_chance(server: Server, cach
 
 
 @pytest.mark.parametrize("url", ["", "http://a\tb\n", "http://\ud83d", "http://[", '"', "http://127.0.0.1:99999/"])
-def test_no_address_is_too_odd_to_be_remembered(cache: Path, url: str) -> None:
+def test_each_unusual_address_gives_the_same_failure_again(cache: Path, url: str) -> None:
     first = fetch({"i": [url]}, cache)
     assert set(first.failed) == {"i"}
     assert fetch({"i": [url]}, cache) == first
 
 
-def test_a_broken_memory_is_an_error(cache: Path) -> None:
+def test_a_broken_failure_file_is_an_error(cache: Path) -> None:
     cache.mkdir()
     (cache / "failed.tsv").write_text("url\treason\nx\ty\n")
     with pytest.raises(DataError, match=r"failed.tsv:1: no column 'again' .* delete that file"):
@@ -245,24 +245,24 @@ def test_a_cache_that_cannot_be_written_to(server: Server, cache: Path, tmp_path
     with pytest.raises(OutputError, match="cannot make folder"):
         fetch({}, tmp_path / "file" / "images")
     red = server.add("/red", plain(RED))
-    (cache / named(red)).mkdir(parents=True)  # nothing can be put in its place
+    (cache / hash_address(red)).mkdir(parents=True)  # a folder cannot be replaced by a file
     with pytest.raises(OutputError, match=r"cannot write .*Is a directory"):
         fetch({"i": [red]}, cache)
 
 
-def test_a_mistake_of_ours_is_not_taken_for_a_missing_picture(
+def test_a_bug_is_not_reported_as_a_missing_picture(
     server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def mistaken(content: bytes) -> None:
+    def fail(content: bytes) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(module, "_check_picture", mistaken)
+    monkeypatch.setattr(module, "_check_picture", fail)
     with pytest.raises(ZeroDivisionError):
         fetch({"i": [server.add("/red", plain(RED))]}, cache)
 
 
 class Interrupting:
-    """Stands for a progress bar: whoever counts is told to stop."""
+    """A progress bar that raises KeyboardInterrupt at its first update."""
 
     def __init__(self, **options: object) -> None:
         pass
@@ -277,14 +277,14 @@ class Interrupting:
         raise KeyboardInterrupt
 
 
-def test_after_a_stop_nothing_is_read_waited_for_or_written(
+def test_after_a_stop_nothing_more_is_read_or_written(
     server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checking, go_on = threading.Event(), threading.Event()
+    checking, may_continue = threading.Event(), threading.Event()
 
     def check_slowly(content: bytes) -> None:
         checking.set()
-        assert go_on.wait(10)
+        assert may_continue.wait(10)
 
     def gone(handler: Handler) -> None:
         while not checking.is_set() or len(server.asked) < 4:
@@ -301,13 +301,13 @@ def test_after_a_stop_nothing_is_read_waited_for_or_written(
     monkeypatch.setattr(module, "tqdm", Interrupting)
     with pytest.raises(KeyboardInterrupt):
         fetch(urls, cache, replace(SETTINGS, backoff_s=60.0, image_bytes=10**7))
-    go_on.set()
+    may_continue.set()
     for thread in threading.enumerate():
         if thread.name == "pictures":
             thread.join(timeout=5)
             assert not thread.is_alive()
     assert [path.name for path in cache.iterdir()] == ["failed.tsv"]
-    assert failures(cache) == [f"{urls['gone'][0]}\tHTTP 404\tnever"]
+    assert read_failures(cache) == [f"{urls['gone'][0]}\tHTTP 404\tnever"]
 
 
 FETCH = """
@@ -321,7 +321,7 @@ fetch_pictures(json.loads(sys.argv[1]), Path(sys.argv[2]), settings, progress=Fa
 """
 
 
-def test_ctrl_c_ends_all_at_once_and_leaves_no_half_file(server: Server, cache: Path) -> None:
+def test_ctrl_c_ends_at_once_and_leaves_no_partial_file(server: Server, cache: Path) -> None:
     red = server.add("/red", plain(RED))
     urls = {
         "none": [server.url("/none")],
@@ -342,13 +342,13 @@ def test_ctrl_c_ends_all_at_once_and_leaves_no_half_file(server: Server, cache: 
         deadline = time.monotonic() + 30
         while len({asked.path for asked in server.asked}) < len(urls) and time.monotonic() < deadline:
             time.sleep(0.01)
-        while not (cache / named(red)).exists() and time.monotonic() < deadline:
+        while not (cache / hash_address(red)).exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         sent = time.monotonic()
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=30)[1]
         seconds = time.monotonic() - sent
     assert said.splitlines()[-1] == "KeyboardInterrupt"
-    assert seconds < 5  # where the timeout is 60
-    assert sorted(path.name for path in cache.iterdir()) == sorted([named(red), "failed.tsv"])
-    assert failures(cache) == [f"{urls['none'][0]}\tHTTP 404\tnever"]
+    assert seconds < 5  # the timeout is 60
+    assert sorted(path.name for path in cache.iterdir()) == sorted([hash_address(red), "failed.tsv"])
+    assert read_failures(cache) == [f"{urls['none'][0]}\tHTTP 404\tnever"]

@@ -24,7 +24,7 @@ MILLION = 1_000_000
 
 
 def review(user: str, item: str, time: int, **more: object) -> dict[str, Any]:
-    """A review as 2014 and 2018 write it."""
+    """Return a review in the format of 2014 and 2018."""
     return {
         "reviewerID": user,
         "asin": item,
@@ -40,7 +40,7 @@ def review(user: str, item: str, time: int, **more: object) -> dict[str, Any]:
 
 
 def write(path: Path, lines: Iterable[str | dict[str, Any]]) -> Path:
-    """One record a line; gzipped where the name says so."""
+    """Write one record on each line; gzip the file if its name ends in .gz."""
     text = "".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines)
     path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
     return path
@@ -50,17 +50,17 @@ def read(vintage: str, reviews: Path, metadata: Path | None = None) -> AtomicDat
     return read_amazon(reviews, metadata, VINTAGES[vintage], progress=False)
 
 
-def rows(data: AtomicData) -> list[tuple[str, str, str]]:
+def list_interactions(data: AtomicData) -> list[tuple[str, str, str]]:
     return list(data.inter[["user_id", "item_id", "timestamp"]].itertuples(index=False, name=None))
 
 
-def described(data: AtomicData) -> dict[str, tuple[str, ...]]:
-    """Item -> title, brand, categories, description."""
+def read_items(data: AtomicData) -> dict[str, tuple[str, ...]]:
+    """Return item -> title, brand, categories, description."""
     assert data.items is not None
     return {row[0]: row[1:] for row in data.items.itertuples(index=False, name=None)}
 
 
-def fails(message: str, vintage: str, reviews: Path, metadata: Path | None = None) -> None:
+def check_error(message: str, vintage: str, reviews: Path, metadata: Path | None = None) -> None:
     with pytest.raises(DataError) as caught:
         read(vintage, reviews, metadata)
     assert message in str(caught.value)
@@ -97,14 +97,14 @@ def test_2014_by_hand(tmp_path: Path) -> None:
     source = write(tmp_path / "reviews.json.gz", [*lines[:2], "", *lines[2:], "  "])
     metadata = write(tmp_path / "meta.json.gz", [LITERALS])
     data = read("amazon2014", source, metadata)
-    assert rows(data) == [
+    assert list_interactions(data) == [
         ("A1", "B1", "1390176000"),
         ("A2", "B2", "1390262400"),
         ("A1", "B3", "1390089600"),
         ("A1", "B1", "1390262400"),
         ("A2", "B4", "1390176000"),
     ]
-    assert described(data) == {
+    assert read_items(data) == {
         "B1": ("Women's 12 brush & comb", "L'Oréal", "Beauty, Hair Care, Tools", r"Soft. Red C:\dir"),
         "B2": ("asin last", "", "", "said 'asin': 'B1' aloud"),
         "B4": ("", "", "Beauty", ""),
@@ -137,10 +137,10 @@ def test_without_metadata_there_are_no_texts(reviews: Path) -> None:
 def test_plain_files_with_windows_line_ends_are_the_same_data(tmp_path: Path, reviews: Path) -> None:
     plain = tmp_path / "reviews.json"
     plain.write_bytes(b"\xef\xbb\xbf" + gzip.decompress(reviews.read_bytes()).replace(b"\n", b"\r\n").rstrip())
-    assert rows(read("amazon2014", plain)) == rows(read("amazon2014", reviews))
+    assert list_interactions(read("amazon2014", plain)) == list_interactions(read("amazon2014", reviews))
 
 
-def test_metadata_are_not_run(tmp_path: Path, reviews: Path) -> None:
+def test_metadata_are_never_run_as_code(tmp_path: Path, reviews: Path) -> None:
     touched = tmp_path / "touched"
     for line in (
         f"__import__('os').system('touch {touched}')",
@@ -149,7 +149,7 @@ def test_metadata_are_not_run(tmp_path: Path, reviews: Path) -> None:
         f"{{'asin': 'B1', 'title': f'{{open({str(touched)!r}, \"w\")}}'}}",
     ):
         metadata = write(tmp_path / "meta.json", ["{'asin': 'B2'}", line])
-        fails("meta.json:2: the line is not a Python literal", "amazon2014", reviews, metadata)
+        check_error("meta.json:2: the line is not a Python literal", "amazon2014", reviews, metadata)
     assert not touched.exists()
 
 
@@ -164,7 +164,7 @@ def test_metadata_are_not_run(tmp_path: Path, reviews: Path) -> None:
         ("{'asin': 'B1', 'title': 'a\0b'}", "meta.json:1: the line is not a Python literal"),
         ("{'asin': 'B1'", "meta.json:1: the line is not a Python literal"),
         ("['asin']", "meta.json:1: the line is not one Python dict"),
-        ("{'title': 'x'}", "meta.json:1: the item has no 'asin'; mend the line, or check that the file is of amazon"),
+        ("{'title': 'x'}", "meta.json:1: the item has no 'asin'; fix the line, or check that the file is of amazon"),
         ("{'asin': 7}", "meta.json:1: asin is 7, not text without spaces and quotes"),
         ("{'asin': 'B8'}", "meta.json has no line for any item of "),
         ("", "meta.json has no line for any item of "),
@@ -173,7 +173,7 @@ def test_metadata_are_not_run(tmp_path: Path, reviews: Path) -> None:
     ids=str.__len__,
 )
 def test_faulty_2014_metadata(tmp_path: Path, reviews: Path, line: str, message: str) -> None:
-    fails(message, "amazon2014", reviews, write(tmp_path / "meta.json", [line]))
+    check_error(message, "amazon2014", reviews, write(tmp_path / "meta.json", [line]))
 
 
 # 2018
@@ -206,7 +206,7 @@ def test_2018_by_hand(tmp_path: Path) -> None:
         ],
     )
     data = read("amazon2018", source, metadata)
-    assert described(data) == {
+    assert read_items(data) == {
         "B1": ("Comb & brush", "by Acme", "Beauty, Hair & Care", "A 12 comb red"),
         "B2": ("", "Acme", "", ""),
         "B3": ("", "", "", ""),
@@ -261,19 +261,19 @@ def test_2023_by_hand(tmp_path: Path) -> None:
         ],
     )
     data = read("amazon2023", write(tmp_path / "reviews.jsonl", lines), metadata)
-    assert rows(data) == [
+    assert list_interactions(data) == [
         ("AE1", "B1", "1588687728923"),
         ("AE1", "B1", "1588687728924"),
         ("AE1", "B2", "1588687728922"),
     ]
-    assert described(data) == {
+    assert read_items(data) == {
         "B1": ("Howard\u2019s wax \U0001f600", "Howard", "Home, Care", "For wood. And floors."),
         "B2": ("x", "", "", ""),
     }
     assert data.image_urls == {"B1": ("https://m/h1", "https://m/l2", "https://m/t3")}
 
 
-# Faults of any vintage
+# Errors of all vintages
 
 
 @pytest.mark.parametrize(
@@ -312,28 +312,28 @@ def test_2023_by_hand(tmp_path: Path) -> None:
     ids=lambda value: str(value)[:60].replace("\0", ""),
 )
 def test_faulty_reviews(tmp_path: Path, line: str | dict[str, Any], message: str) -> None:
-    fails(message, "amazon2018", write(tmp_path / "reviews.json", [review("A1", "B1", 788_918_400), line]))
+    check_error(message, "amazon2018", write(tmp_path / "reviews.json", [review("A1", "B1", 788_918_400), line]))
 
 
 def test_text_of_another_encoding(tmp_path: Path) -> None:
     path = tmp_path / "reviews.json"
     path.write_bytes(json.dumps(REVIEW).encode() + b'\n{"reviewerName": "Andr\xe9"}\n')
-    fails("reviews.json:2: not UTF-8 text", "amazon2014", path)
+    check_error("reviews.json:2: not UTF-8 text", "amazon2014", path)
 
 
-def test_files_that_are_not_there_or_hold_nothing(tmp_path: Path, reviews: Path) -> None:
-    fails("cannot be read: No such file or directory", "amazon2014", tmp_path / "none.json")
-    fails("cannot be read: No such file or directory", "amazon2014", reviews, tmp_path / "none.json")
-    fails("cannot be read: Is a directory", "amazon2014", tmp_path)
+def test_missing_and_empty_files(tmp_path: Path, reviews: Path) -> None:
+    check_error("cannot be read: No such file or directory", "amazon2014", tmp_path / "none.json")
+    check_error("cannot be read: No such file or directory", "amazon2014", reviews, tmp_path / "none.json")
+    check_error("cannot be read: Is a directory", "amazon2014", tmp_path)
     for name in ("empty.json", "empty.json.gz"):
-        fails(f"{name} holds no review", "amazon2014", write(tmp_path / name, [""]))
+        check_error(f"{name} holds no review", "amazon2014", write(tmp_path / name, [""]))
 
 
 @pytest.mark.parametrize("cut", [3, 12, 100, -1, -8])
 def test_a_truncated_gzip(tmp_path: Path, reviews: Path, cut: int) -> None:
     path = tmp_path / "cut.json.gz"
     path.write_bytes(reviews.read_bytes()[:cut])
-    fails("cut.json.gz: the gzip file is cut off or broken after line ", "amazon2014", path)
+    check_error("cut.json.gz: the gzip file is cut off or broken after line ", "amazon2014", path)
 
 
 def test_a_corrupt_gzip(tmp_path: Path, reviews: Path) -> None:
@@ -342,17 +342,17 @@ def test_a_corrupt_gzip(tmp_path: Path, reviews: Path) -> None:
         content = bytearray(reviews.read_bytes())
         content[position] ^= 0xFF
         path.write_bytes(content)
-        fails("corrupt.json.gz: the gzip file is cut off or broken", "amazon2014", path)
+        check_error("corrupt.json.gz: the gzip file is cut off or broken", "amazon2014", path)
 
 
-def test_an_endless_line_is_refused_without_reading_it(tmp_path: Path) -> None:
+def test_a_very_long_line_is_refused_before_it_is_read_completely(tmp_path: Path) -> None:
     path = tmp_path / "bomb.json.gz"
     with gzip.open(path, "wb", compresslevel=1) as file:
         for _ in range(64):
             file.write(b"a" * 2**20)
     tracemalloc.start()
     try:
-        fails("bomb.json.gz:1: the line is longer than 16 MiB", "amazon2014", path)
+        check_error("bomb.json.gz:1: the line is longer than 16 MiB", "amazon2014", path)
         assert tracemalloc.get_traced_memory()[1] < 2.5 * MAX_LINE_BYTES  # the line, in parts and then joined
     finally:
         tracemalloc.stop()
@@ -380,28 +380,28 @@ def test_progress_counts_the_bytes_of_the_file(tmp_path: Path, capsys: pytest.Ca
         ("", ""),
     ],
 )
-def test_plain_text(raw: str, text: str) -> None:
+def test_markup_is_removed(raw: str, text: str) -> None:
     assert strip_markup(raw) == text
 
 
 @pytest.mark.parametrize("part", ["<", "<script", "<script>", "</script", "<!--", "&", "&amp;"])
-def test_plain_text_takes_no_longer_for_broken_markup(part: str) -> None:
-    assert strip_markup(part * 200_000) is not None  # minutes, were it not linear
+def test_broken_markup_takes_linear_time(part: str) -> None:
+    assert strip_markup(part * 200_000) is not None  # quadratic time would be minutes
 
 
 # Size
 
 
-def synthetic() -> Iterator[tuple[str, str, int]]:
-    """User, item and time of a million reviews; few users and items have most of them, and some lines repeat."""
+def generate_reviews() -> Iterator[tuple[str, str, int]]:
+    """Yield user, item and time of a million reviews; few users and items have most of them, and some lines repeat."""
     rng = random.Random(5)
     for _ in range(MILLION):
         user, item = int(600_000 * rng.random() ** 3), int(150_000 * rng.random() ** 2)
         yield f"A{user:013d}", f"B{item:09d}", 1356998400 + DAY_S * rng.randrange(20)
 
 
-def slow_k_core(interactions: list[tuple[str, str, int]], k_core: int) -> list[tuple[str, str, int]]:
-    """Drop all that is below k, again and again, until nothing is."""
+def filter_slowly(interactions: list[tuple[str, str, int]], k_core: int) -> list[tuple[str, str, int]]:
+    """Drop users and items below k interactions until nothing changes."""
     while True:
         users = Counter(user for user, _, _ in interactions)
         items = Counter(item for _, item, _ in interactions)
@@ -426,11 +426,11 @@ print(len(reviews.time), kib("VmHWM") - before, time.process_time() - started)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the kernel does not tell the peak memory")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the kernel does not report the peak memory")
 def test_a_million_reviews(tmp_path: Path) -> None:
     path = tmp_path / "reviews.json.gz"
     with gzip.open(path, "wt", compresslevel=1) as file:
-        for triple in synthetic():
+        for triple in generate_reviews():
             file.write(json.dumps(review(*triple)) + "\n")
     command = [sys.executable, "-c", MEASURE, str(path)]
     measured = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -439,9 +439,9 @@ def test_a_million_reviews(tmp_path: Path) -> None:
     assert n_lines == MILLION
     assert growth_kib / 1024 < 150
     data = read("amazon2014", path)
-    distinct = list(dict.fromkeys(synthetic()))
-    expected = slow_k_core(distinct, 5)
-    found = filter_k_core(data, 5, "synthetic")
+    distinct = list(dict.fromkeys(generate_reviews()))
+    expected = filter_slowly(distinct, 5)
+    found = filter_k_core(data, 5, "generate_reviews")
     print(f"{len(distinct):,} distinct, {len(expected):,} in the 5-core: {found.counts()}")
     assert 0 < len(expected) < len(distinct) < MILLION
-    assert rows(found) == [(user, item, str(time)) for user, item, time in expected]
+    assert list_interactions(found) == [(user, item, str(time)) for user, item, time in expected]

@@ -24,7 +24,7 @@ SHARED = Path(__file__).resolve().parents[4] / "shared" / "datasets"
 REQUEST = Request(name="films", category="", columns={}, table=None, progress=False)
 
 
-def fails(prepare_toy: Prepare, source: Path, kind: str, message: str) -> None:
+def check_error(prepare_toy: Prepare, source: Path, kind: str, message: str) -> None:
     with pytest.raises(DataError) as caught:
         prepare_toy(source, kind)
     assert message in str(caught.value)
@@ -60,7 +60,7 @@ def test_mmrec(mmrec: Path, prepare_toy: Prepare) -> None:
     assert dataset.features["text"].tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
 
 
-def test_mmrec_and_recbole_without_times_say_what_would_do(mmrec: Path, recbole: Path, prepare_toy: Prepare) -> None:
+def test_mmrec_and_recbole_without_times_warn_and_advise(mmrec: Path, recbole: Path, prepare_toy: Prepare) -> None:
     for path in (mmrec / "baby.inter", recbole / "films.inter"):
         path.write_text(path.read_text().replace("timestamp", "reviewTime"))
     said = "has no column 'timestamp', so the order of its rows stands for time"
@@ -87,14 +87,14 @@ def test_lists_in_time_order_by_definition_need_no_warning(
     assert not any("stands for time" in warning for warning in prepare_toy(source, kind).warnings)
 
 
-def test_mmrec_that_is_leave_one_out_is_read_as_that(mmrec: Path, prepare_toy: Prepare) -> None:
+def test_an_mmrec_split_that_is_leave_one_out_is_recognized(mmrec: Path, prepare_toy: Prepare) -> None:
     prepared = prepare_toy(mmrec, "mmrec")
     split = split_dataset(load_dataset(prepared.folder, modalities=None))
     assert (split.kind, split.item_tokens[split.test.item].tolist()) == ("leave-one-out", ["2"])
     assert prepared.warnings[0] == "the given split is leave-one-out in time order and was read as that"
 
 
-def test_mmrecs_mappings_give_the_ids_back(mmrec: Path, prepare_toy: Prepare) -> None:
+def test_mmrec_mappings_restore_the_ids(mmrec: Path, prepare_toy: Prepare) -> None:
     (mmrec / "u_id_mapping.csv").write_text("user_id\tuserID\nann\t0\nbob\t1\n")
     (mmrec / "i_id_mapping.csv").write_text("asin\titemID\nB2\t2\nB0\t0\nB1\t1\n")
     dataset = load_dataset(prepare_toy(mmrec, "mmrec").folder, modalities=None)
@@ -114,7 +114,7 @@ def test_mmrecs_mappings_give_the_ids_back(mmrec: Path, prepare_toy: Prepare) ->
 )
 def test_faulty_mmrec_mappings(mmrec: Path, prepare_toy: Prepare, content: str, message: str) -> None:
     (mmrec / "i_id_mapping.csv").write_text(content)
-    fails(prepare_toy, mmrec, "mmrec", message)
+    check_error(prepare_toy, mmrec, "mmrec", message)
 
 
 @pytest.mark.parametrize("file", ["beauty.txt", "sequential_data.txt"])
@@ -146,7 +146,7 @@ def test_faulty_datamaps(tmp_path: Path, prepare_toy: Prepare, content: str, mes
     source.mkdir(parents=True)
     (source / "beauty.txt").write_text("1 1 2 3\n")
     (source / "datamaps.json").write_text(content)
-    fails(prepare_toy, source, "s3rec", message)
+    check_error(prepare_toy, source, "s3rec", message)
 
 
 def lattice(folder: Path, **parts: object) -> None:
@@ -182,7 +182,7 @@ def test_lattice(tmp_path: Path, prepare_toy: Prepare, inside: str) -> None:
 )
 def test_faulty_lattice(tmp_path: Path, prepare_toy: Prepare, users: object, message: str) -> None:
     lattice(tmp_path / "source" / "Clothing", val=users)
-    fails(prepare_toy, tmp_path / "source" / "Clothing", "lattice", message)
+    check_error(prepare_toy, tmp_path / "source" / "Clothing", "lattice", message)
 
 
 def test_the_same_data_through_sequences_mmrec_and_csv_has_one_split_hash(
@@ -205,7 +205,7 @@ def test_the_same_data_through_sequences_mmrec_and_csv_has_one_split_hash(
     assert split_hash(prepare_toy(tmp_path / "csv", "table", name="shop")) == split_dataset(dataset).sha256
 
 
-def test_positions_are_no_times_wherever_they_come_from(sequences: Path, prepare_toy: Prepare, tmp_path: Path) -> None:
+def test_positions_are_no_times_in_any_kind(sequences: Path, prepare_toy: Prepare, tmp_path: Path) -> None:
     dataset = load_dataset(prepare_toy(sequences, "sequences").folder, modalities=None)
     write_mmrec(dataset, tmp_path / "exported")
     assert not load_dataset(
@@ -271,7 +271,7 @@ def test_items_without_features_of_their_own_stay_known(splits: Path, prepare_to
     assert load_dataset(after.folder, modalities=None).covered["image"].tolist() == [False, True, False, True]
 
 
-def test_mmrec_there_and_back(splits: Path, prepare_toy: Prepare, tmp_path: Path) -> None:
+def test_an_export_to_mmrec_can_be_imported(splits: Path, prepare_toy: Prepare, tmp_path: Path) -> None:
     before = load_dataset(prepare_toy(splits, "splits").folder, modalities=None)
     write_mmrec(before, tmp_path / "exported")
     assert sorted(path.name for path in (tmp_path / "exported").iterdir()) == [
@@ -327,7 +327,7 @@ def test_a_folder_of_ours_read_as_recboles_is_the_same_dataset(recbole: Path, pr
     assert rows[0] == "7\tx\t4\t4\t1700000000000000002"
 
 
-def test_a_folder_of_an_earlier_version_is_read_as_it_was(recbole: Path, prepare_toy: Prepare) -> None:
+def test_a_folder_of_an_earlier_version_is_read_unchanged(recbole: Path, prepare_toy: Prepare) -> None:
     write_times(recbole / "films.inter", FINE, further="rating:float")
     folder = prepare_toy(recbole, "recbole").folder
     new = load_dataset(folder, modalities=None)
@@ -340,7 +340,7 @@ def test_a_folder_of_an_earlier_version_is_read_as_it_was(recbole: Path, prepare
     assert read_source_times(folder) == FINE
 
 
-def test_a_column_of_the_sources_own_named_as_ours(recbole: Path, prepare_toy: Prepare) -> None:
+def test_a_column_of_the_source_named_source_time(recbole: Path, prepare_toy: Prepare) -> None:
     further = {"further": "source_time:float", "values": "321654"}  # 7 took z first by it, x first by timestamp
     write_times(recbole / "films.inter", "123123", **further)
     folder = prepare_toy(recbole, "recbole").folder
@@ -348,10 +348,10 @@ def test_a_column_of_the_sources_own_named_as_ours(recbole: Path, prepare_toy: P
     split = split_dataset(load_dataset(folder, modalities=None))
     assert split.item_tokens[split.test.item].tolist() == ["z", "z"]
     write_times(recbole / "films.inter", FINE, **further)
-    fails(prepare_toy, recbole, "recbole", "films.inter:1: column 'source_time' would be overwritten: times")
+    check_error(prepare_toy, recbole, "recbole", "films.inter:1: column 'source_time' would be overwritten: times")
 
 
-def test_recbole_without_times_uses_the_files_order(recbole: Path, prepare_toy: Prepare) -> None:
+def test_recbole_without_times_uses_the_order_of_the_file(recbole: Path, prepare_toy: Prepare) -> None:
     (recbole / "films.inter").write_text("user_id:token\titem_id:token\n1\tx\n2\tx\n1\ty\n1\tz\n")
     dataset = load_dataset(prepare_toy(recbole, "recbole").folder, modalities=None)
     assert dataset.time is not None
@@ -370,20 +370,20 @@ def test_features_of_the_source_are_aligned_by_token(sequences: Path, prepare_to
     ("content", "message"),
     [
         ("", "user_sequences.txt is empty"),
-        ("u1 a\n\nu2 b\n", "user_sequences.txt:2: needs a user and at least one item"),
-        ("u1 a\nu2\n", "user_sequences.txt:2: needs a user and at least one item"),
-        ("u1 a\nu2 b\nu1 c\n", "user_sequences.txt:3: user 'u1' is on line 1 already"),
+        ("u1 a\n\nu2 b\n", "user_sequences.txt:2: the line needs a user and at least one item"),
+        ("u1 a\nu2\n", "user_sequences.txt:2: the line needs a user and at least one item"),
+        ("u1 a\nu2 b\nu1 c\n", "user_sequences.txt:3: user 'u1' is already on line 1"),
         ('u1 a"b\n', "holds a quote"),
     ],
 )
 def test_faulty_sequences(sequences: Path, prepare_toy: Prepare, content: str, message: str) -> None:
     (sequences / "user_sequences.txt").write_text(content)
-    fails(prepare_toy, sequences, "sequences", message)
+    check_error(prepare_toy, sequences, "sequences", message)
 
 
-def test_an_item_described_twice(sequences: Path, prepare_toy: Prepare) -> None:
+def test_an_item_with_two_rows_is_refused(sequences: Path, prepare_toy: Prepare) -> None:
     (sequences / "item_text.tsv").write_text("item_id\ttitle\na\tx\nb\ty\na\tz\n")
-    fails(prepare_toy, sequences, "sequences", "item_text.tsv:4: item 'a' occurs before")
+    check_error(prepare_toy, sequences, "sequences", "item_text.tsv:4: item 'a' occurs before")
 
 
 @pytest.mark.parametrize(
@@ -399,18 +399,18 @@ def test_an_item_described_twice(sequences: Path, prepare_toy: Prepare) -> None:
 )
 def test_faulty_splits(splits: Path, prepare_toy: Prepare, content: str, message: str) -> None:
     (splits / "interactions.tsv").write_text(content)
-    fails(prepare_toy, splits, "splits", message)
+    check_error(prepare_toy, splits, "splits", message)
 
 
 def test_a_nan_row_is_named_by_item(splits: Path, prepare_toy: Prepare) -> None:
     np.save(splits / "image_feat.npy", np.diag([1, np.nan, 1, 1]))
-    fails(prepare_toy, splits, "splits", "row 1 (item '1') contains NaN")
+    check_error(prepare_toy, splits, "splits", "row 1 (item '1') contains NaN")
 
 
 @pytest.mark.parametrize("label", ["3", "train", "", "-1"])
 def test_faulty_mmrec_labels(mmrec: Path, prepare_toy: Prepare, label: str) -> None:
     (mmrec / "baby.inter").write_text(f"userID\titemID\tx_label\n0\t0\t0\n0\t1\t{label}\n")
-    fails(prepare_toy, mmrec, "mmrec", "baby.inter:3: x_label is")
+    check_error(prepare_toy, mmrec, "mmrec", "baby.inter:3: x_label is")
 
 
 @pytest.mark.parametrize(
@@ -424,17 +424,17 @@ def test_faulty_mmrec_labels(mmrec: Path, prepare_toy: Prepare, label: str) -> N
 )
 def test_faulty_recbole_files(recbole: Path, prepare_toy: Prepare, content: str, message: str) -> None:
     (recbole / "films.inter").write_text(content)
-    fails(prepare_toy, recbole, "recbole", message)
+    check_error(prepare_toy, recbole, "recbole", message)
 
 
 def test_features_need_tokens_where_rows_are_not_ids(sequences: Path, prepare_toy: Prepare) -> None:
     np.save(sequences / "image_feat.npy", np.eye(4))
-    fails(prepare_toy, sequences, "sequences", "has no image_feat.tokens.txt beside it")
+    check_error(prepare_toy, sequences, "sequences", "has no image_feat.tokens.txt next to it")
     (sequences / "image_feat.tokens.txt").write_text("a\nb\nc\nz\n")
-    fails(prepare_toy, sequences, "sequences", "no row for 1 item ('d')")
+    check_error(prepare_toy, sequences, "sequences", "no row for 1 item ('d')")
     np.save(sequences / "image_feat.npy", np.eye(5))
     (sequences / "image_feat.tokens.txt").write_text("a\nb\nc\nd\nz\n")
-    fails(prepare_toy, sequences, "sequences", "rows for 1 item ('z') without interactions")
+    check_error(prepare_toy, sequences, "sequences", "rows for 1 item ('z') without interactions")
 
 
 def test_texts_take_the_first_column_that_is_filled(sequences: Path, recbole: Path) -> None:
@@ -460,7 +460,7 @@ def test_unknown_text_columns_are_named(sequences: Path) -> None:
         read_item_texts(None, ["a"], ["title"], sequences)
 
 
-def test_clean_leaves_nothing_that_a_csv_reader_would_interpret() -> None:
+def test_clean_text_has_no_characters_that_a_csv_reader_interprets() -> None:
     assert clean_text('a\x00b\t"c"\r\nd\u2028e') == "a b c d e"
     assert clean_text("L'Oréal, 5.1 oz (150 ml)") == "L'Oréal, 5.1 oz (150 ml)"
 
@@ -473,7 +473,7 @@ def test_clean_leaves_nothing_that_a_csv_reader_would_interpret() -> None:
         ("TikTok", 9_308, 6_710, 68_722, 465),
     ],
 )
-def test_the_papers_counts(root: Path, name: str, users: int, items: int, interactions: int, cold: int) -> None:
+def test_the_counts_of_the_paper(root: Path, name: str, users: int, items: int, interactions: int, cold: int) -> None:
     if not (SHARED / name).is_dir():
         pytest.skip(f"no {name} in ../shared/datasets")
     settings = read_dataset_settings(name, None, {"text": []})
@@ -529,7 +529,7 @@ def test_every_kind_fills_features_of_a_token_file(
     assert dataset.item_tokens[1:][~dataset.covered["audio"][1:]].tolist() == [items[1]]
 
 
-def test_rows_that_are_fill_in_the_source_count_for_no_mean(sequences: Path, prepare_toy: Prepare) -> None:
+def test_filled_rows_of_the_source_do_not_count_for_the_mean(sequences: Path, prepare_toy: Prepare) -> None:
     np.save(sequences / "image_feat.npy", np.array([[4.0], [100.0], [2.0]]))
     (sequences / "image_feat.tokens.txt").write_text("a\nb\nc\n")
     (sequences / "image_feat.missing.txt").write_text("b\n")
@@ -541,10 +541,10 @@ def test_rows_that_are_fill_in_the_source_count_for_no_mean(sequences: Path, pre
         prepare_toy(sequences, "sequences", fresh=True)
 
 
-def test_tokens_that_differ_by_blanks_alone(sequences: Path, prepare_toy: Prepare) -> None:
+def test_tokens_that_differ_only_by_blanks_are_refused(sequences: Path, prepare_toy: Prepare) -> None:
     np.save(sequences / "image_feat.npy", np.eye(3))
     (sequences / "image_feat.tokens.txt").write_text("a\nb\na \n")
-    fails(prepare_toy, sequences, "sequences", "image_feat.tokens.txt: token 'a' occurs twice, once with blanks")
+    check_error(prepare_toy, sequences, "sequences", "image_feat.tokens.txt: token 'a' occurs twice, once with blanks")
 
 
 def test_ids_with_separators_of_lines_other_than_line_feeds_survive(

@@ -28,11 +28,11 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
-def frame() -> pd.DataFrame:
+def make_frame() -> pd.DataFrame:
     return pd.DataFrame(ROWS, columns=["customer", "article", "day"])
 
 
-def sequences(prepared: Prepared) -> dict[str, list[str]]:
+def read_sequences(prepared: Prepared) -> dict[str, list[str]]:
     dataset = load_dataset(prepared.folder, modalities=None)
     split = split_dataset(dataset)
     history = split.test_history()
@@ -46,24 +46,26 @@ def sequences(prepared: Prepared) -> dict[str, list[str]]:
 def test_every_ending_gives_the_same_sequences(source: Path, prepare_toy: Prepare, ending: str) -> None:
     path = source / f"shop.{ending}"
     if ending == "parquet":
-        frame().to_parquet(path)
+        make_frame().to_parquet(path)
     else:
-        frame().to_csv(path, sep="\t" if ending == "tsv" else ",", index=False)
+        make_frame().to_csv(path, sep="\t" if ending == "tsv" else ",", index=False)
     prepared = prepare_toy(source, "table", columns=COLUMNS)
-    assert sequences(prepared) == {"u1": ["b", "a"], "u2": ["a"]}  # c is the test item
+    assert read_sequences(prepared) == {"u1": ["b", "a"], "u2": ["a"]}  # c is the test item
     assert read_source_times(prepared.folder)[1] == "1390089600"  # midnight of 19 January 2014, UTC
 
 
 def test_parquet_keeps_ids_and_times_of_their_own_types(source: Path, prepare_toy: Prepare) -> None:
-    typed = frame().assign(customer=[1.0, 1.0, 2.0, 1.0], article=[7, 8, 7, 9], day=lambda t: pd.to_datetime(t["day"]))
+    typed = make_frame().assign(
+        customer=[1.0, 1.0, 2.0, 1.0], article=[7, 8, 7, 9], day=lambda t: pd.to_datetime(t["day"])
+    )
     typed.to_parquet(source / "shop.parquet")
-    assert sequences(prepare_toy(source, "table", columns=COLUMNS)) == {"1": ["8", "7"], "2": ["7"]}
+    assert read_sequences(prepare_toy(source, "table", columns=COLUMNS)) == {"1": ["8", "7"], "2": ["7"]}
 
 
-def test_usual_names_need_no_columns_and_without_times_the_order_holds(source: Path, prepare_toy: Prepare) -> None:
+def test_default_column_names_and_a_table_without_times(source: Path, prepare_toy: Prepare) -> None:
     (source / "shop.csv").write_text('user_id,item_id\nu1,a\nu1,"b, c"\nu1,d\n')
     prepared = prepare_toy(source, "table")
-    assert sequences(prepared) == {"u1": ["a", "b, c"]}
+    assert read_sequences(prepared) == {"u1": ["a", "b, c"]}
     assert not load_dataset(prepared.folder, modalities=None).time_known
 
 
@@ -73,8 +75,8 @@ def test_a_split_column_is_kept(source: Path, prepare_toy: Prepare) -> None:
     assert (split.kind, split.item_tokens[split.test.item].tolist()) == ("given", ["a"])
 
 
-def test_item_texts_beside_the_table(source: Path, prepare_toy: Prepare) -> None:
-    frame().to_csv(source / "shop.csv", index=False)
+def test_item_texts_next_to_the_table(source: Path, prepare_toy: Prepare) -> None:
+    make_frame().to_csv(source / "shop.csv", index=False)
     (source / "shop_items.csv").write_text('article,name\na,"12"" comb"\nb,\nc,soap\n')
     folder = prepare_toy(source, "table", columns=COLUMNS).folder
     assert (folder / "shop.item").read_text() == "item_id:token\tname:token_seq\na\t12 comb\nb\t\nc\tsoap\n"
@@ -110,7 +112,7 @@ def test_faulty_tables(
     assert "\n" not in str(caught.value)
 
 
-def test_files_that_are_no_tables(source: Path, prepare_toy: Prepare) -> None:
+def test_files_that_are_no_tables_are_refused(source: Path, prepare_toy: Prepare) -> None:
     (source / "shop.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(DataError, match=r"shop\.parquet cannot be read as a table"):
         prepare_toy(source, "table")
@@ -121,18 +123,18 @@ def test_files_that_are_no_tables(source: Path, prepare_toy: Prepare) -> None:
         prepare_toy(source, "table")
 
 
-def test_a_table_of_another_name_is_named_itself(source: Path, prepare_toy: Prepare) -> None:
-    frame().to_csv(source / "sold.2014.csv", index=False)
+def test_a_table_of_another_name_is_given_by_its_path(source: Path, prepare_toy: Prepare) -> None:
+    make_frame().to_csv(source / "sold.2014.csv", index=False)
     (source / "sold.2014_items.csv").write_text("article,name\na,comb\n")
-    with pytest.raises(DataError, match=r"holds no shop\.parquet, \.csv, .* or the file with --source"):
+    with pytest.raises(DataError, match=r"holds no shop\.parquet, \.csv, .* or name the file with --source"):
         prepare_toy(source, "table", columns=COLUMNS)
     prepared = prepare_toy(source / "sold.2014.csv", "table", columns=COLUMNS, name="shop")
-    assert sequences(prepared) == {"u1": ["b", "a"], "u2": ["a"]}
+    assert read_sequences(prepared) == {"u1": ["b", "a"], "u2": ["a"]}
     assert "a\tcomb" in (prepared.folder / "shop.item").read_text()
 
 
 def test_an_item_with_two_rows(source: Path, prepare_toy: Prepare) -> None:
-    frame().to_csv(source / "shop.csv", index=False)
+    make_frame().to_csv(source / "shop.csv", index=False)
     (source / "shop_items.csv").write_text("article,name\na,x\nb,y\na,z\n")
     with pytest.raises(DataError, match=r"shop_items\.csv: row 3: item 'a' occurs before"):
         prepare_toy(source, "table", columns=COLUMNS)
@@ -173,7 +175,7 @@ def test_parquet_with_numbers_for_names_and_floats_that_are_no_ids(source: Path,
     ]
 
 
-def test_dates_far_away(source: Path, prepare_toy: Prepare) -> None:
+def test_dates_of_the_first_and_last_years(source: Path, prepare_toy: Prepare) -> None:
     (source / "shop.csv").write_text(
         "user_id,item_id,timestamp\nu1,a,0001-01-01\nu1,b,2014-01-20T00:00:00.002\nu1,c,9999-12-31\n"
     )
@@ -188,7 +190,7 @@ def test_dates_keep_nanoseconds_and_what_is_before_1970(source: Path, prepare_to
     )
     prepared = prepare_toy(source, "table")
     assert read_source_times(prepared.folder) == ["1390176000.000000002", "1390176000.000000001", "-1.5"]
-    assert sequences(prepared) == {"u1": ["c", "b"]}  # a is the test item
+    assert read_sequences(prepared) == {"u1": ["c", "b"]}  # a is the test item
 
 
 WITHOUT = "shop.csv has no column 'timestamp', so the order of its rows stands for time "
@@ -196,7 +198,7 @@ UNLESS = "; unless each user's rows are oldest first, "
 
 
 @pytest.mark.parametrize(
-    ("content", "columns", "said"),
+    ("content", "columns", "warning"),
     [
         (
             "user_id,item_id,rating,date\nu,a,5,20 Jan\nu,b,5,19 Jan\nu,c,3,18 Jan\n",
@@ -228,22 +230,22 @@ UNLESS = "; unless each user's rows are oldest first, "
         ),
     ],
 )
-def test_a_table_without_times_says_so_in_the_terminal_and_on_the_card(
-    source: Path, prepare_toy: Prepare, content: str, columns: tuple[str, ...], said: str
+def test_a_table_without_times_gives_a_warning_in_the_terminal_and_on_the_card(
+    source: Path, prepare_toy: Prepare, content: str, columns: tuple[str, ...], warning: str
 ) -> None:
     (source / "shop.csv").write_text(content)
     prepared = prepare_toy(source, "table", columns=columns)
-    assert prepared.warnings[0] == WITHOUT + said
-    assert f"- {WITHOUT}{said}\n" in (prepared.folder / "README.md").read_text()
+    assert prepared.warnings[0] == WITHOUT + warning
+    assert f"- {WITHOUT}{warning}\n" in (prepared.folder / "README.md").read_text()
 
 
-def test_a_table_with_times_says_nothing_of_them(source: Path, prepare_toy: Prepare) -> None:
-    frame().to_csv(source / "shop.csv", index=False)
+def test_a_table_with_times_gives_no_warning(source: Path, prepare_toy: Prepare) -> None:
+    make_frame().to_csv(source / "shop.csv", index=False)
     assert not any("timestamp" in warning for warning in prepare_toy(source, "table", columns=COLUMNS).warnings)
 
 
-def test_the_named_column_is_the_items_where_a_usual_name_stands_too(source: Path, prepare_toy: Prepare) -> None:
-    frame().to_csv(source / "shop.csv", index=False)
+def test_the_named_item_column_wins_over_the_default_one(source: Path, prepare_toy: Prepare) -> None:
+    make_frame().to_csv(source / "shop.csv", index=False)
     (source / "shop_items.csv").write_text("item_id,article,name\n1,a,comb\n2,b,brush\n")
     folder = prepare_toy(source, "table", columns=COLUMNS).folder
     assert (folder / "shop.item").read_text().splitlines() == ["item_id:token\tname:token_seq", "a\tcomb", "b\tbrush"]
@@ -258,13 +260,13 @@ def test_a_column_name_that_no_header_can_hold(source: Path, prepare_toy: Prepar
 
 @pytest.mark.parametrize("entries", [("user=a", "user=b"), ("user=a", "item=a")])
 def test_a_field_or_column_named_twice(source: Path, prepare_toy: Prepare, entries: tuple[str, str]) -> None:
-    frame().to_csv(source / "shop.csv", index=False)
+    make_frame().to_csv(source / "shop.csv", index=False)
     with pytest.raises(DataError, match=rf"--columns: '{entries[1]}' repeats a field or a column of another entry"):
         prepare_toy(source, "table", columns=entries)
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "csv.gz"])
-def test_an_id_is_the_text_that_stands_in_the_file(source: Path, prepare_toy: Prepare, ending: str) -> None:
+def test_an_id_is_the_text_in_the_file(source: Path, prepare_toy: Prepare, ending: str) -> None:
     users, items = (
         ["007", "7", "7.0"],
         ["0108775015", "108775015", "1E+05", "100000", "1e5", "9007199254740993", "3.0"],
@@ -290,7 +292,7 @@ def test_an_id_is_the_text_that_stands_in_the_file(source: Path, prepare_toy: Pr
         (pa.array([Decimal("10.00"), Decimal("0.10"), Decimal("3.00")]), ["10.00", "0.10", "3.00"]),
     ],
 )
-def test_ids_of_parquet_are_as_written(source: Path, prepare_toy: Prepare, ids: pa.Array, expected: list[str]) -> None:
+def test_ids_in_parquet_are_unchanged(source: Path, prepare_toy: Prepare, ids: pa.Array, expected: list[str]) -> None:
     pq.write_table(pa.table({"user_id": ["u"] * 3, "item_id": ids}), source / "shop.parquet")
     dataset = load_dataset(prepare_toy(source, "table").folder, modalities=None)
     assert dataset.item_tokens[1:].tolist() == expected
@@ -315,10 +317,10 @@ def test_parquet_columns_that_hold_no_ids(source: Path, prepare_toy: Prepare, id
 def test_columns_that_are_not_read_may_hold_anything(source: Path, prepare_toy: Prepare) -> None:
     table = {"user_id": ["u"] * 3, "item_id": [1, 2, 3], "images": [{"large": "x"}] * 3, "raw": [b"x"] * 3}
     pq.write_table(pa.table({**table, "tags": [["a"]] * 3}), source / "shop.parquet")
-    assert sequences(prepare_toy(source, "table")) == {"u": ["1", "2"]}
+    assert read_sequences(prepare_toy(source, "table")) == {"u": ["1", "2"]}
 
 
-def test_a_missing_item_id_makes_no_floats_of_the_others(source: Path, prepare_toy: Prepare) -> None:
+def test_a_missing_item_id_does_not_turn_the_others_into_floats(source: Path, prepare_toy: Prepare) -> None:
     pq.write_table(pa.table({"user_id": ["u"] * 3, "item_id": [2**60 + 1, 2**60, 3]}), source / "shop.parquet")
     items = pa.table({"item_id": [2**60 + 1, None, 3, None], "title": ["soap", "lost", "comb", "lost too"]})
     pq.write_table(items, source / "shop_items.parquet")
@@ -371,7 +373,7 @@ def test_item_columns_that_are_no_text_are_named(
 
 @pytest.mark.parametrize("how", ["csv", "csv twice", "csv thrice", "__index_level_0__", "named"])
 def test_the_index_of_a_pandas_table_is_no_attribute(source: Path, prepare_toy: Prepare, how: str) -> None:
-    table, items = frame(), pd.DataFrame({"article": ["a", "b", "c"], "name": ["comb", "brush", "soap"]})
+    table, items = make_frame(), pd.DataFrame({"article": ["a", "b", "c"], "name": ["comb", "brush", "soap"]})
     for name, data in (("shop", table), ("shop_items", items)):
         path = source / f"{name}.csv"
         if how == "named":
@@ -386,7 +388,7 @@ def test_the_index_of_a_pandas_table_is_no_attribute(source: Path, prepare_toy: 
             for _ in range(["csv", "csv twice", "csv thrice"].index(how)):
                 pd.read_csv(path).to_csv(path, index="thrice" in how)
     prepared = prepare_toy(source, "table", columns=COLUMNS)
-    assert sequences(prepared) == {"u1": ["b", "a"], "u2": ["a"]}
+    assert read_sequences(prepared) == {"u1": ["b", "a"], "u2": ["a"]}
     header = (prepared.folder / "shop.item").read_text().split("\n")[0]
     assert set(header.split("\t")) == {"item_id:token", "name:token_seq"}
 
@@ -402,8 +404,10 @@ def test_the_index_of_a_pandas_table_is_no_attribute(source: Path, prepare_toy: 
         ("sold.csv", "sold_items.parquet"),
     ],
 )
-def test_items_beside_a_source_with_another_ending(source: Path, prepare_toy: Prepare, table: str, items: str) -> None:
-    frame().to_csv(source / table, index=False)
+def test_item_tables_next_to_a_source_with_another_ending(
+    source: Path, prepare_toy: Prepare, table: str, items: str
+) -> None:
+    make_frame().to_csv(source / table, index=False)
     described = pd.DataFrame({"article": ["a", "b"], "name": ["comb", "brush"]})
     if items.endswith("parquet"):
         described.to_parquet(source / items)
@@ -413,31 +417,31 @@ def test_items_beside_a_source_with_another_ending(source: Path, prepare_toy: Pr
     assert (folder / "shop.item").read_text() == "item_id:token\tname:token_seq\na\tcomb\nb\tbrush\n"
 
 
-def test_texts_that_are_not_used_are_named(source: Path, prepare_toy: Prepare) -> None:
-    frame().to_csv(source / "shop.csv", index=False)
+def test_a_warning_names_the_unused_texts(source: Path, prepare_toy: Prepare) -> None:
+    make_frame().to_csv(source / "shop.csv", index=False)
     (source / "shop_items.csv").write_text("article,name,brand,empty\na,comb,x,\n")
-    said = "the items' texts are not used; --text name brand makes features of them"
-    assert said in prepare_toy(source, "table", columns=COLUMNS).warnings
+    warning = "the items' texts are not used; --text name brand makes features of them"
+    assert warning in prepare_toy(source, "table", columns=COLUMNS).warnings
     (source / "shop_items.csv").write_text("article,name\na,\n")
     prepared = prepare_toy(source, "table", columns=COLUMNS, fresh=True)
     assert not any("--text" in warning for warning in prepared.warnings)
 
 
 def test_blanks_around_ids_are_removed_and_counted(source: Path, prepare_toy: Prepare) -> None:
-    """Without times the order of the rows counts, over both ways in which a user is written."""
+    """Without times, rows of the user `u1 ` and rows of `u1` are in one order."""
     (source / "shop.csv").write_text("user_id,item_id\nu1 ,a\nu1, b\n u1,c\nu2,a \n")
     (source / "shop_items.csv").write_text("item_id,title\na ,comb\nb,brush\n")
     (source / "image_feat.tokens.txt").write_text("a\nb \nc\n")
     np.save(source / "image_feat.npy", np.eye(3))
     prepared = prepare_toy(source, "table")
-    assert sequences(prepared) == {"u1": ["a", "b"], "u2": ["a"]}  # c is the test item
-    for said in (
+    assert read_sequences(prepared) == {"u1": ["a", "b"], "u2": ["a"]}  # c is the test item
+    for warning in (
         "shop.csv: blanks around 2 fields of user_id were removed, so that 'u1 ' is read as 'u1'",
         "shop.csv: blanks around 2 fields of item_id were removed, so that ' b' is read as 'b'",
         "shop_items.csv: blanks around 1 field of item_id were removed, so that 'a ' is read as 'a'",
     ):
-        assert said in prepared.warnings
-        assert f"- {said}\n" in (prepared.folder / "README.md").read_text()
+        assert warning in prepared.warnings
+        assert f"- {warning}\n" in (prepared.folder / "README.md").read_text()
     assert "a\tcomb" in (prepared.folder / "shop.item").read_text()
     assert load_dataset(prepared.folder, modalities=None).features["image"].tolist()[1:] == np.eye(3).tolist()
 

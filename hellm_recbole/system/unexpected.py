@@ -1,0 +1,30 @@
+"""Sentences for exceptions that no part of this project raises itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hellm_recbole.errors import take_first_line
+from hellm_recbole.system.disk import describe_full, is_full
+
+
+def describe_unexpected(error: BaseException, folder: Path | None = None) -> str:
+    r"""Describe an exception that is not a `HellmError`: its most likely cause, or its type and first line.
+
+    >>> describe_unexpected(RuntimeError("Error while serializing: No space left on device (os error 28)"))
+    'no space left on the device; free some space there or choose another folder, and give the same command again'
+    >>> describe_unexpected(ZeroDivisionError("division by zero"))
+    'ZeroDivisionError: division by zero'
+
+    Args:
+        error: the exception.
+        folder: folder that was written to; None if it is unknown.
+    """
+    text = str(error)
+    if is_full(error):
+        return describe_full(error, folder)
+    if isinstance(error, MemoryError) or "not enough memory" in text or "out of memory" in text.lower():
+        return "out of memory; lower batch_size, eval_block_users or the model's widths, or take a larger machine"
+    if isinstance(error, RecursionError):
+        return "a file is nested too deeply to be read; it is probably damaged, so remove it"
+    return take_first_line(error)
