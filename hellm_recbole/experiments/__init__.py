@@ -1,4 +1,4 @@
-"""From a request to results: which runs, with which settings, what each depends on, and what it leaves behind.
+"""Resolve a request into run configs, execute the runs, and read and write their results.
 
-Searches, exports and Ray are here; tables and figures are made from the results by `hellm_recbole.report`.
+Hyper-parameter searches, exports and Ray are here. `hellm_recbole.report` makes tables and figures from the results.
 """

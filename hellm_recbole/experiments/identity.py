@@ -1,4 +1,4 @@
-"""What one run depends on: item data, language model, pretrained embeddings and code, collected from where they are."""
+"""Collect what a run depends on: item data, language model, pretrained embeddings and code."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from hellm_recbole.models.hellm import NO_BACKBONE, RANDOM
 
 
 def identify_run(config: RunConfig, split: Split, embeddings: Mapping[str, EmbeddingIdentity]) -> Identity:
-    """All that a run depends on beside split, settings and seed.
+    """Collect everything that a run depends on, except split, settings and seed.
 
     Args:
         config: config of the run.
-        split: the dataset's, with its features and texts.
-        embeddings: pretrained embeddings that the run reads; those that are not there yet are left out.
+        split: split of the dataset, with features and texts.
+        embeddings: pretrained model -> identity of its embeddings, for those of the run that exist already.
 
     Raises:
-        DataError: the language model cannot be had.
+        DataError: the language model cannot be loaded.
         MissingDependency: the packaged language model is not installed.
     """
     features: dict[str, FeatureIdentity] = {
@@ -51,15 +51,22 @@ def identify_run(config: RunConfig, split: Split, embeddings: Mapping[str, Embed
 
 
 def list_run_parts(config: RunConfig, split: Split, seed: int, identity: Identity) -> dict[str, str]:
-    """Name of everything that a run depends on, settings and seed included -> its value or digest."""
+    """List everything that a run depends on, including settings, split and seed: name -> value or digest.
+
+    Args:
+        config: config of the run.
+        split: split of the dataset.
+        seed: random seed of the run.
+        identity: everything else that the run depends on, from `identify_run`.
+    """
     return list_parts(identity, config.reproducibility_settings(), split.sha256, seed)
 
 
 def identify_code(config: RunConfig) -> dict[str, str]:
-    """Module -> digest of the code of a run.
+    """Compute a digest of each module of a run's code: module -> digest.
 
-    Files are read once in a process. Call this before anything takes time, for a file that is edited after it has been
-    imported is not the code that runs.
+    A process reads each file once. Call this early: if a file is edited after it has been imported, the process still
+    runs the old code, and the digest must be that of the old code.
     """
     if config.spec is not None:
         return digest_model_code(config.spec.cls.__module__, config.spec.settings.__module__)
@@ -68,14 +75,25 @@ def identify_code(config: RunConfig) -> dict[str, str]:
 
 
 def identify_language_model(settings: Any) -> LanguageModelIdentity | None:
-    """Of the settings of an LLM model; None where it has no language model."""
+    """Collect the digests of the language model that the settings of an LLM model name.
+
+    Args:
+        settings: settings of an LLM model.
+
+    Returns:
+        Digests, number type and origin; None if the model is run without a language model.
+
+    Raises:
+        DataError: the language model cannot be loaded.
+        MissingDependency: the packaged language model is not installed.
+    """
     if settings.llm_weights == NO_BACKBONE:
         return None
     source, backbone = find_source(settings.llm), settings.backbone()
     weights = None
     if settings.llm_weights != RANDOM:
         weights = digest_language_model(source.folder, source.gguf, settings.llm_layers)
-    # A GGUF file holds configuration and tokenizer, too.
+    # A GGUF file also contains the configuration and the tokenizer.
     files = digest_settings(source.folder) if source.gguf is None else digest_language_model(source.folder, source.gguf)
     return {
         "weights_sha256": weights,

@@ -1,4 +1,4 @@
-"""One run that is to be there in the end: locked, compared with what is there, run, exported."""
+"""Jobs of a command: lock a run, compare it with an earlier one, execute it if needed, and write its exports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hellm_recbole.experiments.resolve import RunConfig, locate_run
 from hellm_recbole.experiments.results import RECORD_FILE, read_result
 from hellm_recbole.experiments.run import (
     RunContext,
-    describe_kept,
+    describe_finished_run,
     execute_run,
     find_finished_run,
     refuse_changed_checkpoint,
@@ -30,17 +30,18 @@ from hellm_recbole.training.progress import Logger
 
 @dataclass(frozen=True)
 class RunJob:
-    """One row that is to be there in the end.
+    """One run that a command is responsible for, whether it is already finished or not.
 
     Attributes:
-        config: of the row.
-        context: where it runs and what its results go to.
-        fresh: run it again if it is finished or half-way.
-        exports: what else to write of it.
-        is_pretrained: another run reads its embeddings.
-        dataset: name.
-        export_k: entries of an exported test list; None takes the largest cut-off of the run.
-        deferred: whether an earlier run in its place can be kept is found out when its turn comes.
+        config: config of the run.
+        context: output folder, random seed, device and processes of the run.
+        fresh: whether to run it from scratch even if it is finished or has a checkpoint.
+        exports: names of the exports to write after the run.
+        is_pretrained: whether another run reads its embeddings.
+        dataset: name of the dataset.
+        export_k: number of items in an exported test list; None takes the largest cut-off of the run.
+        deferred: whether the comparison with an earlier run has to wait until the job is executed; see
+            `check_earlier_run`.
     """
 
     config: RunConfig
@@ -54,58 +55,58 @@ class RunJob:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name of the job in messages."""
         return f"{self.config.label} on {self.dataset}, seed {self.context.seed}"
 
     @property
     def folder(self) -> Path:
-        """Where its results go to."""
+        """Folder of the run."""
         return locate_run(self.context.output, self.dataset, self.config, self.context.seed)
 
 
 def announce_removals(folders: Sequence[Path], root: Path) -> None:
-    """Say what `--fresh` is about to remove, one line a folder, before anything is removed.
+    """Print what `--fresh` is about to remove, one line per folder, before anything is removed.
 
     Args:
-        folders: of the runs or searches that start anew.
+        folders: folders of the runs or hyper-parameter searches that start from scratch.
         root: folder of all results.
 
     Raises:
-        OutputError: one of them does not lie inside `root`.
+        OutputError: one of the folders is not inside `root`.
     """
-    there = [folder for folder in folders if folder.is_symlink() or folder.exists()]
-    for folder in there:
+    existing = [folder for folder in folders if folder.is_symlink() or folder.exists()]
+    for folder in existing:
         check_removable(folder, root)
-    for folder in there:
-        what = "the link (not what it leads to)" if folder.is_symlink() else "all in"
+    for folder in existing:
+        what = "the link (not its target)" if folder.is_symlink() else "everything in"
         print(f"--fresh removes {what} {folder}", flush=True)
 
 
 class JobLocks:
-    """Locks of the runs that this command works on; each is held until its run is over.
+    """Locks on the folders of the runs that this command works on. Each is held until its run has ended.
 
-    A finished run that is only read is not locked, so that any number of commands may show it.
+    A finished run that is only read is not locked, so that several commands can read it at the same time.
     """
 
     def __init__(self) -> None:
         self._locks: dict[Path, FolderLock] = {}
 
     def acquire(self, jobs: Sequence[RunJob]) -> None:
-        """Lock every run that is to be worked on, before anything is run.
+        """Lock all runs that have something left to do, before any run starts.
 
         Raises:
-            OutputError: another process works on one of them.
+            OutputError: another process works on one of these runs.
         """
         for job in jobs:
             if job.folder not in self._locks and needs_work(job):
                 lock = FolderLock(job.folder, job.name)
                 lock.acquire()
                 self._locks[job.folder] = lock
-                if not needs_work(job):  # another process has finished it meanwhile
+                if not needs_work(job):  # another process finished it in the meantime
                     self.release(job)
 
     def release(self, job: RunJob) -> None:
-        """Give back the lock of a run that is over."""
+        """Release the lock of a run that has ended."""
         if (lock := self._locks.pop(job.folder, None)) is not None:
             lock.release()
 
@@ -119,7 +120,7 @@ class JobLocks:
 
 
 def needs_work(job: RunJob) -> bool:
-    """Whether something is to be written into the folder of a run."""
+    """Return whether a job has to write into the folder of its run."""
     if job.fresh or job.exports or (job.is_pretrained and needs_export(job.folder / EMBEDDINGS)):
         return True
     try:
@@ -129,14 +130,18 @@ def needs_work(job: RunJob) -> bool:
 
 
 def check_earlier_run(job: RunJob, split: Split) -> bool:
-    """Say that a run is finished and kept, or refuse what cannot be resumed, before anything is run.
+    """Compare a job with an earlier run in its folder, before any run starts.
+
+    Print that a finished run is kept, or refuse a run that cannot be resumed.
 
     Returns:
-        Whether it could be compared; a run that reads embeddings that are yet to be exported is when its turn comes.
+        Whether the comparison was possible. It is not if the run reads embeddings that are not exported yet.
 
     Raises:
-        ResultError: a finished run in its place depends on something that has changed since.
-        CheckpointError: so does one that was stopped half-way.
+        ResultError: the earlier run is finished, but something that it depends on has changed since.
+        CheckpointError: the earlier run is unfinished, and something that it depends on has changed since.
+        ModelError: pretrained embeddings that the run reads are missing.
+        DataError: the language model cannot be loaded.
     """
     folders = (
         locate_pretrained(job.context.output, job.dataset, model, job.context.seed)
@@ -144,19 +149,19 @@ def check_earlier_run(job: RunJob, split: Split) -> bool:
     )
     if any(needs_export(folder / EMBEDDINGS) for folder in folders) and (job.folder / RECORD_FILE).exists():
         return False
-    record = find_finished_run(job.config, split, job.context)
-    if record is None:
+    finished = find_finished_run(job.config, split, job.context)
+    if finished is None:
         refuse_changed_checkpoint(job.config, split, job.context)
     else:
-        print(f"{job.name}: {describe_kept(record)}")
+        print(f"{job.name}: {describe_finished_run(finished)}")
     return True
 
 
 def check_language_model(check: LanguageModelCheck, config: RunConfig, split: Split) -> None:
-    """Refuse a language model that an LLM row cannot use.
+    """Refuse a language model that an LLM run cannot use.
 
     Raises:
-        HellmError: it names the row and says what is wrong.
+        HellmError: the language model cannot be used; the message names the run and says why.
     """
     try:
         check.check(config.model_settings, split.item_text)
@@ -165,29 +170,36 @@ def check_language_model(check: LanguageModelCheck, config: RunConfig, split: Sp
 
 
 def run_job(job: RunJob, dataset: Dataset, split: Split, watchers: Sequence[Logger] = ()) -> str | None:
-    """Run a row unless it is finished, and export what is asked for or what another row reads.
+    """Execute a run unless it is finished, then write its exports and the embeddings that other runs read.
+
+    Args:
+        job: the run and its exports.
+        dataset: dataset of the run.
+        split: split of the dataset.
+        watchers: loggers that receive each epoch, in addition to the loggers of the settings.
 
     Returns:
-        What went wrong, None if nothing did.
+        Description of the error; None if there was no error.
 
     Raises:
         OutputError: the folder cannot be written.
+        SharedRunFailed: the run failed and several processes train it.
     """
     sweep_temporaries(job.folder)
     try:
-        record = None if job.fresh else find_finished_run(job.config, split, job.context)
+        result = None if job.fresh else find_finished_run(job.config, split, job.context)
     except HellmError as error:
         return str(error)
-    if record is not None and job.deferred:
-        print(f"{job.name}: {describe_kept(record)}")
-    if record is None:
-        record = execute_run(job.config, dataset, split, job.context, fresh=job.fresh, watchers=watchers)
-    if record.status != "success":
-        return record.reason
+    if result is not None and job.deferred:
+        print(f"{job.name}: {describe_finished_run(result)}")
+    if result is None:
+        result = execute_run(job.config, dataset, split, job.context, fresh=job.fresh, watchers=watchers)
+    if result.status != "success":
+        return result.reason
     exports = set(job.exports)
     if job.is_pretrained and needs_export(job.folder / EMBEDDINGS):
         if (job.folder / EMBEDDINGS).exists():
-            print(f"{job.name}: embeddings of an earlier version, exported again from the checkpoint")
+            print(f"{job.name}: its embeddings are of an earlier version and are exported again from the checkpoint")
         exports.add(EMBEDDINGS)
     if exports:
         try:
@@ -198,7 +210,7 @@ def run_job(job: RunJob, dataset: Dataset, split: Split, watchers: Sequence[Logg
 
 
 def report_outcome(job: RunJob, problem: str | None) -> bool:
-    """Print what went wrong with a row; whether all went well."""
+    """Print the error of a job, if there is one. Return whether there was no error."""
     if problem is not None:
         print_error(f"{job.name}: {problem}")
     return problem is None

@@ -1,4 +1,4 @@
-"""Item embeddings that an LLM row reads from rows trained before, aligned by token."""
+"""Load the item embeddings of pretrained models for LLM models, aligned by item token."""
 
 from __future__ import annotations
 
@@ -13,42 +13,46 @@ from hellm_recbole.types import FloatArray, TokenArray
 
 
 def locate_pretrained(results: Path, dataset: str, model: str, seed: int) -> Path:
-    """Where the row of a stage lies; stages have no language model, so their row has the model's name."""
+    """Return the folder of a pretrained model. It has no language model, so the folder has the name of the model."""
     return results / dataset / model / str(seed)
 
 
 def load_pretrained_embeddings(
     results: Path, dataset: str, models: tuple[str, ...], seed: int, split_hash: str, item_tokens: TokenArray
 ) -> dict[str, FloatArray]:
-    """Model -> [I + 1, D] item embeddings of its finished row with the same seed and split; row 0 is zero.
+    """Load the item embeddings of pretrained models from their finished runs with the same seed and split.
 
     Args:
         results: folder of all results.
-        dataset: name.
-        models: whose embeddings are wanted.
-        seed: of the rows.
-        split_hash: that their records must have.
-        item_tokens: [I + 1], entry 0 "".
+        dataset: name of the dataset.
+        models: names of the pretrained models.
+        seed: random seed of their runs.
+        split_hash: digest of the split on which they must have been trained.
+        item_tokens: [I + 1] tokens of the items; entry 0 is "".
+
+    Returns:
+        Model -> [I + 1, D] float32 item embeddings; row 0 is zero.
 
     Raises:
-        ModelError: a row is missing, has failed, or was made on another split.
+        ModelError: a run is missing, has not succeeded, or used another split.
         DataError: embeddings are missing, broken, or of other items.
     """
     tables = {}
     for model in models:
         folder = locate_pretrained(results, dataset, model, seed)
         try:
-            record = read_result(folder / RECORD_FILE)
+            result = read_result(folder / RECORD_FILE)
         except HellmError as error:
             raise ModelError(
-                f"needs the item embeddings of {model}, whose row {folder} has no usable record; "
-                f"run it first (run.py does so by itself)"
+                f"needs the item embeddings of {model}, but its run {folder} has no usable result; "
+                f"train {model} first (run.py does this automatically)"
             ) from error
-        if record.status != "success":
-            raise ModelError(f"needs the item embeddings of {model}, whose row {folder} is {record.status}")
-        if record.split_hash != split_hash:
+        if result.status != "success":
+            raise ModelError(f"needs the item embeddings of {model}, but its run {folder} is {result.status}")
+        if result.split_hash != split_hash:
             raise ModelError(
-                f"needs the item embeddings of {model}, but {folder} was made on another split; run it with --fresh"
+                f"needs the item embeddings of {model}, but its run {folder} used another split; run {model} again "
+                "with --fresh"
             )
         tables[model] = read_item_embeddings(folder / EMBEDDINGS, item_tokens)
     return tables
@@ -57,25 +61,28 @@ def load_pretrained_embeddings(
 def identify_embeddings(
     results: Path, dataset: str, seed: int, tables: Mapping[str, FloatArray]
 ) -> dict[str, EmbeddingIdentity]:
-    """Model -> digest of its item embeddings, and what the run that made them depends on, as its record says.
+    """Collect the digest of each table of pretrained item embeddings, and what the run that made it depends on.
 
     Args:
         results: folder of all results.
         dataset: name of the dataset.
         seed: random seed of the runs.
-        tables: from `load_pretrained_embeddings`.
+        tables: model -> [I + 1, D] item embeddings, from `load_pretrained_embeddings`.
+
+    Returns:
+        Model -> identity of its item embeddings.
 
     Raises:
-        ResultError: a record cannot be read.
+        ResultError: the result of a pretrained model cannot be read.
     """
     found: dict[str, EmbeddingIdentity] = {}
     for model, digest in digest_tables(tables).items():
-        record = read_result(locate_pretrained(results, dataset, model, seed) / RECORD_FILE)
-        made_by = record.identity
+        result = read_result(locate_pretrained(results, dataset, model, seed) / RECORD_FILE)
+        origin = result.identity
         found[model] = {
             "sha256": digest,
-            "run_sha256": digest_run(record),
-            "features": None if made_by is None else dict(feature_digests(made_by)),
-            "code": None if made_by is None else made_by["code"]["modules"],
+            "run_sha256": digest_run(result),
+            "features": None if origin is None else dict(feature_digests(origin)),
+            "code": None if origin is None else origin["code"]["modules"],
         }
     return found

@@ -1,4 +1,4 @@
-"""Ray: a local cluster that ends with the command, however it ends, or one that is there already."""
+"""Connect to a Ray cluster: a local one that always ends with the command, or one that is already running."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from hellm_recbole.system.watchdog import VARIABLE
 
 LOCAL = "local"
 CONNECT_S = 10.0
-WATCHDOG_S = 15.0  # that the end of a command waits for what is left of Ray
+WATCHDOG_S = 15.0  # how long a command waits at its end for the processes of Ray to end
 
-# Nothing is sent to anyone; trials keep their own records; Ctrl-C is ours.
+# No usage statistics are sent, trials write their own results, and this project handles Ctrl-C.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a task that asks for no GPU sees none
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a task that requests no GPU sees none
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "RAY_AIR_NEW_OUTPUT": "0",  # no progress tables of Ray's beside our lines
+    "RAY_AIR_NEW_OUTPUT": "0",  # no progress tables of Ray between our own lines
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
@@ -40,12 +40,12 @@ _ENVIRONMENT = {
 
 @contextmanager
 def connect_cluster(address: str, n_cpus: int | None) -> Iterator[None]:
-    """Be connected to a Ray cluster.
+    """Connect to a Ray cluster for the duration of the `with` block.
 
     Args:
-        address: `local` starts one on this machine that ends with the block; `auto` takes the one that runs here;
-            `ray://HOST:PORT` and `HOST:PORT` take a remote one.
-        n_cpus: CPUs of a local cluster; None offers all.
+        address: `local` starts a cluster on this machine that ends with the block; `auto` uses the cluster that is
+            already running on this machine; `ray://HOST:PORT` and `HOST:PORT` use a remote cluster.
+        n_cpus: number of CPUs of a local cluster; None takes all.
 
     Raises:
         HellmError: there is no cluster at the address.
@@ -53,24 +53,28 @@ def connect_cluster(address: str, n_cpus: int | None) -> Iterator[None]:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if address != LOCAL:
-        _refuse_silence(address)
-        _use_token()
+        _refuse_unreachable(address)
+        _enable_token()
     only_local: dict[str, Any] = {"num_cpus": n_cpus, "include_dashboard": False} if address == LOCAL else {}
     with ExitStack() as stack:
-        token = stack.enter_context(_watched()) if address == LOCAL else ""
+        token = stack.enter_context(_start_watchdog()) if address == LOCAL else ""
         try:
-            # Ray's handler of SIGTERM prints a stack and aborts.
+            # Keep our handler of SIGTERM; Ray's prints a stack and aborts.
             with redirect_signals(signal.getsignal(signal.SIGTERM), signal.SIGTERM), _set_variable(VARIABLE, token):
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **only_local)
         except (ConnectionError, ValueError, RuntimeError, ImportError, ray.exceptions.RayError) as error:
-            raise _no_cluster(address, take_last_line(error)) from error
+            raise _make_cluster_error(address, take_last_line(error)) from error
         stack.callback(ray.shutdown)
         yield
 
 
 @contextmanager
-def _watched() -> Iterator[str]:
-    """Have a process at hand that ends what Ray starts, should this one be killed; yields the token that marks it."""
+def _start_watchdog() -> Iterator[str]:
+    """Start a process that ends all processes of the local Ray cluster if this process is killed.
+
+    Yields:
+        The token by which the watchdog recognises the processes of this cluster.
+    """
     token = secrets.token_hex(8)
     command = [sys.executable, "-P", watchdog.__file__, token]
     quiet = subprocess.DEVNULL
@@ -88,7 +92,7 @@ def _watched() -> Iterator[str]:
 
 @contextmanager
 def _set_variable(name: str, value: str) -> Iterator[None]:
-    """Show a variable to the processes that are started in the block; "" sets none."""
+    """Set an environment variable for the processes that start in the block. An empty value sets nothing."""
     if value:
         os.environ[name] = value
     try:
@@ -97,11 +101,11 @@ def _set_variable(name: str, value: str) -> Iterator[None]:
         os.environ.pop(name, None)
 
 
-def _refuse_silence(address: str) -> None:
-    """Refuse an address where nothing listens; Ray itself would try for minutes.
+def _refuse_unreachable(address: str) -> None:
+    """Refuse an address at which no process listens. Ray itself would try for minutes.
 
     Raises:
-        HellmError: nothing listens there.
+        HellmError: no process listens at the address.
     """
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdecimal():
@@ -109,13 +113,14 @@ def _refuse_silence(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
     except OSError as error:
-        raise _no_cluster(address, error.strerror or str(error)) from error
+        raise _make_cluster_error(address, error.strerror or str(error)) from error
 
 
-def _use_token() -> None:
-    """Show the token of this user's clusters where there is one, as `ray start` does.
+def _enable_token() -> None:
+    """Authenticate with the token of this user's clusters if there is one, as `ray start` does.
 
-    A local cluster leaves one behind, from then on `ray start` asks for it, and `ray.init` alone would not show it.
+    A local cluster leaves a token behind. From then on `ray start` requires it, but `ray.init` does not send it by
+    itself.
     """
     try:
         from ray._private.authentication import authentication_token_setup as setup
@@ -124,43 +129,50 @@ def _use_token() -> None:
     setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
-def _no_cluster(address: str, reason: str) -> HellmError:
+def _make_cluster_error(address: str, reason: str) -> HellmError:
     return HellmError(
-        f"no Ray cluster answers at {address!r} ({reason}); start one with `ray start --head`, or name none"
+        f"no Ray cluster answers at {address!r} ({reason}); start one with `ray start --head`, or leave the address out"
     )
 
 
 def refuse_numbered(device: str) -> None:
-    """Refuse a GPU by its number: on a cluster Ray gives each task its own, which is then number 0.
+    """Refuse a device with a GPU number. On a cluster Ray assigns a GPU to each task, which sees it as number 0.
 
     Raises:
-        SettingsError: it is one.
+        SettingsError: the device has a number.
     """
     if ":" in device:
         raise SettingsError(
-            f"--device {device}: on a Ray cluster the device is auto, cpu or cuda; Ray chooses which one"
+            f"--device {device}: on a Ray cluster the device must be auto, cpu or cuda; Ray chooses the GPU itself"
         )
 
 
 def request_resources(n_cpus: float, n_gpus: float) -> dict[str, float]:
-    """What a task asks of the cluster: GPUs only where it has any.
+    """Return the resources that a task requests from the cluster. GPUs are requested only if the cluster has any.
+
+    Args:
+        n_cpus: number of CPUs of the task.
+        n_gpus: number of GPUs of the task.
+
+    Returns:
+        Number of CPUs under "cpu" and number of GPUs under "gpu".
 
     Raises:
-        SettingsError: no cluster of this size could ever run it.
+        SettingsError: no node of the cluster has so many CPUs.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    most = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
-    if n_cpus > most:
-        raise SettingsError(f"ray_cpus is {n_cpus:g}, but the largest node of the Ray cluster has {most:g} CPUs")
+    largest = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
+    if n_cpus > largest:
+        raise SettingsError(f"ray_cpus is {n_cpus:g}, but the largest node of the Ray cluster has {largest:g} CPUs")
     gpus = n_gpus if any(node.get("GPU", 0.0) > 0 for node in nodes) else 0.0
     return {"cpu": n_cpus, "gpu": gpus}
 
 
 def enter_worker(folder: Path, n_cpus: float) -> None:
-    """Make a worker's process like that of a command: folder, threads, allocator."""
-    if folder.is_dir():  # on another machine it may be missing
+    """Set the working folder, memory allocator and number of threads of a worker as in the process of a command."""
+    if folder.is_dir():  # it may not exist on another machine
         os.chdir(folder)
     runtime.keep_freed_memory()
     torch.set_num_threads(max(1, int(n_cpus)))
-    # Arrays in Ray's shared memory are read-only, and nothing of ours writes to what it is handed.
+    # Arrays in Ray's shared memory are read-only. This project never writes to arrays that it receives.
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)

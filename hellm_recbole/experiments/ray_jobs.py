@@ -1,4 +1,4 @@
-"""Runs side by side as tasks of a Ray cluster."""
+"""Execute runs in parallel as tasks of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -20,14 +20,12 @@ from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, take_last_line
 from hellm_recbole.experiments.jobs import JobLocks, RunJob, report_outcome, run_job
 from hellm_recbole.experiments.ray_cluster import connect_cluster, enter_worker, refuse_numbered, request_resources
-from hellm_recbole.experiments.run import (
-    record_lost_run,
-)
+from hellm_recbole.experiments.run import record_lost_run
 from hellm_recbole.system import runtime
 from hellm_recbole.training.progress import LINE_EVERY_S
 
-MAX_RETRIES = 3  # a row whose worker died is begun again so often, from its last epoch
-LOOK_EVERY_S = 1.0
+MAX_RETRIES = 3  # number of restarts of a run whose worker died; it resumes from its last epoch
+POLL_EVERY_S = 1.0
 
 Part = TypeVar("Part", Dataset, Split)
 
@@ -40,73 +38,88 @@ def run_on_ray(
     device: str,
     locks: JobLocks,
 ) -> int:
-    """Run all rows as tasks of a Ray cluster, each as soon as what it needs is there; returns how many failed.
+    """Execute all runs as tasks of a Ray cluster. Return the number of failed runs.
 
-    Nodes of a cluster need the results folder and the prepared data at the same place. A task whose worker died is
-    begun again and goes on from its last epoch; a row that fails leaves the others alone.
+    A task starts as soon as its resources are free and the pretrained models that it reads are trained. If its worker
+    dies, the task is restarted and resumes from the last epoch. A failed run does not stop the others. All nodes of the
+    cluster need the results folder and the prepared data under the same paths.
 
     Args:
-        jobs: runs, pretrained models before those that read their embeddings.
-        data: dataset -> what its rows run on.
-        address: see `connect_cluster`.
-        n_cpus: CPUs of a local cluster; None offers all.
-        device: as on the command line; chosen anew where the task runs.
-        locks: of the runs; each is given back when its run is over.
+        jobs: jobs of the command; pretrained models come before the models that read them.
+        data: dataset name -> dataset and its split.
+        address: address of the cluster, see `connect_cluster`.
+        n_cpus: number of CPUs of a local cluster; None takes all.
+        device: the --device option; each worker chooses its device by it.
+        locks: locks of the runs; each is released when its run has ended.
 
     Raises:
         HellmError: there is no cluster at the address.
-        SettingsError: a row asks for more than any node has, or the device has a number.
+        SettingsError: a run requests more CPUs than any node has, or the device is a GPU with a number.
     """
     refuse_numbered(device)
     with connect_cluster(address, n_cpus):
         board: Any = _ProgressBoard.remote()  # type: ignore[attr-defined]
-        shared = {name: ray.put((_movable(dataset), _movable(split))) for name, (dataset, split) in data.items()}
-        asked = [
+        shared = {
+            name: ray.put((_resolve_cache_path(dataset), _resolve_cache_path(split)))
+            for name, (dataset, split) in data.items()
+        }
+        requests = [  # before any run starts, because this may raise an error
             request_resources(job.config.resources.ray_cpus, job.config.resources.ray_gpus) for job in jobs
-        ]  # before any runs
+        ]
         running: dict[Any, RunJob] = {}
         pretrained: dict[tuple[str, int, str], Any] = {}
-        for job, size in zip(jobs, asked, strict=True):
-            needs = [pretrained[job.dataset, job.context.seed, model] for model in job.config.pretrained_models]
-            task = _task.options(num_cpus=size["cpu"], num_gpus=size["gpu"], max_retries=MAX_RETRIES, name=job.name)
-            away = replace(job, context=replace(job.context, output=job.context.output.resolve()))
-            reference = task.remote(away, shared[job.dataset], device, Path.cwd(), board, *needs)
+        for job, request in zip(jobs, requests, strict=True):
+            dependencies = [pretrained[job.dataset, job.context.seed, model] for model in job.config.pretrained_models]
+            task = _run_task.options(
+                num_cpus=request["cpu"], num_gpus=request["gpu"], max_retries=MAX_RETRIES, name=job.name
+            )
+            remote_job = replace(job, context=replace(job.context, output=job.context.output.resolve()))
+            reference = task.remote(remote_job, shared[job.dataset], device, Path.cwd(), board, *dependencies)
             running[reference] = job
             if job.is_pretrained:
                 pretrained[job.dataset, job.context.seed, job.config.model] = reference
-        return _follow(running, data, board, locks)
+        return _wait_for_tasks(running, data, board, locks)
 
 
-def _movable(part: Part) -> Part:
-    """The same with a cache folder that does not depend on the working folder."""
+def _resolve_cache_path(part: Part) -> Part:
+    """Make the path of the cache folder absolute, so that a worker with another working folder finds it."""
     return replace(part, cache=None if part.cache is None else part.cache.resolve())
 
 
-def _follow(running: dict[Any, RunJob], data: Mapping[str, tuple[Dataset, Split]], board: Any, locks: JobLocks) -> int:
-    """Show how the rows stand until all are over; returns how many failed."""
-    waiting, done, failed = dict(running), 0, 0
-    with _view(len(running)) as show:
-        while waiting:
-            ready, _ = ray.wait(list(waiting), num_returns=1, timeout=LOOK_EVERY_S)
+def _wait_for_tasks(
+    running: dict[Any, RunJob], data: Mapping[str, tuple[Dataset, Split]], board: Any, locks: JobLocks
+) -> int:
+    """Show the progress of all tasks until they have ended. Return the number of failed runs.
+
+    Args:
+        running: Ray's reference of each task -> its job.
+        data: dataset name -> dataset and its split.
+        board: the `_ProgressBoard` of the tasks.
+        locks: locks of the runs; each is released when its run has ended.
+    """
+    pending, done, failed = dict(running), 0, 0
+    with _open_view(len(running)) as show:
+        while pending:
+            ready, _ = ray.wait(list(pending), num_returns=1, timeout=POLL_EVERY_S)
             for reference in ready:
-                job = waiting.pop(reference)
+                job = pending.pop(reference)
                 try:
                     problem = ray.get(reference)
                 except ray.exceptions.RayError as error:
-                    problem = _lost(job, data, error)
+                    problem = _record_lost_task(job, data, error)
                 done += 1
                 locks.release(job)
                 failed += not report_outcome(job, problem)
-            lines = ray.get(board.lines.remote())
-            show(done, failed, {job.name: lines[job.name] for job in waiting.values() if job.name in lines})
+            lines = ray.get(board.get_lines.remote())
+            show(done, failed, {job.name: lines[job.name] for job in pending.values() if job.name in lines})
     return failed
 
 
-def _lost(job: RunJob, data: Mapping[str, tuple[Dataset, Split]], error: Exception) -> str:
-    """What to say of a row whose task ended without an answer; its record says the same."""
+def _record_lost_task(job: RunJob, data: Mapping[str, tuple[Dataset, Split]], error: Exception) -> str:
+    """Write the result of a run whose task ended without a return value. Return the reason of the failure."""
     reason = (
-        f"its Ray worker, or that of a row it reads, was lost {MAX_RETRIES + 1} times ({type(error).__name__}), most "
-        "often for want of memory; the same command goes on from its last epoch"
+        f"its Ray worker, or the worker of a pretrained model that it reads, died {MAX_RETRIES + 1} times "
+        f"({type(error).__name__}), most often because memory ran out; the same command resumes from the last epoch"
         if isinstance(error, ray.exceptions.WorkerCrashedError | ray.exceptions.OutOfMemoryError)
         else take_last_line(error)
     )
@@ -115,10 +128,22 @@ def _lost(job: RunJob, data: Mapping[str, tuple[Dataset, Split]], error: Excepti
 
 
 @ray.remote
-def _task(
-    job: RunJob, data: tuple[Dataset, Split], device: str, folder: Path, board: Any, *needs: str | None
+def _run_task(
+    job: RunJob, data: tuple[Dataset, Split], device: str, folder: Path, board: Any, *dependencies: str | None
 ) -> str | None:
-    """`run_job` in a worker's process, after the tasks whose results are `needs`."""
+    """Execute a job in the process of a worker, see `run_job`.
+
+    Args:
+        job: the job.
+        data: dataset of the run and its split.
+        device: the --device option.
+        folder: working folder of the command.
+        board: the `_ProgressBoard` of the tasks.
+        dependencies: return values of the tasks that train the pretrained models; Ray waits for them first.
+
+    Returns:
+        Description of the error; None if there was no error.
+    """
     enter_worker(folder, job.config.resources.ray_cpus)
     job = replace(job, context=replace(job.context, device=runtime.choose_device(device)))
     watcher = _ProgressReporter(board, job)
@@ -130,54 +155,60 @@ def _task(
 
 @ray.remote(num_cpus=0)
 class _ProgressBoard:
-    """How each row that runs stands."""
+    """The latest line of progress of each running job, in a process of its own that all workers reach."""
 
     def __init__(self) -> None:
         self._lines: dict[str, str] = {}
 
-    def say(self, name: str, text: str) -> None:
-        """Keep a row's latest line."""
+    def set_line(self, name: str, text: str) -> None:
+        """Set the latest line of a job."""
         self._lines[name] = text
 
-    def lines(self) -> dict[str, str]:
-        """Row -> its latest line."""
+    def get_lines(self) -> dict[str, str]:
+        """Return the latest line of each job, name -> line."""
         return self._lines
 
 
 class _ProgressReporter:
-    """A logger that writes to the board."""
+    """A logger that writes the progress of one job to the board."""
 
     def __init__(self, board: Any, job: RunJob) -> None:
         self._board, self._job = board, job
-        board.say.remote(job.name, "begins")
+        board.set_line.remote(job.name, "starting")
 
     def step(self, epoch: int, step: int, n_steps: int) -> None:
-        """Epoch and step, in long epochs."""
-        self._board.say.remote(self._job.name, f"epoch {epoch}/{self._job.config.train.epochs} step {step}/{n_steps}")
+        """Write epoch and step; called only in long epochs."""
+        text = f"epoch {epoch}/{self._job.config.train.epochs} step {step}/{n_steps}"
+        self._board.set_line.remote(self._job.name, text)
 
     def log(self, epoch: int, values: Mapping[str, float]) -> None:
-        """Epoch and validation metric."""
+        """Write epoch and validation metric."""
         train = self._job.config.train
         valid = values.get(f"valid/{train.valid_metric}")
         text = f"epoch {epoch}/{train.epochs}" + ("" if valid is None else f" {train.valid_metric} {valid:.4f}")
-        self._board.say.remote(self._job.name, text)
+        self._board.set_line.remote(self._job.name, text)
 
     def close(self) -> None:
-        """Say that training is over."""
-        self._board.say.remote(self._job.name, "ranking")
+        """Write that training has ended."""
+        self._board.set_line.remote(self._job.name, "ranking")
 
 
 @contextmanager
-def _view(total: int) -> Iterator[Any]:
-    """A table that is drawn anew in a terminal, else a line now and then."""
+def _open_view(total: int) -> Iterator[Any]:
+    """Open a view of the progress: a live table in a terminal, otherwise a `_LineView`.
+
+    Yields:
+        A function that takes the number of finished jobs, the number of failed jobs, and name -> line of each running
+        job, and shows them.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _Lines(total)
+        yield _LineView(total)
         return
     with rich.live.Live(console=console, transient=True) as live:
 
         def show(done: int, failed: int, lines: Mapping[str, str]) -> None:
-            table = rich.table.Table(title=_head(total, done, failed, len(lines)), box=None)
+            table = rich.table.Table(title=_format_counts(total, done, failed, len(lines)), box=None)
             for name, text in lines.items():
                 table.add_row(name, text)
             live.update(table)
@@ -185,19 +216,19 @@ def _view(total: int) -> Iterator[Any]:
         yield show
 
 
-def _head(total: int, done: int, failed: int, running: int) -> str:
-    return f"{done} of {total} rows over ({failed} failed), {running} running"
+def _format_counts(total: int, done: int, failed: int, running: int) -> str:
+    return f"{done} of {total} runs finished ({failed} failed), {running} running"
 
 
-class _Lines:
-    """Without a terminal: a line when a row is over, and now and then."""
+class _LineView:
+    """A view for output that is not a terminal: it prints a line when a job ends, and at intervals."""
 
     def __init__(self, total: int) -> None:
-        self._total, self._done, self._said = total, -1, time.monotonic()
+        self._total, self._done, self._printed_at = total, -1, time.monotonic()
 
     def __call__(self, done: int, failed: int, lines: Mapping[str, str]) -> None:
-        if done == self._done and time.monotonic() - self._said < LINE_EVERY_S:
+        if done == self._done and time.monotonic() - self._printed_at < LINE_EVERY_S:
             return
-        self._done, self._said = done, time.monotonic()
-        each = "; ".join(f"{name}: {text}" for name, text in lines.items())
-        print(f"{_head(self._total, done, failed, len(lines))} {each}", file=sys.stderr, flush=True)
+        self._done, self._printed_at = done, time.monotonic()
+        details = "; ".join(f"{name}: {text}" for name, text in lines.items())
+        print(f"{_format_counts(self._total, done, failed, len(lines))} {details}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Which rows are asked for, with which settings: everything that can be refused before anything runs."""
+"""Resolve a request into checked run configs. Wrong models and settings are refused here, before anything runs."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ from hellm_recbole.experiments.results import Search, label_run
 from hellm_recbole.models.base import LLM, Family, ModelSpec, check_spec
 
 T = TypeVar("T")
-RECBOLE_PREFIX = "RecBole-"  # RecBole's own model where the registry has one of the same name: RecBole-LightGCN
+RECBOLE_PREFIX = "RecBole-"  # selects RecBole's model where ours has the same name, as in RecBole-LightGCN
 HARNESS_KEYS = tuple(key for cls in HARNESS_SETTINGS for key in list_field_names(cls))
 
 
 @dataclass(frozen=True)
 class Override:
-    """One `--set`: for all models that know the key, or for one model.
+    """One `--set` option. It changes a setting of one model, or of all models that have this setting.
 
     Attributes:
-        model: None for all.
-        key: of the setting.
-        value: parsed.
-        origin: the option as it was given.
+        model: name of the model; None for all models.
+        key: name of the setting.
+        value: parsed value.
+        origin: the option as the user wrote it.
     """
 
     model: str | None
@@ -65,14 +65,14 @@ class Override:
 
 
 def parse_override(text: str, option: str) -> Override:
-    """The override that `text`, `[MODEL.]KEY=VALUE`, asks for.
+    """Parse an override of the form `[MODEL.]KEY=VALUE`.
 
     Args:
-        text: what was given.
-        option: what stood before it, for messages; without one nothing is understood.
+        text: the argument.
+        option: the option before the argument, for messages. If it is empty, the argument is refused.
 
     Raises:
-        SettingsError: it is not understood.
+        SettingsError: the argument has another form.
 
     >>> parse_override("VBPR.l2_weight=1e-3", "--set ").model
     'VBPR'
@@ -80,7 +80,7 @@ def parse_override(text: str, option: str) -> Override:
     key, equals, value = text.partition("=")
     if not equals or not key or not option:
         raise SettingsError(
-            f"{option}{text} is not understood; write a setting as --set key=value, and see --help for the options"
+            f"{option}{text} is not understood; write a setting as --set key=value (--help lists all options)"
         )
     model, dot, bare = key.rpartition(".")
     return Override(model if dot else None, bare, parse_value(value, f"{option}{text}"), f"{option}{text}")
@@ -88,12 +88,12 @@ def parse_override(text: str, option: str) -> Override:
 
 @dataclass(frozen=True)
 class Tuned:
-    """Values that a search has found for one row.
+    """Values that a hyper-parameter search found for one model.
 
     Attributes:
-        values: of the searched settings.
-        search: what it took.
-        origin: the file they stand in.
+        values: setting -> value that the search found.
+        search: description of the search.
+        origin: name of the file with these values.
     """
 
     values: Mapping[str, Value]
@@ -106,23 +106,23 @@ NOTHING_TUNED: Mapping[str, Tuned] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One model on one dataset, settings resolved and checked.
+    """The configuration of one run: one model on one dataset, with all settings resolved and checked.
 
     Attributes:
-        model: name of the row.
-        family: group of the table.
-        spec: of our model; None for RecBole's.
-        recbole_name: of RecBole's model; None for ours.
-        preset: name.
-        resolved: all values with their origin.
-        train: loop, optimizer and selection.
-        evaluation: cut-offs and block size.
-        log: loggers.
-        resources: asked of a Ray cluster.
-        model_settings: the model's own dataclass, or RecBole's keys.
-        pairs: how pairs are drawn; None for models that do not train on pairs, and for RecBole's.
-        steps: how the steps of an LLM row are taken; None for others.
-        search: how the values of a tuned row were found; None for others.
+        model: name of the model or variant.
+        family: group of the model in the tables.
+        spec: entry of our model in the registry; None for a model of RecBole.
+        recbole_name: RecBole's name of the model; None for our models.
+        preset: name of the preset.
+        resolved: values of all settings with their origins.
+        train: settings of the training loop, the optimizer and the model selection.
+        evaluation: cut-offs and number of users in a block.
+        log: settings of the loggers.
+        resources: CPUs and GPUs that the run requests from a Ray cluster.
+        model_settings: settings of the model, in its own dataclass; for a model of RecBole, a dictionary.
+        pairs: settings of pair sampling; None for models that do not train on pairs, and for those of RecBole.
+        steps: settings of the training steps of an LLM model; None for other models.
+        search: the hyper-parameter search that found the values of a tuned model; None for other models.
     """
 
     model: str
@@ -142,23 +142,30 @@ class RunConfig:
 
     @property
     def label(self) -> str:
-        """Name of the run in tables, which is also its folder's."""
+        """Name of the run in tables and name of its folder."""
         return label_run(self.model, self.backbone, self.search is not None)
 
     @property
     def backbone(self) -> str | None:
-        """Short name of the language model; None where the row has none."""
+        """Short name of the language model; None if the model has none."""
         return self.model_settings.backbone_label if self.family == LLM else None
 
     @property
     def pretrained_models(self) -> tuple[str, ...]:
-        """Models whose item embeddings the row reads."""
+        """Pretrained models whose item embeddings this run reads."""
         return self.model_settings.pretrained_models if self.family == LLM else ()
 
     def choose_features(self, features: Mapping[str, T]) -> dict[str, T]:
-        """Modality -> what the model is handed of it, among those of the dataset.
+        """Select the modalities that the model reads.
 
-        Where the model asks for one that is not there it is handed all, and says so itself.
+        If the model's `modalities` setting names one that the dataset lacks, all are returned, and the model raises
+        the error when it is built.
+
+        Args:
+            features: modality -> its features, for all modalities of the dataset.
+
+        Returns:
+            The same mapping with only the selected modalities.
         """
         if self.spec is None:
             return {}
@@ -171,7 +178,7 @@ class RunConfig:
 
     @property
     def reads_texts(self) -> bool:
-        """Whether the model is handed the item texts."""
+        """Whether the model reads the item texts."""
         if self.spec is None:
             return False
         reads = self.spec.reads_texts
@@ -179,16 +186,16 @@ class RunConfig:
 
     @property
     def source(self) -> Literal["hellm_recbole", "recbole"]:
-        """Whose implementation it is."""
+        """The project that implements the model."""
         return "hellm_recbole" if self.spec is not None else "recbole"
 
     def reproducibility_settings(self) -> dict[str, Value]:
-        """The values that a number depends on."""
+        """Return the settings that can change the numbers of the run."""
         return {key: value for key, value in sorted(self.resolved.values.items()) if key not in NEUTRAL_KEYS}
 
 
 def list_presets() -> list[str]:
-    """Names of the presets."""
+    """Return the names of all presets, sorted."""
     return sorted(path.stem for path in (find_properties() / "preset").glob("*.yaml"))
 
 
@@ -200,22 +207,22 @@ def resolve_runs(
     overrides: Sequence[Override],
     tuned: Mapping[str, Tuned] = NOTHING_TUNED,
 ) -> list[RunConfig]:
-    """Plans of the named models on one dataset.
+    """Resolve the run configs of several models on one dataset.
 
     Args:
-        models: names of rows.
-        dataset: name.
-        registry: our models.
-        preset: name.
-        overrides: they win over everything.
-        tuned: model -> values that a search found; they win over the preset.
+        models: names of models and variants.
+        dataset: name of the dataset.
+        registry: name -> entry of each of our models.
+        preset: name of the preset.
+        overrides: values that win over all others.
+        tuned: model -> values that a hyper-parameter search found; they win over the preset.
 
     Raises:
-        ModelError: a model is unknown, with the nearest name.
-        SettingsError: a setting is wrong, or an override is known to none of the models.
+        ModelError: a model is unknown; the message suggests the nearest name.
+        SettingsError: a setting is wrong, or no model has the setting of an override.
     """
     configs = [_resolve_tuned(name, dataset, registry, preset, overrides, tuned.get(name)) for name in models]
-    _refuse_strays(configs, registry, overrides)
+    _refuse_unknown_overrides(configs, registry, overrides)
     return configs
 
 
@@ -227,27 +234,38 @@ def resolve_with_pretrained(
     overrides: Sequence[Override],
     tuned: Mapping[str, Tuned] = NOTHING_TUNED,
 ) -> list[RunConfig]:
-    """`resolve_runs`, with the stages that LLM rows read before them, whether they were asked for or not.
+    """Resolve the run configs of several models, and of all pretrained models that they read.
 
-    Stages have the values of their files, also where a tuned row of the same model is asked for.
+    Pretrained models are included whether they were requested or not, and come before the LLM models that read them.
+    They never have tuned values, even if a tuned run of the same model is requested.
+
+    Args:
+        models: names of models and variants.
+        dataset: name of the dataset.
+        registry: name -> entry of each of our models.
+        preset: name of the preset.
+        overrides: values that win over all others.
+        tuned: model -> values that a hyper-parameter search found; they win over the preset.
 
     Raises:
-        ModelError: a model is unknown, or an LLM row reads embeddings of one that has none.
-        SettingsError: a setting is wrong.
+        ModelError: a model is unknown, or an LLM model reads embeddings of a model that has none.
+        SettingsError: a setting is wrong, or no model has the setting of an override.
     """
-    asked = [_resolve_tuned(name, dataset, registry, preset, overrides, tuned.get(name)) for name in models]
-    needed = dict.fromkeys(model for config in asked for model in config.pretrained_models)
+    requested = [_resolve_tuned(name, dataset, registry, preset, overrides, tuned.get(name)) for name in models]
+    needed = dict.fromkeys(model for config in requested for model in config.pretrained_models)
     pretrained = [resolve_run(name, dataset, registry, preset, overrides) for name in needed]
-    for found in pretrained:
-        if found.spec is None or found.family == LLM:
+    for config in pretrained:
+        if config.spec is None or config.family == LLM:
             readable = ", ".join(name for name, spec in registry.items() if spec.family != LLM)
             raise ModelError(
-                f"item_inputs or prefix_graph names {found.model}, but {found.model} has no item embeddings that "
+                f"item_inputs or prefix_graph names {config.model}, but {config.model} has no item embeddings that "
                 f"another model can read; name one of {readable}"
             )
-    first = [config for config in asked if config.family != LLM and not is_pretrained_model(config, asked)]
-    configs = [*first, *pretrained, *(config for config in asked if config.family == LLM)] if pretrained else asked
-    _refuse_strays(configs, registry, overrides)
+    others = [config for config in requested if config.family != LLM and not is_pretrained_model(config, requested)]
+    configs = (
+        [*others, *pretrained, *(config for config in requested if config.family == LLM)] if pretrained else requested
+    )
+    _refuse_unknown_overrides(configs, registry, overrides)
     return configs
 
 
@@ -261,41 +279,41 @@ def _resolve_tuned(
 ) -> RunConfig:
     if tuned is None:
         return resolve_run(name, dataset, registry, preset, overrides)
-    found = [Override(name, key, value, tuned.origin) for key, value in tuned.values.items()]
-    return replace(resolve_run(name, dataset, registry, preset, [*found, *overrides]), search=tuned.search)
+    tuned_values = [Override(name, key, value, tuned.origin) for key, value in tuned.values.items()]
+    return replace(resolve_run(name, dataset, registry, preset, [*tuned_values, *overrides]), search=tuned.search)
 
 
-def _refuse_strays(
+def _refuse_unknown_overrides(
     configs: Sequence[RunConfig], registry: Mapping[str, ModelSpec], overrides: Sequence[Override]
 ) -> None:
-    """Refuse an override that none of the rows knows.
+    """Refuse an override whose setting no model has.
 
     Raises:
-        SettingsError: with the nearest key.
+        SettingsError: there is such an override; the message suggests the nearest key.
     """
     for override in overrides:
-        applies = [
+        matching = [
             config
             for config in configs
             if override.model in (None, config.model, split_variant(config.model, registry)[0])
         ]
-        if not any(override.key in config.resolved.values for config in applies):
-            if override.model is not None and not applies:
+        if not any(override.key in config.resolved.values for config in matching):
+            if override.model is not None and not matching:
                 raise SettingsError(f"{override.origin}: {override.model} is not among the models of this run")
-            known = {key for config in applies for key in config.resolved.values}
-            stray = Resolved({override.key: override.value}, {override.key: override.origin})
-            raise SettingsError("; ".join(describe_unknown_keys(stray, known)))
+            known = {key for config in matching for key in config.resolved.values}
+            unknown = Resolved({override.key: override.value}, {override.key: override.origin})
+            raise SettingsError("; ".join(describe_unknown_keys(unknown, known)))
 
 
 def is_pretrained_model(config: RunConfig, configs: Sequence[RunConfig]) -> bool:
-    """Whether an LLM row among `plans` reads the embeddings of this one; tuned rows are never read."""
+    """Return whether an LLM run among `configs` reads the embeddings of this run. Tuned runs are never read."""
     return config.search is None and any(config.model in other.pretrained_models for other in configs)
 
 
 def split_variant(name: str, registry: Mapping[str, ModelSpec]) -> tuple[str, str | None]:
-    """The registered model and the variant that a row's name stands for; (name, None) if it is no variant."""
+    """Split a name into registered model and variant. A name without a variant gives (name, None)."""
     for model in registry:
-        if name.startswith(f"{model}-") and name in list_variants(model):  # the file is read only where it may matter
+        if name.startswith(f"{model}-") and name in list_variants(model):  # the first test saves reading most files
             return model, name.removeprefix(f"{model}-")
     return name, None
 
@@ -303,17 +321,24 @@ def split_variant(name: str, registry: Mapping[str, ModelSpec]) -> tuple[str, st
 def resolve_run(
     name: str, dataset: str, registry: Mapping[str, ModelSpec], preset: str, overrides: Sequence[Override]
 ) -> RunConfig:
-    """One row of `resolve_runs`; overrides that are meant for other rows are passed over.
+    """Resolve the run config of one model. Overrides of other models are ignored.
+
+    Args:
+        name: name of the model or variant.
+        dataset: name of the dataset.
+        registry: name -> entry of each of our models.
+        preset: name of the preset.
+        overrides: values that win over all others.
 
     Raises:
-        ModelError: the model is unknown, with the nearest name.
+        ModelError: the model is unknown; the message suggests the nearest name.
         SettingsError: a setting is wrong.
     """
     base, variant = split_variant(name, registry)
     spec = registry.get(base)
     if spec is not None:
         check_spec(base, spec)
-    recbole_name = None if spec is not None else _recbole_name(name, registry)
+    recbole_name = None if spec is not None else _find_recbole_name(name, registry)
     own_file = find_properties() / "model" / f"{base}.yaml"
     own = load_yaml(own_file) if spec is not None or own_file.exists() else {}
     sections = {section: own.pop(section, None) or {} for section in SECTIONS}
@@ -351,7 +376,7 @@ def resolve_run(
     overrides = [o for o in overrides if o.model in (name, base) or (o.model is None and o.key in known)]
     if family == LLM:
         chosen = [o.value for o in overrides if o.key == "llm"] or [resolved.values["llm"]]
-        resolved = resolved.override(*_language_model_values(str(chosen[-1])))
+        resolved = resolved.override(*_read_language_model_values(str(chosen[-1])))
     resolved = _apply_preset(resolved, preset, base, dataset, known)
     if variant is not None:
         resolved = resolved.override(sections[VARIANTS][variant], f"model/{base}.yaml, {VARIANTS}: {variant}")
@@ -395,26 +420,26 @@ def resolve_run(
     )
 
 
-_COUNTS = re.compile(r"(_size|_dim|_heads|^k|^MAX_ITEM_LIST_LENGTH)$")  # RecBole's settings of at least 1
-_SHARES = re.compile(r"(^|_)(dropout|dropout_prob|drop_prob|drop_ratio)$")  # and those that are probabilities
+_COUNT_KEYS = re.compile(r"(_size|_dim|_heads|^k|^MAX_ITEM_LIST_LENGTH)$")  # RecBole's settings that are at least 1
+_PROBABILITY_KEYS = re.compile(r"(^|_)(dropout|dropout_prob|drop_prob|drop_ratio)$")  # those from 0 to below 1
 
 
 def check_recbole_settings(resolved: Resolved, defaults: Mapping[str, Value]) -> None:
-    """Refuse values of RecBole's settings that differ in kind from RecBole's own, or that no model can have.
+    """Refuse values of RecBole's settings that have another type than RecBole's default, or that no model can use.
 
-    RecBole checks few of them before it trains, and none of their ranges.
+    RecBole itself checks few of its settings before training, and never their ranges.
 
     Args:
-        resolved: values with their origins.
-        defaults: RecBole's own values.
+        resolved: values of all settings with their origins.
+        defaults: RecBole's default values.
 
     Raises:
-        SettingsError: every such value, in one message.
+        SettingsError: there are such values; the message lists them all.
     """
     faults = []
     for key, default in defaults.items():
         value = resolved.values[key]
-        problem = None if value == default else _recbole_problem(key, value, default)
+        problem = None if value == default else _describe_recbole_fault(key, value, default)
         if problem is not None:
             faults.append(f"{shorten(resolved.origin[key])}: {key} = {shorten(repr(value))} {problem}")
     heads, width = resolved.values.get("n_heads"), resolved.values.get("hidden_size")
@@ -424,24 +449,27 @@ def check_recbole_settings(resolved: Resolved, defaults: Mapping[str, Value]) ->
         raise SettingsError("; ".join(faults))
 
 
-def _recbole_problem(key: str, value: Value, default: Value) -> str | None:
-    """What is wrong with a value; None where nothing is known to be."""
+def _describe_recbole_fault(key: str, value: Value, default: Value) -> str | None:
+    """Describe what is wrong with the value of a setting of RecBole. Return None if no fault is known."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         if not abs(value) <= (LARGEST if isinstance(value, int) else sys.float_info.max):  # NaN fails
             return "must be a finite number" if isinstance(value, float) else f"must be at most {LARGEST}"
-        if _COUNTS.search(key) and (not isinstance(value, int) or value < 1):
+        if _COUNT_KEYS.search(key) and (not isinstance(value, int) or value < 1):
             return "must be a whole number of at least 1"
-        if _SHARES.search(key) and not 0 <= value < 1:
+        if _PROBABILITY_KEYS.search(key) and not 0 <= value < 1:
             return "must be >= 0 and < 1"
     for kinds, name in ((bool, "true or false"), (int | float, "a number"), (str, "a text"), (list, "a list")):
         if isinstance(default, kinds):
             fits = isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool))
-            return None if fits else f"must be {name}, as RecBole's own {shorten(repr(default), 40)}"
+            return None if fits else f"must be {name}, like RecBole's default {shorten(repr(default), 40)}"
     return None
 
 
-def _language_model_values(llm: str) -> tuple[dict[str, Value], str]:
-    """Values that suit a known language model, and the file they stand in; none for an unknown one."""
+def _read_language_model_values(llm: str) -> tuple[dict[str, Value], str]:
+    """Read the settings for a known language model, and return them with the name of their file.
+
+    For an unknown language model both are empty.
+    """
     for path in sorted((find_properties() / "llm").glob("*.yaml")):
         content = load_yaml(path)
         if llm in content["names"]:
@@ -450,11 +478,24 @@ def _language_model_values(llm: str) -> tuple[dict[str, Value], str]:
 
 
 def _apply_preset(resolved: Resolved, preset: str, model: str, dataset: str, known: Iterable[str]) -> Resolved:
-    """Values of the preset: for all models that know the key, then for this one, then for it on this dataset."""
+    """Override settings with the preset: its values for all models, for this model, and for it on this dataset.
+
+    Later values win over earlier ones.
+
+    Args:
+        resolved: values of all settings with their origins.
+        preset: name of the preset.
+        model: name of the model.
+        dataset: name of the dataset.
+        known: settings that the model has; the preset's values for all models may contain others.
+
+    Raises:
+        SettingsError: the preset is unknown or has an unknown section.
+    """
     path = find_properties() / "preset" / f"{preset}.yaml"
     if not path.exists():
         near = difflib.get_close_matches(preset, list_presets(), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(list_presets())}"
+        hint = f"did you mean {near[0]!r}?" if near else f"known presets are {', '.join(list_presets())}"
         raise SettingsError(f"unknown preset {preset!r}; {hint}")
     layer = load_yaml(path)
     extra = sorted(layer.keys() - {"overall", "models", DATASETS})
@@ -462,17 +503,20 @@ def _apply_preset(resolved: Resolved, preset: str, model: str, dataset: str, kno
         raise SettingsError(f"{path}: unknown section {extra[0]!r}; a preset has overall, models and {DATASETS}")
     allowed = set(known)
     shared = {key: value for key, value in (layer.get("overall") or {}).items() if key in allowed}
-    own = (layer.get("models") or {}).get(model) or {}
-    there = ((layer.get(DATASETS) or {}).get(dataset) or {}).get(model) or {}
+    of_model = (layer.get("models") or {}).get(model) or {}
+    on_dataset = ((layer.get(DATASETS) or {}).get(dataset) or {}).get(model) or {}
     file = f"preset/{preset}.yaml"
-    return resolved.override(shared, file).override(own, file).override(there, f"{file}, {DATASETS}: {dataset}")
+    return (
+        resolved.override(shared, file).override(of_model, file).override(on_dataset, f"{file}, {DATASETS}: {dataset}")
+    )
 
 
-def _recbole_name(name: str, registry: Mapping[str, ModelSpec]) -> str:
-    """RecBole's name of a row that is none of ours.
+def _find_recbole_name(name: str, registry: Mapping[str, ModelSpec]) -> str:
+    """Find RecBole's name of a model that is not in our registry.
 
     Raises:
-        ModelError: RecBole has no such model either.
+        ModelError: RecBole does not have the model either.
+        MissingDependency: RecBole is not installed.
     """
     bare = name.removeprefix(RECBOLE_PREFIX)
     try:
@@ -480,7 +524,7 @@ def _recbole_name(name: str, registry: Mapping[str, ModelSpec]) -> str:
             return bare
         names = [*registry, *(name for model in registry for name in list_variants(model)), *list_recbole_models()]
     except MissingDependency as error:
-        raise MissingDependency(f"{name} is none of our own models ({', '.join(registry)}); {error}") from error
+        raise MissingDependency(f"{name} is not a model of this project ({', '.join(registry)}); {error}") from error
     by_lower = {known.lower(): known for known in names}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
     hint = f"did you mean {by_lower[near[0]]!r}?" if near else "`run.py --list` shows all names"
@@ -488,5 +532,5 @@ def _recbole_name(name: str, registry: Mapping[str, ModelSpec]) -> str:
 
 
 def locate_run(output: Path, dataset: str, config: RunConfig, seed: int) -> Path:
-    """`<output>/<dataset>/<row>/<seed>`."""
+    """Return the folder of a run: `<output>/<dataset>/<label>/<seed>`."""
     return output / dataset / config.label / str(seed)

@@ -1,7 +1,8 @@
-"""What a run leaves behind: `record.json` and `ranks.npz`, their schema, writer and strict reader.
+"""The files of a run result, `record.json` and `ranks.npz`: their schema, writer and strict reader.
 
-`results/<dataset>/<model>/<seed>/record.json` holds everything a table needs but the ranks; `ranks.npz` beside it holds
-one integer rank for each (user, target) under each masking policy. Tables are made from these two files alone.
+`results/<dataset>/<model>/<seed>/record.json` holds everything that a table needs except the ranks. `ranks.npz` in the
+same folder holds one integer rank for each (user, target) and masking policy. Tables are made from these two files
+alone.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ RANKS_FILE = "ranks.npz"
 RankArray = npt.NDArray[np.int32]
 Policy = Literal["seen", "train", "none"]
 
-# Rows that differ in one of these were not measured alike and never share a table.
-COMPARABLE = ("dataset", "split_kind", "split_hash", "mask_history", "n_candidates", "cutoffs")
+# Runs that differ in one of these fields were evaluated in different ways and never share a table.
+PROTOCOL_FIELDS = ("dataset", "split_kind", "split_hash", "mask_history", "n_candidates", "cutoffs")
 
 
 class Counts(TypedDict):
-    """Sizes of the dataset and of the parts of its split; `short_users` train but are not evaluated."""
+    """Sizes of the dataset and of the parts of its split; `short_users` are in training but are not evaluated."""
 
     users: int
     items: int
@@ -53,7 +54,7 @@ class Counts(TypedDict):
 
 
 class Filter(TypedDict):
-    """The k-core filter applied before the split, and how many interactions it dropped."""
+    """The k-core filter applied before the split, and the number of interactions that it dropped."""
 
     k_core: int
     dropped: int
@@ -67,7 +68,7 @@ class SettingValue(TypedDict):
 
 
 class Versions(TypedDict):
-    """Versions of what computed the numbers; null where a package is not installed."""
+    """Versions of the software that computed the numbers; null for a package that is not installed."""
 
     hellm_recbole: str
     python: str
@@ -93,16 +94,17 @@ class Parameters(TypedDict):
 
 
 class Metrics(TypedDict):
-    """Means over evaluated users, policy `mask_history`; both empty unless the run succeeded."""
+    """Means over evaluated users under the policy `mask_history`; both are empty unless the run succeeded."""
 
     valid: dict[str, float]
     test: dict[str, float]
 
 
 class Search(TypedDict):
-    """How the values of a tuned row were found: what it cost, and what it reached on validation.
+    """The hyper-parameter search that found the values of a tuned run: its cost and its best validation metric.
 
-    `budget` is as it was asked for, `trials` counts those that were begun, `valid` is the best value of `valid_metric`.
+    `budget` is the requested budget, `trials` the number of trials that were started, and `valid` the best value of
+    `valid_metric`.
     """
 
     budget: str
@@ -115,7 +117,7 @@ class Search(TypedDict):
 
 
 class CurvePoint(TypedDict):
-    """One epoch: mean of each loss term, validation metrics (empty if not evaluated) and seconds."""
+    """One epoch: mean of each loss term, validation metrics (empty if not evaluated) and duration in seconds."""
 
     epoch: int
     losses: dict[str, float]
@@ -125,15 +127,18 @@ class CurvePoint(TypedDict):
 
 @dataclass(frozen=True)
 class RunResult:
-    """One run: a dataset, a model, a seed. The fields are the keys of `record.json`, but for `path`.
+    """The result of one run: one model, one dataset, one seed. The fields except `path` are the keys of `record.json`.
 
-    `train_seconds`, `eval_seconds`, `best_epoch`, memory and parameters are null where a failed run did not get so far.
-    `backbone` names the language model of an LLM row, `stages` the models whose embeddings it reads, each with the
-    SHA-256 of those; null and empty for others. `search` says how a tuned row's values were found; null for others.
-    `identity` holds the digests of what else the numbers depend on, `deterministic` says whether the same run gives the
-    same numbers again; both are null where the run was recorded by a version that did not know them, or did not begin.
-    `ranks_sha256` is the digest of the file of ranks; null where there is none or an earlier version wrote it.
-    `path` is the file the record was read from; errors name it.
+    - `train_seconds`, `eval_seconds`, `best_epoch`, memory and parameters are null if the run failed before they were
+      known.
+    - `backbone` is the name of the language model of an LLM model, null for others.
+    - `stages` maps each pretrained model that the run reads to the SHA-256 of its item embeddings.
+    - `search` describes the hyper-parameter search of a tuned run, null for others.
+    - `identity` holds the digests of everything else that the numbers depend on. `deterministic` says whether the
+      same run gives the same numbers again. Both are null if the run did not start, or if an earlier version of this
+      project, which did not have them, wrote the file.
+    - `ranks_sha256` is the digest of the file of ranks; null if there is none, or if an earlier version wrote it.
+    - `path` is the file from which the result was read. Error messages name it.
     """
 
     schema: int
@@ -179,12 +184,12 @@ class RunResult:
 
     @property
     def label(self) -> str:
-        """Name of the run in tables, which is also its folder's."""
+        """Name of the run in tables and name of its folder."""
         return label_run(self.model, self.backbone, self.search is not None)
 
 
 def label_run(model: str, backbone: str | None, tuned: bool = False) -> str:
-    """Rows with different language models are different rows, and so are those with tuned values.
+    """Return the name of a run in tables. Runs with another language model or with tuned values get their own names.
 
     >>> label_run("SASRec", None), label_run("SASRec", None, True), label_run("HeLLM", "Llama-2-7b-hf", True)
     ('SASRec', 'SASRec-tuned', 'HeLLM-tuned@Llama-2-7b-hf')
@@ -216,106 +221,125 @@ class PhaseRanks:
     item_count: RankArray
 
     def under(self, policy: Policy) -> RankArray:
-        """[T] ranks under one masking policy."""
+        """Return the [T] ranks under one masking policy."""
         return {"seen": self.rank, "train": self.rank_train, "none": self.rank_none}[policy]
 
 
 _INTEGER_ARRAYS = ("rank", "rank_train", "rank_none", "history_length", "item_count")
 
 
-def write_result(folder: Path, record: RunResult) -> Path:
-    """Write `record.json` into `folder`, checked against the schema first.
+def write_result(folder: Path, result: RunResult) -> Path:
+    """Check a run result against the schema and write it as `record.json`. Return the path of the file.
 
     Raises:
-        ResultError: the record breaks the schema.
-        OutputError: the folder cannot be written to.
+        ResultError: the result does not fit the schema.
+        OutputError: the folder cannot be written.
     """
     path = ensure_folder(folder) / RECORD_FILE
-    text = dump_json(record)
-    _parse(text, path)
+    text = dump_json(result)
+    _parse_result(text, path)
     write_text(path, text)
     return path
 
 
 def read_result(path: Path) -> RunResult:
-    """The record in a `record.json`.
+    """Read a run result from its `record.json`.
 
     Raises:
-        ResultError: the file cannot be read, is not JSON, or breaks the schema; file and key are named.
+        ResultError: the file cannot be read, is not JSON, or does not fit the schema; the message names file and key.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ResultError(f"record {path} cannot be read ({error}); run its row again with --fresh") from error
-    return _parse(text, path)
+        raise ResultError(f"run result {path} cannot be read ({error}); run it again with --fresh") from error
+    return _parse_result(text, path)
 
 
 def find_results(results_dir: Path, dataset: str) -> list[RunResult]:
-    """All records in `results_dir/<dataset>/<model>/<seed>/`, sorted by path; empty if there are none.
+    """Read all run results in `results_dir/<dataset>/<model>/<seed>/`, sorted by path.
+
+    Args:
+        results_dir: folder of all results.
+        dataset: name of the dataset.
+
+    Returns:
+        The results, without control characters in their texts. The list is empty if there are none.
 
     Raises:
-        ResultError: a record is broken, or lies in a folder of another dataset, model or seed (a copied folder would
-            count a run twice).
+        ResultError: a result is broken, or it is in the folder of another dataset, model or seed. Such a folder is a
+            copy, and would count a run twice.
     """
     paths = sorted((results_dir / dataset).glob(f"*/*/{RECORD_FILE}"))
-    records = [read_result(path) for path in paths if path.exists()]  # another command may start one anew meanwhile
-    for record in records:
-        assert record.path is not None
-        stands, says = record.path.parent.parts[-3:], (record.dataset, record.label, str(record.seed))
-        if stands != says:
+    results = [read_result(path) for path in paths if path.exists()]  # another command may have just removed a file
+    for result in results:
+        assert result.path is not None
+        expected, recorded = result.path.parent.parts[-3:], (result.dataset, result.label, str(result.seed))
+        if expected != recorded:
             raise ResultError(
-                f"record {record.path} says it is {'/'.join(says)}, not {'/'.join(stands)}; move the copied or renamed "
-                f"folder out of {results_dir / dataset}"
+                f"run result {result.path} says it is {'/'.join(recorded)}, not {'/'.join(expected)}; move the copied "
+                f"or renamed folder out of {results_dir / dataset}"
             )
-    return [_without_controls(record) for record in records]
+    return [_remove_control_characters(result) for result in results]
 
 
-def _without_controls(record: RunResult) -> RunResult:
-    """The record without control characters in the texts that are shown; a doctored file may hold some."""
-    texts = {name: getattr(record, name) for name in ("model", "preset", "backbone", "reason", "device")}
+def _remove_control_characters(result: RunResult) -> RunResult:
+    """Remove control characters from the texts of a result that are printed; a manipulated file may contain some."""
+    texts = {name: getattr(result, name) for name in ("model", "preset", "backbone", "reason", "device")}
     settings = {
         key: SettingValue(value=entry["value"], origin=strip_controls(entry["origin"]))
-        for key, entry in record.settings.items()
+        for key, entry in result.settings.items()
     }
     cleaned: dict[str, Any] = {name: None if text is None else strip_controls(text) for name, text in texts.items()}
-    return dataclasses.replace(record, settings=settings, **cleaned)
+    return dataclasses.replace(result, settings=settings, **cleaned)
 
 
-def check_comparable(records: Sequence[RunResult]) -> None:
-    """Refuse records that were not measured under one protocol.
+def check_comparable(results: Sequence[RunResult]) -> None:
+    """Refuse run results that were not evaluated under the same protocol.
 
     Raises:
-        ResultError: names the first difference and the two files.
+        ResultError: two results differ; the message names the first difference and the two files.
     """
-    for other in records[1:]:
-        for key in COMPARABLE:
-            a, b = getattr(records[0], key), getattr(other, key)
+    for other in results[1:]:
+        for key in PROTOCOL_FIELDS:
+            a, b = getattr(results[0], key), getattr(other, key)
             if a != b:
                 raise ResultError(
-                    f"records {records[0].path} and {other.path} cannot share a table, their {key} differ "
-                    f"({a} and {b}); run one of them again with --fresh or move it away"
+                    f"run results {results[0].path} and {other.path} cannot share a table because their {key} differ "
+                    f"({a} and {b}); run one of them again with --fresh, or move its folder away"
                 )
 
 
-def list_result_parts(record: RunResult) -> dict[str, str] | None:
-    """Everything that a run depended on, name -> value or digest; None where an earlier version recorded it."""
-    if record.identity is None:
+def list_result_parts(result: RunResult) -> dict[str, str] | None:
+    """List everything that a run depended on, name -> value or digest.
+
+    Return None if an earlier version of this project, which did not record all of it, wrote the result.
+    """
+    if result.identity is None:
         return None
-    settings = {key: entry["value"] for key, entry in record.settings.items() if key not in NEUTRAL_KEYS}
-    return list_parts(record.identity, settings, record.split_hash, record.seed)
+    settings = {key: entry["value"] for key, entry in result.settings.items() if key not in NEUTRAL_KEYS}
+    return list_parts(result.identity, settings, result.split_hash, result.seed)
 
 
-def digest_run(record: RunResult) -> str | None:
-    """Digest of everything that a run depended on and of its ranks; None where an earlier version recorded it."""
-    parts = list_result_parts(record)
-    return None if parts is None else digest_of_parts({**parts, "ranks": record.ranks_sha256 or ""})
+def digest_run(result: RunResult) -> str | None:
+    """Compute a digest over everything that a run depended on and over its ranks.
+
+    Return None if an earlier version of this project, which did not record all of it, wrote the result.
+    """
+    parts = list_result_parts(result)
+    return None if parts is None else digest_of_parts({**parts, "ranks": result.ranks_sha256 or ""})
 
 
 def write_ranks(folder: Path, valid: PhaseRanks, test: PhaseRanks | None) -> Path:
-    """Write `ranks.npz` into `folder`; `test` is None where only validation was run.
+    """Write the ranks of a run as `ranks.npz`. Return the path of the file.
+
+    Args:
+        folder: folder of the run.
+        valid: ranks of the validation targets.
+        test: ranks of the test targets; None if only validation was run.
 
     Raises:
-        OutputError: the folder cannot be written to.
+        ResultError: the arrays of a phase have different lengths.
+        OutputError: the folder cannot be written.
     """
     arrays: dict[str, npt.NDArray[Any]] = {}
     for name, phase in (("valid", valid), ("test", test)):
@@ -332,14 +356,17 @@ def write_ranks(folder: Path, valid: PhaseRanks, test: PhaseRanks | None) -> Pat
 
 
 def read_ranks(path: Path, sha256: str | None = None) -> dict[str, PhaseRanks]:
-    """Phase ("valid", and "test" where it was run) -> ranks.
+    """Read the ranks of a run.
 
     Args:
-        path: of the file.
-        sha256: digest that the record has of it; None where the record has none.
+        path: path of `ranks.npz`.
+        sha256: digest of the file in the run result; None if the result has none.
+
+    Returns:
+        Phase -> ranks of the phase. The phases are "valid" and, if it was run, "test".
 
     Raises:
-        ResultError: the file is missing, damaged, not the one that the record was written with, or lacks an array.
+        ResultError: the file is missing, is damaged, lacks an array, or does not have the given digest.
     """
     try:
         content = path.read_bytes()
@@ -348,7 +375,7 @@ def read_ranks(path: Path, sha256: str | None = None) -> dict[str, PhaseRanks]:
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ResultError(f"ranks {path} cannot be read ({error}); run its row again with --fresh") from error
+        raise ResultError(f"ranks {path} cannot be read ({error}); run the model again with --fresh") from error
     names = [spec.name for spec in dataclasses.fields(PhaseRanks)]
     phases = {}
     for phase in ("valid", "test"):
@@ -358,45 +385,51 @@ def read_ranks(path: Path, sha256: str | None = None) -> dict[str, PhaseRanks]:
         for name, array in found.items():
             kind = "i" if name in _INTEGER_ARRAYS else "U"
             if array is None or array.ndim != 1 or array.dtype.kind != kind or len(array) != len(found["user"]):
-                _broken(path, f"{phase}_{name}", "is missing, of the wrong type or of another length than the users")
+                _refuse_file(
+                    path, f"{phase}_{name}", "is missing, of the wrong type or of another length than the users"
+                )
         phases[phase] = PhaseRanks(**found)
         if min(int(phases[phase].under(policy).min(initial=1)) for policy in get_args(Policy)) < 1:
-            _broken(path, f"{phase}_rank", "has a rank below 1")
+            _refuse_file(path, f"{phase}_rank", "has a rank below 1")
     if arrays:
-        _broken(path, min(arrays), "is unknown")
+        _refuse_file(path, min(arrays), "is unknown")
     return phases
 
 
-def _broken(path: Path, key: str, problem: str) -> NoReturn:
-    raise ResultError(f"{path}: {key} {problem}; run its row again with --fresh")
+def _refuse_file(path: Path, key: str, problem: str) -> NoReturn:
+    raise ResultError(f"{path}: {key} {problem}; run the model again with --fresh")
 
 
-def _parse(text: str, path: Path) -> RunResult:
-    """A record from JSON text, every key and type checked."""
+def _parse_result(text: str, path: Path) -> RunResult:
+    """Parse the JSON text of a run result, and check all its keys and types.
+
+    Raises:
+        ResultError: the text is not JSON or does not fit the schema.
+    """
     try:
         raw = json.loads(text, parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise ResultError(f"record {path} is not JSON ({reason}); run its row again with --fresh") from error
+        raise ResultError(f"run result {path} is not JSON ({reason}); run it again with --fresh") from error
     if not isinstance(raw, dict):
-        _broken(path, "the top level", "must be an object")
+        _refuse_file(path, "the top level", "must be an object")
     if raw.get("schema") != SCHEMA:
         raise ResultError(
-            f"record {path} has schema {shorten(repr(raw.get('schema')))}, this version reads {SCHEMA}; "
-            "run its row again with --fresh"
+            f"run result {path} has schema {shorten(repr(raw.get('schema')))}, this version reads {SCHEMA}; "
+            "run it again with --fresh"
         )
     hints = {name: hint for name, hint in get_type_hints(RunResult).items() if name != "path"}
-    later: dict[str, Any] = {"backbone": None, "stages": {}, "search": None, "identity": None, "deterministic": None}
-    later["ranks_sha256"] = None
+    added: dict[str, Any] = {"backbone": None, "stages": {}, "search": None, "identity": None, "deterministic": None}
+    added["ranks_sha256"] = None
     try:
-        raw = {**later, **check_seal(raw)}  # older records lack what came later
-        record = RunResult(**read_mapping(raw, hints, ""), path=path)
+        raw = {**added, **check_seal(raw)}  # earlier versions wrote files without these keys
+        result = RunResult(**read_mapping(raw, hints, ""), path=path)
     except (ValueError, RecursionError) as error:
-        raise ResultError(f"record {path}: {error}; run its row again with --fresh") from error
-    if not record.cutoffs or not all(0 < k <= LARGEST_CUTOFF for k in record.cutoffs):
-        _broken(path, "cutoffs", f"must be integers from 1 to {LARGEST_CUTOFF:,}")
-    if record.status == "success" and (record.reason is not None or not record.metrics["valid"]):
-        _broken(path, "status", "is success, which needs metrics and no reason")
-    if record.status != "success" and (not record.reason or record.metrics["valid"] or record.metrics["test"]):
-        _broken(path, "status", f"is {record.status}, which needs a reason and no metrics")
-    return record
+        raise ResultError(f"run result {path}: {error}; run it again with --fresh") from error
+    if not result.cutoffs or not all(0 < k <= LARGEST_CUTOFF for k in result.cutoffs):
+        _refuse_file(path, "cutoffs", f"must be integers from 1 to {LARGEST_CUTOFF:,}")
+    if result.status == "success" and (result.reason is not None or not result.metrics["valid"]):
+        _refuse_file(path, "status", "is success, which needs metrics and no reason")
+    if result.status != "success" and (not result.reason or result.metrics["valid"] or result.metrics["test"]):
+        _refuse_file(path, "status", f"is {result.status}, which needs a reason and no metrics")
+    return result

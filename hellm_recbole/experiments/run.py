@@ -1,4 +1,4 @@
-"""One row from plan to record: train, select, rank the test targets once, write what a table needs."""
+"""Execute one run: train, select the best epoch, rank the test targets once, and write the run result."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ CHECKPOINT = "checkpoint"
 
 @dataclass(frozen=True)
 class RunContext:
-    """Where a row lives.
+    """Output folder, random seed, device and processes of a run.
 
     Attributes:
         output: folder of all results.
-        seed: of the row.
-        device: it runs on.
-        group: processes that train LLM rows together; other rows are trained by the first of them.
+        seed: random seed of the run.
+        device: device that the run uses.
+        group: process group that trains LLM models together; its first process trains all other models alone.
     """
 
     output: Path
@@ -77,76 +77,83 @@ class RunContext:
     device: torch.device
     group: ProcessGroup = SINGLE_PROCESS
 
-    def processes_of(self, config: RunConfig) -> ProcessGroup:
-        """The processes that train the row."""
+    def choose_group(self, config: RunConfig) -> ProcessGroup:
+        """Return the processes that train a run: the whole group for LLM models, one process for others."""
         return SINGLE_PROCESS if config.steps is None else self.group
 
 
 def find_finished_run(config: RunConfig, split: Split, context: RunContext) -> RunResult | None:
-    """The record of this very run if it ran to its end before, else None.
+    """Return the result of this run if it is already finished, else None.
 
-    A run whose code alone has changed since is returned; `describe_kept` says so. What an earlier version did not
-    record is not compared.
+    A finished run is also returned if only its code has changed since; `describe_finished_run` reports that. Whatever
+    an earlier version of this project did not record is not compared.
 
     Raises:
-        ResultError: there is a finished run in its place, and something that it depends on has changed since: it says
-            what. Or the record cannot be read.
-        ModelError: pretrained embeddings that it reads are missing.
-        DataError: the language model cannot be had.
+        ResultError: the run is finished, but something that it depends on has changed since; the message says what.
+            Or its result cannot be read.
+        ModelError: pretrained embeddings that the run reads are missing.
+        DataError: the language model cannot be loaded.
     """
     path = locate_run(context.output, split.dataset, config, context.seed) / RECORD_FILE
     if not path.exists():
         return None
-    record = read_result(path)
-    if record.status != "success":
+    result = read_result(path)
+    if result.status != "success":
         return None
     embeddings = _load_pretrained(config, split, context) if config.pretrained_models else {}
-    old = list_result_parts(record)
-    if old is None:  # an earlier version's: settings, split and embeddings are all that it says
-        old = list_parts(_known_of(record.stages), _values_of(record), record.split_hash, record.seed)
-        identity = _known_of(digest_tables(embeddings))
+    old = list_result_parts(result)
+    if old is None:  # an earlier version recorded only settings, split and embeddings
+        old = list_parts(
+            _identify_only_embeddings(result.stages), _list_settings(result), result.split_hash, result.seed
+        )
+        identity = _identify_only_embeddings(digest_tables(embeddings))
     else:
-        identity = _identify(config, split, context, embeddings)
+        identity = _identify_with_embeddings(config, split, context, embeddings)
     new = list_parts(identity, json.loads(json.dumps(config.reproducibility_settings())), split.sha256, context.seed)
     changes = describe_changes(*({k: v for k, v in parts.items() if not k.startswith(CODE)} for parts in (old, new)))
     if changes:
         raise ResultError(f"{path} was made with {changes}; run with --fresh to replace it, or choose another --output")
-    return record
+    return result
 
 
-def describe_kept(record: RunResult) -> str:
-    """What is said of a finished run that is not run again: whether what it depends on is still the same."""
-    if unknown := unknown_parts(record.identity, record.backbone is not None):
+def describe_finished_run(result: RunResult) -> str:
+    """Describe a finished run that is not run again, and whether everything it depends on is still the same."""
+    if unknown := unknown_parts(result.identity, result.backbone is not None):
         return f"finished before, kept; {', '.join(unknown)}: unknown (recorded by an earlier version)"
-    assert record.identity is not None
-    if changed := find_changed_modules(*all_code(record.identity)):
+    assert result.identity is not None
+    if changed := find_changed_modules(*all_code(result.identity)):
         return f"finished before, kept; its code has changed since ({list_names(changed)}; --fresh runs it again)"
     return "finished before, kept"
 
 
 def refuse_changed_checkpoint(config: RunConfig, split: Split, context: RunContext) -> None:
-    """Refuse to go on with a run that was stopped half-way where something that it depends on has changed since.
+    """Refuse to resume a run if something that it depends on has changed since its checkpoint was written.
 
-    Pretrained embeddings may not be there yet; they are compared when the run begins.
+    Pretrained embeddings may not exist yet; they are compared when the run starts.
 
     Raises:
-        CheckpointError: it says what has changed.
-        DataError: the language model cannot be had.
+        CheckpointError: something has changed; the message says what.
+        DataError: the language model cannot be loaded.
     """
     folder = locate_run(context.output, split.dataset, config, context.seed) / CHECKPOINT
     if folder.is_dir():
-        run = list_run_parts(config, split, context.seed, identify_run(config, split, {}))
+        parts = list_run_parts(config, split, context.seed, identify_run(config, split, {}))
         CheckpointFolder(folder).refuse_changed(
-            run, unknown=[f"embeddings of {name}" for name in config.pretrained_models]
+            parts, unknown=[f"embeddings of {name}" for name in config.pretrained_models]
         )
 
 
-def _values_of(record: RunResult) -> dict[str, Any]:
-    return {key: entry["value"] for key, entry in record.settings.items() if key not in NEUTRAL_KEYS}
+def _list_settings(result: RunResult) -> dict[str, Any]:
+    """List the recorded settings of a run that can change its numbers."""
+    return {key: entry["value"] for key, entry in result.settings.items() if key not in NEUTRAL_KEYS}
 
 
-def _known_of(embeddings: Mapping[str, str]) -> Identity:
-    """What the record of an earlier version says of a run: the digests of the embeddings that it reads."""
+def _identify_only_embeddings(embeddings: Mapping[str, str]) -> Identity:
+    """Build the identity of a run from all that an earlier version recorded: the digests of its embeddings.
+
+    Args:
+        embeddings: pretrained model -> SHA-256 of its item embeddings.
+    """
     return {
         "features": {},
         "item_texts": None,
@@ -168,23 +175,25 @@ def execute_run(
     fresh: bool,
     watchers: Sequence[Logger] = (),
 ) -> RunResult:
-    """Run one row to its end, or go on where it was stopped, and write its folder. A fault is recorded with its reason.
+    """Execute a run from scratch or from its checkpoint, and write its folder.
+
+    An error of the run does not stop the other runs: it is written into the result as the reason of the failure.
 
     Args:
-        config: of the row.
-        dataset: it runs on.
-        split: of the dataset.
-        context: where it runs and what its results go to.
-        fresh: start anew.
-        watchers: told of each epoch, beside the loggers of the settings.
+        config: config of the run.
+        dataset: dataset of the run.
+        split: split of the dataset.
+        context: output folder, random seed, device and processes of the run.
+        fresh: whether to remove the folder of the run first and start from scratch.
+        watchers: loggers that receive each epoch, in addition to the loggers of the settings.
 
     Returns:
-        Its record, with status `success` or `failed`.
+        The result of the run, with status `success` or `failed`.
 
     Raises:
-        KeyboardInterrupt: passed on after a record with status `cancelled` is written.
+        KeyboardInterrupt: the run was interrupted; its result with status `cancelled` has been written.
         OutputError: the folder cannot be written.
-        SharedRunFailed: a row that several processes train failed, after its record is written.
+        SharedRunFailed: the run failed and several processes train it; its result has been written.
     """
     folder = locate_run(context.output, split.dataset, config, context.seed)
     if fresh:
@@ -194,78 +203,88 @@ def execute_run(
         folder / "settings.yaml", yaml.safe_dump(config.reproducibility_settings(), sort_keys=True, allow_unicode=True)
     )
     runtime.reset_peak_memory(context.device)
-    draft = _draft(config, dataset, split, context)
+    fields = _collect_initial_fields(config, dataset, split, context)
     crash = None
     try:
-        record = _train_and_rank(config, split, context, folder, draft, watchers)
+        result = _train_and_rank(config, split, context, folder, fields, watchers)
     except KeyboardInterrupt:
-        _write_result(
-            folder, RunResult(**{**draft, "status": "cancelled", "reason": "stopped by Ctrl-C, SIGTERM or SIGHUP"})
+        _write_result_and_traceback(
+            folder, RunResult(**{**fields, "status": "cancelled", "reason": "stopped by Ctrl-C, SIGTERM or SIGHUP"})
         )
         raise
     except HellmError as error:
-        record = RunResult(**{**draft, "status": "failed", "reason": str(error)})
-    except Exception as error:  # the other rows go on whatever happens in this one; the traceback is kept beside it
+        result = RunResult(**{**fields, "status": "failed", "reason": str(error)})
+    except Exception as error:  # one failed run must not stop the others; its traceback is written to a file
         crash = traceback.format_exc()
         reason = describe_unexpected(error, folder)
-        record = RunResult(**{**draft, "status": "failed", "reason": f"{reason} (see {folder / TRACEBACK})"})
+        result = RunResult(**{**fields, "status": "failed", "reason": f"{reason} (see {folder / TRACEBACK})"})
     try:
-        _write_result(folder, record, crash)
-    except OutputError as error:  # on a full disk, what was to be written first says more than the record
-        raise error if record.reason is None else OutputError(record.reason) from error
-    if record.status == "failed" and context.processes_of(config).size > 1:  # who knows where the others are
+        _write_result_and_traceback(folder, result, crash)
+    except OutputError as error:  # on a full disk, the first error says more than this one
+        raise error if result.reason is None else OutputError(result.reason) from error
+    if result.status == "failed" and context.choose_group(config).size > 1:  # the state of the others is unknown
         raise SharedRunFailed(
-            f"{config.label} on {split.dataset}, seed {context.seed}: {record.reason}; the "
-            f"{context.group.size} processes end here. Fix it or leave the model out; the same command then resumes "
-            "the other runs"
+            f"{config.label} on {split.dataset}, seed {context.seed}: {result.reason}; all "
+            f"{context.group.size} processes stop. Fix this error or leave the model out; the same command then "
+            "resumes the other runs"
         )
-    return record
+    return result
 
 
-def _write_result(folder: Path, record: RunResult, crash: str | None = None) -> None:
-    """Write a record, and beside it the traceback of this run; that of an earlier one is removed."""
+def _write_result_and_traceback(folder: Path, result: RunResult, crash: str | None = None) -> None:
+    """Write the result of a run and the traceback of its crash, or remove the traceback of an earlier crash."""
     if crash is None:
         (folder / TRACEBACK).unlink(missing_ok=True)
     else:
         with contextlib.suppress(OutputError):  # the disk may be full
             write_text(folder / TRACEBACK, crash)
-    write_result(folder, record)
+    write_result(folder, result)
 
 
 def record_lost_run(config: RunConfig, dataset: Dataset, split: Split, context: RunContext, reason: str) -> RunResult:
-    """Write the record of a row whose process was lost before it could write one itself.
+    """Write the result of a run whose process ended before it could write the result itself.
+
+    Args:
+        config: config of the run.
+        dataset: dataset of the run.
+        split: split of the dataset.
+        context: output folder, random seed, device and processes of the run.
+        reason: why the process ended.
 
     Raises:
         OutputError: the folder cannot be written.
     """
-    record = RunResult(**{**_draft(config, dataset, split, context), "status": "failed", "reason": reason})
-    write_result(locate_run(context.output, split.dataset, config, context.seed), record)
-    return record
+    result = RunResult(
+        **{**_collect_initial_fields(config, dataset, split, context), "status": "failed", "reason": reason}
+    )
+    write_result(locate_run(context.output, split.dataset, config, context.seed), result)
+    return result
 
 
 def build_learner(config: RunConfig, split: Split, context: RunContext) -> Learner:
-    """A freshly initialised row; it is handed the training part only, and the embeddings of the stages it builds on.
+    """Build the initial learner of a run from the training part of the split and the pretrained embeddings.
 
     Raises:
         ModelError: a pretrained model has no usable result.
+        DataError: pretrained embeddings are missing, broken or of other items.
     """
     data = select_training_data(config, split, _load_pretrained(config, split, context))
-    return build_learner_from(config, data, context.seed, context.device, context.processes_of(config))
+    return build_learner_from(config, data, context.seed, context.device, context.choose_group(config))
 
 
 def select_training_data(config: RunConfig, split: Split, embeddings: Mapping[str, FloatArray]) -> TrainData:
-    """The training part, with those features and texts that the model reads and no others.
+    """Return the training part of a split, with only the features and texts that the model reads.
 
     Args:
         config: config of the run.
-        split: the dataset's.
+        split: split of the dataset.
         embeddings: model -> [I + 1, D] pretrained item embeddings that the run reads, row 0 zero.
     """
     return restrict_data(config, replace(split.train_data(), pretrained=embeddings))
 
 
 def restrict_data(config: RunConfig, data: TrainData) -> TrainData:
-    """The data without the features and texts that the model does not read, so that they cannot change its numbers."""
+    """Remove the features and texts that the model does not read, so that they cannot change its numbers."""
     features = config.choose_features(data.features)
     return replace(
         data,
@@ -278,7 +297,15 @@ def restrict_data(config: RunConfig, data: TrainData) -> TrainData:
 def build_learner_from(
     config: RunConfig, data: TrainData, seed: int, device: torch.device, group: ProcessGroup = SINGLE_PROCESS
 ) -> Learner:
-    """A freshly initialised row on a training part that holds the embeddings it builds on."""
+    """Build the initial learner of a run from training data that already hold the pretrained embeddings.
+
+    Args:
+        config: config of the run.
+        data: training data with features, texts and pretrained embeddings.
+        seed: random seed of the run.
+        device: device of the learner.
+        group: processes that train the run together.
+    """
     if config.spec is not None:
         return ModelLearner(
             config.spec, config.model_settings, data, config.train, config.pairs, seed, device, config.steps, group
@@ -287,10 +314,19 @@ def build_learner_from(
     return RecBoleLearner(config.recbole_name, data, dict(config.resolved.values), seed, device)
 
 
-def _identify(config: RunConfig, split: Split, context: RunContext, embeddings: Mapping[str, FloatArray]) -> Identity:
-    """See `identity.run`; `embeddings` are those that the run reads."""
-    known = identify_embeddings(context.output, split.dataset, context.seed, embeddings)
-    return identify_run(config, split, known)
+def _identify_with_embeddings(
+    config: RunConfig, split: Split, context: RunContext, embeddings: Mapping[str, FloatArray]
+) -> Identity:
+    """Collect everything that a run depends on, see `identify_run`.
+
+    Args:
+        config: config of the run.
+        split: split of the dataset.
+        context: output folder, random seed, device and processes of the run.
+        embeddings: model -> [I + 1, D] pretrained item embeddings that the run reads.
+    """
+    identified = identify_embeddings(context.output, split.dataset, context.seed, embeddings)
+    return identify_run(config, split, identified)
 
 
 def _load_pretrained(config: RunConfig, split: Split, context: RunContext) -> dict[str, FloatArray]:
@@ -304,36 +340,41 @@ def _train_and_rank(
     split: Split,
     context: RunContext,
     folder: Path,
-    draft: dict[str, Any],
+    fields: dict[str, Any],
     watchers: Sequence[Logger],
 ) -> RunResult:
+    """Train a run, rank the validation and test targets, write the ranks, and return the successful result.
+
+    `fields` holds the fields of the result that are known before training. Those of the pretrained embeddings and of
+    the identity are added to it here, so that the result of a run that fails later has them too.
+    """
     embeddings = _load_pretrained(config, split, context)
-    draft["stages"] = digest_tables(embeddings)
-    draft["identity"] = identity = _identify(config, split, context, embeddings)
-    run = list_run_parts(config, split, context.seed, identity)
-    built = time.perf_counter()
+    fields["stages"] = digest_tables(embeddings)
+    fields["identity"] = identity = _identify_with_embeddings(config, split, context, embeddings)
+    parts = list_run_parts(config, split, context.seed, identity)
+    started = time.perf_counter()
     learner = build_learner_from(
         config,
         select_training_data(config, split, embeddings),
         context.seed,
         context.device,
-        context.processes_of(config),
+        context.choose_group(config),
     )
-    build_seconds = time.perf_counter() - built  # graphs, and all there is to ItemKNN's training
+    build_seconds = time.perf_counter() - started  # time for graphs, and the whole training of ItemKNN
     checkpoint = CheckpointFolder(folder / CHECKPOINT)
-    found = checkpoint.load(run)
-    done = found[0].epoch if found else 0
+    saved = checkpoint.load(parts)
+    n_done = saved[0].epoch if saved else 0
     loggers = open_loggers(
         config.log.loggers,
         folder,
         f"{split.dataset}/{config.label}/{context.seed}",
-        done,
+        n_done,
         config.reproducibility_settings(),
     )
     epochs = 1 if learner.one_pass else config.train.epochs
-    shared = _Shared(config, split, context, run)
-    view = ConsoleView(shared.who, epochs, done, config.train.valid_metric, [*loggers, *watchers])
-    context.processes_of(config).send(shared)
+    shared = _SharedRun(config, split, context, parts)
+    view = ConsoleView(shared.name, epochs, n_done, config.train.valid_metric, [*loggers, *watchers])
+    context.choose_group(config).send(shared)
     try:
         progress = shared.train(learner, view)
     finally:
@@ -342,7 +383,7 @@ def _train_and_rank(
     ranks_file = write_ranks(
         folder,
         *(
-            _with_tokens(ranks, split, seen)
+            _build_phase_ranks(ranks, split, seen)
             for ranks, seen in (
                 (phases["valid"], split.train),
                 (phases["test"], split.test_history()),
@@ -352,10 +393,10 @@ def _train_and_rank(
     metrics = {
         name: average_metrics(ranks.user, ranks.seen, config.evaluation.cutoffs) for name, ranks in phases.items()
     }
-    record = RunResult(
+    result = RunResult(
         **{
-            **draft,
-            **_measured(learner, progress, context, build_seconds),
+            **fields,
+            **_collect_training_fields(learner, progress, context, build_seconds),
             "metrics": metrics,
             "ranks_sha256": sha256_file(ranks_file),
             "status": "success",
@@ -363,26 +404,35 @@ def _train_and_rank(
         }
     )
     if config.backbone is not None:
-        save_language_model(learner.module, record, folder / "model")
-    return record
+        save_language_model(learner.module, result, folder / "model")
+    return result
 
 
 @dataclass(frozen=True)
-class _Shared:
-    """What all processes do that train a row together, or the one that trains it alone."""
+class _SharedRun:
+    """The part of a run that all processes of its group execute: training and ranking.
+
+    The first process sends it to the others. A run of a single process uses it as well.
+
+    Attributes:
+        config: config of the run.
+        split: split of the dataset.
+        context: output folder, random seed, device and processes of the run.
+        parts: name of everything that the run depends on -> its value or digest.
+    """
 
     config: RunConfig
     split: Split
     context: RunContext
-    run: Mapping[str, str]  # everything it depends on
+    parts: Mapping[str, str]
 
     @property
-    def who(self) -> str:
-        """For messages."""
+    def name(self) -> str:
+        """Name of the run in messages."""
         return f"{self.config.label} on {self.split.dataset}"
 
     def train(self, learner: Learner, view: View) -> Progress:
-        """To the end, from the checkpoint if there is one."""
+        """Train to the last epoch or to early stopping, from the checkpoint if there is one."""
         config, split, context = self.config, self.split, self.context
         return fit(
             learner,
@@ -391,14 +441,14 @@ class _Shared:
             config.evaluation,
             seed=context.seed,
             checkpoint=CheckpointFolder(locate_run(context.output, split.dataset, config, context.seed) / CHECKPOINT),
-            run=self.run,
-            who=self.who,
+            run=self.parts,
+            who=self.name,
             view=view,
-            group=context.processes_of(config),
+            group=context.choose_group(config),
         )
 
     def rank(self, learner: Learner) -> dict[str, Ranks]:
-        """The targets of both phases."""
+        """Rank the targets of both phases, "valid" and "test"."""
         split = self.split
         return {
             name: rank_targets(
@@ -407,34 +457,34 @@ class _Shared:
                 train=split.train,
                 seen=seen,
                 block_users=self.config.evaluation.eval_block_users,
-                who=f"{self.who}, {name}",
-                group=self.context.processes_of(self.config),
+                who=f"{self.name}, {name}",
+                group=self.context.choose_group(self.config),
             )
             for name, targets, seen in (("valid", split.valid, split.train), ("test", split.test, split.test_history()))
         }
 
 
-class _Unseen:
-    """The first process shows how things stand."""
+class _SilentView:
+    """A view that shows nothing: only the first process of a group shows the progress."""
 
     def step(self, epoch: int, step: int, n_steps: int, losses: dict[str, float]) -> None:
-        """Nothing."""
+        """Show nothing."""
 
     def epoch(self, progress: Progress) -> None:
-        """Nothing."""
+        """Show nothing."""
 
 
 def follow(group: ProcessGroup) -> None:
-    """Do this process' share of each row that the first process of the team sends, until it sends None."""
-    while (shared := group.receive()) is not None:
-        mine = replace(shared, context=replace(shared.context, group=group))
-        learner = build_learner(mine.config, mine.split, mine.context)
-        mine.train(learner, _Unseen())
-        mine.rank(learner)
+    """Take part in each run that the first process of the group sends, until it sends None."""
+    while (received := group.receive()) is not None:
+        shared = replace(received, context=replace(received.context, group=group))
+        learner = build_learner(shared.config, shared.split, shared.context)
+        shared.train(learner, _SilentView())
+        shared.rank(learner)
 
 
-def _draft(config: RunConfig, dataset: Dataset, split: Split, context: RunContext) -> dict[str, Any]:
-    """All of a record that is known before training."""
+def _collect_initial_fields(config: RunConfig, dataset: Dataset, split: Split, context: RunContext) -> dict[str, Any]:
+    """Collect the fields of a run result that are known before training."""
     settings = {
         key: {"value": json.loads(json.dumps(value)), "origin": config.resolved.origin[key]}
         for key, value in sorted(config.resolved.values.items())
@@ -468,7 +518,7 @@ def _draft(config: RunConfig, dataset: Dataset, split: Split, context: RunContex
         "preset": config.preset,
         "versions": {**runtime.list_versions(), "hellm_recbole": __version__},
         **runtime.read_git_state(),
-        "device": _device_name(config, context),
+        "device": _describe_devices(config, context),
         "threads": torch.get_num_threads(),
         "train_seconds": None,
         "eval_seconds": None,
@@ -486,13 +536,16 @@ def _draft(config: RunConfig, dataset: Dataset, split: Split, context: RunContex
     }
 
 
-def _device_name(config: RunConfig, context: RunContext) -> str:
-    name, size = runtime.describe_device(context.device), context.processes_of(config).size
+def _describe_devices(config: RunConfig, context: RunContext) -> str:
+    """Describe the devices of a run, such as `2 x NVIDIA H100` for two processes."""
+    name, size = runtime.describe_device(context.device), context.choose_group(config).size
     return name if size == 1 else f"{size} x {name}"
 
 
-def _measured(learner: Learner, progress: Progress, context: RunContext, build_seconds: float) -> dict[str, Any]:
-    """All of a record that training shows."""
+def _collect_training_fields(
+    learner: Learner, progress: Progress, context: RunContext, build_seconds: float
+) -> dict[str, Any]:
+    """Collect the fields of a run result that are known after training."""
     parameters = list(learner.module.parameters())
     curve = tuple({**entry, "valid": entry["valid"] or {}} for entry in progress.curve)
     return {
@@ -509,8 +562,14 @@ def _measured(learner: Learner, progress: Progress, context: RunContext, build_s
     }
 
 
-def _with_tokens(ranks: Ranks, split: Split, seen: Histories) -> PhaseRanks:
-    """Ranks with source tokens, and with what slices are cut by."""
+def _build_phase_ranks(ranks: Ranks, split: Split, seen: Histories) -> PhaseRanks:
+    """Add to ranks the tokens of users and items, and the counts by which results are sliced.
+
+    Args:
+        ranks: ranks of T targets, with numbers of users and items.
+        split: split of the dataset.
+        seen: interactions of each user before the phase.
+    """
     popularity = np.bincount(split.train.items, minlength=split.n_items + 1)
     return PhaseRanks(
         user=split.user_tokens[ranks.user],

@@ -1,4 +1,4 @@
-"""Digests of everything that a number depends on, their comparison, and the check that pretrained weights are whole.
+"""Compute and compare digests of everything that a result depends on, and check that pretrained weights are complete.
 
-Nothing here trains, prepares a dataset or draws a table.
+Nothing here trains a model, prepares a dataset or formats a table.
 """

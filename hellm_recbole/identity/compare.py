@@ -1,4 +1,4 @@
-"""Comparing what a run depended on with what is there now: one phrase for each thing that has changed."""
+"""Compare what a run depended on with what it would depend on now, and describe each change in one phrase."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Mapping
 from hellm_recbole.identity.parts import Identity
 
 SETTING, CODE, SEED, SPLIT = "setting ", "code ", "seed", "split"
-_SHOWN = 4  # changes that a sentence names
+_MAX_NAMED = 4  # number of changes or names that a message lists
 
 Parts = Mapping[str, str]
 
 
 def list_parts(identity: Identity, settings: Mapping[str, object], split_sha256: str, seed: int) -> dict[str, str]:
-    """Name of everything that a run depends on -> its value or digest.
+    """List everything that a run depends on: name -> value or digest.
 
     Args:
-        identity: of the run; embeddings that are not there yet are left out of it.
-        settings: those that can change a number.
+        identity: identity of the run. It lacks pretrained embeddings that do not exist yet.
+        settings: settings that can change a number.
         split_sha256: digest of the split.
         seed: random seed of the run.
     """
@@ -37,12 +37,16 @@ def list_parts(identity: Identity, settings: Mapping[str, object], split_sha256:
 
 
 def digest_of_parts(parts: Parts) -> str:
-    """SHA-256 over everything that a run depends on."""
+    """Compute the SHA-256 over everything that a run depends on."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def describe_changes(before: Parts, now: Parts) -> str:
-    """What differs, as the end of a sentence "it was made with ..."; "" where nothing does.
+    """Describe what differs, as the end of a sentence "it was made with ...". Return "" if nothing differs.
+
+    Args:
+        before: what the run depended on, from `list_parts`.
+        now: what it would depend on now, from `list_parts`.
 
     >>> describe_changes({"setting emb_dim": "64", "split": "a"}, {"setting emb_dim": "8", "split": "a"})
     'emb_dim = 64 and now it is 8'
@@ -54,23 +58,25 @@ def describe_changes(before: Parts, now: Parts) -> str:
     phrases = [_describe_change(key, before, now) for key in changed if not key.startswith(CODE)]
     if modules:
         phrases.append(f"other code than now ({list_names(modules)})")
-    return ", and ".join(phrases[:_SHOWN]) + (f", and {len(phrases) - _SHOWN} more" if len(phrases) > _SHOWN else "")
+    return ", and ".join(phrases[:_MAX_NAMED]) + (
+        f", and {len(phrases) - _MAX_NAMED} more" if len(phrases) > _MAX_NAMED else ""
+    )
 
 
 def list_names(names: list[str]) -> str:
-    """The first names, and how many more there are.
+    """Join the first names, and add the number of further names.
 
     >>> list_names(["a", "b"]), list_names(["a", "b", "c", "d", "e", "f"])
     ('a, b', 'a, b, c, d and 2 more')
     """
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return ", ".join(names[:_MAX_NAMED]) + more
 
 
 def _describe_change(key: str, before: Parts, now: Parts) -> str:
-    """One thing that differs: both values of a setting, for digests say nothing to anybody."""
+    """Describe one difference: both values of a setting or seed, but no digests, which mean nothing to a reader."""
     if key.startswith(SETTING) or key == SEED:
-        return f"{key.removeprefix(SETTING)} = {_show_value(before, key)} and now it is {_show_value(now, key)}"
+        return f"{key.removeprefix(SETTING)} = {_format_value(before, key)} and now it is {_format_value(now, key)}"
     if key not in now:
         return f"{key}, which it would not read now"
     if key not in before:
@@ -78,6 +84,6 @@ def _describe_change(key: str, before: Parts, now: Parts) -> str:
     return f"{'another' if key == SPLIT else 'other'} {key} than now"
 
 
-def _show_value(parts: Parts, key: str) -> str:
+def _format_value(parts: Parts, key: str) -> str:
     value = json.loads(parts[key]) if key in parts else "not set"
     return value if isinstance(value, str) else str(value)

@@ -1,12 +1,12 @@
-"""Pretrained models must be whole: tensors that transformers would fill with random numbers are refused.
+"""Check that pretrained models are complete, and refuse tensors that transformers would initialise at random.
 
-transformers draws a tensor at random where a checkpoint lacks it, and says so in a warning. Here every report of a
-loading is read, so that no random tensor is taken for a pretrained one.
+If a checkpoint lacks a tensor, transformers initialises it at random and only prints a warning. The functions here read
+the loading report of each model, so that no random tensor is used as a pretrained one.
 """
 
 from __future__ import annotations
 
-from _pickle import UnpicklingError  # the exception alone: nothing of ours is pickled
+from _pickle import UnpicklingError  # only the exception: this project pickles nothing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,21 +20,21 @@ from torch import nn
 from hellm_recbole.errors import DataError
 
 ADAPTER_CONFIG = "adapter_config.json"
-# What transformers, safetensors and sentence-transformers raise where a folder holds no loadable model.
+# Errors that transformers, safetensors and sentence-transformers raise if a folder contains no loadable model.
 LOADING_ERRORS: tuple[type[Exception], ...] = (
     *(OSError, ValueError, KeyError, AttributeError, RuntimeError, EOFError, SafetensorError),
-    UnpicklingError,  # of a broken pytorch_model.bin, with advice that must not be followed
+    UnpicklingError,  # from a broken pytorch_model.bin; the advice in its message is unsafe
 )
 _OTHER_TOKENIZER_FILES = ("tokenizer.json", "*.model", "*.tiktoken", "tekken.json", "vocab.*")
 
 
 @dataclass(frozen=True)
 class LoadingReport:
-    """What transformers says about one model that it loaded.
+    """The report of transformers about one model that it loaded.
 
     Attributes:
         model: the loaded model.
-        missing: names of tensors that the checkpoint lacks, or holds in another shape; they have random values.
+        missing: names of the tensors that the checkpoint lacks or has in another shape; their values are random.
     """
 
     model: nn.Module
@@ -43,9 +43,12 @@ class LoadingReport:
 
 @contextmanager
 def collect_loading_reports() -> Iterator[list[LoadingReport]]:
-    """Yield a list that grows by one report for each `from_pretrained` of a transformers model inside the block.
+    """Collect a report of each model that `from_pretrained` of transformers loads inside the `with` block.
 
-    It also sees models that another library loads. The block must not run in two threads at a time.
+    This includes models that another library loads with transformers. Only one thread may be in such a block at a time.
+
+    Yields:
+        A list that grows by one report per model.
     """
     from transformers import PreTrainedModel
 
@@ -53,7 +56,7 @@ def collect_loading_reports() -> Iterator[list[LoadingReport]]:
     reports: list[LoadingReport] = []
 
     def load_with_report(cls: Any, /, *args: Any, output_loading_info: bool = False, **options: Any) -> Any:
-        options.setdefault("ignore_mismatched_sizes", True)  # into the report, with names, instead of a RuntimeError
+        options.setdefault("ignore_mismatched_sizes", True)  # report them with their names instead of a RuntimeError
         model, info = original.__func__(cls, *args, output_loading_info=True, **options)
         mismatched = {name for name, *_ in info["mismatched_keys"]}
         reports.append(LoadingReport(model, tuple(sorted({*info["missing_keys"], *mismatched}))))
@@ -69,13 +72,14 @@ def collect_loading_reports() -> Iterator[list[LoadingReport]]:
 def refuse_missing_weights(
     reports: Sequence[LoadingReport], who: str, advice: str, is_read: Callable[[nn.Module, str], bool]
 ) -> None:
-    """Stop where a tensor that is read has no pretrained value, or one that is not finite.
+    """Refuse a model if a tensor that is used has no pretrained value, or a value that is not finite.
 
     Args:
-        reports: of all models that were loaded.
-        who: names the model in the message.
-        advice: what would do, the end of the message.
-        is_read: whether this project reads the tensor of a model and a name; others may be missing.
+        reports: reports of all models that were loaded.
+        who: name of the model in the message.
+        advice: what the user should do, as the end of the message.
+        is_read: function of a model and the name of a tensor that returns whether this project uses the tensor. Other
+            tensors may be missing.
 
     Raises:
         DataError: a tensor is missing, has another shape than the configuration says, or holds NaN or infinity.
@@ -86,23 +90,23 @@ def refuse_missing_weights(
         if missing:
             raise DataError(
                 f"{who} lacks {len(missing)} of its {len(values)} tensors, or has them in another shape than its "
-                f"config.json says, {missing[0]} for one; {advice}"
+                f"config.json says (for example {missing[0]}); {advice}"
             )
         broken = [name for name, value in values.items() if is_read(report.model, name) and not is_finite(value)]
         if broken:
-            raise DataError(f"{who} has NaN or infinity in {len(broken)} tensors, {broken[0]} for one; {advice}")
+            raise DataError(f"{who} has NaN or infinity in {len(broken)} tensors (for example {broken[0]}); {advice}")
 
 
 def refuse_missing_tokenizer(tokenizer: Any, folder: Path, who: str) -> None:
-    """Stop where transformers made up a tokenizer without vocabulary, which it does for some models in silence.
+    """Refuse a folder without a vocabulary. For some models transformers then creates an empty tokenizer silently.
 
     Args:
-        tokenizer: the loaded one.
-        folder: it was loaded from.
-        who: names the model in the message.
+        tokenizer: the loaded tokenizer.
+        folder: folder from which the tokenizer was loaded.
+        who: name of the model in the message.
 
     Raises:
-        DataError: no file of a vocabulary is in the folder.
+        DataError: the folder contains no vocabulary file.
     """
     names = {*getattr(tokenizer, "vocab_files_names", {}).values(), *_OTHER_TOKENIZER_FILES}
     if not any(path for name in sorted(names) for path in folder.rglob(name)):
@@ -110,7 +114,7 @@ def refuse_missing_tokenizer(tokenizer: Any, folder: Path, who: str) -> None:
 
 
 def describe_error(error: BaseException) -> str:
-    r"""The first line of a fault's message, or its kind where it has none.
+    r"""Return the first line of an error's message, or the name of its type if the message is empty.
 
     >>> describe_error(OSError("no file\nmore")), describe_error(KeyError())
     ('no file', 'KeyError')
@@ -122,8 +126,11 @@ def describe_error(error: BaseException) -> str:
 
 
 def is_finite(value: torch.Tensor) -> bool:
-    """Whether all numbers are finite; one pass without a copy, for NaN and infinity pass on to a sum."""
+    """Return whether all numbers of a tensor of any shape are finite.
+
+    NaN and infinity carry over to a sum, so that one sum, without a copy of the tensor, is usually enough.
+    """
     if not value.is_floating_point() or value.is_meta:
         return True
-    total = value.float().sum() if value.element_size() == 1 else value.sum()  # 8-bit numbers have no sum of their own
+    total = value.float().sum() if value.element_size() == 1 else value.sum()  # torch has no sum of 8-bit floats
     return bool(total.isfinite()) or bool(value.float().isfinite().all())  # a sum of finite numbers may overflow

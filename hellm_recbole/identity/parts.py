@@ -1,4 +1,7 @@
-"""What a run depends on beside its settings, as it stands in `record.json`, and the digests of item data."""
+"""The identity of a run, which is everything it depends on except its settings, and digests of item data.
+
+The typed dictionaries are the schema of the key `identity` in `record.json`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import numpy.typing as npt
 
 
 class FeatureOrigin(TypedDict):
-    """Where item features come from; null and empty where that is not known, as for features given as a file."""
+    """Origin of item features. The fields are null or empty if it is unknown, as for features that a user provides."""
 
     encoder: str | None
     revision: str | None
@@ -20,13 +23,13 @@ class FeatureOrigin(TypedDict):
 
 
 class FeatureIdentity(FeatureOrigin):
-    """One modality's matrix: SHA-256 over [I, D_m] float32 in item order, and where it comes from."""
+    """Features of one modality: SHA-256 over the [I, D_m] float32 matrix in item order, and its origin."""
 
     sha256: str
 
 
 class TextIdentity(TypedDict):
-    """Item texts that a language model reads: SHA-256 over the texts in item order, and their columns."""
+    """Item texts that a language model reads: SHA-256 over the texts in item order, and their source columns."""
 
     sha256: str
     columns: tuple[str, ...]
@@ -35,8 +38,8 @@ class TextIdentity(TypedDict):
 class LanguageModelIdentity(TypedDict):
     """A language model: SHA-256 over the weights that are used, and over its configuration and tokenizer.
 
-    `weights_sha256` is null where the weights are drawn at random; `dtype` is what they are held in; `origin` says what
-    a quantised file is a repack of, null for others.
+    `weights_sha256` is null if the weights are initialised at random. `dtype` is the number type in memory. `origin`
+    names the model from which a quantised file was made, null for other models.
     """
 
     weights_sha256: str | None
@@ -46,11 +49,11 @@ class LanguageModelIdentity(TypedDict):
 
 
 class EmbeddingIdentity(TypedDict):
-    """Pretrained item embeddings: SHA-256 over [I + 1, D] float32, and what the run that made them depends on.
+    """Pretrained item embeddings: SHA-256 over the [I + 1, D] float32 matrix, and what their run depends on.
 
-    `features` maps a modality to the digest of its matrix, `code` a module to that of its code, and `run_sha256` stands
-    for everything and for the ranks (see `results.digest_run`); all are null where that run was recorded by a version
-    that did not know them.
+    `features` maps each modality to the digest of its matrix, and `code` each module to the digest of its code.
+    `run_sha256` is the digest over everything the run depends on and over its ranks (see `results.digest_run`). All
+    three are null if an earlier version of this project, which did not record them, executed the run.
     """
 
     sha256: str
@@ -60,14 +63,14 @@ class EmbeddingIdentity(TypedDict):
 
 
 class CodeIdentity(TypedDict):
-    """The code that made the numbers: SHA-256 over all modules, and the digest of each."""
+    """The code of a run: SHA-256 over all modules, and the digest of each module."""
 
     sha256: str
     modules: dict[str, str]
 
 
 class Identity(TypedDict):
-    """What a run depends on beside split, settings and seed. Parts that it does not read are empty or null."""
+    """Everything a run depends on, except split, settings and seed. What the run does not read is empty or null."""
 
     features: dict[str, FeatureIdentity]
     item_texts: TextIdentity | None
@@ -80,7 +83,7 @@ UNKNOWN_ORIGIN: FeatureOrigin = {"encoder": None, "revision": None, "pooling": N
 
 
 def digest_matrix(values: npt.NDArray[np.float32]) -> str:
-    """SHA-256 over shape and values of a matrix.
+    """Compute the SHA-256 over the shape, dtype and values of a matrix.
 
     >>> digest_matrix(np.zeros((2, 3), np.float32)) == digest_matrix(np.zeros((3, 2), np.float32))
     False
@@ -91,7 +94,7 @@ def digest_matrix(values: npt.NDArray[np.float32]) -> str:
 
 
 def digest_texts(texts: Sequence[str]) -> str:
-    """SHA-256 over texts in order; where one ends and the next begins counts.
+    """Compute the SHA-256 over texts in order. The boundaries between the texts change it, too.
 
     >>> digest_texts(["ab", "c"]) == digest_texts(["a", "bc"])
     False
@@ -104,20 +107,25 @@ def digest_texts(texts: Sequence[str]) -> str:
 
 
 def feature_digests(identity: Identity) -> list[tuple[str, str]]:
-    """(modality, digest) of all features that a run depends on, its own and those of the embeddings that it reads."""
+    """List (modality, digest) of all features that a run depends on: its own, and those behind its embeddings."""
     own = {name: features["sha256"] for name, features in identity["features"].items()}
     inherited = [embeddings["features"] or {} for embeddings in identity["embeddings"].values()]
     return sorted({pair for part in (own, *inherited) for pair in part.items()})
 
 
 def all_code(identity: Identity) -> list[dict[str, str]]:
-    """Module -> digest of the code of a run, then the same of the runs whose embeddings it reads."""
+    """List the code of a run, as module -> digest, followed by the code of the runs whose embeddings it reads."""
     inherited = [embeddings["code"] or {} for embeddings in identity["embeddings"].values()]
     return [identity["code"]["modules"], *inherited]
 
 
 def unknown_parts(identity: Identity | None, reads_language_model: bool = False) -> list[str]:
-    """What is not known of a run that an earlier version recorded, or that reads embeddings of such a run."""
+    """List what is unknown about a run because an earlier version of this project executed it or its pretrained models.
+
+    Args:
+        identity: identity of the run; None if an earlier version executed the run.
+        reads_language_model: whether the run uses a language model.
+    """
     if identity is None:
         return ["features", *(["language model", "embeddings"] if reads_language_model else []), "code"]
     return [

@@ -1,4 +1,4 @@
-"""What a settings file says now, where a record says what it said when a run was resolved."""
+"""Read the current value of a setting from the settings file that a run result names as its origin."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ _PRESETS = "preset/"
 
 
 def find_value(origin: str, key: str, model: str) -> tuple[Value] | None:
-    """The value that the origin of a setting gives now.
+    """Find the current value of a setting in the file from which a run took it.
 
     Args:
-        origin: as a record has it: `overall.yaml`, `preset/quick.yaml`, `model/VBPR.yaml, datasets: Beauty` and so on.
-        key: of the setting.
-        model: of the run; a variant counts as its model.
+        origin: origin of the setting in a run result, such as `overall.yaml`, `preset/quick.yaml` or
+            `model/VBPR.yaml, datasets: Beauty`.
+        key: name of the setting.
+        model: model of the run; a variant is treated as its model.
 
     Returns:
-        The value, which is "nothing" where the file does not set the key any more; None where the origin is no settings
-        file of this project, such as an option of the command line.
+        A tuple with the value, which is "nothing" if the file no longer sets the key. None if the origin is not a
+        settings file of this project, for example if it is an option of the command line.
     """
     file, _, section = origin.partition(", ")
-    content = _read(file)
+    content = _read_settings_file(file)
     if content is None:
         return None
     base = list_all_variants().get(model, model)
-    return (_choose(content, file, section, base).get(key, "nothing"),)
+    return (_choose_section(content, file, section, base).get(key, "nothing"),)
 
 
-def _choose(content: Mapping[str, Value], file: str, section: str, model: str) -> Mapping[str, Value]:
-    """The values of one section of a file, for one model."""
+def _choose_section(content: Mapping[str, Value], file: str, section: str, model: str) -> Mapping[str, Value]:
+    """Return the values for one model in one section of a settings file."""
     kind, _, name = section.partition(": ")
     if file.startswith(_PRESETS):
         if kind == DATASETS:
@@ -47,8 +48,8 @@ def _choose(content: Mapping[str, Value], file: str, section: str, model: str) -
 
 
 @cache
-def _read(file: str) -> Mapping[str, Value] | None:
-    """A file of `properties/`; None where there is none of that name."""
+def _read_settings_file(file: str) -> Mapping[str, Value] | None:
+    """Read a file of `properties/`; None if there is no readable file of that name."""
     path = find_properties() / file
     if not file.endswith(".yaml") or not path.resolve().is_relative_to(find_properties().resolve()):
         return None

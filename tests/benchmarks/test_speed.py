@@ -65,7 +65,7 @@ def damage(folder: Path, what: str) -> None:
     ("what", "more", "said"),
     [
         ("NaN", [], "has NaN or infinity in 1 tensors, model.layers.1.mlp.up_proj.weight for one"),
-        ("missing", [], "or has them in another shape than its config.json says, model.layers.1.mlp.up_proj.weight"),
+        ("missing", [], "or has them in another shape than its config.json says (for example model.layers.1.mlp.up"),
         ("nothing", ["--llm-layers", "9"], "--llm-layers 9: "),
     ],
 )

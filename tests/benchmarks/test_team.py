@@ -157,7 +157,7 @@ def test_each_process_drops_out_by_a_random_stream_of_its_own(
 def test_a_row_that_fails_is_recorded_and_ends_all_processes(workplace: Path, tiny: Path) -> None:
     done = run_together(workplace, arguments(tiny, "results", "--set", "HeLLM.learning_rate=1e30"))
     assert done.returncode != 0
-    assert "the 2 processes end here" in done.stderr
+    assert "all 2 processes stop" in done.stderr
     record = read_result(workplace / "results" / ROW / "record.json")
     assert record.status == "failed"
     assert record.reason is not None

@@ -316,7 +316,7 @@ def test_rows_side_by_side_with_a_worker_killed(workplace: Path) -> None:
         _, said = process.communicate(timeout=200)
         assert process.returncode == 0, said
     assert killed
-    assert "4 of 4 rows over (0 failed)" in said
+    assert "4 of 4 runs finished (0 failed)" in said
     assert run.main([*rows, *long, "--output", "alone"]) == 0
     for model in ("Pop", "LightGCN"):
         for seed in (1, 2):

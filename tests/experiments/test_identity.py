@@ -15,24 +15,24 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HELLM_CACHE", str(tmp_path / "cache"))
 
 
-def test_the_digest_is_of_weights_that_are_read_and_of_tokenizer_and_configuration(tmp_path: Path) -> None:
+def test_the_digests_cover_used_weights_tokenizer_and_configuration(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "llama", "llama")
 
-    def digests() -> list[tuple[str | None, str]]:
+    def compute_digests() -> list[tuple[str | None, str]]:
         found = [identify_language_model(settings(folder, llm_weights=part)) for part in ("pretrained", "random")]
         return [(model["weights_sha256"], model["files_sha256"]) for model in found if model is not None]
 
-    first = digests()
+    first = compute_digests()
     tensors = load_file(folder / "model.safetensors")
     gain = tensors["model.norm.weight"] + torch.tensor([1.0, *[0.0] * 15])  # one number of one tensor
     save_file({**tensors, "model.norm.weight": gain}, folder / "model.safetensors")
-    second = digests()
+    second = compute_digests()
     assert second[0][0] != first[0][0]
     assert (first[1][0], second[1][0]) == (None, None)  # drawn from the seed
     assert [files for _, files in second] == [files for _, files in first]
     text = (folder / "tokenizer.json").read_text()
     (folder / "tokenizer.json").write_text(text.replace("bought", "bougth"))
-    third = digests()
+    third = compute_digests()
     assert third[0][0] == second[0][0]
     assert third[0][1] != second[0][1]
     assert third[0][1] == third[1][1]

@@ -6,7 +6,7 @@ import pytest
 
 from baselines.registry import REGISTRY
 from hellm_recbole.errors import SettingsError
-from hellm_recbole.experiments import resolve as plan
+from hellm_recbole.experiments import resolve
 
 PRESET = """
 overall: {epochs: 3, patience: 2}
@@ -17,39 +17,39 @@ datasets: {tiny: {SASRec: {epochs: 5}}}
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The settings, with a preset `brief` of our own."""
-    real = plan.find_properties()
+    """A copy of the settings folder whose only preset is `brief`."""
+    real = resolve.find_properties()
     for part in real.iterdir():
         if part.name != "preset":
             (tmp_path / part.name).symlink_to(part)
     (tmp_path / "preset").mkdir()
     (tmp_path / "preset" / "brief.yaml").write_text(PRESET)
-    monkeypatch.setattr(plan, "find_properties", lambda: tmp_path)
+    monkeypatch.setattr(resolve, "find_properties", lambda: tmp_path)
     return tmp_path
 
 
-def epochs(model: str, dataset: str) -> tuple[int, str]:
-    (row,) = plan.resolve_runs([model], dataset, REGISTRY, "brief", [])
-    return row.train.epochs, row.resolved.origin["epochs"]
+def resolve_epochs(model: str, dataset: str) -> tuple[int, str]:
+    (config,) = resolve.resolve_runs([model], dataset, REGISTRY, "brief", [])
+    return config.train.epochs, config.resolved.origin["epochs"]
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_preset_may_differ_by_model_and_by_dataset() -> None:
-    assert epochs("LightGCN", "tiny") == (3, "preset/brief.yaml")
-    assert epochs("SASRec", "large") == (4, "preset/brief.yaml")
-    assert epochs("SASRec", "tiny") == (5, "preset/brief.yaml, datasets: tiny")
+def test_a_preset_can_have_values_for_a_model_and_for_a_dataset() -> None:
+    assert resolve_epochs("LightGCN", "tiny") == (3, "preset/brief.yaml")
+    assert resolve_epochs("SASRec", "large") == (4, "preset/brief.yaml")
+    assert resolve_epochs("SASRec", "tiny") == (5, "preset/brief.yaml, datasets: tiny")
 
 
 def test_an_unknown_section_of_a_preset_is_refused(folder: Path) -> None:
     (folder / "preset" / "brief.yaml").write_text("model: {SASRec: {epochs: 4}}")
     with pytest.raises(SettingsError, match="unknown section 'model'; a preset has overall, models and datasets"):
-        epochs("SASRec", "tiny")
+        resolve_epochs("SASRec", "tiny")
 
 
-def refuse(model: str, *settings: str) -> str:
-    overrides = [plan.parse_override(text, "--set ") for text in settings]
+def find_refusal(model: str, *settings: str) -> str:
+    overrides = [resolve.parse_override(text, "--set ") for text in settings]
     with pytest.raises(SettingsError) as caught:
-        plan.resolve_runs([model], "tiny", REGISTRY, "paper", overrides)
+        resolve.resolve_runs([model], "tiny", REGISTRY, "paper", overrides)
     return str(caught.value)
 
 
@@ -75,37 +75,37 @@ def refuse(model: str, *settings: str) -> str:
         ("ItemKNN", "k=0", "must be a whole number of at least 1"),
     ],
 )  # fmt: skip
-def test_a_value_that_no_run_can_have_is_refused(model: str, setting: str, said: str) -> None:
-    message = refuse(model, setting)
+def test_an_unusable_value_is_refused(model: str, setting: str, said: str) -> None:
+    message = find_refusal(model, setting)
     assert said in message
     assert setting.partition("=")[0] in message
 
 
-def test_recboles_own_values_are_accepted() -> None:
+def test_recboles_default_values_are_accepted() -> None:
     from hellm_recbole.bridge.learner import list_recbole_models
     from hellm_recbole.errors import ModelError
 
     done = 0
     for name in list_recbole_models():
         try:
-            plan.resolve_runs([f"RecBole-{name}"], "tiny", REGISTRY, "paper", [])
+            resolve.resolve_runs([f"RecBole-{name}"], "tiny", REGISTRY, "paper", [])
         except ModelError:
-            continue  # trained by a procedure of its own
+            continue  # RecBole trains it by a procedure of its own
         done += 1
     assert done > 40
 
 
-def test_missing_settings_of_a_model_come_in_one_message_with_their_file(
+def test_all_missing_settings_of_a_model_are_in_one_message_with_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = plan.find_properties()
+    real = resolve.find_properties()
     for part in real.iterdir():
         if part.name != "model":
             (tmp_path / part.name).symlink_to(part)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "LightGCN.yaml").write_text("n_layers: 3\nlearning_rate: fast\n")
-    monkeypatch.setattr(plan, "find_properties", lambda: tmp_path)
-    message = refuse("LightGCN")
+    monkeypatch.setattr(resolve, "find_properties", lambda: tmp_path)
+    message = find_refusal("LightGCN")
     file = tmp_path / "model" / "LightGCN.yaml"
     assert f"batch_size, weight_decay, emb_dim, l2_weight, init_std, sampling are not set; add to {file}" in message
     assert "learning_rate = 'fast'" in message

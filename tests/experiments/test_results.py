@@ -27,22 +27,22 @@ def edit(path: Path, keys: str, value: Any) -> None:
     """Change `a.b` of a JSON file; the value `...` removes it."""
     content = check_seal(json.loads(path.read_text()))
     *parents, last = keys.split(".")
-    place = content
+    parent = content
     for key in parents:
-        place = place[key]
+        parent = parent[key]
     if value is ...:
-        del place[last]
+        del parent[last]
     else:
-        place[last] = value
+        parent[last] = value
     path.write_text(json.dumps(seal(content)))
 
 
-def without_checksum(path: Path) -> str:
-    """A record as an earlier version wrote it, so that what else is wrong with it is found."""
+def remove_checksum(path: Path) -> str:
+    """Return the text of a result without checksum, as earlier versions wrote it, so that other faults are found."""
     return json.dumps(check_seal(json.loads(path.read_text())), indent=2)
 
 
-def test_record_comes_back_as_written(tmp_path: Path) -> None:
+def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
     record = toy_record(modalities=("image", "text"), git_commit="abc", git_dirty=True)
     path = write_result(tmp_path / "new" / "folder", record)
     back = read_result(path)
@@ -51,7 +51,7 @@ def test_record_comes_back_as_written(tmp_path: Path) -> None:
     assert os.listdir(path.parent) == ["record.json"]
 
 
-def test_names_that_other_tools_rely_on(tmp_path: Path) -> None:
+def test_keys_that_other_tools_rely_on(tmp_path: Path) -> None:
     raw = json.loads(write_result(tmp_path, toy_record()).read_text())
     assert raw["metrics"]["test"] == {"R@10": 0.5}
     assert raw["cutoffs"] == [10, 20]
@@ -59,7 +59,7 @@ def test_names_that_other_tools_rely_on(tmp_path: Path) -> None:
     assert "path" not in raw
 
 
-def test_whole_numbers_are_read_where_a_fraction_is_due(tmp_path: Path) -> None:
+def test_an_integer_is_accepted_for_a_float(tmp_path: Path) -> None:
     path = write_result(tmp_path, toy_record())
     edit(path, "train_seconds", 90)
     assert isinstance(read_result(path).train_seconds, float)
@@ -88,7 +88,7 @@ def test_whole_numbers_are_read_where_a_fraction_is_due(tmp_path: Path) -> None:
         ("reason", "why", "status is success, which needs metrics and no reason"),
     ],
 )
-def test_a_broken_record_is_refused_with_file_and_key(tmp_path: Path, key: str, value: Any, said: str) -> None:
+def test_the_refusal_of_a_broken_result_names_file_and_key(tmp_path: Path, key: str, value: Any, said: str) -> None:
     path = write_result(tmp_path, toy_record())
     edit(path, key, value)
     with pytest.raises(ResultError, match=said) as caught:
@@ -99,19 +99,19 @@ def test_a_broken_record_is_refused_with_file_and_key(tmp_path: Path, key: str, 
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "nonsense", '{"schema": 1, "threads": NaN}', "\udcff".encode("utf-8", "surrogateescape")]
 )
-def test_a_file_that_is_no_record_is_refused(tmp_path: Path, text: str | bytes) -> None:
+def test_a_file_that_is_not_a_result_is_refused(tmp_path: Path, text: str | bytes) -> None:
     path = tmp_path / "record.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ResultError, match=r"record\.json"):
         read_result(path)
 
 
-def test_a_missing_record_is_refused(tmp_path: Path) -> None:
+def test_a_missing_result_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match="cannot be read"):
         read_result(tmp_path / "record.json")
 
 
-def test_the_writer_keeps_to_the_schema(tmp_path: Path) -> None:
+def test_a_result_that_breaks_the_schema_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match="key seed"):
         write_result(tmp_path, toy_record(seed="2024"))
     with pytest.raises(ResultError, match="needs a reason"):
@@ -119,7 +119,7 @@ def test_the_writer_keeps_to_the_schema(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_a_failed_write_leaves_the_old_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_keeps_the_old_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_result(tmp_path, toy_record())
 
     def full(*_: object) -> None:
@@ -132,14 +132,14 @@ def test_a_failed_write_leaves_the_old_record(tmp_path: Path, monkeypatch: pytes
     assert os.listdir(tmp_path) == ["record.json"]
 
 
-def test_failed_and_cancelled_rows_are_records(tmp_path: Path) -> None:
+def test_failed_and_cancelled_runs_have_results(tmp_path: Path) -> None:
     nothing: Any = {"valid": {}, "test": {}}
     for status in ("failed", "cancelled"):
         record = toy_record(status=status, reason="out of memory", metrics=nothing, train_seconds=None, best_epoch=None)
         assert read_result(write_result(tmp_path, record)) == record
 
 
-def test_ranks_come_back_as_written(tmp_path: Path) -> None:
+def test_ranks_are_read_as_they_were_written(tmp_path: Path) -> None:
     valid, test = toy_ranks([1, 2, 3], train=1, none=2), toy_ranks([4, 5])
     back = read_ranks(write_ranks(tmp_path, valid, test))
     assert list(back) == ["valid", "test"]
@@ -198,7 +198,7 @@ def test_half_written_ranks_are_refused(tmp_path: Path, keep: int) -> None:
         read_ranks(path)
 
 
-def test_find_records_reads_one_dataset(tmp_path: Path) -> None:
+def test_find_results_reads_one_dataset(tmp_path: Path) -> None:
     add_run(tmp_path, [1, 2], model="VBPR")
     add_run(tmp_path, [1, 2], seed=7)
     add_run(tmp_path, [1, 2], dataset="Other")
@@ -224,7 +224,7 @@ def test_a_copied_folder_does_not_count_twice(tmp_path: Path) -> None:
         ("cutoffs", (5, 10)),
     ],
 )
-def test_rows_of_two_protocols_are_refused_together(key: str, value: Any) -> None:
+def test_results_of_two_protocols_are_refused_together(key: str, value: Any) -> None:
     a, b = toy_record(path=Path("a/record.json")), toy_record(path=Path("b/record.json"), **{key: value})
     check_comparable([a, a])
     with pytest.raises(ResultError, match=rf"a/record\.json and b/record\.json .* {key} differ") as caught:
@@ -244,9 +244,11 @@ def test_rows_of_two_protocols_are_refused_together(key: str, value: Any) -> Non
         ('"model": "LightGCN"', f'"model": {"9" * 4000}', "key model is"),
     ],
 )
-def test_a_record_that_is_no_record_is_one_short_sentence(old: str | None, new: str, said: str, tmp_path: Path) -> None:
+def test_the_refusal_of_a_malformed_result_is_one_short_sentence(
+    old: str | None, new: str, said: str, tmp_path: Path
+) -> None:
     path = add_run(tmp_path, [1, 2])
-    text = without_checksum(path)
+    text = remove_checksum(path)
     assert old is None or old in text
     path.write_text(new if old is None else text.replace(old, new))
     with pytest.raises(ResultError) as caught:
@@ -255,8 +257,8 @@ def test_a_record_that_is_no_record_is_one_short_sentence(old: str | None, new: 
     assert len(str(caught.value)) < 700
 
 
-def test_cutoffs_of_a_record_that_no_table_can_have(tmp_path: Path) -> None:
+def test_cutoffs_that_no_table_can_have_are_refused(tmp_path: Path) -> None:
     path = add_run(tmp_path, [1, 2], cutoffs=(20,))
-    path.write_text(without_checksum(path).replace("    20\n  ]", "    2000000000\n  ]"))
+    path.write_text(remove_checksum(path).replace("    20\n  ]", "    2000000000\n  ]"))
     with pytest.raises(ResultError, match="cutoffs must be integers from 1 to 1,000,000"):
         read_result(path)

@@ -36,15 +36,15 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (folder / "far.py").write_text("Y = 1\n")
     (folder / "unrelated.py").write_text("Z = 1\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    clear()
+    clear_caches()
     yield folder
-    clear()
+    clear_caches()
     for name in [name for name in sys.modules if name.partition(".")[0] == "plugged"]:
         del sys.modules[name]
 
 
-def clear() -> None:
-    for cached in (code._closure, code.digest_module, code._source_file):
+def clear_caches() -> None:
+    for cached in (code._digest_import_closure, code.digest_module, code._find_source_file):
         cached.cache_clear()
 
 
@@ -59,7 +59,7 @@ def clear() -> None:
     ],
     ids=["comment", "module docstring", "no class docstring", "more text", "layout"],
 )
-def test_comments_docstrings_and_layout_change_nothing(changed: str) -> None:
+def test_comments_docstrings_and_layout_do_not_change_the_digest(changed: str) -> None:
     assert changed != SOURCE
     assert code.digest_source(changed) == code.digest_source(SOURCE)
 
@@ -75,7 +75,7 @@ def test_comments_docstrings_and_layout_change_nothing(changed: str) -> None:
         SOURCE + "\nB = 'text'\n",
     ],
 )
-def test_any_other_change_counts(changed: str) -> None:
+def test_any_other_change_changes_the_digest(changed: str) -> None:
     assert code.digest_source(changed) != code.digest_source(SOURCE)
 
 
@@ -86,28 +86,30 @@ def test_the_code_of_a_model_is_its_import_closure_and_the_harness(plugin: Path)
 
 
 @pytest.mark.parametrize("name", ["model", "near", "far"])
-def test_a_changed_line_is_noticed_and_named(plugin: Path, name: str) -> None:
+def test_a_module_with_a_changed_line_is_named(plugin: Path, name: str) -> None:
     before = code.digest_model_code("plugged.model")
     assert code.find_changed_modules(before) == []
     path = plugin / f"{name}.py"
     path.write_text(path.read_text() + "# a comment\n")
-    clear()
+    clear_caches()
     assert code.find_changed_modules(before) == []
     path.write_text(path.read_text() + "W = 2\n")
-    clear()
+    clear_caches()
     assert code.find_changed_modules(before) == [f"plugged.{name}"]
     assert code.digest_all(code.digest_model_code("plugged.model")) != code.digest_all(before)
 
 
-def test_a_module_beside_that_of_the_model_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_in_the_folder_of_the_model_is_part_of_the_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "my_model.py").write_text("import my_helper, json, numpy\n")
     (tmp_path / "my_helper.py").write_text("X = 1\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    clear()
+    clear_caches()
     found = code.digest_model_code("my_model")
     assert {"my_model", "my_helper", "hellm_recbole.experiments.run"} <= found.keys()
     assert not {"json", "numpy", "hellm_recbole.report.tables"} & found.keys()
-    clear()
+    clear_caches()
 
 
 def test_comparing_code_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,22 +117,22 @@ def test_comparing_code_imports_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "loud" / "__init__.py").write_text("raise RuntimeError('imported')\n")
     (tmp_path / "loud" / "model.py").write_text("X = 1\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    clear()
+    clear_caches()
     assert code.find_changed_modules({"loud.model": "0"}) == ["loud.model"]
     assert "loud" not in sys.modules
-    clear()
+    clear_caches()
 
 
 def test_files_are_read_once_in_a_process(plugin: Path) -> None:
     before = code.digest_model_code("plugged.model")
-    (plugin / "near.py").write_text("X = 2\n")  # by somebody, after the process has imported it
+    (plugin / "near.py").write_text("X = 2\n")  # edited after the process has imported it
     assert code.digest_model_code("plugged.model") == before
 
 
-def test_a_module_that_is_gone_has_changed_and_a_package_that_is_not_installed_cannot_be_told(plugin: Path) -> None:
+def test_a_removed_module_has_changed_and_a_package_that_is_not_installed_is_not_compared(plugin: Path) -> None:
     before = {**code.digest_model_code("plugged.model"), "not_installed_here.model": "0"}
     (plugin / "far.py").unlink()
-    clear()
+    clear_caches()
     assert code.find_changed_modules(before) == ["plugged.far"]
 
 
@@ -153,8 +155,8 @@ def test_a_model_of_recbole_has_its_version_its_file_and_the_bridge() -> None:
 
 
 @pytest.mark.parametrize("module", sorted(code.NEUTRAL))
-def test_what_is_left_out_exists_and_does_not_compute(module: str) -> None:
-    path = code._source_file(module)
+def test_neutral_modules_exist_and_do_not_compute(module: str) -> None:
+    path = code._find_source_file(module)
     assert path is not None
     text = path.read_text()
     assert module == "hellm_recbole.data.atomic" or "torch.nn" not in text

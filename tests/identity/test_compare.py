@@ -27,7 +27,7 @@ def test_each_part_has_a_name_and_a_value() -> None:
     }
 
 
-def test_every_change_is_said() -> None:
+def test_every_change_is_described() -> None:
     assert describe_changes({"seed": "1"}, {"seed": "1"}) == ""
     assert describe_changes({"setting llm": '"a"'}, {"setting llm": '"b"'}) == "llm = a and now it is b"
     assert describe_changes({}, {"setting k": "5"}) == "k = not set and now it is 5"
@@ -38,7 +38,7 @@ def test_every_change_is_said() -> None:
     assert describe_changes(many, {key: "2" for key in many}).endswith("s3 = 1 and now it is 2, and 3 more")
 
 
-def test_embeddings_hand_on_what_they_were_made_from() -> None:
+def test_embeddings_pass_on_their_features_and_code() -> None:
     assert feature_digests(toy_identity(embeddings=EMBEDDINGS)) == [("text", "old")]
     assert feature_digests(toy_identity("own", embeddings=EMBEDDINGS)) == [("text", "old"), ("text", "own")]
     code = {"sha256": "", "modules": {"m": "2"}}

@@ -34,7 +34,7 @@ def llama(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Files of weights that were read."""
+    """Weight files that were hashed."""
     read: list[Path] = []
     original = weights._hash_tensors
 
@@ -47,7 +47,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def flip_byte(path: Path, name: str) -> None:
-    """Change the last byte of a tensor where it stands."""
+    """Change the last byte of a tensor in its file."""
     content = bytearray(path.read_bytes())
     size = int.from_bytes(content[:8], "little")
     end = json.loads(content[8 : 8 + size])[name]["data_offsets"][1]
@@ -55,7 +55,7 @@ def flip_byte(path: Path, name: str) -> None:
     path.write_bytes(content)
 
 
-def test_one_byte_of_what_is_read_changes_it_and_one_of_the_rest_does_not(llama: Path) -> None:
+def test_one_byte_of_a_used_tensor_changes_the_digest_and_one_of_an_unused_tensor_does_not(llama: Path) -> None:
     whole, cut = digest_language_model(llama), digest_language_model(llama, n_layers=2)
     assert whole != cut
     assert digest_language_model(llama, n_layers=3) == whole
@@ -71,7 +71,7 @@ def test_one_byte_of_what_is_read_changes_it_and_one_of_the_rest_does_not(llama:
         cut = changed
 
 
-def test_a_head_that_stands_for_the_embeddings_counts(llama: Path) -> None:
+def test_a_head_that_is_also_the_embeddings_is_hashed(llama: Path) -> None:
     tensors = load_file(llama / WEIGHTS)
     del tensors["model.embed_tokens.weight"]
     save_file(tensors, llama / WEIGHTS)
@@ -80,7 +80,7 @@ def test_a_head_that_stands_for_the_embeddings_counts(llama: Path) -> None:
     assert digest_language_model(llama) != before
 
 
-def test_neither_the_folder_nor_the_number_of_files_changes_it(llama: Path, tmp_path: Path) -> None:
+def test_the_folder_and_the_number_of_files_do_not_change_the_digest(llama: Path, tmp_path: Path) -> None:
     before = digest_language_model(llama)
     shutil.copytree(llama, tmp_path / "copy")
     assert digest_language_model(tmp_path / "copy") == before
@@ -94,11 +94,11 @@ def test_neither_the_folder_nor_the_number_of_files_changes_it(llama: Path, tmp_
     flip_byte(shards[1], next(iter(load_file(shards[1]))))
     assert digest_language_model(many) != before
     shards[1].unlink()
-    with pytest.raises(DataError, match=r"names .*safetensors, which is not there"):
+    with pytest.raises(DataError, match=r"names .*safetensors, which does not exist"):
         digest_language_model(many)
 
 
-def test_a_tensor_of_another_name_shape_or_dtype_is_another(llama: Path) -> None:
+def test_name_shape_and_dtype_of_a_tensor_change_the_digest(llama: Path) -> None:
     found = {digest_language_model(llama)}
     tensors = load_file(llama / WEIGHTS)
     gain = tensors["model.norm.weight"]
@@ -110,7 +110,7 @@ def test_a_tensor_of_another_name_shape_or_dtype_is_another(llama: Path) -> None
     assert len(found) == 4
 
 
-def test_the_cache_answers_until_the_file_changes(llama: Path, hashed: list[Path]) -> None:
+def test_the_cache_is_used_until_the_file_changes(llama: Path, hashed: list[Path]) -> None:
     before = digest_language_model(llama)
     assert len(hashed) == 1
     assert digest_language_model(llama) == before
@@ -125,7 +125,7 @@ def test_the_cache_answers_until_the_file_changes(llama: Path, hashed: list[Path
     assert digest_language_model(llama) != before
 
 
-def test_a_file_that_was_just_written_is_not_remembered(
+def test_a_file_that_was_just_written_is_not_cached(
     llama: Path, hashed: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(weights, "_SETTLED_NS", 10**12)
@@ -134,7 +134,9 @@ def test_a_file_that_was_just_written_is_not_remembered(
 
 
 @pytest.mark.parametrize("damage", ["", "[]", "{}", "half", "digest"])
-def test_a_broken_cache_is_computed_again(damage: str, llama: Path, cache: Path, hashed: list[Path]) -> None:
+def test_digests_are_computed_again_if_the_cache_is_broken(
+    damage: str, llama: Path, cache: Path, hashed: list[Path]
+) -> None:
     before = digest_language_model(llama)
     (entry,) = (cache / "digests").iterdir()
     text = entry.read_text()
@@ -156,7 +158,7 @@ def test_a_cache_that_cannot_be_written_changes_no_result(
     assert len(hashed) == 2
 
 
-def test_other_files_count_as_a_whole_and_safetensors_come_first(llama: Path) -> None:
+def test_other_formats_are_hashed_as_a_whole_and_safetensors_are_preferred(llama: Path) -> None:
     before = digest_language_model(llama)
     (llama / "pytorch_model.bin").write_bytes(b"pickled")
     assert digest_language_model(llama) == before
@@ -174,7 +176,7 @@ def test_other_files_count_as_a_whole_and_safetensors_come_first(llama: Path) ->
         digest_language_model(llama)
 
 
-def test_an_adapter_beside_the_model_counts(llama: Path) -> None:
+def test_an_adapter_changes_the_digest_if_it_is_loaded(llama: Path) -> None:
     before = digest_language_model(llama)
     save_file({"lora_A": torch.ones(2)}, llama / "adapter_model.safetensors")
     assert digest_language_model(llama) == before  # nothing reads it
@@ -182,15 +184,15 @@ def test_an_adapter_beside_the_model_counts(llama: Path) -> None:
     assert digest_language_model(llama) != before
 
 
-def test_broken_weights_are_one_sentence(llama: Path) -> None:
+def test_broken_weights_are_refused_in_one_sentence(llama: Path) -> None:
     content = (llama / WEIGHTS).read_bytes()
     for broken in (content[:-9], content[:20], b"", b"\xff" * 64, content[:8] + b"[" + content[9:]):
         (llama / WEIGHTS).write_bytes(broken)
-        with pytest.raises(DataError, match="are broken or cut short; fetch the model again"):
+        with pytest.raises(DataError, match="are broken or incomplete; download the model again"):
             digest_language_model(llama)
 
 
-def test_the_settings_that_decide_numbers_change_their_digest(llama: Path) -> None:
+def test_only_settings_that_change_numbers_change_the_digest(llama: Path) -> None:
     config = json.loads((llama / "config.json").read_text())
     tokenizer = json.loads((llama / "tokenizer_config.json").read_text())
     before = digest_settings(llama)
@@ -213,7 +215,7 @@ def test_the_settings_that_decide_numbers_change_their_digest(llama: Path) -> No
         digest_settings(llama)
 
 
-def test_the_cache_is_in_the_users_folder_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_in_the_users_folder_unless_the_environment_names_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HELLM_CACHE", "/here")
     assert find_cache_root() == Path("/here")
     monkeypatch.delenv("HELLM_CACHE")
