@@ -1,1 +1,1 @@
-"""The rivals, one file each, and the registry of all models."""
+"""The models that HeLLM is compared with, one file for each model, and the registry of all models."""

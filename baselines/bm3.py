@@ -2,18 +2,19 @@
 
 Zhou et al., "Bootstrap Latent Representations for Multi-modal Recommendation", WWW 2023. In the paper's order:
 
-- `z_U`, `y_I`: mean of layers 0..L of LightGCN propagation; `z_I = y_I + E_I`, a residual of the item embedding.
+- `z_U` and `y_I` are the means of layers 0..L of LightGCN propagation. `z_I = y_I + E_I` adds the item embedding.
 - `m_i = W_m f_i^m + b_m` in each modality m.
-- Targets are dropped-out vectors without gradient, marked with '; q is a linear predictor and
+- Targets are vectors after dropout, without gradient, marked with '. q is a linear predictor, and
   `c(a, b) = 1 - mean of the cosines of a and b` over the positive pairs of the batch.
 - Reconstruction of interactions: `c(q(z_u), z_i') + c(q(z_i), z_u')`.
-- Alignment between modalities `w c(q(m_i), z_i')` and within each `w c(q(m_i), m_i')`.
-- Penalty `lambda (||z_U|| + ||z_I||) / I`, unsquared norms of the whole tables.
-- Score `q(z_u) . q(z_i)`.
+- Alignment between modalities: `w c(q(m_i), z_i')`. Alignment within each modality: `w c(q(m_i), m_i')`.
+- Penalty: `lambda (||z_U|| + ||z_I||) / I`, with the norms, not squared, of the whole tables.
+- Score: `q(z_u) . q(z_i)`.
 
-Deviations: any set of modalities (the paper has image and text). Rows of the batch are gathered before dropout, where
-the public code drops out whole tables: a small part of the work, and the same law but for a user or item that occurs
-twice in a batch, whose views are then drawn apart. Features are trainable tables, as in the public code.
+Deviations: the model accepts any set of modalities (the paper has image and text). It takes the rows of the batch
+before dropout, while the public code applies dropout to whole tables. This is much less work and has the same
+distribution, except for a user or item that occurs twice in a batch: here its two targets have different dropout
+masks. Features are trainable tables, as in the public code.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ class BM3Settings:
     Attributes:
         emb_dim: D.
         n_layers: L.
-        modalities: whose features are aligned; null takes all that the dataset has.
-        dropout: probability, of the targets.
-        modality_weight: w, of the alignments.
-        norm_weight: lambda.
+        modalities: modalities to align; null uses all modalities of the dataset.
+        dropout: dropout probability of the targets.
+        modality_weight: w, weight of the alignments.
+        norm_weight: lambda, weight of the penalty.
     """
 
     emb_dim: int = setting(ge=1)
@@ -53,13 +54,13 @@ class BM3Settings:
     norm_weight: float = setting(ge=0)
 
 
-def away(prediction: Tensor, target: Tensor) -> Tensor:
-    """`1 - mean cosine` of the rows of both, [B, D]."""
+def compute_cosine_distance(prediction: Tensor, target: Tensor) -> Tensor:
+    """Compute `1 - mean cosine` of the corresponding rows of two [B, D] matrices."""
     return 1.0 - F.cosine_similarity(prediction, target, dim=1).mean()
 
 
 class BM3(nn.Module):
-    """Two embedding tables, the graph, the features with a map each, and the predictor."""
+    """BM3: two embedding tables, the user-item graph, features and a map for each modality, and the predictor."""
 
     max_history = 0
 
@@ -80,47 +81,48 @@ class BM3(nn.Module):
 
     @classmethod
     def build(cls, settings: BM3Settings, data: TrainData) -> BM3:
-        """A model on the training graph and the chosen modalities of `data`.
+        """Build a model from the training graph and the chosen modalities of `data`.
 
         Raises:
-            ModelError: there is no modality, or one is missing.
+            ModelError: there is no modality, or a chosen modality is missing.
         """
         features = choose_modalities("BM3", settings.modalities, data.features)
         return cls(settings, SparseOperator(normalize_interactions(data.history, data.n_items)), features)
 
-    def vectors(self) -> tuple[Tensor, Tensor]:
-        """Vectors z of users [U + 1, D] and items [I + 1, D]."""
+    def compute_vectors(self) -> tuple[Tensor, Tensor]:
+        """Compute the vectors z of users [U + 1, D] and items [I + 1, D]."""
         user, item = propagate_mean(self.user.weight, self.item.weight, self.interactions, self.settings.n_layers)
         return user, item + self.item.weight
 
     def encode(self) -> Encoded:
-        """Predictions q(z) of all users and items."""
-        user, item = self.vectors()
+        """Compute the predictions q(z) of all users and items."""
+        user, item = self.compute_vectors()
         return Encoded(items=self.predictor(item), users=self.predictor(user))
 
     def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
-        """[B, D] predictions of users."""
+        """Return the [B, D] predictions of the users."""
         return encoded.of_users(batch.user)
 
-    def target(self, vectors: Tensor) -> Tensor:
-        """Another view of vectors, without gradient."""
+    def make_target(self, vectors: Tensor) -> Tensor:
+        """Make a target of [B, D] vectors: apply dropout and remove the gradient."""
         return F.dropout(vectors.detach(), self.settings.dropout, self.training)
 
     def loss(self, batch: PairBatch) -> dict[str, Tensor]:
-        """Reconstruction, alignments and penalty; the negatives of the batch are not read."""
+        """Compute the reconstruction, the alignments and the penalty; the negatives of the batch are not used."""
         settings = self.settings
-        users, items = self.vectors()
+        users, items = self.compute_vectors()
         user, item = F.embedding(batch.user, users), F.embedding(batch.positive, items)
-        user_target, item_target = self.target(user), self.target(item)
+        user_target, item_target = self.make_target(user), self.make_target(item)
         between, within = [], []
         for name, table in self.features.items():
             projected = self.maps[name](table(batch.positive))
             predicted = self.predictor(projected)
-            between.append(away(predicted, item_target))
-            within.append(away(predicted, self.target(projected)))
+            between.append(compute_cosine_distance(predicted, item_target))
+            within.append(compute_cosine_distance(predicted, self.make_target(projected)))
         norms = users[1:].norm() + items[1:].norm()
         return {
-            "user_item": away(self.predictor(user), item_target) + away(self.predictor(item), user_target),
+            "user_item": compute_cosine_distance(self.predictor(user), item_target)
+            + compute_cosine_distance(self.predictor(item), user_target),
             "alignment": settings.modality_weight * torch.stack(between).sum(),
             "within": settings.modality_weight * torch.stack(within).sum(),
             "norm": settings.norm_weight * norms / (len(items) - 1),

@@ -3,18 +3,18 @@
 Zhou and Shen, "A Tale of Two Graphs: Freezing and Denoising Graph Structures for Multimodal Recommendation",
 ACM Multimedia 2023. In the paper's order:
 
-- Item graph, frozen: in each modality an item is joined to its k nearest neighbours by cosine, itself included, each
-  with weight 1 / k; `S` is the weighted sum over the modalities. It is neither symmetric nor learned.
-- Denoising, once an epoch: `floor((1 - rho) E)` interactions are kept, drawn without replacement with probability
-  proportional to `1 / sqrt(deg(u) deg(i))`, and normalised by the degrees of what is kept.
-- `h = S^n E_I`; `(z_U, y_I)` is the mean of layers 0..L on the user-item graph, the denoised one in training and the
-  whole one in evaluation; `z_I = y_I + h`; score `z_u . z_i`.
+- Frozen item graph: in each modality, an item is connected to its k nearest neighbours by cosine, with weight 1 / k.
+  An item is a neighbour of itself. `S` is the weighted sum over the modalities; it is neither symmetric nor learned.
+- Denoising, once in each epoch: `floor((1 - rho) E)` interactions are drawn without replacement, with probabilities
+  proportional to `1 / sqrt(deg(u) deg(i))`. Their graph is normalised by the degrees in this graph.
+- `h = S^n E_I`. `(z_U, y_I)` is the mean of layers 0..L on the user-item graph: the denoised graph in training, the
+  whole graph in evaluation. `z_I = y_I + h`. Score: `z_u . z_i`.
 - Loss: BPR, and `lambda` times the BPR of `z_u` with the projected features of each modality.
 
-Deviations: the paper has image and text, with shares 0.1 and 0.9 in the item graph. Here a single modality has share 1;
-among several, image has `image_share` and the others share the rest alike; without image all shares are equal. The
-public code adds 1e-7 to degrees, which no edge shows, and gives the maps a bias, which cancels in every difference. It
-keeps the features as trainable tables, and so does this.
+Deviations: the paper has image and text, with shares 0.1 and 0.9 in the item graph. Here a single modality has share 1.
+With several modalities, image has `image_share` and the others have equal parts of the rest; without image all shares
+are equal. The public code adds 1e-7 to degrees, which has no visible effect on an edge, and its maps have a bias, which
+cancels in every difference. Features are trainable tables, as in the public code.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ class FREEDOMSettings:
 
     Attributes:
         emb_dim: D.
-        n_layers: L of the user-item graph.
-        n_item_layers: n of the item graph.
-        n_neighbors: k, itself included.
-        exact_knn_items: up to this many items neighbours are searched exactly, above it approximately.
-        modalities: of the item graph and the loss; null takes all that the dataset has.
-        image_share: share of image in the item graph, where there are other modalities too.
-        edge_dropout: rho, share of the interactions that an epoch leaves out.
-        modality_weight: lambda.
+        n_layers: L, number of layers on the user-item graph.
+        n_item_layers: n, number of layers on the item graph.
+        n_neighbors: k, number of neighbours of an item, including the item itself.
+        exact_knn_items: largest number of items for which neighbours are searched exactly.
+        modalities: modalities of the item graph and the loss; null uses all modalities of the dataset.
+        image_share: share of image in the item graph, if there are other modalities.
+        edge_dropout: rho, share of the interactions that are left out in an epoch.
+        modality_weight: lambda, weight of the features' BPR.
     """
 
     emb_dim: int = setting(ge=1)
@@ -65,7 +65,7 @@ class FREEDOMSettings:
 
 
 def compute_shares(names: Sequence[str], image_share: float) -> dict[str, float]:
-    """Share of each modality in the item graph; they sum to 1."""
+    """Compute the share of each modality in the item graph; the shares sum to 1."""
     others = [name for name in names if name != "image"]
     if len(others) in (0, len(names)):
         return dict.fromkeys(names, 1.0 / len(names))
@@ -73,7 +73,13 @@ def compute_shares(names: Sequence[str], image_share: float) -> dict[str, float]
 
 
 def build_item_graph(features: Mapping[str, FloatArray], settings: FREEDOMSettings, data: TrainData) -> sp.csr_matrix:
-    """S, [I + 1, I + 1]: rows sum to 1, row and column 0 are empty."""
+    """Build the item graph S, [I + 1, I + 1]; each row sums to 1, row 0 and column 0 (padding) are empty.
+
+    Args:
+        features: modality -> [I + 1, D_m] features.
+        settings: settings of the model.
+        data: training part, with the cache folder.
+    """
     k, total = settings.n_neighbors, None
     for name, share in compute_shares(list(features), settings.image_share).items():
         index, _ = find_item_neighbors(features[name][1:], k, settings.exact_knn_items, data.cache)
@@ -85,7 +91,7 @@ def build_item_graph(features: Mapping[str, FloatArray], settings: FREEDOMSettin
 
 
 class FREEDOM(nn.Module):
-    """Two embedding tables, the two graphs, and the features with a map each."""
+    """FREEDOM: two embedding tables, the user-item graph, the item graph, and features and a map for each modality."""
 
     max_history = 0
 
@@ -93,15 +99,15 @@ class FREEDOM(nn.Module):
         self,
         settings: FREEDOMSettings,
         training: sp.csr_matrix,
-        items: SparseOperator,
+        item_graph: SparseOperator,
         features: Mapping[str, FloatArray],
     ) -> None:
         super().__init__()
-        self.settings, self.items = settings, items
+        self.settings, self.item_graph = settings, item_graph
         normalized = normalize_bipartite(training)
-        self.whole = SparseOperator(normalized)
-        self.pruned: SparseOperator | None = None
-        self._edges = training.tocoo()  # in row-major order
+        self.whole_graph = SparseOperator(normalized)
+        self.denoised_graph: SparseOperator | None = None
+        self._edges = training.tocoo()  # E interactions, in row-major order
         self._edge_weight = torch.from_numpy(normalized.tocoo().data)  # [E]
         n_user_rows, n_item_rows = training.shape
         self.user = nn.Embedding(n_user_rows, settings.emb_dim)
@@ -113,58 +119,63 @@ class FREEDOM(nn.Module):
 
     @classmethod
     def build(cls, settings: FREEDOMSettings, data: TrainData) -> FREEDOM:
-        """A model on the graphs of `data`.
+        """Build a model from the graphs of `data`.
 
         Raises:
-            ModelError: there is no modality, or one is missing.
-            DataError: fewer items than neighbours, or a broken cache.
-            MissingDependency: approximate neighbours without faiss.
+            ModelError: there is no modality, or a chosen modality is missing.
+            DataError: there are fewer items than neighbours, or a cache file is broken.
+            MissingDependency: the search for neighbours is approximate and faiss is not installed.
         """
         features = choose_modalities("FREEDOM", settings.modalities, data.features)
-        items = SparseOperator(build_item_graph(features, settings, data))
-        return cls(settings, build_interaction_matrix(data.history, data.n_items), items, features)
+        item_graph = SparseOperator(build_item_graph(features, settings, data))
+        return cls(settings, build_interaction_matrix(data.history, data.n_items), item_graph, features)
 
     def start_epoch(self) -> None:
-        """Draw the interactions of the epoch from torch's random stream."""
+        """Draw the interactions of the epoch from the random stream of torch."""
         n_kept = int(len(self._edge_weight) * (1.0 - self.settings.edge_dropout))
         if self.settings.edge_dropout > 0:
-            # the largest of weight / Exp(1) are a draw without replacement; torch.multinomial stops at 2^24 entries
+            # The largest values of weight / Exp(1) are a draw without replacement.
+            # torch.multinomial is limited to 2^24 entries.
             keys = self._edge_weight / torch.empty_like(self._edge_weight).exponential_()
             self.prune(keys.topk(n_kept).indices)
 
     def prune(self, kept: Tensor) -> None:
-        """Train on these interactions, positions in the row-major order of the training matrix, until the next call."""
-        at = kept.sort().values.numpy()
-        edges = self._edges
-        matrix = sp.csr_matrix((edges.data[at], (edges.row[at], edges.col[at])), shape=edges.shape)
-        self.pruned = SparseOperator(normalize_bipartite(matrix)).to(self.user.weight.device)
+        """Train on the given interactions only, until the next call.
 
-    def vectors(self, graph: SparseOperator) -> tuple[Tensor, Tensor]:
-        """Vectors z of users [U + 1, D] and items [I + 1, D]."""
+        Args:
+            kept: [number of kept interactions] positions in the row-major order of the training matrix.
+        """
+        positions = kept.sort().values.numpy()
+        edges = self._edges
+        matrix = sp.csr_matrix((edges.data[positions], (edges.row[positions], edges.col[positions])), shape=edges.shape)
+        self.denoised_graph = SparseOperator(normalize_bipartite(matrix)).to(self.user.weight.device)
+
+    def compute_vectors(self, graph: SparseOperator) -> tuple[Tensor, Tensor]:
+        """Compute the vectors z of users [U + 1, D] and items [I + 1, D] on a [U + 1, I + 1] user-item graph."""
         user, item = propagate_mean(self.user.weight, self.item.weight, graph, self.settings.n_layers)
-        similar: Tensor = self.item.weight
+        item_h: Tensor = self.item.weight
         for _ in range(self.settings.n_item_layers):
-            similar = self.items(similar)
-        return user, item + similar
+            item_h = self.item_graph(item_h)
+        return user, item + item_h
 
     def encode(self) -> Encoded:
-        """Vectors on the whole graph."""
-        user, item = self.vectors(self.whole)
+        """Compute the vectors z on the whole user-item graph."""
+        user, item = self.compute_vectors(self.whole_graph)
         return Encoded(items=item, users=user)
 
     def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
-        """[B, D] user vectors."""
+        """Return the [B, D] user vectors."""
         return encoded.of_users(batch.user)
 
     def loss(self, batch: PairBatch) -> dict[str, Tensor]:
-        """BPR on the denoised graph, and on the features of each modality."""
-        users, items = self.vectors(self.whole if self.pruned is None else self.pruned)
+        """Compute the BPR on the denoised graph, and the BPR on the features of each modality."""
+        users, items = self.compute_vectors(self.whole_graph if self.denoised_graph is None else self.denoised_graph)
         user = F.embedding(batch.user, users)
-        by_modality = [
+        modality_losses = [
             bpr_loss_of_vectors(user, self.maps[name](table(batch.positive)), self.maps[name](table(batch.negative)))
             for name, table in self.features.items()
         ]
         return {
             "bpr": bpr_loss_of_vectors(user, F.embedding(batch.positive, items), F.embedding(batch.negative, items)),
-            "modality_bpr": self.settings.modality_weight * torch.stack(by_modality).sum(),
+            "modality_bpr": self.settings.modality_weight * torch.stack(modality_losses).sum(),
         }

@@ -3,11 +3,11 @@
 He et al., "LightGCN: Simplifying and Powering Graph Convolution Network for Recommendation", SIGIR 2020.
 
 - Eq. 7: `X^(l+1) = D^-1/2 A D^-1/2 X^(l)`.
-- Eq. 4, with alpha_l = 1 / (L + 1): `Z = mean of X^(0) .. X^(L)`; score `z_u . z_i`.
-- Eq. 15: BPR plus `lambda ||X^(0)||^2`, on the batch's rows and divided by the batch size, as the released code does.
+- Eq. 4, with alpha_l = 1 / (L + 1): `Z = mean of X^(0) .. X^(L)`. Score: `z_u . z_i`.
+- Eq. 15: BPR plus `lambda ||X^(0)||^2`, on the batch's rows and divided by the batch size, as in the released code.
 
-Deviations: none from the paper. RecBole and MMRec regularise with the unsquared norm of the same rows and start from
-Xavier's uniform law instead of the paper's normal one.
+Deviations: none from the paper. RecBole and MMRec use the norm of the same rows, not squared, as the penalty. Their
+initial embeddings have Xavier's uniform distribution instead of the paper's normal distribution.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class LightGCNSettings:
     Attributes:
         emb_dim: D.
         n_layers: L.
-        l2_weight: lambda.
+        l2_weight: lambda, weight of the L2 penalty.
         init_std: standard deviation of the normal initial embeddings.
     """
 
@@ -41,7 +41,7 @@ class LightGCNSettings:
 
 
 class LightGCN(nn.Module):
-    """Two embedding tables and the graph."""
+    """LightGCN: two embedding tables and the user-item graph."""
 
     max_history = 0
 
@@ -57,28 +57,28 @@ class LightGCN(nn.Module):
 
     @classmethod
     def build(cls, settings: LightGCNSettings, data: TrainData) -> LightGCN:
-        """A model on the training graph of `data`."""
+        """Build a model from the training graph of `data`."""
         return cls(settings, SparseOperator(normalize_interactions(data.history, data.n_items)))
 
     def encode(self) -> Encoded:
-        """Propagated vectors Z."""
+        """Compute the propagated vectors Z."""
         user, item = propagate_mean(self.user.weight, self.item.weight, self.interactions, self.settings.n_layers)
         return Encoded(items=item, users=user)
 
     def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
-        """[B, D] propagated user vectors."""
+        """Return the [B, D] propagated user vectors."""
         return encoded.of_users(batch.user)
 
     def loss(self, batch: PairBatch) -> dict[str, Tensor]:
-        """BPR on propagated vectors, L2 on layer-0 embeddings."""
+        """Compute the BPR on the propagated vectors and the L2 penalty on the layer-0 embeddings."""
         encoded = self.encode()
         user, positive, negative = (
             encoded.of_users(batch.user),
             encoded.of_items(batch.positive),
             encoded.of_items(batch.negative),
         )
-        ego = self.user(batch.user), self.item(batch.positive), self.item(batch.negative)
+        initial = self.user(batch.user), self.item(batch.positive), self.item(batch.negative)
         return {
             "bpr": bpr_loss_of_vectors(user, positive, negative),
-            "l2": self.settings.l2_weight * l2_loss(*ego),
+            "l2": self.settings.l2_weight * l2_loss(*initial),
         }

@@ -1,4 +1,4 @@
-"""Every model: its name, class, settings, family and kind of batch. To add one, add a line."""
+"""The registry of all models: name, class, settings, family and kind of batch. To add a model, add a line."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ REGISTRY: dict[str, ModelSpec] = {
     "HeLLM": ModelSpec(LLMRecommender, LLMSettings, "llm", "sequences"),
 }
 
-# Rows of `--models all` that are RecBole's own implementations.
+# Models of `--models all` that are RecBole's own implementations.
 RECBOLE_BASELINES = ("Pop", "ItemKNN", "BPR")

@@ -1,16 +1,16 @@
-"""VBPR: BPR with item content beside the item embedding.
+"""VBPR: BPR with item content in addition to the item embedding.
 
 He and McAuley, "VBPR: Visual Bayesian Personalized Ranking from Implicit Feedback", AAAI 2016.
 
-- Eq. 4 without biases: `score = gamma_u . gamma_i + theta_u . (E f_i)`, written as one product of the 2 D wide user
-  vector `[gamma_u ; theta_u]` with `q_i = [gamma_i ; W f_i + b]`.
+- Eq. 4 without biases: `score = gamma_u . gamma_i + theta_u . (E f_i)`. It is computed as one inner product of the user
+  vector `[gamma_u ; theta_u]`, of width 2 D, and `q_i = [gamma_i ; W f_i + b]`.
 - Eq. 6: BPR with an L2 penalty.
 
 Deviations: `f_i` is the concatenation of all modalities (the paper has images only), W has a bias, and the user, item
-and visual bias terms are left out; all three follow MMRec's VBPR, the form that multimodal papers compare with. The
-penalty is the squared norm divided by the batch size (MMRec: unsquared). Rows of each modality are scaled to unit
-length by default, so that one modality does not drown another; `normalize_features: false` keeps them raw as MMRec
-does.
+and visual bias terms are left out. All three follow MMRec's VBPR, which multimodal papers compare with. The penalty is
+the squared norm divided by the batch size (MMRec: the norm, not squared). By default, the feature rows of each modality
+are scaled to unit length, so that no modality dominates the others; `normalize_features: false` keeps the raw features,
+as MMRec does.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class VBPRSettings:
     """Hyper-parameters of VBPR.
 
     Attributes:
-        emb_dim: D, width of the collaborative and of the content half.
-        modalities: whose features are read; null takes all that the dataset has.
-        normalize_features: scale each feature row to unit length.
+        emb_dim: D, width of the collaborative half and of the content half.
+        modalities: modalities to read; null uses all modalities of the dataset.
+        normalize_features: whether each feature row is scaled to unit length.
         l2_weight: weight of the L2 penalty.
     """
 
@@ -47,7 +47,7 @@ class VBPRSettings:
 
 
 class VBPR(nn.Module):
-    """User table [U + 1, 2 D], item table [I + 1, D], content map D_f -> D; features are frozen."""
+    """VBPR: user table [U + 1, 2 D], item table [I + 1, D], and content map D_f -> D of frozen features."""
 
     max_history = 0
 
@@ -69,31 +69,31 @@ class VBPR(nn.Module):
 
     @classmethod
     def build(cls, settings: VBPRSettings, data: TrainData) -> VBPR:
-        """A model on the chosen modalities of `data`, in name order.
+        """Build a model from the chosen modalities of `data`, in the order of their names.
 
         Raises:
-            ModelError: there are none, or one is missing.
+            ModelError: there is no modality, or a chosen modality is missing.
         """
         features = choose_modalities("VBPR", settings.modalities, data.features)
         return cls(settings, data.n_users, [torch.from_numpy(np.asarray(matrix)) for matrix in features.values()])
 
-    def item_vectors(self, item: Tensor) -> Tensor:
-        """[B, 2 D] vectors q_i of the given ids."""
+    def compute_item_vectors(self, item: Tensor) -> Tensor:
+        """Compute the [B, 2 D] vectors q of [B] item ids."""
         return torch.cat([self.item(item), self.content_map(self.features[item])], dim=1)
 
     def encode(self) -> Encoded:
-        """Vectors of all users and items."""
-        everything = torch.arange(self.features.shape[0], device=self.features.device)
-        return Encoded(items=self.item_vectors(everything), users=self.user.weight)
+        """Compute the vectors of all users and items."""
+        all_items = torch.arange(self.features.shape[0], device=self.features.device)
+        return Encoded(items=self.compute_item_vectors(all_items), users=self.user.weight)
 
     def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
-        """[B, 2 D] user vectors."""
+        """Return the [B, 2 D] user vectors."""
         return encoded.of_users(batch.user)
 
     def loss(self, batch: PairBatch) -> dict[str, Tensor]:
-        """BPR and L2 on the batch's vectors; only the batch's items are projected."""
+        """Compute the BPR and the L2 penalty on the batch's vectors; only the items of the batch are projected."""
         user = self.user(batch.user)
-        positive, negative = self.item_vectors(batch.positive), self.item_vectors(batch.negative)
+        positive, negative = self.compute_item_vectors(batch.positive), self.compute_item_vectors(batch.negative)
         return {
             "bpr": bpr_loss_of_vectors(user, positive, negative),
             "l2": self.settings.l2_weight * l2_loss(user, positive, negative),

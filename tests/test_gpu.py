@@ -1,4 +1,4 @@
-"""On a real GPU: `pytest -m gpu`. `tests/test_pretend_gpu.py` finds wrong places without one."""
+"""Tests on a real GPU: `pytest -m gpu`. `tests/test_pretend_gpu.py` finds tensors on the wrong device without a GPU."""
 
 from __future__ import annotations
 
@@ -17,16 +17,21 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
 ]
 GPU = torch.device("cuda")
-ALIKE = {"BM3": {"dropout": 0.0}, "SASRec": {"dropout": 0.0}}  # a GPU draws other random numbers
+WITHOUT_DROPOUT = {
+    "BM3": {"dropout": 0.0},
+    "SASRec": {"dropout": 0.0},
+}  # without random masks, because a GPU draws other random numbers
 
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))
-def test_every_model_trains_as_on_the_cpu_and_goes_on(toy_split: Split, tmp_path: Path, name: str) -> None:
-    values: dict[str, Any] = ALIKE.get(name, {"llm_dtype": "float32"} if REGISTRY[name].family == "llm" else {})
+def test_every_model_trains_as_on_the_cpu_and_is_resumed(toy_split: Split, tmp_path: Path, name: str) -> None:
+    values: dict[str, Any] = WITHOUT_DROPOUT.get(
+        name, {"llm_dtype": "float32"} if REGISTRY[name].family == "llm" else {}
+    )
     whole, _ = run(toy_split, tmp_path / "cpu", name, epochs=2, **values)
     with pytest.raises(KeyboardInterrupt):
         run(toy_split, tmp_path / "gpu", name, Silent(stop_after_epochs=1), device=GPU, epochs=2, **values)
-    parts, row = run(toy_split, tmp_path / "gpu", name, device=GPU, epochs=2, **values)
-    assert {parameter.device.type for parameter in row.module.parameters()} == {"cuda"}
-    for there, here in zip(parts.curve, whole.curve, strict=True):
-        assert there["losses"] == pytest.approx(here["losses"], rel=1e-3)
+    parts, learner = run(toy_split, tmp_path / "gpu", name, device=GPU, epochs=2, **values)
+    assert {parameter.device.type for parameter in learner.module.parameters()} == {"cuda"}
+    for on_gpu, on_cpu in zip(parts.curve, whole.curve, strict=True):
+        assert on_gpu["losses"] == pytest.approx(on_cpu["losses"], rel=1e-3)

@@ -337,9 +337,9 @@ def graphs_of(name: str, ours: Any) -> dict[str, Tensor]:
         return {}
     if name == "FREEDOM":
         return {
-            "norm_adj": symmetric(ours.whole),
-            "masked_adj": symmetric(ours.pruned),
-            "mm_adj": dense(ours.items, N_ITEMS),
+            "norm_adj": symmetric(ours.whole_graph),
+            "masked_adj": symmetric(ours.denoised_graph),
+            "mm_adj": dense(ours.item_graph, N_ITEMS),
         }
     if name == "HeLLMPre":
         return {
@@ -350,7 +350,10 @@ def graphs_of(name: str, ours: Any) -> dict[str, Tensor]:
     if name == "LATTICE":
         walk = bipartite(dense(ours.user_mean, N_ITEMS), dense(ours.item_mean, N_USERS))
         walk.diagonal().copy_(torch.cat([ours.user_inverse[1:], ours.item_inverse[1:]]).ravel())
-        fixed = {f"{name}_original_adj": dense(part, N_ITEMS) for name, part in zip(ours.maps, ours.fixed, strict=True)}
+        fixed = {
+            f"{name}_original_adj": dense(part, N_ITEMS)
+            for name, part in zip(ours.maps, ours.fixed_graphs, strict=True)
+        }
         return {"norm_adj": walk, **fixed}
     return {"norm_adj": symmetric(ours.interactions)}
 

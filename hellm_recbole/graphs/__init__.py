@@ -1,4 +1,4 @@
-"""Graphs as sparse operators: user-item graph, hypergraphs, nearest neighbours of items, propagation.
+"""Graphs as sparse operators: the user-item graph, hypergraphs, nearest neighbours of items, and propagation.
 
-Nothing here has parameters to train or knows how a dataset is stored.
+The code here has no trainable parameters and does not know how a dataset is stored.
 """

@@ -1,4 +1,4 @@
-"""Nearest neighbours of items by the cosine of their features: exact in blocks, or approximate, kept in a cache."""
+"""Nearest neighbours of items by the cosine of their features, searched exactly or approximately, with a cache."""
 
 from __future__ import annotations
 
@@ -28,37 +28,39 @@ from hellm_recbole.types import FloatArray
 
 IndexArray = npt.NDArray[np.int32]
 
-BLOCK_BYTES = 64 << 20  # of similarities held at a time
-_HNSW_LINKS, _HNSW_BUILD, _HNSW_SEARCH = 32, 200, 128  # graph degree, effort of building and of searching
-_VERSION = 2  # of what is computed and how it is kept; part of the cache key
+BLOCK_BYTES = 64 << 20  # size of the similarities in memory at one time
+_HNSW_LINKS, _HNSW_BUILD, _HNSW_SEARCH = 32, 200, 128  # graph degree, efConstruction, least efSearch
+_VERSION = 2  # version of the search and of the cache file; it changes the module digest, a part of the cache key
 
 
 def find_nearest_neighbors(features: FloatArray, n_neighbors: int) -> tuple[IndexArray, FloatArray]:
-    """The k rows with the largest cosine for each row, itself included, exactly.
+    """Find exactly the k rows with the largest cosine for each row; a row is a neighbour of itself.
 
-    Similarities are computed a block of rows at a time; no [N, N] matrix is made. Equal similarities are ordered as
-    `torch.topk` does.
+    Similarities are computed for one block of rows at a time, never as an [N, N] matrix. Equal similarities are in the
+    order of `torch.topk`.
 
     Args:
-        features: [N, D]; a zero row has cosine 0 with everything.
+        features: [N, D] feature vectors; a zero row has cosine 0 with every row.
         n_neighbors: k, at most N.
 
     Returns:
-        [N, k] rows, best first, and [N, k] their cosines.
+        [N, k] row numbers of the neighbours, nearest first, and [N, k] cosines.
     """
     unit = F.normalize(torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32)), dim=1)
-    rows = min(len(unit), max(1, BLOCK_BYTES // (4 * len(unit))))
-    similarity = unit.new_empty(rows, len(unit))  # one buffer: results between fresh ones would scatter the memory
+    block_rows = min(len(unit), max(1, BLOCK_BYTES // (4 * len(unit))))
+    similarity = unit.new_empty(block_rows, len(unit))  # one buffer for all blocks, so that memory is not fragmented
     index, cosine = torch.empty(len(unit), n_neighbors, dtype=torch.int32), unit.new_empty(len(unit), n_neighbors)
-    for start in range(0, len(unit), rows):
-        here = slice(start, min(start + rows, len(unit)))
-        block = torch.mm(unit[here], unit.T, out=similarity[: here.stop - start])
-        cosine[here], index[here] = block.topk(n_neighbors, dim=1)
+    for start in range(0, len(unit), block_rows):
+        rows = slice(start, min(start + block_rows, len(unit)))
+        block = torch.mm(unit[rows], unit.T, out=similarity[: rows.stop - start])
+        cosine[rows], index[rows] = block.topk(n_neighbors, dim=1)
     return index.numpy(), cosine.numpy()
 
 
 def find_approximate_neighbors(features: FloatArray, n_neighbors: int) -> tuple[IndexArray, FloatArray]:
-    """As `find_nearest_neighbors`, by faiss's HNSW graph: a small part of the neighbours may be missed.
+    """Find the neighbours of each row approximately, with an HNSW graph of faiss.
+
+    Arguments and results are those of `find_nearest_neighbors`. A small part of the true neighbours may be missing.
 
     Raises:
         MissingDependency: faiss is not installed.
@@ -67,13 +69,14 @@ def find_approximate_neighbors(features: FloatArray, n_neighbors: int) -> tuple[
         import faiss
     except ImportError as error:
         raise MissingDependency(
-            "approximate neighbours need faiss; pip install faiss-cpu, or raise exact_knn_items to search exactly"
+            "the approximate search for item neighbours needs the package faiss, which is not installed; "
+            "run pip install faiss-cpu, or raise the setting exact_knn_items to search exactly"
         ) from error
     unit = F.normalize(torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32)), dim=1).numpy()
     graph = faiss.IndexHNSWFlat(unit.shape[1], _HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
     graph.hnsw.efConstruction, graph.hnsw.efSearch = _HNSW_BUILD, max(_HNSW_SEARCH, 2 * n_neighbors)
     threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)  # built by several threads it would differ from run to run
+    faiss.omp_set_num_threads(1)  # several threads build a different graph in each run
     graph.add(unit)
     faiss.omp_set_num_threads(threads)
     cosine, index = graph.search(unit, n_neighbors)
@@ -83,37 +86,44 @@ def find_approximate_neighbors(features: FloatArray, n_neighbors: int) -> tuple[
 def find_item_neighbors(
     features: FloatArray, n_neighbors: int, exact_items: int, cache: Path | None
 ) -> tuple[IndexArray, FloatArray]:
-    """Neighbours of each row of one modality, from the cache if they were computed before.
+    """Find the neighbours of each item in one modality, or read them from the cache.
 
     Args:
-        features: [N, D].
-        n_neighbors: k, itself included.
-        exact_items: up to this many rows the search is exact.
-        cache: folder; the file's name is a hash of the features and of all that the search depends on. None: no cache.
-            One that cannot be written to is read, and what it lacks is computed each time.
+        features: [N, D] features of the N items.
+        n_neighbors: k; an item is a neighbour of itself.
+        exact_items: largest number of items for which the search is exact.
+        cache: folder of the cache; None uses no cache. The name of a cache file is a hash of the features and of
+            everything else that the result depends on. If the folder is not writable, cached files are still read,
+            and other results are computed in each run.
+
+    Returns:
+        [N, k] neighbours, nearest first, numbered from 0, and [N, k] cosines.
 
     Raises:
-        DataError: there are fewer than k rows, or the cached file is broken.
+        DataError: there are fewer than k items, or the cache file is broken.
         MissingDependency: the search is approximate and faiss is not installed.
     """
     if len(features) < n_neighbors:
-        raise DataError(f"{n_neighbors} neighbours asked of {len(features)} items; lower n_neighbors")
+        raise DataError(
+            f"n_neighbors is {n_neighbors}, but there are only {len(features)} items; lower the setting n_neighbors"
+        )
     exact = len(features) <= exact_items
     search = find_nearest_neighbors if exact else find_approximate_neighbors
     if cache is None:
         return search(features, n_neighbors)
-    path = cache / f"neighbors-{_key(features, n_neighbors, exact)}.npz"
+    path = cache / f"neighbors-{_compute_key(features, n_neighbors, exact)}.npz"
     if path.is_file():
-        return _read(path, len(features), n_neighbors)
+        return _read_cache(path, len(features), n_neighbors)
     index, cosine = search(features, n_neighbors)
     try:
-        _write(path, index, cosine)
+        _write_cache(path, index, cosine)
     except OutputError as error:
-        _warn_not_kept(str(error).partition(";")[0])
+        _warn_not_cached(str(error).partition(";")[0])
     return index, cosine
 
 
-def _write(path: Path, index: IndexArray, cosine: FloatArray) -> None:
+def _write_cache(path: Path, index: IndexArray, cosine: FloatArray) -> None:
+    """Write [N, k] neighbours and cosines with a checksum."""
     sweep_temporaries(ensure_folder(path.parent))
     with atomic_write(path, index.nbytes + cosine.nbytes) as temporary:
         np.savez(temporary, index=index, cosine=cosine)
@@ -121,12 +131,13 @@ def _write(path: Path, index: IndexArray, cosine: FloatArray) -> None:
 
 
 @functools.cache
-def _warn_not_kept(reason: str) -> None:
-    """Say once that neighbours are computed by each run, for they cannot be kept."""
-    print(f"warning: item neighbours are not kept for other runs: {reason}", file=sys.stderr)
+def _warn_not_cached(reason: str) -> None:
+    """Print, once for each reason, that neighbours cannot be cached and are computed in each run."""
+    print(f"warning: item neighbours cannot be cached, so that each run computes them: {reason}", file=sys.stderr)
 
 
-def _key(features: FloatArray, n_neighbors: int, exact: bool) -> str:
+def _compute_key(features: FloatArray, n_neighbors: int, exact: bool) -> str:
+    """Compute the name of a cache entry, 32 hexadecimal digits."""
     digest = hashlib.sha256(
         f"{digest_module(__name__)} {features.shape} {features.dtype} {n_neighbors} {exact}".encode()
     )
@@ -134,14 +145,19 @@ def _key(features: FloatArray, n_neighbors: int, exact: bool) -> str:
     return digest.hexdigest()[:32]
 
 
-def _read(path: Path, n_rows: int, n_neighbors: int) -> tuple[IndexArray, FloatArray]:
+def _read_cache(path: Path, n_rows: int, n_neighbors: int) -> tuple[IndexArray, FloatArray]:
+    """Read [n_rows, n_neighbors] neighbours and cosines.
+
+    Raises:
+        DataError: the file is broken, or its shape is wrong.
+    """
     try:
         if not has_valid_checksum(path):
             raise ValueError(NOT_AS_WRITTEN)
         with np.load(path, allow_pickle=False) as stored:
             index, cosine = stored["index"], stored["cosine"]
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"cached neighbours {path} are broken ({error}); delete that file") from error
+        raise DataError(f"the cached item neighbours in {path} are broken ({error}); delete that file") from error
     if index.shape != (n_rows, n_neighbors) or cosine.shape != index.shape or index.max() >= n_rows:
-        raise DataError(f"cached neighbours {path} do not fit the features; delete that file")
+        raise DataError(f"the cached item neighbours in {path} do not fit the features; delete that file")
     return index, cosine

@@ -1,4 +1,4 @@
-"""How a model is trained: sampling, the loop, checkpoints, and what a person sees of it.
+"""Training of a model: sampling, the training loop, checkpoints, and progress on the console and in loggers.
 
-Nothing here knows which model it trains or where its settings come from.
+The code here does not know which model it trains or where the settings come from.
 """

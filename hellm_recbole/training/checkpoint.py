@@ -1,8 +1,8 @@
-"""Checkpoints: safetensors and JSON, nothing pickled, complete at every moment.
+"""Checkpoints in safetensors and JSON files, without pickle, complete at every moment.
 
-A checkpoint folder holds `state.json`, which names the tensor files of the last epoch and of the best one with their
-SHA-256, and has one of its own content. Tensor files get a new name each time and `state.json` is replaced last, so
-whenever a process is killed the folder holds the state of one whole epoch.
+A checkpoint folder contains `state.json`. This file names the tensor files of the last epoch and of the best epoch with
+their SHA-256, and contains a checksum of itself. Tensor files have a new name in each epoch, and `state.json` is
+replaced last. So the folder contains the state of one whole epoch, whenever the process is killed.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training run stands after a whole epoch.
+    """Progress of a training run after a whole epoch.
 
     Attributes:
-        run: everything the run depends on: name -> value or digest (see `identity.compare.list_parts`).
-        epoch: epochs done.
-        best_epoch: epoch of the best validation metric, 0 before the first evaluation.
-        best_value: its value.
-        stale: evaluations since then.
-        stopped: early stopping or the last epoch has been reached.
-        train_seconds: spent in training steps so far.
-        eval_seconds: spent in validation so far.
-        curve: one entry an epoch: {"epoch", "losses", "valid", "seconds"}.
+        run: everything that the run depends on: name -> value or digest (see `identity.compare.list_parts`).
+        epoch: number of completed epochs.
+        best_epoch: epoch with the best validation metric; 0 before the first evaluation.
+        best_value: validation metric of that epoch.
+        stale: number of evaluations since that epoch.
+        stopped: whether training has ended, at the last epoch or by early stopping.
+        train_seconds: time spent in training steps so far.
+        eval_seconds: time spent in validation so far.
+        curve: one entry for each epoch: {"epoch", "losses", "valid", "seconds"}.
     """
 
     run: Mapping[str, str]
@@ -63,13 +63,18 @@ class Progress:
 
 
 class CheckpointFolder:
-    """Reads and writes the checkpoint of one run."""
+    """The checkpoint of one run, on disk."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def save(self, progress: Progress, last: Mapping[str, Tensor], best: Mapping[str, Tensor] | None) -> None:
-        """Write the state after an epoch; `best` is None if the best one is unchanged.
+        """Write the state after an epoch.
+
+        Args:
+            progress: progress after this epoch.
+            last: state of the model and the optimizer after this epoch.
+            best: state of the model if this epoch is the best one so far; None keeps the stored best state.
 
         Raises:
             OutputError: the folder cannot be written.
@@ -83,82 +88,86 @@ class CheckpointFolder:
             files["best"] = state["files"]["best"]
         content = {"schema": SCHEMA, "files": files, "progress": asdict(progress)}
         write_text(self.folder / STATE, json.dumps(seal(content), indent=1))
-        self._remove_older({"files": files})
+        self._remove_unnamed({"files": files})
 
     def load(self, run: Mapping[str, str]) -> tuple[Progress, dict[str, Tensor]] | None:
-        """Progress and last state of the run `run`, or None if there is no checkpoint.
+        """Read the progress and the last state of a run, and remove files that killed processes left.
+
+        Args:
+            run: everything that the run depends on.
+
+        Returns:
+            Progress and state; None if there is no checkpoint.
 
         Raises:
-            CheckpointError: it is corrupt, or something that the run depends on has changed.
+            CheckpointError: the checkpoint is corrupt, or something that the run depends on has changed.
         """
         state = self._read_state() if (self.folder / STATE).exists() else {"files": {}}
-        self._sweep(state)
+        self._remove_leftovers(state)
         if "progress" not in state:
             return None
-        self._refuse_changed(state, run)
+        self._refuse_changed_state(state, run)
         progress = Progress(**{**state["progress"], "curve": tuple(state["progress"]["curve"])})
         return progress, self._read_tensors(state, "last")
 
     def refuse_changed(self, run: Mapping[str, str], unknown: Collection[str] = ()) -> None:
-        """Refuse a run that was stopped half-way where something that it depends on has changed since.
+        """Refuse to resume a stopped run if something that it depends on has changed.
 
-        A corrupt checkpoint is left for `load` to find.
+        This method ignores a corrupt checkpoint; `load` refuses it.
 
         Args:
-            run: everything the run depends on.
-            unknown: names of parts that are not known yet and not compared.
+            run: everything that the run depends on.
+            unknown: names of parts in `run` that are not known yet; they are not compared.
 
         Raises:
-            CheckpointError: it says what has changed.
+            CheckpointError: something has changed; the message says what.
         """
         try:
             state = self._read_state() if (self.folder / STATE).exists() else None
         except CheckpointError:
             return
         if state is not None:
-            self._refuse_changed(state, run, unknown)
+            self._refuse_changed_state(state, run, unknown)
 
-    def _refuse_changed(self, state: Mapping[str, Any], run: Mapping[str, str], unknown: Collection[str] = ()) -> None:
+    def _refuse_changed_state(
+        self, state: Mapping[str, Any], run: Mapping[str, str], unknown: Collection[str] = ()
+    ) -> None:
+        """Refuse a state of a run that depended on something else; see `refuse_changed`."""
         before = state["progress"]["run"]
         if not isinstance(before, dict):
-            changes = "a version that did not keep what its numbers depend on"
+            changes = "a version that did not record what its results depend on"
         else:
             changes = describe_changes({key: value for key, value in before.items() if key not in unknown}, run)
         if changes:
             raise CheckpointError(
-                f"checkpoint {self.folder} was made with {changes}; run with --fresh to start anew, or choose another "
-                "--output"
+                f"checkpoint {self.folder} was made with {changes}; run with --fresh to train from scratch, or choose "
+                "another --output"
             )
 
     def load_best(self) -> dict[str, Tensor]:
-        """State of the best epoch.
+        """Read the model state of the best epoch.
 
         Raises:
-            CheckpointError: it is corrupt or missing.
+            CheckpointError: the checkpoint is corrupt or missing.
         """
         return self._read_tensors(self._read_state(), "best")
 
-    def delete(self) -> None:
-        """Remove the checkpoint."""
-        (self.folder / STATE).unlink(missing_ok=True)
-        for path in self.folder.glob("*.safetensors"):
-            path.unlink()
-
-    def _sweep(self, state: Mapping[str, Any]) -> None:
-        """Remove what killed processes left; only one process at a time works in the folder."""
+    def _remove_leftovers(self, state: Mapping[str, Any]) -> None:
+        """Remove files that killed processes left; no other process works in the folder at the same time."""
         sweep_temporaries(self.folder)
-        for leftover in self.folder.glob(".tmp??????"):  # safetensors' own while it writes
+        for leftover in self.folder.glob(".tmp??????"):  # temporary files of safetensors
             leftover.unlink(missing_ok=True)
-        self._remove_older(state)
+        self._remove_unnamed(state)
 
-    def _remove_older(self, state: Mapping[str, Any]) -> None:
-        """Remove tensors that the state does not name."""
+    def _remove_unnamed(self, state: Mapping[str, Any]) -> None:
+        """Remove tensor files that the state does not name."""
         named = {entry["name"] for entry in state["files"].values()}
         for path in self.folder.glob("*.safetensors"):
             if path.name not in named:
                 path.unlink(missing_ok=True)
 
     def _write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Write tensors to a file and return its entry for `state.json`: name, checksum and aliases."""
         path = self.folder / name
         own, aliases = separate_shared(tensors)
         with atomic_write(path, sum(tensor.nbytes for tensor in own.values())) as temporary:
@@ -167,18 +176,28 @@ class CheckpointFolder:
         return {"name": name, "sha256": digest} | ({"aliases": aliases} if aliases else {})
 
     def _read_state(self) -> dict[str, Any]:
+        """Read `state.json`.
+
+        Raises:
+            CheckpointError: the file is missing or corrupt.
+        """
         path = self.folder / STATE
         try:
             state = check_seal(json.loads(path.read_text(encoding="utf-8")))
             if state["schema"] != SCHEMA or state.keys() != {"schema", "files", "progress"}:
                 raise ValueError("unknown layout")
             if "last" not in state["files"] or not all(entry["name"] for entry in state["files"].values()):
-                raise ValueError("it names no tensors")
+                raise ValueError("it names no tensor files")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise self._corrupt(path, str(error)) from error
+            raise self._build_corrupt_error(path, str(error)) from error
         return state
 
     def _read_tensors(self, state: dict[str, Any], which: str) -> dict[str, Tensor]:
+        """Read the tensors of the `last` or the `best` epoch.
+
+        Raises:
+            CheckpointError: the tensor file is missing or corrupt.
+        """
         try:
             entry = state["files"][which]
             path = self.folder / entry["name"]
@@ -187,18 +206,21 @@ class CheckpointFolder:
             tensors = dict(load_file(path))
             return tensors | {alias: tensors[shared] for alias, shared in dict(entry.get("aliases", {})).items()}
         except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-            raise self._corrupt(self.folder / STATE, str(error)) from error
+            raise self._build_corrupt_error(self.folder / STATE, str(error)) from error
 
-    def _corrupt(self, path: Path, why: str) -> CheckpointError:
+    def _build_corrupt_error(self, path: Path, reason: str) -> CheckpointError:
+        """Build the error for a checkpoint that cannot be read."""
         return CheckpointError(
-            f"checkpoint {path} is corrupt ({why}); delete its folder or run with --fresh to start this row anew"
+            f"checkpoint {path} is corrupt ({reason}); delete its folder, or run with --fresh to start this run from "
+            "scratch"
         )
 
 
 def separate_shared(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors on the CPU without common memory, which safetensors asks for, and the names of those left out.
+    """Copy tensors to the CPU and remove shared memory, which safetensors does not allow.
 
-    A tensor that a model holds under several names is taken once. Other views of one memory are copied.
+    A tensor that a model holds under several names is returned once, under the first name. Other views of the same
+    memory are copied.
 
     >>> weight = torch.zeros(2)
     >>> separate_shared({"a": weight, "b": weight, "c": weight[:1]})
@@ -208,7 +230,7 @@ def separate_shared(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], d
         tensors: name -> tensor.
 
     Returns:
-        name -> tensor; and name left out -> name of the same tensor.
+        Name -> tensor, and omitted name -> name under which the same tensor is returned.
     """
     own: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
@@ -216,19 +238,19 @@ def separate_shared(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], d
     memories: set[tuple[torch.device, int]] = set()
     for name, value in tensors.items():
         memory = (value.device, value.untyped_storage().data_ptr())
-        place = (*memory, value.storage_offset(), value.shape, value.stride(), value.dtype)
-        if value.numel() and place in names:
-            aliases[name] = names[place]
+        view = (*memory, value.storage_offset(), value.shape, value.stride(), value.dtype)
+        if value.numel() and view in names:
+            aliases[name] = names[view]
             continue
-        names[place] = name
-        alone = value.detach().cpu().contiguous()
-        own[name] = alone.clone() if memory in memories else alone
+        names[view] = name
+        tensor = value.detach().cpu().contiguous()
+        own[name] = tensor.clone() if memory in memories else tensor
         memories.add(memory)
     return own, aliases
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Flat tensors `optimizer.<parameter index>.<name>` of an optimizer's state."""
+    """Flatten the state of an optimizer to tensors with the names `optimizer.<parameter index>.<name>`."""
     packed = {}
     for index, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
@@ -237,7 +259,12 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, packed: Mapping[str, Tensor]) -> None:
-    """Put packed tensors back; settings such as the learning rate stay those of `optimizer`."""
+    """Load a state from `pack_optimizer` into an optimizer; its settings, such as the learning rate, do not change.
+
+    Args:
+        optimizer: optimizer to load the state into.
+        packed: tensors from `pack_optimizer`; other names are ignored.
+    """
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in packed.items():
         if key.startswith("optimizer."):

@@ -1,4 +1,7 @@
-"""Training batches; an epoch is a pure function of (seed, epoch), so a resumed run sees what a whole one does."""
+"""Training batches.
+
+The batches of an epoch depend on (seed, epoch) only, so a resumed run has the same batches as an uninterrupted one.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +16,36 @@ from hellm_recbole.types import HistoryBatch, IdArray, PairBatch, TrainData, as_
 
 
 def derive_epoch_seed(seed: int, epoch: int) -> int:
-    """A 63-bit seed for one epoch; neighbouring (seed, epoch) pairs give unrelated streams."""
+    """Compute a 63-bit seed for one epoch; similar (seed, epoch) pairs have unrelated random streams."""
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
 
 
 class BatchSource(Protocol):
-    """Makes the batches of an epoch."""
+    """A source of the batches of each epoch."""
 
     def n_batches(self) -> int:
-        """Batches in an epoch."""
+        """Return the number of batches in an epoch."""
 
     def epoch(self, seed: int) -> Iterator[PairBatch | HistoryBatch]:
-        """The batches of the epoch whose stream is `seed`."""
+        """Yield the batches of an epoch, drawn from the random stream of `seed`."""
 
 
 class PairSource:
-    """BPR triples, as many an epoch as there are training interactions, each with an item the user has not met.
+    """BPR triples of a user, an observed item and a sampled item that the user has not seen.
 
-    `interactions` takes each training interaction once, in random order, so that active users occur more often
-    (RecBole, MMRec). `users` draws users uniformly with replacement and one of the user's items uniformly (RecBoard;
-    the released HeLLM code draws distinct users for each batch). Negatives are uniform over the items that are not in
-    the user's training part; a validation or test item may be one, as in all of these.
+    An epoch has one triple for each training interaction. Negatives are drawn uniformly from the items that are not in
+    the user's training part. A validation or test item can be a negative, as in RecBole, MMRec, RecBoard and HeLLM.
+
+    Args:
+        data: training part.
+        batch_size: number of triples in a batch.
+        sampling: `interactions` or `users`. `interactions` takes each training interaction once, in random order, so
+            that active users occur more often (RecBole, MMRec). `users` draws users uniformly with replacement, and
+            one item of each user uniformly (RecBoard; the released HeLLM code draws distinct users for each batch).
+        device: device of the batches.
+
+    Raises:
+        DataError: a user has interacted with every item, so that there is no negative.
     """
 
     def __init__(self, data: TrainData, batch_size: int, sampling: str, device: torch.device) -> None:
@@ -43,48 +55,66 @@ class PairSource:
         self._indptr, self._lengths = data.history.indptr, data.history.lengths()
         self._active = np.flatnonzero(self._lengths)
         self._stride = data.n_items + 1
-        self._known = np.unique(self.user * self._stride + self.item)  # sorted keys of observed pairs
+        self._known = np.unique(self.user * self._stride + self.item)  # sorted keys of the observed (user, item) pairs
         distinct = np.bincount(self._known // self._stride, minlength=data.n_users + 1)
         if distinct.max(initial=0) >= data.n_items:
             raise DataError(
-                "a user has interacted with every item in training, so no negative can be drawn for them; "
-                "drop such users"
+                "a user has interacted with every item in training, so that no negative item exists for them; "
+                "remove such users from the dataset"
             )
 
     def n_batches(self) -> int:
-        """Batches in an epoch, the last one possibly smaller."""
+        """Return the number of batches in an epoch; the last batch may be smaller."""
         return -(-len(self.user) // self.batch_size)
 
     def epoch(self, seed: int) -> Iterator[PairBatch]:
-        """Random triples."""
+        """Yield the random triples of an epoch, in batches."""
         rng = np.random.default_rng(seed)
-        user, positive = self._positives(rng)
-        columns = [as_ids(part, self.device) for part in (user, positive, self.negatives(user, rng))]
+        user, positive = self._draw_positives(rng)
+        columns = [as_ids(part, self.device) for part in (user, positive, self.draw_negatives(user, rng))]
         for rows in zip(*(column.split(self.batch_size) for column in columns), strict=True):
             yield PairBatch(*rows)
 
-    def _positives(self, rng: np.random.Generator) -> tuple[IdArray, IdArray]:
-        """[E] users and an observed item of each."""
+    def _draw_positives(self, rng: np.random.Generator) -> tuple[IdArray, IdArray]:
+        """Draw [E] users, and one observed item of each user, [E]."""
         if self.sampling == "interactions":
             order = rng.permutation(len(self.user))
             return self.user[order], self.item[order]
         user = rng.choice(self._active, size=len(self.user))
         return user, self.item[self._indptr[user] + rng.integers(0, self._lengths[user])]
 
-    def negatives(self, user: IdArray, rng: np.random.Generator) -> IdArray:
-        """[B] one item for each entry of `user`, uniform over those not in its training part."""
+    def draw_negatives(self, user: IdArray, rng: np.random.Generator) -> IdArray:
+        """Draw one item for each user, uniformly from the items that are not in the user's training part.
+
+        Args:
+            user: [B] user ids.
+            rng: random generator.
+
+        Returns:
+            [B] item ids.
+        """
         drawn = rng.integers(1, self.n_items + 1, size=len(user))
         redo = np.arange(len(user))
         while len(redo):
             key = user[redo] * self._stride + drawn[redo]
-            at = np.minimum(np.searchsorted(self._known, key), len(self._known) - 1)
-            redo = redo[self._known[at] == key]
+            position = np.minimum(np.searchsorted(self._known, key), len(self._known) - 1)
+            redo = redo[self._known[position] == key]
             drawn[redo] = rng.integers(1, self.n_items + 1, size=len(redo))
         return drawn
 
 
 class SequenceSource:
-    """Each user's most recent training items once an epoch, in random order; the next item is each one's target."""
+    """The most recent training items of each user, once in each epoch; the target of each item is the next item.
+
+    Args:
+        data: training part.
+        batch_size: number of users in a batch.
+        max_history: L, largest number of items in a sequence.
+        device: device of the batches.
+
+    Raises:
+        DataError: no user has two training interactions.
+    """
 
     def __init__(self, data: TrainData, batch_size: int, max_history: int, device: torch.device) -> None:
         lengths = data.history.lengths()
@@ -101,11 +131,11 @@ class SequenceSource:
         self.targets = shifted[:, :-1]
 
     def n_batches(self) -> int:
-        """Batches in an epoch, the last one possibly smaller."""
+        """Return the number of batches in an epoch; the last batch may be smaller."""
         return -(-len(self.items) // self.batch_size)
 
     def epoch(self, seed: int) -> Iterator[HistoryBatch]:
-        """Shuffled sequences."""
+        """Yield the sequences of all users in random order, in batches."""
         order = np.random.default_rng(seed).permutation(len(self.items))
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
@@ -113,18 +143,21 @@ class SequenceSource:
 
 
 class PrefixSource:
-    """Each of a user's most recent training items as the only target of the items before it.
+    """Prefixes of each user's training sequence; the only target of a prefix is the item that follows it.
 
-    The released HeLLM code keeps the last 50 items of a user, validation and test item among them, and cuts prefixes
-    from those; here the last `max_history` training items are targets, so that a test item decides nothing, and each
-    has up to `max_history` items before it, as in scoring.
+    The released HeLLM code takes the last 50 items of a user, with the validation and the test item, and makes prefixes
+    of these. Here, the targets are the last `max_history` training items, so that the examples do not depend on a test
+    item. Each target has up to `max_history` items before it, as in scoring.
 
     Args:
-        data: the training part.
-        batch_size: prefixes a batch.
-        max_history: most items of a prefix.
-        per_user: prefixes drawn for each user an epoch, without replacement; None takes all.
-        device: of the batches.
+        data: training part.
+        batch_size: number of prefixes in a batch.
+        max_history: largest number of items in a prefix.
+        per_user: number of prefixes drawn for each user and epoch, without replacement; None takes all prefixes.
+        device: device of the batches.
+
+    Raises:
+        DataError: no user has two training interactions.
     """
 
     def __init__(
@@ -137,39 +170,49 @@ class PrefixSource:
         self.batch_size, self.max_history, self.per_user, self.device = batch_size, max_history, per_user, device
         self._history = data.history
         self._n_prefixes = lengths[self._users] - 1
-        kept = self._n_prefixes if per_user is None else np.minimum(self._n_prefixes, per_user)
-        self._n_examples = int(kept.sum())
+        n_drawn = self._n_prefixes if per_user is None else np.minimum(self._n_prefixes, per_user)
+        self._n_examples = int(n_drawn.sum())
 
     def n_batches(self) -> int:
-        """Batches in an epoch, the last one possibly smaller."""
+        """Return the number of batches in an epoch; the last batch may be smaller."""
         return -(-self._n_examples // self.batch_size)
 
     def epoch(self, seed: int) -> Iterator[HistoryBatch]:
-        """Shuffled prefixes."""
+        """Yield the prefixes of all users in random order, in batches."""
         rng = np.random.default_rng(seed)
         owner = np.repeat(np.arange(len(self._users)), self._n_prefixes)
         first = np.repeat(np.cumsum(self._n_prefixes) - self._n_prefixes, self._n_prefixes)
-        number = np.arange(len(owner)) - first  # 0 is a user's shortest prefix
+        number = np.arange(len(owner)) - first  # 0 is the shortest prefix of a user
         order = rng.permutation(len(owner))
-        if self.per_user is not None:  # of each user the ones that come first in random order
+        if self.per_user is not None:  # those of each user that come first in random order
             by_user = order[np.argsort(owner[order], kind="stable")]
             order = rng.permutation(by_user[number < self.per_user])
-        end = self._history.indptr[self._users + 1][owner] - self._n_prefixes[owner] + number  # place of the target
+        end = (
+            self._history.indptr[self._users + 1][owner] - self._n_prefixes[owner] + number
+        )  # position of the target in the items
         start = np.maximum(self._history.indptr[self._users][owner], end - self.max_history)
-        for at in range(0, len(order), self.batch_size):
-            rows = order[at : at + self.batch_size]
+        for first_row in range(0, len(order), self.batch_size):
+            rows = order[first_row : first_row + self.batch_size]
             length = end[rows] - start[rows]
-            place = np.arange(length.max())
-            inside = place < length[:, None]
-            items = np.where(inside, self._history.items[np.where(inside, start[rows, None] + place, 0)], 0)
-            targets = np.where(place == length[:, None] - 1, self._history.items[end[rows], None], 0)
+            offset = np.arange(length.max())
+            inside = offset < length[:, None]
+            items = np.where(inside, self._history.items[np.where(inside, start[rows, None] + offset, 0)], 0)
+            targets = np.where(offset == length[:, None] - 1, self._history.items[end[rows], None], 0)
             yield HistoryBatch(as_ids(items, self.device), as_ids(targets, self.device))
 
 
 def split_micro_batches(batch: HistoryBatch, size: int) -> list[tuple[float, HistoryBatch]]:
-    """Parts of a batch with sequences of like length, each cut to its longest, and its share of the targets.
+    """Split a batch into parts that contain sequences of similar length.
 
-    The mean loss of the batch is the sum of share times mean loss over the parts.
+    Each part is cut to its longest sequence. The mean loss of the batch is the sum over the parts of the share times
+    the mean loss of the part. A part without targets is left out.
+
+    Args:
+        batch: batch to split.
+        size: largest number of sequences in a part.
+
+    Returns:
+        For each part, its share of the targets of the batch, and the part.
     """
     length = (batch.items != 0).sum(dim=1)
     order = torch.argsort(length, stable=True)

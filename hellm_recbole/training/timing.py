@@ -1,4 +1,4 @@
-"""Time of an epoch, from a few of its steps."""
+"""Measurement of the time of an epoch from a few training steps."""
 
 from __future__ import annotations
 
@@ -8,28 +8,35 @@ import time
 from hellm_recbole.training.trainer import ModelLearner
 
 
-class _Enough(Exception):
-    """Enough steps have been timed."""
+class _EnoughSteps(Exception):
+    """Raised to end an epoch after enough steps were timed."""
 
 
-def time_epoch(row: ModelLearner, steps: int) -> tuple[float, int]:
-    """Seconds of an epoch, from the time of some of its steps, and its number of steps; the first one warms up.
+def time_epoch(learner: ModelLearner, steps: int) -> tuple[float, int]:
+    """Estimate the time of an epoch from the time of its first steps.
 
-    An epoch with too few steps is timed as a whole.
+    The first step is a warm-up and is not counted. An epoch with too few steps is timed as a whole.
+
+    Args:
+        learner: learner to train.
+        steps: number of steps to time, after the warm-up.
+
+    Returns:
+        Seconds of an epoch, and its number of steps.
     """
-    seen: list[float] = []
+    ends: list[float] = []
     n_steps = 0
 
     def on_step(step: int, total: int, losses: dict[str, float]) -> None:
         nonlocal n_steps
         n_steps = total
-        seen.append(time.perf_counter())
-        if len(seen) > steps:
-            raise _Enough
+        ends.append(time.perf_counter())
+        if len(ends) > steps:
+            raise _EnoughSteps
 
     started = time.perf_counter()
-    with contextlib.suppress(_Enough):
-        row.train_epoch(1, 1, on_step)
-    if len(seen) <= steps:
+    with contextlib.suppress(_EnoughSteps):
+        learner.train_epoch(1, 1, on_step)
+    if len(ends) <= steps:
         return time.perf_counter() - started, n_steps
-    return (seen[-1] - seen[0]) / (len(seen) - 1) * n_steps, n_steps
+    return (ends[-1] - ends[0]) / (len(ends) - 1) * n_steps, n_steps

@@ -1,8 +1,8 @@
-"""One training loop for every row: validation-selected, early-stopped, resumable at any moment.
+"""One training loop for every model, with selection by validation, early stopping and checkpoints.
 
-Each epoch is a pure function of the parameters, the optimizer state and (seed, epoch): batches, dropout and all other
-random draws restart from a seed made of both. So a checkpoint needs no random state, and on a CPU, with the same
-number of threads, a run that was killed and started again ends with the very numbers of an undisturbed one.
+Each epoch depends only on the parameters, the optimizer state and (seed, epoch): batches, dropout and all other random
+draws use a seed made of both numbers. So a checkpoint needs no random state. On a CPU, with the same number of threads,
+a run that was killed and resumed ends with exactly the numbers of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -45,44 +45,65 @@ from hellm_recbole.types import (
     TrainData,
 )
 
-DECAY_EPOCHS = 50  # the exponential schedule reaches decay_rate after this many epochs (released HeLLM code)
+DECAY_EPOCHS = 50  # number of epochs after which the exponential schedule reaches decay_rate (released HeLLM code)
 
-OnStep = Callable[[int, int, dict[str, float]], None]
+OnStep = Callable[[int, int, dict[str, float]], None]  # called with the step, the steps of the epoch, mean losses
 
 
 class Learner(Protocol):
-    """What the trainer drives: one of our models or one of RecBole's. It is also a `types.Scorer`."""
+    """What the training loop trains: one of our models or one of RecBole's. It is also a `types.Scorer`."""
 
     @property
     def module(self) -> nn.Module:
-        """What is trained."""
+        """The module with the parameters to train."""
 
     @property
     def optimizer(self) -> torch.optim.Optimizer | None:
-        """None if there is nothing to optimise."""
+        """The optimizer; None if no parameter is optimised."""
 
     @property
     def one_pass(self) -> bool:
-        """Whether one epoch is all the training there is."""
+        """Whether training takes exactly one epoch."""
 
     def train_epoch(self, epoch: int, rng_seed: int, on_step: OnStep) -> dict[str, float]:
-        """Train one epoch; mean loss terms."""
+        """Train one epoch.
+
+        Args:
+            epoch: number of the epoch; the first one is 1.
+            rng_seed: random seed of the epoch.
+            on_step: function to call after each training step.
+
+        Returns:
+            Mean of each loss term over the epoch.
+        """
 
     def extra_state(self) -> dict[str, Tensor]:
-        """Tensors that are learned but are no parameters or buffers."""
+        """Return the learned tensors that are neither parameters nor buffers, by name."""
 
     def load_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Put them back."""
+        """Load the tensors that `extra_state` returned."""
 
     def prepare(self) -> None:
-        """See `types.Scorer`."""
+        """Compute what is the same for all users; see `types.Scorer`."""
 
     def scores(self, user: IdArray, history: Histories) -> Tensor:
-        """See `types.Scorer`."""
+        """Compute the scores of all items; see `types.Scorer`."""
 
 
 class ModelLearner:
-    """One of our models with its batches and optimizer."""
+    """One of our models with its batches and its optimizer.
+
+    Args:
+        spec: entry of the model in the registry.
+        model_settings: settings of the model.
+        data: training part.
+        train: settings of the loop and the optimizer.
+        pairs: settings of BPR triples; None for a model of sequences.
+        seed: random seed of the initial parameters.
+        device: device of the model and the batches.
+        steps: training settings of LLM models only; None for other models.
+        group: processes that train the model together.
+    """
 
     one_pass = False
 
@@ -101,14 +122,14 @@ class ModelLearner:
         torch.manual_seed(seed)
         self.module: nn.Module = spec.cls.build(model_settings, data).to(device)
         check_module(spec.cls.__name__, self.module)
-        self.optimizer: torch.optim.Optimizer = _optimizer(self.module, train, steps)
-        self._train, self._steps, self._team = train, steps, group
+        self.optimizer: torch.optim.Optimizer = _build_optimizer(self.module, train, steps)
+        self._train, self._steps, self._group = train, steps, group
         self._micro_batch_size = 0 if steps is None else steps.micro_batch_size
         self._batches = make_batch_source(model_settings, train, pairs, steps, data, device)
         self._scorer = ModelScorer(self.module, device)
 
     def train_epoch(self, epoch: int, rng_seed: int, on_step: OnStep) -> dict[str, float]:
-        """One pass over the batches of the epoch.
+        """Train one pass over the batches of the epoch; see `Learner`.
 
         Raises:
             TrainingDiverged: a loss term is NaN or infinite.
@@ -117,8 +138,8 @@ class ModelLearner:
         self.module.train()
         if isinstance(self.module, StartsEpochs):
             self.module.start_epoch()
-        if self._team.rank:  # what is dropped in its parts is not what is dropped in those of the first process
-            torch.manual_seed(derive_epoch_seed(rng_seed, self._team.rank))
+        if self._group.rank:  # each process draws its own dropout masks
+            torch.manual_seed(derive_epoch_seed(rng_seed, self._group.rank))
         n_steps = self._batches.n_batches()
         sums: dict[str, float] = {}
         for step, batch in enumerate(self._batches.epoch(rng_seed), start=1):
@@ -127,7 +148,7 @@ class ModelLearner:
                 set_learning_rate(self.optimizer, self._train, done, self._steps.learning_rate_floor)
                 if isinstance(self.module, FollowsProgress):
                     self.module.at(done / self._train.epochs)
-            terms = self._gradients(batch)
+            terms = self._compute_gradients(batch)
             if self._train.clip_norm > 0:
                 nn.utils.clip_grad_norm_(self.module.parameters(), self._train.clip_norm)
             self.optimizer.step()
@@ -142,10 +163,19 @@ class ModelLearner:
             on_step(step, n_steps, {name: total / step for name, total in sums.items()})
         return {name: total / n_steps for name, total in sums.items()}
 
-    def _gradients(self, batch: PairBatch | HistoryBatch) -> dict[str, float]:
-        """Gradients of a whole batch, read in parts where the row says so; mean loss terms."""
+    def _compute_gradients(self, batch: PairBatch | HistoryBatch) -> dict[str, float]:
+        """Compute the gradients of a whole batch, in micro-batches if the settings say so.
+
+        If the memory of the device is too small, the size of the micro-batches is halved until they fit.
+
+        Returns:
+            Mean of each loss term over the batch.
+
+        Raises:
+            torch.OutOfMemoryError: there is too little memory for a single example.
+        """
         model: Any = self.module
-        group = self._team
+        group = self._group
         while True:
             self.optimizer.zero_grad(set_to_none=True)
             parts: Sequence[tuple[float, PairBatch | HistoryBatch]] = [(1.0, batch)]
@@ -161,32 +191,32 @@ class ModelLearner:
                     for name, term in terms.items():
                         sums[name] = sums.get(name, 0.0) + share * term.item()
             except torch.OutOfMemoryError:
-                too_large = True  # and not the error, which would keep the memory of its frames
+                too_large = True  # the error itself is not stored, because its frames would keep the memory allocated
                 if self._micro_batch_size <= 1:
-                    group.any(too_large)  # the others end here, too
+                    group.any(too_large)  # tell the other processes, so that they stop too
                     raise
             if not group.any(too_large):
                 group.add_up_gradients(self.module.parameters())
                 return group.add_up(sums)
             if self._micro_batch_size <= 1:
-                raise torch.OutOfMemoryError("another process has no memory for a single example")
+                raise torch.OutOfMemoryError("another process has too little memory for a single example")
             self._micro_batch_size //= 2
             torch.cuda.empty_cache()
 
     def extra_state(self) -> dict[str, Tensor]:
-        """All that our models learn are parameters."""
+        """Return nothing: our models learn parameters only."""
         return {}
 
     def load_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Nothing to put back."""
+        """Load nothing."""
 
     def prepare(self) -> None:
-        """See `types.Scorer`."""
+        """Compute what is the same for all users; see `types.Scorer`."""
         self.module.eval()
         self._scorer.prepare()
 
     def scores(self, user: IdArray, history: Histories) -> Tensor:
-        """See `types.Scorer`."""
+        """Compute the scores of all items; see `types.Scorer`."""
         return self._scorer.scores(user, history)
 
 
@@ -198,7 +228,16 @@ def make_batch_source(
     data: TrainData,
     device: torch.device,
 ) -> BatchSource:
-    """What a model is trained on: triples, prefixes, or whole sequences."""
+    """Build the batches that a model is trained on: BPR triples, prefixes or whole sequences.
+
+    Args:
+        model_settings: settings of the model.
+        train: settings of the loop.
+        pairs: settings of BPR triples; None for a model of sequences.
+        steps: training settings of LLM models only; None for other models.
+        data: training part.
+        device: device of the batches.
+    """
     if pairs is not None:
         return PairSource(data, train.batch_size, pairs.sampling, device)
     if steps is not None and model_settings.examples != "causal":
@@ -208,13 +247,13 @@ def make_batch_source(
 
 
 class View(Protocol):
-    """Where progress is shown and logged."""
+    """What shows and logs the progress of a run."""
 
     def step(self, epoch: int, step: int, n_steps: int, losses: dict[str, float]) -> None:
-        """After each training step."""
+        """Show the progress; called after each training step."""
 
     def epoch(self, progress: Progress) -> None:
-        """After each epoch."""
+        """Show and log the progress; called after each epoch."""
 
 
 def fit(
@@ -230,19 +269,24 @@ def fit(
     view: View,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> Progress:
-    """Train until early stopping, from the checkpoint if there is one, and leave the best epoch's state in `row`.
+    """Train to the last epoch or to early stopping, and load the state of the best epoch into the learner.
+
+    If there is a checkpoint, the run is resumed from it.
 
     Args:
-        learner: freshly built.
-        data: the training part and the validation targets; there is no test part in it.
-        train: loop, optimizer and selection.
+        learner: newly built learner.
+        data: training part and validation targets; it contains no test part.
+        train: settings of the loop, the optimizer and the selection.
         evaluation: cut-offs and block size.
-        seed: of all random draws.
-        checkpoint: where the state is kept after each epoch.
-        run: everything the run depends on, so that a checkpoint of another one is refused.
+        seed: random seed of the run.
+        checkpoint: folder to which the state is written after each epoch.
+        run: everything that the run depends on; a checkpoint of another run is refused.
         who: model and dataset, for messages.
-        view: told of each step and epoch.
-        group: processes that train the row together; the first one writes the checkpoint, which all of them read.
+        view: view that shows each step and epoch.
+        group: processes that train the model together; the first one writes the checkpoint, and all of them read it.
+
+    Returns:
+        Progress at the end of training.
 
     Raises:
         CheckpointError: the checkpoint is corrupt or belongs to another run.
@@ -279,8 +323,10 @@ def fit(
             curve=(*progress.curve, entry),
         )
         if group.rank == 0:
-            with _interrupt_held():
-                checkpoint.save(progress, _full_state(learner), _model_state(learner) if improved else None)
+            with _delay_signals():
+                checkpoint.save(
+                    progress, _collect_full_state(learner), _collect_model_state(learner) if improved else None
+                )
         view.epoch(progress)
     group.wait()
     load_best(learner, checkpoint)
@@ -288,10 +334,10 @@ def fit(
 
 
 def load_best(learner: Learner, checkpoint: CheckpointFolder) -> None:
-    """Put the state of the best epoch into `row`.
+    """Load the state of the best epoch into the learner.
 
     Raises:
-        CheckpointError: the checkpoint is missing, corrupt, or of another model.
+        CheckpointError: the checkpoint is missing, corrupt, or belongs to another model.
     """
     _load_model_state(learner, checkpoint.load_best())
 
@@ -299,7 +345,7 @@ def load_best(learner: Learner, checkpoint: CheckpointFolder) -> None:
 def evaluate(
     learner: Learner, data: SelectionData, evaluation: EvalSettings, who: str, group: ProcessGroup = SINGLE_PROCESS
 ) -> dict[str, float]:
-    """Validation metrics under the policy `seen`, the one that selects."""
+    """Compute the validation metrics under the policy `seen`, which selects the best epoch."""
     history = data.train.history
     ranks = rank_targets(
         learner,
@@ -313,18 +359,25 @@ def evaluate(
     return average_metrics(ranks.user, ranks.seen, evaluation.cutoffs)
 
 
-def _optimizer(module: nn.Module, train: TrainSettings, steps: StepSettings | None) -> torch.optim.Optimizer:
-    """The optimizer over everything that requires a gradient; fused kernels, several times faster on a CPU."""
+def _build_optimizer(module: nn.Module, train: TrainSettings, steps: StepSettings | None) -> torch.optim.Optimizer:
+    """Build the optimizer of all parameters that require a gradient.
+
+    It uses fused kernels, which are several times as fast on a CPU.
+    """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    kind = torch.optim.Adam if train.optimizer == "adam" else torch.optim.AdamW
+    optimizer_class = torch.optim.Adam if train.optimizer == "adam" else torch.optim.AdamW
     betas = (0.9, 0.999 if steps is None else steps.adam_beta2)
-    return kind(parameters, lr=train.learning_rate, betas=betas, weight_decay=train.weight_decay, fused=True)
+    return optimizer_class(parameters, lr=train.learning_rate, betas=betas, weight_decay=train.weight_decay, fused=True)
 
 
 def compute_learning_rate_factor(train: TrainSettings, done: float, floor: float = 0.0) -> float:
-    """Learning rate after `done` epochs, relative to `learning_rate`; `floor` is where a cosine ends.
+    """Compute the learning rate after some epochs, relative to the setting `learning_rate`.
 
-    `done` is a whole number for rows whose rate changes once an epoch; warm-up then has a step for each epoch.
+    Args:
+        train: settings of the schedule.
+        done: number of completed epochs. An `int` is for models whose rate changes once in each epoch; their warm-up
+            has one level for each epoch. A `float` is for models whose rate changes in each step.
+        floor: factor at the end of a cosine schedule.
     """
     if done < train.warmup_epochs:
         return (done + 1) / (train.warmup_epochs + 1) if isinstance(done, int) else done / train.warmup_epochs
@@ -339,7 +392,7 @@ def compute_learning_rate_factor(train: TrainSettings, done: float, floor: float
 def set_learning_rate(
     optimizer: torch.optim.Optimizer | None, train: TrainSettings, done: float, floor: float = 0.0
 ) -> None:
-    """Set the rate that `compute_learning_rate_factor` gives after `done` epochs."""
+    """Set the learning rate of an optimizer after `done` epochs; see `compute_learning_rate_factor`."""
     if optimizer is None:
         return
     for group in optimizer.param_groups:
@@ -347,10 +400,11 @@ def set_learning_rate(
 
 
 def _resume(learner: Learner, checkpoint: CheckpointFolder, run: Mapping[str, str]) -> Progress:
-    found = checkpoint.load(run)
-    if found is None:
+    """Load the checkpoint into the learner; without a checkpoint, return the progress of a new run."""
+    stored = checkpoint.load(run)
+    if stored is None:
         return Progress(run, 0, 0, -math.inf, 0, False, 0.0, 0.0, ())
-    progress, state = found
+    progress, state = stored
     _load_model_state(learner, state)
     if learner.optimizer is not None:
         unpack_optimizer(learner.optimizer, state)
@@ -358,40 +412,50 @@ def _resume(learner: Learner, checkpoint: CheckpointFolder, run: Mapping[str, st
 
 
 def list_frozen_names(module: nn.Module) -> set[str]:
-    """Parameters that are not trained: those of a language model, which can be had again from where they came."""
-    named = module.named_parameters(remove_duplicate=False)  # a state holds a shared one under each of its names
+    """List the parameters that are not trained, such as those of a language model.
+
+    Checkpoints do not contain them, because they are loaded from their source again.
+    """
+    named = module.named_parameters(remove_duplicate=False)  # a state contains a shared parameter under each name
     return {name for name, parameter in named if not parameter.requires_grad}
 
 
-def _model_state(learner: Learner) -> dict[str, Tensor]:
+def _collect_model_state(learner: Learner) -> dict[str, Tensor]:
+    """Collect the trained parameters, the buffers and the extra state, as `model.<name>` and `extra.<name>`."""
     frozen = list_frozen_names(learner.module)
     state = {f"model.{name}": value for name, value in learner.module.state_dict().items() if name not in frozen}
     return state | {f"extra.{name}": value for name, value in learner.extra_state().items()}
 
 
-def _full_state(learner: Learner) -> dict[str, Tensor]:
-    return _model_state(learner) | ({} if learner.optimizer is None else pack_optimizer(learner.optimizer))
+def _collect_full_state(learner: Learner) -> dict[str, Tensor]:
+    """Collect the model state and the optimizer state."""
+    return _collect_model_state(learner) | ({} if learner.optimizer is None else pack_optimizer(learner.optimizer))
 
 
 def _load_model_state(learner: Learner, state: dict[str, Tensor]) -> None:
+    """Load a state from `_collect_model_state` or `_collect_full_state` into the learner, without its optimizer.
+
+    Raises:
+        CheckpointError: the state belongs to another model.
+    """
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "extra": {}, "optimizer": {}}
     for key, value in state.items():
         part, name = key.split(".", 1)
         parts[part][name] = value
     try:
         frozen = list_frozen_names(learner.module)
-        kept = {name: value for name, value in learner.module.state_dict().items() if name in frozen}
-        learner.module.load_state_dict({**kept, **parts["model"]})
+        frozen_state = {name: value for name, value in learner.module.state_dict().items() if name in frozen}
+        learner.module.load_state_dict({**frozen_state, **parts["model"]})
     except RuntimeError as error:
         raise CheckpointError(
-            f"the checkpoint does not fit the model ({error}); run with --fresh to start anew"
+            f"the checkpoint does not fit the model ({error}); run with --fresh to train from scratch"
         ) from error
     learner.load_extra_state(parts["extra"])
 
 
 @contextmanager
-def _interrupt_held() -> Iterator[None]:
-    """Let a Ctrl-C, SIGTERM or SIGHUP that arrives while a checkpoint is written take effect after it."""
+def _delay_signals() -> Iterator[None]:
+    """Delay Ctrl-C, SIGTERM and SIGHUP until the checkpoint is written."""
     arrived: list[int] = []
     try:
         with redirect_signals(lambda number, frame: arrived.append(number), signal.SIGINT, *stop_signals()):

@@ -1,4 +1,4 @@
-"""A small graph on which models are compared with their references, and the comparison itself."""
+"""Small training data, on which models are compared with their references, and the comparisons."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from hellm_recbole.types import Encoded, Histories, PairBatch, TrainData
 
 N_USERS, N_ITEMS, WIDTH = 12, 10, 5
 MODALITY_WIDTHS = {"audio": 6, "image": 4, "text": 8, "video": 3}
-PAPER = ("image", "text")  # the modalities of the methods' own papers
+PAPER = ("image", "text")  # the modalities in the papers of the models
 BATCH = PairBatch(torch.tensor([1, 4, 4, 9, 12]), torch.tensor([2, 3, 2, 7, 10]), torch.tensor([5, 2, 8, 1, 4]))
-IDS = BATCH.user - 1, BATCH.positive - 1, BATCH.negative - 1  # as references count
+IDS = BATCH.user - 1, BATCH.positive - 1, BATCH.negative - 1  # references count from 0
 
 
-def train_data(*names: str) -> TrainData:
-    """User 12 and item 10 have no interaction; one pair occurs twice."""
+def build_train_data(*names: str) -> TrainData:
+    """Build random training data with the given modalities.
+
+    User 12 and item 10 have no interaction. One pair occurs twice.
+    """
     rng = np.random.default_rng(5)
     user, item = np.nonzero(rng.random((N_USERS - 1, N_ITEMS - 1)) < 0.35)
     user, item = np.append(user, user[3]) + 1, np.append(item, item[3]) + 1
@@ -31,8 +34,8 @@ def train_data(*names: str) -> TrainData:
     return TrainData(N_USERS, N_ITEMS, history, {name: features[name] for name in names})
 
 
-def interactions(data: TrainData) -> Tensor:
-    """Binary [U, I], double."""
+def build_interactions(data: TrainData) -> Tensor:
+    """Build the binary [U, I] interaction matrix in double precision."""
     matrix = torch.zeros(data.n_users, data.n_items, dtype=torch.float64)
     for user in range(1, data.n_users + 1):
         for item in data.history.of(user):
@@ -40,13 +43,13 @@ def interactions(data: TrainData) -> Tensor:
     return matrix
 
 
-def raw(data: TrainData, name: str) -> Tensor:
-    """[I, D_m] features of a modality, double."""
+def get_features(data: TrainData, name: str) -> Tensor:
+    """Return the [I, D_m] features of a modality in double precision."""
     return torch.from_numpy(np.array(data.features[name][1:])).double()
 
 
-def leaves(model: nn.Module) -> dict[str, Tensor]:
-    """Every parameter in double precision, without the padding row where it is a table; ready for gradients."""
+def copy_parameters(model: nn.Module) -> dict[str, Tensor]:
+    """Copy every parameter in double precision, without the padding row of tables; the copies require gradients."""
     tables = {f"{name}.weight" for name, part in model.named_modules() if isinstance(part, nn.Embedding)}
     return {
         name: values.detach()[1 if name in tables else 0 :].double().requires_grad_()
@@ -54,44 +57,44 @@ def leaves(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def linear(tables: Mapping[str, Tensor], name: str, rows: Tensor) -> Tensor:
-    """`W x + b` for each row, of the named map."""
+def apply_linear(tables: Mapping[str, Tensor], name: str, rows: Tensor) -> Tensor:
+    """Compute `W x + b` for each row, with the weights of the named map."""
     product = rows @ tables[f"{name}.weight"].T
     return product + tables[f"{name}.bias"] if f"{name}.bias" in tables else product
 
 
-def backward(terms: Mapping[str, Tensor]) -> None:
-    """Of the sum of the terms."""
+def run_backward(terms: Mapping[str, Tensor]) -> None:
+    """Compute the gradients of the sum of the terms."""
     torch.stack(list(terms.values())).sum().backward()
 
 
 def assert_same_vectors(encoded: Encoded, user: Tensor, item: Tensor) -> None:
-    """All rows but those of padding, to 1e-5 of each row's length."""
+    """Compare all vectors but those of padding; the tolerance is 1e-5 of the length of each vector."""
     assert encoded.users is not None
-    for got, wanted in ((encoded.users, user), (encoded.items, item)):
-        assert got[1:].shape == wanted.shape
-        error = (got[1:].detach().double() - wanted).norm(dim=1)
-        assert (error <= 1e-5 * wanted.norm(dim=1)).all()
+    for got, expected in ((encoded.users, user), (encoded.items, item)):
+        assert got[1:].shape == expected.shape
+        error = (got[1:].detach().double() - expected).norm(dim=1)
+        assert (error <= 1e-5 * expected.norm(dim=1)).all()
 
 
-def assert_same_terms(got: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """The same names and, to 1e-5, the same values."""
-    assert got.keys() == wanted.keys()
-    for name, value in wanted.items():
+def assert_same_terms(got: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Compare the names and the values of loss terms, with a relative tolerance of 1e-5."""
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
         assert got[name].shape == ()
         assert abs(float(got[name].detach()) - float(value.detach())) <= 1e-5 * abs(float(value.detach())), name
 
 
 def assert_same_gradients(model: nn.Module, tables: Mapping[str, Tensor], without: Sequence[str] = ()) -> None:
-    """Each parameter's gradient to 1e-5 of its length; nothing in rows of padding.
+    """Compare the gradient of each parameter, to 1e-5 of its length; padding rows must have no gradient.
 
-    Some gradients cancel to zero, such as that of a bias that shifts all logits of a softmax. What they are summed of
-    is as large as other gradients, so that single precision leaves a few times 1e-7 of the largest one.
+    Some gradients cancel to zero, such as that of a bias that shifts all logits of a softmax. Their summands are as
+    large as other gradients, so that single precision has an error of a few times 1e-7 of the largest gradient.
 
     Args:
-        model: after its backward pass.
-        tables: `leaves` after the reference's.
-        without: parameters that are to have no gradient at all, by the beginning of their names.
+        model: model after its backward pass.
+        tables: parameters of `copy_parameters` after the backward pass of the reference.
+        without: prefixes of the names of parameters that must have no gradient.
     """
     largest = max(float(table.grad.norm()) for table in tables.values() if table.grad is not None)
     assert {name for name, _ in model.named_parameters()} == tables.keys()
@@ -101,8 +104,8 @@ def assert_same_gradients(model: nn.Module, tables: Mapping[str, Tensor], withou
             continue
         got = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         table = tables[name]
-        wanted = torch.zeros_like(table) if table.grad is None else table.grad
-        n_padding = len(got) - len(wanted)
+        expected = torch.zeros_like(table) if table.grad is None else table.grad
+        n_padding = len(got) - len(expected)
         assert not got[:n_padding].any(), name
-        error, length = float((got[n_padding:].double() - wanted).norm()), float(wanted.norm())
+        error, length = float((got[n_padding:].double() - expected).norm()), float(expected.norm())
         assert error <= (1e-5 * length if length > 1e-12 * largest else 5e-7 * largest), name

@@ -1,4 +1,4 @@
-"""BM3 against the dense reference; its dropout; that it reads no negatives."""
+"""BM3 equals the dense reference; its dropout; it uses no negatives."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from tests.baselines.small import (
     IDS,
     PAPER,
     WIDTH,
+    apply_linear,
     assert_same_gradients,
     assert_same_terms,
     assert_same_vectors,
-    backward,
-    interactions,
-    leaves,
-    linear,
-    train_data,
+    build_interactions,
+    build_train_data,
+    copy_parameters,
+    run_backward,
 )
 from tests.reference import bm3 as slow
 
 
-def settings(**changes: Any) -> BM3Settings:
+def build_settings(**changes: Any) -> BM3Settings:
     values: dict[str, Any] = {
         "emb_dim": WIDTH,
         "n_layers": 2,
@@ -42,23 +42,25 @@ def settings(**changes: Any) -> BM3Settings:
     return BM3Settings(**{**values, **changes})
 
 
-def build(data: TrainData, **changes: Any) -> BM3:
+def build_model(data: TrainData, **changes: Any) -> BM3:
     torch.manual_seed(0)
-    return BM3.build(settings(**changes), data)
+    return BM3.build(build_settings(**changes), data)
 
 
-def unchanged(rows: Tensor) -> Tensor:
+def keep_rows(rows: Tensor) -> Tensor:
     return rows
 
 
-def wanted_terms(model: BM3, data: TrainData, tables: dict[str, Tensor], drop: slow.Rows) -> dict[str, Tensor]:
+def compute_expected_terms(
+    model: BM3, data: TrainData, tables: dict[str, Tensor], drop: slow.Rows
+) -> dict[str, Tensor]:
     s = model.settings
-    z_user, z_item = slow.vectors(interactions(data), tables["user.weight"], tables["item.weight"], s.n_layers)
+    z_user, z_item = slow.vectors(build_interactions(data), tables["user.weight"], tables["item.weight"], s.n_layers)
     names = s.modalities or sorted(data.features)
-    contents = [linear(tables, f"maps.{name}", tables[f"features.{name}.weight"]) for name in names]
+    contents = [apply_linear(tables, f"maps.{name}", tables[f"features.{name}.weight"]) for name in names]
 
     def predictor(rows: Tensor) -> Tensor:
-        return linear(tables, "predictor", rows)
+        return apply_linear(tables, "predictor", rows)
 
     return slow.terms(z_user, z_item, contents, IDS[:2], predictor, drop, s.modality_weight, s.norm_weight)
 
@@ -76,35 +78,35 @@ CASES: list[tuple[tuple[str, ...], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("names", "changes"), CASES)
 def test_terms_and_gradients_equal_the_dense_reference(names: tuple[str, ...], changes: dict[str, Any]) -> None:
-    data = train_data(*names)
-    model = build(data, **changes)
-    tables = leaves(model)
-    got, wanted = model.loss(BATCH), wanted_terms(model, data, tables, unchanged)
-    assert_same_terms(got, wanted)
-    backward(got)
-    backward(wanted)
+    data = build_train_data(*names)
+    model = build_model(data, **changes)
+    tables = copy_parameters(model)
+    got, expected = model.loss(BATCH), compute_expected_terms(model, data, tables, keep_rows)
+    assert_same_terms(got, expected)
+    run_backward(got)
+    run_backward(expected)
     assert_same_gradients(model, tables)
 
 
 @pytest.mark.parametrize(("names", "changes"), CASES)
 def test_vectors_equal_the_dense_reference(names: tuple[str, ...], changes: dict[str, Any]) -> None:
-    data = train_data(*names)
-    model = build(data, dropout=0.5, **changes)
-    tables = leaves(model)
+    data = build_train_data(*names)
+    model = build_model(data, dropout=0.5, **changes)
+    tables = copy_parameters(model)
     n_layers = model.settings.n_layers
-    z_user, z_item = slow.vectors(interactions(data), tables["user.weight"], tables["item.weight"], n_layers)
-    predicted = linear(tables, "predictor", z_user), linear(tables, "predictor", z_item)
-    assert_same_vectors(model.encode(), *predicted)  # in training mode too: dropout is the targets' alone
+    z_user, z_item = slow.vectors(build_interactions(data), tables["user.weight"], tables["item.weight"], n_layers)
+    predicted = apply_linear(tables, "predictor", z_user), apply_linear(tables, "predictor", z_item)
+    assert_same_vectors(model.encode(), *predicted)  # in training mode too: only targets have dropout
 
 
-def test_there_is_no_dropout_in_evaluation() -> None:
-    data = train_data(*PAPER)
-    model = build(data, dropout=0.5).eval()
-    assert_same_terms(model.loss(BATCH), wanted_terms(model, data, leaves(model), unchanged))
+def test_evaluation_has_no_dropout() -> None:
+    data = build_train_data(*PAPER)
+    model = build_model(data, dropout=0.5).eval()
+    assert_same_terms(model.loss(BATCH), compute_expected_terms(model, data, copy_parameters(model), keep_rows))
 
 
-def test_dropout_follows_torchs_stream() -> None:
-    model = build(train_data(*PAPER), dropout=0.5)
+def test_dropout_depends_on_the_random_seed_of_torch() -> None:
+    model = build_model(build_train_data(*PAPER), dropout=0.5)
     losses = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -116,32 +118,34 @@ def test_dropout_follows_torchs_stream() -> None:
 
 
 @pytest.mark.parametrize("dropout", [0.3, 0.5])
-def test_the_mean_over_dropouts_is_that_over_all_masks(dropout: float) -> None:
-    """A term is a mean over rows, so its expectation is the sum over the 2^D masks of a row, weighted by chance."""
-    data = train_data("text")
-    model = build(data, dropout=dropout)
-    wanted: dict[str, float] = {}
+def test_the_mean_loss_over_random_dropout_equals_the_expectation_over_all_masks(dropout: float) -> None:
+    """A term is a mean over rows, so its expectation is the sum over the 2^D masks of a row, weighted by their
+    probabilities.
+    """
+    data = build_train_data("text")
+    model = build_model(data, dropout=dropout)
+    expected: dict[str, float] = {}
     with torch.no_grad():
-        tables = leaves(model)
+        tables = copy_parameters(model)
         for bits in product((0.0, 1.0), repeat=WIDTH):
             mask = torch.tensor(bits, dtype=torch.float64)
             chance = dropout ** (WIDTH - sum(bits)) * (1 - dropout) ** sum(bits)
-            terms = wanted_terms(model, data, tables, partial(torch.mul, mask / (1 - dropout)))
+            terms = compute_expected_terms(model, data, tables, partial(torch.mul, mask / (1 - dropout)))
             for name, value in terms.items():
-                wanted[name] = wanted.get(name, 0.0) + chance * float(value)
+                expected[name] = expected.get(name, 0.0) + chance * float(value)
         torch.manual_seed(3)
         n_draws = 1500
         drawn = [model.loss(BATCH) for _ in range(n_draws)]
     for name in ("user_item", "alignment", "within"):
         values = torch.stack([terms[name] for terms in drawn])
-        assert abs(float(values.mean()) - wanted[name]) < 4 * float(values.std()) / n_draws**0.5
+        assert abs(float(values.mean()) - expected[name]) < 4 * float(values.std()) / n_draws**0.5
         assert float(values.std()) > 0.01
 
 
 def test_targets_carry_no_gradient() -> None:
-    """Predictions that do not depend on the vectors leave them to the targets alone."""
-    data = train_data(*PAPER)
-    model = build(data, n_layers=0, modality_weight=0.0, norm_weight=0.0)
+    """With a constant predictor, only the targets depend on the embeddings, and these must have no gradient."""
+    data = build_train_data(*PAPER)
+    model = build_model(data, n_layers=0, modality_weight=0.0, norm_weight=0.0)
     with torch.no_grad():
         model.predictor.weight.zero_()
     model.loss(BATCH)["user_item"].backward()
@@ -152,15 +156,15 @@ def test_targets_carry_no_gradient() -> None:
     assert model.predictor.bias.grad.any()
 
 
-def test_negatives_are_not_read() -> None:
-    model = build(train_data(*PAPER))
-    nowhere = PairBatch(BATCH.user, BATCH.positive, torch.full_like(BATCH.negative, 10**6))
-    for name, value in model.loss(nowhere).items():
+def test_negatives_are_not_used() -> None:
+    model = build_model(build_train_data(*PAPER))
+    impossible = PairBatch(BATCH.user, BATCH.positive, torch.full_like(BATCH.negative, 10**6))
+    for name, value in model.loss(impossible).items():
         assert torch.equal(value, model.loss(BATCH)[name])
 
 
-def test_the_penalty_leaves_padding_out_and_is_of_all_rows() -> None:
-    model = build(train_data(*PAPER))
+def test_the_penalty_contains_all_rows_except_padding() -> None:
+    model = build_model(build_train_data(*PAPER))
     before = float(model.loss(BATCH)["norm"].detach())
     other = PairBatch(BATCH.user[:1], BATCH.positive[:1], BATCH.negative[:1])
     assert float(model.loss(other)["norm"].detach()) == before
@@ -169,6 +173,6 @@ def test_the_penalty_leaves_padding_out_and_is_of_all_rows() -> None:
     assert float(model.loss(BATCH)["norm"].detach()) == before
 
 
-def test_a_missing_modality_is_named() -> None:
+def test_a_model_without_modality_is_refused() -> None:
     with pytest.raises(ModelError, match="BM3 needs item features"):
-        build(train_data())
+        build_model(build_train_data())

@@ -1,4 +1,4 @@
-"""What every registered model must do. The models are discovered; a new one is tested by being registered."""
+"""What every registered model must do. A new model is tested as soon as it is in the registry."""
 
 from __future__ import annotations
 
@@ -26,51 +26,60 @@ NAMES = sorted(REGISTRY)
 pytestmark = pytest.mark.parametrize("name", NAMES)
 
 
-def plan(name: str, **values: Any) -> RunConfig:
+def build_config(name: str, **values: Any) -> RunConfig:
     shared = {"batch_size": 64, "learning_rate": 0.01, **small_values(name), **values}
     return resolve_runs(
         [name], "toy", REGISTRY, "paper", [Override(name, k, v, f"{k}={v}") for k, v in shared.items()]
     )[0]
 
 
-def make(name: str, data: TrainData, seed: int = 3, **values: Any) -> ModelLearner:
-    p = plan(name, **values)
-    assert p.spec is not None
-    row = ModelLearner(p.spec, p.model_settings, with_stages(data, p), p.train, p.pairs, seed, CPU, p.steps)
-    awaken(row.module)
-    return row
+def build_learner(name: str, data: TrainData, seed: int = 3, **values: Any) -> ModelLearner:
+    config = build_config(name, **values)
+    assert config.spec is not None
+    learner = ModelLearner(
+        config.spec,
+        config.model_settings,
+        with_stages(data, config),
+        config.train,
+        config.pairs,
+        seed,
+        CPU,
+        config.steps,
+    )
+    awaken(learner.module)
+    return learner
 
 
-def first_batch(row: ModelLearner) -> Any:
-    return next(iter(row._batches.epoch(5)))
+def get_first_batch(learner: ModelLearner) -> Any:
+    return next(iter(learner._batches.epoch(5)))
 
 
-def quiet(*args: Any) -> None:
-    """No progress."""
+def ignore_step(*args: Any) -> None:
+    """Show no progress."""
 
 
-def all_scores(row: ModelLearner, data: TrainData, users: np.ndarray) -> torch.Tensor:
-    row.prepare()
+def compute_scores(learner: ModelLearner, data: TrainData, users: np.ndarray) -> torch.Tensor:
+    learner.prepare()
     with torch.no_grad():
-        return row.scores(users, data.history).clone()
+        return learner.scores(users, data.history).clone()
 
 
-def test_a_batch_scores_as_its_users_do_one_by_one(name: str, toy_split: Split) -> None:
+def test_scores_of_a_batch_equal_the_scores_of_its_users_one_by_one(name: str, toy_split: Split) -> None:
     data = toy_split.train_data()
-    row = make(name, data)
+    learner = build_learner(name, data)
     users = np.arange(1, 12)
-    together = all_scores(row, data, users)
-    alone = torch.cat([all_scores(row, data, users[at : at + 1]) for at in range(len(users))])
+    together = compute_scores(learner, data, users)
+    alone = torch.cat([compute_scores(learner, data, users[index : index + 1]) for index in range(len(users))])
     assert together.shape == (len(users), data.n_items)
-    scale = max(1.0, float(together.abs().max()))  # another shape of product rounds otherwise
+    scale = max(1.0, float(together.abs().max()))  # products of another shape have other rounding errors
     assert torch.allclose(together, alone, atol=1e-5 * scale)
 
 
-def test_padding_changes_nothing(name: str, toy_split: Split) -> None:
+def test_padding_does_not_change_a_query(name: str, toy_split: Split) -> None:
     data = toy_split.train_data()
-    row = make(name, data)
-    row.module.eval()
-    model: Any = row.module
+    learner = build_learner(name, data)
+    learner.module.eval()
+    model: Any = learner.module
     items = torch.tensor([[3, 4, 5]])[:, : max(min(model.max_history, 3), 0)]
     padded = torch.cat([items, torch.zeros(1, 4, dtype=torch.int64)], dim=1) if model.max_history else items
     with torch.no_grad():
@@ -79,66 +88,69 @@ def test_padding_changes_nothing(name: str, toy_split: Split) -> None:
     assert torch.allclose(short, long, atol=1e-6)
 
 
-def test_the_same_seed_gives_the_same_losses_and_another_one_others(name: str, toy_split: Split) -> None:
+def test_losses_depend_on_the_seed_only(name: str, toy_split: Split) -> None:
     data = toy_split.train_data()
-    one, same, other = (make(name, data, seed).train_epoch(1, seed, quiet) for seed in (1, 1, 2))
+    one, same, other = (build_learner(name, data, seed).train_epoch(1, seed, ignore_step) for seed in (1, 1, 2))
     assert one == same
     assert one != other
 
 
-def test_save_and_load_is_identity(name: str, toy_split: Split, tmp_path: Path) -> None:
+def test_a_saved_and_loaded_model_has_the_same_scores(name: str, toy_split: Split, tmp_path: Path) -> None:
     data = toy_split.train_data()
-    row, fresh = make(name, data, 1), make(name, data, 2)
-    row.train_epoch(1, 1, quiet)
+    learner, fresh = build_learner(name, data, 1), build_learner(name, data, 2)
+    learner.train_epoch(1, 1, ignore_step)
     users = np.arange(1, 20)
-    assert not torch.equal(all_scores(row, data, users), all_scores(fresh, data, users))
-    save_file(row.module.state_dict(), tmp_path / "model.safetensors")
+    assert not torch.equal(compute_scores(learner, data, users), compute_scores(fresh, data, users))
+    save_file(learner.module.state_dict(), tmp_path / "model.safetensors")
     fresh.module.load_state_dict(load_file(tmp_path / "model.safetensors"))
-    assert torch.equal(all_scores(row, data, users), all_scores(fresh, data, users))
+    assert torch.equal(compute_scores(learner, data, users), compute_scores(fresh, data, users))
 
 
-def test_every_trainable_parameter_moves_and_nothing_else(name: str, toy_split: Split) -> None:
-    row = make(name, toy_split.train_data())
-    before = {key: value.clone() for key, value in row.module.state_dict().items()}
-    trainable = {key for key, value in row.module.named_parameters() if value.requires_grad}
-    row.train_epoch(1, 1, quiet)
-    moved = {key for key, value in row.module.state_dict().items() if not torch.equal(value, before[key])}
+def test_training_changes_every_trainable_parameter_and_nothing_else(name: str, toy_split: Split) -> None:
+    learner = build_learner(name, toy_split.train_data())
+    before = {key: value.clone() for key, value in learner.module.state_dict().items()}
+    trainable = {key for key, value in learner.module.named_parameters() if value.requires_grad}
+    learner.train_epoch(1, 1, ignore_step)
+    moved = {key for key, value in learner.module.state_dict().items() if not torch.equal(value, before[key])}
     assert moved == trainable
 
 
 def test_padding_rows_get_no_gradient_from_the_data(name: str, toy_split: Split) -> None:
-    row = make(name, toy_split.train_data(), weight_decay=0.0)
-    model: Any = row.module
-    sum(model.loss(first_batch(row)).values()).backward()
+    learner = build_learner(name, toy_split.train_data(), weight_decay=0.0)
+    model: Any = learner.module
+    sum(model.loss(get_first_batch(learner)).values()).backward()
     tables = [part for part in model.modules() if isinstance(part, nn.Embedding)]
     biases = [model.item_bias] if getattr(model, "item_bias", None) is not None else []
     assert tables or biases
     for bias in biases:
         assert not bias.grad[0].any()
     for table in tables:
-        if len(table.weight) in (toy_split.n_users + 1, toy_split.n_items + 1):  # not a table of positions
+        if len(table.weight) in (
+            toy_split.n_users + 1,
+            toy_split.n_items + 1,
+        ):  # the table of positions has no padding row
             assert not table.weight.grad[0].any()
 
 
 def test_one_batch_can_be_overfitted(name: str, toy_split: Split) -> None:
     keys = list_field_names(REGISTRY[name].settings)
-    off = {key: 0.0 for key in keys if key == "dropout" or key.endswith("_weight")}  # only the ranking loss is left
-    row = make(name, toy_split.train_data(), **off)
-    model: Any = row.module
-    batch = first_batch(row)
+    off = {key: 0.0 for key in keys if key == "dropout" or key.endswith("_weight")}  # only the ranking loss remains
+    learner = build_learner(name, toy_split.train_data(), **off)
+    model: Any = learner.module
+    batch = get_first_batch(learner)
 
-    def total() -> torch.Tensor:
+    def compute_loss() -> torch.Tensor:
         return torch.stack(list(model.loss(batch).values())).sum()
 
-    start = total().item()
+    start = compute_loss().item()
     for _ in range(300):
-        row.optimizer.zero_grad()
-        total().backward()
-        row.optimizer.step()
-    assert total().item() < 0.35 * start
+        learner.optimizer.zero_grad()
+        compute_loss().backward()
+        learner.optimizer.step()
+    assert compute_loss().item() < 0.35 * start
 
 
-def test_structure_beats_shuffled_data(name: str, toy_split: Split) -> None:
+def test_metrics_are_better_on_structured_data_than_on_shuffled_data(name: str, toy_split: Split) -> None:
     structured = toy_split.train_data()
     shuffled_items = np.random.default_rng(0).permutation(structured.history.items)
     shuffled = TrainData(
@@ -149,11 +161,11 @@ def test_structure_beats_shuffled_data(name: str, toy_split: Split) -> None:
     )
     scores = []
     for data in (structured, shuffled):
-        row = make(name, data, batch_size=32)
+        learner = build_learner(name, data, batch_size=32)
         for epoch in range(1, 31):
-            row.train_epoch(epoch, epoch, quiet)
+            learner.train_epoch(epoch, epoch, ignore_step)
         ranks = rank_targets(
-            row,
+            learner,
             Targets(toy_split.valid.user, toy_split.valid.item),
             train=data.history,
             seen=data.history,
@@ -165,9 +177,9 @@ def test_structure_beats_shuffled_data(name: str, toy_split: Split) -> None:
 
 
 def test_loss_terms_are_named_finite_scalars(name: str, toy_split: Split) -> None:
-    row = make(name, toy_split.train_data())
-    model: Any = row.module
-    terms = model.loss(first_batch(row))
+    learner = build_learner(name, toy_split.train_data())
+    model: Any = learner.module
+    terms = model.loss(get_first_batch(learner))
     assert terms
     for term, value in terms.items():
         assert term.isidentifier()
@@ -177,13 +189,13 @@ def test_loss_terms_are_named_finite_scalars(name: str, toy_split: Split) -> Non
 
 def test_scores_are_query_times_item_vectors(name: str, toy_split: Split) -> None:
     data = toy_split.train_data()
-    row = make(name, data)
-    model: Any = row.module
-    scores = all_scores(row, data, np.array([1, 2]))
+    learner = build_learner(name, data)
+    model: Any = learner.module
+    scores = compute_scores(learner, data, np.array([1, 2]))
     histories = [data.history.of(u)[-model.max_history :] if model.max_history else [] for u in (1, 2)]
     with torch.no_grad():
         encoded = model.encode()
-        for at, items in enumerate(histories):
-            batch = QueryBatch(torch.tensor([at + 1]), as_ids(np.array([items], dtype=np.int64).reshape(1, -1), CPU))
+        for index, items in enumerate(histories):
+            batch = QueryBatch(torch.tensor([index + 1]), as_ids(np.array([items], dtype=np.int64).reshape(1, -1), CPU))
             expected = encoded.items[1:] @ model.query(encoded, batch)[0]
-            assert torch.allclose(scores[at], expected, atol=1e-5)
+            assert torch.allclose(scores[index], expected, atol=1e-5)

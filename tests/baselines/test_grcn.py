@@ -1,4 +1,4 @@
-"""GRCN against the dense reference, its two routings, and which edges it prunes."""
+"""GRCN equals the dense reference; its two kinds of routing; the edges that it removes."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from tests.baselines.small import (
     N_USERS,
     PAPER,
     WIDTH,
+    apply_linear,
     assert_same_gradients,
     assert_same_terms,
     assert_same_vectors,
-    backward,
-    interactions,
-    leaves,
-    linear,
-    raw,
-    train_data,
+    build_interactions,
+    build_train_data,
+    copy_parameters,
+    get_features,
+    run_backward,
 )
 from tests.reference import grcn as slow
 
 
-def settings(**changes: Any) -> GRCNSettings:
+def build_settings(**changes: Any) -> GRCNSettings:
     values: dict[str, Any] = {
         "emb_dim": WIDTH,
         "n_routing": 3,
@@ -43,17 +43,17 @@ def settings(**changes: Any) -> GRCNSettings:
     return GRCNSettings(**{**values, **changes})
 
 
-def build(data: TrainData, **changes: Any) -> GRCN:
+def build_model(data: TrainData, **changes: Any) -> GRCN:
     torch.manual_seed(0)
-    return GRCN.build(settings(**changes), data)
+    return GRCN.build(build_settings(**changes), data)
 
 
-def vectors(model: GRCN, data: TrainData, tables: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Z of users and of items."""
-    s, graph = model.settings, interactions(data)
+def compute_expected_vectors(model: GRCN, data: TrainData, tables: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Compute Z of users and of items with the reference."""
+    s, graph = model.settings, build_interactions(data)
     contents, attentions = [], []
     for name in s.modalities or sorted(data.features):
-        mapped = linear(tables, f"maps.{name}", raw(data, name))
+        mapped = apply_linear(tables, f"maps.{name}", get_features(data, name))
         part = slow.content(graph, tables[f"preferences.{name}.weight"], mapped, s.n_routing, s.routing)
         contents.append(part[0])
         attentions.append(part[1])
@@ -63,10 +63,10 @@ def vectors(model: GRCN, data: TrainData, tables: dict[str, Tensor]) -> tuple[Te
     return z[:N_USERS], z[N_USERS:]
 
 
-def terms(model: GRCN, data: TrainData, tables: dict[str, Tensor]) -> dict[str, Tensor]:
+def compute_expected_terms(model: GRCN, data: TrainData, tables: dict[str, Tensor]) -> dict[str, Tensor]:
     preferences = [tables[f"preferences.{name}.weight"] for name in model.settings.modalities or sorted(data.features)]
     ids = tables["user.weight"], tables["item.weight"]
-    return slow.terms(*vectors(model, data, tables), ids, preferences, IDS, model.settings.l2_weight)
+    return slow.terms(*compute_expected_vectors(model, data, tables), ids, preferences, IDS, model.settings.l2_weight)
 
 
 CASES: list[tuple[tuple[str, ...], dict[str, Any]]] = [
@@ -82,38 +82,40 @@ CASES: list[tuple[tuple[str, ...], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("names", "changes"), CASES)
 def test_equals_the_dense_reference(names: tuple[str, ...], changes: dict[str, Any]) -> None:
-    data = train_data(*names)
-    model = build(data, **changes)
-    tables = leaves(model)
-    assert_same_vectors(model.encode(), *vectors(model, data, tables))
-    got, wanted = model.loss(BATCH), terms(model, data, tables)
-    assert_same_terms(got, wanted)
-    backward(got)
-    backward(wanted)
+    data = build_train_data(*names)
+    model = build_model(data, **changes)
+    tables = copy_parameters(model)
+    assert_same_vectors(model.encode(), *compute_expected_vectors(model, data, tables))
+    got, expected = model.loss(BATCH), compute_expected_terms(model, data, tables)
+    assert_same_terms(got, expected)
+    run_backward(got)
+    run_backward(expected)
     assert_same_gradients(model, tables)
 
 
-def test_public_routing_changes_nothing() -> None:
-    data = train_data(*PAPER)
+def test_public_routing_equals_no_routing() -> None:
+    data = build_train_data(*PAPER)
     public, none, paper = (
-        build(data, routing=routing, n_routing=n) for routing, n in (("public", 3), ("paper", 0), ("paper", 3))
+        build_model(data, routing=routing, n_routing=n) for routing, n in (("public", 3), ("paper", 0), ("paper", 3))
     )
-    for got, wanted in zip(public.loss(BATCH).values(), none.loss(BATCH).values(), strict=True):
-        assert torch.allclose(got, wanted, rtol=1e-6)
+    for got, expected in zip(public.loss(BATCH).values(), none.loss(BATCH).values(), strict=True):
+        assert torch.allclose(got, expected, rtol=1e-6)
     for model in (public, none):
-        backward(model.loss(BATCH))
-    for (name, got), wanted in zip(public.named_parameters(), none.parameters(), strict=True):
+        run_backward(model.loss(BATCH))
+    for (name, got), expected in zip(public.named_parameters(), none.parameters(), strict=True):
         assert got.grad is not None
-        assert wanted.grad is not None
-        assert torch.allclose(got.grad, wanted.grad, rtol=1e-5, atol=1e-7), name
+        assert expected.grad is not None
+        assert torch.allclose(got.grad, expected.grad, rtol=1e-5, atol=1e-7), name
     assert not torch.allclose(public.encode().items, paper.encode().items, atol=1e-3)
 
 
-def test_routing_draws_a_user_to_the_items_of_the_user() -> None:
-    data = train_data("text")
+def test_routing_moves_a_user_closer_to_the_items_of_the_user() -> None:
+    data = build_train_data("text")
     with torch.no_grad():
-        routed, start = build(data, n_routing=20).encode(), build(data, n_routing=0).encode()
-        items = F.normalize(F.leaky_relu(build(data).maps["text"](torch.from_numpy(data.features["text"]))), dim=1)
+        routed, start = build_model(data, n_routing=20).encode(), build_model(data, n_routing=0).encode()
+        items = F.normalize(
+            F.leaky_relu(build_model(data).maps["text"](torch.from_numpy(data.features["text"]))), dim=1
+        )
     closer = 0
     for user in range(1, N_USERS):
         own = items[data.history.of(user)].mean(dim=0)
@@ -124,9 +126,9 @@ def test_routing_draws_a_user_to_the_items_of_the_user() -> None:
     assert closer == N_USERS - 1
 
 
-def test_nodes_without_edges_are_their_own_vectors() -> None:
-    data = train_data("text")
-    model = build(data)
+def test_nodes_without_edges_keep_their_initial_vectors() -> None:
+    data = build_train_data("text")
+    model = build_model(data)
     encoded = model.encode()
     assert encoded.users is not None
     mapped = F.leaky_relu(model.maps["text"](torch.from_numpy(data.features["text"][N_ITEMS])))
@@ -137,24 +139,24 @@ def test_nodes_without_edges_are_their_own_vectors() -> None:
         assert torch.allclose(got, torch.cat([F.normalize(part, dim=0) for part in parts]))
 
 
-def test_an_edge_is_pruned_where_no_modality_trusts_its_source() -> None:
-    data = train_data(*PAPER)
-    model = build(data)
+def test_an_edge_is_removed_if_its_source_has_no_confidence_in_any_modality() -> None:
+    data = build_train_data(*PAPER)
+    model = build_model(data)
     with torch.no_grad():
         model.user_confidence.weight.abs_().neg_()
         model.item_confidence.weight.abs_()
-        model.item_confidence.weight[:, 0] *= -1.0  # the other modality still does
+        model.item_confidence.weight[:, 0] *= -1.0  # the other modality keeps its positive confidence
         encoded = model.encode()
     assert encoded.users is not None
     item_ids, user_ids = encoded.items[1:, :WIDTH], encoded.users[1:N_USERS, :WIDTH]
-    assert torch.allclose(item_ids, F.normalize(model.item.weight[1:], dim=1))  # users send nothing
+    assert torch.allclose(item_ids, F.normalize(model.item.weight[1:], dim=1))  # no message from users
     assert not torch.isclose(user_ids, F.normalize(model.user.weight[1:N_USERS], dim=1)).all(dim=1).any()
 
 
-def test_confidence_is_the_sources() -> None:
-    """An item's confidence weighs what its users receive, and nothing that it receives itself."""
-    data = train_data(*PAPER)
-    model = build(data)
+def test_an_edge_is_weighted_by_the_confidence_of_its_source() -> None:
+    """The confidence of an item weights the messages to its users, and not the messages to the item."""
+    data = build_train_data(*PAPER)
+    model = build_model(data)
     with torch.no_grad():
         model.user_confidence.weight.fill_(1.0)
         model.item_confidence.weight.fill_(0.0)
@@ -164,9 +166,9 @@ def test_confidence_is_the_sources() -> None:
     assert not torch.allclose(encoded.items[1:, :WIDTH], F.normalize(model.item.weight[1:], dim=1))
 
 
-def test_the_penalty_by_hand() -> None:
+def test_the_penalty_equals_a_value_computed_by_hand() -> None:
     """Users 2, items 3, preferences 1 and 5 everywhere: 4 + 9 + 1 + 25."""
-    model = build(train_data(*PAPER), l2_weight=0.5)
+    model = build_model(build_train_data(*PAPER), l2_weight=0.5)
     with torch.no_grad():
         tables = (model.user, model.item, model.preferences["image"], model.preferences["text"])
         for table, value in zip(tables, (2.0, 3.0, 1.0, 5.0), strict=True):
@@ -175,10 +177,10 @@ def test_the_penalty_by_hand() -> None:
 
 
 def test_features_are_frozen() -> None:
-    model = build(train_data(*PAPER))
+    model = build_model(build_train_data(*PAPER))
     assert not [name for name, _ in model.named_parameters() if "features" in name]
 
 
-def test_a_missing_modality_is_named() -> None:
+def test_a_model_without_modality_is_refused() -> None:
     with pytest.raises(ModelError, match="GRCN needs item features"):
-        build(train_data())
+        build_model(build_train_data())

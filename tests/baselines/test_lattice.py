@@ -1,4 +1,4 @@
-"""LATTICE against the dense reference, when its graph is rebuilt, and that it stays sparse."""
+"""LATTICE equals the dense reference; when its item graph is rebuilt; the graph is always sparse."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from tests.baselines.small import (
     N_ITEMS,
     PAPER,
     WIDTH,
+    apply_linear,
     assert_same_gradients,
     assert_same_terms,
     assert_same_vectors,
-    backward,
-    interactions,
-    leaves,
-    linear,
-    raw,
-    train_data,
+    build_interactions,
+    build_train_data,
+    copy_parameters,
+    get_features,
+    run_backward,
 )
 from tests.reference import lattice as slow
 
 GRAPH_PARTS = ("features.", "maps.", "modality_logits")
 
 
-def settings(**changes: Any) -> LATTICESettings:
+def build_settings(**changes: Any) -> LATTICESettings:
     values: dict[str, Any] = {
         "emb_dim": WIDTH,
         "n_layers": 2,
@@ -52,32 +52,36 @@ def settings(**changes: Any) -> LATTICESettings:
     return LATTICESettings(**{**values, **changes})
 
 
-def build(data: TrainData, **changes: Any) -> LATTICE:
+def build_model(data: TrainData, **changes: Any) -> LATTICE:
     torch.manual_seed(0)
-    model = LATTICE.build(settings(**changes), data)
-    torch.nn.init.normal_(model.modality_logits)  # unlike shares
+    model = LATTICE.build(build_settings(**changes), data)
+    torch.nn.init.normal_(model.modality_logits)  # different shares
     return model
 
 
-def graph(model: LATTICE, data: TrainData, tables: dict[str, Tensor]) -> Tensor:
-    """[I, I] of the current weights, with gradient."""
+def compute_expected_graph(model: LATTICE, data: TrainData, tables: dict[str, Tensor]) -> Tensor:
+    """Compute the [I, I] item graph of the current weights with the reference, with gradient."""
     s, names = model.settings, model.settings.modalities or sorted(data.features)
-    mapped = [linear(tables, f"maps.{name}", tables[f"features.{name}.weight"]) for name in names]
-    fixed = [raw(data, name) for name in names]
+    mapped = [apply_linear(tables, f"maps.{name}", tables[f"features.{name}.weight"]) for name in names]
+    fixed = [get_features(data, name) for name in names]
     return slow.item_graph(fixed, mapped, tables["modality_logits"], s.n_neighbors, s.fixed_share)
 
 
-def vectors(model: LATTICE, data: TrainData, tables: dict[str, Tensor], on: Tensor) -> tuple[Tensor, Tensor]:
+def compute_expected_vectors(
+    model: LATTICE, data: TrainData, tables: dict[str, Tensor], item_graph: Tensor
+) -> tuple[Tensor, Tensor]:
     s, user, item = model.settings, tables["user.weight"], tables["item.weight"]
-    return slow.encode(interactions(data), user, item, on, s.n_layers, s.n_item_layers)
+    return slow.encode(build_interactions(data), user, item, item_graph, s.n_layers, s.n_item_layers)
 
 
-def terms(model: LATTICE, data: TrainData, tables: dict[str, Tensor], on: Tensor) -> dict[str, Tensor]:
-    return slow.terms(*vectors(model, data, tables, on), IDS, model.settings.l2_weight)
+def compute_expected_terms(
+    model: LATTICE, data: TrainData, tables: dict[str, Tensor], item_graph: Tensor
+) -> dict[str, Tensor]:
+    return slow.terms(*compute_expected_vectors(model, data, tables, item_graph), IDS, model.settings.l2_weight)
 
 
-def move(model: LATTICE) -> None:
-    """Other weights everywhere, as after a step."""
+def change_weights(model: LATTICE) -> None:
+    """Change all weights, like a training step."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.3)
@@ -99,14 +103,17 @@ CASES: list[tuple[tuple[str, ...], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("names", "changes"), CASES)
 def test_an_epochs_first_step_equals_the_dense_reference(names: tuple[str, ...], changes: dict[str, Any]) -> None:
-    data = train_data(*names)
-    model = build(data, **changes)
-    tables = leaves(model)
+    data = build_train_data(*names)
+    model = build_model(data, **changes)
+    tables = copy_parameters(model)
     model.start_epoch()
-    got, wanted = model.loss(BATCH), terms(model, data, tables, graph(model, data, tables))
-    assert_same_terms(got, wanted)
-    backward(got)
-    backward(wanted)
+    got, expected = (
+        model.loss(BATCH),
+        compute_expected_terms(model, data, tables, compute_expected_graph(model, data, tables)),
+    )
+    assert_same_terms(got, expected)
+    run_backward(got)
+    run_backward(expected)
     assert_same_gradients(model, tables)
 
 
@@ -115,63 +122,65 @@ def test_an_epochs_first_step_equals_the_dense_reference(names: tuple[str, ...],
 def test_later_steps_equal_the_reference_on_the_graph_of_the_first(
     names: tuple[str, ...], changes: dict[str, Any], idle_gradients: str
 ) -> None:
-    data = train_data(*names)
-    model = build(data, **changes, idle_gradients=idle_gradients)
-    constant = graph(model, data, leaves(model)).detach()
+    data = build_train_data(*names)
+    model = build_model(data, **changes, idle_gradients=idle_gradients)
+    constant = compute_expected_graph(model, data, copy_parameters(model)).detach()
     model.start_epoch()
-    backward(model.loss(BATCH))
+    run_backward(model.loss(BATCH))
     for _ in range(2):
-        move(model)
+        change_weights(model)
         model.zero_grad()
-        tables = leaves(model)
-        got, wanted = model.loss(BATCH), terms(model, data, tables, constant)
-        assert_same_terms(got, wanted)
-        backward(got)
-        backward(wanted)
+        tables = copy_parameters(model)
+        got, expected = model.loss(BATCH), compute_expected_terms(model, data, tables, constant)
+        assert_same_terms(got, expected)
+        run_backward(got)
+        run_backward(expected)
         assert_same_gradients(model, tables, without=GRAPH_PARTS if idle_gradients == "none" else ())
 
 
 @pytest.mark.parametrize(("names", "changes"), CASES)
-def test_evaluation_is_on_a_graph_of_the_current_weights(names: tuple[str, ...], changes: dict[str, Any]) -> None:
-    data = train_data(*names)
-    model = build(data, **changes)
+def test_evaluation_uses_an_item_graph_of_the_current_weights(names: tuple[str, ...], changes: dict[str, Any]) -> None:
+    data = build_train_data(*names)
+    model = build_model(data, **changes)
     model.loss(BATCH)
-    move(model)
-    tables = leaves(model)
-    assert_same_vectors(model.encode(), *vectors(model, data, tables, graph(model, data, tables)))
+    change_weights(model)
+    tables = copy_parameters(model)
+    assert_same_vectors(
+        model.encode(), *compute_expected_vectors(model, data, tables, compute_expected_graph(model, data, tables))
+    )
 
 
-def test_evaluation_leaves_the_graph_of_the_epoch() -> None:
-    data = train_data(*PAPER)
-    model = build(data)
-    constant = graph(model, data, leaves(model)).detach()
+def test_evaluation_does_not_change_the_item_graph_of_the_epoch() -> None:
+    data = build_train_data(*PAPER)
+    model = build_model(data)
+    constant = compute_expected_graph(model, data, copy_parameters(model)).detach()
     model.loss(BATCH)
-    move(model)
+    change_weights(model)
     model.encode()
-    assert_same_terms(model.loss(BATCH), terms(model, data, leaves(model), constant))
+    assert_same_terms(model.loss(BATCH), compute_expected_terms(model, data, copy_parameters(model), constant))
 
 
 def test_a_model_starts_with_equal_modalities_and_raw_features() -> None:
-    data = train_data("audio", "image", "text")
-    model = LATTICE.build(settings(), data)
+    data = build_train_data("audio", "image", "text")
+    model = LATTICE.build(build_settings(), data)
     assert torch.equal(model.modality_logits, torch.full((3,), 0.5))
     for name, table in model.features.items():
         assert torch.equal(table.get_parameter("weight"), torch.from_numpy(np.array(data.features[name])))
 
 
-def graph_gradients(model: LATTICE) -> list[Tensor | None]:
+def list_graph_gradients(model: LATTICE) -> list[Tensor | None]:
     return [values.grad for name, values in model.named_parameters() if name.startswith(GRAPH_PARTS)]
 
 
 @pytest.mark.parametrize("idle_gradients", ["zero", "none"])
-def test_the_graph_learns_in_an_epochs_first_step_alone(idle_gradients: str) -> None:
-    model = build(train_data(*PAPER), idle_gradients=idle_gradients)
+def test_the_item_graph_has_gradients_in_the_first_step_of_an_epoch_only(idle_gradients: str) -> None:
+    model = build_model(build_train_data(*PAPER), idle_gradients=idle_gradients)
     for _ in range(2):
         model.start_epoch()
         for step in range(3):
             model.zero_grad()
-            backward(model.loss(BATCH))
-            gradients = graph_gradients(model)
+            run_backward(model.loss(BATCH))
+            gradients = list_graph_gradients(model)
             assert len(gradients) == 7
             if step == 0:
                 assert all(gradient is not None and gradient.any() for gradient in gradients)
@@ -182,14 +191,14 @@ def test_the_graph_learns_in_an_epochs_first_step_alone(idle_gradients: str) -> 
 
 
 @pytest.mark.parametrize("idle_gradients", ["zero", "none"])
-def test_adam_goes_on_by_its_momentum_or_stands_still(idle_gradients: str) -> None:
-    model = build(train_data(*PAPER), idle_gradients=idle_gradients)
+def test_idle_gradients_of_zero_let_adam_move_the_weights_by_momentum(idle_gradients: str) -> None:
+    model = build_model(build_train_data(*PAPER), idle_gradients=idle_gradients)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     logits = [model.modality_logits.detach().clone()]
     model.start_epoch()
     for _ in range(3):
         optimizer.zero_grad()
-        backward(model.loss(BATCH))
+        run_backward(model.loss(BATCH))
         optimizer.step()
         logits.append(model.modality_logits.detach().clone())
     assert not torch.equal(logits[0], logits[1])
@@ -198,14 +207,14 @@ def test_adam_goes_on_by_its_momentum_or_stands_still(idle_gradients: str) -> No
 
 
 def test_neighbors_are_searched_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = build(train_data(*PAPER))
+    model = build_model(build_train_data(*PAPER))
     search, searched = neighbors.find_item_neighbors, []
 
-    def counted(*args: Any) -> Any:
+    def count_search(*args: Any) -> Any:
         searched.append(1)
         return search(*args)
 
-    monkeypatch.setattr(lattice, "find_item_neighbors", counted)
+    monkeypatch.setattr(lattice, "find_item_neighbors", count_search)
     for epoch in (1, 2):
         model.start_epoch()
         for _ in range(3):
@@ -214,55 +223,58 @@ def test_neighbors_are_searched_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_row_sum_that_is_not_positive_scales_by_zero() -> None:
-    """Item 2 points away from the others; with all of them as neighbours its cosines sum to less than nothing."""
-    data = train_data("text")
+    """Item 2 points away from the others; with all items as neighbours, the sum of its cosines is negative."""
+    data = build_train_data("text")
     features = np.ones((N_ITEMS + 1, 8), dtype=np.float32)
     features += 0.1 * data.features["text"]
     features[2] *= -1.0
     features[0] = 0.0
     opposed = TrainData(data.n_users, data.n_items, data.history, {"text": features})
-    model = build(opposed, n_neighbors=N_ITEMS, fixed_share=0.5)
-    tables = leaves(model)
-    similarity = slow.similarity(raw(opposed, "text"), N_ITEMS)
+    model = build_model(opposed, n_neighbors=N_ITEMS, fixed_share=0.5)
+    tables = copy_parameters(model)
+    similarity = slow.similarity(get_features(opposed, "text"), N_ITEMS)
     assert (similarity.sum(dim=1) <= 0).tolist() == [at == 1 for at in range(N_ITEMS)]
-    got, wanted = model.loss(BATCH), terms(model, opposed, tables, graph(model, opposed, tables))
-    assert_same_terms(got, wanted)
-    backward(got)
-    backward(wanted)
+    got, expected = (
+        model.loss(BATCH),
+        compute_expected_terms(model, opposed, tables, compute_expected_graph(model, opposed, tables)),
+    )
+    assert_same_terms(got, expected)
+    run_backward(got)
+    run_backward(expected)
     assert_same_gradients(model, tables)
 
 
 def test_an_item_without_features_is_finite() -> None:
-    data = train_data(*PAPER)
+    data = build_train_data(*PAPER)
     features = {name: matrix.copy() for name, matrix in data.features.items()}
     features["image"][2] = features["text"][2] = 0.0
-    model = build(TrainData(data.n_users, data.n_items, data.history, features))
-    backward(model.loss(BATCH))
+    model = build_model(TrainData(data.n_users, data.n_items, data.history, features))
+    run_backward(model.loss(BATCH))
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None
         assert parameter.grad.isfinite().all(), name
     assert model.encode().items.isfinite().all()
 
 
-class Largest(TorchDispatchMode):
-    """Watches how many numbers torch stores in whatever it makes."""
+class LargestTensor(TorchDispatchMode):
+    """Records the largest number of values that torch stores in one tensor."""
 
-    n_numbers = 0
+    n_values = 0
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        for made in result if isinstance(result, (tuple, list)) else [result]:
-            if isinstance(made, Tensor):
-                stored = made.numel() if made.layout == torch.strided else made._nnz()
-                self.n_numbers = max(self.n_numbers, stored)
+        for part in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(part, Tensor):
+                stored = part.numel() if part.layout == torch.strided else part._nnz()
+                self.n_values = max(self.n_values, stored)
         return result
 
 
-def test_no_dense_item_graph_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither a tensor nor an array comes near I x I; neighbours are searched in blocks."""
+def test_no_dense_item_graph_is_created(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All tensors and arrays are much smaller than I x I; neighbours are searched in blocks."""
     n_users, n_items = 50, 1000
     rng = np.random.default_rng(1)
     history = Histories.from_pairs(rng.integers(1, n_users + 1, 300), rng.integers(1, n_items + 1, 300), n_users)
@@ -271,24 +283,24 @@ def test_no_dense_item_graph_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = PairBatch(*(torch.from_numpy(rng.integers(1, n_users + 1, 64)) for _ in range(3)))
     data = TrainData(n_users, n_items, history, features)
 
-    def use() -> None:
-        model = build(data, n_item_layers=2)
+    def train_and_evaluate() -> None:
+        model = build_model(data, n_item_layers=2)
         for _ in range(2):
-            backward(model.loss(batch))
+            run_backward(model.loss(batch))
         model.encode()
 
-    with Largest() as seen:
-        use()
+    with LargestTensor() as largest:
+        train_and_evaluate()
     tracemalloc.start()
-    use()
+    train_and_evaluate()
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert seen.n_numbers <= 50 * n_items
+    assert largest.n_values <= 50 * n_items
     assert peak_bytes < n_items**2
 
 
-def test_what_is_missing_is_named() -> None:
+def test_a_model_without_modality_or_with_too_many_neighbours_is_refused() -> None:
     with pytest.raises(ModelError, match="LATTICE needs item features"):
-        build(train_data())
-    with pytest.raises(DataError, match="11 neighbours asked of 10 items"):
-        build(train_data(*PAPER), n_neighbors=N_ITEMS + 1)
+        build_model(build_train_data())
+    with pytest.raises(DataError, match="n_neighbors is 11, but there are only 10 items"):
+        build_model(build_train_data(*PAPER), n_neighbors=N_ITEMS + 1)

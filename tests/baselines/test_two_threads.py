@@ -1,6 +1,6 @@
-"""Two processes that train the same model with two threads on MovieLens-100K end with equal numbers, to the last bit.
+"""Two processes that train the same model with two threads on MovieLens-100K have results that are equal bit for bit.
 
-Its tensors are large enough that torch shares them among its threads, which those of the toy dataset are not.
+The tensors of this dataset are so large that torch divides them among its threads; those of the toy dataset are not.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ TIMEOUT_S = 1200
 Digests = dict[str, dict[str, str]]
 
 
-def n_cpus() -> int:
+def count_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @pytest.fixture(scope="module")
 def two_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Digests, Digests]:
-    """What two processes at the same time make of all models; they take the cores from each other, at random."""
-    if n_cpus() < N_THREADS:
+    """Train all models in two processes at the same time; they compete for the CPU cores at random."""
+    if count_cpus() < N_THREADS:
         pytest.skip("only one CPU: two threads never run at the same time here")
     dataset = prepare_if_known("ml-100k", data_path=None, dataset_root=tmp_path_factory.mktemp("dataset")).folder
     environment = {**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(N_THREADS))}

@@ -11,7 +11,7 @@ from hellm_recbole.types import Histories, PairBatch, TrainData
 
 @pytest.mark.parametrize("widths", [(3,), (3, 5), (2, 4, 1)])
 @pytest.mark.parametrize("normalize", [True, False])
-def test_equals_the_equations_written_out(widths: tuple[int, ...], normalize: bool) -> None:
+def test_terms_and_gradients_equal_the_equations(widths: tuple[int, ...], normalize: bool) -> None:
     torch.manual_seed(0)
     n_users, n_items, d, weight = 5, 7, 4, 0.3
     features = [torch.randn(n_items + 1, width) for width in widths]
@@ -27,10 +27,10 @@ def test_equals_the_equations_written_out(widths: tuple[int, ...], normalize: bo
     losses, squares = [], []
     for u, i, j in zip(batch.user.tolist(), batch.positive.tolist(), batch.negative.tolist(), strict=True):
 
-        def score(at: int, u: int = u) -> torch.Tensor:
-            return user[u, :d] @ item[at] + user[u, d:] @ content[at]
+        def compute_score(item_id: int, u: int = u) -> torch.Tensor:
+            return user[u, :d] @ item[item_id] + user[u, d:] @ content[item_id]
 
-        losses.append(-F.logsigmoid(score(i) - score(j)))
+        losses.append(-F.logsigmoid(compute_score(i) - compute_score(j)))
         squares.append(sum((row**2).sum() for row in (user[u], item[i], content[i], item[j], content[j])))
     bpr, l2 = torch.stack(losses).mean(), weight * torch.stack(squares).sum() / 2 / 3
     (bpr + l2).backward()
@@ -42,7 +42,7 @@ def test_equals_the_equations_written_out(widths: tuple[int, ...], normalize: bo
         assert torch.allclose(got.grad, expected.grad, rtol=1e-5, atol=1e-7)
 
 
-def test_without_features_it_says_what_is_missing() -> None:
+def test_a_model_without_modality_is_refused() -> None:
     history = Histories.from_pairs(torch.tensor([1]).numpy(), torch.tensor([1]).numpy(), 1)
     with pytest.raises(ModelError, match="needs item features"):
         VBPR.build(VBPRSettings(4, None, True, 0.0), TrainData(1, 1, history, {}))

@@ -1,4 +1,4 @@
-"""Train every model for an epoch in this process and print what came out: `train_all.py DATASET FOLDER THREADS`.
+"""Train every model for one epoch in this process and print digests: `train_all.py DATASET FOLDER THREADS`.
 
 LLM models read the item embeddings of the models trained before them, as they do in `benchmarks/run.py`.
 """
@@ -29,22 +29,22 @@ from hellm_recbole.training.trainer import Learner, fit
 from hellm_recbole.types import FloatArray
 from tests.toy_llm import tiny_llama
 
-STAGES = ("LightGCN", "HeLLMPre", "SASRec")
-OTHERS = ("RecBole-LightGCN",)  # takes rows with `table[ids]`: the trainer itself has to order the sums
+PRETRAINED_MODELS = ("LightGCN", "HeLLMPre", "SASRec")
+OTHERS = ("RecBole-LightGCN",)  # it reads vectors with `table[ids]`: the training loop must make the sums deterministic
 NAMES = (*RECBOLE_BASELINES, *OTHERS, *sorted(REGISTRY, key=lambda name: REGISTRY[name].family == LLM))
 SEED = 3
 
 
-class _Unseen:
+class _SilentView:
     def step(self, epoch: int, step: int, n_steps: int, losses: dict[str, float]) -> None:
-        """No progress."""
+        """Show no progress."""
 
     def epoch(self, progress: Any) -> None:
-        """No progress."""
+        """Show no progress."""
 
 
-def config(name: str) -> RunConfig:
-    """One epoch of the quick preset; batches of LLM models are so large that torch shares them among its threads."""
+def build_config(name: str) -> RunConfig:
+    """Build the config of one epoch; batches of LLM models are so large that torch divides them among its threads."""
     values: dict[str, Any] = {"epochs": 1}
     if name in REGISTRY and REGISTRY[name].family == LLM:
         values |= {"llm": str(tiny_llama()), "batch_size": 256, "micro_batch_size": 256, "warmup_epochs": 0}
@@ -53,49 +53,49 @@ def config(name: str) -> RunConfig:
 
 
 def train(name: str, split: Split, pretrained: dict[str, FloatArray], folder: Path) -> Learner:
-    """The trained model."""
-    p = config(name)
-    data = replace(split.train_data(), pretrained=pretrained if p.pretrained_models else {})
-    row = build_learner_from(p, data, SEED, torch.device("cpu"))
+    """Train a model and return its learner."""
+    config = build_config(name)
+    data = replace(split.train_data(), pretrained=pretrained if config.pretrained_models else {})
+    learner = build_learner_from(config, data, SEED, torch.device("cpu"))
     checkpoint = CheckpointFolder(folder / name)
     fit(
-        row,
+        learner,
         split.selection(),
-        p.train,
-        p.evaluation,
+        config.train,
+        config.evaluation,
         seed=SEED,
         checkpoint=checkpoint,
         run="",
         who=name,
-        view=_Unseen(),
+        view=_SilentView(),
     )
-    return row
+    return learner
 
 
-def describe(name: str, row: Learner, split: Split) -> dict[str, str]:
-    """Digests of all parameters, one by one, and of the validation ranks."""
-    ranks = rank_targets(row, split.valid, train=split.train, seen=split.train, block_users=96, who=name)
-    arrays = {key: value.numpy() for key, value in row.module.state_dict().items()}
-    arrays |= {"ranks": ranks.seen, **{key: value.numpy() for key, value in row.extra_state().items()}}
+def describe(name: str, learner: Learner, split: Split) -> dict[str, str]:
+    """Compute digests of each parameter and of the validation ranks."""
+    ranks = rank_targets(learner, split.valid, train=split.train, seen=split.train, block_users=96, who=name)
+    arrays = {key: value.numpy() for key, value in learner.module.state_dict().items()}
+    arrays |= {"ranks": ranks.seen, **{key: value.numpy() for key, value in learner.extra_state().items()}}
     return {key: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for key, array in arrays.items()}
 
 
 def main(dataset: Path, folder: Path, threads: int) -> None:
-    """Print name -> digests as JSON."""
+    """Train all models and print name -> digests as JSON."""
     torch.set_num_threads(threads)
     split = split_dataset(load_dataset(dataset, modalities=None))
     pretrained: dict[str, FloatArray] = {}
-    found = {}
+    digests = {}
     for name in NAMES:
-        row = train(name, split, pretrained, folder)
-        found[name] = describe(name, row, split)
-        if name in STAGES:
-            module: Any = row.module
+        learner = train(name, split, pretrained, folder)
+        digests[name] = describe(name, learner, split)
+        if name in PRETRAINED_MODELS:
+            module: Any = learner.module
             with torch.no_grad():
                 table = module.encode().items.clone()
             table[0] = 0.0
             pretrained[name] = table.numpy()
-    print(json.dumps(found))
+    print(json.dumps(digests))
 
 
 if __name__ == "__main__":

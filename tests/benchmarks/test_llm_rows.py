@@ -202,7 +202,7 @@ def test_incomplete_embeddings_are_exported_again(
     assert run.main(words) == 1
     err = capsys.readouterr().err
     assert "SASRec on toy, seed 2024: export: checkpoint" in err
-    assert "--fresh to start this row anew" in err
+    assert "--fresh to start this run from scratch" in err
     assert "Traceback" not in err
 
 

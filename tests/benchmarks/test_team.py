@@ -135,8 +135,8 @@ def test_each_process_drops_out_by_a_random_stream_of_its_own(
     workplace: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def train_epoch(self: ModelLearner, epoch: int, rng_seed: int, on_step: OnStep) -> dict[str, float]:
-        if isinstance(self._team, InTurns):
-            self._team.begin(rng_seed)
+        if isinstance(self._group, InTurns):
+            self._group.begin(rng_seed)
         return before(self, epoch, rng_seed, on_step)
 
     before = ModelLearner.train_epoch

@@ -30,7 +30,7 @@ from hellm_recbole.experiments.export import (
     write_left_out,
     write_lists,
 )
-from tests.pretend_gpu import GPU, PretendGpu, place_of
+from tests.pretend_gpu import GPU, PretendGpu, get_device
 from tests.toy import Table
 from tests.training.test_trainer import config
 
@@ -157,7 +157,7 @@ def test_scores_on_a_gpu_are_listed_as_those_on_the_cpu(toy_split: Split) -> Non
     scores = np.random.default_rng(0).integers(0, 9, (toy_split.n_users + 1, toy_split.n_items)).astype(np.float32)
     with PretendGpu():
         there = torch.from_numpy(scores).to(GPU)
-        assert place_of(there) == GPU
+        assert get_device(there) == GPU
         lists = rank_top_items(Table(there), toy_split, 7, 16, "toy, test")
     assert as_entries(lists) == list_slowly(scores, toy_split, 7)
 

@@ -13,7 +13,8 @@ from hellm_recbole.graphs.neighbors import find_approximate_neighbors, find_item
 FEATURES = np.random.default_rng(0).normal(size=(200, 12)).astype(np.float32)
 
 
-def by_hand(features: np.ndarray, k: int) -> list[set[int]]:
+def sort_neighbors(features: np.ndarray, k: int) -> list[set[int]]:
+    """Find the k nearest neighbours of each row by a full sort, in double precision."""
     unit = features.astype(np.float64) / np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
     return [set(np.argsort(-(unit @ row), kind="stable")[:k].tolist()) for row in unit]
 
@@ -22,13 +23,13 @@ def by_hand(features: np.ndarray, k: int) -> list[set[int]]:
 def test_blocks_find_the_same_neighbours_as_a_full_sort(monkeypatch: pytest.MonkeyPatch, block_rows: int) -> None:
     monkeypatch.setattr(neighbors, "BLOCK_BYTES", 4 * len(FEATURES) * block_rows)
     index, cosine = find_nearest_neighbors(FEATURES, 6)
-    assert [set(row.tolist()) for row in index] == by_hand(FEATURES, 6)
+    assert [set(row.tolist()) for row in index] == sort_neighbors(FEATURES, 6)
     assert (index[:, 0] == np.arange(200)).all()
     assert np.allclose(cosine[:, 0], 1.0, atol=1e-6)
     assert (np.diff(cosine, axis=1) <= 0).all()
 
 
-def test_approximate_neighbours_are_nearly_all_found() -> None:
+def test_the_approximate_search_finds_nearly_all_neighbours_and_repeats_its_result() -> None:
     pytest.importorskip("faiss")
     rng = np.random.default_rng(1)
     features = rng.normal(size=(3000, 24)).astype(np.float32)
@@ -38,13 +39,15 @@ def test_approximate_neighbours_are_nearly_all_found() -> None:
     assert np.array_equal(found, find_approximate_neighbors(features, 10)[0])
 
 
-def test_without_faiss_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_faiss_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
     with pytest.raises(MissingDependency, match="faiss-cpu"):
         find_item_neighbors(FEATURES, 3, 100, None)
 
 
-def test_the_cache_is_read_again_and_keyed_by_all_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_read_again_and_its_key_depends_on_all_inputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = find_item_neighbors(FEATURES, 4, 1000, tmp_path)
     monkeypatch.setattr(neighbors, "find_nearest_neighbors", lambda *_: pytest.fail("computed again"))
     again = find_item_neighbors(FEATURES, 4, 1000, tmp_path)
@@ -58,7 +61,7 @@ def test_the_cache_is_read_again_and_keyed_by_all_inputs(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no archive", None])
-def test_a_broken_cache_is_named(tmp_path: Path, damage: bytes | None) -> None:
+def test_the_error_for_a_broken_cache_says_to_delete_the_file(tmp_path: Path, damage: bytes | None) -> None:
     find_item_neighbors(FEATURES, 4, 1000, tmp_path)
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:-200] if damage is None else damage)
@@ -67,30 +70,35 @@ def test_a_broken_cache_is_named(tmp_path: Path, damage: bytes | None) -> None:
 
 
 def test_more_neighbours_than_items_are_refused() -> None:
-    with pytest.raises(DataError, match="lower n_neighbors"):
+    with pytest.raises(DataError, match="lower the setting n_neighbors"):
         find_item_neighbors(FEATURES[:3], 4, 1000, None)
 
 
-def test_a_cache_that_cannot_be_written_is_read_and_otherwise_done_without(
+def test_a_cache_that_cannot_be_written_is_still_read_and_a_warning_is_printed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     features = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
-    kept = find_item_neighbors(features, 3, 100, tmp_path)
-    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    stored = find_item_neighbors(features, 3, 100, tmp_path)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the superuser may write to every folder
     monkeypatch.setattr(neighbors, "find_nearest_neighbors", lambda *_: pytest.fail("computed again"))
-    assert np.array_equal(find_item_neighbors(features, 3, 100, tmp_path)[0], kept[0])
+    assert np.array_equal(find_item_neighbors(features, 3, 100, tmp_path)[0], stored[0])
     monkeypatch.undo()
     assert capsys.readouterr().err == ""
-    neighbors._warn_not_kept.cache_clear()
+    neighbors._warn_not_cached.cache_clear()
     (tmp_path / "file").write_text("")
     for _ in range(2):
-        assert np.array_equal(find_item_neighbors(features, 3, 100, tmp_path / "file" / "cache")[0], kept[0])
+        assert np.array_equal(find_item_neighbors(features, 3, 100, tmp_path / "file" / "cache")[0], stored[0])
     assert (
-        capsys.readouterr().err.count("warning: item neighbours are not kept for other runs: cannot make folder") == 1
+        capsys.readouterr().err.count(
+            "warning: item neighbours cannot be cached, so that each run computes them: cannot make folder"
+        )
+        == 1
     )
 
 
-def test_neighbours_of_other_code_are_not_taken_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neighbours_computed_by_other_code_are_not_read_from_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     features = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
     neighbors.find_item_neighbors(features, 2, 100, tmp_path)
     neighbors.find_item_neighbors(features, 2, 100, tmp_path)

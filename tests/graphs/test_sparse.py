@@ -17,8 +17,8 @@ USER, ITEM = np.array([1, 1, 1, 2, 2, 3]), np.array([1, 2, 2, 2, 3, 4])
 HISTORY = Histories.from_pairs(USER, ITEM, N_USERS)
 
 
-def dense_adjacency() -> torch.Tensor:
-    """`D^-1/2 A D^-1/2` of users stacked on items, entry by entry."""
+def build_dense_adjacency() -> torch.Tensor:
+    """Build `D^-1/2 A D^-1/2`, entry by entry; users come first, then items."""
     size = N_USERS + 1 + N_ITEMS + 1
     a = torch.zeros(size, size, dtype=torch.float64)
     for u, i in {(int(u), int(i)) for u, i in zip(USER, ITEM, strict=True)}:
@@ -39,7 +39,7 @@ def test_interactions_are_binary_and_padding_is_empty() -> None:
 
 def test_normalised_block_equals_the_dense_formula() -> None:
     block = normalize_interactions(HISTORY, N_ITEMS).toarray()
-    assert np.allclose(block, dense_adjacency()[: N_USERS + 1, N_USERS + 1 :].numpy(), atol=1e-7)
+    assert np.allclose(block, build_dense_adjacency()[: N_USERS + 1, N_USERS + 1 :].numpy(), atol=1e-7)
 
 
 @pytest.mark.parametrize("n_layers", [0, 1, 2, 3])
@@ -50,7 +50,7 @@ def test_propagation_and_its_gradient_equal_the_dense_formula(n_layers: int) -> 
     stacked = torch.cat([user, item]).double().requires_grad_()
     layer, layers = stacked, [stacked]
     for _ in range(n_layers):
-        layer = dense_adjacency() @ layer
+        layer = build_dense_adjacency() @ layer
         layers.append(layer)
     expected = torch.stack(layers).mean(dim=0)
     (expected * weight).sum().backward()
@@ -70,40 +70,40 @@ def test_propagation_and_its_gradient_equal_the_dense_formula(n_layers: int) -> 
 @pytest.mark.parametrize(
     ("user_rows", "item_rows"), [([3, 1], [5, 4, 2]), ([0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5]), ([4], [5])]
 )
-def test_rows_of_the_propagation_are_the_same_to_the_last_bit(
+def test_propagation_of_given_rows_equals_the_whole_propagation_bit_for_bit(
     n_layers: int, user_rows: list[int], item_rows: list[int]
 ) -> None:
     torch.manual_seed(1)
     rows = torch.tensor(user_rows), torch.tensor(item_rows)
     tables = torch.randn(N_USERS + 1, 3).requires_grad_(), torch.randn(N_ITEMS + 1, 3).requires_grad_()
-    weights = [torch.randn(len(own), 3) for own in rows]
+    weights = [torch.randn(len(part), 3) for part in rows]
     graph = SparseOperator(normalize_interactions(HISTORY, N_ITEMS))
     whole = propagate_mean(*tables, graph, n_layers)
-    wanted = [every[own] for every, own in zip(whole, rows, strict=True)]
+    expected = [table[part] for table, part in zip(whole, rows, strict=True)]
     found = propagate_mean_of(*tables, graph, n_layers, *rows)
     gradients = []
-    for parts in (wanted, found):
+    for parts in (expected, found):
         total = sum((part * weight).sum() for part, weight in zip(parts, weights, strict=True))
         gradients.append(torch.autograd.grad(total, tables))
-    assert all(torch.equal(*pair) for pair in zip(wanted, found, strict=True))
+    assert all(torch.equal(*pair) for pair in zip(expected, found, strict=True))
     assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
 
 
 @pytest.mark.parametrize(
     "block", [normalize_interactions(HISTORY, N_ITEMS), build_interaction_matrix(HISTORY, N_ITEMS)]
 )
-def test_some_rows_of_a_product_and_a_product_with_some_rows(block: sp.csr_matrix) -> None:
+def test_a_product_computed_for_given_rows_or_from_given_rows_equals_the_whole_product(block: sp.csr_matrix) -> None:
     dense, rows, part = torch.randn(N_ITEMS + 1, 2), torch.tensor([2, 4, 1]), torch.randn(3, 2)
     operator = SparseOperator(block)
-    assert torch.equal(operator.rows.some(dense, rows), operator.rows(dense)[rows])
+    assert torch.equal(operator.matrix.compute_product_rows(dense, rows), operator.matrix(dense)[rows])
     whole = torch.zeros(N_USERS + 1, 2).index_copy(0, rows, part)
-    assert torch.equal(operator.columns.from_some(part, rows), operator.columns(whole))
+    assert torch.equal(operator.transpose.multiply_nonzero_rows(part, rows), operator.transpose(whole))
 
 
 @pytest.mark.parametrize(
     "block", [normalize_interactions(HISTORY, N_ITEMS), build_interaction_matrix(HISTORY, N_ITEMS)]
 )
-def test_operator_and_its_gradient(block: sp.csr_matrix) -> None:
+def test_an_operator_and_its_gradient_equal_the_dense_product(block: sp.csr_matrix) -> None:
     operator, matrix = SparseOperator(block), torch.from_numpy(block.toarray())
     x, weight = torch.randn(N_ITEMS + 1, 2, requires_grad=True), torch.randn(N_USERS + 1, 2)
     out = operator(x)
@@ -113,29 +113,32 @@ def test_operator_and_its_gradient(block: sp.csr_matrix) -> None:
     assert torch.allclose(x.grad, matrix.T @ weight, atol=1e-6)
 
 
-PATTERN = EdgePattern.of(normalize_interactions(HISTORY, N_ITEMS))
+PATTERN = EdgePattern.from_matrix(normalize_interactions(HISTORY, N_ITEMS))
 N_EDGES = len(PATTERN.row)
 
 
-def as_dense(values: torch.Tensor, elsewhere: float = 0.0) -> torch.Tensor:
+def build_dense(values: torch.Tensor, elsewhere: float = 0.0) -> torch.Tensor:
+    """Build a dense matrix from the values of the edges; `elsewhere` is the value of all other entries."""
     return torch.full(PATTERN.shape, elsewhere).index_put((PATTERN.row, PATTERN.column), values)
 
 
-def on_edges(dense: torch.Tensor) -> torch.Tensor:
+def take_edges(dense: torch.Tensor) -> torch.Tensor:
+    """Take the [E] entries of a dense matrix at the edges."""
     return dense[PATTERN.row, PATTERN.column]
 
 
+# Method -> our function and the dense formula, of the values, the row vectors and the column vectors.
 FORMS: dict[str, tuple[Any, Any]] = {
-    "product": (lambda v, x, y: PATTERN.product(v, y), lambda v, x, y: as_dense(v) @ y),
-    "transposed_product": (lambda v, x, y: PATTERN.transposed_product(v, x), lambda v, x, y: as_dense(v).T @ x),
-    "dots": (lambda v, x, y: PATTERN.dots(x, y), lambda v, x, y: on_edges(x @ y.T)),
-    "softmax_in_rows": (
-        lambda v, x, y: PATTERN.softmax_in_rows(v),
-        lambda v, x, y: on_edges(as_dense(v, -1e30).softmax(dim=1)),
+    "multiply": (lambda v, x, y: PATTERN.multiply(v, y), lambda v, x, y: build_dense(v) @ y),
+    "multiply_transposed": (lambda v, x, y: PATTERN.multiply_transposed(v, x), lambda v, x, y: build_dense(v).T @ x),
+    "compute_dots": (lambda v, x, y: PATTERN.compute_dots(x, y), lambda v, x, y: take_edges(x @ y.T)),
+    "compute_row_softmax": (
+        lambda v, x, y: PATTERN.compute_row_softmax(v),
+        lambda v, x, y: take_edges(build_dense(v, -1e30).softmax(dim=1)),
     ),
-    "softmax_in_columns": (
-        lambda v, x, y: PATTERN.softmax_in_columns(v),
-        lambda v, x, y: on_edges(as_dense(v, -1e30).softmax(dim=0)),
+    "compute_column_softmax": (
+        lambda v, x, y: PATTERN.compute_column_softmax(v),
+        lambda v, x, y: take_edges(build_dense(v, -1e30).softmax(dim=0)),
     ),
 }
 
@@ -158,5 +161,5 @@ def test_learned_edges_and_their_gradients_equal_the_dense_formula(form: str) ->
 
 def test_softmax_of_large_logits_stays_finite() -> None:
     logits = torch.full((N_EDGES,), 1e4)
-    sums = torch.zeros(N_USERS + 1).index_add(0, PATTERN.row, PATTERN.softmax_in_rows(logits))
+    sums = torch.zeros(N_USERS + 1).index_add(0, PATTERN.row, PATTERN.compute_row_softmax(logits))
     assert torch.allclose(sums[PATTERN.row.unique()], torch.ones(1))

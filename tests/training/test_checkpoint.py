@@ -13,33 +13,33 @@ from hellm_recbole.training.trainer import list_frozen_names
 PROGRESS = Progress({}, 1, 1, 0.5, 0, False, 0.0, 0.0, ())
 
 
-def shared() -> dict[str, torch.Tensor]:
+def build_shared_tensors() -> dict[str, torch.Tensor]:
     weight, other = torch.arange(6.0).reshape(2, 3), torch.ones(2)
     return {"a": weight, "b": weight, "c": weight.T, "d": weight[1:], "e": other, "f": torch.empty(0), "g": weight}
 
 
 def test_shared_tensors_are_written_once_and_read_under_all_their_names(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path)
-    folder.save(PROGRESS, shared(), shared())
-    found = folder.load({})
-    assert found is not None
-    for tensors in (found[1], folder.load_best()):
-        assert tensors.keys() == shared().keys()
-        for name, value in shared().items():
+    folder.save(PROGRESS, build_shared_tensors(), build_shared_tensors())
+    loaded = folder.load({})
+    assert loaded is not None
+    for tensors in (loaded[1], folder.load_best()):
+        assert tensors.keys() == build_shared_tensors().keys()
+        for name, value in build_shared_tensors().items():
             assert torch.equal(tensors[name], value), name
     entry = json.loads((tmp_path / "state.json").read_text())["files"]["last"]
     assert entry["aliases"] == {"b": "a", "g": "a"}
 
 
-def test_nothing_is_an_alias_where_nothing_is_shared() -> None:
+def test_tensors_without_shared_memory_have_no_aliases() -> None:
     own, aliases = separate_shared({"a": torch.zeros(2), "b": torch.zeros(2), "c": torch.empty(0), "d": torch.empty(0)})
     assert (list(own), aliases) == (["a", "b", "c", "d"], {})
 
 
 @pytest.mark.parametrize("aliases", [{"b": "z"}, 3, ["b"]])
-def test_damaged_aliases_are_one_sentence(tmp_path: Path, aliases: object) -> None:
+def test_damaged_aliases_are_refused(tmp_path: Path, aliases: object) -> None:
     folder = CheckpointFolder(tmp_path)
-    folder.save(PROGRESS, shared(), None)
+    folder.save(PROGRESS, build_shared_tensors(), None)
     state = json.loads((tmp_path / "state.json").read_text())
     state["files"]["last"]["aliases"] = aliases
     (tmp_path / "state.json").write_text(json.dumps(state))
@@ -47,7 +47,7 @@ def test_damaged_aliases_are_one_sentence(tmp_path: Path, aliases: object) -> No
         folder.load({})
 
 
-def test_a_frozen_tensor_is_left_out_under_each_of_its_names() -> None:
+def test_a_frozen_shared_tensor_is_listed_under_each_of_its_names() -> None:
     module = torch.nn.ModuleDict({"one": torch.nn.Linear(2, 2), "two": torch.nn.Linear(2, 2)})
     module["two"].weight = module["one"].weight
     module["one"].weight.requires_grad = False

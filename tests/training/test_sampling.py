@@ -17,14 +17,14 @@ from hellm_recbole.types import Histories, HistoryBatch, TrainData, pad_recent
 CPU = torch.device("cpu")
 
 
-def data(sequences: list[list[int]], n_items: int) -> TrainData:
+def build_data(sequences: list[list[int]], n_items: int) -> TrainData:
     user = np.concatenate([np.full(len(items), u) for u, items in enumerate(sequences, 1)]).astype(np.int64)
     item = np.concatenate([np.array(items, dtype=np.int64) for items in sequences])
     return TrainData(len(sequences), n_items, Histories.from_pairs(user, item, len(sequences)), {})
 
 
-def test_every_interaction_once_and_no_negative_is_known() -> None:
-    train = data([[1, 2, 3], [2], [4, 5, 6, 7]], n_items=8)
+def test_an_epoch_has_every_interaction_once_and_no_negative_is_observed() -> None:
+    train = build_data([[1, 2, 3], [2], [4, 5, 6, 7]], n_items=8)
     source = PairSource(train, 3, "interactions", CPU)
     batches = list(source.epoch(7))
     assert len(batches) == source.n_batches() == 3
@@ -37,17 +37,17 @@ def test_every_interaction_once_and_no_negative_is_known() -> None:
                 assert j not in train.history.of(u)
 
 
-def test_negatives_are_uniform_over_what_is_left() -> None:
-    source = PairSource(data([[1, 2]], n_items=6), 64, "interactions", CPU)
-    drawn = source.negatives(np.ones(40_000, dtype=np.int64), np.random.default_rng(0))
+def test_negatives_are_uniform_over_the_unobserved_items() -> None:
+    source = PairSource(build_data([[1, 2]], n_items=6), 64, "interactions", CPU)
+    drawn = source.draw_negatives(np.ones(40_000, dtype=np.int64), np.random.default_rng(0))
     counts = np.bincount(drawn, minlength=7)[1:]
     assert counts[:2].tolist() == [0, 0]
     # 4 items at 10,000 each; the standard deviation is sqrt(40000 * 1/4 * 3/4) = 87
     assert np.all(np.abs(counts[2:] - 10_000) < 5 * 87)
 
 
-def test_drawing_users_gives_each_user_and_each_of_his_items_an_equal_share() -> None:
-    train = data([[1, 2, 3, 3], [], [4]], n_items=8)
+def test_sampling_of_users_gives_all_users_and_all_items_of_a_user_equal_shares() -> None:
+    train = build_data([[1, 2, 3, 3], [], [4]], n_items=8)
     source = PairSource(train, 1000, "users", CPU)
     pairs = [
         (int(u), int(i))
@@ -61,33 +61,33 @@ def test_drawing_users_gives_each_user_and_each_of_his_items_an_equal_share() ->
     assert share == pytest.approx({(1, 1): 1 / 8, (1, 2): 1 / 8, (1, 3): 1 / 4, (3, 4): 1 / 2}, abs=0.025)
 
 
-def test_an_epoch_is_a_function_of_its_seed() -> None:
-    source = PairSource(data([[1, 2, 3], [4, 5]], n_items=9), 2, "interactions", CPU)
+def test_the_batches_of_an_epoch_depend_on_its_seed_only() -> None:
+    source = PairSource(build_data([[1, 2, 3], [4, 5]], n_items=9), 2, "interactions", CPU)
     one, same, other = (torch.cat([b.negative for b in source.epoch(seed)]) for seed in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert len({derive_epoch_seed(seed, epoch) for seed in range(20) for epoch in range(20)}) == 400
 
 
-def test_a_user_who_knows_everything_is_refused() -> None:
+def test_a_user_who_has_seen_every_item_is_refused() -> None:
     with pytest.raises(DataError, match="every item"):
-        PairSource(data([[1, 2]], n_items=2), 2, "interactions", CPU)
+        PairSource(build_data([[1, 2]], n_items=2), 2, "interactions", CPU)
 
 
 def test_sequences_are_the_most_recent_items_with_the_next_as_target() -> None:
-    source = SequenceSource(data([[1, 2, 3, 4], [5], [6, 7]], n_items=9), 8, 2, CPU)
+    source = SequenceSource(build_data([[1, 2, 3, 4], [5], [6, 7]], n_items=9), 8, 2, CPU)
     (batch,) = source.epoch(0)
     rows = sorted(zip(batch.items.tolist(), batch.targets.tolist(), strict=True))
     assert rows == [([2, 3], [3, 4]), ([6, 0], [7, 0])]
 
 
-def test_nothing_to_learn_from_is_refused() -> None:
+def test_data_without_a_sequence_of_two_items_is_refused() -> None:
     with pytest.raises(DataError, match="two training interactions"):
-        SequenceSource(data([[1], [2]], n_items=2), 8, 5, CPU)
+        SequenceSource(build_data([[1], [2]], n_items=2), 8, 5, CPU)
 
 
 def test_pad_recent_of_users_with_no_short_and_long_histories() -> None:
-    history = data([[1, 2, 3], [4]], n_items=5).history
+    history = build_data([[1, 2, 3], [4]], n_items=5).history
     got = pad_recent(history.indptr, history.items, np.array([2, 1]), 2)
     assert got.tolist() == [[4, 0], [2, 3]]
     assert pad_recent(history.indptr, history.items, np.array([1, 2]), 0).shape == (2, 0)
@@ -95,21 +95,21 @@ def test_pad_recent_of_users_with_no_short_and_long_histories() -> None:
     assert pad_recent(empty.indptr, empty.items, np.array([1, 2]), 2).tolist() == [[0, 0], [9, 0]]
 
 
-def test_every_prefix_of_the_recent_items_once() -> None:
-    source = PrefixSource(data([[1, 2, 3, 4], [5], [6, 7]], n_items=8), 2, 2, None, CPU)
+def test_an_epoch_has_every_prefix_of_the_recent_items_once() -> None:
+    source = PrefixSource(build_data([[1, 2, 3, 4], [5], [6, 7]], n_items=8), 2, 2, None, CPU)
     seen = []
     batches = list(source.epoch(3))
     assert len(batches) == source.n_batches() == 2
     for batch in batches:
         for items, targets in zip(batch.items.tolist(), batch.targets.tolist(), strict=True):
             length = sum(item > 0 for item in items)
-            assert [target > 0 for target in targets] == [at == length - 1 for at in range(len(targets))]
+            assert [target > 0 for target in targets] == [position == length - 1 for position in range(len(targets))]
             seen.append((tuple(items[:length]), targets[length - 1]))
-    assert sorted(seen) == [((1, 2), 3), ((2, 3), 4), ((6,), 7)]  # the last two of a user are predicted
+    assert sorted(seen) == [((1, 2), 3), ((2, 3), 4), ((6,), 7)]  # the last two items of each user are targets
 
 
-def test_some_prefixes_of_each_user_differ_between_epochs() -> None:
-    source = PrefixSource(data([list(range(1, 9)), [1, 2]], n_items=8), 8, 7, 2, CPU)
+def test_each_epoch_draws_other_prefixes_of_a_user() -> None:
+    source = PrefixSource(build_data([list(range(1, 9)), [1, 2]], n_items=8), 8, 7, 2, CPU)
     drawn = []
     for seed in range(20):
         (batch,) = source.epoch(seed)
@@ -118,7 +118,7 @@ def test_some_prefixes_of_each_user_differ_between_epochs() -> None:
     assert len(set(drawn)) > 5
 
 
-def test_parts_of_a_batch_hold_all_of_it_by_length() -> None:
+def test_micro_batches_contain_all_sequences_sorted_by_length() -> None:
     items = torch.tensor([[1, 2, 3], [4, 0, 0], [5, 6, 0], [7, 0, 0]])
     parts = split_micro_batches(HistoryBatch(items, items), 2)
     assert [part.items.tolist() for _, part in parts] == [[[4], [7]], [[5, 6, 0], [1, 2, 3]]]
