@@ -1,1 +1,1 @@
-"""Thin commands over the library."""
+"""Commands of the command line. They parse options and call the library; models and training live elsewhere."""

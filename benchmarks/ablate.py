@@ -1,7 +1,8 @@
 """Run a model and its variants: `python benchmarks/ablate.py --models HeLLMPre --dataset Beauty`.
 
-Prints the ablation table. Takes the options of run.py. Variants that need a modality the dataset lacks, or that would
-be the model itself because the dataset has that modality only, are left out, and it says so.
+Prints the ablation table. The options are those of run.py. Two kinds of variants are skipped, with a message: variants
+that need a modality that the dataset does not have, and variants that are equal to the model itself because the dataset
+has no other modality.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from hellm_recbole.system.console import run_main
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the rows and print the tables; exit codes are those of run.py."""
+    """Run the models with their variants and print the tables. The exit codes are those of run.py."""
     options, rest = make_run_parser("ablate.py", __doc__).parse_known_args(argv)
     if options.models == "all":
         options.models = ",".join(name for name in REGISTRY if list_variants(name))
@@ -29,27 +30,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def add_variants(models: Sequence[str], dataset: str, modalities: Sequence[str]) -> list[str]:
-    """The models, each followed by those of its variants that the dataset allows.
+    """Add to each model those of its variants that can run on the dataset.
+
+    Args:
+        models: names of the models.
+        dataset: name of the dataset.
+        modalities: modalities of the dataset.
 
     Raises:
-        ModelError: one of them has no variants.
+        ModelError: a model has no variants.
     """
-    rows = []
+    names = []
     for model in models:
         if not list_variants(model):
             known = ", ".join(name for name in REGISTRY if list_variants(name))
-            raise ModelError(f"{model} has no variants to compare it with; those that have: {known}")
-        rows.append(model)
+            raise ModelError(f"{model} has no variants to compare with; models with variants: {known}")
+        names.append(model)
         for config in resolve_runs(list_variants(model), dataset, REGISTRY, "paper", []):
             wanted = config.resolved.values.get("modalities")
             missing = sorted(set(wanted or ()) - set(modalities))
             if missing:
-                print(f"{config.model} is left out: {dataset} has no modality {missing[0]}", file=sys.stderr)
+                print(f"{config.model} is skipped: {dataset} has no modality {missing[0]}", file=sys.stderr)
             elif wanted is not None and set(wanted) == set(modalities):
-                print(f"{config.model} is left out: {dataset} has no other modality, so it is {model}", file=sys.stderr)
+                print(
+                    f"{config.model} is skipped: {dataset} has no other modality, so it equals {model}", file=sys.stderr
+                )
             else:
-                rows.append(config.model)
-    return rows
+                names.append(config.model)
+    return names
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`hellm-recbole COMMAND ...`: the commands of `benchmarks/` from an installed package."""
+"""`hellm-recbole COMMAND ...`: run the commands of `benchmarks/` from an installed package."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ COMMANDS["parity"] = "benchmarks.upstream.parity"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Hand over to `benchmarks.<command>.main`; returns its exit code."""
+    """Call `benchmarks.<command>.main` and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in COMMANDS:
         return int(importlib.import_module(COMMANDS[arguments[0]]).main(arguments[1:]))
-    asked = bool(arguments) and arguments[0] in ("-h", "--help")
+    help_requested = bool(arguments) and arguments[0] in ("-h", "--help")
     print(
         f"usage: hellm-recbole {{{','.join(COMMANDS)}}} [options]; `hellm-recbole run --help` shows the options",
         file=sys.stderr,
     )
-    return 0 if asked else 2
+    return 0 if help_requested else 2

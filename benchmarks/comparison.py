@@ -1,4 +1,4 @@
-"""Run models on datasets and print the comparison tables: what run.py and ablate.py share."""
+"""Run models on datasets and print the comparison tables. run.py and ablate.py share this module."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from hellm_recbole.data.prepare import list_datasets
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, SettingsError
 from hellm_recbole.experiments.dry_run import dry_run
-from hellm_recbole.experiments.export import TEST_LISTS, count_left_out, refuse_embeddings
+from hellm_recbole.experiments.export import TEST_LISTS, describe_left_out, refuse_embeddings
 from hellm_recbole.experiments.identity import identify_code
 from hellm_recbole.experiments.jobs import (
     JobLocks,
@@ -60,18 +60,19 @@ from hellm_recbole.system import runtime
 from hellm_recbole.system.distributed import ProcessGroup, join_process_group, refuse_process_group
 from hellm_recbole.system.files import ensure_folder, sweep_temporaries
 
-Choose = Callable[[Sequence[str], str, Sequence[str]], list[str]]
+ModelSelector = Callable[[Sequence[str], str, Sequence[str]], list[str]]  # (models, dataset, modalities) -> models
 ALL = (*RECBOLE_BASELINES, *REGISTRY)
 EXIT_RUN_FAILED = 1
 
 
-def run(options: argparse.Namespace, rest: Sequence[str], choose: Choose | None = None) -> int:
-    """Run all rows of all datasets, print and write the tables; returns the exit code.
+def run(options: argparse.Namespace, rest: Sequence[str], select_models: ModelSelector | None = None) -> int:
+    """Run all models on all datasets, print and write the tables, and return the exit code.
 
     Args:
-        options: from `make_run_parser`.
-        rest: arguments it did not know, settings in RecBole's form among them.
-        choose: the rows of a dataset, from those asked for and its modalities; None takes those asked for.
+        options: options of `make_run_parser`.
+        rest: arguments that the parser did not know, such as settings in RecBole's form.
+        select_models: function that returns the models to run on a dataset, given the requested models, the name of the
+            dataset and its modalities. None runs the requested models.
     """
     if options.list:
         print(f"models    {', '.join(ALL)}")
@@ -86,15 +87,20 @@ def run(options: argparse.Namespace, rest: Sequence[str], choose: Choose | None 
         torch.set_num_threads(options.threads)
     group = join_process_group()
     if group.rank:
-        code = _follow(group)
+        code = _run_worker_process(group)
     else:
-        code = _lead(options, rest, choose, group)
+        code = _run_main_process(options, rest, select_models, group)
         group.send(None)
     group.leave()
     return code
 
 
-def _follow(group: ProcessGroup) -> int:
+def _run_worker_process(group: ProcessGroup) -> int:
+    """Train and evaluate together with the main process until it sends the end.
+
+    Raises:
+        HellmError: the work failed; the message names the process.
+    """
     try:
         follow(group)
     except HellmError as error:
@@ -102,15 +108,20 @@ def _follow(group: ProcessGroup) -> int:
     return 0
 
 
-def _lead(options: argparse.Namespace, rest: Sequence[str], choose: Choose | None, group: ProcessGroup) -> int:
-    """All but what the other processes of a team do."""
+def _run_main_process(
+    options: argparse.Namespace, rest: Sequence[str], select_models: ModelSelector | None, group: ProcessGroup
+) -> int:
+    """Read the options and the data, run the models, write the tables, and return the exit code.
+
+    Only the process of rank 0 does this. The other processes of a distributed run execute `_run_worker_process`.
+    """
     if group.size > 1:
         if options.ray is not None:
             refuse_process_group("--ray")
         if ":" in options.device:
             raise SettingsError(
-                f"--device {options.device}: each of {group.size} processes has a GPU of its own; "
-                "take auto, cpu or cuda"
+                f"--device {options.device} names one device, but each of the {group.size} processes uses its own GPU; "
+                "use auto, cpu or cuda"
             )
     device = runtime.choose_device(options.device)
     overrides = read_overrides(options, rest)
@@ -120,39 +131,43 @@ def _lead(options: argparse.Namespace, rest: Sequence[str], choose: Choose | Non
     models = list(ALL) if options.models == "all" else parse_names(options.models, "--models")
     names = parse_names(options.dataset, "--dataset")
 
-    def planned(asked: Sequence[str], name: str, tuned: Mapping[str, Tuned] = NOTHING_TUNED) -> list[RunConfig]:
-        return resolve_with_pretrained(asked, name, REGISTRY, options.preset, overrides, tuned)
+    def resolve_configs(
+        selected: Sequence[str], name: str, tuned: Mapping[str, Tuned] = NOTHING_TUNED
+    ) -> list[RunConfig]:
+        return resolve_with_pretrained(selected, name, REGISTRY, options.preset, overrides, tuned)
 
-    configs = {name: planned(models, name) for name in names}  # what is misspelt is refused before any data is read
+    # Misspelled names and settings are refused here, before any data is read.
+    configs = {name: resolve_configs(models, name) for name in names}
     if EMBEDDINGS in exports:
         refuse_embeddings(config for name in names for config in configs[name])
     for config in (config for name in names for config in configs[name]):
-        identify_code(config)  # as it was imported, whoever edits it while the runs go on
+        identify_code(config)  # now, because files may be edited while the runs are in progress
     ensure_folder(options.output)
     data = {name: load_data(name, options.data_path) for name in names}
-    asked = dict.fromkeys(names, models)
-    if choose is not None:
-        asked = {name: choose(models, name, sorted(data[name][0].features)) for name in names}
-        configs = {name: planned(asked[name], name) for name in names}
+    selected = dict.fromkeys(names, models)
+    if select_models is not None:
+        selected = {name: select_models(models, name, sorted(data[name][0].features)) for name in names}
+        configs = {name: resolve_configs(selected[name], name) for name in names}
     tuned: dict[str, dict[str, Tuned]] = {name: {} for name in names}
     if options.tuned:
         for name in names:
-            rows = [config for config in configs[name] if config.model in asked[name]]
-            tuned[name] = _tuned(rows, options.output, data[name][1])
-            configs[name] = planned(asked[name], name, tuned[name])
+            to_tune = [config for config in configs[name] if config.model in selected[name]]
+            tuned[name] = _read_tuned_values(to_tune, options.output, data[name][1])
+            configs[name] = resolve_configs(selected[name], name, tuned[name])
     contexts = [RunContext(options.output, seed, device, group) for seed in seeds]
     if options.dry_run:
-        check, refused = LanguageModelCheck(here=options.ray is None), []
+        check, errors = LanguageModelCheck(trains_here=options.ray is None), []
         for name in names:
-            refused += dry_run(configs[name], data[name][1], contexts[0], check)
-        if refused:
-            raise refused[0]
+            errors += dry_run(configs[name], data[name][1], contexts[0], check)
+        if errors:
+            raise errors[0]
         return 0
     jobs = [
         RunJob(
             config=config,
             context=context,
-            # A stage that nobody named is kept, and so is the one beside a tuned row of the same model.
+            # --fresh reruns only the models named on the command line. Two kinds of runs stay: a pretrained model that
+            # is not named, and the run with default values of a model that is named with tuned values.
             fresh=bool(options.fresh)
             and config.model in models
             and (config.search is None) == (config.model not in tuned[name]),
@@ -166,27 +181,27 @@ def _lead(options: argparse.Namespace, rest: Sequence[str], choose: Choose | Non
         for config in configs[name]
     ]
 
-    def finish(name: str) -> None:
+    def write_results(name: str) -> None:
         sweep_temporaries(options.output / name)
         print(write_tables(options.output, name, options.protocol))
         print_ablation(options.output, name)
         write_slices(options.output, name)
         if TEST_LISTS in exports:
-            print(count_left_out(*data[name]))
+            print(describe_left_out(*data[name]))
         print(f"written to {options.output / name}")
 
     with JobLocks() as locks:
         locks.acquire(jobs)
-        jobs = [  # refuse before the first epoch, not after hours
+        jobs = [  # raises errors before the first epoch, not after hours of training
             job if job.fresh or check_earlier_run(job, data[job.dataset][1]) else replace(job, deferred=True)
             for job in jobs
         ]
-        _check_language_models(jobs, data, here=options.ray is None)
+        _check_language_models(jobs, data, trains_here=options.ray is None)
         announce_removals([job.folder for job in jobs if job.fresh], options.output)
         if options.ray is not None:
             failed = run_on_ray(jobs, data, options.ray, options.threads, options.device, locks)
             for name in names:
-                finish(name)
+                write_results(name)
         else:
             failed = 0
             for name in names:
@@ -194,17 +209,19 @@ def _lead(options: argparse.Namespace, rest: Sequence[str], choose: Choose | Non
                     if job.dataset == name:
                         failed += not report_outcome(job, run_job(job, *data[name]))
                         locks.release(job)
-                finish(name)
+                write_results(name)
     return EXIT_RUN_FAILED if failed else 0
 
 
-def _check_language_models(jobs: Sequence[RunJob], data: Mapping[str, tuple[Dataset, Split]], *, here: bool) -> None:
-    """Refuse a language model that a run cannot use, before anything that the run reads is trained.
+def _check_language_models(
+    jobs: Sequence[RunJob], data: Mapping[str, tuple[Dataset, Split]], *, trains_here: bool
+) -> None:
+    """Refuse a language model that a run cannot use, before the pretrained models of the run are trained.
 
     Raises:
-        HellmError: it says what is wrong with it.
+        HellmError: a language model cannot be used; the message says why.
     """
-    check, checked = LanguageModelCheck(here=here), set()
+    check, checked = LanguageModelCheck(trains_here=trains_here), set()
     for job in jobs:
         split = data[job.dataset][1]
         if job.config.family != LLM or (job.config.label, job.dataset) in checked:
@@ -215,21 +232,21 @@ def _check_language_models(jobs: Sequence[RunJob], data: Mapping[str, tuple[Data
         checked.add((job.config.label, job.dataset))
 
 
-def _tuned(rows: Sequence[RunConfig], output: Path, split: Split) -> dict[str, Tuned]:
-    """Model -> what tune.py has found for it; models without anything to search run as they are.
+def _read_tuned_values(configs: Sequence[RunConfig], output: Path, split: Split) -> dict[str, Tuned]:
+    """Read the best values that tune.py found for each model. Models without a search space have none.
 
     Raises:
-        SettingsError: a model could be searched and was not.
-        ResultError: what was found is broken or of another split.
+        SettingsError: a model has a search space, but there was no search.
+        ResultError: a file of values is damaged, or its values were found on another split.
     """
     found = {}
-    for config in rows:
+    for config in configs:
         tuned = read_tuned(output, split.dataset, config.label, split.sha256)
         if tuned is not None:
             found[config.model] = tuned
         elif can_be_searched(split_variant(config.model, REGISTRY)[0]):
             raise SettingsError(
-                f"--tuned: there is no {locate_tuned(output, split.dataset, config.label)}; run "
+                f"--tuned needs {locate_tuned(output, split.dataset, config.label)}, which does not exist; run "
                 f"`python benchmarks/tune.py --models {config.model} --dataset {split.dataset}` first"
             )
     return found

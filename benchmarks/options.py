@@ -1,4 +1,4 @@
-"""Options that several commands share, and what their texts say: names, seeds, settings, exports."""
+"""Command-line options that several commands share, and the functions that parse their values."""
 
 from __future__ import annotations
 
@@ -14,75 +14,106 @@ from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import ModelError, SettingsError
 from hellm_recbole.experiments.export import EXPORTS, TEST_LISTS
 from hellm_recbole.experiments.ray_cluster import LOCAL
-from hellm_recbole.experiments.resolve import (
-    Override,
-    parse_override,
-)
+from hellm_recbole.experiments.resolve import Override, parse_override
 
 
 def make_run_parser(program: str, description: str | None) -> argparse.ArgumentParser:
-    """The options that all commands which run rows share."""
+    """Make the parser with the options that run.py and ablate.py share."""
     parser = argparse.ArgumentParser(
         prog=program,
         description=description,
-        epilog="--key=value sets a setting as --set key=value does.",
+        epilog="--key=value is a short form of --set key=value.",
         allow_abbrev=False,
     )
     add_run_options(parser)
-    parser.add_argument("--seeds", default="2024", help="separated by commas (%(default)s)")
-    parser.add_argument("--tuned", action="store_true", help="run the rows with the values that tune.py has found")
+    parser.add_argument(
+        "--seeds", default="2024", help="random seeds of the runs, separated by commas (default: %(default)s)"
+    )
+    parser.add_argument("--tuned", action="store_true", help="run the models with the best values that tune.py found")
     parser.add_argument(
         "--ray",
         nargs="?",
         const=LOCAL,
         metavar="ADDRESS",
-        help="run the rows side by side as Ray tasks: on this machine, or on the cluster at ADDRESS (auto, ray://HOST:PORT)",
+        help="run in parallel as Ray tasks, on this machine or on the Ray cluster at ADDRESS (auto or ray://HOST:PORT)",
     )
     parser.add_argument(
-        "--protocol", choices=("unified", "paper"), default="unified", help="which table is printed (%(default)s)"
+        "--protocol",
+        choices=("unified", "paper"),
+        default="unified",
+        help="evaluation protocol of the printed table (default: %(default)s)",
     )
     parser.add_argument(
         "--export",
         metavar="WHAT",
-        help=f"write of each run, separated by commas: {TEST_LISTS}, top-K lists of the test phase, for analysing a "
-        "test result and not for serving (a user's test items were neither read nor masked); embeddings",
+        help=f"files to write for each run, separated by commas: {TEST_LISTS} (top-K lists of the test part, for "
+        "analysing a test result and not for serving, because a user's test items were neither read nor masked) or "
+        "embeddings (of users and items)",
     )
     parser.add_argument(
         "--export-k",
         metavar="K",
-        help=f"entries of each list of --export {TEST_LISTS} (largest cut-off of the run); a user with fewer "
-        "candidates gets fewer",
+        help=f"length of each list of --export {TEST_LISTS} (default: the largest cut-off of the run); a user with "
+        "fewer candidates gets a shorter list",
     )
     parser.add_argument(
-        "--fresh", action="store_true", help="run the named rows again if they are finished or half-way"
+        "--fresh", action="store_true", help="delete earlier runs of the named models and run them from scratch"
     )
-    parser.add_argument("--dry-run", action="store_true", help="print what the LLM rows would take, and end")
-    parser.add_argument("--list", action="store_true", help="show models, datasets and presets, and end")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the memory and the time that LLM runs need, then exit"
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="print the known models, variants, datasets and presets, then exit"
+    )
     return parser
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say which models, data, settings and machine: those of run.py and tune.py alike."""
+    """Add the options for models, data, settings and machine, which runs and searches share."""
     parser.add_argument(
         "--models",
         default="all",
-        help="names separated by commas, or all; any general or sequential model of RecBole is one",
+        help="model names separated by commas, or all (default: %(default)s); any general or sequential model of "
+        "RecBole can be named",
     )
-    parser.add_argument("--dataset", default="ml-100k", help="names separated by commas (%(default)s)")
-    parser.add_argument("--preset", default="paper", help="quick or paper (%(default)s)")
+    parser.add_argument("--dataset", default="ml-100k", help="dataset names separated by commas (default: %(default)s)")
+    parser.add_argument("--preset", default="paper", help="preset of settings, quick or paper (default: %(default)s)")
     parser.add_argument(
-        "--set", dest="settings", action="append", default=[], metavar="[MODEL.]KEY=VALUE", help="override a setting"
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="[MODEL.]KEY=VALUE",
+        help="value of a setting, for all models or for MODEL only; the option can be repeated",
     )
-    parser.add_argument("--llm", help="language model of the LLM rows: auto, a hub id, a folder or a GGUF file (auto)")
-    parser.add_argument("--llm-layers", type=int, metavar="N", help="keep its first N layers, for CPUs")
-    parser.add_argument("--data-path", type=Path, help="folder with the source of the datasets")
-    parser.add_argument("--output", type=Path, default=Path("results"), help="folder of the results (%(default)s)")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (%(default)s)")
-    parser.add_argument("--threads", type=int, help="CPU threads, or CPUs of a local Ray cluster; all if not given")
+    parser.add_argument(
+        "--llm", help="language model of LLM runs: auto, a Hugging Face id, a folder or a GGUF file (default: auto)"
+    )
+    parser.add_argument(
+        "--llm-layers",
+        type=int,
+        metavar="N",
+        help="number of first layers of the language model to keep; fewer layers are faster on a CPU (default: all)",
+    )
+    parser.add_argument("--data-path", type=Path, help="folder with the source files of the datasets")
+    parser.add_argument(
+        "--output", type=Path, default=Path("results"), help="folder of the results (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--device", default="auto", help="device to train on: auto, cpu or cuda:N (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--threads", type=int, help="number of CPU threads, or of CPUs of a local Ray cluster (default: all)"
+    )
 
 
 def load_data(name: str, data_path: Path | None) -> tuple[Dataset, Split]:
-    """A dataset, prepared first where its source is at hand, and its split."""
+    """Load a dataset and its split. A known dataset is prepared first if its source files are found.
+
+    Args:
+        name: name of the dataset.
+        data_path: folder with the source files, or None to search the usual folders.
+    """
     prepared = prepare_if_known(name, data_path=data_path, dataset_root=Path("dataset"))
     for warning in prepared.warnings:
         print(f"{name}: {warning}")
@@ -91,10 +122,14 @@ def load_data(name: str, data_path: Path | None) -> tuple[Dataset, Split]:
 
 
 def parse_names(text: str, option: str) -> list[str]:
-    """Names separated by commas, each once.
+    """Parse names separated by commas. A repeated name is returned once.
+
+    Args:
+        text: value of the option.
+        option: name of the option, for the error message.
 
     Raises:
-        ModelError: there is none.
+        ModelError: there is no name.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
@@ -103,20 +138,20 @@ def parse_names(text: str, option: str) -> list[str]:
 
 
 def check_threads(threads: int | None) -> None:
-    """Refuse a number of threads that no machine has.
+    """Refuse an impossible number of threads.
 
     Raises:
-        SettingsError: it is below 1 or too large.
+        SettingsError: the number is below 1 or too large.
     """
     if threads is not None and not 1 <= threads <= MOST_THREADS:
         raise SettingsError(f"--threads {threads} must be at least 1 and at most {MOST_THREADS}")
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Seeds separated by commas, each once.
+    """Parse seeds separated by commas. A repeated seed is returned once.
 
     Raises:
-        SettingsError: one of them is no integer, negative or too large.
+        SettingsError: a seed is not an integer, is negative or is too large.
     """
     try:
         seeds = [int(part) for part in text.split(",")]
@@ -130,17 +165,17 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def parse_exports(text: str | None) -> list[str]:
-    """Read what `--export` names; nothing where it is not given.
+    """Parse the names of `--export`. Return an empty list if the option is not given.
 
     Raises:
-        SettingsError: one of the names is unknown.
+        SettingsError: a name is unknown.
     """
     exports = [] if text is None else parse_names(text, "--export")
     for name in exports:
         if name == "recommendations":
             raise SettingsError(
-                f"--export {name} is called {TEST_LISTS} now, for these are the lists of the test phase, made without "
-                "the user's last item: they are for analysing a test result, not for serving"
+                f"--export {name} is now called {TEST_LISTS}; the lists belong to the test part and do not use the "
+                "user's last item, so they are for analysing a test result and not for serving"
             )
         if name not in EXPORTS:
             raise SettingsError(f"--export {name!r} is unknown; it can be {' or '.join(EXPORTS)}")
@@ -148,25 +183,29 @@ def parse_exports(text: str | None) -> list[str]:
 
 
 def parse_export_k(text: str | None, exports: Sequence[str]) -> int | None:
-    """Read the length of exported lists; None where it is not given.
+    """Parse the length of exported lists. Return None if the option is not given.
 
     Raises:
-        SettingsError: it is no whole number from 1 on, or no lists are exported.
+        SettingsError: the length is not a positive integer, or no lists are exported.
     """
     if text is None:
         return None
     if TEST_LISTS not in exports:
-        raise SettingsError(f"--export-k is the length of exported lists; give it with --export {TEST_LISTS}")
+        raise SettingsError(f"--export-k is the length of exported lists; use it together with --export {TEST_LISTS}")
     if not re.fullmatch("[0-9]{1,9}", text) or int(text) < 1:
-        raise SettingsError(f"--export-k {shorten(text)!r} must be a whole number from 1 to 999,999,999, such as 10")
+        raise SettingsError(f"--export-k {shorten(text)!r} must be an integer from 1 to 999,999,999, for example 10")
     return int(text)
 
 
 def read_overrides(options: argparse.Namespace, rest: Sequence[str]) -> list[Override]:
-    """Settings of `--llm`, `--llm-layers`, `--set key=value`, and of RecBole's form `--key=value`.
+    """Read the settings given by `--llm`, `--llm-layers`, `--set key=value`, and by RecBole's form `--key=value`.
+
+    Args:
+        options: parsed options.
+        rest: arguments that the parser did not know.
 
     Raises:
-        SettingsError: one of them is not understood.
+        SettingsError: an argument has none of these forms.
     """
     llm = (("llm", options.llm, "--llm"), ("llm_layers", options.llm_layers, "--llm-layers"))
     overrides = [Override(None, key, value, f"{option} {value}") for key, value, option in llm if value is not None]
@@ -177,20 +216,26 @@ def read_overrides(options: argparse.Namespace, rest: Sequence[str]) -> list[Ove
 
 
 def make_search_parser(program: str, description: str | None) -> argparse.ArgumentParser:
-    """The options that all commands which run trials share."""
+    """Make the parser with the options that tune.py and study.py share."""
     parser = argparse.ArgumentParser(
         prog=program,
         description=description,
-        epilog="--key=value sets a setting of every trial as --set key=value does.",
+        epilog="--key=value is a short form of --set key=value. It applies to every trial.",
         allow_abbrev=False,
     )
     add_run_options(parser)
-    parser.add_argument("--seed", type=int, default=2024, help="of every trial, and of the points drawn (%(default)s)")
-    parser.add_argument("--resume", action="store_true", help="go on with searches that were stopped")
-    parser.add_argument("--fresh", action="store_true", help="start anew")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=2024,
+        help="random seed of all trials and of the choice of points (default: %(default)s)",
+    )
+    parser.add_argument("--resume", action="store_true", help="resume searches that were stopped")
+    parser.add_argument("--fresh", action="store_true", help="delete earlier searches and start from scratch")
     parser.add_argument(
         "--address",
         default=LOCAL,
-        help="local, auto (a cluster that runs on this machine), or ray://HOST:PORT (%(default)s)",
+        help="address of the Ray cluster: local, auto (a cluster that already runs on this machine) or ray://HOST:PORT "
+        "(default: %(default)s)",
     )
     return parser

@@ -1,4 +1,4 @@
-"""Prepare a dataset, check it, export it, or make a variant of it.
+"""Prepare a dataset, check it, export it, or make a variant with ties in random order.
 
 python benchmarks/prepare.py Beauty --from sequences --source ../shared/datasets/Beauty
 python benchmarks/prepare.py Beauty --from amazon2014 --pictures
@@ -45,79 +45,106 @@ FEATURE_KEYS = ("encoder", "pooling", "image_encoder", "fill", "feature_dtype", 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code of the command; see the module."""
-    return run_main(lambda: _run(_parser().parse_args(argv)))
+    """Run the command and return its exit code."""
+    return run_main(lambda: _run(_make_parser().parse_args(argv)))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command."""
     parser = argparse.ArgumentParser(
         prog="prepare.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("name", help=f"of the dataset; known: {', '.join(list_datasets())}")
-    parser.add_argument("--output", type=Path, default=Path("dataset"), help="folder of the prepared datasets")
+    parser.add_argument("name", help=f"name of the dataset; known datasets: {', '.join(list_datasets())}")
+    parser.add_argument(
+        "--output", type=Path, default=Path("dataset"), help="folder of the prepared datasets (default: %(default)s)"
+    )
 
     source = parser.add_argument_group("source")
-    source.add_argument("--from", dest="kind", choices=tuple(KINDS), help="kind of source; a known dataset has its own")
+    source.add_argument(
+        "--from", dest="kind", choices=tuple(KINDS), help="kind of source (default: that of the known dataset)"
+    )
     source.add_argument(
         "--source",
         type=Path,
         help=f"folder of the source files, an archive of them ({', '.join(ENDINGS)}),\n"
-        "or a table; that of a known dataset is searched for",
+        "or a table; for a known dataset the usual folders are searched",
     )
     source.add_argument(
         "--raw",
         type=Path,
         metavar="DIR",
-        help="folder of raw files (amazon...); what it lacks is fetched",
+        help="folder of raw files (amazon...); missing files are downloaded",
     )
-    source.add_argument("--category", help="Amazon's name of the category (amazon...)")
+    source.add_argument("--category", help="name of the Amazon category (amazon...)")
     source.add_argument(
-        "--columns", nargs="+", metavar="FIELD=COL", help="columns of a table: user, item, time, split (table)"
+        "--columns",
+        nargs="+",
+        metavar="FIELD=COL",
+        help="columns of a table with the fields user, item, time and split (table)",
     )
     source.add_argument(
         "--k-core",
         type=int,
-        help="drop users and items with fewer interactions; 0 keeps all, and is what kinds with a split of their own\n"
-        "start from; the others start from 5",
+        help="smallest number of interactions of a user and of an item; 0 keeps all\n"
+        "(default: 0 for sources with their own split, 5 for others)",
     )
-    source.add_argument("--fresh", action="store_true", help="replace what was prepared before")
+    source.add_argument("--fresh", action="store_true", help="replace the dataset if it is already prepared")
 
     features = parser.add_argument_group("features")
     features.add_argument(
-        "--text", nargs="*", metavar="COL", help="text columns; a|b: the first not empty; none: no text"
+        "--text",
+        nargs="*",
+        metavar="COL",
+        help="text columns to encode; a|b takes the first that is not empty;\n--text without columns takes no text",
     )
     features.add_argument(
-        "--pictures", action=argparse.BooleanOptionalAction, default=None, help="fetch the items' pictures, encode them"
+        "--pictures",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="download and encode the pictures of the items",
     )
-    features.add_argument("--encoder", help="packaged:..., a sentence-transformers or Hugging Face id, or a folder")
-    features.add_argument("--pooling", help="of token states: auto (the encoder's own), mean or cls")
-    features.add_argument("--image-encoder", help="Hugging Face id or folder of a vision model")
     features.add_argument(
-        "--fill", help="row of an item without text, picture or features: mean (of the others) or zero"
+        "--encoder", help="text encoder: packaged:..., a sentence-transformers or Hugging Face id, or a folder"
     )
-    features.add_argument("--feature-dtype", help="on disk: float32 or float16")
-    features.add_argument("--encode-device", metavar="DEVICE", help="auto, cpu or cuda:N")
+    features.add_argument(
+        "--pooling", help="pooling of the token states: auto (as the encoder defines it), mean or cls"
+    )
+    features.add_argument("--image-encoder", help="image encoder: Hugging Face id or folder of a vision model")
+    features.add_argument(
+        "--fill",
+        help="feature vector of an item without text, picture or features: mean (of the other items) or zero",
+    )
+    features.add_argument("--feature-dtype", help="data type of the stored features: float32 or float16")
+    features.add_argument("--encode-device", metavar="DEVICE", help="device of the encoders: auto, cpu or cuda:N")
 
-    ready = parser.add_argument_group("with a prepared dataset")
-    one = ready.add_mutually_exclusive_group()
-    one.add_argument("--check", action="store_true", help="print what it holds and what is odd about it")
-    one.add_argument("--shuffle-ties", type=int, metavar="SEED", help="make NAME-tiesSEED, its ties in random order")
-    one.add_argument("--export", choices=("mmrec",), help="write it in another project's format")
-    ready.add_argument("--neighbors", type=int, metavar="N", help="with --check: N items and what is nearest to them")
-    ready.add_argument("--to", type=Path, metavar="DIR", help="folder of the export")
+    prepared = parser.add_argument_group("options for a prepared dataset")
+    one = prepared.add_mutually_exclusive_group()
+    one.add_argument("--check", action="store_true", help="print the data card with its data warnings")
+    one.add_argument(
+        "--shuffle-ties",
+        type=int,
+        metavar="SEED",
+        help="make the dataset NAME-tiesSEED, in which interactions at the same time\nare in random order",
+    )
+    one.add_argument("--export", choices=("mmrec",), help="write the dataset in the format of another project")
+    prepared.add_argument(
+        "--neighbors", type=int, metavar="N", help="with --check: print N items and their nearest neighbours"
+    )
+    prepared.add_argument("--to", type=Path, metavar="DIR", help="with --export: folder to write to")
     return parser
 
 
 def _run(args: argparse.Namespace) -> int:
+    """Prepare, check, export or shuffle the dataset, and return the exit code."""
     folder = args.output / check_name(args.name, "dataset")
     if args.neighbors is not None and not (args.check and 0 < args.neighbors <= LARGEST):
-        raise SettingsError(f"--neighbors goes with --check and is at least 1 and at most {LARGEST}")
+        raise SettingsError(f"--neighbors can only be used with --check, and must be from 1 to {LARGEST}")
     if (args.export is None) != (args.to is None):
-        raise SettingsError("--export and --to go together")
+        raise SettingsError("--export and --to must be used together")
     if args.shuffle_ties is not None and not 0 <= args.shuffle_ties <= LARGEST_SEED:
         raise SettingsError(f"--shuffle-ties {args.shuffle_ties} must be at least 0 and at most {LARGEST_SEED}")
     if args.check or args.export is not None or args.shuffle_ties is not None:
-        _refuse(args, (*SOURCE_OPTIONS, *DATASET_KEYS, *FEATURE_KEYS), "prepares a dataset; this one is ready")
+        _refuse_options(args, (*SOURCE_OPTIONS, *DATASET_KEYS, *FEATURE_KEYS), "can only be used to prepare a dataset")
     if args.check:
         print(format_card(folder))
         if args.neighbors is not None:
@@ -128,72 +155,90 @@ def _run(args: argparse.Namespace) -> int:
     elif args.shuffle_ties is not None:
         print(f"prepared {shuffle_ties(folder, args.output, args.shuffle_ties)}")
     else:
-        _tell(_prepare(args))
+        _print_prepared(_prepare(args))
     return 0
 
 
 def _prepare(args: argparse.Namespace) -> Prepared:
-    settings = read_dataset_settings(args.name, args.kind, _given(args, DATASET_KEYS))
-    encoding = read_feature_settings(_given(args, FEATURE_KEYS))
+    """Read the settings and prepare the dataset.
+
+    Raises:
+        SettingsError: an option is invalid or would have no effect.
+    """
+    settings = read_dataset_settings(args.name, args.kind, _read_given(args, DATASET_KEYS))
+    encoding = read_feature_settings(_read_given(args, FEATURE_KEYS))
     if settings.kind != TABLE:
-        _refuse(args, ["columns"], f"goes with --from {TABLE}")
+        _refuse_options(args, ["columns"], f"can only be used with --from {TABLE}")
     if settings.kind not in list_fetched_kinds():
-        _refuse(args, ["category"], f"goes with --from {', '.join(list_fetched_kinds())}")
+        _refuse_options(args, ["category"], f"can only be used with --from {', '.join(list_fetched_kinds())}")
     if not settings.text:
-        _refuse(args, ["encoder", "pooling"], "goes with texts, of which this dataset takes none (--text)")
+        _refuse_options(
+            args, ["encoder", "pooling"], "can only be used with text columns, and this dataset has none (--text)"
+        )
     if not settings.pictures:
-        _refuse(args, ["image_encoder"], "goes with --pictures")
+        _refuse_options(args, ["image_encoder"], "can only be used with --pictures")
     if not settings.text and not settings.pictures:
-        _refuse(args, ["feature_dtype", "encode_device"], "goes with --text or --pictures")
+        _refuse_options(args, ["feature_dtype", "encode_device"], "can only be used with --text or --pictures")
     if settings.kind == TABLE:
         _refuse_shared_columns(settings.columns)
-    with unpack_source(_source(args, settings)) as source:
+    with unpack_source(_find_source_files(args, settings)) as source:
         if not (settings.text or settings.pictures or list_features(source.parent if source.is_file() else source)):
-            _refuse(args, ["fill"], "goes with --text, --pictures or feature files")
+            _refuse_options(args, ["fill"], "can only be used with --text, --pictures or feature files")
         return prepare(args.name, source, settings, encoding, args.output, fresh=args.fresh, progress=True)
 
 
 def _refuse_shared_columns(columns: Sequence[str]) -> None:
-    """Refuse a column that two fields of a table are read from.
+    """Refuse a column that is used for two fields of a table.
 
     Args:
-        columns: FIELD=COLUMN each; fields that are not named have their usual column.
+        columns: texts of the form FIELD=COLUMN; a field that is not named has its default column.
 
     Raises:
-        SettingsError: it names the fields and the column.
+        SettingsError: a field is named twice, or two fields share a column.
     """
     given = dict(text.partition("=")[::2] for text in columns)
-    required = {field: usual for field, usual in FIELDS.items() if field in ("user", "item")}
-    read = {**required, **given}
+    required = {field: default for field, default in FIELDS.items() if field in ("user", "item")}
+    columns_read = {**required, **given}
     if len(given) < len(columns):
-        raise SettingsError("--columns names a field twice; name each once")
+        raise SettingsError("--columns names a field twice; name each field once")
     for field, column in given.items():
-        other = next((name for name, taken in read.items() if taken == column and name != field), None)
+        other = next((name for name, read in columns_read.items() if read == column and name != field), None)
         if other is not None:
-            raise SettingsError(f"--columns {field}={column}: {other} is read from that column as well; name another")
+            raise SettingsError(
+                f"--columns {field}={column}: {other} is read from that column as well; name another column"
+            )
 
 
-def _refuse(args: argparse.Namespace, keys: Sequence[str], why: str) -> None:
-    """Options that would change nothing are a mistake.
+def _refuse_options(args: argparse.Namespace, keys: Sequence[str], reason: str) -> None:
+    """Refuse options that would have no effect.
+
+    Args:
+        args: parsed options.
+        keys: names of the options to refuse.
+        reason: end of the error message.
 
     Raises:
-        SettingsError: one of them was given.
+        SettingsError: one of the options was given.
     """
     for key in keys:
         if getattr(args, key) not in (None, False):
             option = "from" if key == "kind" else key.replace("_", "-")
-            raise SettingsError(f"--{option} {why}; leave it out")
+            raise SettingsError(f"--{option} {reason}; leave it out")
 
 
-def _given(args: argparse.Namespace, keys: Sequence[str]) -> dict[str, Any]:
-    """The settings that the command line names."""
+def _read_given(args: argparse.Namespace, keys: Sequence[str]) -> dict[str, Any]:
+    """Return the settings that were given on the command line."""
     return {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
 
 
-def _source(args: argparse.Namespace, settings: DatasetSettings) -> Path:
-    """The folder or archive of the source; raw files are fetched where they can be."""
+def _find_source_files(args: argparse.Namespace, settings: DatasetSettings) -> Path:
+    """Return the folder or archive of the source files. Raw files that are missing are downloaded if possible.
+
+    Raises:
+        SettingsError: `--raw` is used with another kind of source or together with `--source`.
+    """
     if args.raw is not None and (args.source is not None or settings.kind not in list_fetched_kinds()):
-        raise SettingsError(f"--raw goes with {', '.join(list_fetched_kinds())} and without --source")
+        raise SettingsError(f"--raw can only be used with {', '.join(list_fetched_kinds())} and without --source")
     if args.source is not None:
         return Path(args.source)
     if settings.kind not in list_fetched_kinds():
@@ -205,14 +250,15 @@ def _source(args: argparse.Namespace, settings: DatasetSettings) -> Path:
     return folder
 
 
-def _tell(prepared: Prepared) -> None:
+def _print_prepared(prepared: Prepared) -> None:
+    """Print the warnings, the encoding speed and the folder of a prepared dataset."""
     if not prepared.fresh:
-        print(f"{prepared.folder} is prepared already; --fresh replaces it")
+        print(f"{prepared.folder} is already prepared; replace it with --fresh")
         return
     for modality, speed in prepared.speed.items():
         if speed.n_encoded:
             rate = speed.n_encoded / speed.seconds
-            print(f"{modality}: encoded {speed.n_encoded:,} in {speed.seconds:.1f} s, {rate:,.0f} a second")
+            print(f"{modality}: encoded {speed.n_encoded:,} in {speed.seconds:.1f} s, {rate:,.0f} per second")
     for warning in prepared.warnings:
         print(warning)
     print(f"prepared {prepared.folder}")

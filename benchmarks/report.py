@@ -1,4 +1,4 @@
-"""Make the tables and the page from the records alone: `python benchmarks/report.py --dataset Beauty`."""
+"""Write the tables and the HTML page from stored run results: `python benchmarks/report.py --dataset Beauty`."""
 
 from __future__ import annotations
 
@@ -21,26 +21,40 @@ from hellm_recbole.system.files import check_name, sweep_temporaries
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write tables, slices and the page of each dataset and print its table; returns the exit code."""
+    """Write tables, slices and the page of each dataset, print its table, and return the exit code."""
     parser = argparse.ArgumentParser(prog="report.py", description=__doc__)
-    parser.add_argument("--dataset", help="names separated by commas; all that have records if not given")
-    parser.add_argument("--output", type=Path, default=Path("results"), help="folder of the results (%(default)s)")
+    parser.add_argument("--dataset", help="dataset names separated by commas (default: all datasets with results)")
     parser.add_argument(
-        "--protocol", choices=get_args(Protocol), default="unified", help="which table is printed (%(default)s)"
+        "--output", type=Path, default=Path("results"), help="folder of the results (default: %(default)s)"
     )
-    parser.add_argument("--metric", help="orders the rows inside a group, such as N@20")
-    parser.add_argument("--cutoffs", help="other K than those of the run, such as 1,50; they come from the saved ranks")
+    parser.add_argument(
+        "--protocol",
+        choices=get_args(Protocol),
+        default="unified",
+        help="evaluation protocol of the printed table (default: %(default)s)",
+    )
+    parser.add_argument("--metric", help="metric that sorts the models of a group, for example N@20")
+    parser.add_argument(
+        "--cutoffs",
+        help="cut-offs K, separated by commas, for example 1,50; the metrics are computed from the saved ranks",
+    )
     options = parser.parse_args(argv)
-    return run_main(lambda: _report(options))
+    return run_main(lambda: _write_reports(options))
 
 
-def _report(options: argparse.Namespace) -> int:
+def _write_reports(options: argparse.Namespace) -> int:
+    """Write and print the report of each dataset.
+
+    Raises:
+        ResultError: there are no results, or no dataset is named.
+        SettingsError: an option is invalid.
+    """
     if options.dataset is None:
         datasets = sorted({path.parts[-4] for path in options.output.glob(f"*/*/*/{RECORD_FILE}")})
         if not datasets:
             raise ResultError(
-                f"no record in {options.output}; `python benchmarks/run.py --models all --output {options.output}` "
-                "makes them"
+                f"no record in {options.output}; run `python benchmarks/run.py --models all --output {options.output}` "
+                "first"
             )
     else:
         datasets = list(dict.fromkeys(name.strip() for name in options.dataset.split(",") if name.strip()))
@@ -48,24 +62,24 @@ def _report(options: argparse.Namespace) -> int:
             raise ResultError("--dataset names nothing; give names separated by commas")
         for name in datasets:
             check_name(name, "dataset")
-    cutoffs = None if options.cutoffs is None else _cutoffs(options.cutoffs)
+    cutoffs = None if options.cutoffs is None else _parse_cutoffs(options.cutoffs)
     for dataset in datasets:
         for folder in (options.output / dataset, options.output / dataset / FIGURES):
             sweep_temporaries(folder)
-        shown = write_tables(options.output, dataset, options.protocol, metric=options.metric, cutoffs=cutoffs)
+        table = write_tables(options.output, dataset, options.protocol, metric=options.metric, cutoffs=cutoffs)
         write_slices(options.output, dataset, cutoffs=cutoffs)
-        print(shown)
+        print(table)
         print_ablation(options.output, dataset)
         page = write_report(options.output, dataset, metric=options.metric, cutoffs=cutoffs)
         print(f"written to {options.output / dataset}; the page is {page}")
     return 0
 
 
-def _cutoffs(text: str) -> list[int]:
-    """The K of `--cutoffs`.
+def _parse_cutoffs(text: str) -> list[int]:
+    """Parse the values K of `--cutoffs`.
 
     Raises:
-        SettingsError: one of them is not a positive integer, is too large, or occurs twice.
+        SettingsError: a value is not a positive integer, is too large, or occurs twice.
     """
     parts = text.split(",")
     if not all(re.fullmatch(r"\s*[0-9]{1,7}\s*", part) and 0 < int(part) <= LARGEST_CUTOFF for part in parts):

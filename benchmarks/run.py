@@ -13,7 +13,7 @@ from hellm_recbole.system.console import run_main
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the rows and print the tables; exit code 0, 1 if a row failed, 2 for a fault in what was asked."""
+    """Run the models and print the tables. The exit code is 0, 1 if a run failed, or 2 if an input is invalid."""
     options, rest = make_run_parser("run.py", __doc__).parse_known_args(argv)
     return run_main(lambda: run(options, rest))
 

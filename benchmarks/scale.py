@@ -1,13 +1,13 @@
-"""Cost of a model as the data grows: `python benchmarks/scale.py --model HeLLMPre --dataset Beauty --factors 1,2,4,8`.
+"""Measure time and memory as the data grows: `python benchmarks/scale.py --model HeLLMPre --dataset Beauty`.
 
-The dataset is enlarged by copies: factor f makes f copies of each user and item, and each interaction of a copied user
-goes to a random copy of its item, so that users keep their degrees and items theirs in the mean. Every factor runs in a
-process of its own, so that each has its own peak memory. Of several timings the best counts: the larger the data, the
-more it leans on the memory, which whatever else the machine does slows.
+The dataset is enlarged with copies. Factor f makes f copies of each user and item, and each interaction of a copied
+user is connected to a random copy of its item. Users keep their degrees, and items keep theirs on average. Each factor
+is measured in its own process, so that it has its own peak memory. The best of several timings is reported, because
+other programs on the machine slow down memory access, and larger data depend more on it.
 
-Each step of a graph model propagates over the whole graph. With `--batch grows` the batch is as many times larger as
-the data, so an epoch keeps its number of steps and its cost grows with the interactions; with `--batch fixed` the steps
-grow too, and the cost grows with the square of that.
+Each step of a graph model propagates over the whole graph. With `--batch grows` the batch size grows by the same factor
+as the data: an epoch keeps its number of steps, and its cost grows linearly with the number of interactions. With
+`--batch fixed` the number of steps also grows, and the cost grows quadratically.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import torch
 from tabulate import tabulate
 
 from baselines.registry import REGISTRY
-from benchmarks.upstream.apart import run_apart
+from benchmarks.upstream.subprocesses import run_in_subprocess
 from hellm_recbole.data.atomic import load_dataset
 from hellm_recbole.data.prepare import prepare_if_known
 from hellm_recbole.data.split import split_dataset
@@ -39,14 +39,19 @@ from hellm_recbole.training.timing import time_epoch
 from hellm_recbole.training.trainer import ModelLearner
 from hellm_recbole.types import FloatArray, Histories, TrainData
 
-NOISE = 0.01  # of copied features, relative to their spread: equal copies would all be each other's neighbours
+NOISE = 0.01  # standard deviation of the noise on copied features, relative to theirs: equal copies would be neighbours
 
 
 def enlarge(data: TrainData, factor: int, seed: int) -> TrainData:
-    """`factor` copies of users and items, interactions rewired between copies.
+    """Make `factor` copies of users and items, and rewire the interactions between the copies.
 
-    A user's repeated item becomes a repeated copy of it, so the number of interactions is exactly `factor` times as
-    large; the mean degree of an item copy is that of its item.
+    Each interaction is copied `factor` times, so the number of interactions is exactly `factor` times as large. The
+    mean degree of the copies of an item is the degree of the item.
+
+    Args:
+        data: training part.
+        factor: number of copies.
+        seed: random seed of the rewiring and of the noise on the features.
     """
     rng = np.random.default_rng(seed)
     user, item = data.history.users(), data.history.items
@@ -56,34 +61,51 @@ def enlarge(data: TrainData, factor: int, seed: int) -> TrainData:
     history = Histories.from_pairs(users, items, data.n_users * factor)
     features: dict[str, FloatArray] = {}
     for name, values in data.features.items():
-        own = np.tile(values[1:], (factor, 1))
-        own += rng.standard_normal(own.shape, dtype=np.float32) * np.float32(NOISE * values[1:].std())
-        features[name] = np.concatenate([values[:1], own])
+        copied = np.tile(values[1:], (factor, 1))
+        copied += rng.standard_normal(copied.shape, dtype=np.float32) * np.float32(NOISE * values[1:].std())
+        features[name] = np.concatenate([values[:1], copied])
     return TrainData(data.n_users * factor, data.n_items * factor, history, features)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table; returns the exit code."""
+    """Print the table and return the exit code."""
     parser = argparse.ArgumentParser(prog="scale.py", description=__doc__)
-    parser.add_argument("--model", default="HeLLMPre", help="one of our models (%(default)s)")
-    parser.add_argument("--dataset", default="Beauty", help="what is enlarged (%(default)s)")
-    parser.add_argument("--data-path", type=Path, help="folder with the source of the dataset")
-    parser.add_argument("--factors", default="1,2,4,8", help="separated by commas (%(default)s)")
-    parser.add_argument("--batch", choices=("grows", "fixed"), default="grows", help="with the data (%(default)s)")
-    parser.add_argument("--steps", type=int, default=20, help="timed steps that stand for an epoch (%(default)s)")
-    parser.add_argument("--repeat", type=int, default=5, help="timings, of which the best counts (%(default)s)")
+    parser.add_argument("--model", default="HeLLMPre", help="model of this project (default: %(default)s)")
+    parser.add_argument("--dataset", default="Beauty", help="dataset to enlarge (default: %(default)s)")
+    parser.add_argument("--data-path", type=Path, help="folder with the source files of the dataset")
     parser.add_argument(
-        "--threads", type=int, default=torch.get_num_threads(), help="CPU threads; all cores if not given"
+        "--factors", default="1,2,4,8", help="enlargement factors, separated by commas (default: %(default)s)"
     )
     parser.add_argument(
-        "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="override a setting"
+        "--batch",
+        choices=("grows", "fixed"),
+        default="grows",
+        help="whether the batch size grows with the data (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=20, help="number of timed steps, scaled to an epoch (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--repeat", type=int, default=5, help="number of timings; the best is reported (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=torch.get_num_threads(), help="number of CPU threads (default: all cores)"
+    )
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="value of a setting; the option can be repeated",
     )
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
-    return run_main(lambda: _one(options) if options.one else _all(options))
+    return run_main(lambda: _measure_factor(options) if options.one else _measure_all(options))
 
 
-def _all(options: argparse.Namespace) -> int:
+def _measure_all(options: argparse.Namespace) -> int:
+    """Measure each factor in its own process and print the table."""
     if options.repeat < 1:
         raise SettingsError(f"--repeat {options.repeat} must be at least 1")
     parts = options.factors.split(",")
@@ -99,19 +121,19 @@ def _all(options: argparse.Namespace) -> int:
         arguments += ["--threads", str(options.threads), "--one", str(factor)]
         arguments += [part for value in options.settings for part in ("--set", value)]
         arguments += [] if options.data_path is None else ["--data-path", str(options.data_path)]
-        found = run_apart("benchmarks.scale", arguments)
-        first = first or found
+        measured = run_in_subprocess("benchmarks.scale", arguments)
+        first = first or measured
         lines.append(
             [
                 factor,
-                f"{found['interactions']:,}",
-                f"{found['batch']:,}",
-                f"{found['build_s']:.1f} s",
-                f"{found['step_s'] * 1000:.0f} ms",
-                f"{found['epoch_s']:.1f} s",
-                f"{found['epoch_s'] / first['epoch_s']:.1f}",
-                f"{found['bytes'] / 2**20:,.0f} MiB",
-                f"{found['bytes'] / first['bytes']:.1f}",
+                f"{measured['interactions']:,}",
+                f"{measured['batch']:,}",
+                f"{measured['build_s']:.1f} s",
+                f"{measured['step_s'] * 1000:.0f} ms",
+                f"{measured['epoch_s']:.1f} s",
+                f"{measured['epoch_s'] / first['epoch_s']:.1f}",
+                f"{measured['bytes'] / 2**20:,.0f} MiB",
+                f"{measured['bytes'] / first['bytes']:.1f}",
             ]
         )
     headers = [
@@ -130,9 +152,10 @@ def _all(options: argparse.Namespace) -> int:
     return 0
 
 
-def _one(options: argparse.Namespace) -> int:
+def _measure_factor(options: argparse.Namespace) -> int:
+    """Measure one factor in this process and print the result as JSON."""
     if options.model not in REGISTRY:
-        raise ModelError(f"{options.model} is none of our models: {', '.join(REGISTRY)}")
+        raise ModelError(f"{options.model} is not a model of this project; the models are {', '.join(REGISTRY)}")
     runtime.keep_freed_memory()
     torch.set_num_threads(options.threads)
     device = torch.device("cpu")
@@ -146,10 +169,10 @@ def _one(options: argparse.Namespace) -> int:
     growth = options.one if options.batch == "grows" else 1
     train = replace(config.train, batch_size=config.train.batch_size * growth)
     started = time.perf_counter()
-    row = ModelLearner(config.spec, config.model_settings, large, train, config.pairs, 2024, device)
+    learner = ModelLearner(config.spec, config.model_settings, large, train, config.pairs, 2024, device)
     build = time.perf_counter() - started
-    epoch, n_steps = min(time_epoch(row, options.steps) for _ in range(options.repeat))
-    found = {
+    epoch, n_steps = min(time_epoch(learner, options.steps) for _ in range(options.repeat))
+    measured = {
         "interactions": len(large.history.items),
         "batch": train.batch_size,
         "build_s": build,
@@ -157,7 +180,7 @@ def _one(options: argparse.Namespace) -> int:
         "epoch_s": epoch,
         "bytes": runtime.measure_peak_memory(device)["host"],
     }
-    print(json.dumps(found))
+    print(json.dumps(measured))
     return 0
 
 

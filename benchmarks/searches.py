@@ -1,4 +1,4 @@
-"""Searches and studies: from a resolved run and values to try to what was found."""
+"""Set up and run hyper-parameter searches and studies. tune.py and study.py share this module."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from hellm_recbole.system.locks import FolderLock
 
 
 def run_searches(tasks: Sequence[SearchTask], options: argparse.Namespace) -> Iterator[SearchResult]:
-    """Run searches one after the other on one cluster; each as soon as it is over.
+    """Run searches one after the other on one Ray cluster, and yield each result as soon as its search has finished.
 
     Raises:
-        HellmError: there is no cluster at the address, or a search cannot be run or taken up.
+        HellmError: there is no cluster at the address, or a search cannot be run or resumed.
     """
     folders = [locate_search_of(task, options.output) for task in tasks]
     with ExitStack() as stack:
@@ -53,7 +53,7 @@ def run_searches(tasks: Sequence[SearchTask], options: argparse.Namespace) -> It
             try:
                 yield run_search(task, options.output, resume=options.resume, fresh=options.fresh)
             except KeyboardInterrupt:
-                print("give the same command with --resume to go on with this search", file=sys.stderr)
+                print("run the same command with --resume to resume this search", file=sys.stderr)
                 raise
 
 
@@ -70,22 +70,22 @@ def make_search_task(
     name: str,
     options: argparse.Namespace,
 ) -> SearchTask:
-    """The search of one row; all that a trial is handed comes without the test part.
+    """Set up the search of one run config. The input of the trials does not contain the test part.
 
     Args:
-        config: of the row.
-        split: of the dataset.
-        space: values to try.
-        overrides: settings of all trials.
-        seed: of all trials.
-        budget: what it may spend.
-        scheduler: whether ASHA prunes.
-        search: how points are chosen.
-        name: of the search.
-        options: output folder, preset and device.
+        config: run config.
+        split: split of the dataset.
+        space: values to try for each setting.
+        overrides: settings that are the same in all trials.
+        seed: random seed of all trials.
+        budget: number of trials or minutes.
+        scheduler: "asha" stops poor trials early, "none" does not.
+        search: method that chooses the points.
+        name: name of the search.
+        options: options with output folder, preset and device.
 
     Raises:
-        SettingsError: a value to try is not one that the setting can have, or the device has a number.
+        SettingsError: a value to try is not allowed for its setting, or the device has a number.
         ModelError: a pretrained model that the run reads has no usable result.
     """
     data = split.selection()
@@ -95,7 +95,7 @@ def make_search_task(
     )
     identity = identify_run(config, split, identify_embeddings(options.output, split.dataset, seed, pretrained))
     parts = list_run_parts(config, split, seed, identity)
-    if identity["features"] or "modalities" in space:  # trials may read others than the model does by itself
+    if identity["features"] or "modalities" in space:  # trials may read other modalities than the config does
         parts |= {f"features of {name}": digest for name, digest in split.feature_sha256.items()}
     cache = None if data.train.cache is None else data.train.cache.resolve()
     job = TrialJob(
@@ -109,19 +109,19 @@ def make_search_task(
         seed=seed,
         device=options.device,
         folder=Path.cwd(),
-        run=parts,
+        run_parts=parts,
     )
     for key, values in space.items():
         for value in values:
-            job.resolve({key: value})  # a misspelt or impossible value is refused before the first trial
+            job.resolve({key: value})  # raises an error for an impossible value before the first trial
     return SearchTask(job, config, space, name, budget, scheduler, search, split.sha256, split.n_items)
 
 
-def format_trials(sweep: SearchResult) -> str:
-    """The trials of a search as a table, best first."""
-    metric = sweep.valid_metric
-    keys = list(sweep.space)
-    order = sorted(sweep.trials, key=lambda trial: -trial["valid"].get(metric, 0.0))
+def format_trials(result: SearchResult) -> str:
+    """Format the trials of a search as a table, with the best trial first."""
+    metric = result.valid_metric
+    keys = list(result.space)
+    order = sorted(result.trials, key=lambda trial: -trial["valid"].get(metric, 0.0))
     lines = [
         [
             trial["number"],
@@ -136,7 +136,7 @@ def format_trials(sweep: SearchResult) -> str:
     head = ["trial", *keys, metric, "best epoch", "epochs", "status"]
     table = tabulate(lines, head, tablefmt="github", disable_numparse=True)
     return (
-        f"{sweep.row} on {sweep.dataset}, validation, {sweep.budget}, scheduler {sweep.scheduler}, "
-        f"search {sweep.search}, seed {sweep.seed}"
-        f"{'' if sweep.search == 'grid' else '; trial 1 has the values of the files'}\n{table}"
+        f"{result.row} on {result.dataset}, validation, {result.budget}, scheduler {result.scheduler}, "
+        f"search {result.search}, seed {result.seed}"
+        f"{'' if result.search == 'grid' else '; trial 1 has the values of the settings files'}\n{table}"
     )

@@ -1,7 +1,8 @@
-"""Run and draw the hyperparameter studies of a model: `python benchmarks/study.py --models HeLLMPre --dataset TikTok`.
+"""Run and draw hyper-parameter studies of a model: `python benchmarks/study.py --models HeLLMPre --dataset TikTok`.
 
-One or two settings go over their values, all else as in the files; what is drawn is validation, never the test part.
-Values stand in `properties/study/<Model>.yaml`. A study that has been run is only drawn.
+A study is a grid search over one or two settings. All other settings keep the values of the settings files. The figure
+shows the validation metric, never a test metric. The values are in `properties/study/<Model>.yaml`. A study that has
+finished before is only drawn again.
 """
 
 from __future__ import annotations
@@ -14,13 +15,7 @@ from pathlib import Path
 import hellm_recbole.system.openmp  # noqa: F401
 
 from baselines.registry import REGISTRY
-from benchmarks.options import (
-    load_data,
-    make_search_parser,
-    parse_names,
-    parse_seeds,
-    read_overrides,
-)
+from benchmarks.options import load_data, make_search_parser, parse_names, parse_seeds, read_overrides
 from benchmarks.searches import make_search_task, run_searches
 from hellm_recbole.config.search_space import count_points
 from hellm_recbole.errors import ModelError
@@ -37,15 +32,18 @@ EXIT_NOTHING_TO_DRAW = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what is missing and write the figures; exit code 0, 1 if a study has nothing to draw, 2 for bad arguments."""
+    """Run and draw the studies. The exit code is 0, 1 if a study has nothing to draw, or 2 if an input is invalid."""
     parser = make_search_parser("study.py", __doc__)
     parser.set_defaults(models="HeLLMPre")
-    parser.add_argument("--studies", default="all", help="names separated by commas, or all (%(default)s)")
+    parser.add_argument(
+        "--studies", default="all", help="names of the studies, separated by commas, or all (default: %(default)s)"
+    )
     options, rest = parser.parse_known_args(argv)
-    return run_main(lambda: _study(options, rest))
+    return run_main(lambda: _run_studies(options, rest))
 
 
-def _study(options: argparse.Namespace, rest: Sequence[str]) -> int:
+def _run_studies(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Set up, run and draw the studies, and return the exit code."""
     refuse_process_group("study.py")
     overrides = read_overrides(options, rest)
     (seed,) = parse_seeds(str(options.seed))
@@ -55,7 +53,7 @@ def _study(options: argparse.Namespace, rest: Sequence[str]) -> int:
         for config in resolve_runs(
             parse_names(options.models, "--models"), dataset, REGISTRY, options.preset, overrides
         ):
-            for name, axes in _chosen(split_variant(config.model, REGISTRY)[0], options.studies).items():
+            for name, axes in _select_studies(split_variant(config.model, REGISTRY)[0], options.studies).items():
                 tasks.append(
                     make_search_task(
                         config,
@@ -70,33 +68,33 @@ def _study(options: argparse.Namespace, rest: Sequence[str]) -> int:
                         options=options,
                     )
                 )
-    drawn = [_drawn(sweep, options.output) for sweep in run_searches(tasks, options)]
+    drawn = [_draw(result, options.output) for result in run_searches(tasks, options)]
     return 0 if all(drawn) else EXIT_NOTHING_TO_DRAW
 
 
-def _drawn(sweep: SearchResult, output: Path) -> bool:
-    """Write the figure of a study and say where it is; whether there was anything to draw."""
-    study = draw_study(sweep)
+def _draw(result: SearchResult, output: Path) -> bool:
+    """Write the figure of a study and print its path. Return whether there was anything to draw."""
+    study = draw_study(result)
     if study is None:
-        print(f"error: {sweep.name} of {sweep.row} has nothing to draw: {sweep.problem}", file=sys.stderr)
+        print(f"error: {result.name} of {result.row} has nothing to draw: {result.problem}", file=sys.stderr)
         return False
-    path = write_figure(output / sweep.dataset / FIGURES, name_figure(sweep), study.figure)
-    best = ", ".join(f"{key}={value}" for key, value in sweep.best["values"].items())
+    path = write_figure(output / result.dataset / FIGURES, name_figure(result), study.figure)
+    best = ", ".join(f"{key}={value}" for key, value in result.best["values"].items())
     print(f"{study.title}: best {best}; {study.caption} written to {path} and {path.with_suffix('.png')}", flush=True)
     return True
 
 
-def _chosen(model: str, asked: str) -> dict[str, dict[str, list[object]]]:
-    """The studies of a model that were asked for.
+def _select_studies(model: str, requested: str) -> dict[str, dict[str, list[object]]]:
+    """Return the requested studies of a model: name -> values of each setting.
 
     Raises:
-        ModelError: one of them is unknown.
-        SettingsError: the model has none.
+        ModelError: a study is unknown.
+        SettingsError: the model has no studies.
     """
     known = list_studies(model)
-    if asked == "all":
+    if requested == "all":
         return known
-    names = parse_names(asked, "--studies")
+    names = parse_names(requested, "--studies")
     for name in names:
         if name not in known:
             raise ModelError(f"{model} has no study {name!r}; it has {', '.join(known)}")

@@ -1,7 +1,7 @@
 """Search settings with Ray Tune: `python benchmarks/tune.py --models HeLLMPre --dataset Beauty --budget trials=20`.
 
-Every model gets the same budget. Trials see the training and validation parts only; the best values of each row go to
-`results/<dataset>/tuned/`, from where `run.py --tuned` takes them.
+Every model gets the same budget. Trials get only the training and validation parts. The best values of each model are
+written to `results/<dataset>/tuned/`, and `run.py --tuned` reads them there.
 """
 
 from __future__ import annotations
@@ -30,11 +30,7 @@ from hellm_recbole.errors import SettingsError
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
 from hellm_recbole.experiments.resolve import resolve_runs, split_variant
 from hellm_recbole.experiments.sweeps import SearchResult, write_tuned
-from hellm_recbole.experiments.tuning import (
-    SchedulerName,
-    SearchBudget,
-    SearchName,
-)
+from hellm_recbole.experiments.tuning import SchedulerName, SearchBudget, SearchName
 from hellm_recbole.models.base import LLM
 from hellm_recbole.system.console import run_main
 from hellm_recbole.system.distributed import refuse_process_group
@@ -44,44 +40,56 @@ EXIT_NOTHING_FOUND = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the searches and print what they found; exit code 0, 1 if one found nothing, 2 for bad arguments."""
+    """Run the searches and print the trials. The exit code is 0, 1 if a search failed, or 2 if an input is invalid."""
     parser = make_search_parser("tune.py", __doc__)
-    parser.add_argument("--budget", default="trials=20", help="of each model: trials=20 or minutes=60 (%(default)s)")
+    parser.add_argument(
+        "--budget",
+        default="trials=20",
+        help="budget of the search of each model, such as trials=20 or minutes=60 (default: %(default)s)",
+    )
     parser.add_argument(
         "--scheduler",
         choices=get_args(SchedulerName),
         default="asha",
-        help="asha stops poor trials early (%(default)s)",
+        help="scheduler of the trials; asha stops poor trials early (default: %(default)s)",
     )
     parser.add_argument(
-        "--search", choices=get_args(SearchName), default="random", help="how values are chosen (%(default)s)"
+        "--search",
+        choices=get_args(SearchName),
+        default="random",
+        help="method that chooses the values (default: %(default)s)",
     )
     parser.add_argument(
         "--space",
         action="append",
         default=[],
         metavar="[MODEL.]KEY=[A,B]",
-        help="other values to try; [] leaves a key out",
+        help="values to try instead of those in the search space; [] excludes a setting",
     )
-    parser.add_argument("--only", metavar="KEY,KEY", help="search these settings alone")
-    parser.add_argument("--name", default="tune", help="of the search, where a model has several (%(default)s)")
+    parser.add_argument("--only", metavar="KEY,KEY", help="settings to search; all others keep their values")
+    parser.add_argument(
+        "--name",
+        default="tune",
+        help="name of the search, for a model with several searches (default: %(default)s)",
+    )
     options, rest = parser.parse_known_args(argv)
-    return run_main(lambda: _tune(options, rest))
+    return run_main(lambda: _run_tuning(options, rest))
 
 
-def _tune(options: argparse.Namespace, rest: Sequence[str]) -> int:
+def _run_tuning(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Set up and run the searches, and return the exit code."""
     refuse_process_group("tune.py")
     check_name(options.name, "--name")
     check_threads(options.threads)
     if options.resume and options.fresh:
-        raise SettingsError("--resume and --fresh contradict each other; give one of them")
+        raise SettingsError("--resume and --fresh contradict each other; use only one of them")
     budget = SearchBudget.parse(options.budget)
     overrides = read_overrides(options, rest)
     (seed,) = parse_seeds(str(options.seed))
     tunable = [path.stem for path in sorted((find_properties() / "sweep").glob("*.yaml"))]
     models = tunable if options.models == "all" else parse_names(options.models, "--models")
     datasets = parse_names(options.dataset, "--dataset")
-    changed = [_space(text) for text in options.space]
+    changed = [_parse_space(text) for text in options.space]
     for owner, key, _ in changed:
         if owner is not None and owner not in models:
             raise SettingsError(f"--space {owner}.{key}: {owner} is not among the models of this search")
@@ -99,7 +107,7 @@ def _tune(options: argparse.Namespace, rest: Sequence[str]) -> int:
                     split,
                     read_search_space(
                         base,
-                        _tried(base, config.model, changed, options.only),
+                        _override_space(base, config.model, changed, options.only),
                         config.resolved.values,
                         with_current=options.search != "grid",
                     ),
@@ -112,20 +120,25 @@ def _tune(options: argparse.Namespace, rest: Sequence[str]) -> int:
                     options=options,
                 )
             )
-    found = [_told(sweep, options.output) for sweep in run_searches(tasks, options)]
-    return 0 if all(found) else EXIT_NOTHING_FOUND
+    succeeded = [_report_outcome(result, options.output) for result in run_searches(tasks, options)]
+    return 0 if all(succeeded) else EXIT_NOTHING_FOUND
 
 
-def _told(sweep: SearchResult, output: Path) -> bool:
-    """Print what a search has found and write the best values; whether it has found any."""
-    if sweep.problem is None:
-        print(f"{format_trials(sweep)}\nwritten to {write_tuned(output, sweep)}\n", flush=True)
+def _report_outcome(result: SearchResult, output: Path) -> bool:
+    """Print the trials of a search and write the best values. Return whether there are any."""
+    if result.problem is None:
+        print(f"{format_trials(result)}\nwritten to {write_tuned(output, result)}\n", flush=True)
         return True
-    print(f"error: {sweep.row} on {sweep.dataset}: {sweep.problem}", file=sys.stderr)
+    print(f"error: {result.row} on {result.dataset}: {result.problem}", file=sys.stderr)
     return False
 
 
-def _space(text: str) -> tuple[str | None, str, list[object]]:
+def _parse_space(text: str) -> tuple[str | None, str, list[object]]:
+    """Parse `[MODEL.]KEY=[A,B]` into model, key and values. The model is None if the text names none.
+
+    Raises:
+        SettingsError: the text has another form.
+    """
     key, equals, value = text.partition("=")
     parsed = parse_value(value, f"--space {text}") if equals else None
     if not isinstance(parsed, list):
@@ -134,24 +147,30 @@ def _space(text: str) -> tuple[str | None, str, list[object]]:
     return (model if dot else None), bare, parsed
 
 
-def _tried(
+def _override_space(
     base: str, model: str, changed: Sequence[tuple[str | None, str, list[object]]], only: str | None
 ) -> dict[str, list[object]]:
-    """Values instead of those of the model's file; an empty list leaves a key out.
+    """Return the values that replace those in the model's search space. An empty list excludes a setting.
+
+    Args:
+        base: name of the model without its variant.
+        model: name of the model.
+        changed: model or None, key and values of each `--space`.
+        only: value of `--only`.
 
     Raises:
-        SettingsError: `--only` names a key that has no values.
+        SettingsError: `--only` names a setting that has no values to try.
     """
-    values = {key: tried for owner, key, tried in changed if owner in (None, model)}
+    values = {key: listed for owner, key, listed in changed if owner in (None, model)}
     if only is None:
         return values
-    kept, listed = parse_names(only, "--only"), {*list_searched_keys(base), *values}
-    for key in kept:
-        if key not in listed:
+    searched, known = parse_names(only, "--only"), {*list_searched_keys(base), *values}
+    for key in searched:
+        if key not in known:
             raise SettingsError(
-                f"--only names {key}, for which {model} has no values; give some with --space {key}=[A,B]"
+                f"--only names {key}, but {model} has no values to try for it; add values with --space {key}=[A,B]"
             )
-    return {key: [] for key in listed if key not in kept} | {key: values[key] for key in kept if key in values}
+    return {key: [] for key in known if key not in searched} | {key: values[key] for key in searched if key in values}
 
 
 if __name__ == "__main__":

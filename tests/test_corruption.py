@@ -19,7 +19,7 @@ from hellm_recbole.errors import HellmError
 from hellm_recbole.experiments.export import export_embeddings
 from hellm_recbole.experiments.results import read_ranks, read_result
 from hellm_recbole.experiments.sweeps import read_search, read_tuned, write_search, write_tuned
-from hellm_recbole.experiments.tuning import _keep_state, _put_state_back, _refuse_another
+from hellm_recbole.experiments.tuning import _copy_state, _refuse_other_request, _restore_state
 from hellm_recbole.graphs.neighbors import find_item_neighbors
 from hellm_recbole.system.files import seal, sha256_file
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
@@ -67,7 +67,7 @@ def write_tuned_file(folder: Path) -> Reader:
 def write_request(folder: Path) -> Reader:
     path = folder / "request.json"
     path.write_text(json.dumps(seal(REQUEST), indent=1))
-    return lambda: _refuse_another(path, REQUEST, finished=True)
+    return lambda: _refuse_other_request(path, REQUEST, finished=True)
 
 
 def write_search_state(folder: Path) -> Reader:
@@ -78,11 +78,11 @@ def write_search_state(folder: Path) -> Reader:
     (staging / "basic-variant-state-1.json").write_bytes(bytes(range(256)))
     (folder / "ray").mkdir()
     (folder / "ray" / "tuner.pkl").write_bytes(bytes(range(255)))
-    _keep_state(staging, folder / "ray")
+    _copy_state(staging, folder / "ray")
     shutil.rmtree(folder / "ray")
 
     def read() -> list[bytes]:
-        assert _put_state_back(folder / "state", ray)
+        assert _restore_state(folder / "state", ray)
         return [path.read_bytes() for path in sorted(ray.iterdir())]
 
     return read

@@ -161,7 +161,7 @@ GENERAL_TESTS = {
     *("baselines/test_contract", "baselines/test_two_threads", "report/test_safe_output"),
     *("bridge/test_metrics_parity", "bridge/test_prepared_ids", "bridge/test_prepared_times"),
     *(f"benchmarks/test_{name}" for name in ("identity", "llm_rows", "malformed", "openmp", "prepare_raw")),
-    *(f"benchmarks/test_{name}" for name in ("report_in_a_browser", "stress", "team")),
+    *(f"benchmarks/test_{name}" for name in ("report_in_a_browser", "stress", "distributed_runs")),
 }
 
 

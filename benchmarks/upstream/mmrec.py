@@ -1,12 +1,12 @@
-"""Our multimodal rows beside MMRec's, run from a checkout of its repository.
+"""Comparison of our multimodal models with MMRec, which runs from a checkout of its repository.
 
-Nothing of MMRec is part of this project: `git clone https://github.com/enoche/MMRec` and pass the folder to
-`speed.py --parts multimodal --mmrec DIR` for times, or to `parity.py --mmrec DIR` for values.
+This project contains no code of MMRec. Run `git clone https://github.com/enoche/MMRec`, and pass the folder to
+`speed.py --parts multimodal --mmrec DIR` to compare times, or to `parity.py --mmrec DIR` to compare values.
 
-For times each side of each model runs in a process of its own, so that each has its own peak memory and MMRec's needs
-(modules that are not installed, tensors moved to a GPU that is not there) touch nothing else. Both sides get the same
-interactions, the same batches and the same two modalities: the dataset's text and random numbers of the width of CLIP's
-images, because MMRec's models ask for both.
+For times, each side of each model runs in its own process. Each process has its own peak memory, and the changes that
+MMRec needs (a replacement for a missing package, no transfer to a GPU) affect nothing else. Both sides get the same
+interactions, the same batch size and the same two modalities: the text of the dataset, and random numbers of the width
+of CLIP's image features, because MMRec's models need both.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import scipy.sparse as sp
 import torch
 
 from baselines.registry import REGISTRY
-from benchmarks.upstream.apart import run_apart
+from benchmarks.upstream.subprocesses import run_in_subprocess
 from hellm_recbole.data.atomic import load_dataset
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import DataError, HellmError, MissingDependency
@@ -40,22 +40,22 @@ from hellm_recbole.training.trainer import ModelLearner, evaluate
 from hellm_recbole.types import PairBatch, TrainData
 
 MODELS = ("VBPR", "LightGCN", "FREEDOM", "BM3", "SLMRec", "GRCN", "LATTICE")
-IMAGE_WIDTH = 512  # of CLIP ViT-B/32
+IMAGE_WIDTH = 512  # width of the image features of CLIP ViT-B/32
 FEATURE_FILES = {"image": "v.npy", "text": "t.npy"}
-EVAL_USERS = 4096  # scored at a time (MMRec)
-TOP_K = 50  # MMRec's
+EVAL_USERS = 4096  # users scored at a time by MMRec
+TOP_K = 50  # length of the lists of MMRec
 CPU = torch.device("cpu")
 
 
 class _Config(dict[str, Any]):
-    """MMRec's configuration: a key that is not set is None."""
+    """Configuration of MMRec: a missing key is None."""
 
     def __missing__(self, key: str) -> None:
         return None
 
 
 class _Interactions:
-    """What MMRec's models ask of its data loader."""
+    """Replacement for MMRec's data loader, with the methods that its models call."""
 
     def __init__(self, data: TrainData) -> None:
         self.data, self.dataset = data, self
@@ -67,26 +67,26 @@ class _Interactions:
         return self.data.n_items
 
     def inter_matrix(self, form: str = "coo", value_field: str | None = None) -> Any:
-        """Training matrix without padding."""
+        """Return the [U, I] training matrix, without padding."""
         history = self.data.history
         shape = self.data.n_users, self.data.n_items
         matrix = sp.coo_matrix((np.ones(len(history.items)), (history.users() - 1, history.items - 1)), shape=shape)
         return matrix if form == "coo" else matrix.tocsr()
 
 
-def with_two_modalities(split: Split) -> Split:
-    """The split with its text, or its first modality in that place, and random image features."""
+def set_two_modalities(split: Split) -> Split:
+    """Return the split with random image features and its text features. Without text, its first modality is used."""
     text = split.features.get("text", next(iter(split.features.values())))
     image = np.random.default_rng(0).standard_normal((len(text), IMAGE_WIDTH), dtype=np.float32)
     image[0] = 0.0
     return replace(split, features={"image": image, "text": text}, cache=None)
 
 
-def public_settings(name: str, plan: RunConfig) -> dict[str, Any]:
-    """MMRec's names for the values of our row."""
-    ours: Any = plan.model_settings
+def translate_settings(name: str, config: RunConfig) -> dict[str, Any]:
+    """Translate the settings of our model to the names of MMRec."""
+    ours: Any = config.model_settings
     width = [ours.emb_dim] * 2
-    of_model = {
+    by_model = {
         "LightGCN": lambda: {"n_layers": ours.n_layers, "reg_weight": ours.l2_weight},
         "VBPR": lambda: {"reg_weight": ours.l2_weight},
         "FREEDOM": lambda: {
@@ -129,14 +129,21 @@ def public_settings(name: str, plan: RunConfig) -> dict[str, Any]:
             "reg_weight": ours.l2_weight,
         },
     }
-    return of_model[name]()
+    return by_model[name]()
 
 
-def public_model(name: str, checkout: Path, data: TrainData, plan: RunConfig, folder: Path) -> Any:
-    """MMRec's model on our data, with its image, text or both; its features and caches are written to `folder`.
+def build_public_model(name: str, checkout: Path, data: TrainData, config: RunConfig, folder: Path) -> Any:
+    """Build MMRec's model on our data, with image features, text features or both.
+
+    Args:
+        name: name of the model.
+        checkout: folder with a checkout of MMRec.
+        data: training part.
+        config: run config of our model.
+        folder: folder for the features and caches of MMRec.
 
     Raises:
-        DataError: the checkout is none of MMRec.
+        DataError: the folder is not a checkout of MMRec.
         MissingDependency: a package that MMRec's model imports is not installed.
     """
     source = checkout / "src"
@@ -148,12 +155,14 @@ def public_model(name: str, checkout: Path, data: TrainData, plan: RunConfig, fo
     torch.Tensor.cuda = lambda tensor, *_, **__: tensor  # type: ignore[method-assign]
     sp.dok_matrix._update = lambda matrix, values: matrix._dict.update(values)
     sys.path.insert(0, str(source))
-    dataset = "data" if "text" in data.features else "kwai"  # MMRec's SLMRec works without text for that name alone
+    dataset = (
+        "data" if "text" in data.features else "kwai"
+    )  # without text, MMRec's SLMRec works only under this dataset name
     (folder / dataset).mkdir()
     for modality, file in FEATURE_FILES.items():
         if modality in data.features:
             np.save(folder / dataset / file, data.features[modality][1:])
-    config = _Config(
+    settings = _Config(
         USER_ID_FIELD="user",
         ITEM_ID_FIELD="item",
         NEG_PREFIX="neg_",
@@ -164,31 +173,34 @@ def public_model(name: str, checkout: Path, data: TrainData, plan: RunConfig, fo
         dataset=dataset,
         vision_feature_file=FEATURE_FILES["image"],
         text_feature_file=FEATURE_FILES["text"],
-        embedding_size=plan.model_settings.emb_dim,
-        train_batch_size=plan.train.batch_size,
-        **public_settings(name, plan),
+        embedding_size=config.model_settings.emb_dim,
+        train_batch_size=config.train.batch_size,
+        **translate_settings(name, config),
     )
     try:
         module = importlib.import_module(f"models.{name.lower()}")
     except ImportError as error:
         raise MissingDependency(f"MMRec's {name} needs {error.name}, which is not installed; pip install it") from error
-    return getattr(module, name)(config, _Interactions(data))
+    return getattr(module, name)(settings, _Interactions(data))
 
 
-def time_public(name: str, checkout: Path, split: Split, plan: RunConfig, steps: int) -> dict[str, float]:
-    """Seconds of MMRec's set-up, of an epoch (from its first step and some later ones) and of an evaluation."""
+def time_public(name: str, checkout: Path, split: Split, config: RunConfig, steps: int) -> dict[str, float]:
+    """Time MMRec: seconds of the set-up, of an epoch and of an evaluation.
+
+    The time of an epoch is computed from its first step and `steps` later ones.
+    """
     torch.manual_seed(2024)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        model = public_model(name, checkout, split.train_data(), plan, Path(folder))
+        model = build_public_model(name, checkout, split.train_data(), config, Path(folder))
         build = time.perf_counter() - started
         optimizer = torch.optim.Adam(
-            model.parameters(), lr=plan.train.learning_rate, weight_decay=plan.train.weight_decay
+            model.parameters(), lr=config.train.learning_rate, weight_decay=config.train.weight_decay
         )
-        source = PairSource(split.train_data(), plan.train.batch_size, "interactions", CPU)
+        source = PairSource(split.train_data(), config.train.batch_size, "interactions", CPU)
         batches = source.epoch(1)
 
-        def step(batch: PairBatch) -> float:
+        def time_step(batch: PairBatch) -> float:
             started = time.perf_counter()
             optimizer.zero_grad()
             columns = torch.stack([batch.user - 1, batch.positive - 1, batch.negative - 1])
@@ -198,17 +210,20 @@ def time_public(name: str, checkout: Path, split: Split, plan: RunConfig, steps:
 
         model.train()
         model.pre_epoch_processing()
-        step(next(batches))  # warms up
+        time_step(next(batches))  # warm-up
         started = time.perf_counter()
         model.pre_epoch_processing()
-        first = step(next(batches)) + time.perf_counter() - started
-        later = [step(next(batches)) for _ in range(min(steps, source.n_batches() - 2))]
+        first = time_step(next(batches)) + time.perf_counter() - started
+        later = [time_step(next(batches)) for _ in range(min(steps, source.n_batches() - 2))]
         epoch = first + float(np.mean(later)) * (source.n_batches() - 1)
-        return {"build": build, "epoch": epoch, "evaluation": _public_evaluation(name, model, split)}
+        return {"build": build, "epoch": epoch, "evaluation": _time_public_evaluation(name, model, split)}
 
 
-def _public_evaluation(name: str, model: Any, split: Split) -> float:
-    """Seconds of a full ranking, from one block of users; MMRec computes all vectors again in each block."""
+def _time_public_evaluation(name: str, model: Any, split: Split) -> float:
+    """Return the seconds of a full ranking, from the time of one block of users.
+
+    MMRec computes all embeddings again for each block.
+    """
     model.eval()
     history = split.train
     users = torch.arange(min(EVAL_USERS, split.n_users))
@@ -225,47 +240,58 @@ def _public_evaluation(name: str, model: Any, split: Split) -> float:
         return (time.perf_counter() - started) * split.n_users / len(users)
 
 
-def time_ours(name: str, split: Split, plan: RunConfig) -> dict[str, float]:
-    """Seconds of our set-up, of a whole epoch after a first one, and of an evaluation."""
-    assert plan.spec is not None
+def time_ours(name: str, split: Split, config: RunConfig) -> dict[str, float]:
+    """Time our model: seconds of the set-up, of the second epoch and of an evaluation."""
+    assert config.spec is not None
     started = time.perf_counter()
-    row = ModelLearner(plan.spec, plan.model_settings, split.train_data(), plan.train, plan.pairs, 2024, CPU)
+    learner = ModelLearner(
+        config.spec, config.model_settings, split.train_data(), config.train, config.pairs, 2024, CPU
+    )
     build = time.perf_counter() - started
-    row.train_epoch(1, 1, _ignore)
+    learner.train_epoch(1, 1, _ignore_step)
     started = time.perf_counter()
-    row.train_epoch(2, 2, _ignore)
+    learner.train_epoch(2, 2, _ignore_step)
     epoch = time.perf_counter() - started
     started = time.perf_counter()
-    evaluate(row, split.selection(), plan.evaluation, name)
+    evaluate(learner, split.selection(), config.evaluation, name)
     return {"build": build, "epoch": epoch, "evaluation": time.perf_counter() - started}
 
 
-def _ignore(step: int, n_steps: int, losses: dict[str, float]) -> None:
-    """Nobody watches."""
+def _ignore_step(step: int, n_steps: int, losses: dict[str, float]) -> None:
+    """Do nothing: timings show no progress."""
 
 
 def compare(
     folder: Path, checkout: Path, names: Sequence[str], threads: int, steps: int
 ) -> list[tuple[str, float, float, str]]:
-    """Lines of the table: what, ours, theirs, a note; seconds, and GiB of peak memory.
+    """Time both sides of the models and return the lines of the table.
+
+    Each line holds a description, our value, the value of MMRec and a note. Values are seconds, or GiB of peak memory.
+
+    Args:
+        folder: folder of the prepared dataset.
+        checkout: folder with a checkout of MMRec.
+        names: names of the models.
+        threads: number of CPU threads.
+        steps: number of timed steps of MMRec.
 
     Raises:
-        HellmError: one side of a model could not be run.
+        HellmError: one side of a model failed.
     """
     lines = []
     for name in names:
-        found = {}
+        measured = {}
         for side in ("ours", "public"):
             arguments = [side, name, str(folder), str(checkout), "--threads", str(threads), "--steps", str(steps)]
             try:
-                found[side] = run_apart("benchmarks.upstream.mmrec", arguments)
+                measured[side] = run_in_subprocess("benchmarks.upstream.mmrec", arguments)
             except HellmError as error:
                 raise HellmError(f"{name}, {side}: {error}") from error
             print(
-                f"{name}, {side}: " + ", ".join(f"{what} {value:.2f}" for what, value in found[side].items()),
+                f"{name}, {side}: " + ", ".join(f"{what} {value:.2f}" for what, value in measured[side].items()),
                 flush=True,
             )
-        ours, theirs = found["ours"], found["public"]
+        ours, theirs = measured["ours"], measured["public"]
         for what, note in (
             ("build", ""),
             ("epoch", f"MMRec, its first step and {steps} others timed, scaled to all"),
@@ -277,27 +303,28 @@ def compare(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Time one side of one model and print it as JSON; returns the exit code."""
+    """Time one side of one model, print the result as JSON, and return the exit code."""
     parser = argparse.ArgumentParser(prog="mmrec.py", description=__doc__)
-    parser.add_argument("side", choices=("ours", "public"))
-    parser.add_argument("model", choices=MODELS)
-    parser.add_argument("folder", type=Path, help="a prepared dataset")
-    parser.add_argument("checkout", type=Path, help="a checkout of https://github.com/enoche/MMRec")
-    parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--steps", type=int, required=True)
-    return run_main(lambda: _one(parser.parse_args(argv)))
+    parser.add_argument("side", choices=("ours", "public"), help="implementation to time")
+    parser.add_argument("model", choices=MODELS, help="name of the model")
+    parser.add_argument("folder", type=Path, help="folder of the prepared dataset")
+    parser.add_argument("checkout", type=Path, help="folder with a checkout of https://github.com/enoche/MMRec")
+    parser.add_argument("--threads", type=int, required=True, help="number of CPU threads")
+    parser.add_argument("--steps", type=int, required=True, help="number of timed steps of MMRec")
+    return run_main(lambda: _measure_side(parser.parse_args(argv)))
 
 
-def _one(options: argparse.Namespace) -> int:
+def _measure_side(options: argparse.Namespace) -> int:
+    """Time one side of one model and print the result as JSON."""
     runtime.keep_freed_memory()
     torch.set_num_threads(options.threads)
-    split = with_two_modalities(split_dataset(load_dataset(options.folder, modalities=None)))
-    (plan,) = resolve_runs([options.model], split.dataset, REGISTRY, "paper", [])
+    split = set_two_modalities(split_dataset(load_dataset(options.folder, modalities=None)))
+    (config,) = resolve_runs([options.model], split.dataset, REGISTRY, "paper", [])
     if options.side == "ours":
-        found = time_ours(options.model, split, plan)
+        measured = time_ours(options.model, split, config)
     else:
-        found = time_public(options.model, options.checkout, split, plan, options.steps)
-    print(json.dumps({**found, "peak GiB": (runtime.measure_peak_memory(CPU)["host"] or 0) / 2**30}))
+        measured = time_public(options.model, options.checkout, split, config, options.steps)
+    print(json.dumps({**measured, "peak GiB": (runtime.measure_peak_memory(CPU)["host"] or 0) / 2**30}))
     return 0
 
 

@@ -1,8 +1,9 @@
-"""The published implementation of HeLLMPre (MMHCL), run from a checkout of its repository.
+"""The published implementation of HeLLMPre (MMHCL), which runs from a checkout of its repository.
 
-Nothing of it is part of this project: `git clone https://github.com/Xu107/MMHCL` and pass the folder. For times its own
-graphs are not used, for it builds them from dense matrices in many minutes; it is handed the same operators, sparse. On
-small data `published_graphs` are its own.
+This project contains no code of MMHCL. Run `git clone https://github.com/Xu107/MMHCL` and pass the folder. The
+published code builds its graphs from dense matrices, which takes many minutes. Therefore, when times are measured, it
+gets the same graphs as sparse matrices. On small data, `build_published_graphs` builds the graphs with the published
+code.
 """
 
 from __future__ import annotations
@@ -28,44 +29,52 @@ from hellm_recbole.training.sampling import PairSource
 from hellm_recbole.types import PairBatch, TrainData
 
 LOADER = "utility.load_data"
-DATASET = "data"  # the published code's name for ours
+DATASET = "data"  # name of our dataset in the published code
 
 
 class ReleasedHeLLMPre:
-    """Training steps of the published model on our data, its graphs materialised as the published code does."""
+    """Training of the published model on our data, with its graphs materialised as in the published code."""
 
     def __init__(self, checkout: Path, data: TrainData, settings: HeLLMPreSettings, batch_size: int) -> None:
         model_class = import_model(checkout, settings)
         self.settings, self.batch_size = settings, batch_size
-        self.graphs = _graphs(data, settings)
+        self.graphs = _build_graphs(data, settings)
         torch.manual_seed(2024)
         self.model = model_class(data.n_users, data.n_items, settings.emb_dim)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4)
         self.n_steps = len(data.history.items) // batch_size + 1
         self._batches = PairSource(data, batch_size, "users", torch.device("cpu"))
 
-    def seconds(self, steps: int) -> float:
-        """Seconds of an epoch, from the time of `steps` of its steps."""
+    def time_epoch_s(self, steps: int) -> float:
+        """Return the seconds of an epoch, from the time of `steps` of its steps."""
         batches = self._batches.epoch(1)
         started = time.perf_counter()
         for _ in range(steps):
-            self._step(next(batches))
+            self._train_step(next(batches))
         return (time.perf_counter() - started) / steps * self.n_steps
 
-    def _step(self, batch: PairBatch) -> None:
+    def _train_step(self, batch: PairBatch) -> None:
         self.model.train()
         self.optimizer.zero_grad()
-        published_loss(self.model, self.graphs, self.settings, batch, self.batch_size).backward()
+        compute_published_loss(self.model, self.graphs, self.settings, batch, self.batch_size).backward()
         self.optimizer.step()
 
 
-Graphs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # user-item, item-item and user-user operators
+Graphs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # user-item [U + I, U + I], item-item [I, I], user-user [U, U]
 
 
-def published_loss(
+def compute_published_loss(
     model: Any, graphs: Graphs, settings: HeLLMPreSettings, batch: PairBatch, batch_size: int
 ) -> torch.Tensor:
-    """With the published model's forward pass and contrast; the rest of the loss as it is documented."""
+    """Compute the loss. Forward pass and contrast are published code; the other terms follow its documentation.
+
+    Args:
+        model: published model.
+        graphs: its graphs.
+        settings: settings of our model.
+        batch: users with a positive and a negative item each.
+        batch_size: divisor of the L2 penalty.
+    """
     users, items, item_hyper, user_hyper = model(*graphs)
     user, positive, negative = users[batch.user - 1], items[batch.positive - 1], items[batch.negative - 1]
     difference = (user * positive).sum(dim=1) - (user * negative).sum(dim=1)
@@ -76,11 +85,17 @@ def published_loss(
     return loss
 
 
-def published_graphs(checkout: Path, data: TrainData, settings: HeLLMPreSettings, folder: Path) -> Graphs:
-    """The published code's own graphs, dense, of image and text; its files are written to `folder`.
+def build_published_graphs(checkout: Path, data: TrainData, settings: HeLLMPreSettings, folder: Path) -> Graphs:
+    """Build the graphs with the published code, as dense matrices, from image and text features.
+
+    Args:
+        checkout: folder with a checkout of MMHCL.
+        data: training part.
+        settings: settings of our model.
+        folder: folder for the files of the published code.
 
     Raises:
-        DataError: the folder is no checkout of it.
+        DataError: `checkout` is not a checkout of MMHCL.
     """
     import_model(checkout, settings)
     loader: Any = importlib.import_module(LOADER)
@@ -88,19 +103,25 @@ def published_graphs(checkout: Path, data: TrainData, settings: HeLLMPreSettings
     (folder / "code").mkdir()
     for name, matrix in data.features.items():
         np.save(folder / "data" / DATASET / f"{name}_feat.npy", matrix[1:])
-    source = loader.Data.__new__(loader.Data)  # its constructor reads files of interactions
+    source = loader.Data.__new__(loader.Data)  # without the constructor, which reads files of interactions
     source.path, source.n_users, source.n_items = str(folder), data.n_users, data.n_items
     source.R = sp.dok_matrix(build_interaction_matrix(data.history, data.n_items)[1:, 1:])
     with contextlib.chdir(folder / "code"):
-        found = source.get_UI_mat(), source.get_I2I_Hypergraph_mul_mat(), source.get_U2U_mat()
-    return found[0].to_dense(), found[1].to_dense(), found[2].to_dense()
+        graphs = source.get_UI_mat(), source.get_I2I_Hypergraph_mul_mat(), source.get_U2U_mat()
+    return graphs[0].to_dense(), graphs[1].to_dense(), graphs[2].to_dense()
 
 
 def import_model(checkout: Path, settings: HeLLMPreSettings) -> Any:
-    """The class `MMHCL`; its settings are read from `sys.argv` when its modules are imported, once in a process.
+    """Import the class `MMHCL`.
+
+    Its modules read the settings from `sys.argv` when they are imported, which happens once in a process.
+
+    Args:
+        checkout: folder with a checkout of MMHCL.
+        settings: settings of our model.
 
     Raises:
-        DataError: the folder is no checkout of it.
+        DataError: the folder is not a checkout of MMHCL.
     """
     codes = checkout / "codes"
     if not (codes / "Models.py").is_file():
@@ -116,20 +137,20 @@ def import_model(checkout: Path, settings: HeLLMPreSettings) -> Any:
         "topk": settings.n_neighbors,
         "dataset": DATASET,
     }
-    before = sys.argv
+    original_argv = sys.argv
     sys.argv = ["main.py", *(f"--{key}={value}" for key, value in values.items())]
     sys.path.insert(0, str(codes))
     try:
         importlib.import_module(LOADER)
         return importlib.import_module("Models").MMHCL
     finally:
-        sys.argv = before
+        sys.argv = original_argv
         with contextlib.suppress(ValueError):
             sys.path.remove(str(codes))
 
 
-def _graphs(data: TrainData, settings: HeLLMPreSettings) -> Graphs:
-    """User-item, item-item and user-user operators as the COO tensors the published code works with; no padding."""
+def _build_graphs(data: TrainData, settings: HeLLMPreSettings) -> Graphs:
+    """Build the user-item, item-item and user-user graphs as COO tensors, without padding."""
     block = normalize_interactions(data.history, data.n_items)[1:, 1:]
     bipartite = sp.bmat([[None, block], [block.T, None]])
     incidence = sp.csr_matrix(
@@ -148,10 +169,11 @@ def _graphs(data: TrainData, settings: HeLLMPreSettings) -> Graphs:
     users.eliminate_zeros()
     total = np.asarray(users.sum(axis=1)).ravel()
     users = sp.diags(np.where(total > 0, 1.0 / np.where(total > 0, total, 1.0), 0.0)) @ users
-    return _coo(bipartite), _coo(scale @ items @ scale), _coo(users)
+    return _to_coo(bipartite), _to_coo(scale @ items @ scale), _to_coo(users)
 
 
-def _coo(matrix: Any) -> torch.Tensor:
+def _to_coo(matrix: Any) -> torch.Tensor:
+    """Convert a scipy matrix to a COO tensor in single precision."""
     matrix = sp.coo_matrix(matrix)
     index = torch.from_numpy(np.vstack([matrix.row, matrix.col]).astype(np.int64))
     return torch.sparse_coo_tensor(index, torch.from_numpy(matrix.data.astype(np.float32)), matrix.shape).coalesce()

@@ -1,8 +1,9 @@
-"""The LLM stage in the way the released HeLLM code takes it, for timing: written here, from its description.
+"""Training and scoring of HeLLM with the method of the released code, for timing. Written from its description.
 
-A sample is one prefix of a history; seven make a batch. Items are padded on the left between the two halves of a full
-prompt, [B, T] goes through the language model as transformers runs it, each sample's prefixes are made for every layer
-and position at once, and scoring reads one user at a time.
+A sample is one prefix of a history, and a batch has seven samples. The items are padded on the left and placed between
+the two halves of a full prompt. The padded [B, T] batch goes through the language model with the standard attention of
+transformers. The graph prefixes of a sample are computed for all layers and positions at once. Scoring reads one user
+at a time.
 """
 
 from __future__ import annotations
@@ -39,15 +40,15 @@ BATCH, POOLED, DROPOUT, WARM_UP = 7, 64, 0.3, 2
 
 
 class ReleasedLLM:
-    """Training steps and scoring of one user at a time.
+    """HeLLM with the training and scoring method of the released code.
 
     Args:
-        settings: of HeLLM, which name the language model.
-        data: with the pretrained embeddings.
+        settings: settings of HeLLM, which name the language model.
+        data: training part with the pretrained embeddings.
 
     Raises:
-        DataError: the language model cannot be loaded, is not whole or does not fit its tokenizer.
-        ModelError: it has fewer layers than asked for.
+        DataError: the language model cannot be loaded, is incomplete or does not fit its tokenizer.
+        ModelError: the language model has fewer layers than requested.
     """
 
     def __init__(self, settings: LLMSettings, data: TrainData) -> None:
@@ -75,7 +76,7 @@ class ReleasedLLM:
                 "projector": nn.Sequential(
                     nn.Linear(self.graph.shape[1] + self.sequence.shape[1], width), nn.GELU(), nn.Linear(width, width)
                 ),
-                **{side: _network(width) for side in ("key", "value")},
+                **{side: _make_network(width) for side in ("key", "value")},
                 **{f"{side}_{norm}": nn.RMSNorm(width) for side in ("key", "value") for norm in ("inner", "outer")},
             }
         )
@@ -89,8 +90,8 @@ class ReleasedLLM:
         self.data = data
         self._batches = PrefixSource(data, BATCH, settings.max_history, None, torch.device("cpu"))
 
-    def samples_a_second(self, steps: int) -> float:
-        """Training samples a second, over `steps` steps after a few that warm up."""
+    def measure_samples_per_second(self, steps: int) -> float:
+        """Measure the training samples per second, over `steps` steps after a few warm-up steps."""
         self.parts.train()
         self.decoder.train()
         started = 0.0
@@ -101,32 +102,32 @@ class ReleasedLLM:
                 break
             self.optimizer.zero_grad()
             label = batch.targets.max(dim=1).values - 1
-            F.cross_entropy(self._scores(batch.items), label).backward()
+            F.cross_entropy(self._compute_scores(batch.items), label).backward()
             self.optimizer.step()
         return steps * BATCH / (time.perf_counter() - started)
 
     @torch.no_grad()
-    def users_a_second(self, n_users: int) -> float:
-        """Users scored a second, one at a time."""
+    def measure_users_per_second(self, n_users: int) -> float:
+        """Measure the users scored per second, one at a time."""
         self.parts.eval()
         self.decoder.eval()
         users = np.flatnonzero(self.data.history.lengths())[:n_users]
         started = time.perf_counter()
         for user in users:
-            self._scores(as_ids(self.data.history.of(int(user))[None, -50:], torch.device("cpu"))).topk(20)
+            self._compute_scores(as_ids(self.data.history.of(int(user))[None, -50:], torch.device("cpu"))).topk(20)
         return len(users) / (time.perf_counter() - started)
 
-    def _scores(self, items: Tensor) -> Tensor:
-        """[B, I] of right-padded [B, L] histories."""
+    def _compute_scores(self, items: Tensor) -> Tensor:
+        """Compute the [B, I] scores of right-padded [B, L] histories."""
         from transformers import DynamicCache
 
-        there = items != 0
-        back = there.sum(1, keepdim=True) - items.shape[1] + torch.arange(items.shape[1])
-        items = torch.where(back >= 0, items.gather(1, back.clamp(min=0)), 0)  # padding to the left
+        known = items != 0
+        source = known.sum(1, keepdim=True) - items.shape[1] + torch.arange(items.shape[1])
+        items = torch.where(source >= 0, items.gather(1, source.clamp(min=0)), 0)  # moves the padding to the left
         vectors = torch.cat([self.graph[items], self.sequence[items]], dim=-1)
         before, after = (half.expand(len(items), -1, -1) for half in self.halves)
         embedded = torch.cat([before, self.parts["projector"](vectors), after], dim=1)
-        prefixes = self._prefixes(self.graph[items])
+        prefixes = self._compute_prefixes(self.graph[items])
         cache = DynamicCache()
         for number, layer in enumerate(self.decoder.layers):
             attention = layer.self_attn
@@ -141,7 +142,7 @@ class ReleasedLLM:
                 key = attention.k_norm(key)
             cache.update(key.transpose(1, 2), value.transpose(1, 2), number)
         n_prefix = prefixes["key"].shape[2]
-        ones = there.new_ones(len(items), 1)
+        ones = known.new_ones(len(items), 1)
         mask = torch.cat([ones.expand(-1, before.shape[1]), items != 0, ones.expand(-1, after.shape[1])], dim=1)
         position = n_prefix + (mask.long().cumsum(1) - 1).clamp(min=0)
         states = self.decoder(
@@ -153,17 +154,18 @@ class ReleasedLLM:
         scores: Tensor = states[:, -1].float() @ self.classes.T
         return scores
 
-    def _prefixes(self, vectors: Tensor) -> dict[str, Tensor]:
-        """[B, layers, n, H] for keys and values."""
+    def _compute_prefixes(self, vectors: Tensor) -> dict[str, Tensor]:
+        """Compute the [B, layers, n, H] prefixes of keys and values from [B, L, D] graph embeddings."""
         pooled = (vectors.transpose(1, 2) @ vectors).flatten(1)
-        found = {}
+        prefixes = {}
         for side in ("key", "value"):
             graph = self.parts[f"{side}_inner"](self.parts[side](pooled))
-            found[side] = self.parts[f"{side}_outer"](self.learned[side] + graph[:, None, None])
-        return found
+            prefixes[side] = self.parts[f"{side}_outer"](self.learned[side] + graph[:, None, None])
+        return prefixes
 
 
-def _network(width: int) -> nn.Sequential:
+def _make_network(width: int) -> nn.Sequential:
+    """Make the network that computes a prefix, with `width` outputs, from the pooled graph embeddings."""
     hidden = POOLED**2
     return nn.Sequential(
         nn.Linear(hidden, hidden),

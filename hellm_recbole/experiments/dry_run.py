@@ -1,4 +1,4 @@
-"""`run.py --dry-run`: what each LLM row would take, printed before anything is trained."""
+"""`run.py --dry-run`: print the cost of each LLM run without training it."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ GIB = 1024**3
 def dry_run(
     configs: Sequence[RunConfig], split: Split, context: RunContext, check: LanguageModelCheck
 ) -> list[HellmError]:
-    """Print parameters by part, predicted memory, seconds of an epoch and a micro-batch that fits, for LLM rows.
+    """Print the cost of each LLM run: parameters by part, memory, micro-batch size that fits, time of an epoch.
 
-    A configuration without weights is enough for all but the epoch.
+    All but the time of an epoch needs only the configuration of the language model, not its weights.
 
     Args:
-        configs: of all rows of a dataset.
-        split: of the dataset.
-        context: where the rows would run.
-        check: of language models, as a run makes it before its first epoch.
+        configs: run configs of all runs on the dataset.
+        split: split of the dataset.
+        context: context of the runs.
+        check: check of language models that a run makes before its first epoch.
 
     Returns:
-        What a run would refuse.
+        Errors that the runs would raise.
     """
-    refused: list[HellmError] = []
+    errors: list[HellmError] = []
     for config in configs:
         if config.steps is None or config.spec is None:
             continue
-        fault = _find_fault(check, config, split)
+        model_error = _find_model_error(check, config, split)
         data = _add_pretrained(config, configs, split, context)
         try:
             batches = make_batch_source(
@@ -54,21 +54,21 @@ def dry_run(
             )
             estimate = estimate_memory(config.model_settings, data, batches, config.steps.micro_batch_size)
         except HellmError as error:
-            refused.append(fault or error)
+            errors.append(model_error or error)
             continue
         print(f"{config.label} on {split.dataset}")
-        print(_shown(estimate))
-        memory = _memory_bytes(context.device)
-        fitting = estimate.fitting(memory)
+        print(_format_estimate(estimate))
+        memory = _measure_memory_bytes(context.device)
+        fitting = estimate.compute_max_micro_batch_size(memory)
         print(f"device memory {memory / GIB:.1f} GiB: micro_batch_size up to {fitting}")
-        if fault is not None:
-            print("an epoch is not timed, for a run would refuse the language model\n")
-            refused.append(fault)
+        if model_error is not None:
+            print("an epoch is not timed, because a run would refuse the language model\n")
+            errors.append(model_error)
             continue
         if estimate.total_bytes > memory:
-            print("an epoch is not timed, for the row does not fit\n")
+            print("an epoch is not timed, because the model does not fit into the memory\n")
             continue
-        row = ModelLearner(
+        learner = ModelLearner(
             config.spec,
             config.model_settings,
             data,
@@ -78,12 +78,13 @@ def dry_run(
             context.device,
             config.steps,
         )
-        seconds, n_steps = time_epoch(row, N_STEPS)
+        seconds, n_steps = time_epoch(learner, N_STEPS)
         print(f"an epoch: {n_steps} steps of {seconds / n_steps:.2f} s, {seconds / 60:.1f} min\n")
-    return refused
+    return errors
 
 
-def _find_fault(check: LanguageModelCheck, config: RunConfig, split: Split) -> HellmError | None:
+def _find_model_error(check: LanguageModelCheck, config: RunConfig, split: Split) -> HellmError | None:
+    """Return the error that a run would raise for its language model, or None."""
     try:
         check_language_model(check, config, split)
     except HellmError as error:
@@ -91,7 +92,8 @@ def _find_fault(check: LanguageModelCheck, config: RunConfig, split: Split) -> H
     return None
 
 
-def _shown(estimate: MemoryEstimate) -> str:
+def _format_estimate(estimate: MemoryEstimate) -> str:
+    """Format an estimate as a table of parameters and a sentence on memory."""
     parts = [(name, f"{trained:,}", f"{total:,}") for name, (trained, total) in estimate.parts.items()]
     sums = [sum(counts) for counts in zip(*estimate.parts.values(), strict=True)]
     table = tabulate([*parts, ("all", *(f"{n:,}" for n in sums))], ["part", "trained", "parameters"], tablefmt="github")
@@ -103,14 +105,18 @@ def _shown(estimate: MemoryEstimate) -> str:
     )
 
 
-def _memory_bytes(device: torch.device) -> int:
+def _measure_memory_bytes(device: torch.device) -> int:
+    """Return the total memory of a GPU, or the free memory of the machine for the CPU."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     return int(psutil.virtual_memory().available)
 
 
 def _add_pretrained(config: RunConfig, configs: Sequence[RunConfig], split: Split, context: RunContext) -> TrainData:
-    """The training part with the stages' embeddings, or random ones of their width where they are not trained yet."""
+    """Return the training part with the pretrained embeddings of a run.
+
+    A pretrained model that is not trained yet is replaced by random embeddings of the same width.
+    """
     tables: dict[str, FloatArray] = {}
     for model in config.pretrained_models:
         try:
@@ -119,7 +125,7 @@ def _add_pretrained(config: RunConfig, configs: Sequence[RunConfig], split: Spli
             )
         except HellmError:
             width = next(other.model_settings.emb_dim for other in configs if other.model == model)
-            drawn = np.random.default_rng(0).normal(size=(split.n_items + 1, width)).astype(np.float32)
-            drawn[0] = 0.0
-            tables[model] = drawn
+            vectors = np.random.default_rng(0).normal(size=(split.n_items + 1, width)).astype(np.float32)
+            vectors[0] = 0.0
+            tables[model] = vectors
     return replace(split.train_data(), pretrained=tables)

@@ -1,14 +1,20 @@
-"""Test lists and embeddings of finished runs, in files that other tools read: source tokens, never internal ids.
+"""Export of test lists and embeddings of finished runs to files that other tools can read.
 
-A test list holds the K items that a run ranks highest for a user of the test phase. History and masking are those of
-the test ranks (policy `seen`), and so is the treatment of the targets: an item of the user's training or validation
-part is no candidate, except where it is a test target of the same user; and of items with the same score the targets
-come last. With one target a user, the rank of a listed target is therefore the saved rank, and the share of lists that
-hold their target is R@K. With several targets it can differ in two cases: equal scores of two targets, and a target
-that the user had before, which is listed but does not count in the saved ranks of the user's other targets.
+The files name users and items by their tokens in the source data, never by internal ids.
 
-The lists are for the analysis of a test result. They are not for serving: a user's test items were neither read nor
-masked, so that a list may well hold what the user has just bought.
+A test list holds the K items that a run ranks highest for a user of the test part. History, masking and targets are
+handled as in the test ranks (policy `seen`):
+
+- An item of the user's training or validation part is not a candidate, unless it is a test target of the same user.
+- Among items with the same score, the targets come last.
+
+If each user has one target, the rank of a listed target therefore equals the saved rank, and the share of lists that
+hold their target equals R@K. If users have several targets, the rank can differ in two cases. The first is that two
+targets have equal scores. The second is a target that is also in the user's history: it is listed, but it does not
+count in the saved ranks of the user's other targets.
+
+The lists are for the analysis of a test result, not for serving. A user's test items were neither read nor masked, so a
+list may hold an item that the user has just bought.
 """
 
 from __future__ import annotations
@@ -52,13 +58,13 @@ LEFT_OUT_FILE = f"{TEST_LISTS}.left-out.tsv"
 
 @dataclass(frozen=True)
 class RankedLists:
-    """Top-K lists of several users: users in the order of their ids, each user's best item first.
+    """Top-K lists of several users, in the order of the user ids. The best item of each user comes first.
 
     Attributes:
-        user: [N] user id of each entry.
+        user: [N] user id of each of the N entries.
         rank: [N] position in the user's list, from 1.
         item: [N] item id.
-        score: [N] the model's score.
+        score: [N] score that the model gives to the item.
         is_target: [N] whether the item is a test target of the user.
     """
 
@@ -70,18 +76,18 @@ class RankedLists:
 
 
 def refuse_embeddings(configs: Iterable[RunConfig]) -> None:
-    """Refuse rows that have no embeddings to export.
+    """Refuse runs of RecBole's models, which have no embeddings to export.
 
     Raises:
-        ModelError: it names them.
+        ModelError: there is such a run; the message names the models.
     """
     names = list(dict.fromkeys(config.label for config in configs if config.spec is None))
     if names:
         several = len(names) > 1
         raise ModelError(
-            f"--export {EMBEDDINGS}: {', '.join(names)} {'are' if several else 'is'} RecBole's and "
-            f"offer{'' if several else 's'} no embeddings; leave {'them' if several else 'it'} out of --models, or "
-            f"export {TEST_LISTS} only"
+            f"--export {EMBEDDINGS}: {', '.join(names)} {'are models' if several else 'is a model'} of RecBole and "
+            f"{'have' if several else 'has'} no embeddings to export; leave {'them' if several else 'it'} out of "
+            f"--models, or export {TEST_LISTS} only"
         )
 
 
@@ -89,57 +95,57 @@ def refuse_embeddings(configs: Iterable[RunConfig]) -> None:
 def export_run(
     config: RunConfig, split: Split, context: RunContext, what: Collection[str], k: int | None = None
 ) -> None:
-    """Write test lists or embeddings of a finished run into its folder, from its best checkpoint.
+    """Write test lists or embeddings of a finished run into its folder, computed with its best checkpoint.
 
     Args:
         config: run config.
-        split: of the dataset.
+        split: split of the dataset.
         context: output folder, seed and device of the run.
-        what: some of `EXPORTS`.
-        k: entries of a test list; None takes the largest cut-off of the run.
+        what: exports to write, some of `EXPORTS`.
+        k: length of a test list; None means the largest cut-off of the run.
 
     Raises:
-        ModelError: embeddings are asked of one of RecBole's models.
-        CheckpointError: the checkpoint is gone or corrupt.
+        ModelError: the run has a model of RecBole and `what` contains embeddings.
+        CheckpointError: the checkpoint is missing or damaged.
         TrainingDiverged: a score is NaN.
         OutputError: a file cannot be written.
     """
     if EMBEDDINGS in what:
         refuse_embeddings([config])
     folder = locate_run(context.output, split.dataset, config, context.seed)
-    row = build_learner(config, split, context)
-    load_best(row, CheckpointFolder(folder / CHECKPOINT))
-    row.prepare()
+    learner = build_learner(config, split, context)
+    load_best(learner, CheckpointFolder(folder / CHECKPOINT))
+    learner.prepare()
     if TEST_LISTS in what:
         k = k or max(config.evaluation.cutoffs)
         lists = rank_top_items(
-            row, split, k, config.evaluation.eval_block_users, f"{config.label} on {split.dataset}, test"
+            learner, split, k, config.evaluation.eval_block_users, f"{config.label} on {split.dataset}, test"
         )
         write_lists(folder / LISTS_FILE, lists, split, describe_lists(config, split, context.seed, k))
         write_left_out(folder / LEFT_OUT_FILE, split)
     if EMBEDDINGS in what:
-        assert isinstance(row, ModelLearner)
-        _export_embeddings(row, split, folder, context.device)
+        assert isinstance(learner, ModelLearner)
+        _encode_and_export(learner, split, folder, context.device)
 
 
 @torch.no_grad()
 def rank_top_items(scorer: Scorer, split: Split, k: int, block_users: int, who: str) -> RankedLists:
-    """The k best candidates of each user that has a test target; fewer where there are fewer candidates.
+    """Find the k best candidates of each user that has a test target. A user with fewer candidates gets fewer.
 
-    Items with the same score are in the order of their ids, the user's test targets after all others.
+    Items with the same score are sorted by their ids, and the user's test targets come after all others.
 
     Args:
-        scorer: prepared; asked for the scores of `block_users` users at a time.
-        split: gives history, masking and targets of the test phase.
-        k: entries of a list, at least 1.
-        block_users: users a block. With the value that the test ranks were computed with, blocks are the same, too.
-        who: model and phase, for the message.
+        scorer: prepared scorer; it computes the scores of `block_users` users at a time.
+        split: split with history, masking and targets of the test part.
+        k: length of a list, at least 1.
+        block_users: number of users in a block. Use the value of the test ranks to get the same blocks.
+        who: model and phase, for the error message.
 
     Raises:
         TrainingDiverged: a score is NaN.
     """
     seen, users, width = split.test_history(), np.unique(split.test.user), split.n_items + 1
-    # A pair (user, item) is one integer: position of the user among `users`, times `width`, plus the item's id.
+    # A pair (user, item) is coded as one integer: index of the user in `users`, times `width`, plus the item's id.
     targets = np.unique(np.searchsorted(users, split.test.user) * width + split.test.item)
     owner = seen.users()
     evaluated = np.isin(owner, users)
@@ -152,16 +158,24 @@ def rank_top_items(scorer: Scorer, split: Split, k: int, block_users: int, who: 
         row, column = np.divmod(hidden[low:high], width)
         scores = scorer.scores(block, seen).clone()
         scores[as_ids(row - start, scores.device), as_ids(column - 1, scores.device)] = -torch.inf
-        parts.append(_best_of_block(scores, users, targets, start, k, who))
+        parts.append(_rank_block(scores, users, targets, start, k, who))
     return RankedLists(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _best_of_block(
+def _rank_block(
     scores: torch.Tensor, users: IdArray, targets: IdArray, start: int, k: int, who: str
 ) -> tuple[np.ndarray, ...]:
-    """The fields of `RankedLists` for the users from `start` on, from their [B, I] scores; -inf is no candidate.
+    """Compute the fields of `RankedLists` for one block of users.
 
-    `topk` alone would choose among equal scores as it likes.
+    `topk` alone does not define which of several items with equal scores it returns.
+
+    Args:
+        scores: [B, I] scores of the block; -inf marks an item that is not a candidate.
+        users: [U] ids of all users with a test target.
+        targets: coded pairs of user and test target, sorted.
+        start: index in `users` of the first user of the block.
+        k: length of a list.
+        who: model and phase, for the error message.
     """
     width = scores.shape[1] + 1
     best = scores.topk(min(k, scores.shape[1])).values
@@ -174,12 +188,12 @@ def _best_of_block(
     order = np.lexsort((item, is_target, -score, row))
     row, item, score, is_target = row[order], item[order], score[order], is_target[order]
     rank = np.arange(len(row)) - np.searchsorted(row, row) + 1
-    kept = rank <= k
-    return users[start + row[kept]], rank[kept], item[kept], score[kept], is_target[kept]
+    listed = rank <= k
+    return users[start + row[listed]], rank[listed], item[listed], score[listed], is_target[listed]
 
 
 def describe_lists(config: RunConfig, split: Split, seed: int, k: int) -> dict[str, str]:
-    """What the test lists of a run are, for the metadata of their file."""
+    """Describe the test lists of a run, for the metadata of their file."""
     return {
         "about": "top-K lists of the test phase, for analysing a test result; a user's test items were neither read "
         "nor masked, so the lists are not for serving",
@@ -199,12 +213,12 @@ def describe_lists(config: RunConfig, split: Split, seed: int, k: int) -> dict[s
 
 
 def write_lists(path: Path, lists: RankedLists, split: Split, about: Mapping[str, str]) -> None:
-    """Write lists as parquet: `user_id`, `rank` (from 1), `item_id`, `score`, `is_target`, one line for each entry.
+    """Write lists as parquet with columns `user_id`, `rank` (from 1), `item_id`, `score` and `is_target`.
 
     Args:
-        path: ends in `.parquet`.
-        lists: to write.
-        split: gives the tokens.
+        path: file to write, with the ending `.parquet`.
+        lists: lists to write; each entry becomes one row.
+        split: split with the tokens of users and items.
         about: metadata of the file's schema.
 
     Raises:
@@ -225,14 +239,16 @@ def write_lists(path: Path, lists: RankedLists, split: Split, about: Mapping[str
 
 
 def find_left_out(split: Split) -> tuple[TokenArray, str]:
-    """Tokens of the users without a test list, and the reason, which is the same for all of them."""
+    """Return the tokens of the users without a test list, and the reason. The reason is the same for all users."""
     users = np.setdiff1d(np.arange(1, split.n_users + 1), split.test.user)
     given = "no test target in the given split"
     return split.user_tokens[users], given if split.kind == "given" else f"fewer than {MIN_EVALUATED} interactions"
 
 
 def write_left_out(path: Path, split: Split) -> None:
-    """Write `user_id` and `reason` of each user without a test list, separated by tabs; no file where there are none.
+    """Write a tab-separated file with `user_id` and `reason` of each user without a test list.
+
+    No file is written if every user has a list.
 
     Raises:
         OutputError: the file cannot be written.
@@ -243,24 +259,24 @@ def write_left_out(path: Path, split: Split) -> None:
         write_text(path, "\n".join(lines) + "\n")
 
 
-def count_left_out(dataset: Dataset, split: Split) -> str:
-    """One sentence for the terminal: how many users have a test list, and how many have none and why."""
+def describe_left_out(dataset: Dataset, split: Split) -> str:
+    """Describe in one sentence how many users have a test list, how many have none, and why."""
     tokens, reason = find_left_out(split)
     without = f"{len(tokens):,} ({reason}; named in {LEFT_OUT_FILE})" if len(tokens) else "0"
     if dataset.k_core == 0:
-        dropped = "there was no k-core filter"
+        dropped = "no k-core filter was applied"
     else:
-        n_dropped = "not known" if dataset.n_dropped_users is None else f"{dataset.n_dropped_users:,}"
-        dropped = f"users that the {dataset.k_core}-core filter had dropped before: {n_dropped}"
+        n_dropped = "unknown" if dataset.n_dropped_users is None else f"{dataset.n_dropped_users:,}"
+        dropped = f"users dropped earlier by the {dataset.k_core}-core filter: {n_dropped}"
     return (
         f"{split.dataset}: {LISTS_FILE} of each run is for analysing its test result, not for serving; users with a "
-        f"list: {split.n_users - len(tokens):,}; users without one: {without}; {dropped}"
+        f"list: {split.n_users - len(tokens):,}; users without a list: {without}; {dropped}"
     )
 
 
-def _export_embeddings(row: ModelLearner, split: Split, folder: Path, device: torch.device) -> None:
-    """User vectors are the query vectors that the test targets were scored with."""
-    model: Any = row.module
+def _encode_and_export(learner: ModelLearner, split: Split, folder: Path, device: torch.device) -> None:
+    """Compute and write the embeddings. The user vectors are the query vectors that scored the test targets."""
+    model: Any = learner.module
     encoded = model.encode()
     seen = split.test_history()
     vectors = []
@@ -285,25 +301,25 @@ def export_embeddings(
 ) -> None:
     """Write `embeddings.safetensors` (tensors `users` and `items`), `users.txt`, `items.txt` and `SHA256SUMS`.
 
-    Line r of a text file is the token of row r of its tensor; there is no padding row.
+    Line r of a text file is the token of row r of its tensor. There is no padding row.
 
     Args:
-        folder: is made, or replaced, whole or not at all.
-        user_tokens: [U].
-        user_vectors: [U, D].
-        item_tokens: [I].
-        item_vectors: [I, D].
+        folder: folder to create or to replace, completely or not at all.
+        user_tokens: [U] tokens of the users.
+        user_vectors: [U, D] embeddings of the users.
+        item_tokens: [I] tokens of the items.
+        item_vectors: [I, D] embeddings of the items.
 
     Raises:
-        DataError: a tensor has another number of rows than tokens, or the padding token is among them.
+        DataError: a tensor and its tokens differ in number, or the padding token is among the tokens.
         OutputError: a file cannot be written.
     """
     sides = {"users": (user_tokens, user_vectors), "items": (item_tokens, item_vectors)}
     for name, (tokens, vectors) in sides.items():
         if len(tokens) != len(vectors) or np.any(tokens == ""):
             raise DataError(
-                f"embeddings for {folder}: {len(tokens)} tokens and {len(vectors)} rows of {name}; they must be "
-                "as many, without the padding row"
+                f"embeddings for {folder}: {len(tokens)} tokens and {len(vectors)} rows of {name}; pass one "
+                "row for each token, without the padding row"
             )
     n_bytes = sum(vectors.nbytes for _, vectors in sides.values())
     with scratch_folder(folder.parent, folder.name, n_bytes=n_bytes) as temporary:

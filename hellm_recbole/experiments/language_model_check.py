@@ -1,8 +1,8 @@
-"""What a run needs of its language model, checked before anything is trained: its files are read, it is not run.
+"""Check of the language model of a run, before anything is trained.
 
-Most faults show in the configuration, the tokenizer and the headers of the weights. The rest shows in a model of the
-same kind with two layers of zeros, which is given a few tokens. All that is read of the weights is whether they are
-finite, one tensor at a time.
+Most faults are visible in the configuration, the tokenizer and the headers of the weight files. To find the others, a
+model of the same architecture with two layers of zeros reads a few tokens. The weights themselves are only checked for
+NaN and infinity, one tensor at a time.
 """
 
 from __future__ import annotations
@@ -38,43 +38,43 @@ from hellm_recbole.llm.quiet import silence_loading
 from hellm_recbole.models.hellm import NO_BACKBONE, PLACEHOLDER, RANDOM, LLMRecommender, LLMSettings
 
 TRIED_LAYERS = 2
-_READABLE_LAYERS = {"full_attention", "sliding_attention"}  # kinds of layers that `prefix_attention` computes
-_READABLE = "pass --llm with a causal decoder such as Llama, Mistral, Qwen2, Qwen3 or Gemma 3"
+_SUPPORTED_LAYERS = {"full_attention", "sliding_attention"}  # kinds of layers that `prefix_attention` computes
+_SUGGESTION = "pass --llm with a causal decoder such as Llama, Mistral, Qwen2, Qwen3 or Gemma 3"
 
 
 class LanguageModelCheck:
-    """Checks the language models of runs; weights that several runs read are read once.
+    """Check of the language models of runs. Weights that several runs share are read once.
 
     Args:
-        here: the runs are trained by this process and not by the workers of a cluster, so its devices count.
+        trains_here: whether this process trains the runs, so that its devices are checked. False if the workers of a
+            cluster train them.
     """
 
-    def __init__(self, *, here: bool = True) -> None:
-        self._here = here
+    def __init__(self, *, trains_here: bool = True) -> None:
+        self._trains_here = trains_here
         self._finite: set[tuple[Source, int | None]] = set()
         self._configs: dict[tuple[Source, int | None], tuple[Any, Any, dict[str, Any]]] = {}
 
     def check(self, settings: LLMSettings, item_texts: Sequence[str]) -> None:
-        """Refuse a language model that a run could not read or train.
+        """Refuse a language model that a run could not load or train.
 
         Args:
-            settings: of the run.
-            item_texts: [I + 1] texts of the dataset's items, or none.
+            settings: settings of the run's model.
+            item_texts: [I + 1] texts of the dataset's items, or an empty sequence.
 
         Raises:
-            DataError: it cannot be had, is not whole, or does not fit its tokenizer.
-            ModelError: it has too few layers, or an architecture that the run cannot use.
-            MissingDependency: a package that it needs is not installed.
+            DataError: the model is not available, is incomplete, or does not fit its tokenizer.
+            ModelError: the model has too few layers or an architecture that is not supported.
+            MissingDependency: a package that the model needs is not installed.
         """
         LLMRecommender.refuse_contradictions(settings, item_texts)
         if settings.llm_weights == NO_BACKBONE:
             return
         backbone = settings.backbone()
-        if self._here and backbone.quantization != "none":
+        if self._trains_here and backbone.quantization != "none":
             make_quantization_config(backbone)
-        backbone = replace(
-            backbone, quantization="none"
-        )  # the files are the same, and no device is needed to read them
+        # The files are the same without quantization, and no device is needed to read them.
+        backbone = replace(backbone, quantization="none")
         source = find_source(backbone.llm)
         register_attention()
         with silence_loading(), refuse_unloadable(backbone, source):
@@ -82,7 +82,7 @@ class LanguageModelCheck:
             if key not in self._configs:  # a large tokenizer takes seconds to read
                 self._configs[key] = load_config(backbone, source)
             config, tokenizer, options = self._configs[key]
-            _refuse_unreadable_layers(config, backbone)
+            _refuse_unsupported_layers(config, backbone)
             n_positions = _check_tokens(config, tokenizer, settings, item_texts)
             _try_forward(config, settings, n_positions)
             if settings.llm_weights != RANDOM and source.gguf is None:
@@ -90,6 +90,11 @@ class LanguageModelCheck:
                 self._refuse_not_finite(backbone, source)
 
     def _refuse_not_finite(self, settings: BackboneSettings, source: Source) -> None:
+        """Refuse weights with NaN or infinity.
+
+        Raises:
+            DataError: a tensor is not finite; the message names the first one.
+        """
         if (source, settings.n_layers) in self._finite:
             return
         broken = [
@@ -101,13 +106,13 @@ class LanguageModelCheck:
         if broken:
             raise DataError(
                 f"language model {settings.llm!r} ({source.folder}) has NaN or infinity in {len(broken)} tensors, "
-                f"{broken[0]} for one; fetch the model again"
+                f"for example {broken[0]}; download the model again"
             )
         self._finite.add((source, settings.n_layers))
 
 
 def _read_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """Name and value of each tensor of a file of weights, one at a time."""
+    """Yield the name and the value of each tensor in a weight file, one at a time."""
     if path.suffix == ".safetensors":
         from safetensors import safe_open
 
@@ -121,29 +126,38 @@ def _read_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
         yield from ((name, value) for name, value in content.items() if isinstance(value, Tensor))
 
 
-def _refuse_unreadable_layers(config: Any, settings: BackboneSettings) -> None:
-    kinds = sorted({*(getattr(config, "layer_types", None) or ())} - _READABLE_LAYERS)
+def _refuse_unsupported_layers(config: Any, settings: BackboneSettings) -> None:
+    """Refuse kinds of layers that cannot read packed batches.
+
+    Raises:
+        ModelError: the model has such a layer.
+    """
+    kinds = sorted({*(getattr(config, "layer_types", None) or ())} - _SUPPORTED_LAYERS)
     if kinds:
         raise ModelError(
-            f"language model {settings.llm!r} has layers of kind {kinds[0]}, which cannot read runs packed "
-            f"into one sequence; {_READABLE}"
+            f"language model {settings.llm!r} has layers of kind {kinds[0]}, which cannot read several sequences "
+            f"packed into one; {_SUGGESTION}"
         )
 
 
 def _check_tokens(config: Any, tokenizer: Any, settings: LLMSettings, item_texts: Sequence[str]) -> int:
-    """Refuse tokens without embedding; returns how many positions the longest sequence of the run may have."""
+    """Refuse tokens without an embedding, and return the number of positions of the longest possible sequence.
+
+    Raises:
+        DataError: the tokenizer gives a token that has no embedding.
+    """
     prompts = [tokenize_prompt(tokenizer, text) for text in (settings.prompt, settings.ending, PLACEHOLDER)]
-    words, _, counts = tokenize_items(
+    item_tokens, _, counts = tokenize_items(
         tokenizer, item_texts if settings.item_text_tokens else (), settings.item_text_tokens
     )
-    embeddings = _shapes(config).get_input_embeddings()
-    refuse_unknown_tokens([*chain(*prompts), *words.tolist()], embeddings, settings.llm)
+    embeddings = _build_without_weights(config).get_input_embeddings()
+    refuse_unknown_tokens([*chain(*prompts), *item_tokens.tolist()], embeddings, settings.llm)
     longest = int(counts.max()) if len(counts) else 0
     return settings.prefix_length + len(prompts[0]) + settings.max_history * (longest + 1) + len(prompts[1])
 
 
-def _shapes(config: Any) -> Any:
-    """The model of a configuration without any numbers."""
+def _build_without_weights(config: Any) -> Any:
+    """Build the model of a configuration on the meta device: shapes without values."""
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
@@ -151,17 +165,22 @@ def _shapes(config: Any) -> Any:
 
 
 def _try_forward(config: Any, settings: LLMSettings, n_positions: int) -> None:
-    """Run a few tokens through two layers of zeros, as a run does with all layers.
+    """Run a few tokens through two layers of zeros, in the same way as a run does with all layers.
+
+    Args:
+        config: configuration of the language model.
+        settings: settings of the run's model.
+        n_positions: number of positions of the longest possible sequence.
 
     Raises:
-        ModelError: the architecture cannot be used; the sentence says why.
+        ModelError: the architecture is not supported; the message says why.
     """
     small, backbone = copy.deepcopy(config), settings.backbone()
     small.num_hidden_layers = min(TRIED_LAYERS, config.num_hidden_layers)
     if getattr(small, "layer_types", None):
         small.layer_types = small.layer_types[: small.num_hidden_layers]
     try:
-        model = _shapes(small)
+        model = _build_without_weights(small)
         decoder = model.get_decoder()
         adapt_decoder(model, backbone)
         _fill_with_zeros(decoder)
@@ -170,35 +189,36 @@ def _try_forward(config: Any, settings: LLMSettings, n_positions: int) -> None:
         if settings.prefix_length:
             prefix = GraphPrefix(n_layers, settings.prefix_length, width, 0, 1, 0.0, False)
         context = Context(Rows.of(torch.ones(1, 2, dtype=torch.bool)), torch.arange(2), prefix, record=True)
-        _read_embeddings(decoder, width, context)
+        _run_decoder(decoder, width, context)
     except HellmError:
         raise
-    except Exception as error:  # whatever an unknown architecture fails with
+    except Exception as error:  # an unknown architecture can raise anything
         raise ModelError(_describe_failure(error, settings, config)) from error
     if len(context.prompt) != n_layers:
         raise ModelError(
-            f"language model {settings.llm!r} ({config.model_type}) computes attention by itself, without the registry "
-            f"of transformers, so rows of a batch cannot be told apart; {_READABLE}"
+            f"language model {settings.llm!r} ({config.model_type}) computes attention without the registry of "
+            f"transformers, so the sequences of a packed batch would attend to each other; {_SUGGESTION}"
         )
     try:
         last = Context(Rows.of(torch.ones(1, 1, dtype=torch.bool)), torch.tensor([n_positions - 1]), prefix)
-        _read_embeddings(decoder, width, last)
+        _run_decoder(decoder, width, last)
     except (IndexError, RuntimeError) as error:
         raise ModelError(
             f"language model {settings.llm!r} has fewer positions than the {n_positions} that prefix, prompt and "
-            f"max_history = {settings.max_history} items may take; lower max_history or item_text_tokens"
+            f"max_history = {settings.max_history} items may need; lower max_history or item_text_tokens"
         ) from error
 
 
 def _fill_with_zeros(module: nn.Module) -> None:
-    """Give a model without numbers zeros, on the CPU."""
+    """Move a model from the meta device to the CPU, with zeros as values."""
     module.to_empty(device="cpu")
     with torch.no_grad():
         for value in chain(module.parameters(), module.buffers()):
             value.zero_()
 
 
-def _read_embeddings(decoder: Any, width: int, context: Context) -> None:
+def _run_decoder(decoder: Any, width: int, context: Context) -> None:
+    """Run the decoder on embeddings of zeros, at the positions of the context."""
     n = len(context.position)
     dtype = next(decoder.parameters()).dtype
     decoder(
@@ -210,10 +230,11 @@ def _read_embeddings(decoder: Any, width: int, context: Context) -> None:
 
 
 def _describe_failure(error: Exception, settings: LLMSettings, config: Any) -> str:
+    """Describe why the architecture is not supported."""
     who = f"language model {settings.llm!r} ({config.model_type})"
     if settings.prefix_length and any(name in str(error) for name in ("k_proj", "v_proj")):
         return (
-            f"{who} has no k_proj and v_proj in its attention, through which the prefix goes; set prefix_length=0, or "
-            f"{_READABLE}"
+            f"{who} has no k_proj and v_proj in its attention, which the prefix needs; set prefix_length=0, or "
+            f"{_SUGGESTION}"
         )
-    return f"{who} cannot be read as a decoder ({type(error).__name__}: {describe_error(error)}); {_READABLE}"
+    return f"{who} cannot be read as a decoder ({type(error).__name__}: {describe_error(error)}); {_SUGGESTION}"

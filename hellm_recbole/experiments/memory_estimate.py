@@ -1,8 +1,9 @@
-"""What an LLM row will take, before it takes it: parameters by part, memory, time of an epoch.
+"""Estimate of the parameters and the memory of an LLM recommender, before it is trained.
 
-Memory is not guessed from a formula: the tensors that autograd keeps for the longest micro-batch are counted on models
-of the same shape with one and two layers and random weights, and what a layer adds is taken for all layers. Weights are
-counted without being loaded.
+The memory of activations is measured, not computed from a formula. Models of the same shape with one and with two
+layers and random weights read the longest micro-batch, and the tensors that autograd saves are counted. The difference
+between the two models is the memory of one layer, which is multiplied by the number of layers. Weights are counted
+without being loaded.
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ from hellm_recbole.models.hellm import NO_BACKBONE, RANDOM, LLMRecommender, LLMS
 from hellm_recbole.training.sampling import BatchSource, split_micro_batches
 from hellm_recbole.types import HistoryBatch, TrainData
 
-ADAM_BYTES = 16  # of a trained number: itself, its gradient, two moments, all in single precision
+ADAM_BYTES = 16  # bytes of a trained parameter in single precision: value, gradient, two moments
 QUANTIZED_BYTES = {"8bit": 1.0, "4bit": 0.5}
-RESERVE = 0.9  # of a device's memory that may be planned for: the rest goes to fragments and the library
+RESERVE = 0.9  # usable fraction of a device's memory; fragmentation and libraries take the rest
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Predicted costs of a row.
+    """Predicted size and peak memory of an LLM recommender in training.
 
     Attributes:
         parts: part of the model -> (trained, total) numbers of parameters.
-        weight_bytes: of frozen weights.
-        trained_bytes: of trained parameters with gradients and moments.
-        activation_bytes: kept for one micro-batch, the longest of an epoch's start.
-        micro_batch_size: they were counted for.
+        weight_bytes: bytes of the frozen weights.
+        trained_bytes: bytes of the trained parameters with gradients and moments.
+        activation_bytes: bytes saved by autograd for the longest micro-batch among the first of an epoch.
+        micro_batch_size: number of sequences that `activation_bytes` was measured for.
     """
 
     parts: Mapping[str, tuple[int, int]]
@@ -43,59 +44,59 @@ class MemoryEstimate:
 
     @property
     def total_bytes(self) -> int:
-        """Peak of training."""
+        """Peak memory of training, in bytes."""
         return self.weight_bytes + self.trained_bytes + self.activation_bytes
 
-    def fitting(self, memory_bytes: int) -> int:
-        """Largest micro-batch for a device's memory, 0 if not even one sequence fits."""
-        left = RESERVE * memory_bytes - self.weight_bytes - self.trained_bytes
-        return max(int(left / (self.activation_bytes / self.micro_batch_size)), 0)
+    def compute_max_micro_batch_size(self, memory_bytes: int) -> int:
+        """Compute the largest micro-batch that fits into a device's memory, 0 if not even one sequence fits."""
+        free_bytes = RESERVE * memory_bytes - self.weight_bytes - self.trained_bytes
+        return max(int(free_bytes / (self.activation_bytes / self.micro_batch_size)), 0)
 
 
 def estimate_memory(
     settings: LLMSettings, data: TrainData, batches: BatchSource, micro_batch_size: int
 ) -> MemoryEstimate:
-    """The budget of a row; nothing larger than two layers of the language model is ever in memory.
+    """Estimate parameters and memory. At most two layers of the language model are in memory at any time.
 
     Args:
-        settings: of the row.
-        data: with embeddings of the row's stages, or any of the same widths.
-        batches: of the row.
-        micro_batch_size: sequences read at a time.
+        settings: settings of the model.
+        data: training part with pretrained embeddings, or with any embeddings of the same widths.
+        batches: training batches of the run.
+        micro_batch_size: number of sequences read at a time.
 
     Raises:
-        DataError: the language model's configuration cannot be had.
+        DataError: the configuration of the language model is not available.
     """
-    longest = _longest(batches, micro_batch_size)
+    longest = _find_longest_micro_batch(batches, micro_batch_size)
     if settings.llm_weights == NO_BACKBONE:
         model = LLMRecommender.build(settings, data).train()
         parts = count_parameters(model)
         trained = sum(count for count, _ in parts.values())
-        return MemoryEstimate(parts, 0, trained * ADAM_BYTES, _kept_bytes(model, longest), micro_batch_size)
+        return MemoryEstimate(parts, 0, trained * ADAM_BYTES, _count_saved_bytes(model, longest), micro_batch_size)
     total, n_layers = count_weights(settings.backbone())
-    kept = []
+    saved_bytes = []
     parts = {}
-    for few in (1, 2):
-        small = replace(settings, llm_layers=min(few, n_layers), llm_weights=RANDOM, gradient_checkpointing=False)
+    for n_small in (1, 2):
+        small = replace(settings, llm_layers=min(n_small, n_layers), llm_weights=RANDOM, gradient_checkpointing=False)
         model = LLMRecommender.build(replace(small, quantization="none"), data).train()
-        parts = _scaled(parts, count_parameters(model), n_layers) if few == 2 else count_parameters(model)
-        kept.append(_kept_bytes(model, longest))
-    fixed, of_layer = 2 * kept[0] - kept[1], kept[1] - kept[0]
+        parts = _extrapolate(parts, count_parameters(model), n_layers) if n_small == 2 else count_parameters(model)
+        saved_bytes.append(_count_saved_bytes(model, longest))
+    fixed, per_layer = 2 * saved_bytes[0] - saved_bytes[1], saved_bytes[1] - saved_bytes[0]
     size = settings.backbone().dtype.itemsize
     n_tokens = int((longest.items != 0).sum())
     if settings.gradient_checkpointing:
-        activation = fixed + of_layer + n_layers * n_tokens * total.width * size
+        activation = fixed + per_layer + n_layers * n_tokens * total.width * size
     else:
-        activation = fixed + n_layers * of_layer
+        activation = fixed + n_layers * per_layer
     trained = sum(count for count, _ in parts.values())
     adapters = parts["language model"][0]
     parts["language model"] = adapters, adapters + total.frozen
-    bytes_each = QUANTIZED_BYTES.get(settings.quantization, float(size))
-    return MemoryEstimate(parts, int(total.frozen * bytes_each), trained * ADAM_BYTES, activation, micro_batch_size)
+    weight_size = QUANTIZED_BYTES.get(settings.quantization, float(size))
+    return MemoryEstimate(parts, int(total.frozen * weight_size), trained * ADAM_BYTES, activation, micro_batch_size)
 
 
 def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """Part -> (trained, total) numbers of parameters; parts are the model's modules."""
+    """Count the trained and the total parameters of each part. The parts are the model's child modules."""
     names = {"backbone": "language model", "projector": "item projector", "prefix": "prefix", "output": "head"}
     found: dict[str, tuple[int, int]] = {}
     for child, part in model.named_children():
@@ -108,10 +109,10 @@ def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _scaled(
+def _extrapolate(
     one: Mapping[str, tuple[int, int]], two: Mapping[str, tuple[int, int]], n_layers: int
 ) -> dict[str, tuple[int, int]]:
-    """Counts for n layers from those for one and two."""
+    """Compute the parameter counts of `n_layers` layers from the counts of models with one and with two layers."""
     return {
         part: (
             one[part][0] + (n_layers - 1) * (two[part][0] - one[part][0]),
@@ -121,8 +122,8 @@ def _scaled(
     }
 
 
-def _longest(batches: BatchSource, micro_batch_size: int) -> HistoryBatch:
-    """The micro-batch with most tokens among those of the first batches of an epoch."""
+def _find_longest_micro_batch(batches: BatchSource, micro_batch_size: int) -> HistoryBatch:
+    """Find the micro-batch with the most items in the first 20 batches of an epoch."""
     found: HistoryBatch | None = None
     for number, batch in enumerate(batches.epoch(0)):
         assert isinstance(batch, HistoryBatch)
@@ -135,19 +136,19 @@ def _longest(batches: BatchSource, micro_batch_size: int) -> HistoryBatch:
     return found
 
 
-def _kept_bytes(model: LLMRecommender, batch: HistoryBatch) -> int:
-    """Bytes of distinct tensors that autograd keeps between the passes, parameters and buffers left out."""
+def _count_saved_bytes(model: LLMRecommender, batch: HistoryBatch) -> int:
+    """Count the bytes that autograd saves for the backward pass, without parameters and buffers."""
     known = {value.untyped_storage().data_ptr() for value in (*model.parameters(), *model.buffers())}
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}
 
     def pack(value: Tensor) -> Tensor:
         storage = value.untyped_storage()
         if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = storage.nbytes()
+            saved[storage.data_ptr()] = storage.nbytes()
         return value
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
         terms = model.loss(batch)
-    total = sum(kept.values())
+    total = sum(saved.values())
     del terms
     return total

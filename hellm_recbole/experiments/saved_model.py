@@ -1,4 +1,4 @@
-"""A trained LLM row in files that others can use: PEFT's own format for the adapter, safetensors for the rest."""
+"""Export of a trained LLM recommender to files that others can use: a PEFT adapter, and safetensors for the rest."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ def save_language_model(model: nn.Module, record: RunResult, folder: Path) -> No
     """Write `adapter/`, `rest.safetensors` (projector, prefix, head) and a model card.
 
     Args:
-        model: an `LLMRecommender` with the best epoch's parameters.
-        record: of the row.
-        folder: is replaced.
+        model: `LLMRecommender` with the parameters of the best epoch.
+        record: run result.
+        folder: folder to create or replace.
 
     Raises:
         OutputError: the folder cannot be written.
     """
     backbone: Any = model.backbone
-    inside = {f"backbone.{name}" for name in ({} if backbone is None else backbone.state_dict())}
-    rest = {name: value.contiguous() for name, value in model.state_dict().items() if name not in inside}
+    backbone_names = {f"backbone.{name}" for name in ({} if backbone is None else backbone.state_dict())}
+    rest = {name: value.contiguous() for name, value in model.state_dict().items() if name not in backbone_names}
     adapter = () if backbone is None else (value for name, value in backbone.state_dict().items() if "lora_" in name)
     n_bytes = sum(value.nbytes for value in (*rest.values(), *adapter))
     with scratch_folder(folder.parent, folder.name, n_bytes=n_bytes) as work:
         save_file(rest, work / REST)
         if backbone is not None:
             backbone.save_adapter(work / ADAPTER)
-            (work / ADAPTER / CARD).unlink(missing_ok=True)  # PEFT's empty form
+            (work / ADAPTER / CARD).unlink(missing_ok=True)  # PEFT writes an empty template
         (work / CARD).write_text(format_model_card(record), encoding="utf-8")
         replace_folder(work, folder)
 
 
 def format_model_card(record: RunResult) -> str:
-    """Markdown with what the record says; settings at the end."""
+    """Return the model card in Markdown: the run result, with the settings at the end."""
     values = {key: entry["value"] for key, entry in record.settings.items()}
 
     def format_figures(phase: Mapping[str, float]) -> str:

@@ -1,8 +1,7 @@
-"""What a search leaves behind: `sweep.json` with every trial, and the values of the best one.
+"""Result files of a hyper-parameter search: `sweep.json` with all trials, and a YAML file with the best values.
 
-`results/<dataset>/sweeps/<row>/<name>/sweep.json` is written by the search and read by figures;
-`results/<dataset>/tuned/<row>.yaml` is what `run.py --tuned` takes. Neither holds a number of the test part: a trial is
-never handed it.
+A search writes `results/<dataset>/sweeps/<label>/<name>/sweep.json`, and the figures read it. `run.py --tuned` reads
+`results/<dataset>/tuned/<label>.yaml`. Neither file holds a test metric, because a trial never gets the test part.
 """
 
 from __future__ import annotations
@@ -28,10 +27,11 @@ SWEEPS, TUNED = "sweeps", "tuned"
 
 
 class Trial(TypedDict):
-    """One point and what it reached on validation.
+    """One trial: its point and its validation metrics.
 
-    `status`: `ended` by itself, `pruned` by the scheduler, `cut` off when the budget was spent, or `failed`. `valid`
-    holds the metrics of the best epoch; `curve` has [epoch, value of the deciding metric] of each report.
+    `status` is `ended` (training ended normally), `pruned` (stopped by the scheduler), `cut` (stopped when the budget
+    was used up) or `failed`. `valid` holds the validation metrics of the best epoch. `curve` holds one pair for each
+    report: epoch and value of the metric that trials are compared by.
     """
 
     number: int
@@ -47,11 +47,12 @@ class Trial(TypedDict):
 
 @dataclass(frozen=True)
 class SearchResult:
-    """A finished search for one row.
+    """Result of a finished search, stored in `sweep.json`.
 
-    `settings` are the values that were the same in all trials, `space` those that were tried for each searched key;
-    `trials` are in the order in which they began. `identity` holds what else all of them depend on, name -> value or
-    digest; it is empty where an earlier version made the search.
+    `row` is the label of the searched run config. `settings` holds the values that were the same in all trials, and
+    `space` the values to try for each searched setting. `trials` are in the order in which they started. `identity`
+    holds everything else that all trials depend on, name -> value or digest. It is empty if an earlier version wrote
+    the file.
     """
 
     schema: int
@@ -79,10 +80,10 @@ class SearchResult:
 
     @property
     def best(self) -> Trial:
-        """The trial with the highest validation metric; of equal ones the first.
+        """Trial with the highest validation metric. If several are equal, it is the first one.
 
         Raises:
-            ResultError: no trial has reported.
+            ResultError: no trial has reported a validation.
         """
         if self.problem is not None:
             raise ResultError(f"the search {self.path or self.name} has no trial that reached a validation")
@@ -91,14 +92,14 @@ class SearchResult:
 
     @property
     def problem(self) -> str | None:
-        """Why no trial has reached a validation; None where one has."""
+        """Reason why no trial reached a validation. None if at least one trial did."""
         if any(trial["valid"] for trial in self.trials):
             return None
         reasons = [trial["reason"] for trial in self.trials if trial["reason"]]
         return f"no trial reached a validation: {reasons[0] if reasons else 'the budget was spent before'}"
 
-    def found(self) -> Search:
-        """What the search took and reached, for the record of a tuned row."""
+    def summarize(self) -> Search:
+        """Return the cost and the best metric of the search, for the run result of a tuned run."""
         return {
             "budget": self.budget,
             "scheduler": self.scheduler,
@@ -110,34 +111,40 @@ class SearchResult:
         }
 
 
-def locate_search(results_dir: Path, dataset: str, row: str, name: str) -> Path:
-    """Where a search of a row lies.
+def locate_search(results_dir: Path, dataset: str, label: str, name: str) -> Path:
+    """Return the folder of a search.
+
+    Args:
+        results_dir: folder of all results.
+        dataset: name of the dataset.
+        label: label of the searched run config.
+        name: name of the search.
 
     Raises:
-        SettingsError: its name is no file name.
+        SettingsError: the name of the search cannot be used as a file name.
     """
-    return results_dir / dataset / SWEEPS / row / check_name(name, "name of a search (--name)")
+    return results_dir / dataset / SWEEPS / label / check_name(name, "name of a search (--name)")
 
 
-def write_search(folder: Path, sweep: SearchResult) -> Path:
-    """Write `sweep.json`, checked against the schema first.
+def write_search(folder: Path, result: SearchResult) -> Path:
+    """Check the result against the schema, write it to `sweep.json`, and return the path.
 
     Raises:
-        ResultError: it breaks the schema.
+        ResultError: the result does not follow the schema.
         OutputError: the folder cannot be written to.
     """
     path = ensure_folder(folder) / SEARCH_FILE
-    text = dump_json(sweep)
+    text = dump_json(result)
     _parse(text, path)
     write_text(path, text)
     return path
 
 
 def read_search(path: Path) -> SearchResult:
-    """The search in a `sweep.json`.
+    """Read a `sweep.json`.
 
     Raises:
-        ResultError: the file cannot be read, is not JSON, or breaks the schema; file and key are named.
+        ResultError: the file cannot be read, is not JSON, or breaks the schema; the message names file and key.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -147,11 +154,12 @@ def read_search(path: Path) -> SearchResult:
 
 
 def find_searches(results_dir: Path, dataset: str) -> list[SearchResult]:
-    """All finished searches of a dataset, by row and name."""
+    """Read all finished searches of a dataset, sorted by label and name."""
     return [read_search(path) for path in sorted((results_dir / dataset / SWEEPS).glob(f"*/*/{SEARCH_FILE}"))]
 
 
 def _parse(text: str, path: Path) -> SearchResult:
+    """Convert the text of a `sweep.json` to a search result."""
     hints = {name: hint for name, hint in get_type_hints(SearchResult).items() if name != "path"}
     try:
         raw = json.loads(text, parse_constant=refuse_constant)
@@ -162,33 +170,39 @@ def _parse(text: str, path: Path) -> SearchResult:
         raise ResultError(f"search {path}: {error}; run it again with --fresh") from error
 
 
-def locate_tuned(results_dir: Path, dataset: str, row: str) -> Path:
-    """Where the values that a search has found for a row stand."""
-    return results_dir / dataset / TUNED / f"{row}.yaml"
+def locate_tuned(results_dir: Path, dataset: str, label: str) -> Path:
+    """Return the path of the YAML file with the best values of a search."""
+    return results_dir / dataset / TUNED / f"{label}.yaml"
 
 
-def write_tuned(results_dir: Path, sweep: SearchResult) -> Path:
-    """Write the values of the best trial, for `run.py --tuned`.
+def write_tuned(results_dir: Path, result: SearchResult) -> Path:
+    """Write the values of the best trial for `run.py --tuned`, and return the path.
 
     Raises:
-        ResultError: no trial has reported.
+        ResultError: no trial has reported a validation.
         OutputError: the file cannot be written.
     """
-    path = locate_tuned(results_dir, sweep.dataset, sweep.row)
+    path = locate_tuned(results_dir, result.dataset, result.row)
     sweep_temporaries(ensure_folder(path.parent))
-    content = {"split_hash": sweep.split_hash, "search": dict(sweep.found()), "values": sweep.best["values"]}
+    content = {"split_hash": result.split_hash, "search": dict(result.summarize()), "values": result.best["values"]}
     text = yaml.safe_dump(seal(content), sort_keys=False, allow_unicode=True)
-    write_text(path, f"# {sweep.row} on {sweep.dataset}: the best trial on validation.\n{text}")
+    write_text(path, f"# {result.row} on {result.dataset}: the best trial on validation.\n{text}")
     return path
 
 
-def read_tuned(results_dir: Path, dataset: str, row: str, split_hash: str) -> Tuned | None:
-    """The values that a search has found for a row on this split; None if there was no search.
+def read_tuned(results_dir: Path, dataset: str, label: str, split_hash: str) -> Tuned | None:
+    """Read the best values that a search found on this split. Return None if there was no search.
+
+    Args:
+        results_dir: folder of all results.
+        dataset: name of the dataset.
+        label: label of the searched run config.
+        split_hash: SHA-256 of the dataset's split.
 
     Raises:
-        ResultError: the file is broken or of another split.
+        ResultError: the file is damaged, or its values were found on another split.
     """
-    path = locate_tuned(results_dir, dataset, row)
+    path = locate_tuned(results_dir, dataset, label)
     if not path.exists():
         return None
     try:

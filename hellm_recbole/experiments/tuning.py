@@ -1,9 +1,12 @@
-"""Searching a row's settings with Ray Tune, on validation alone.
+"""Hyper-parameter search with Ray Tune, on the validation part only.
 
-A trial is handed the training part and the validation targets (`types.SelectionData`); it has no test part that it
-could report. It trains with the harness's own loop and reports after each validation, with its checkpoint, so that ASHA
-can stop it, a lost one goes on from its last report, and a search that was killed is taken up where it stood.
-Ray writes the state of a search in place, so that one killed meanwhile leaves half of it; a whole copy is kept beside.
+A trial gets the training part and the validation targets (`types.SelectionData`). It never sees the test part, so it
+cannot report a test metric. A trial trains with the training loop of this project. After each validation it reports the
+metric and its checkpoint to Ray. With these reports ASHA can stop a trial early, a trial whose process died continues
+from its last report, and a killed search can be resumed.
+
+Ray overwrites the files of the search state in place. A search that is killed during such a write leaves half-written
+files. Therefore this module keeps a complete copy of the state next to Ray's folder.
 """
 
 from __future__ import annotations
@@ -74,22 +77,22 @@ from hellm_recbole.types import SelectionData
 
 SchedulerName = Literal["asha", "none"]
 SearchName = Literal["random", "optuna", "grid"]
-BEST = "best"  # what trials report and are compared by: the best validation metric so far
+BEST = "best"  # key of the reported value that trials are compared by: the best validation metric so far
 RAY_FOLDER = "ray"
-TUNER_FILE = "tuner.pkl"  # Ray's, of what was asked for
-STATE_FOLDER = "state"  # copy of the state files among those of Ray, all of one moment
+TUNER_FILE = "tuner.pkl"  # Ray's file with the definition of the search
+STATE_FOLDER = "state"  # copy of Ray's state files, all from the same moment
 REQUEST_FILE = "request.json"
-MOST_POINTS = 10_000  # drawn where only time bounds a search
+MOST_POINTS = 10_000  # number of random points if the budget of the search is a time
 
 
 @dataclass(frozen=True)
 class TuneSettings:
-    """How trials are pruned; values in `properties/tune.yaml`.
+    """Settings of the early stopping and restarting of trials, from `properties/tune.yaml`.
 
     Attributes:
-        grace_reports: reports before a trial may be stopped.
-        reduction_factor: of the trials at a rung, one in this many goes on.
-        max_failures: times a trial whose process died is begun again.
+        grace_reports: number of reports before a trial may be stopped.
+        reduction_factor: at each rung, one trial in this many continues.
+        max_failures: number of times that a trial is restarted after its process died.
     """
 
     grace_reports: int = setting(ge=1)
@@ -98,16 +101,16 @@ class TuneSettings:
 
 
 def read_tune_settings() -> TuneSettings:
-    """The values of `properties/tune.yaml`."""
+    """Read `properties/tune.yaml`."""
     return load_settings(TuneSettings, "tune.yaml")
 
 
 @dataclass(frozen=True)
 class SearchBudget:
-    """What a search may spend: a number of trials, or minutes.
+    """Budget of a search: a number of trials or a number of minutes.
 
-    >>> Budget.parse("trials=20"), str(Budget.parse("minutes=1.5"))
-    (Budget(trials=20, minutes=None), 'minutes=1.5')
+    >>> SearchBudget.parse("trials=20"), str(SearchBudget.parse("minutes=1.5"))
+    (SearchBudget(trials=20, minutes=None), 'minutes=1.5')
     """
 
     trials: int | None
@@ -115,10 +118,10 @@ class SearchBudget:
 
     @staticmethod
     def parse(text: str) -> SearchBudget:
-        """From `trials=N` or `minutes=M`.
+        """Read a budget from `trials=N` or `minutes=M`.
 
         Raises:
-            SettingsError: it is neither.
+            SettingsError: the text has neither form.
         """
         kind, _, amount = text.partition("=")
         try:
@@ -136,20 +139,20 @@ class SearchBudget:
 
 @dataclass(frozen=True)
 class TrialJob:
-    """All that a trial is handed, beside its point.
+    """Input of all trials of a search. Each trial gets its point in addition.
 
     Attributes:
-        model: name of the row.
-        dataset: name.
-        registry: our models.
-        preset: name.
-        overrides: the settings of the search.
-        space: values that a point's indices stand for.
-        data: training part and validation targets; there is no test part in it.
-        seed: of the run, the same for all trials.
-        device: as on the command line.
-        folder: the command's working folder.
-        run: everything that all trials depend on: name -> value or digest.
+        model: name of the model.
+        dataset: name of the dataset.
+        registry: models of this project, by name.
+        preset: name of the preset.
+        overrides: settings that are the same in all trials.
+        space: setting -> values to try; a point holds indices into these values.
+        data: training part and validation targets, without the test part.
+        seed: random seed of the run, the same for all trials.
+        device: device as given on the command line.
+        folder: working folder of the command.
+        run_parts: name -> value or digest of everything that all trials depend on.
     """
 
     model: str
@@ -162,28 +165,28 @@ class TrialJob:
     seed: int
     device: str
     folder: Path
-    run: Mapping[str, str]
+    run_parts: Mapping[str, str]
 
     def resolve(self, point: Point) -> RunConfig:
-        """The row at one point."""
-        tried = [Override(self.model, key, value, f"{key} of the search") for key, value in point.items()]
-        return resolve_run(self.model, self.dataset, self.registry, self.preset, [*self.overrides, *tried])
+        """Resolve the run config of one point."""
+        point_overrides = [Override(self.model, key, value, f"{key} of the search") for key, value in point.items()]
+        return resolve_run(self.model, self.dataset, self.registry, self.preset, [*self.overrides, *point_overrides])
 
 
 @dataclass(frozen=True)
 class SearchTask:
-    """One search for one row.
+    """One hyper-parameter search for one run config.
 
     Attributes:
-        job: what trials are handed.
-        base: the row without a search.
-        space: from `search_space`.
-        name: of the search.
-        budget: what it may spend.
-        scheduler: whether ASHA prunes.
-        search: how points are chosen.
-        split_hash: of the dataset's split.
-        n_candidates: items ranked.
+        job: input of all trials.
+        base: run config before the search.
+        space: search space, from `search_space`.
+        name: name of the search.
+        budget: number of trials or minutes.
+        scheduler: "asha" stops poor trials early, "none" does not.
+        search: method that chooses the points.
+        split_hash: SHA-256 of the dataset's split.
+        n_candidates: number of ranked items.
     """
 
     job: TrialJob
@@ -196,10 +199,10 @@ class SearchTask:
     split_hash: str
     n_candidates: int
 
-    def request(self) -> dict[str, Any]:
-        """All that decides the search, as it is kept on disk."""
+    def describe_request(self) -> dict[str, Any]:
+        """Return everything that determines the search, in the form of `request.json`."""
         fixed = {key: value for key, value in self.base.reproducibility_settings().items() if key not in self.space}
-        asked = {
+        request = {
             "dataset": self.job.dataset,
             "split_hash": self.split_hash,
             "n_candidates": self.n_candidates,
@@ -214,67 +217,73 @@ class SearchTask:
             "search": self.search,
             "space": {key: list(values) for key, values in self.space.items()},
             "settings": fixed,
-            "identity": {key: value for key, value in self.job.run.items() if not key.startswith(SETTING)},
+            "identity": {key: value for key, value in self.job.run_parts.items() if not key.startswith(SETTING)},
         }
-        copied: dict[str, Any] = json.loads(json.dumps(asked))
+        copied: dict[str, Any] = json.loads(json.dumps(request))
         return copied
 
 
 def locate_search_of(task: SearchTask, output: Path) -> Path:
-    """Where a search lies in the folder of all results."""
+    """Return the folder of a search inside the folder of all results."""
     return locate_search(output, task.job.dataset, task.base.label, task.name)
 
 
 def needs_lock(folder: Path) -> bool:
-    """Whether a command writes in the folder of a search: it is not finished, or was killed before it was tidied up."""
-    left = (folder / RAY_FOLDER, folder / STATE_FOLDER, lock_path(folder))
-    return not (folder / SEARCH_FILE).exists() or any(path.exists() for path in left)
+    """Return whether a command will write to the folder of a search.
+
+    This is the case if the search is not finished, or if it was killed before its temporary files were removed.
+    """
+    temporary_files = (folder / RAY_FOLDER, folder / STATE_FOLDER, lock_path(folder))
+    return not (folder / SEARCH_FILE).exists() or any(path.exists() for path in temporary_files)
 
 
 def run_search(task: SearchTask, output: Path, *, resume: bool, fresh: bool) -> SearchResult:
-    """Run a search to its end and write `sweep.json`; a finished one is only read. Needs a Ray cluster.
+    """Run a search to its end and write `sweep.json`. A finished search is only read.
+
+    The process must be connected to a Ray cluster.
 
     Args:
-        task: what to search.
+        task: search to run.
         output: folder of all results.
-        resume: go on with a search that was stopped.
-        fresh: start anew.
+        resume: whether to resume a search that was stopped.
+        fresh: whether to delete an earlier search and start from scratch.
 
     Raises:
-        ResultError: there is another search in the folder, or a stopped one and `resume` was not asked for.
-        SettingsError: the budget does not hold the grid.
+        ResultError: the folder holds another search, or a stopped one and `resume` is false.
+        SettingsError: the grid has more points than the budget allows.
         MissingDependency: Optuna is not installed.
     """
-    request, folder = task.request(), locate_search_of(task, output)
+    request, folder = task.describe_request(), locate_search_of(task, output)
     if fresh:
         remove_folder(folder, output)
     earlier = folder / REQUEST_FILE
     if earlier.exists():
         finished = (folder / SEARCH_FILE).exists()
-        _refuse_another(earlier, request, finished=finished)
+        _refuse_other_request(earlier, request, finished=finished)
         if finished:
-            sweep = read_search(folder / SEARCH_FILE)
+            search_result = read_search(folder / SEARCH_FILE)
             _remove_work(folder, output)
-            print(f"{task.base.label} on {task.job.dataset}, search {task.name}: {describe_kept_search(sweep)}")
-            return sweep
+            description = describe_finished_search(search_result)
+            print(f"{task.base.label} on {task.job.dataset}, search {task.name}: {description}")
+            return search_result
         if not resume:
             raise ResultError(
-                f"{folder} holds a search that was stopped; go on with --resume, or start anew with --fresh"
+                f"{folder} holds a search that was stopped; resume it with --resume, or start from scratch with --fresh"
             )
     sweep_temporaries(ensure_folder(folder))
     storage = (folder / RAY_FOLDER).resolve()
-    asked = task.base.resources
+    resources = task.base.resources
     trainable = tune.with_resources(
-        tune.with_parameters(_trial, job=task.job), request_resources(asked.ray_cpus, asked.ray_gpus)
+        tune.with_parameters(_trial, job=task.job), request_resources(resources.ray_cpus, resources.ray_gpus)
     )
-    if earlier.exists() and _put_state_back(folder / STATE_FOLDER, storage):
-        tuner = _restored(storage, trainable)
+    if earlier.exists() and _restore_state(folder / STATE_FOLDER, storage):
+        tuner = _restore_tuner(storage, trainable)
     else:
         _remove_work(folder, output)
-        tuner = _tuner(task, trainable, storage)
+        tuner = _make_tuner(task, trainable, storage)
         write_text(earlier, json.dumps(seal(request), indent=1))
-    trials = _trials(task, tuner.fit())
-    sweep = SearchResult(
+    trials = _collect_trials(task, tuner.fit())
+    search_result = SearchResult(
         schema=SCHEMA,
         **request,
         versions={**runtime.list_versions(), "hellm_recbole": __version__},  # type: ignore[typeddict-item]
@@ -282,105 +291,111 @@ def run_search(task: SearchTask, output: Path, *, resume: bool, fresh: bool) -> 
         seconds=sum(trial["seconds"] for trial in trials),
         trials=tuple(trials),
     )
-    write_search(folder, sweep)
+    write_search(folder, search_result)
     _remove_work(folder, output)
-    return sweep
+    return search_result
 
 
 def _remove_work(folder: Path, output: Path) -> None:
-    """Remove state and checkpoints of trials; `run.py --tuned` trains the winner anew."""
+    """Remove the search state and the checkpoints of trials. `run.py --tuned` trains the best trial from scratch."""
     for name in (STATE_FOLDER, RAY_FOLDER):
         remove_folder(folder / name, output)
 
 
-def _keep_state(staging: Path, storage: Path) -> None:
-    """Copy the state that Ray has just written, and is about to copy to its storage file by file.
+def _copy_state(staging: Path, storage: Path) -> None:
+    """Copy the search state into the state folder, complete or not at all.
+
+    Args:
+        staging: folder where Ray has just written the state; Ray copies it to `storage` file by file.
+        storage: Ray's folder of the search.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the copy cannot be written.
     """
     target = storage.parent / STATE_FOLDER
     with scratch_folder(target.parent, target.name) as temporary:
-        for path in (*_state_files(staging), storage / TUNER_FILE):
+        for path in (*_list_state_files(staging), storage / TUNER_FILE):
             shutil.copyfile(path, temporary / path.name)
         write_sums(temporary)
         replace_folder(temporary, target)
 
 
-def _put_state_back(kept: Path, storage: Path) -> bool:
-    """Put the whole state of a search in the place of what Ray may have left half-written.
+def _restore_state(copy: Path, storage: Path) -> bool:
+    """Replace the state files in Ray's folder, which may be half-written, by the complete copy.
 
     Args:
-        kept: the copy.
-        storage: Ray's folder.
+        copy: folder of the copy.
+        storage: Ray's folder of the search.
 
     Returns:
-        Whether there is a state. There is none where the search was killed before its first trial.
+        True if there is a copy, False if the search was killed before its first trial.
 
     Raises:
-        ResultError: the copy is broken.
+        ResultError: the copy is damaged.
     """
-    if not (kept / SUMS).exists():
+    if not (copy / SUMS).exists():
         return False
-    files = [*_state_files(kept), kept / TUNER_FILE]
+    files = [*_list_state_files(copy), copy / TUNER_FILE]
     try:
-        if changed := find_changed_file(kept, [path.name for path in files]):
-            raise ResultError(f"{changed}: {NOT_AS_WRITTEN}; start the search anew with --fresh")
+        if changed := find_changed_file(copy, [path.name for path in files]):
+            raise ResultError(f"{changed}: {NOT_AS_WRITTEN}; start the search from scratch with --fresh")
         ensure_folder(storage)
-        for path in _state_files(storage):
+        for path in _list_state_files(storage):
             path.unlink()
         for path in files:
             shutil.copyfile(path, storage / path.name)
-        for trial in storage.glob("_trial_*"):  # Ray gives up one whose checkpoint has no folder
+        for trial in storage.glob("_trial_*"):  # without a checkpoint folder Ray would give up the trial
             newest = max((int(path.name[-6:]) for path in trial.glob("checkpoint_" + 6 * "[0-9]")), default=0)
             for number in range(newest):
                 (trial / f"checkpoint_{number:06d}").mkdir(exist_ok=True)
     except OSError as error:
-        raise ResultError(f"{kept} cannot be read or copied to {storage} ({error}); start anew with --fresh") from error
+        raise ResultError(
+            f"{copy} cannot be read or copied to {storage} ({error}); start the search from scratch with --fresh"
+        ) from error
     return True
 
 
-def _state_files(folder: Path) -> list[Path]:
-    """Files of the state of a search that change while it runs: trials, points, callbacks."""
+def _list_state_files(folder: Path) -> list[Path]:
+    """List the state files that change while a search runs: trials, points, callbacks."""
     return [path for path in sorted(folder.glob("[!.]*-*.*")) if path.suffix in (".json", ".pkl") and path.is_file()]
 
 
-def _restored(storage: Path, trainable: Any) -> tune.Tuner:
-    """A search as Ray Tune left it.
+def _restore_tuner(storage: Path, trainable: Any) -> tune.Tuner:
+    """Load a stopped search from Ray's folder.
 
     Raises:
-        ResultError: another version wrote it, or its state is broken.
+        ResultError: another version wrote the state, or the state is damaged.
     """
     try:
         return tune.Tuner.restore(str(storage), trainable, resume_unfinished=True, resume_errored=True)
-    except Exception as error:  # Ray keeps pickles: whatever an older class of ours, or of Ray's, lacks
+    except Exception as error:  # Ray's files are pickles: a class that has changed since can raise anything
         raise ResultError(
-            f"{storage} cannot be resumed ({take_last_line(error)}): another version wrote it, or it is broken; start "
-            "the search anew with --fresh"
+            f"{storage} cannot be resumed ({take_last_line(error)}): another version wrote it, or it is damaged; start "
+            "the search from scratch with --fresh"
         ) from error
 
 
-def describe_kept_search(sweep: SearchResult) -> str:
-    """What is said of a finished search that is not run again: whether what it depends on is still the same."""
-    if not sweep.identity:
+def describe_finished_search(result: SearchResult) -> str:
+    """Describe a finished search that is not run again, and whether its code has changed since."""
+    if not result.identity:
         return "finished before, kept; features, code: unknown (recorded by an earlier version)"
-    code = {key.removeprefix(CODE): value for key, value in sweep.identity.items() if key.startswith(CODE)}
+    code = {key.removeprefix(CODE): value for key, value in result.identity.items() if key.startswith(CODE)}
     if changed := find_changed_modules(code):
         return f"finished before, kept; its code has changed since ({list_names(changed)}; --fresh runs it again)"
     return "finished before, kept"
 
 
-def _refuse_another(path: Path, request: Mapping[str, Any], *, finished: bool) -> None:
-    """Refuse to go on with a search that was asked for differently, or that depends on something that has changed.
+def _refuse_other_request(path: Path, request: Mapping[str, Any], *, finished: bool) -> None:
+    """Refuse to reuse an earlier search that was requested differently or whose inputs have changed.
 
     Args:
-        path: what was asked for before.
-        request: what is asked for now.
-        finished: the search has ended; it is kept where its code alone has changed, or where an earlier version of this
-            program recorded it.
+        path: file with the request of the earlier search.
+        request: request of this search.
+        finished: whether the earlier search has finished. A finished search is also reused if only its code has
+            changed, or if an earlier version of this program wrote it, which did not record the inputs.
 
     Raises:
-        ResultError: names the first difference.
+        ResultError: the two requests differ; the message names the first difference.
     """
     try:
         earlier = check_seal(json.loads(path.read_text(encoding="utf-8")))
@@ -389,39 +404,40 @@ def _refuse_another(path: Path, request: Mapping[str, Any], *, finished: bool) -
     for key in sorted((request.keys() | earlier.keys()) - {"identity"}):
         if earlier.get(key) != request.get(key):
             raise ResultError(
-                f"{path.parent} holds a search with {key} = {earlier.get(key)} and now it is {request.get(key)}; "
-                "give this one a --name of its own, or replace the other with --fresh"
+                f"{path.parent} holds a search with {key} = {earlier.get(key)}, but this command has {key} = "
+                f"{request.get(key)}; choose another --name for this search, or replace the earlier one with --fresh"
             )
     before, now = earlier.get("identity"), request["identity"]
     if before is None and finished:
         return
     if before is None:
-        raise ResultError(f"{path.parent} was begun by an earlier version; start the search anew with --fresh")
+        raise ResultError(
+            f"{path.parent} was started by an earlier version; start the search from scratch with --fresh"
+        )
     if finished:
         before, now = ({k: v for k, v in parts.items() if not k.startswith(CODE)} for parts in (before, now))
     if changes := describe_changes(before, now):
-        raise ResultError(f"{path.parent} holds a search made with {changes}; start it anew with --fresh")
+        raise ResultError(f"{path.parent} holds a search made with {changes}; start it from scratch with --fresh")
 
 
-def _tuner(task: SearchTask, trainable: Any, storage: Path) -> tune.Tuner:
-    """A search that has not begun."""
+def _make_tuner(task: SearchTask, trainable: Any, storage: Path) -> tune.Tuner:
+    """Set up Ray's tuner for a new search."""
     settings = read_tune_settings()
-    points = _points(task)
     searcher: Any
-    sizes = {key: tune.choice(range(len(values))) for key, values in task.space.items()}
-    started = [_indices(task.space, point) for point in points]
+    param_space = {key: tune.choice(range(len(values))) for key, values in task.space.items()}
+    points = [_find_indices(task.space, point) for point in _choose_points(task)]
     if task.search == "optuna":
-        searcher, n_samples = _optuna(task, started), task.budget.trials or -1
+        searcher, n_samples = _make_optuna_searcher(task, points), task.budget.trials or -1
     else:
-        searcher, n_samples = BasicVariantGenerator(points_to_evaluate=started), len(started)
+        searcher, n_samples = BasicVariantGenerator(points_to_evaluate=points), len(points)
     return tune.Tuner(
         trainable,
-        param_space=sizes,
+        param_space=param_space,
         tune_config=tune.TuneConfig(
             metric=BEST,
             mode="max",
             search_alg=searcher,
-            scheduler=_scheduler(task, settings),
+            scheduler=_make_scheduler(task, settings),
             num_samples=n_samples,
             time_budget_s=None if task.budget.minutes is None else 60 * task.budget.minutes,
         ),
@@ -436,11 +452,11 @@ def _tuner(task: SearchTask, trainable: Any, storage: Path) -> tune.Tuner:
     )
 
 
-def _points(task: SearchTask) -> list[Point]:
-    """The points to try, in order; for Optuna those to begin with.
+def _choose_points(task: SearchTask) -> list[Point]:
+    """Choose the points to try, in order. Optuna gets only its first point here.
 
     Raises:
-        SettingsError: the budget does not hold the grid.
+        SettingsError: the grid has more points than the budget allows.
     """
     current = task.base.resolved.values
     if task.search == "optuna":
@@ -450,18 +466,27 @@ def _points(task: SearchTask) -> list[Point]:
     size = count_points(task.space)
     if task.budget.trials is not None and size > task.budget.trials:
         raise SettingsError(
-            f"the grid of {task.base.label} has {size} points and the budget is {task.budget}; raise it, narrow the "
-            "grid with --space, or use --search random"
+            f"the grid of {task.base.label} has {size} points and the budget is {task.budget}; raise the budget, make "
+            "the grid smaller with --space, or use --search random"
         )
     return list_grid(task.space)
 
 
-def _indices(space: Space, point: Point) -> dict[str, int]:
-    """A point as positions in the lists of values, which any searcher can handle whatever the values are."""
+def _find_indices(space: Space, point: Point) -> dict[str, int]:
+    """Return a point as indices into the lists of values. A searcher can handle indices for values of any type."""
     return {key: list(space[key]).index(value) for key, value in point.items()}
 
 
-def _optuna(task: SearchTask, started: Sequence[Mapping[str, int]]) -> Searcher:
+def _make_optuna_searcher(task: SearchTask, points: Sequence[Mapping[str, int]]) -> Searcher:
+    """Set up Optuna's searcher.
+
+    Args:
+        task: search to run.
+        points: first points, as indices.
+
+    Raises:
+        MissingDependency: Optuna is not installed.
+    """
     try:
         import optuna
         from ray.tune.search.optuna import OptunaSearch
@@ -470,31 +495,33 @@ def _optuna(task: SearchTask, started: Sequence[Mapping[str, int]]) -> Searcher:
             "--search optuna needs the package optuna; pip install 'hellm-recbole[optuna]', or use --search random"
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return OptunaSearch(points_to_evaluate=[dict(point) for point in started], seed=task.job.seed)
+    return OptunaSearch(points_to_evaluate=[dict(point) for point in points], seed=task.job.seed)
 
 
-def _most_reports(task: SearchTask) -> int:
+def _count_reports(task: SearchTask) -> int:
+    """Compute the number of reports of a trial that trains all epochs."""
     train = task.base.train
     return -(-train.epochs // train.eval_every)
 
 
-def _scheduler(task: SearchTask, settings: TuneSettings) -> TrialScheduler | None:
+def _make_scheduler(task: SearchTask, settings: TuneSettings) -> TrialScheduler | None:
+    """Set up ASHA. Return None if the search does not stop trials early."""
     if task.scheduler == "none":
         return None
-    most = _most_reports(task)
+    max_reports = _count_reports(task)
     return _ASHA(
         time_attr="reports",
-        max_t=most,
-        grace_period=min(settings.grace_reports, most),
+        max_t=max_reports,
+        grace_period=min(settings.grace_reports, max_reports),
         reduction_factor=settings.reduction_factor,
     )
 
 
 class _ASHA(ASHAScheduler):
-    """ASHA that is told again what trials had reported when a search is taken up; Ray does not keep its rungs."""
+    """ASHA that rebuilds its rungs when a search is resumed, from the reports of the trials. Ray does not save them."""
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Put a trial into its bracket, and what it has reported onto the rungs."""
+        """Add a trial to its bracket, and its earlier reports to the rungs."""
         super().on_trial_add(tune_controller, trial)
         best = 0.0
         for reports, (_, value) in enumerate((trial.last_result or {}).get("curve", ()), start=1):
@@ -502,39 +529,52 @@ class _ASHA(ASHAScheduler):
             self._trial_info[trial.trial_id].on_result(trial, reports, best)
 
 
-def _trial(config: dict[str, int], job: TrialJob) -> None:
-    """Train one point in a worker's process, with a report after each validation."""
-    plan = job.resolve({key: job.space[key][index] for key, index in config.items()})
-    enter_worker(job.folder, plan.resources.ray_cpus)
+def _trial(point: dict[str, int], job: TrialJob) -> None:
+    """Train one point in a worker process and report after each validation.
+
+    Ray names the folders of trials after this function.
+
+    Args:
+        point: setting -> index into its values; Ray passes it as first argument.
+        job: input of all trials.
+    """
+    config = job.resolve({key: job.space[key][index] for key, index in point.items()})
+    enter_worker(job.folder, config.resources.ray_cpus)
     try:
-        data = restrict_data(plan, job.data.train)
-        row = build_learner_from(plan, data, job.seed, runtime.choose_device(job.device))
+        data = restrict_data(config, job.data.train)
+        learner = build_learner_from(config, data, job.seed, runtime.choose_device(job.device))
         with tempfile.TemporaryDirectory() as scratch:
             checkpoint = CheckpointFolder(Path(scratch) / "checkpoint")
-            run = {**job.run, "point": json.dumps(config, sort_keys=True)}
+            run = {**job.run_parts, "point": json.dumps(point, sort_keys=True)}
             if (earlier := tune.get_checkpoint()) is not None:
-                _take_up(earlier, checkpoint, run)
+                _restore_checkpoint(earlier, checkpoint, run)
             fit(
-                row,
+                learner,
                 job.data,
-                plan.train,
-                plan.evaluation,
+                config.train,
+                config.evaluation,
                 seed=job.seed,
                 checkpoint=checkpoint,
                 run=run,
-                who=f"{plan.label} on {job.dataset}",
-                view=_Reporter(checkpoint.folder, plan.train.valid_metric),
+                who=f"{config.label} on {job.dataset}",
+                view=_Reporter(checkpoint.folder, config.train.valid_metric),
             )
-    except Exception as error:  # a bad point, such as one whose loss became infinite, is no reason to end the search
+    except Exception as error:  # a bad point, for example one with an infinite loss, must not end the search
         known = isinstance(error, HellmError)
         reason = str(error) if known else take_first_line(error)
         tune.report({BEST: 0.0, "reports": 0, "ended": True, "reason": reason})
 
 
-def _take_up(earlier: tune.Checkpoint, checkpoint: CheckpointFolder, run: Mapping[str, str]) -> None:
-    """Copy the checkpoint of a trial's last report; nothing where it is not whole, and the trial begins anew.
+def _restore_checkpoint(earlier: tune.Checkpoint, checkpoint: CheckpointFolder, run: Mapping[str, str]) -> None:
+    """Copy the checkpoint of a trial's last report. An incomplete one is not copied: the trial starts from scratch.
 
-    Ray removes a checkpoint before it writes that there is a newer one, and a search may be killed in between.
+    A checkpoint can be incomplete because Ray removes it before it records the newer one, and a search may be killed
+    in between.
+
+    Args:
+        earlier: checkpoint of the last report.
+        checkpoint: folder to fill.
+        run: everything that the trial depends on.
     """
     try:
         earlier.to_directory(checkpoint.folder)
@@ -545,16 +585,16 @@ def _take_up(earlier: tune.Checkpoint, checkpoint: CheckpointFolder, run: Mappin
 
 
 class _Reporter:
-    """The trainer's view of a trial: tells Ray Tune of every validation."""
+    """Progress view that reports every validation to Ray Tune."""
 
     def __init__(self, folder: Path, metric: str) -> None:
         self._folder, self._metric = folder, metric
 
     def step(self, epoch: int, step: int, n_steps: int, losses: dict[str, float]) -> None:
-        """Steps are not reported."""
+        """Do nothing: steps are not reported."""
 
     def epoch(self, progress: Progress) -> None:
-        """Report an epoch that was validated, with its checkpoint."""
+        """Report an epoch with a validation, together with its checkpoint."""
         curve = [(entry["epoch"], entry["valid"][self._metric]) for entry in progress.curve if entry["valid"]]
         if not progress.curve[-1]["valid"]:
             return
@@ -573,58 +613,61 @@ class _Reporter:
 
 
 class _Watcher(tune.Callback):
-    """Prints a line for each trial that is over, and now and then how the others stand; keeps the search's state."""
+    """Ray callback that prints the progress of a search and copies its state."""
 
     def __init__(self, task: SearchTask) -> None:
-        self._row, self._metric = task.base.label, task.base.train.valid_metric
+        self._label, self._metric = task.base.label, task.base.train.valid_metric
         self._space = {key: list(values) for key, values in task.space.items()}
-        self._of = f"/{task.budget.trials}" if task.budget.trials is not None and task.search != "grid" else ""
-        self._said = time.monotonic()
-        self._kept = 0
+        self._total = f"/{task.budget.trials}" if task.budget.trials is not None and task.search != "grid" else ""
+        self._last_print_s = time.monotonic()
+        self._copied_ns = 0  # time of the newest state file that was copied
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Keep the state, if Ray has written another one in this step; it is whole, for this thread writes it."""
+        """Copy the state if Ray has written a new one in this step.
+
+        Ray calls this function in the thread that writes the state, so the state is complete here.
+        """
         if not trials:
             return
         staging = Path(trials[0].local_experiment_path)
-        written = max((path.stat().st_mtime_ns for path in _state_files(staging)), default=0)
-        if written > self._kept:
-            _keep_state(staging, Path(trials[0].remote_experiment_path))
-            self._kept = written
+        written_ns = max((path.stat().st_mtime_ns for path in _list_state_files(staging)), default=0)
+        if written_ns > self._copied_ns:
+            _copy_state(staging, Path(trials[0].remote_experiment_path))
+            self._copied_ns = written_ns
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Now and then, one line for the trial that has just reported."""
-        if time.monotonic() - self._said > LINE_EVERY_S and not result["ended"]:
-            self._say(trials, trial, f"epoch {result['epoch']}, {self._metric} {result[BEST]:.4f}")
+        """Print a line for a trial that has just reported, unless another line was printed a short time ago."""
+        if time.monotonic() - self._last_print_s > LINE_EVERY_S and not result["ended"]:
+            self._print_line(trials, trial, f"epoch {result['epoch']}, {self._metric} {result[BEST]:.4f}")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """One line for each trial."""
+        """Print a line for a trial that has ended, was stopped or has failed."""
         last = trial.last_result or {}
         if last.get("reason"):
-            self._say(trials, trial, f"failed: {last['reason']}")
+            self._print_line(trials, trial, f"failed: {last['reason']}")
         elif last:
             how = "ended" if last["ended"] else "stopped"
             reached = f"{self._metric} {last[BEST]:.4f} @{last['best_epoch']}"
-            self._say(trials, trial, f"{how} after epoch {last['epoch']}, {reached}")
+            self._print_line(trials, trial, f"{how} after epoch {last['epoch']}, {reached}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial whose process was lost; Ray begins it again a few times."""
-        self._say(trials, trial, "lost")
+        """Print a line for a trial whose process died. Ray restarts such a trial a few times."""
+        self._print_line(trials, trial, "its process died")
 
-    def _say(self, trials: list[Any], trial: Any, text: str) -> None:
-        self._said = time.monotonic()
+    def _print_line(self, trials: list[Any], trial: Any, text: str) -> None:
+        self._last_print_s = time.monotonic()
         point = ", ".join(f"{key}={self._space[key][index]}" for key, index in trial.config.items())
         best = max((other.last_result or {}).get(BEST, 0.0) for other in trials)
-        line = f"{self._row} trial {_number(trial.trial_id)}{self._of} ({point}): {text}; best {best:.4f}"
+        line = f"{self._label} trial {_read_number(trial.trial_id)}{self._total} ({point}): {text}; best {best:.4f}"
         print(line, file=sys.stderr, flush=True)
 
 
-def _number(name: str) -> int:
-    """Place of a trial in the order in which Ray made them, from 1; from its id or the name of its folder.
+def _read_number(name: str) -> int:
+    """Read the number of a trial, from 1, from its id or the name of its folder. Ray numbers trials as it creates them.
 
-    >>> _number("d7aeb_00003"), _number("_trial_d7aeb_00003_3_2026-01-01_12-00-00")
+    >>> _read_number("d7aeb_00003"), _read_number("_trial_d7aeb_00003_3_2026-01-01_12-00-00")
     (4, 4)
     """
     found = re.search(r"[0-9a-f]+_(\d{5})(?=_|$)", name)
@@ -632,23 +675,23 @@ def _number(name: str) -> int:
     return int(found[1]) + 1
 
 
-def _trials(task: SearchTask, results: tune.ResultGrid) -> list[Trial]:
-    """The trials that have begun, in that order."""
-    settings, most = read_tune_settings(), _most_reports(task)
-    rungs = [settings.grace_reports * settings.reduction_factor**k for k in range(most.bit_length())]
+def _collect_trials(task: SearchTask, results: tune.ResultGrid) -> list[Trial]:
+    """Collect the trials that were started, in the order of their numbers."""
+    settings, max_reports = read_tune_settings(), _count_reports(task)
+    rungs = [settings.grace_reports * settings.reduction_factor**k for k in range(max_reports.bit_length())]
     trials: list[Trial] = []
     for result in (results[index] for index in range(len(results))):
         last = result.metrics or {}
         if BEST not in last and result.error is None:
-            continue  # it was waiting when the budget was spent
-        lost = None if result.error is None else take_last_line(result.error)
-        reason = last.get("reason") or lost
-        stopped = "pruned" if task.scheduler == "asha" and last.get("reports") in rungs else "cut"
+            continue  # the budget was used up before the trial started
+        crash = None if result.error is None else take_last_line(result.error)
+        reason = last.get("reason") or crash
+        stopped_status = "pruned" if task.scheduler == "asha" and last.get("reports") in rungs else "cut"
         trials.append(
             {
-                "number": _number(Path(result.path).name),
+                "number": _read_number(Path(result.path).name),
                 "values": {key: task.space[key][index] for key, index in (result.config or {}).items()},
-                "status": "failed" if reason else "ended" if last["ended"] else stopped,  # type: ignore[typeddict-item]
+                "status": "failed" if reason else "ended" if last["ended"] else stopped_status,  # type: ignore[typeddict-item]
                 "reason": reason,
                 "epochs": last.get("epoch", 0),
                 "best_epoch": last.get("best_epoch", 0),

@@ -11,7 +11,7 @@ from hellm_recbole.experiments.results import read_ranks, read_result
 QUICK = ["--dataset", "toy", "--set", "epochs=2", "--set", "batch_size=64", "--threads", "1"]
 
 
-def test_the_model_and_its_variants_run_and_the_table_shows_them(
+def test_a_model_and_its_variants_run_and_appear_in_the_table(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ablate.main(["--models", "HeLLMPre", *QUICK]) == 0
@@ -20,7 +20,7 @@ def test_the_model_and_its_variants_run_and_the_table_shows_them(
     ran = {path.name for path in folder.iterdir() if path.is_dir()}
     names = ("without-U2U", "without-I2I", "without-CL", "text-only", "image-only")
     assert ran == {"HeLLMPre", *(f"HeLLMPre-{name}" for name in names)}
-    assert "HeLLMPre-audio-only is left out: toy has no modality audio" in shown.err
+    assert "HeLLMPre-audio-only is skipped: toy has no modality audio" in shown.err
     assert "HeLLMPre-without-CL" in shown.out
     record = read_result(folder / "HeLLMPre-without-CL" / "2024" / "record.json")
     assert record.settings["user_contrast_weight"]["value"] == 0.0
@@ -62,12 +62,12 @@ def test_bad_input_is_one_sentence(
     assert part in capsys.readouterr().err
 
 
-def test_a_modality_that_is_missing_fails_the_row(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_modality_fails_the_run(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run.main(["--models", "HeLLMPre-audio-only", *QUICK]) == 1
     assert "has no modality 'audio' (it has: image, text)" in capsys.readouterr().err
 
 
-def test_a_broken_graph_cache_fails_the_row_in_one_sentence(
+def test_a_damaged_graph_cache_fails_the_run_in_one_sentence(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run.main(["--models", "HeLLMPre", *QUICK]) == 0

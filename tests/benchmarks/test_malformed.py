@@ -1,4 +1,4 @@
-"""Malformed command lines, settings and files, drawn at random: each ends in one sentence, and nothing is lost.
+"""Malformed command lines, settings and files, drawn at random: each gives one error message, and nothing is lost.
 
 `HELLM_MALFORMED` is the number of cases, `HELLM_MALFORMED_SEED` the random seed that they are drawn with.
 """
@@ -47,7 +47,7 @@ Case = tuple[str, Callable[[list[str]], int], list[str]]
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_dataset: Dataset) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_dataset: Dataset) -> Path:
     """A working folder with a prepared dataset and a finished run."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -65,8 +65,8 @@ def draw_setting(rng: random.Random) -> list[str]:
     return rng.choice((["--set", f"{key}={value}"], [f"--{key or 'x'}={value}"], ["--set", key], ["--set", "="]))
 
 
-def draw_run(rng: random.Random, place: Path) -> list[str]:
-    """Options of run.py, ablate.py and tune.py alike, at least one of them wrong."""
+def draw_run(rng: random.Random, folder: Path) -> list[str]:
+    """Draw options of run.py, ablate.py and tune.py, with at least one wrong."""
     bad = rng.choice(
         [
             lambda: draw_setting(rng),
@@ -75,12 +75,12 @@ def draw_run(rng: random.Random, place: Path) -> list[str]:
             lambda: ["--preset", rng.choice(("", "quik", "../overall", "a/b", HUGE, "\x1b[1m"))],
             lambda: ["--models", rng.choice(("", ",", "LightGNC", "BPR,NoModel", "\x1b[2J", HUGE, "LightGCN/../x"))],
             lambda: ["--dataset", rng.choice(("", ",", "no-such-data", HUGE, "\x1b[2J"))],
-            lambda: ["--output", str(place / "file" / "below")],
+            lambda: ["--output", str(folder / "file" / "below")],
             lambda: [
                 "--models",
                 "LLaRA",
                 "--llm",
-                rng.choice((str(place / "nothing"), str(place / "file"), "", "a b", HUGE)),
+                rng.choice((str(folder / "nothing"), str(folder / "file"), "", "a b", HUGE)),
             ],
         ]
     )()
@@ -89,8 +89,8 @@ def draw_run(rng: random.Random, place: Path) -> list[str]:
     return [*dataset, *models, *bad]
 
 
-def draw_prepare(rng: random.Random, place: Path) -> list[str]:
-    source = place / f"source{rng.random()}"
+def draw_prepare(rng: random.Random, folder: Path) -> list[str]:
+    source = folder / f"source{rng.random()}"
     source.mkdir()
     kind = rng.choice(list(prepare.KINDS))
     for name in ("Mine.csv", "Mine.inter", "user_sequences.txt", "train.json", "Mine.parquet", "Mine_items.csv"):
@@ -114,24 +114,24 @@ def draw_prepare(rng: random.Random, place: Path) -> list[str]:
             ["toy", "--export", "mmrec"],
             ["toy", "--check", "--fresh"],
             ["Mine", "--from", "csv"],
-            ["", "--from", "table", "--source", str(place / "nothing")],
+            ["", "--from", "table", "--source", str(folder / "nothing")],
         ]
     )
 
 
-def draw_report(rng: random.Random, place: Path) -> list[str]:
-    results = place / f"results{rng.random()}"
-    shutil.copytree(place / "results", results)
-    folder = results / "Toy" / "LightGCN" / "2024"
+def draw_report(rng: random.Random, folder: Path) -> list[str]:
+    results = folder / f"results{rng.random()}"
+    shutil.copytree(folder / "results", results)
+    run_folder = results / "Toy" / "LightGCN" / "2024"
     name = rng.choice(("record.json", "ranks.npz"))
-    whole = (folder / name).read_bytes()
-    content = json.loads((folder / "record.json").read_text())
+    whole = (run_folder / name).read_bytes()
+    content = json.loads((run_folder / "record.json").read_text())
     key = rng.choice(sorted(content))
     wrong = json.dumps({**content, key: {"\x1b[2J": [[10**400]]}})
     damage = rng.choice([*BYTES, whole[: len(whole) // 2], wrong.encode()])
     options = ["--output", str(results), "--dataset", "Toy"]
     if rng.random() < 0.6:
-        (folder / name).write_bytes(damage)
+        (run_folder / name).write_bytes(damage)
         return options
     return [
         *options,
@@ -140,7 +140,7 @@ def draw_report(rng: random.Random, place: Path) -> list[str]:
                 ["--cutoffs", rng.choice(("0", "-1", "", HUGE, "5,5", "a", "1.5", "2000000000"))],
                 ["--metric", rng.choice(("", "R@0", "MRR", "N@2000000000", HUGE, "R@"))],
                 ["--dataset", rng.choice(("", ",", "None", "../..", HUGE))],
-                ["--output", rng.choice((str(place / "file"), str(place / "nothing")))],
+                ["--output", rng.choice((str(folder / "file"), str(folder / "nothing")))],
                 ["--protocol", "other"],
                 ["--unknown", "x"],
             )
@@ -148,13 +148,13 @@ def draw_report(rng: random.Random, place: Path) -> list[str]:
     ]
 
 
-def draw_case(rng: random.Random, place: Path) -> Case:
+def draw_case(rng: random.Random, folder: Path) -> Case:
     name = rng.choice(("run", "run", "run", "prepare", "tune", "report", "report", "ablate"))
     if name == "prepare":
-        return name, prepare.main, draw_prepare(rng, place)
+        return name, prepare.main, draw_prepare(rng, folder)
     if name == "report":
-        return name, report.main, draw_report(rng, place)
-    arguments = draw_run(rng, place)
+        return name, report.main, draw_report(rng, folder)
+    arguments = draw_run(rng, folder)
     if name == "ablate":
         return name, ablate.main, arguments
     if name == "run":
@@ -169,8 +169,8 @@ def draw_case(rng: random.Random, place: Path) -> Case:
     return name, tune.main, [*arguments, *more]
 
 
-def finish(main: Callable[[list[str]], int], arguments: list[str]) -> tuple[int, str]:
-    """Exit code and stderr of a command, in this process."""
+def run_command(main: Callable[[list[str]], int], arguments: list[str]) -> tuple[int, str]:
+    """Run a command in this process and return its exit code and stderr."""
     err = io.StringIO()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):
         try:
@@ -180,21 +180,21 @@ def finish(main: Callable[[list[str]], int], arguments: list[str]) -> tuple[int,
     return code, err.getvalue()
 
 
-def snapshot(folder: Path) -> dict[str, bytes]:
+def read_results(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(folder.rglob("*/2024/*")) if path.is_file()}
 
 
 @pytest.mark.slow
-def test_malformed_commands_end_in_one_sentence(place: Path) -> None:
-    (place / "file").write_text("a file")
-    before = snapshot(place / "results")
+def test_malformed_commands_give_one_error_message(folder: Path) -> None:
+    (folder / "file").write_text("a file")
+    before = read_results(folder / "results")
     rng = random.Random(SEED)
     codes: Counter[tuple[str, int]] = Counter()
     wrong = []
     for number in range(N_CASES):
-        name, main, arguments = draw_case(rng, place)
+        name, main, arguments = draw_case(rng, folder)
         try:
-            code, err = finish(main, arguments)
+            code, err = run_command(main, arguments)
         except BaseException as error:
             code, err = -1, f"{type(error).__name__}: {error}"[:300]
         codes[name, code] += 1
@@ -203,6 +203,6 @@ def test_malformed_commands_end_in_one_sentence(place: Path) -> None:
         if not fine or "hellm-recbole-traceback" in err:
             shown = [argument[:80] for argument in arguments]
             wrong.append(f"{number} {name} {shown} -> {code}: {err[-500:]}")
-        assert snapshot(place / "results") == before, (number, name, arguments)
+        assert read_results(folder / "results") == before, (number, name, arguments)
     print(dict(codes))
     assert not wrong, "\n".join(wrong)

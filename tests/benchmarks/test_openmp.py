@@ -1,4 +1,4 @@
-"""What OpenMP is told before torch is loaded."""
+"""Commands set the environment variables of OpenMP before torch is loaded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("ablate", "prepare", "report", "run", "scale", "speed", "study", "tune", "upstream/parity")
-# Runs a command until something looks for torch, and prints what the environment is then.
+# Runs a command until it imports torch, and prints the environment variable at that moment.
 WATCH = """
 import importlib.abc, os, runpy, sys
 
@@ -29,25 +29,25 @@ runpy.run_path(sys.argv[1], run_name="__main__")
 """
 
 
-def spins_at_torch(command: str, **more: str) -> str:
+def read_spins(command: str, **more: str) -> str:
     plain = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
-    words = [sys.executable, "-c", WATCH, str(ROOT / "benchmarks" / f"{command}.py")]
+    command_line = [sys.executable, "-c", WATCH, str(ROOT / "benchmarks" / f"{command}.py")]
     env = {**plain, "PYTHONPATH": str(ROOT), **more}
-    return subprocess.run(words, env=env, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+    return subprocess.run(command_line, env=env, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_says_it_before_torch_is_loaded(command: str) -> None:
-    assert spins_at_torch(command) == SPINS
+def test_every_command_sets_the_variable_before_torch_is_loaded(command: str) -> None:
+    assert read_spins(command) == SPINS
 
 
-def test_the_environment_wins() -> None:
-    assert spins_at_torch("run", GOMP_SPINCOUNT="7") == "7"
-    assert spins_at_torch("run", OMP_WAIT_POLICY="active") == "None"
+def test_variables_of_the_user_are_not_changed() -> None:
+    assert read_spins("run", GOMP_SPINCOUNT="7") == "7"
+    assert read_spins("run", OMP_WAIT_POLICY="active") == "None"
 
 
-def test_no_command_is_left_out() -> None:
+def test_no_command_is_missing() -> None:
     folder = ROOT / "benchmarks"
     scripts = {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.py")}
     scripts = {name for name in scripts if "__main__" in (folder / f"{name}.py").read_text()}
-    assert scripts - {"upstream/mmrec"} == {*COMMANDS}  # that one is started by `speed`, with its environment
+    assert scripts - {"upstream/mmrec"} == {*COMMANDS}  # `speed` starts this one with its own environment

@@ -1,4 +1,4 @@
-"""The command from outside: exit code, one sentence, no traceback."""
+"""The command prepare.py: its exit codes and its messages, without a traceback."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ def test_prepare_then_check(
     assert out.endswith(f"prepared {tmp_path}/dataset/Mine\n")
     assert np.load(tmp_path / "dataset" / "Mine" / "text_feat.npy").ravel().tolist() == [8, 5, 4, np.float32(17 / 3)]
     assert main(command(tmp_path, source, "--k-core", "1", *encoder)) == 0
-    assert "is prepared already; --fresh replaces it" in capsys.readouterr().out
+    assert "is already prepared; replace it with --fresh" in capsys.readouterr().out
     assert main(command(tmp_path, source, "--k-core", "1", *encoder, "--fresh")) == 0
-    assert "encoded" not in capsys.readouterr().out  # the cache answered
+    assert "encoded" not in capsys.readouterr().out  # the features were read from the cache
     assert main(["Mine", "--check", "--output", str(tmp_path / "dataset")]) == 0
     card = capsys.readouterr().out
     assert "coverage 75.00%" in card
     assert "1 items have the mean" in card
 
 
-def spoil(source: Path, name: str, content: str | None) -> None:
+def damage(source: Path, name: str, content: str | None) -> None:
     if content is None:
         (source / name).unlink()
     else:
@@ -86,7 +86,7 @@ def test_bad_input_is_one_sentence(
     if name.startswith("image"):
         np.save(source / "image_feat.npy", np.eye(4))
         (source / "image_feat.tokens.txt").write_text("a\nb\nc\nd\n")
-    spoil(source, name, content)
+    damage(source, name, content)
     more = () if "filter" in sentence else ("--k-core", "0")
     assert main(command(tmp_path, source, *more)) == 2
     captured = capsys.readouterr()
@@ -137,22 +137,25 @@ def test_no_traceback_from_a_shell(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("Mine", "--check", "--fresh"), "--fresh prepares a dataset; this one is ready; leave it out"),
-        (("Mine", "--check", "--neighbors", "0"), "--neighbors goes with --check and is at least 1"),
-        (("Mine", "--from", "splits", "--columns", "user=a"), "--columns goes with --from table"),
-        (("Mine", "--from", "splits", "--category", "All_Beauty"), "--category goes with --from amazon2014, "),
-        (("Mine", "--from", "splits", "--encoder", "x"), "--encoder goes with texts, of which this dataset takes none"),
-        (("Mine", "--from", "splits", "--feature-dtype", "float16"), "--feature-dtype goes with --text or --pictures"),
+        (("Mine", "--check", "--fresh"), "--fresh can only be used to prepare a dataset; leave it out"),
+        (("Mine", "--check", "--neighbors", "0"), "--neighbors can only be used with --check, and must be from 1"),
+        (("Mine", "--from", "splits", "--columns", "user=a"), "--columns can only be used with --from table"),
+        (
+            ("Mine", "--from", "splits", "--category", "All_Beauty"),
+            "--category can only be used with --from amazon2014, ",
+        ),
+        (("Mine", "--from", "splits", "--encoder", "x"), "--encoder can only be used with text columns, and"),
+        (("Mine", "--from", "splits", "--feature-dtype", "float16"), "--feature-dtype can only be used with --text or"),
     ],
 )
-def test_options_that_would_change_nothing(
+def test_options_without_effect_are_refused(
     options: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(options) == 2
     assert message in capsys.readouterr().err
 
 
-def test_one_thing_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_and_shuffle_ties_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["Mine", "--check", "--shuffle-ties", "1"])
     assert "not allowed with argument" in capsys.readouterr().err
@@ -166,12 +169,10 @@ def test_beauty_without_text_takes_less_than_five_seconds(tmp_path: Path) -> Non
     assert time.process_time() - started < 5
 
 
-def test_fill_goes_with_feature_files_of_some_items(
-    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_fill_needs_feature_files(tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = command(tmp_path, source, "--k-core", "0", "--text", "--fill", "zero")
     assert main(arguments) == 2
-    assert "--fill goes with --text, --pictures or feature files; leave it out" in capsys.readouterr().err
+    assert "--fill can only be used with --text, --pictures or feature files; leave it out" in capsys.readouterr().err
     np.save(source / "image_feat.npy", np.eye(2))
     (source / "image_feat.tokens.txt").write_text("a\nc\n")
     assert main(arguments) == 0
@@ -191,13 +192,13 @@ def test_fill_goes_with_feature_files_of_some_items(
         (["user=who", "user=whom"], "--columns names a field twice"),
     ],
 )
-def test_a_column_is_read_for_one_field_alone(
+def test_two_fields_cannot_share_a_column(
     columns: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["Mine", "--from", "table", "--source", str(tmp_path), "--columns", *columns]) == 2
     assert said in capsys.readouterr().err
 
 
-def test_a_seed_of_ties_that_is_too_large_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_too_large_seed_of_shuffle_ties_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["Mine", "--shuffle-ties", str(2**64), "--output", str(tmp_path)]) == 2
     assert "--shuffle-ties" in capsys.readouterr().err

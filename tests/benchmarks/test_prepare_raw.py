@@ -1,4 +1,4 @@
-"""From nothing to a checked dataset: raw files and pictures of a web server, tiny encoders, one command."""
+"""One command downloads raw files and pictures from a test server and prepares a dataset with tiny encoders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from transformers import (
 
 from benchmarks.prepare import main
 from hellm_recbole.config.layers import load_yaml
-from hellm_recbole.data import prepare as catalog
+from hellm_recbole.data import prepare
 from hellm_recbole.data.atomic import load_dataset, read_manifest
 from hellm_recbole.data.download import raw_files as raw
 from hellm_recbole.data.split import split_dataset
@@ -35,7 +35,7 @@ REVIEWS, META = "reviews_Beauty_5.json.gz", "meta_Beauty.json.gz"
 
 
 def reviews() -> bytes:
-    """Six users bought all six items, a day each, the order turned by one from user to user; one line twice."""
+    """Make reviews: six users buy all six items, one a day, in a shifted order for each user. One line is repeated."""
     lines = []
     for turn, user in enumerate(USERS):
         for day, number in enumerate(np.roll(np.arange(6), turn).tolist()):
@@ -45,7 +45,7 @@ def reviews() -> bytes:
 
 
 def metadata(server: Server) -> bytes:
-    """Python literals; B004 has no picture that can be had, B005 no line."""
+    """Make item metadata as Python literals. The picture of B004 is missing on the server, and B005 has no line."""
     lines = [
         repr(
             {
@@ -68,7 +68,7 @@ def picture(number: int) -> bytes:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A mirror that is down, and one whose reviews break half-way and whose metadata has moved."""
+    """Start a server with two mirrors: one is down, and one breaks the reviews half-way and redirects the metadata."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with Server() as running:
         running.add(f"/good/{REVIEWS}", breaking(reviews(), 1))
@@ -84,13 +84,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
         monkeypatch.setattr(raw, "load_yaml", values)
         monkeypatch.setattr(raw, "read_download_settings", lambda: raw.DownloadSettings(**settings))  # type: ignore[arg-type]
-        monkeypatch.setattr(catalog, "download_settings", raw.read_download_settings)
+        monkeypatch.setattr(prepare, "read_download_settings", raw.read_download_settings)
         yield running
 
 
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """Folders of a text and of a picture encoder with random weights."""
+    """Save a text encoder and an image encoder with random weights, and return their folders."""
     torch.manual_seed(0)
     text, image = tmp_path_factory.mktemp("text"), tmp_path_factory.mktemp("image")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "women", "'", "s", "brush", *map(str.lower, ITEMS)]
@@ -118,7 +118,7 @@ def command(tmp_path: Path, encoders: tuple[str, str], *more: str) -> list[str]:
     ]
 
 
-def test_one_command_from_nothing_to_a_checked_dataset(
+def test_one_command_downloads_and_prepares_a_dataset(
     server: Server, encoders: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(command(tmp_path, encoders)) == 0
@@ -126,7 +126,7 @@ def test_one_command_from_nothing_to_a_checked_dataset(
     assert f"{tmp_path}/dataset/.raw/amazon2014/{REVIEWS}: {len(reviews()):,} bytes, SHA-256 " in said
     assert "1 exact repeat" in said
     assert "2 of 6 items have no picture; image_failed.tsv says why" in said
-    assert server.ranges(f"/good/{REVIEWS}")[1] == f"bytes={len(reviews()) // 2}-"  # went on where it had stopped
+    assert server.ranges(f"/good/{REVIEWS}")[1] == f"bytes={len(reviews()) // 2}-"  # the download was resumed
 
     folder = tmp_path / "dataset" / "Beauty"
     dataset = load_dataset(folder, modalities=None)
@@ -152,19 +152,19 @@ def test_one_command_from_nothing_to_a_checked_dataset(
     assert REVIEWS in (folder / "README.md").read_text()
 
 
-def test_files_at_hand_are_not_fetched(
+def test_existing_files_are_not_downloaded(
     server: Server, encoders: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "raw"
     folder.mkdir()
     (folder / REVIEWS).write_bytes(reviews())
-    (folder / "meta_Beauty.json").write_bytes(gzip.decompress(metadata(server)))  # unpacked, as people have it
+    (folder / "meta_Beauty.json").write_bytes(gzip.decompress(metadata(server)))  # unpacked, as users often have it
     assert main(command(tmp_path, encoders, "--raw", str(folder), "--no-pictures")) == 0
     assert not server.asked
     assert load_dataset(tmp_path / "dataset" / "Beauty", modalities=None).features.keys() == {"text"}
 
 
-def test_half_a_raw_file_is_one_sentence_and_stays_what_it_was(
+def test_a_truncated_raw_file_is_refused_and_not_changed(
     server: Server, encoders: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "raw"
@@ -194,7 +194,7 @@ def test_metadata_that_is_code_does_not_run(
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (("--raw", "x", "--source", "y"), "--raw goes with amazon2014"),
+        (("--raw", "x", "--source", "y"), "--raw can only be used with amazon2014"),
         (("--image-encoder", "/nowhere/clip"), "cannot be fetched from the Hugging Face hub"),
     ],
 )

@@ -19,8 +19,8 @@ def results(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def failure(capsys: pytest.CaptureFixture[str], *options: str) -> str:
-    """The one sentence of a command that must fail."""
+def fail(capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    """Run a command that must fail and return its error message."""
     assert report.main(options) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -39,14 +39,14 @@ def test_all_datasets(results: Path, capsys: pytest.CaptureFixture[str]) -> None
             assert (results / dataset / name).is_file()
 
 
-def test_the_same_bytes_each_time(results: Path) -> None:
-    def made() -> dict[str, bytes]:
+def test_a_report_has_the_same_bytes_each_time(results: Path) -> None:
+    def write_files() -> dict[str, bytes]:
         assert report.main(["--dataset", "Toy,Beauty", "--output", str(results)]) == 0
         return {str(path): path.read_bytes() for path in results.glob("*/*.*")}
 
-    first = made()
+    first = write_files()
     assert len(first) == 5 + 8
-    assert made() == first
+    assert write_files() == first
 
 
 def test_the_protocol_chooses_the_table_that_is_printed(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,37 +64,37 @@ def test_other_cutoffs_and_metric(results: Path, capsys: pytest.CaptureFixture[s
     assert "R@30" in capsys.readouterr().out
 
 
-def test_no_records_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = failure(capsys, "--output", str(tmp_path / "nothing"))
+def test_a_folder_without_records_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = fail(capsys, "--output", str(tmp_path / "nothing"))
     assert "no record in " in said
     assert "benchmarks/run.py --models all" in said
 
 
-def test_a_dataset_without_records(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = failure(capsys, "--dataset", "Toys", "--output", str(results))
+def test_a_dataset_without_records_is_refused(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = fail(capsys, "--dataset", "Toys", "--output", str(results))
     assert f"no record of dataset Toys in {results / 'Toys'}" in said
     assert "benchmarks/run.py --models all --dataset Toys" in said
 
 
-def test_two_protocols(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_records_of_different_splits_are_refused(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = results / "Toy" / "SASRec" / "2024" / "record.json"
     rewrite(path, lambda content: content.update(split_hash="f" * 64))
-    said = failure(capsys, "--dataset", "Toy", "--output", str(results))
+    said = fail(capsys, "--dataset", "Toy", "--output", str(results))
     assert "split_hash differ" in said
     assert str(path) in said
 
 
 @pytest.mark.parametrize("text", ["", "a", "0", "1,,2", "1.5", "-3"])
-def test_bad_cutoffs(results: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
-    said = failure(capsys, "--dataset", "Toy", "--output", str(results), f"--cutoffs={text}")
+def test_bad_cutoffs_are_refused(results: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    said = fail(capsys, "--dataset", "Toy", "--output", str(results), f"--cutoffs={text}")
     assert "must be positive integers" in said
 
 
-def test_a_bad_metric(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "neither R@K nor N@K" in failure(capsys, "--dataset", "Toy", "--output", str(results), "--metric", "MRR")
+def test_a_bad_metric_is_refused(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "neither R@K nor N@K" in fail(capsys, "--dataset", "Toy", "--output", str(results), "--metric", "MRR")
 
 
-def test_as_a_command_from_another_folder(results: Path, tmp_path: Path) -> None:
+def test_the_command_runs_from_another_folder(results: Path, tmp_path: Path) -> None:
     command = [sys.executable, report.__file__, "--dataset", "Toy", "--output", str(results)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -106,17 +106,17 @@ def test_as_a_command_from_another_folder(results: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("text", ["2000000000", "9" * 5000, "\u00b2", "5,5"])
-def test_cutoffs_that_no_table_can_have(results: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
-    said = failure(capsys, "--dataset", "Toy", "--output", str(results), f"--cutoffs={text}")
+def test_impossible_cutoffs_are_refused(results: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    said = fail(capsys, "--dataset", "Toy", "--output", str(results), f"--cutoffs={text}")
     assert "--cutoffs" in said
     assert len(said) < 500
 
 
 @pytest.mark.parametrize("text", ["", ",", " , "])
-def test_no_dataset_is_refused(results: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
-    assert "--dataset names nothing" in failure(capsys, "--dataset", text, "--output", str(results))
+def test_an_empty_list_of_datasets_is_refused(results: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    assert "--dataset names nothing" in fail(capsys, "--dataset", text, "--output", str(results))
 
 
 def test_a_metric_with_a_huge_cutoff_is_refused(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = failure(capsys, "--dataset", "Toy", "--output", str(results), "--metric", "N@2000000000")
+    said = fail(capsys, "--dataset", "Toy", "--output", str(results), "--metric", "N@2000000000")
     assert "with a K of at most 1,000,000" in said

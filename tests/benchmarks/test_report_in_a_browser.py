@@ -1,4 +1,4 @@
-"""The report as a reader has it: in headless Chromium, with the network watched."""
+"""The report page in headless Chromium, with all network requests recorded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A Chromium that is installed; where HELLM_BROWSER=required is set, as in CI, its want is a failure."""
+    """Start an installed Chromium. With HELLM_BROWSER=required, as in CI, a missing Chromium is a failure."""
     found = next((path for path in map(shutil.which, BROWSERS) if path), None)
     if found is None:
         if os.environ.get("HELLM_BROWSER") == "required":
@@ -34,33 +34,33 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def opened(browser: Any, tmp_path: Path) -> Iterator[tuple[Page, list[str]]]:
-    """The page of a filled dataset, and what went wrong or left the machine: it has to be empty at the end."""
+    """Open the page of a toy dataset. Errors and network requests are recorded, and there must be none at the end."""
     hostile = "<script>alert(1)<script>"
     fill(tmp_path, hostile)
     add_run(tmp_path, [2] * 60, dataset=hostile, model='"><img src=x onerror=alert(1)>')
     file = write_report(tmp_path, hostile)
     page = browser.new_page(viewport={"width": 1200, "height": 1000})
-    heard: list[str] = []
-    page.on("console", lambda message: heard.append(f"console: {message.text}"))
-    page.on("pageerror", lambda error: heard.append(f"error: {error}"))
-    page.on("dialog", lambda dialog: (heard.append("dialog"), dialog.dismiss()))
-    page.on("request", lambda request: heard.append(request.url) if asked_out(request.url, file) else None)
+    events: list[str] = []
+    page.on("console", lambda message: events.append(f"console: {message.text}"))
+    page.on("pageerror", lambda error: events.append(f"error: {error}"))
+    page.on("dialog", lambda dialog: (events.append("dialog"), dialog.dismiss()))
+    page.on("request", lambda request: events.append(request.url) if leaves_page(request.url, file) else None)
     page.goto(file.as_uri())
-    yield page, heard
-    assert heard == []
+    yield page, events
+    assert events == []
     page.close()
 
 
-def asked_out(url: str, file: Path) -> bool:
-    """Whether a request is for anything but the page and what is inside it."""
+def leaves_page(url: str, file: Path) -> bool:
+    """Return whether a request is for anything outside the page."""
     return not url.startswith("data:") and url != file.as_uri()
 
 
-def column(page: Page, name: str) -> list[str]:
-    """The shown cells of a column of the table, from top to bottom."""
-    place = page.locator("#rows thead th").all_inner_texts().index(name) + 1
+def read_column(page: Page, name: str) -> list[str]:
+    """Read the visible cells of a column of the table, from top to bottom."""
+    position = page.locator("#rows thead th").all_inner_texts().index(name) + 1
     rows = page.locator("#rows tbody tr:visible:not(:has(td.problem))")
-    return rows.locator(f"td:nth-child({place})").all_inner_texts()
+    return rows.locator(f"td:nth-child({position})").all_inner_texts()
 
 
 def test_every_figure_is_drawn(opened: tuple[Page, list[str]]) -> None:
@@ -75,30 +75,30 @@ def test_every_figure_is_drawn(opened: tuple[Page, list[str]]) -> None:
 def test_sorting(opened: tuple[Page, list[str]]) -> None:
     page, _ = opened
     page.locator("#rows th button", has_text="N@20").click()
-    values = [float(text.split()[0].strip("*")) for text in column(page, "N@20")]
+    values = [float(text.split()[0].strip("*")) for text in read_column(page, "N@20")]
     assert len(values) > 5
     assert values == sorted(values, reverse=True)
     page.locator("#rows th button", has_text="N@20").click()
-    assert [float(text.split()[0].strip("*")) for text in column(page, "N@20")] == sorted(values)
+    assert [float(text.split()[0].strip("*")) for text in read_column(page, "N@20")] == sorted(values)
     page.locator("#rows th button", has_text="Model").click()
-    names = column(page, "Model")
+    names = read_column(page, "Model")
     assert names == sorted(names, key=str.lower)
 
 
 def test_filtering(opened: tuple[Page, list[str]]) -> None:
     page, _ = opened
-    every = column(page, "Model")
+    every = read_column(page, "Model")
     page.fill("#filter", "lightgcn")
-    assert set(column(page, "Model")) == {"LightGCN", "LightGCN-tuned"}
+    assert set(read_column(page, "Model")) == {"LightGCN", "LightGCN-tuned"}
     page.fill("#filter", "")
-    assert column(page, "Model") == every
+    assert read_column(page, "Model") == every
     page.uncheck('input.family[value="collaborative"]')
-    assert set(column(page, "Group")) == {"Multimodal", "Sequential", "LLM"}
+    assert set(read_column(page, "Group")) == {"Multimodal", "Sequential", "LLM"}
     page.check('input.family[value="collaborative"]')
-    assert column(page, "Model") == every
+    assert read_column(page, "Model") == every
 
 
-def test_two_rows_can_be_chosen(opened: tuple[Page, list[str]]) -> None:
+def test_two_models_can_be_compared(opened: tuple[Page, list[str]]) -> None:
     page, _ = opened
     page.select_option("#first", label="SASRec")
     page.select_option("#second", label="Pop")
@@ -115,4 +115,4 @@ def test_two_rows_can_be_chosen(opened: tuple[Page, list[str]]) -> None:
 def test_a_hostile_name_is_shown_as_it_is(opened: tuple[Page, list[str]]) -> None:
     page, _ = opened
     assert page.inner_text("h1") == "<script>alert(1)<script>"
-    assert '"><img src=x onerror=alert(1)>' in column(page, "Model")
+    assert '"><img src=x onerror=alert(1)>' in read_column(page, "Model")

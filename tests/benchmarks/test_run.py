@@ -200,7 +200,7 @@ def test_settings_for_one_model_and_settings_in_recboles_form(workplace: Path) -
         (("--models", "LightGCN", "--export", "weights"), ("--export 'weights' is unknown",)),
         (
             ("--models", "LightGCN", "--export", "embeddings,recommendations"),
-            ("--export recommendations is called test-lists now", "not for serving"),
+            ("--export recommendations is now called test-lists", "not for serving"),
         ),
         *(
             (("--models", "LightGCN", "--export", "test-lists", f"--export-k={k}"), (f"--export-k {k!r} must be",))
@@ -386,8 +386,8 @@ def test_embeddings_of_recboles_models_are_refused_before_anything_is_run(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = fail_with_sentence(capsys, "--models", "LightGCN,BPR", "--export", "test-lists,embeddings")
-    assert said.startswith("error: --export embeddings: BPR is RecBole's and offers no embeddings; leave it out of ")
-    assert "BPR, Pop are RecBole's and offer" in fail_with_sentence(
+    assert said.startswith("error: --export embeddings: BPR is a model of RecBole and has no embeddings to export; ")
+    assert "BPR, Pop are models of RecBole and have" in fail_with_sentence(
         capsys, "--models", "BPR,Pop", "--export", "embeddings"
     )
     assert not (workplace / "results").exists()

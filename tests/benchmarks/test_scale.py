@@ -43,7 +43,7 @@ def test_the_table_has_a_line_for_each_factor(
     [
         (["--factors", "0"], "positive integers"),
         (["--repeat", "0"], "--repeat 0 must be at least 1"),
-        (["--one", "1", "--model", "X"], "none of our"),
+        (["--one", "1", "--model", "X"], "X is not a model of this project"),
     ],
 )
 def test_bad_input_is_one_sentence(capsys: pytest.CaptureFixture[str], arguments: list[str], part: str) -> None:

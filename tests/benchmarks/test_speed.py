@@ -28,7 +28,7 @@ def test_all_parts_print_a_ratio(workplace: Path, capsys: pytest.CaptureFixture[
         numbers = [float(part) for part in line.split() if part.replace(".", "").isdecimal() and "." in part]
         assert len(numbers) == 3
         assert all(number >= 0 for number in numbers)
-    assert sorted(path.name for path in workplace.iterdir()) == ["dataset"]  # RecBole left nothing behind
+    assert sorted(path.name for path in workplace.iterdir()) == ["dataset"]  # RecBole left no files
 
 
 def test_an_unknown_part_is_refused(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,7 +45,7 @@ def test_an_unknown_part_is_refused(workplace: Path, capsys: pytest.CaptureFixtu
         (["multimodal", "--mmrec", "."], "VBPR, public: . holds no src/models/vbpr.py; pass a checkout of"),
     ],
 )
-def test_the_published_code_must_be_there(
+def test_a_missing_checkout_is_refused(
     workplace: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
 ) -> None:
     assert speed.main(["--dataset", "toy", "--threads", "1", "--parts", *arguments]) == 2
@@ -62,29 +62,29 @@ def damage(folder: Path, what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "more", "said"),
+    ("what", "more", "message"),
     [
-        ("NaN", [], "has NaN or infinity in 1 tensors, model.layers.1.mlp.up_proj.weight for one"),
+        ("NaN", [], "has NaN or infinity in 1 tensors, for example model.layers.1.mlp.up_proj.weight"),
         ("missing", [], "or has them in another shape than its config.json says (for example model.layers.1.mlp.up"),
         ("nothing", ["--llm-layers", "9"], "--llm-layers 9: "),
     ],
 )
-def test_a_language_model_that_a_run_would_refuse_is_not_timed(
-    workplace: Path, tiny: Path, capsys: pytest.CaptureFixture[str], what: str, more: list[str], said: str
+def test_a_damaged_language_model_is_not_timed(
+    workplace: Path, tiny: Path, capsys: pytest.CaptureFixture[str], what: str, more: list[str], message: str
 ) -> None:
     broken = workplace / "broken"
     shutil.copytree(tiny, broken)
     damage(broken, what)
-    words = ["--dataset", "toy", "--threads", "1", "--parts", "llm", "--steps", "1", "--llm", str(broken), *more]
-    assert speed.main(words) == 2
+    options = ["--dataset", "toy", "--threads", "1", "--parts", "llm", "--steps", "1", "--llm", str(broken), *more]
+    assert speed.main(options) == 2
     out, err = capsys.readouterr()
-    assert said in err
+    assert message in err
     assert err.count("error: ") == 1
-    assert "threads, torch" not in out  # nothing was built yet
+    assert "threads, torch" not in out  # nothing was timed
 
 
 @pytest.mark.parametrize(("what", "said"), [("NaN", "has NaN or infinity in"), ("missing", "lacks 1 of its")])
-def test_the_released_way_takes_no_random_or_broken_tensors(
+def test_the_released_method_refuses_damaged_weights(
     workplace: Path, tiny: Path, toy_split: Split, what: str, said: str
 ) -> None:
     broken = workplace / "broken"
@@ -97,9 +97,9 @@ def test_the_released_way_takes_no_random_or_broken_tensors(
 
 
 @pytest.mark.parametrize("name", mmrec.MODELS)
-def test_settings_of_the_other_side_are_known_for_every_model(name: str) -> None:
+def test_the_settings_of_every_model_can_be_translated(name: str) -> None:
     (config,) = resolve_runs([name], "toy", REGISTRY, "paper", [])
-    values = mmrec.public_settings(name, config)
+    values = mmrec.translate_settings(name, config)
     ours = [value for value in vars(config.model_settings).values() if isinstance(value, float)]
     assert {value for value in values.values() if isinstance(value, float)} <= {*ours, 0.9}
     assert values["reg_weight"] in ours if "reg_weight" in values else name == "SLMRec"

@@ -1,4 +1,4 @@
-"""Searches on a real local Ray cluster, and what they are handed."""
+"""Searches on a real local Ray cluster, and the data that trials get."""
 
 from __future__ import annotations
 
@@ -28,8 +28,14 @@ from hellm_recbole.data.split import Split
 from hellm_recbole.experiments.resolve import resolve_runs
 from hellm_recbole.experiments.results import read_result
 from hellm_recbole.experiments.sweeps import read_search
-from hellm_recbole.experiments.tuning import SearchBudget, _keep_state, _put_state_back, _take_up, _trials
-from hellm_recbole.system.files import write_sums
+from hellm_recbole.experiments.tuning import (
+    SearchBudget,
+    _collect_trials,
+    _copy_state,
+    _restore_checkpoint,
+    _restore_state,
+)
+from hellm_recbole.system.files import NOT_AS_WRITTEN, write_sums
 from hellm_recbole.system.locks import FolderLock
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
 
@@ -37,22 +43,22 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--dataset", "toy", "--threads", "1", "--set", "epochs=9", "--set", "eval_every=1", "--set", "batch_size=64"]
 
 
-def arrays(value: Any) -> Iterator[np.ndarray]:
-    """Every array that can be reached from an object."""
+def find_arrays(value: Any) -> Iterator[np.ndarray]:
+    """Find every array inside an object."""
     if isinstance(value, np.ndarray):
         yield value
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
-            yield from arrays(getattr(value, field.name))
+            yield from find_arrays(getattr(value, field.name))
     elif isinstance(value, dict):
         for part in value.values():
-            yield from arrays(part)
+            yield from find_arrays(part)
     elif isinstance(value, list | tuple):
         for part in value:
-            yield from arrays(part)
+            yield from find_arrays(part)
 
 
-def task_of(split: Split) -> Any:
+def make_task(split: Split) -> Any:
     (config,) = resolve_runs(["LightGCN"], "toy", REGISTRY, "paper", [])
     options = argparse.Namespace(output=Path("results"), preset="paper", device="cpu")
     return tune.make_search_task(
@@ -69,11 +75,11 @@ def task_of(split: Split) -> Any:
     )
 
 
-def test_a_trial_is_not_handed_the_test_part(toy_split: Split) -> None:
-    job = task_of(toy_split).job
-    found = [array for array in arrays(job) if array.dtype.kind in "iu"]
+def test_a_trial_does_not_get_the_test_part(toy_split: Split) -> None:
+    job = make_task(toy_split).job
+    found = [array for array in find_arrays(job) if array.dtype.kind in "iu"]
     held_out = toy_split.test.item
-    assert any(np.array_equal(array, toy_split.valid.item) for array in found)  # the walk does reach such arrays
+    assert any(np.array_equal(array, toy_split.valid.item) for array in found)  # find_arrays does reach such arrays
     assert not any(np.array_equal(array, held_out) for array in found)
     known = set(zip(job.data.train.history.users().tolist(), job.data.train.history.items.tolist(), strict=True))
     known |= set(zip(job.data.valid.user.tolist(), job.data.valid.item.tolist(), strict=True))
@@ -81,25 +87,25 @@ def test_a_trial_is_not_handed_the_test_part(toy_split: Split) -> None:
     assert not any(isinstance(getattr(job, field.name), Split) for field in dataclasses.fields(job))
 
 
-def test_a_trial_that_was_lost_before_its_first_report_is_recorded(toy_split: Split) -> None:
+def test_a_trial_that_crashed_before_its_first_report_is_recorded(toy_split: Split) -> None:
     folder = "/x/_trial_d7aeb_0000{}_0_2026-01-01_12-00-00"
-    lost = SimpleNamespace(
+    crashed = SimpleNamespace(
         metrics={}, error=RuntimeError("Traceback ...\nworker died"), config={"n_layers": 1}, path=folder.format(1)
     )
     waiting = SimpleNamespace(metrics={}, error=None, config={"n_layers": 0}, path=folder.format(0))
-    (trial,) = _trials(task_of(toy_split), [waiting, lost])  # type: ignore[arg-type]
+    (trial,) = _collect_trials(make_task(toy_split), [waiting, crashed])  # type: ignore[arg-type]
     assert (trial["number"], trial["status"], trial["reason"]) == (2, "failed", "worker died")
     assert trial["values"] == {"n_layers": 2}
     assert trial["valid"] == {}
 
 
-def test_a_search_then_the_row_with_its_values(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_search_and_then_a_run_with_the_best_values(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     space = ["--space", "learning_rate=[1.0e-5, 1.0e-6]", "--only", "learning_rate"]
     assert tune.main(["--models", "LightGCN", *SMALL, "--budget", "trials=3", *space]) == 0
     captured = capsys.readouterr()
     folder = workplace / "results" / "toy"
     sweep = read_search(folder / "sweeps" / "LightGCN" / "tune" / "sweep.json")
-    assert sweep.trials[0]["values"]["learning_rate"] == 5e-3  # the row's own comes first
+    assert sweep.trials[0]["values"]["learning_rate"] == 5e-3  # the first trial has the values of the settings files
     assert [trial["status"] for trial in sweep.trials] == ["ended", "pruned", "pruned"]
     assert [trial["epochs"] for trial in sweep.trials] == [9, 4, 4]  # stopped at the first rung
     assert sweep.best["number"] == 1
@@ -117,7 +123,7 @@ def test_a_search_then_the_row_with_its_values(workplace: Path, capsys: pytest.C
     assert (folder / "Pop" / "2024" / "record.json").exists()
 
     assert tune.main(["--models", "LightGCN", *SMALL, "--budget", "trials=4", *space]) == 2
-    assert "budget = trials=3 and now it is trials=4" in capsys.readouterr().err
+    assert "a search with budget = trials=3, but this command has budget = trials=4" in capsys.readouterr().err
 
 
 def test_a_point_that_diverges_does_not_end_the_search(workplace: Path) -> None:
@@ -129,7 +135,7 @@ def test_a_point_that_diverges_does_not_end_the_search(workplace: Path) -> None:
     assert "lower learning_rate" in trials[1]["reason"]
 
 
-def test_a_killed_search_is_taken_up(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_killed_search_is_resumed(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--models", "LightGCN", *SMALL, "--set", "epochs=40", "--set", "patience=40", "--budget", "trials=3"]
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.tune", *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -138,7 +144,7 @@ def test_a_killed_search_is_taken_up(workplace: Path, capsys: pytest.CaptureFixt
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if "ended after" in line or "stopped after" in line:  # the first of the three is over
+            if "ended after" in line or "stopped after" in line:  # the first of the three trials has ended
                 break
         time.sleep(0.5)
         os.killpg(process.pid, signal.SIGKILL)
@@ -152,7 +158,7 @@ def test_a_killed_search_is_taken_up(workplace: Path, capsys: pytest.CaptureFixt
     kept = state.read_bytes()
     state.write_bytes(b"chellm_recbole.gone\nGone\n.")  # a class that this version lacks
     assert tune.main([*options, "--resume"]) == 2
-    assert "is not that of what was written; start the search anew with --fresh" in capsys.readouterr().err
+    assert f"{NOT_AS_WRITTEN}; start the search from scratch with --fresh" in capsys.readouterr().err
     write_sums(state.parent)
     assert tune.main([*options, "--resume"]) == 2
     said = capsys.readouterr().err
@@ -165,19 +171,19 @@ def test_a_killed_search_is_taken_up(workplace: Path, capsys: pytest.CaptureFixt
     assert tune.main([*options, "--resume"]) == 0
     said = capsys.readouterr().err
     assert "Traceback" not in said
-    assert "trial 1/3" not in said  # what had ended is not run again
+    assert "trial 1/3" not in said  # trials that had ended are not run again
     trials = read_search(ray_folder.parent / "sweep.json").trials
     assert [trial["number"] for trial in trials] == [1, 2, 3]
     assert trials[0]["status"] == "ended"
     assert sorted(path.name for path in ray_folder.parent.iterdir()) == ["request.json", "sweep.json"]
-    (ray_folder / "_trial").mkdir(parents=True)  # killed when the search was over, but not tidied up
+    (ray_folder / "_trial").mkdir(parents=True)  # the search was killed after its end, before its files were removed
     (ray_folder.parent.parent / ".tune.lock").touch()
     assert tune.main([*options, "--resume"]) == 0
     assert [path.name for path in ray_folder.parent.parent.iterdir()] == ["tune"]
     assert sorted(path.name for path in ray_folder.parent.iterdir()) == ["request.json", "sweep.json"]
 
 
-def test_a_trial_whose_checkpoint_was_being_removed_begins_anew(tmp_path: Path) -> None:
+def test_a_trial_whose_checkpoint_was_being_removed_starts_from_scratch(tmp_path: Path) -> None:
     progress = Progress({"seed": "1"}, 2, 1, 0.5, 1, False, 1.0, 1.0, ())
     CheckpointFolder(tmp_path / "whole").save(progress, {"w": torch.ones(2)}, {"w": torch.zeros(2)})
     whole = {path.name for path in (tmp_path / "whole").iterdir()}
@@ -186,27 +192,27 @@ def test_a_trial_whose_checkpoint_was_being_removed_begins_anew(tmp_path: Path) 
         earlier = shutil.copytree(tmp_path / "whole", tmp_path / "earlier", dirs_exist_ok=True)
         if missing is not None:
             (earlier / missing).unlink()
-        taken = CheckpointFolder(tmp_path / f"taken-{missing}")
-        _take_up(ray_tune.Checkpoint.from_directory(str(earlier)), taken, {"seed": "1"})
-        found = taken.load({"seed": "1"})
+        copied = CheckpointFolder(tmp_path / f"copied-{missing}")
+        _restore_checkpoint(ray_tune.Checkpoint.from_directory(str(earlier)), copied, {"seed": "1"})
+        found = copied.load({"seed": "1"})
         assert (found is None) == (missing is not None)
-    taken = CheckpointFolder(tmp_path / "nothing")
-    _take_up(ray_tune.Checkpoint.from_directory(str(tmp_path / "removed")), taken, {"seed": "1"})
-    assert taken.load({"seed": "1"}) is None
+    copied = CheckpointFolder(tmp_path / "nothing")
+    _restore_checkpoint(ray_tune.Checkpoint.from_directory(str(tmp_path / "removed")), copied, {"seed": "1"})
+    assert copied.load({"seed": "1"}) is None
 
 
-def test_a_checkpoint_that_was_removed_is_an_empty_one(tmp_path: Path) -> None:
-    """For Ray gives up a trial whose checkpoint has no folder."""
+def test_the_folder_of_a_removed_checkpoint_is_made_again(tmp_path: Path) -> None:
+    """Ray gives up a trial whose checkpoint has no folder."""
     trial = tmp_path / "ray" / "_trial_ab_00000"
     (trial / "checkpoint_000002").mkdir(parents=True)
     (tmp_path / "ray" / "tuner.pkl").touch()
     (tmp_path / "staging").mkdir()
-    _keep_state(tmp_path / "staging", tmp_path / "ray")
-    assert _put_state_back(tmp_path / "state", tmp_path / "ray")
+    _copy_state(tmp_path / "staging", tmp_path / "ray")
+    assert _restore_state(tmp_path / "state", tmp_path / "ray")
     assert sorted(path.name for path in trial.iterdir()) == [f"checkpoint_00000{number}" for number in range(3)]
 
 
-def test_two_commands_do_not_run_one_search_at_once(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_commands_cannot_run_the_same_search_at_once(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = Path("results/toy/sweeps/LightGCN/tune")
     with FolderLock(folder, "another"):
         assert tune.main(["--models", "LightGCN", *SMALL, "--budget", "trials=1", "--fresh"]) == 2
@@ -268,38 +274,38 @@ def test_tuned_without_a_search(workplace: Path, capsys: pytest.CaptureFixture[s
     assert "tune.py --models VBPR --dataset toy" in capsys.readouterr().err
 
 
-def processes_in(folder: Path) -> list[int]:
-    """Processes other than this one that work in a folder."""
+def list_processes(folder: Path) -> list[int]:
+    """List the processes other than this one that work in a folder."""
     pids = filter(str.isdecimal, os.listdir("/proc"))
-    return [pid for pid in map(int, pids) if pid != os.getpid() and str(folder).encode() in environ(pid)]
+    return [pid for pid in map(int, pids) if pid != os.getpid() and str(folder).encode() in read_environment(pid)]
 
 
 @pytest.mark.parametrize(("command", "sent"), [("run", signal.SIGHUP), ("tune", signal.SIGKILL)], ids=str)
 def test_ray_ends_with_the_command_however_it_ends(workplace: Path, command: str, sent: signal.Signals) -> None:
     options = ["--models", "LightGCN", *SMALL, "--set", "epochs=100000", "--set", "patience=100000"]
     options += ["--ray"] if command == "run" else ["--budget", "trials=1"]
-    words = [sys.executable, "-W", "ignore", "-m", f"benchmarks.{command}", *options]
+    command_line = [sys.executable, "-W", "ignore", "-m", f"benchmarks.{command}", *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command_line, env=environment, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
         while not any(workplace.rglob("state.json")) and time.monotonic() < deadline:
             assert process.poll() is None
             time.sleep(0.1)
-        assert len(processes_in(workplace)) > 3  # the command, and Ray's
+        assert len(list_processes(workplace)) > 3  # the command, and Ray's
         process.send_signal(sent)
         _, said = process.communicate(timeout=120)
     assert process.returncode == (129 if sent == signal.SIGHUP else -sent)
     assert ("stopped: finished work is kept" in said) == (sent == signal.SIGHUP)
-    while processes_in(workplace) and time.monotonic() < deadline:
+    while list_processes(workplace) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert [cmdline(pid) for pid in processes_in(workplace)] == []
+    assert [read_command_line(pid) for pid in list_processes(workplace)] == []
 
 
-def test_rows_side_by_side_with_a_worker_killed(workplace: Path) -> None:
-    """A row whose worker dies goes on and ends with the very numbers of an undisturbed one."""
-    rows = ["--models", "Pop,LightGCN", *SMALL, "--seeds", "1,2"]
+def test_parallel_runs_with_a_killed_worker(workplace: Path) -> None:
+    """A run whose worker dies is resumed and ends with the same numbers as an undisturbed run."""
+    options = ["--models", "Pop,LightGCN", *SMALL, "--seeds", "1,2"]
     long = ["--set", "epochs=80", "--set", "patience=80"]
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.run", *rows, *long, "--ray"]
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.run", *options, *long, "--ray"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_CURRENT_TEST": ""}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         state = workplace / "results" / "toy" / "LightGCN" / "1" / "checkpoint" / "state.json"
@@ -309,7 +315,7 @@ def test_rows_side_by_side_with_a_worker_killed(workplace: Path) -> None:
         killed = [
             pid
             for pid in map(int, filter(str.isdecimal, os.listdir("/proc")))
-            if b"ray::LightGCN" in cmdline(pid) and str(workplace).encode() in environ(pid)
+            if b"ray::LightGCN" in read_command_line(pid) and str(workplace).encode() in read_environment(pid)
         ]
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
@@ -317,25 +323,25 @@ def test_rows_side_by_side_with_a_worker_killed(workplace: Path) -> None:
         assert process.returncode == 0, said
     assert killed
     assert "4 of 4 runs finished (0 failed)" in said
-    assert run.main([*rows, *long, "--output", "alone"]) == 0
+    assert run.main([*options, *long, "--output", "alone"]) == 0
     for model in ("Pop", "LightGCN"):
         for seed in (1, 2):
-            there, alone = (
-                read_result(workplace / place / "toy" / model / str(seed) / "record.json")
-                for place in ("results", "alone")
+            parallel, alone = (
+                read_result(workplace / output / "toy" / model / str(seed) / "record.json")
+                for output in ("results", "alone")
             )
-            assert there.metrics == alone.metrics
+            assert parallel.metrics == alone.metrics
     assert json.loads(state.read_text())["progress"]["stopped"]
 
 
-def cmdline(pid: int) -> bytes:
+def read_command_line(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
 
 
-def environ(pid: int) -> bytes:
+def read_environment(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/environ").read_bytes() + os.readlink(f"/proc/{pid}/cwd").encode()
     except OSError:

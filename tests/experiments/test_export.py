@@ -1,4 +1,4 @@
-"""Test lists against a slow reference and against the saved ranks; what the files hold."""
+"""Test lists compared with a slow reference and with the saved ranks, and the content of the exported files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hellm_recbole.errors import DataError, TrainingDiverged
 from hellm_recbole.evaluation.ranking import rank_targets
 from hellm_recbole.experiments.export import (
     RankedLists,
-    count_left_out,
+    describe_left_out,
     describe_lists,
     export_embeddings,
     rank_top_items,
@@ -40,7 +40,7 @@ USERS = np.array(["u1", "u2"])
 
 
 def make_dataset(pairs: list[tuple[int, int]], n_items: int, part: list[int] | None = None) -> Dataset:
-    """Interactions in the order of time, as (user, item) or, with `part`, with the part of each."""
+    """Make a dataset of (user, item) pairs in the order of time. `part` holds the part of each pair."""
     n_users = max(user for user, _ in pairs)
     return Dataset(
         name="hand",
@@ -59,7 +59,7 @@ def make_dataset(pairs: list[tuple[int, int]], n_items: int, part: list[int] | N
 
 
 def list_slowly(scores: np.ndarray, split: Split, k: int) -> list[Entry]:
-    """One user at a time: all candidates, sorted by score; equal scores by id, targets last."""
+    """Make the lists one user at a time: all candidates sorted by score, then targets last, then by id."""
     entries = []
     for user in range(1, split.n_users + 1):
         targets = split.test.item[split.test.user == user].tolist()
@@ -84,7 +84,7 @@ def list_quickly(scores: np.ndarray, split: Split, k: int, block_users: int = 2)
     return as_entries(rank_top_items(Table(torch.from_numpy(scores)), split, k, block_users, "toy, test"))
 
 
-def saved_ranks(scores: np.ndarray, split: Split) -> dict[tuple[int, int], int]:
+def compute_ranks(scores: np.ndarray, split: Split) -> dict[tuple[int, int], int]:
     ranks = rank_targets(
         Table(torch.from_numpy(scores)),
         split.test,
@@ -97,14 +97,14 @@ def saved_ranks(scores: np.ndarray, split: Split) -> dict[tuple[int, int], int]:
 
 
 N_ITEMS = 6
-# At least one user is evaluated; the others have 1 to 8 interactions with repeats; few values, so many equal scores.
+# At least one user is evaluated. The others have 1 to 8 interactions with repeats.
 HISTORIES = st.lists(st.lists(st.integers(1, N_ITEMS), min_size=1, max_size=8), min_size=1, max_size=5).map(
     lambda histories: [*histories, [1, 2, 1]]
 )
 
 
 @given(HISTORIES, st.integers(1, N_ITEMS + 2), st.integers(1, 4), st.integers(0, 2**16), st.sampled_from([2, 1000]))
-def test_lists_are_those_of_a_slow_reference_and_agree_with_the_saved_ranks(
+def test_lists_equal_a_slow_reference_and_agree_with_the_saved_ranks(
     histories: list[list[int]], k: int, block_users: int, seed: int, n_values: int
 ) -> None:
     pairs = [(user, item) for user, history in enumerate(histories, start=1) for item in history]
@@ -113,7 +113,7 @@ def test_lists_are_those_of_a_slow_reference_and_agree_with_the_saved_ranks(
     entries = list_quickly(scores, split, k, block_users)
     assert entries == list_slowly(scores, split, k)
     listed = {(user, item): rank for user, rank, item, _, is_target in entries if is_target}
-    assert listed == {pair: rank for pair, rank in saved_ranks(scores, split).items() if rank <= k}
+    assert listed == {pair: rank for pair, rank in compute_ranks(scores, split).items() if rank <= k}
 
 
 def test_a_target_that_the_user_had_before_is_listed_at_its_saved_rank() -> None:
@@ -123,7 +123,7 @@ def test_a_target_that_the_user_had_before_is_listed_at_its_saved_rank() -> None
         (1, 1, 4, pytest.approx(0.8), False),
         (1, 2, 3, pytest.approx(0.7), True),
     ]
-    assert saved_ranks(scores, split) == {(1, 3): 2}
+    assert compute_ranks(scores, split) == {(1, 3): 2}
 
 
 def test_a_given_split_may_have_several_targets_or_none() -> None:
@@ -141,7 +141,7 @@ def test_a_given_split_may_have_several_targets_or_none() -> None:
         (3, 2, 2, 4.0, False),
         (3, 3, 3, 3.0, False),
     ]
-    assert saved_ranks(scores, split) == {(1, 3): 2, (1, 4): 3, (3, 5): 4}
+    assert compute_ranks(scores, split) == {(1, 3): 2, (1, 4): 3, (3, 5): 4}
 
 
 def test_a_score_that_is_nan_is_refused_unless_it_is_masked(toy_split: Split) -> None:
@@ -153,16 +153,16 @@ def test_a_score_that_is_nan_is_refused_unless_it_is_masked(toy_split: Split) ->
         list_quickly(scores, toy_split, 3)
 
 
-def test_scores_on_a_gpu_are_listed_as_those_on_the_cpu(toy_split: Split) -> None:
+def test_scores_on_a_gpu_give_the_same_lists_as_on_the_cpu(toy_split: Split) -> None:
     scores = np.random.default_rng(0).integers(0, 9, (toy_split.n_users + 1, toy_split.n_items)).astype(np.float32)
     with PretendGpu():
-        there = torch.from_numpy(scores).to(GPU)
-        assert get_device(there) == GPU
-        lists = rank_top_items(Table(there), toy_split, 7, 16, "toy, test")
+        on_gpu = torch.from_numpy(scores).to(GPU)
+        assert get_device(on_gpu) == GPU
+        lists = rank_top_items(Table(on_gpu), toy_split, 7, 16, "toy, test")
     assert as_entries(lists) == list_slowly(scores, toy_split, 7)
 
 
-def test_the_file_holds_tokens_and_says_what_it_is(tmp_path: Path) -> None:
+def test_the_file_holds_tokens_and_describes_itself(tmp_path: Path) -> None:
     split = split_dataset(make_dataset([(1, 1), (1, 2), (1, 3), (2, 1)], 4))
     lists = RankedLists(*(np.array(column) for column in ([1, 1], [1, 2], [4, 3], [0.9, 0.5])), np.array([False, True]))
     path = tmp_path / "new" / "test-lists.parquet"
@@ -196,12 +196,12 @@ def test_users_without_a_list_are_named_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "left-out.tsv"
     write_left_out(path, split)
     assert path.read_text() == ("user_id\treason\nu2\tfewer than 3 interactions\nu3\tfewer than 3 interactions\n")
-    sentence = count_left_out(dataset, split)
-    assert "users with a list: 1; users without one: 2 (fewer than 3 interactions; named in test-lists" in sentence
-    assert sentence.endswith("there was no k-core filter")
+    sentence = describe_left_out(dataset, split)
+    assert "users with a list: 1; users without a list: 2 (fewer than 3 interactions; named in test-lists" in sentence
+    assert sentence.endswith("no k-core filter was applied")
     filtered = replace(dataset, k_core=5, n_dropped_users=1234)
-    assert count_left_out(filtered, split).endswith("users that the 5-core filter had dropped before: 1,234")
-    assert count_left_out(replace(filtered, n_dropped_users=None), split).endswith("before: not known")
+    assert describe_left_out(filtered, split).endswith("users dropped earlier by the 5-core filter: 1,234")
+    assert describe_left_out(replace(filtered, n_dropped_users=None), split).endswith("filter: unknown")
 
 
 def test_users_of_a_given_split_are_left_out_for_another_reason(tmp_path: Path) -> None:
@@ -210,13 +210,13 @@ def test_users_of_a_given_split_are_left_out_for_another_reason(tmp_path: Path) 
     assert (tmp_path / "left-out.tsv").read_text() == "user_id\treason\nu2\tno test target in the given split\n"
 
 
-def test_no_file_names_users_where_all_have_a_list(tmp_path: Path, toy_dataset: Dataset, toy_split: Split) -> None:
+def test_no_file_is_written_if_every_user_has_a_list(tmp_path: Path, toy_dataset: Dataset, toy_split: Split) -> None:
     write_left_out(tmp_path / "left-out.tsv", toy_split)
     assert os.listdir(tmp_path) == []
-    assert "users with a list: 60; users without one: 0;" in count_left_out(toy_dataset, toy_split)
+    assert "users with a list: 60; users without a list: 0;" in describe_left_out(toy_dataset, toy_split)
 
 
-def test_embeddings_come_back_with_their_tokens(tmp_path: Path) -> None:
+def test_exported_embeddings_are_read_back_with_their_tokens(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     users, items = generator.random((2, 4), dtype=np.float32), generator.random((3, 4), dtype=np.float32)
     tokens = np.array(["a b", "é", "7"])
@@ -232,12 +232,12 @@ def test_embeddings_come_back_with_their_tokens(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tokens", [np.array(["", "u1"]), np.array(["u1"])])
 def test_embeddings_with_a_padding_row_are_refused(tmp_path: Path, tokens: np.ndarray) -> None:
     vectors = np.zeros((2, 4), dtype=np.float32)
-    with pytest.raises(DataError, match="of users; they must be as many, without the padding row"):
+    with pytest.raises(DataError, match="of users; pass one row for each token, without the padding row"):
         export_embeddings(tmp_path, tokens, vectors, USERS, vectors)
     assert os.listdir(tmp_path) == []
 
 
-def test_tokens_with_other_separators_of_lines_are_read_back(tmp_path: Path) -> None:
+def test_tokens_with_other_line_separators_are_read_back(tmp_path: Path) -> None:
     items = np.arange(12, dtype=np.float32).reshape(4, 3)
     tokens = np.array(["a\u2028b", "c\u2029d", "e\x85f", "g"])
     export_embeddings(tmp_path, USERS, items[:2], tokens, items)

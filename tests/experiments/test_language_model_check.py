@@ -1,4 +1,4 @@
-"""Language models that cannot be used are refused before anything is trained."""
+"""Unsupported language models are refused before anything is trained."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def llama(tmp_path: Path) -> Path:
     return save_tiny(tmp_path / "tiny", "llama")
 
 
-def other(folder: Path, kind: str) -> Path:
-    """A model of another architecture with the tokenizer of the tiny ones."""
+def save_other(folder: Path, kind: str) -> Path:
+    """Save a model of another architecture with the tokenizer of the tiny Llama."""
     save_tiny(folder, "llama")
     (folder / "model.safetensors").unlink()
     AutoModelForCausalLM.from_config(OTHERS[kind]).save_pretrained(folder)
@@ -65,7 +65,7 @@ def change_weights(folder: Path, change: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", list(CONFIGS))
-def test_models_that_can_be_used_pass(kind: str, tmp_path: Path) -> None:
+def test_supported_models_pass(kind: str, tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / kind, kind)
     check(folder)
     check(folder, llm_layers=1, gradient_checkpointing=True, examples="all", llm_dtype="bfloat16")
@@ -73,7 +73,7 @@ def test_models_that_can_be_used_pass(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "changes", "said"),
+    ("kind", "changes", "message"),
     [
         ("bert", {}, "cannot be read as a decoder (AttributeError"),
         ("opt", {}, "no linear map named gate_proj"),
@@ -83,24 +83,24 @@ def test_models_that_can_be_used_pass(kind: str, tmp_path: Path) -> None:
         ("mamba", {}, "has layers of kind linear_attention"),
     ],
 )
-def test_an_architecture_that_cannot_be_used_is_refused(
-    kind: str, changes: dict[str, Any], said: str, tmp_path: Path
+def test_an_unsupported_architecture_is_refused(
+    kind: str, changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    assert said in refuse(other(tmp_path / kind, kind), **changes)
+    assert message in refuse(save_other(tmp_path / kind, kind), **changes)
 
 
-def test_fused_projections_are_refused_for_prefixes_alone(tmp_path: Path) -> None:
-    check(other(tmp_path / "phi3", "phi3"), prefix_length=0)
+def test_fused_projections_are_refused_only_with_a_prefix(tmp_path: Path) -> None:
+    check(save_other(tmp_path / "phi3", "phi3"), prefix_length=0)
 
 
-def test_too_few_layers_and_unknown_maps(llama: Path) -> None:
+def test_too_few_layers_and_unknown_maps_are_refused(llama: Path) -> None:
     assert "--llm-layers 9" in refuse(llama, llm_layers=9)
     assert "no linear map named q_prok; set lora_targets to some of" in refuse(llama, lora_targets=("q_prok",))
     assert "needs a CUDA device" in refuse(llama, quantization="4bit") or torch.cuda.is_available()
-    LanguageModelCheck(here=False).check(settings(llama, quantization="4bit"), ())  # the workers have the device
+    LanguageModelCheck(trains_here=False).check(settings(llama, quantization="4bit"), ())  # the workers have it
 
 
-def test_half_a_file_missing_tensors_and_nan(llama: Path, tmp_path: Path) -> None:
+def test_half_files_missing_tensors_and_nan_are_refused(llama: Path, tmp_path: Path) -> None:
     whole = (llama / "model.safetensors").read_bytes()
     (llama / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     assert "cannot be loaded" in refuse(llama)
@@ -114,11 +114,11 @@ def test_half_a_file_missing_tensors_and_nan(llama: Path, tmp_path: Path) -> Non
     change_weights(
         llama, lambda values: {k: v * float("nan") if "layers.1.mlp.up" in k else v for k, v in values.items()}
     )
-    assert "NaN or infinity in 1 tensors, model.layers.1.mlp.up_proj.weight" in refuse(llama)
+    assert "NaN or infinity in 1 tensors, for example model.layers.1.mlp.up_proj.weight" in refuse(llama)
     check(llama, llm_layers=1)
 
 
-def test_pickled_weights_are_checked_alike(llama: Path) -> None:
+def test_pickled_weights_are_checked_too(llama: Path) -> None:
     values = load_file(llama / "model.safetensors")
     (llama / "model.safetensors").unlink()
     torch.save(values, llama / "pytorch_model.bin")
@@ -131,7 +131,7 @@ def test_pickled_weights_are_checked_alike(llama: Path) -> None:
     assert "cannot be loaded" in refuse(llama)
 
 
-def test_tokenizer_and_configuration(llama: Path, tmp_path: Path) -> None:
+def test_a_damaged_tokenizer_or_configuration_is_refused(llama: Path, tmp_path: Path) -> None:
     shutil.copytree(llama, tmp_path / "long")
     content = json.loads((tmp_path / "long" / "config.json").read_text())
     (tmp_path / "long" / "config.json").write_text(json.dumps({**content, "vocab_size": 4}))
@@ -146,7 +146,7 @@ def test_tokenizer_and_configuration(llama: Path, tmp_path: Path) -> None:
     assert "tokenizer" in refuse(llama)
 
 
-def test_attention_that_passes_the_registry_by_is_refused(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_that_bypasses_the_registry_is_refused(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers.models.llama import modeling_llama
 
     def own_attention(self: Any, hidden_states: Any, **kwargs: Any) -> tuple[Any, None]:
@@ -156,7 +156,7 @@ def test_attention_that_passes_the_registry_by_is_refused(llama: Path, monkeypat
     assert "without the registry of transformers" in refuse(llama)
 
 
-def test_the_check_reads_no_weights_for_good(llama: Path) -> None:
+def test_a_checked_model_can_be_loaded_afterwards(llama: Path) -> None:
     check(llama)
     backbone = Backbone(settings(llama).backbone(), ["a"])
     assert backbone.n_layers == SHAPE["num_hidden_layers"]

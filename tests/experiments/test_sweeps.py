@@ -18,34 +18,34 @@ from hellm_recbole.experiments.sweeps import (
 from tests.toy_records import rewrite, toy_sweep, toy_trial
 
 
-def test_a_search_comes_back_as_written(tmp_path: Path) -> None:
-    sweep = toy_sweep([toy_trial(1, 0.1), toy_trial(2, 0.2)])
-    path = write_search(locate_search(tmp_path, sweep.dataset, sweep.row, sweep.name), sweep)
-    assert read_search(path) == sweep
-    assert find_searches(tmp_path, "Toy") == [sweep]
+def test_a_search_is_read_back_as_written(tmp_path: Path) -> None:
+    search = toy_sweep([toy_trial(1, 0.1), toy_trial(2, 0.2)])
+    path = write_search(locate_search(tmp_path, search.dataset, search.row, search.name), search)
+    assert read_search(path) == search
+    assert find_searches(tmp_path, "Toy") == [search]
 
 
-def test_the_best_trial_is_the_highest_on_validation_and_of_equal_ones_the_first() -> None:
+def test_the_best_trial_has_the_highest_validation_metric_and_is_the_first_of_equal_ones() -> None:
     assert toy_sweep([toy_trial(1, 0.1), toy_trial(2, 0.3), toy_trial(3, 0.3)]).best["number"] == 2
 
 
 def test_a_failed_trial_is_never_the_best() -> None:
-    lost: Trial = {**toy_trial(1, 0.9), "status": "failed", "reason": "loss is nan", "valid": {}}
-    assert toy_sweep([lost, toy_trial(2, 0.1)]).best["number"] == 2
+    failed: Trial = {**toy_trial(1, 0.9), "status": "failed", "reason": "loss is nan", "valid": {}}
+    assert toy_sweep([failed, toy_trial(2, 0.1)]).best["number"] == 2
     with pytest.raises(ResultError, match="no trial that reached a validation"):
-        _ = toy_sweep([lost]).best
+        _ = toy_sweep([failed]).best
 
 
-def test_tuned_values_and_what_they_cost(tmp_path: Path) -> None:
-    sweep = toy_sweep([toy_trial(1, 0.1), toy_trial(2, 0.2)])
-    write_tuned(tmp_path, sweep)
-    tuned = read_tuned(tmp_path, "Toy", "LightGCN", sweep.split_hash)
+def test_tuned_values_are_read_back_with_the_cost_of_their_search(tmp_path: Path) -> None:
+    search = toy_sweep([toy_trial(1, 0.1), toy_trial(2, 0.2)])
+    write_tuned(tmp_path, search)
+    tuned = read_tuned(tmp_path, "Toy", "LightGCN", search.split_hash)
     assert tuned is not None
     assert tuned.values == {"n_layers": 2}
     assert tuned.search["trials"] == 2
     assert tuned.search["valid"] == 0.2
     assert tuned.search["budget"] == "trials=2"
-    assert read_tuned(tmp_path, "Toy", "VBPR", sweep.split_hash) is None
+    assert read_tuned(tmp_path, "Toy", "VBPR", search.split_hash) is None
     with pytest.raises(ResultError, match="another split"):
         read_tuned(tmp_path, "Toy", "LightGCN", "f" * 64)
 
@@ -58,7 +58,7 @@ def test_tuned_values_and_what_they_cost(tmp_path: Path) -> None:
         ({"extra": 1}, "key extra is unknown"),
     ],
 )
-def test_a_broken_search_is_named(tmp_path: Path, change: dict[str, object], part: str) -> None:
+def test_a_damaged_search_is_refused_with_its_path(tmp_path: Path, change: dict[str, object], part: str) -> None:
     path = write_search(tmp_path, toy_sweep([toy_trial(1, 0.1)]))
     rewrite(path, lambda content: content.update(change))
     with pytest.raises(ResultError, match=part) as fault:
@@ -66,14 +66,14 @@ def test_a_broken_search_is_named(tmp_path: Path, change: dict[str, object], par
     assert str(path) in str(fault.value)
 
 
-def test_a_broken_file_of_tuned_values_is_named(tmp_path: Path) -> None:
-    sweep = toy_sweep([toy_trial(1, 0.1)])
-    path = write_tuned(tmp_path, sweep)
+def test_a_damaged_file_of_tuned_values_is_refused_with_its_path(tmp_path: Path) -> None:
+    search = toy_sweep([toy_trial(1, 0.1)])
+    path = write_tuned(tmp_path, search)
     path.write_text("values: 3\n")
     with pytest.raises(ResultError, match=r"LightGCN\.yaml"):
-        read_tuned(tmp_path, "Toy", "LightGCN", sweep.split_hash)
+        read_tuned(tmp_path, "Toy", "LightGCN", search.split_hash)
 
 
 def test_no_field_of_a_search_holds_a_test_metric() -> None:
-    sweep = dataclasses.asdict(toy_sweep([toy_trial(1, 0.1)]))
-    assert not any("test" in key for key in [*sweep, *sweep["trials"][0]])
+    search = dataclasses.asdict(toy_sweep([toy_trial(1, 0.1)]))
+    assert not any("test" in key for key in [*search, *search["trials"][0]])

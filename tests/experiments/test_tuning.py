@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hellm_recbole.errors import ResultError
-from hellm_recbole.experiments.tuning import _refuse_another, describe_kept_search
+from hellm_recbole.experiments.tuning import _refuse_other_request, describe_finished_search
 from hellm_recbole.identity import code
 from tests.toy_records import toy_sweep, toy_trial
 
@@ -17,44 +17,44 @@ REQUEST: dict[str, Any] = {
 }
 
 
-def asked(folder: Path, **changes: Any) -> Path:
+def write_request(folder: Path, **changes: Any) -> Path:
     path = folder / "request.json"
     path.write_text(json.dumps({key: value for key, value in {**REQUEST, **changes}.items() if value is not None}))
     return path
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_the_same_search_is_kept_or_resumed(tmp_path: Path, finished: bool) -> None:
-    _refuse_another(asked(tmp_path), REQUEST, finished=finished)
+def test_the_same_search_is_reused_or_resumed(tmp_path: Path, finished: bool) -> None:
+    _refuse_other_request(write_request(tmp_path), REQUEST, finished=finished)
 
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_search_on_other_features_is_refused(tmp_path: Path, finished: bool) -> None:
-    path = asked(tmp_path, identity={**REQUEST["identity"], "features of text": "b"})
-    with pytest.raises(ResultError, match="a search made with other features of text than now; start it anew with --f"):
-        _refuse_another(path, REQUEST, finished=finished)
+    path = write_request(tmp_path, identity={**REQUEST["identity"], "features of text": "b"})
+    with pytest.raises(ResultError, match="a search made with other features of text than now; start it from scratch"):
+        _refuse_other_request(path, REQUEST, finished=finished)
 
 
-def test_a_stopped_search_with_other_code_is_refused_and_a_finished_one_kept(tmp_path: Path) -> None:
-    path = asked(tmp_path, identity={**REQUEST["identity"], "code m.one": "2"})
+def test_a_stopped_search_with_other_code_is_refused_and_a_finished_one_reused(tmp_path: Path) -> None:
+    path = write_request(tmp_path, identity={**REQUEST["identity"], "code m.one": "2"})
     with pytest.raises(ResultError, match=r"other code than now \(m\.one\)"):
-        _refuse_another(path, REQUEST, finished=False)
-    _refuse_another(path, REQUEST, finished=True)
+        _refuse_other_request(path, REQUEST, finished=False)
+    _refuse_other_request(path, REQUEST, finished=True)
 
 
-def test_a_search_of_an_earlier_version(tmp_path: Path) -> None:
-    path = asked(tmp_path, identity=None)
-    with pytest.raises(ResultError, match="was begun by an earlier version; start the search anew with --fresh"):
-        _refuse_another(path, REQUEST, finished=False)
-    _refuse_another(path, REQUEST, finished=True)
+def test_a_stopped_search_of_an_earlier_version_is_refused_and_a_finished_one_reused(tmp_path: Path) -> None:
+    path = write_request(tmp_path, identity=None)
+    with pytest.raises(ResultError, match="was started by an earlier version; start the search from scratch"):
+        _refuse_other_request(path, REQUEST, finished=False)
+    _refuse_other_request(path, REQUEST, finished=True)
 
 
-def test_what_is_said_of_a_finished_search(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_description_of_a_finished_search(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code, "find_current_digest", {"m.one": "1"}.get)
     trials = [toy_trial(1, 0.1)]
-    assert describe_kept_search(toy_sweep(trials, identity=REQUEST["identity"])) == "finished before, kept"
+    assert describe_finished_search(toy_sweep(trials, identity=REQUEST["identity"])) == "finished before, kept"
     changed = {**REQUEST["identity"], "code m.one": "2"}
-    assert "its code has changed since (m.one; --fresh runs it again)" in describe_kept_search(
+    assert "its code has changed since (m.one; --fresh runs it again)" in describe_finished_search(
         toy_sweep(trials, identity=changed)
     )
-    assert "features, code: unknown" in describe_kept_search(toy_sweep(trials))
+    assert "features, code: unknown" in describe_finished_search(toy_sweep(trials))

@@ -8,25 +8,25 @@ from torch import nn
 
 from baselines.registry import REGISTRY
 from benchmarks.upstream import parity
-from benchmarks.upstream.parity import CHANGED, MODALITIES, MMRecModel, Sides, counterparts, dense, toy_data
+from benchmarks.upstream.parity import CHANGED, MODALITIES, MMRecModel, Sides, make_data, make_dense, map_parameters
 from hellm_recbole.experiments.resolve import Override, resolve_runs
 
 
 @pytest.mark.parametrize("name", CHANGED)
 @pytest.mark.parametrize("modalities", MODALITIES, ids="+".join)
-def test_every_parameter_that_is_compared_is_ours_and_the_others_cancel(name: str, modalities: tuple[str, ...]) -> None:
+def test_all_our_parameters_are_compared_but_unused_ones(name: str, modalities: tuple[str, ...]) -> None:
     overrides = [Override(name, key, value, key) for key, value in {"emb_dim": 8, **CHANGED[name]}.items()]
     (config,) = resolve_runs([name], "toy", REGISTRY, "paper", overrides)
     assert config.spec is not None
-    model = config.spec.cls.build(config.model_settings, toy_data(modalities, hard=True))
+    model = config.spec.cls.build(config.model_settings, make_data(modalities, hard=True))
     own = {key for key, _ in model.named_parameters()}
-    compared = {part for parts in counterparts(name, modalities).values() for part in parts}
+    compared = {part for parts in map_parameters(name, modalities).values() for part in parts}
     assert compared <= own
-    assert own - compared <= {"modality_logits"}  # of one modality: a softmax over one
+    assert own - compared <= {"modality_logits"}  # unused with one modality
 
 
 def test_the_second_data_set_is_the_harder_one() -> None:
-    easy, hard = (toy_data(("image",), hard=hard) for hard in (False, True))
+    easy, hard = (make_data(("image",), hard=hard) for hard in (False, True))
     assert easy.history.lengths()[1:].min() > 0
     assert set(easy.history.items) == set(range(1, easy.n_items + 1))
     assert hard.history.lengths()[-1] == 0
@@ -34,8 +34,8 @@ def test_the_second_data_set_is_the_harder_one() -> None:
     assert (hard.features["image"][3] == hard.features["image"][8]).all()
 
 
-def two(scale: float) -> Sides:
-    """A map with a table, beside the same map without padding and with other gradients."""
+def make_sides(scale: float) -> Sides:
+    """Make a model with a padding row, and the same model without padding and with gradients times `scale`."""
     torch.manual_seed(0)
     ours = nn.Sequential(nn.Embedding(4, 2), nn.Linear(2, 3)).double()
     theirs = nn.Sequential(nn.Embedding(3, 2), nn.Linear(2, 3)).double()
@@ -50,29 +50,29 @@ def two(scale: float) -> Sides:
     return Sides("toy", ours, MMRecModel("toy", theirs), pairs, zero_idle=False)
 
 
-def test_equal_sides_have_no_error_and_others_have_theirs() -> None:
-    assert two(1.0).gradient_error() < 1e-15
-    assert two(1.0).parameter_error() == 0
-    assert two(0.5).gradient_error() == pytest.approx(1.0)
-    sides = two(1.0)
+def test_equal_sides_have_no_error_and_different_ones_do() -> None:
+    assert make_sides(1.0).compute_gradient_error() < 1e-15
+    assert make_sides(1.0).compute_parameter_error() == 0
+    assert make_sides(0.5).compute_gradient_error() == pytest.approx(1.0)
+    sides = make_sides(1.0)
     with torch.no_grad():
         sides.theirs.module.get_parameter("1.bias").mul_(2)
-    assert sides.parameter_error() == pytest.approx(0.5)
+    assert sides.compute_parameter_error() == pytest.approx(0.5)
 
 
 def test_a_gradient_without_a_counterpart_is_an_error() -> None:
-    sides = two(1.0)
+    sides = make_sides(1.0)
     sides.pairs.pop()
     with pytest.raises(parity.HellmError, match=r"toy: 1\.bias of ours has a gradient and no counterpart"):
-        sides.gradient_error()
+        sides.compute_gradient_error()
 
 
-def test_an_operator_made_dense_loses_its_padding() -> None:
+def test_a_dense_operator_has_no_padding() -> None:
     matrix = torch.arange(12.0, dtype=torch.float64).view(3, 4)
-    assert torch.equal(dense(lambda columns: matrix @ columns, 3), matrix[1:, 1:])
+    assert torch.equal(make_dense(lambda columns: matrix @ columns, 3), matrix[1:, 1:])
 
 
-def test_the_public_code_must_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_checkout_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert parity.main(["--mmrec", str(tmp_path)]) == 2
     assert "holds no src/models/freedom.py; pass a checkout of enoche/MMRec" in capsys.readouterr().err
     assert parity.main(["--released", str(tmp_path)]) == 2

@@ -1,4 +1,4 @@
-"""Rows that several processes train together, as `accelerate launch` starts them."""
+"""Distributed runs: several processes train together, started by `accelerate launch`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from benchmarks import run, study, tune
+from benchmarks import comparison, run, study, tune
 from hellm_recbole.experiments.results import read_ranks, read_result
 from hellm_recbole.system.distributed import Part, ProcessGroup
 from hellm_recbole.training.sampling import derive_epoch_seed
 from hellm_recbole.training.trainer import ModelLearner, OnStep
 
 ROOT = Path(__file__).resolve().parents[2]
-ROW = Path("toy") / "HeLLM@tiny-llama" / "2024"
+RUN_FOLDER = Path("toy") / "HeLLM@tiny-llama" / "2024"
 VALUES = {
     "HeLLMPre.epochs": 1,
     "SASRec.epochs": 1,
@@ -36,32 +36,32 @@ VALUES = {
 DROPOUTS = ("item_dropout", "head_dropout", "prefix_dropout", "lora_dropout")
 
 
-def arguments(tiny: Path, output: str, *more: str, dropout: float = 0.0) -> list[str]:
+def make_options(tiny: Path, output: str, *more: str, dropout: float = 0.0) -> list[str]:
     values = VALUES | dict.fromkeys(DROPOUTS, dropout)
     settings = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
-    words = ["--dataset", "toy", "--models", "HeLLM", "--threads", "1", "--llm", str(tiny), "--output", output]
-    return [*words, *settings, *more]
+    options = ["--dataset", "toy", "--models", "HeLLM", "--threads", "1", "--llm", str(tiny), "--output", output]
+    return [*options, *settings, *more]
 
 
-class InTurns(ProcessGroup):
-    """Two processes in one: the parts of the second are done after those of the first, with its random stream."""
+class SimulatedGroup(ProcessGroup):
+    """Two processes simulated in one: the parts of the second follow those of the first, with its own random stream."""
 
     def __init__(self) -> None:
         super().__init__(rank=0, size=2)
 
-    def begin(self, rng_seed: int) -> None:
-        own = torch.get_rng_state()
+    def seed_stream(self, rng_seed: int) -> None:
+        first_state = torch.get_rng_state()
         torch.manual_seed(derive_epoch_seed(rng_seed, 1))
         self.__dict__["stream"] = torch.get_rng_state()
-        torch.set_rng_state(own)
+        torch.set_rng_state(first_state)
 
     def share(self, parts: Sequence[Part]) -> Iterator[Part]:  # type: ignore[override]
         yield from parts[0::2]
-        own = torch.get_rng_state()
+        first_state = torch.get_rng_state()
         torch.set_rng_state(self.__dict__["stream"])
         yield from parts[1::2]
         self.__dict__["stream"] = torch.get_rng_state()
-        torch.set_rng_state(own)
+        torch.set_rng_state(first_state)
 
     def any(self, flag: bool) -> bool:
         return flag
@@ -85,11 +85,11 @@ class InTurns(ProcessGroup):
         pass
 
 
-def run_together(workplace: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
+def run_distributed(workplace: Path, options: list[str]) -> subprocess.CompletedProcess[str]:
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launcher += ["--num_machines", "1", "--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no"]
     return subprocess.run(
-        [*launcher, str(ROOT / "benchmarks" / "run.py"), *words],
+        [*launcher, str(ROOT / "benchmarks" / "run.py"), *options],
         cwd=workplace,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -99,31 +99,31 @@ def run_together(workplace: Path, words: list[str]) -> subprocess.CompletedProce
     )
 
 
-def best_state(folder: Path) -> dict[str, torch.Tensor]:
+def load_best_state(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(next((folder / "checkpoint").glob("best-*.safetensors")))
 
 
-def test_two_processes_train_as_one_does_and_rank_as_one_does(workplace: Path, tiny: Path) -> None:
-    assert run.main(arguments(tiny, "one")) == 0
-    done = run_together(workplace, arguments(tiny, "two"))
+def test_two_processes_train_and_rank_like_one(workplace: Path, tiny: Path) -> None:
+    assert run.main(make_options(tiny, "one")) == 0
+    done = run_distributed(workplace, make_options(tiny, "two"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("written to") == 1
-    one, two = workplace / "one" / ROW, workplace / "two" / ROW
+    one, two = workplace / "one" / RUN_FOLDER, workplace / "two" / RUN_FOLDER
     alone, shared = read_result(one / "record.json"), read_result(two / "record.json")
     assert shared.device == f"2 x {alone.device}"
     assert shared.stages == alone.stages
     for before, after in zip(alone.curve, shared.curve, strict=True):
         assert after["losses"] == pytest.approx(before["losses"], rel=1e-5)
-    wanted, found = best_state(one), best_state(two)
-    assert wanted.keys() == found.keys()
-    assert all(torch.allclose(found[name], value, rtol=1e-3, atol=1e-5) for name, value in wanted.items())
+    expected, found = load_best_state(one), load_best_state(two)
+    assert expected.keys() == found.keys()
+    assert all(torch.allclose(found[name], value, rtol=1e-3, atol=1e-5) for name, value in expected.items())
 
     shutil.copytree(workplace / "one", workplace / "three")  # trained by one process, ranked by two
     for name in ("record.json", "ranks.npz"):
-        (workplace / "three" / ROW / name).unlink()
-    done = run_together(workplace, arguments(tiny, "three"))
+        (workplace / "three" / RUN_FOLDER / name).unlink()
+    done = run_distributed(workplace, make_options(tiny, "three"))
     assert done.returncode == 0, done.stderr
-    three = workplace / "three" / ROW
+    three = workplace / "three" / RUN_FOLDER
     assert read_result(three / "record.json").metrics == alone.metrics
     ranks, again = read_ranks(one / "ranks.npz"), read_ranks(three / "ranks.npz")
     for phase in ("valid", "test"):
@@ -131,41 +131,41 @@ def test_two_processes_train_as_one_does_and_rank_as_one_does(workplace: Path, t
             assert np.array_equal(getattr(ranks[phase], name), getattr(again[phase], name))
 
 
-def test_each_process_drops_out_by_a_random_stream_of_its_own(
+def test_each_process_has_its_own_random_stream_for_dropout(
     workplace: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def train_epoch(self: ModelLearner, epoch: int, rng_seed: int, on_step: OnStep) -> dict[str, float]:
-        if isinstance(self._group, InTurns):
-            self._group.begin(rng_seed)
-        return before(self, epoch, rng_seed, on_step)
+        if isinstance(self._group, SimulatedGroup):
+            self._group.seed_stream(rng_seed)
+        return original(self, epoch, rng_seed, on_step)
 
-    before = ModelLearner.train_epoch
-    assert run.main(arguments(tiny, "one", dropout=0.4)) == 0
+    original = ModelLearner.train_epoch
+    assert run.main(make_options(tiny, "one", dropout=0.4)) == 0
     monkeypatch.setattr(ModelLearner, "train_epoch", train_epoch)
-    monkeypatch.setattr(run, "join_process_group", InTurns)
-    assert run.main(arguments(tiny, "in-turns", dropout=0.4)) == 0
-    done = run_together(workplace, arguments(tiny, "two", dropout=0.4))
+    monkeypatch.setattr(comparison, "join_process_group", SimulatedGroup)
+    assert run.main(make_options(tiny, "simulated", dropout=0.4)) == 0
+    done = run_distributed(workplace, make_options(tiny, "two", dropout=0.4))
     assert done.returncode == 0, done.stderr
-    one, in_turns, two = (
-        [epoch["losses"]["cross_entropy"] for epoch in read_result(workplace / name / ROW / "record.json").curve]
-        for name in ("one", "in-turns", "two")
+    one, simulated, two = (
+        [epoch["losses"]["cross_entropy"] for epoch in read_result(workplace / name / RUN_FOLDER / "record.json").curve]
+        for name in ("one", "simulated", "two")
     )
-    assert two == pytest.approx(in_turns, rel=1e-5)
+    assert two == pytest.approx(simulated, rel=1e-5)
     assert two != pytest.approx(one, rel=1e-3)
 
 
-def test_a_row_that_fails_is_recorded_and_ends_all_processes(workplace: Path, tiny: Path) -> None:
-    done = run_together(workplace, arguments(tiny, "results", "--set", "HeLLM.learning_rate=1e30"))
+def test_a_failed_run_is_recorded_and_ends_all_processes(workplace: Path, tiny: Path) -> None:
+    done = run_distributed(workplace, make_options(tiny, "results", "--set", "HeLLM.learning_rate=1e30"))
     assert done.returncode != 0
     assert "all 2 processes stop" in done.stderr
-    record = read_result(workplace / "results" / ROW / "record.json")
+    record = read_result(workplace / "results" / RUN_FOLDER / "record.json")
     assert record.status == "failed"
     assert record.reason is not None
     assert "lower learning_rate" in record.reason
     assert read_result(workplace / "results" / "toy" / "SASRec" / "2024" / "record.json").status == "success"
 
 
-def test_a_team_without_a_meeting_place_and_commands_with_processes_of_their_own(
+def test_incomplete_variables_and_commands_that_start_processes_are_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -179,7 +179,7 @@ def test_a_team_without_a_meeting_place_and_commands_with_processes_of_their_own
     assert "study.py starts processes of its own" in capsys.readouterr().err
 
 
-def test_ray_is_refused_to_a_team(workplace: Path, tiny: Path) -> None:
-    done = run_together(workplace, arguments(tiny, "results", "--ray"))
+def test_ray_is_refused_in_a_distributed_run(workplace: Path, tiny: Path) -> None:
+    done = run_distributed(workplace, make_options(tiny, "results", "--ray"))
     assert done.returncode != 0
     assert "error: --ray starts processes of its own" in done.stderr
