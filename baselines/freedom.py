@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hellm_recbole.config.layers import setting
-from hellm_recbole.graphs.neighbors import find_item_neighbors
+from hellm_recbole.graphs.neighbors import NeighborSearchSettings, find_item_neighbors
 from hellm_recbole.graphs.propagation import propagate_mean
 from hellm_recbole.graphs.sparse import SparseOperator, build_interaction_matrix, normalize_bipartite
 from hellm_recbole.models.losses import bpr_loss_of_vectors
@@ -38,15 +38,14 @@ from hellm_recbole.types import Encoded, FloatArray, PairBatch, QueryBatch, Trai
 
 
 @dataclass(frozen=True)
-class FREEDOMSettings:
-    """Hyper-parameters of FREEDOM.
+class FREEDOMSettings(NeighborSearchSettings):
+    """Hyper-parameters of FREEDOM, and those of the search for neighbours.
 
     Attributes:
         emb_dim: D.
         n_layers: L, number of layers on the user-item graph.
         n_item_layers: n, number of layers on the item graph.
         n_neighbors: k, number of neighbours of an item, including the item itself.
-        exact_knn_items: largest number of items for which neighbours are searched exactly.
         modalities: modalities of the item graph and the loss; null uses all modalities of the dataset.
         image_share: share of image in the item graph, if there are other modalities.
         edge_dropout: rho, share of the interactions that are left out in an epoch.
@@ -57,7 +56,6 @@ class FREEDOMSettings:
     n_layers: int = setting(ge=0)
     n_item_layers: int = setting(ge=0)
     n_neighbors: int = setting(ge=1)
-    exact_knn_items: int = setting(ge=0)
     modalities: tuple[str, ...] | None = setting()
     image_share: float = setting(ge=0, le=1)
     edge_dropout: float = setting(ge=0, lt=1)
@@ -82,7 +80,7 @@ def build_item_graph(features: Mapping[str, FloatArray], settings: FREEDOMSettin
     """
     k, total = settings.n_neighbors, None
     for name, share in compute_shares(list(features), settings.image_share).items():
-        index, _ = find_item_neighbors(features[name][1:], k, settings.exact_knn_items, data.cache)
+        index, _ = find_item_neighbors(features[name][1:], k, settings, data.cache)
         row = np.repeat(np.arange(1, len(index) + 1), k)
         weight = np.full(index.size, share / k, dtype=np.float32)
         graph = sp.csr_matrix((weight, (row, index.ravel().astype(np.int64) + 1)), shape=(data.n_items + 1,) * 2)

@@ -8,7 +8,7 @@ Wei et al., "Graph-Refined Convolutional Network for Multimedia Recommendation w
 - The affinity of an edge is the softmax of `p_u . f_i` over the edges that end at the same node. An edge has one
   affinity for each direction. The content vectors `C` are p and f plus the affinity-weighted sum of the neighbours.
 - Refined edges: `w = ReLU(max over modalities of affinity x confidence of the edge's source)`.
-- Id vectors: `x = norm(X)`, propagated twice with w; `Y` is the sum of the three layers.
+- Id vectors: `x = norm(X)`, propagated twice (`n_refined_layers`) with w; `Y` is the sum of the three layers.
 - `Z = [Y | C of each modality]`. Score: `z_u . z_i`. Loss: BPR, and an L2 penalty on the batch's rows of X and Pi.
 
 Deviations: in the public code the messages of routing are sent to items, so the users' prototypes never change.
@@ -34,8 +34,6 @@ from hellm_recbole.models.losses import bpr_loss_of_vectors
 from hellm_recbole.models.modalities import build_feature_maps, choose_modalities
 from hellm_recbole.types import Encoded, FloatArray, PairBatch, QueryBatch, TrainData
 
-N_LAYERS = 2  # number of layers on the refined graph (paper and released code)
-
 
 @dataclass(frozen=True)
 class GRCNSettings:
@@ -45,6 +43,7 @@ class GRCNSettings:
         emb_dim: D, width of the id vectors and of the vectors of each modality.
         n_routing: r, number of routing steps.
         routing: `paper` or `public`; see the deviations above.
+        n_refined_layers: number of propagation layers on the refined user-item graph.
         modalities: modalities to read; null uses all modalities of the dataset.
         l2_weight: weight of the L2 penalty.
     """
@@ -52,6 +51,7 @@ class GRCNSettings:
     emb_dim: int = setting(ge=1)
     n_routing: int = setting(ge=0)
     routing: str = setting(choices=("paper", "public"))
+    n_refined_layers: int = setting(ge=0)
     modalities: tuple[str, ...] | None = setting()
     l2_weight: float = setting(ge=0)
 
@@ -138,7 +138,7 @@ class GRCN(nn.Module):
         user_weight, item_weight = F.relu(to_user.amax(dim=1)), F.relu(to_item.amax(dim=1))  # [E]
         user, item = F.normalize(self.user.weight, dim=1), F.normalize(self.item.weight, dim=1)
         user_sum, item_sum = user, item
-        for _ in range(N_LAYERS):
+        for _ in range(self.settings.n_refined_layers):
             user, item = edges.multiply(user_weight, item), edges.multiply_transposed(item_weight, user)
             user_sum, item_sum = user_sum + user, item_sum + item
         return Encoded(

@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hellm_recbole.config.layers import setting
-from hellm_recbole.graphs.neighbors import IndexArray, find_item_neighbors
+from hellm_recbole.graphs.neighbors import IndexArray, NeighborSearchSettings, find_item_neighbors
 from hellm_recbole.graphs.sparse import EdgePattern, SparseOperator, build_interaction_matrix, scale_rows
 from hellm_recbole.models.losses import bpr_loss_of_vectors, l2_loss
 from hellm_recbole.models.modalities import build_feature_maps, build_feature_tables, choose_modalities
@@ -42,15 +42,14 @@ from hellm_recbole.types import Encoded, FloatArray, PairBatch, QueryBatch, Trai
 
 
 @dataclass(frozen=True)
-class LATTICESettings:
-    """Hyper-parameters of LATTICE.
+class LATTICESettings(NeighborSearchSettings):
+    """Hyper-parameters of LATTICE, and those of the search for neighbours.
 
     Attributes:
         emb_dim: D.
         n_layers: L, number of layers on the user-item graph.
         n_item_layers: n, number of layers on the item graph.
         n_neighbors: k, number of neighbours of an item, including the item itself.
-        exact_knn_items: largest number of items for which neighbours are searched exactly.
         modalities: modalities of the item graph; null uses all modalities of the dataset.
         fixed_share: lambda_c, share of the graphs of the raw features.
         idle_gradients: `zero` or `none`, the gradients of features, maps and omega in steps with a constant graph.
@@ -61,7 +60,6 @@ class LATTICESettings:
     n_layers: int = setting(ge=0)
     n_item_layers: int = setting(ge=0)
     n_neighbors: int = setting(ge=1)
-    exact_knn_items: int = setting(ge=0)
     modalities: tuple[str, ...] | None = setting()
     fixed_share: float = setting(ge=0, le=1)
     idle_gradients: str = setting(choices=("zero", "none"))
@@ -126,7 +124,7 @@ class LATTICE(nn.Module):
         """
         features = choose_modalities("LATTICE", settings.modalities, data.features)
         neighbors = {
-            name: find_item_neighbors(matrix[1:], settings.n_neighbors, settings.exact_knn_items, data.cache)
+            name: find_item_neighbors(matrix[1:], settings.n_neighbors, settings, data.cache)
             for name, matrix in features.items()
         }
         return cls(settings, build_interaction_matrix(data.history, data.n_items), neighbors, features)
@@ -146,7 +144,7 @@ class LATTICE(nn.Module):
         for index, (name, table) in enumerate(self.features.items()):
             unit = F.normalize(self.maps[name](table.weight), dim=1)  # [I + 1, D]
             rows = unit.detach()[1:].float().cpu().numpy()
-            neighbors, _ = find_item_neighbors(rows, self.settings.n_neighbors, self.settings.exact_knn_items, None)
+            neighbors, _ = find_item_neighbors(rows, self.settings.n_neighbors, self.settings, None)
             pattern = build_neighbor_pattern(neighbors).to(unit.device)
             parts.append((pattern, share[index] * pattern.compute_dots(unit, unit)))
         row_sum = torch.stack(

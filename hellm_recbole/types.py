@@ -214,7 +214,7 @@ class StartsEpochs(Protocol):
 class FollowsProgress(Protocol):
     """A model whose training depends on the progress of training."""
 
-    def at(self, progress: float) -> None:
+    def set_progress(self, progress: float) -> None:
         """Set the progress of training. Called before each step.
 
         Args:

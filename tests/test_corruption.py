@@ -20,7 +20,7 @@ from hellm_recbole.experiments.export import export_embeddings
 from hellm_recbole.experiments.results import read_ranks, read_result
 from hellm_recbole.experiments.sweeps import read_search, read_tuned, write_search, write_tuned
 from hellm_recbole.experiments.tuning import _copy_state, _refuse_other_request, _restore_state
-from hellm_recbole.graphs.neighbors import find_item_neighbors
+from hellm_recbole.graphs.neighbors import NeighborSearchSettings, find_item_neighbors
 from hellm_recbole.system.files import seal, sha256_file
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
 from tests.toy_records import add_run, toy_ranks, toy_sweep, toy_trial
@@ -95,8 +95,8 @@ def write_embeddings(folder: Path) -> Reader:
 
 
 def write_neighbors(folder: Path) -> Reader:
-    find_item_neighbors(VALUES, 3, 100, folder)
-    return lambda: find_item_neighbors(VALUES, 3, 100, folder)
+    find_item_neighbors(VALUES, 3, SEARCH, folder)
+    return lambda: find_item_neighbors(VALUES, 3, SEARCH, folder)
 
 
 def write_encodings(folder: Path) -> Reader:
@@ -104,6 +104,7 @@ def write_encodings(folder: Path) -> Reader:
     return lambda: _read_cache(folder / "part.npy", len(VALUES))
 
 
+SEARCH = NeighborSearchSettings(100, 32, 200, 128)
 WRITERS = (
     *(write_checkpoint, write_record, write_ranks, write_search_file, write_tuned_file, write_request),
     *(write_search_state, write_embeddings, write_neighbors, write_encodings),

@@ -60,12 +60,12 @@ CONFIGS = {
 
 
 def save_tiny(folder: Path, kind: str) -> Path:
-    """A random model of one architecture, and a tokenizer of eight words."""
+    """Save a random model of one architecture, and a tokenizer of eight words."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(CONFIGS[kind]())
     with torch.no_grad():
         for name, value in model.named_parameters():
-            if "norm" in name or name.endswith("bias"):  # gains and biases that do something
+            if "norm" in name or name.endswith("bias"):  # gains and biases that change the states
                 value.add_(0.3 * torch.randn_like(value))
     model.save_pretrained(folder)
     tokenizer = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="<unk>"))
@@ -76,14 +76,14 @@ def save_tiny(folder: Path, kind: str) -> Path:
 
 @cache
 def tiny_llama() -> Path:
-    """The folder of a tiny Llama that lasts as long as the process."""
+    """Return the folder of a tiny Llama; it is removed when the process ends."""
     folder = Path(tempfile.mkdtemp(prefix="tiny-llama-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return save_tiny(folder, "llama")
 
 
 def small_values(name: str) -> dict[str, Any]:
-    """Settings with which an LLM row trains in seconds; none for other models."""
+    """Return settings with which an LLM trains in seconds; none for other models."""
     if REGISTRY[name].family != LLM:
         return {}
     return {
@@ -101,12 +101,12 @@ def small_values(name: str) -> dict[str, Any]:
 
 
 def with_stages(data: TrainData, config: RunConfig) -> TrainData:
-    """The data, with embeddings of the stages that the row reads."""
+    """Return the data with pretrained embeddings of the models that the run reads."""
     return replace(data, pretrained=toy_tables(data.n_items, width=16)) if config.pretrained_models else data
 
 
 def awaken(model: nn.Module) -> None:
-    """Let an untrained LLM row tell items apart: measure its states, and give weights that start at zero a value."""
+    """Make the scores of an untrained LLM differ: measure its states, and draw the weights that start at zero."""
     if isinstance(model, LLMRecommender):
         for name, value in model.named_parameters():
             if "lora_B" in name:
@@ -117,7 +117,7 @@ def awaken(model: nn.Module) -> None:
 
 
 def toy_tables(n_items: int, width: int = 6) -> dict[str, FloatArray]:
-    """Item embeddings of the stages, as random as those of an untrained model."""
+    """Make random item embeddings of three models, as those of untrained models."""
     rng = np.random.default_rng(5)
     tables = {}
     for name in ("HeLLMPre", "LightGCN", "SASRec"):
@@ -127,7 +127,7 @@ def toy_tables(n_items: int, width: int = 6) -> dict[str, FloatArray]:
 
 
 def settings(folder: Path, **changes: Any) -> LLMSettings:
-    """Of a small HeLLM on the model in `folder`, without any dropout."""
+    """Return the settings of a small HeLLM on the model in `folder`, without any dropout."""
     values: dict[str, Any] = {
         "item_inputs": ("HeLLMPre", "SASRec"),
         "prefix_graph": "HeLLMPre",
@@ -135,16 +135,22 @@ def settings(folder: Path, **changes: Any) -> LLMSettings:
         "prefix_hidden": 8,
         "prefix_dropout": 0.0,
         "prefix_norm": "after",
+        "prefix_eps": 1e-5,
         "examples": "causal",
         "head": "embedding",
         "item_text_tokens": 0,
         "tuning": "joint",
+        "text_alone_frac": 0.5,
+        "placeholder": "item",
         "prompt": "a customer bought products :",
         "ending": "next :",
         "max_history": 20,
         "item_dropout": 0.0,
         "head_dropout": 0.0,
         "scaled_inputs": True,
+        "scale_sample_users": 64,
+        "scale_sample_tokens": 512,
+        "state_eps": 1e-3,
         "score_rows": 4,
         "llm": str(folder),
         "llm_layers": None,

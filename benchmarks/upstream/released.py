@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,10 +154,11 @@ def _build_graphs(data: TrainData, settings: HeLLMPreSettings) -> Graphs:
     """Build the user-item, item-item and user-user graphs as COO tensors, without padding."""
     block = normalize_interactions(data.history, data.n_items)[1:, 1:]
     bipartite = sp.bmat([[None, block], [block.T, None]])
+    exact = replace(settings, exact_knn_items=data.n_items)
     incidence = sp.csr_matrix(
         sp.hstack(
             [
-                build_incidence(*find_item_neighbors(matrix[1:], settings.n_neighbors, len(matrix), None))[1:, 1:]
+                build_incidence(*find_item_neighbors(matrix[1:], settings.n_neighbors, exact, None))[1:, 1:]
                 for matrix in data.features.values()
             ]
         )

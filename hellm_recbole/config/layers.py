@@ -363,8 +363,9 @@ class TrainSettings:
         weight_decay: weight decay of the optimizer (L2 gradient for adam, decoupled for adamw).
         clip_norm: largest gradient norm; 0 turns clipping off.
         schedule: learning rate schedule: constant, cosine (to 0 over `epochs`) or exponential
-            (`decay_rate ** (epoch / 50)`).
+            (`decay_rate ** (epoch / decay_epochs)`).
         decay_rate: decay rate of the exponential schedule.
+        decay_epochs: number of epochs in which the exponential schedule multiplies the learning rate by `decay_rate`.
         warmup_epochs: number of epochs of linear warm-up at the start.
     """
 
@@ -379,6 +380,7 @@ class TrainSettings:
     clip_norm: float = setting(ge=0, le=LARGEST_FLOAT)
     schedule: str = setting(choices=("constant", "cosine", "exponential"))
     decay_rate: float = setting(gt=0, le=1)
+    decay_epochs: int = setting(ge=1, le=MOST_EPOCHS)
     warmup_epochs: int = setting(ge=0, le=MOST_EPOCHS)
 
 

@@ -33,9 +33,9 @@ from hellm_recbole.llm.backbone import (
     tokenize_items,
     tokenize_prompt,
 )
-from hellm_recbole.llm.prefix_attention import ATTENTION, Context, GraphPrefix, Rows, register_attention
+from hellm_recbole.llm.prefix_attention import ATTENTION, Context, GraphPrefix, PackedBatch, register_attention
 from hellm_recbole.llm.quiet import silence_loading
-from hellm_recbole.models.hellm import NO_BACKBONE, PLACEHOLDER, RANDOM, LLMRecommender, LLMSettings
+from hellm_recbole.models.hellm import NO_BACKBONE, RANDOM, LLMRecommender, LLMSettings
 
 TRIED_LAYERS = 2
 _SUPPORTED_LAYERS = {"full_attention", "sliding_attention"}  # kinds of layers that `prefix_attention` computes
@@ -146,7 +146,7 @@ def _check_tokens(config: Any, tokenizer: Any, settings: LLMSettings, item_texts
     Raises:
         DataError: the tokenizer gives a token that has no embedding.
     """
-    prompts = [tokenize_prompt(tokenizer, text) for text in (settings.prompt, settings.ending, PLACEHOLDER)]
+    prompts = [tokenize_prompt(tokenizer, text) for text in (settings.prompt, settings.ending, settings.placeholder)]
     item_tokens, _, counts = tokenize_items(
         tokenizer, item_texts if settings.item_text_tokens else (), settings.item_text_tokens
     )
@@ -187,8 +187,10 @@ def _try_forward(config: Any, settings: LLMSettings, n_positions: int) -> None:
         width, n_layers = int(model.config.hidden_size), int(model.config.num_hidden_layers)
         prefix = None
         if settings.prefix_length:
-            prefix = GraphPrefix(n_layers, settings.prefix_length, width, 0, 1, 0.0, False)
-        context = Context(Rows.of(torch.ones(1, 2, dtype=torch.bool)), torch.arange(2), prefix, record=True)
+            prefix = GraphPrefix(n_layers, settings.prefix_length, width, 0, 1, 0.0, False, settings.prefix_eps)
+        context = Context(
+            PackedBatch.from_mask(torch.ones(1, 2, dtype=torch.bool)), torch.arange(2), prefix, record=True
+        )
         _run_decoder(decoder, width, context)
     except HellmError:
         raise
@@ -200,7 +202,9 @@ def _try_forward(config: Any, settings: LLMSettings, n_positions: int) -> None:
             f"transformers, so the sequences of a packed batch would attend to each other; {_SUGGESTION}"
         )
     try:
-        last = Context(Rows.of(torch.ones(1, 1, dtype=torch.bool)), torch.tensor([n_positions - 1]), prefix)
+        last = Context(
+            PackedBatch.from_mask(torch.ones(1, 1, dtype=torch.bool)), torch.tensor([n_positions - 1]), prefix
+        )
         _run_decoder(decoder, width, last)
     except (IndexError, RuntimeError) as error:
         raise ModelError(

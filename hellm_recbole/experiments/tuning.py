@@ -52,7 +52,7 @@ from hellm_recbole.experiments.sweeps import (
     write_search,
 )
 from hellm_recbole.identity.code import find_changed_modules
-from hellm_recbole.identity.compare import CODE, SETTING, describe_changes, list_names
+from hellm_recbole.identity.compare import CODE, SETTING, complete_settings, describe_changes, list_names
 from hellm_recbole.models.base import ModelSpec
 from hellm_recbole.system import runtime
 from hellm_recbole.system.files import (
@@ -401,6 +401,8 @@ def _refuse_other_request(path: Path, request: Mapping[str, Any], *, finished: b
         earlier = check_seal(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, AttributeError) as error:
         raise ResultError(f"{path} cannot be read ({error}); run the search again with --fresh") from error
+    if "settings" in earlier and "settings" in request:
+        earlier["settings"] = complete_settings(earlier["settings"], request["settings"])
     for key in sorted((request.keys() | earlier.keys()) - {"identity"}):
         if earlier.get(key) != request.get(key):
             raise ResultError(

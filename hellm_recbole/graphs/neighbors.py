@@ -7,6 +7,7 @@ import hashlib
 import sys
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from hellm_recbole.config.layers import setting
 from hellm_recbole.errors import DataError, MissingDependency, OutputError
 from hellm_recbole.identity.code import digest_module
 from hellm_recbole.system.files import (
@@ -29,8 +31,25 @@ from hellm_recbole.types import FloatArray
 IndexArray = npt.NDArray[np.int32]
 
 BLOCK_BYTES = 64 << 20  # size of the similarities in memory at one time
-_HNSW_LINKS, _HNSW_BUILD, _HNSW_SEARCH = 32, 200, 128  # graph degree, efConstruction, least efSearch
 _VERSION = 2  # version of the search and of the cache file; it changes the module digest, a part of the cache key
+
+
+@dataclass(frozen=True)
+class NeighborSearchSettings:
+    """How a model searches the neighbours of items.
+
+    Attributes:
+        exact_knn_items: up to this many items neighbours are searched exactly, above it approximately.
+        hnsw_links: approximate search: links of each node of the HNSW graph (M of its paper).
+        hnsw_build_effort: approximate search: candidates kept while the graph is built (efConstruction).
+        hnsw_search_effort: approximate search: candidates kept while it is searched (efSearch); at least twice the
+            number of neighbours is used.
+    """
+
+    exact_knn_items: int = setting(ge=0)
+    hnsw_links: int = setting(ge=2)
+    hnsw_build_effort: int = setting(ge=1)
+    hnsw_search_effort: int = setting(ge=1)
 
 
 def find_nearest_neighbors(features: FloatArray, n_neighbors: int) -> tuple[IndexArray, FloatArray]:
@@ -57,7 +76,9 @@ def find_nearest_neighbors(features: FloatArray, n_neighbors: int) -> tuple[Inde
     return index.numpy(), cosine.numpy()
 
 
-def find_approximate_neighbors(features: FloatArray, n_neighbors: int) -> tuple[IndexArray, FloatArray]:
+def find_approximate_neighbors(
+    features: FloatArray, n_neighbors: int, settings: NeighborSearchSettings
+) -> tuple[IndexArray, FloatArray]:
     """Find the neighbours of each row approximately, with an HNSW graph of faiss.
 
     Arguments and results are those of `find_nearest_neighbors`. A small part of the true neighbours may be missing.
@@ -73,8 +94,9 @@ def find_approximate_neighbors(features: FloatArray, n_neighbors: int) -> tuple[
             "run pip install faiss-cpu, or raise the setting exact_knn_items to search exactly"
         ) from error
     unit = F.normalize(torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32)), dim=1).numpy()
-    graph = faiss.IndexHNSWFlat(unit.shape[1], _HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
-    graph.hnsw.efConstruction, graph.hnsw.efSearch = _HNSW_BUILD, max(_HNSW_SEARCH, 2 * n_neighbors)
+    graph = faiss.IndexHNSWFlat(unit.shape[1], settings.hnsw_links, faiss.METRIC_INNER_PRODUCT)
+    graph.hnsw.efConstruction = settings.hnsw_build_effort
+    graph.hnsw.efSearch = max(settings.hnsw_search_effort, 2 * n_neighbors)
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)  # several threads build a different graph in each run
     graph.add(unit)
@@ -84,14 +106,14 @@ def find_approximate_neighbors(features: FloatArray, n_neighbors: int) -> tuple[
 
 
 def find_item_neighbors(
-    features: FloatArray, n_neighbors: int, exact_items: int, cache: Path | None
+    features: FloatArray, n_neighbors: int, settings: NeighborSearchSettings, cache: Path | None
 ) -> tuple[IndexArray, FloatArray]:
     """Find the neighbours of each item in one modality, or read them from the cache.
 
     Args:
         features: [N, D] features of the N items.
         n_neighbors: k; an item is a neighbour of itself.
-        exact_items: largest number of items for which the search is exact.
+        settings: settings of the search.
         cache: folder of the cache; None uses no cache. The name of a cache file is a hash of the features and of
             everything else that the result depends on. If the folder is not writable, cached files are still read,
             and other results are computed in each run.
@@ -107,14 +129,19 @@ def find_item_neighbors(
         raise DataError(
             f"n_neighbors is {n_neighbors}, but there are only {len(features)} items; lower the setting n_neighbors"
         )
-    exact = len(features) <= exact_items
-    search = find_nearest_neighbors if exact else find_approximate_neighbors
+    exact = len(features) <= settings.exact_knn_items
+
+    def search() -> tuple[IndexArray, FloatArray]:
+        if exact:
+            return find_nearest_neighbors(features, n_neighbors)
+        return find_approximate_neighbors(features, n_neighbors, settings)
+
     if cache is None:
-        return search(features, n_neighbors)
-    path = cache / f"neighbors-{_compute_key(features, n_neighbors, exact)}.npz"
+        return search()
+    path = cache / f"neighbors-{_compute_key(features, n_neighbors, None if exact else settings)}.npz"
     if path.is_file():
         return _read_cache(path, len(features), n_neighbors)
-    index, cosine = search(features, n_neighbors)
+    index, cosine = search()
     try:
         _write_cache(path, index, cosine)
     except OutputError as error:
@@ -136,10 +163,13 @@ def _warn_not_cached(reason: str) -> None:
     print(f"warning: item neighbours cannot be cached, so that each run computes them: {reason}", file=sys.stderr)
 
 
-def _compute_key(features: FloatArray, n_neighbors: int, exact: bool) -> str:
-    """Compute the name of a cache entry, 32 hexadecimal digits."""
+def _compute_key(features: FloatArray, n_neighbors: int, approximate: NeighborSearchSettings | None) -> str:
+    """Compute the name of a cache entry, 32 hexadecimal digits; `approximate` is None for an exact search."""
+    efforts = None
+    if approximate is not None:
+        efforts = (approximate.hnsw_links, approximate.hnsw_build_effort, approximate.hnsw_search_effort)
     digest = hashlib.sha256(
-        f"{digest_module(__name__)} {features.shape} {features.dtype} {n_neighbors} {exact}".encode()
+        f"{digest_module(__name__)} {features.shape} {features.dtype} {n_neighbors} {efforts}".encode()
     )
     digest.update(np.ascontiguousarray(features).data)
     return digest.hexdigest()[:32]

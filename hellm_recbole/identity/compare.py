@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from hellm_recbole.config.layers import Value, find_properties, load_yaml
 from hellm_recbole.identity.parts import Identity
 
 SETTING, CODE, SEED, SPLIT = "setting ", "code ", "seed", "split"
+ADDED_SETTINGS = "added_settings.yaml"  # in properties/: settings that were constants of the code in earlier versions
 _MAX_NAMED = 4  # number of changes or names that a message lists
 
 Parts = Mapping[str, str]
@@ -41,6 +43,31 @@ def digest_of_parts(parts: Parts) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def complete_settings(settings: Mapping[str, Value], keys: Iterable[str]) -> dict[str, Value]:
+    """Add the settings that an earlier version did not have, with the values that were constants of its code.
+
+    Args:
+        settings: key -> value, as a record or a search holds them.
+        keys: keys of the settings that they are compared with; no other key is added.
+
+    Returns:
+        The settings, and those of `properties/added_settings.yaml` that they lack and that are among `keys`.
+    """
+    added = load_yaml(find_properties() / ADDED_SETTINGS)
+    return {**{key: added[key] for key in keys if key in added}, **settings}
+
+
+def complete_parts(parts: Parts, other: Parts) -> dict[str, str]:
+    """Add the settings that an earlier version did not have to what its run depended on.
+
+    Args:
+        parts: of the run, from `list_parts`.
+        other: those that they are compared with; no setting is added that is not among these.
+    """
+    added = complete_settings({}, [key.removeprefix(SETTING) for key in other if key.startswith(SETTING)])
+    return {**{f"{SETTING}{key}": json.dumps(value, sort_keys=True) for key, value in added.items()}, **parts}
+
+
 def describe_changes(before: Parts, now: Parts) -> str:
     """Describe what differs, as the end of a sentence "it was made with ...". Return "" if nothing differs.
 
@@ -48,11 +75,14 @@ def describe_changes(before: Parts, now: Parts) -> str:
         before: what the run depended on, from `list_parts`.
         now: what it would depend on now, from `list_parts`.
 
+    A setting that `before` lacks because its version had a constant in its place has the value of that constant.
+
     >>> describe_changes({"setting emb_dim": "64", "split": "a"}, {"setting emb_dim": "8", "split": "a"})
     'emb_dim = 64 and now it is 8'
     >>> describe_changes({"features of text": "a", "code x.y": "b"}, {"features of text": "c", "code x.y": "d"})
     'other features of text than now, and other code than now (x.y)'
     """
+    before = complete_parts(before, now)
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     modules = [key.removeprefix(CODE) for key in changed if key.startswith(CODE)]
     phrases = [_describe_change(key, before, now) for key in changed if not key.startswith(CODE)]

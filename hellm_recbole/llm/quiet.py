@@ -1,4 +1,4 @@
-"""Silence while transformers loads a part of a model."""
+"""Silence transformers while it loads a part of a model."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def silence_loading() -> Iterator[None]:
-    """No warnings about the layers that are left out, no progress bars."""
+    """Silence warnings about layers that are not loaded, and progress bars, in the block."""
     from transformers.utils import logging
 
-    before = logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
+    verbosity = logging.get_verbosity()
+    had_bars = logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
@@ -21,6 +21,6 @@ def silence_loading() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.set_verbosity(before)
-        if bars:
+        logging.set_verbosity(verbosity)
+        if had_bars:
             logging.enable_progress_bar()

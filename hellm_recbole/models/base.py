@@ -1,4 +1,4 @@
-"""What the harness knows of a model."""
+"""Describe a model to the harness, and check that it has all that training and scoring call."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ FAMILIES: tuple[Family, ...] = ("collaborative", "multimodal", "sequential", "ll
 BatchKind = Literal["pairs", "sequences"]
 LLM: Family = "llm"
 _METHODS = {
-    "build": "build(settings, data), a class method that makes the model",
-    "loss": "loss(batch), named terms to minimise",
-    "encode": "encode(), item vectors and user vectors",
-    "query": "query(encoded, batch), vectors of the users of a batch",
+    "build": "build(settings, data), the class method that builds the model,",
+    "loss": "loss(batch), the method that returns named terms to minimise,",
+    "encode": "encode(), the method that returns item vectors and user vectors,",
+    "query": "query(encoded, batch), the method that returns vectors of the users of a batch,",
 }
 
 
@@ -24,16 +24,17 @@ _METHODS = {
 class ModelSpec:
     """One registered model.
 
-    Attributes:
-        cls: an `nn.Module` that satisfies `types.Recommender` and has `build(settings, data: TrainData)`.
-        settings: its frozen settings dataclass; values come from `properties/model/<Name>.yaml`.
-        family: the group of the table it belongs to.
-        batches: the kind of batch that its `loss` takes.
-        reads_features: it is handed the dataset's item features, all or those of its setting `modalities`; None stands
-            for yes where it has that setting.
-        reads_texts: it is handed the item texts; None stands for yes where its setting `item_text_tokens` is not 0.
+    Features and texts that a model does not get cannot change its numbers, so they are not part of its identity.
 
-    Features and texts that a model is not handed cannot change its numbers, so they are no part of its identity.
+    Attributes:
+        cls: `nn.Module` class that satisfies `types.Recommender` and has `build(settings, data: TrainData)`.
+        settings: frozen settings dataclass of the model; values come from `properties/model/<Name>.yaml`.
+        family: group of the results table that the model belongs to.
+        batches: kind of batch that its `loss` takes.
+        reads_features: whether the model gets the item features of the dataset, all or those of its setting
+            `modalities`; None means that it gets them if it has that setting.
+        reads_texts: whether the model gets the item texts; None means that it gets them if its setting
+            `item_text_tokens` is not 0.
     """
 
     cls: Any
@@ -45,41 +46,45 @@ class ModelSpec:
 
 
 def check_spec(name: str, spec: ModelSpec) -> None:
-    """Refuse a registered model that lacks what training and scoring call, before anything is trained.
+    """Refuse a registered model that lacks a part that training or scoring uses, before anything is trained.
 
     Args:
-        name: of the model.
-        spec: of the model.
+        name: name of the model.
+        spec: specification of the model.
 
     Raises:
-        ModelError: it says all that is missing, in one sentence.
+        ModelError: the model is incomplete; the message lists all that is missing.
     """
     if not isinstance(spec, ModelSpec):
         raise ModelError(f"model {name} is registered as {type(spec).__name__}; register a ModelSpec")
     faults = []
     if not (isinstance(spec.settings, type) and dataclasses.is_dataclass(spec.settings)):
-        faults.append("its settings are no dataclass")
+        faults.append("its settings are not a dataclass")
     if spec.family not in FAMILIES:
-        faults.append(f"its family {spec.family!r} is none of {', '.join(FAMILIES)}")
+        faults.append(f"its family {spec.family!r} is not one of {', '.join(FAMILIES)}")
     if spec.batches not in get_args(BatchKind):
-        faults.append(f"its batches {spec.batches!r} are none of {', '.join(get_args(BatchKind))}")
+        faults.append(f"its batches {spec.batches!r} are not one of {', '.join(get_args(BatchKind))}")
     if not isinstance(spec.cls, type):
         faults.append("it has no class")
     else:
         missing = [key for key in _METHODS if not callable(getattr(spec.cls, key, None))]
         faults += [f"{_METHODS[key]} is missing" for key in missing]
-        if not _sets(spec.cls, "max_history"):
+        if not _sets_attribute(spec.cls, "max_history"):
             faults.append("max_history, the number of history items that query reads (0 for none), is never set")
     if faults:
-        who = getattr(spec.cls, "__qualname__", spec.cls)
-        raise ModelError(f"model {name} ({who}) is not complete: {', '.join(faults)}")
+        class_name = getattr(spec.cls, "__qualname__", spec.cls)
+        raise ModelError(f"model {name} ({class_name}) is not complete: {', '.join(faults)}")
 
 
 def check_module(name: str, module: Any) -> None:
-    """Refuse a model whose history length is none, once it is built.
+    """Refuse a built model whose `max_history` is not a history length.
+
+    Args:
+        name: name of the model.
+        module: the built model.
 
     Raises:
-        ModelError: `max_history` is missing, or no whole number of at least 0.
+        ModelError: `max_history` is missing, or is not a whole number of at least 0.
     """
     found = getattr(module, "max_history", None)
     if not isinstance(found, int) or isinstance(found, bool) or found < 0:
@@ -88,8 +93,8 @@ def check_module(name: str, module: Any) -> None:
         )
 
 
-def _sets(cls: type[Any], attribute: str) -> bool:
-    """Whether a class has an attribute, or a method of it or of a parent sets one of that name."""
+def _sets_attribute(cls: type[Any], attribute: str) -> bool:
+    """Return whether a class has an attribute, or one of its methods or of its parents' methods uses that name."""
     if hasattr(cls, attribute):
         return True
     functions = (getattr(value, "__func__", value) for parent in cls.__mro__ for value in vars(parent).values())

@@ -1,29 +1,31 @@
 """HeLLMPre: the pre-training stage of HeLLM, a hypergraph encoder of users and items.
 
-Guo et al., "Multi-Modal Hypergraph Enhanced LLM Learning for Recommendation", 2025; Section 3.2 to 3.4. The released
-code of this stage is MMHCL's. Equations in order:
+Guo et al., "Multi-Modal Hypergraph Enhanced LLM Learning for Recommendation", 2025; Sections 3.2 to 3.4. The released
+code of this stage is that of MMHCL. Equations in order:
 
 - Eq. 1, 2: user hypergraph, items are hyperedges; `P^(l+1) = Norm(R R^T) P^(l)`, `H_U = P^(L_U)`.
 - Eq. 3, 4: in each modality an item's k nearest neighbours by cosine, itself included, give one hyperedge.
-- Eq. 5: the modalities' incidences side by side; `Q^(l+1) = D^-1/2 G D^-1/2 Q^(l)` with `G = I I^T`, `H_I = Q^(L_I)`.
+- Eq. 5: incidence matrices of all modalities, concatenated, give I; `Q^(l+1) = D^-1/2 G D^-1/2 Q^(l)` with `G = I I^T`,
+  `H_I = Q^(L_I)`.
 - Eq. 6: LightGCN on the user-item graph gives Z; fused vectors are `z = Z + h / ||h||`, the score `z_u . z_i`.
-- Eq. 7: contrast of z with h over the users and over the items, `losses.node_contrast`.
+- Eq. 7: contrast of z with h over the users and over the items, `losses.node_contrast_loss`.
 - Eq. 12, 13: BPR, `lambda_U` and `lambda_I` times the contrasts, `lambda` times the L2 penalty.
 
-Deviations: none from the released code in its equations. Where it departs from the paper, it is the default here and
-the paper's reading is one setting away:
+Deviations: the equations are those of the released code. Where it differs from the paper, the code's form is the
+default, and a setting gives the paper's:
 
 - U2U: the code removes the diagonal and divides rows by their sums; `user_normalization: symmetric` is the Laplacian.
 - I2I: in the code hyperedge j holds the items that list j; `hyperedges: neighbors` is the paper's transpose.
-- Contrast: the code contrasts the fused z, which already holds h; `contrast_anchor: bipartite` contrasts Z.
-- L2: the code penalises the batch's fused vectors; `l2_on: parameters` penalises their rows of the tables.
+- Contrast: the code contrasts the fused z, which already contains h; `contrast_anchor: bipartite` contrasts Z.
+- L2: the code penalises the fused vectors of the batch; `l2_on: parameters` penalises their rows of the tables.
 - `lambda_U = 0` in the code removes the user hypergraph as a whole; here it removes the loss term only, and `use_u2u:
-  false` is the removal. The same holds for items.
+  false` removes the hypergraph. The same holds for items.
 
-All nodes are negatives in the released contrast; `contrast_nodes: batch` takes the distinct nodes of the batch, which
-costs a small part of it and is not the published loss. A batch of more than 1,024 triples, the published size, is
-contrasted in random parts of about that size, so that the cost grows with the batch and not with its square. The code
-divides L2 by the configured batch size, here it is the actual one; they differ in an epoch's last, shorter batch only.
+In the released contrast, all nodes are negatives; `contrast_nodes: batch` takes the distinct nodes of the batch only,
+which costs much less and is not the published loss. A batch of more than `contrast_part_triples` triples (the
+published batch size) is contrasted in random parts of about that size, so that the cost grows with the batch and not
+with its square. The code divides L2 by the configured batch size, here it is the actual one; they differ in an epoch's
+last, shorter batch only.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ from hellm_recbole.graphs.hypergraph import (
     build_item_hypergraph,
     build_user_hypergraph,
 )
-from hellm_recbole.graphs.neighbors import find_item_neighbors
+from hellm_recbole.graphs.neighbors import NeighborSearchSettings, find_item_neighbors
 from hellm_recbole.graphs.propagation import propagate_mean, propagate_mean_of
 from hellm_recbole.graphs.sparse import SparseOperator, normalize_interactions
 from hellm_recbole.models.losses import bpr_loss_of_vectors, l2_loss, node_contrast_loss
@@ -49,34 +51,35 @@ from hellm_recbole.models.modalities import choose_modalities
 from hellm_recbole.types import Encoded, PairBatch, QueryBatch, TrainData
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-CONTRASTED_TRIPLES = 1024  # the nodes of a larger batch are contrasted in as many parts as it has so many triples
 
 
 @dataclass(frozen=True)
-class HeLLMPreSettings:
-    """Hyper-parameters of HeLLMPre.
+class HeLLMPreSettings(NeighborSearchSettings):
+    """Hyper-parameters of HeLLMPre, and those of the search for neighbours.
 
     Attributes:
         emb_dim: D.
-        n_layers: L of the user-item graph.
-        n_user_layers: L_U of the user hypergraph.
-        n_item_layers: L_I of the item hypergraph.
-        n_neighbors: k, an item's neighbours in each modality, itself included.
-        exact_knn_items: up to this many items neighbours are searched exactly, above it approximately.
-        modalities: of the item hypergraph; null takes all that the dataset has.
-        propagation_dtype: float32 or bfloat16, of the layers on the graphs; tables and their gradients stay in float32.
+        n_layers: L, number of layers of the user-item graph.
+        n_user_layers: L_U, number of layers of the user hypergraph.
+        n_item_layers: L_I, number of layers of the item hypergraph.
+        n_neighbors: k, number of neighbours of an item in each modality, itself included.
+        modalities: modalities of the item hypergraph; null takes all of the dataset.
+        propagation_dtype: number type of the layers on the graphs, float32 or bfloat16; tables and their gradients stay
+            in float32.
         use_u2u: whether there is a user hypergraph.
         use_i2i: whether there is an item hypergraph.
         user_normalization: row or symmetric.
         hyperedges: listed_by or neighbors.
-        temperature: of both contrasts.
-        user_contrast_weight: lambda_U.
-        item_contrast_weight: lambda_I.
-        contrast_nodes: negatives, all or batch.
-        contrast_anchor: fused or bipartite.
-        contrast_dtype: float32 or bfloat16, of the products inside the contrasts.
-        l2_weight: lambda.
-        l2_on: embeddings or parameters.
+        temperature: temperature of both contrasts.
+        user_contrast_weight: lambda_U, weight of the contrast over users.
+        item_contrast_weight: lambda_I, weight of the contrast over items.
+        contrast_nodes: nodes that serve as negatives: all, or those of the batch.
+        contrast_part_triples: number of triples for which there is one part where the nodes of a batch are contrasted
+            in parts; used with `contrast_nodes: batch` only.
+        contrast_anchor: vectors that are contrasted with the hypergraph's: fused or bipartite.
+        contrast_dtype: number type of the products inside the contrasts, float32 or bfloat16.
+        l2_weight: lambda, weight of the L2 penalty.
+        l2_on: what the L2 penalty is of: embeddings or parameters.
     """
 
     emb_dim: int = setting(ge=1)
@@ -84,7 +87,6 @@ class HeLLMPreSettings:
     n_user_layers: int = setting(ge=0)
     n_item_layers: int = setting(ge=0)
     n_neighbors: int = setting(ge=1)
-    exact_knn_items: int = setting(ge=0)
     modalities: tuple[str, ...] | None = setting()
     propagation_dtype: str = setting(choices=("float32", "bfloat16"))
     use_u2u: bool = setting()
@@ -95,6 +97,7 @@ class HeLLMPreSettings:
     user_contrast_weight: float = setting(ge=0)
     item_contrast_weight: float = setting(ge=0)
     contrast_nodes: str = setting(choices=("all", "batch"))
+    contrast_part_triples: int = setting(ge=1)
     contrast_anchor: str = setting(choices=("fused", "bipartite"))
     contrast_dtype: str = setting(choices=tuple(DTYPES))
     l2_weight: float = setting(ge=0)
@@ -102,7 +105,14 @@ class HeLLMPreSettings:
 
 
 class Side(nn.Module):
-    """Users, or items: the bipartite table, and the hypergraph with its own table where there is one."""
+    """Users or items: their table for the user-item graph, and their hypergraph with its own table, if there is one.
+
+    Args:
+        n_rows: number of users or items, padding included.
+        emb_dim: D.
+        hypergraph: operator of the hypergraph, or None.
+        n_layers: number of layers of the hypergraph.
+    """
 
     def __init__(self, n_rows: int, emb_dim: int, hypergraph: HypergraphOperator | None, n_layers: int) -> None:
         super().__init__()
@@ -113,10 +123,15 @@ class Side(nn.Module):
             if table is not None:
                 nn.init.xavier_uniform_(table.weight)
 
-    def convolved(self, dtype: torch.dtype | None, rows: Tensor | None = None) -> Tensor | None:
-        """[N + 1, D] last layer of the hypergraph convolution, H, or [B, D] distinct rows of it.
+    def convolve(self, dtype: torch.dtype | None, rows: Tensor | None = None) -> Tensor | None:
+        """Compute H, the last layer of the hypergraph convolution.
 
-        It is made in `dtype`; None takes that of the table. The last convolution is of the given rows alone.
+        Args:
+            dtype: number type of the computation; None takes that of the table.
+            rows: [B] distinct rows to compute; None computes all. Only the last convolution is restricted to them.
+
+        Returns:
+            [N + 1, D], or [B, D] for `rows`; None without a hypergraph.
         """
         if self.hyper is None or self.hypergraph is None:
             return None
@@ -127,19 +142,26 @@ class Side(nn.Module):
             nodes = self.hypergraph.of_rows(nodes, rows) if self.n_layers else F.embedding(rows, nodes)
         return nodes.to(self.hyper.weight.dtype)
 
-    def parameter_rows(self, ids: Tensor) -> Tensor:
-        """[B, D] or [B, 2 D] rows of the tables."""
+    def get_parameters(self, ids: Tensor) -> Tensor:
+        """Return the rows of the tables for [B] ids: [B, D], or [B, 2 D] with a hypergraph."""
         tables = [self.bipartite] if self.hyper is None else [self.bipartite, self.hyper]
         return torch.cat([table(ids) for table in tables], dim=1)
 
 
 def fuse(bipartite: Tensor, hyper: Tensor | None) -> Tensor:
-    """`z = Z + h / ||h||` (Eq. 6); Z alone without a hypergraph."""
+    """Compute [N, D] `z = Z + h / ||h||` (Eq. 6); Z alone without a hypergraph."""
     return bipartite if hyper is None else bipartite + F.normalize(hyper, dim=1)
 
 
 class HeLLMPre(nn.Module):
-    """Two sides and the user-item graph between them."""
+    """The encoder: users, items, and the user-item graph between them.
+
+    Args:
+        settings: hyper-parameters.
+        interactions: operator of the user-item graph.
+        users: operator of the user hypergraph, or None.
+        items: operator of the item hypergraph, or None.
+    """
 
     max_history = 0
 
@@ -152,7 +174,9 @@ class HeLLMPre(nn.Module):
     ) -> None:
         super().__init__()
         self.settings, self.interactions = settings, interactions
-        self.dtype = None if settings.propagation_dtype == "float32" else torch.bfloat16  # None: that of the tables
+        self.dtype = (
+            None if settings.propagation_dtype == "float32" else torch.bfloat16
+        )  # None: number type of the tables
         for graph in (interactions, users, items):
             if graph is not None and self.dtype is not None:
                 graph.to(self.dtype)
@@ -162,83 +186,102 @@ class HeLLMPre(nn.Module):
 
     @classmethod
     def build(cls, settings: HeLLMPreSettings, data: TrainData) -> HeLLMPre:
-        """A model on the graphs of `data`.
+        """Build a model on the graphs of `data`.
 
         Raises:
-            ModelError: there is an item hypergraph to be made and no modality to make it of.
-            DataError: fewer items than neighbours, or a broken cache.
-            MissingDependency: approximate neighbours without faiss.
+            ModelError: the item hypergraph has no modality, or one is missing.
+            DataError: there are fewer items than neighbours, or the cache is broken.
+            MissingDependency: neighbours are searched approximately and faiss is not installed.
         """
         users = items = None
         if settings.use_u2u:
             users = build_user_hypergraph(data.history, data.n_items, settings.user_normalization)
         if settings.use_i2i:
             incidences = [
-                build_incidence(
-                    *find_item_neighbors(matrix[1:], settings.n_neighbors, settings.exact_knn_items, data.cache)
-                )
+                build_incidence(*find_item_neighbors(matrix[1:], settings.n_neighbors, settings, data.cache))
                 for matrix in choose_modalities("HeLLMPre", settings.modalities, data.features).values()
             ]
             items = build_item_hypergraph(incidences, settings.hyperedges)
         return cls(settings, SparseOperator(normalize_interactions(data.history, data.n_items)), users, items)
 
     def encode(self) -> Encoded:
-        """Fused vectors z, the graph embeddings of the LLM stage."""
-        user, item = propagate_mean(*self._tables(), self.interactions, self.settings.n_layers, self.dtype)
-        user_h, item_h = self.user.convolved(self.dtype), self.item.convolved(self.dtype)
+        """Compute the fused vectors z of all users and items, which HeLLM reads as graph embeddings."""
+        user, item = propagate_mean(*self._get_tables(), self.interactions, self.settings.n_layers, self.dtype)
+        user_h, item_h = self.user.convolve(self.dtype), self.item.convolve(self.dtype)
         return Encoded(items=fuse(item, item_h), users=fuse(user, user_h))
 
     def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
-        """[B, D] fused user vectors."""
+        """Return the [B, D] fused user vectors."""
         return encoded.of_users(batch.user)
 
     def loss(self, batch: PairBatch) -> dict[str, Tensor]:
-        """BPR, L2 and the two contrasts (Eq. 13)."""
+        """Compute BPR, L2 and the two contrasts (Eq. 13)."""
         settings, size = self.settings, len(batch.user)
-        n_parts = 1 if settings.contrast_nodes == "all" else -(-size // CONTRASTED_TRIPLES)
+        n_parts = 1 if settings.contrast_nodes == "all" else -(-size // settings.contrast_part_triples)
         item_ids = torch.cat([batch.positive, batch.negative])
         n_user_rows, n_item_rows = self.interactions.shape
-        user_rows, user_at = self._nodes(batch.user, n_user_rows, n_parts)
-        item_rows, item_at = self._nodes(item_ids, n_item_rows, n_parts)
+        user_rows, user_index = self._choose_nodes(batch.user, n_user_rows, n_parts)
+        item_rows, item_index = self._choose_nodes(item_ids, n_item_rows, n_parts)
         user_z, item_z = propagate_mean_of(
-            *self._tables(), self.interactions, settings.n_layers, user_rows, item_rows, self.dtype
+            *self._get_tables(), self.interactions, settings.n_layers, user_rows, item_rows, self.dtype
         )
-        user_h, item_h = self.user.convolved(self.dtype, user_rows), self.item.convolved(self.dtype, item_rows)
+        user_h, item_h = self.user.convolve(self.dtype, user_rows), self.item.convolve(self.dtype, item_rows)
         users, items = fuse(user_z, user_h), fuse(item_z, item_h)
-        user, item = F.embedding(user_at, users), F.embedding(item_at, items)
+        user, item = F.embedding(user_index, users), F.embedding(item_index, items)
         positive, negative = item[:size], item[size:]
         penalised = user, positive, negative
         if settings.l2_on == "parameters":
-            positive_rows, negative_rows = self.item.parameter_rows(item_ids).split(size)
-            penalised = self.user.parameter_rows(batch.user), positive_rows, negative_rows
+            positive_rows, negative_rows = self.item.get_parameters(item_ids).split(size)
+            penalised = self.user.get_parameters(batch.user), positive_rows, negative_rows
         return {
             "bpr": bpr_loss_of_vectors(user, positive, negative),
             "l2": settings.l2_weight * l2_loss(*penalised),
-            **self._contrast("user", settings.user_contrast_weight, users, user_z, user_h, n_parts),
-            **self._contrast("item", settings.item_contrast_weight, items, item_z, item_h, n_parts),
+            **self._compute_contrast("user", settings.user_contrast_weight, users, user_z, user_h, n_parts),
+            **self._compute_contrast("item", settings.item_contrast_weight, items, item_z, item_h, n_parts),
         }
 
-    def _tables(self) -> tuple[Tensor, Tensor]:
-        """Layer-0 embeddings of the user-item graph."""
+    def _get_tables(self) -> tuple[Tensor, Tensor]:
+        """Return the layer-0 embeddings of the user-item graph."""
         return self.user.bipartite.weight, self.item.bipartite.weight
 
-    def _nodes(self, ids: Tensor, n_rows: int, n_parts: int) -> tuple[Tensor, Tensor]:
-        """Rows of the contrasted nodes, shuffled if they are to be parted, and where each id is among them."""
+    def _choose_nodes(self, ids: Tensor, n_rows: int, n_parts: int) -> tuple[Tensor, Tensor]:
+        """Choose the nodes that are contrasted.
+
+        Args:
+            ids: ids of the batch.
+            n_rows: number of all ids, padding included.
+            n_parts: number of parts in which they are contrasted; with more than one they are shuffled.
+
+        Returns:
+            Rows of the nodes, and the index of each of `ids` among them.
+        """
         if self.settings.contrast_nodes == "all":
             return torch.arange(1, n_rows, device=ids.device), ids - 1
-        met = torch.zeros(n_rows, dtype=torch.bool, device=ids.device)
-        met[ids] = True
-        rows = met.nonzero().squeeze(1)  # the distinct ids, without sorting them
+        in_batch = torch.zeros(n_rows, dtype=torch.bool, device=ids.device)
+        in_batch[ids] = True
+        rows = in_batch.nonzero().squeeze(1)  # the distinct ids, without sorting `ids`
         if n_parts > 1:
             rows = rows[torch.randperm(len(rows), device=ids.device)]
-        place = torch.empty(n_rows, dtype=ids.dtype, device=ids.device)
-        place[rows] = torch.arange(len(rows), device=ids.device)
-        return rows, place[ids]
+        index = torch.empty(n_rows, dtype=ids.dtype, device=ids.device)
+        index[rows] = torch.arange(len(rows), device=ids.device)
+        return rows, index[ids]
 
-    def _contrast(
+    def _compute_contrast(
         self, side: str, weight: float, fused: Tensor, propagated: Tensor, hyper: Tensor | None, n_parts: int
     ) -> dict[str, Tensor]:
-        """The named term of Eq. 7, or nothing where it has no weight or no hypergraph."""
+        """Compute the weighted contrast of Eq. 7 over one side, as a named term.
+
+        Args:
+            side: user or item, for the name.
+            weight: weight of the term.
+            fused: [N, D] vectors z.
+            propagated: [N, D] vectors Z.
+            hyper: [N, D] vectors h, or None without a hypergraph.
+            n_parts: number of parts in which the nodes are contrasted.
+
+        Returns:
+            Name -> term; empty without weight or hypergraph.
+        """
         if hyper is None or weight == 0:
             return {}
         anchor = fused if self.settings.contrast_anchor == "fused" else propagated

@@ -1,4 +1,4 @@
-"""Losses as pure functions."""
+"""Compute losses, as pure functions."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TILE = (512, 2048)  # rows and columns of a block of products that is used while it is in cache: 4 MB
+TILE = (512, 2048)  # rows and columns of a block of products, small enough for the cache: 4 MB
 
 
 def bpr_loss(positive: Tensor, negative: Tensor) -> Tensor:
-    """Bayesian personalised ranking: `-mean log sigmoid(positive - negative)` (Rendle et al. 2009).
+    """Compute the loss of Bayesian personalised ranking: `-mean log sigmoid(positive - negative)` (Rendle et al. 2009).
 
     RecBole and MMRec write `log(1e-10 + sigmoid)`; the stable form here differs from it by less than 1e-6 unless a
     difference is below about -9.
@@ -28,7 +28,12 @@ def bpr_loss(positive: Tensor, negative: Tensor) -> Tensor:
 
 
 def bpr_loss_of_vectors(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """`bpr_loss` of the inner products of [B, D] user vectors with those of their items.
+    """Compute `bpr_loss` from the inner products of user vectors with item vectors.
+
+    Args:
+        user: [B, D] user vectors.
+        positive: [B, D] vectors of observed items.
+        negative: [B, D] vectors of sampled items.
 
     >>> ones = torch.ones(1, 2)
     >>> round(float(bpr_loss_of_vectors(ones, ones, ones)), 4)
@@ -38,7 +43,7 @@ def bpr_loss_of_vectors(user: Tensor, positive: Tensor, negative: Tensor) -> Ten
 
 
 def l2_loss(*blocks: Tensor) -> Tensor:
-    """`1/2 * sum of squares / B` over blocks of B rows each (LightGCN Eq. 15 per batch).
+    """Compute `1/2 * sum of squares / B` over blocks of B rows each (LightGCN Eq. 15 for one batch).
 
     RecBole's `EmbLoss` is by default the sum of unsquared norms instead.
 
@@ -50,22 +55,30 @@ def l2_loss(*blocks: Tensor) -> Tensor:
 
 
 def softmax_cross_entropy_loss(query: Tensor, items: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy of `softmax(query @ items.T)` against target rows, with bounded memory.
+    """Compute the mean cross-entropy of `softmax(query @ items.T)` for the target items, with bounded memory.
 
-    Logits are made in blocks and turned into both gradients at once, so that no [N, I] matrix is ever kept. Equal to
-    `F.cross_entropy(query @ items.T, target)` in value and gradient up to rounding.
+    Logits are computed in blocks, and each block is used for both gradients at once, so that no [N, I] matrix is kept.
+    Value and gradient are those of `F.cross_entropy(query @ items.T, target)`, up to rounding.
 
     Args:
-        query: [N, D].
-        items: [I, D] one vector a class.
+        query: [N, D] query vectors.
+        items: [I, D] item vectors, one for each class.
         target: [N] class indices in 0..I-1.
     """
     loss: Tensor = _SoftmaxCrossEntropy.apply(query, items, target)  # type: ignore[no-untyped-call]
     return loss
 
 
-def _tiles(like: Tensor, rows: int, n_columns: int) -> list[tuple[slice, Tensor]]:
-    """Spans of `TILE` columns with a [rows, columns] buffer each; apart from each other, so that one fits a cache."""
+def _make_tiles(like: Tensor, rows: int, n_columns: int) -> list[tuple[slice, Tensor]]:
+    """Divide columns into spans of `TILE` columns, and make a [rows, columns] buffer for each.
+
+    The buffers are separate tensors, so that each of them fits into a cache.
+
+    Args:
+        like: tensor whose number type and device the buffers get.
+        rows: number of rows of a buffer.
+        n_columns: number of all columns.
+    """
     spans = [slice(left, min(left + TILE[1], n_columns)) for left in range(0, n_columns, TILE[1])]
     return [(span, like.new_empty(rows, span.stop - span.start)) for span in spans]
 
@@ -79,7 +92,7 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
         rows = TILE[0]
         query_gradient = torch.zeros_like(query)
         items_gradient = torch.zeros_like(items)
-        tiles = _tiles(query, min(rows, n), n_items)
+        tiles = _make_tiles(query, min(rows, n), n_items)
         total = query.new_zeros((), dtype=torch.float64)
         for start in range(0, n, rows):
             block, label = query[start : start + rows], target[start : start + rows]
@@ -87,7 +100,7 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
             top = block.new_full((len(block), 1), -torch.inf)  # largest logit of each row so far
             normaliser = block.new_zeros(len(block), 1)  # sum of exp(logit - top) so far
             tops = []
-            for span, tile in tiles:  # each is scaled by its own largest logits
+            for span, tile in tiles:  # logits of each tile are shifted by its own largest ones
                 logits = torch.mm(block, items[span].T, out=tile[: len(block)])
                 tile_top = logits.amax(dim=1, keepdim=True)
                 weight = logits.sub_(tile_top).exp_()
@@ -97,10 +110,12 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
                 rows_gradient.mul_(before).add_(torch.mm(weight, items[span]).mul_(now))
                 top = new_top
                 tops.append(tile_top)
-            wanted = items[label]
-            at_label = (block * wanted).sum(dim=1, keepdim=True)
-            total += (top + normaliser.log() - at_label).sum(dtype=torch.float64)
-            rows_gradient.div_(normaliser).sub_(wanted)  # d loss / d logits = (softmax - one hot) / N; 1 / N comes last
+            target_items = items[label]
+            target_logit = (block * target_items).sum(dim=1, keepdim=True)
+            total += (top + normaliser.log() - target_logit).sum(dtype=torch.float64)
+            rows_gradient.div_(normaliser).sub_(
+                target_items
+            )  # d loss / d logits = (softmax - one hot) / N; 1 / N is applied at the end
             share = block / normaliser
             for (span, tile), tile_top in zip(tiles, tops, strict=True):
                 items_gradient[span].addmm_(tile[: len(block)].T, share * (tile_top - top).exp_())
@@ -116,18 +131,18 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
 
 
 def node_contrast_loss(anchor: Tensor, view: Tensor, temperature: float, dtype: torch.dtype) -> Tensor:
-    """Contrast of two views of the same nodes (HeLLM Eq. 7, in the form of the released code).
+    """Compute the contrast of two views of the same nodes (HeLLM Eq. 7, as in the released code).
 
     With `c` the cosine, and z and h the rows of `anchor` and `view`:
     `-mean_n log exp(c(z_n, h_n) / t) / (sum_{m != n} exp(c(z_n, z_m) / t) + sum_m exp(c(z_n, h_m) / t))`,
-    a cross-entropy over 2 N - 1 nodes in one direction. GRACE, which it descends from, averages both directions. Blocks
-    of rows are turned into both gradients at once, so that memory is bounded by a block, not by N squared.
+    a cross-entropy over 2 N - 1 nodes in one direction. GRACE, on which it is based, averages both directions. Each
+    block of rows is used for both gradients at once, so that memory grows with a block, not with N squared.
 
     Args:
-        anchor: [N, D] any length; z.
-        view: [N, D] any length; h.
-        temperature: t, at least 0.02 (exponents stay within single precision).
-        dtype: of the products with the nodes; sums and the loss are in that of the arguments.
+        anchor: [N, D] vectors z of any length.
+        view: [N, D] vectors h of any length.
+        temperature: t, at least 0.02 (so that exponents stay within single precision).
+        dtype: number type of the products with the nodes; sums and the loss have that of the arguments.
     """
     unit_anchor, unit_view = F.normalize(anchor, dim=1), F.normalize(view, dim=1)
     loss: Tensor = _NodeContrast.apply(unit_anchor, unit_view, temperature, dtype)  # type: ignore[no-untyped-call]
@@ -142,31 +157,33 @@ class _NodeContrast(torch.autograd.Function):
         n = anchor.shape[0]
         nodes = torch.cat([anchor, view]).to(dtype)  # [2 N, D]
         rows = TILE[0]
-        tiles = _tiles(nodes, min(rows, n), 2 * n)
+        tiles = _make_tiles(nodes, min(rows, n), 2 * n)
         row_gradient = torch.zeros_like(anchor)
         node_gradient = anchor.new_zeros(2 * n, anchor.shape[1])
         log_sum = anchor.new_empty(n)
         for start in range(0, n, rows):
             block = nodes[start : min(start + rows, n)]
-            here = slice(start, start + len(block))
-            scaled, rows_gradient = block / temperature, row_gradient[here]
+            span_of_block = slice(start, start + len(block))
+            scaled, rows_gradient = block / temperature, row_gradient[span_of_block]
             total = anchor.new_zeros(len(block), 1)
             for span, tile in tiles:
                 weight = torch.mm(scaled, nodes[span].T, out=tile[: len(block)]).exp_()
-                weight.diagonal(start - span.start).zero_()  # a node is no negative of itself; empty in most tiles
+                weight.diagonal(
+                    start - span.start
+                ).zero_()  # a node is not a negative of itself; most tiles have no such entries
                 total += weight.sum(dim=1, keepdim=True, dtype=anchor.dtype)
                 _add_product(rows_gradient, weight, nodes[span])
-            log_sum[here] = total.squeeze(1).log()
+            log_sum[span_of_block] = total.squeeze(1).log()
             rows_gradient /= total
             share = (block / total).to(dtype)
             for span, tile in tiles:
                 _add_product(node_gradient[span], tile[: len(block)].T, share)
-        alike = (anchor * view).sum(dim=1) / temperature
+        similarity = (anchor * view).sum(dim=1) / temperature
         scale = 1.0 / (temperature * n)
         view_gradient = node_gradient[n:].sub_(anchor).mul_(scale)
         anchor_gradient = row_gradient.add_(node_gradient[:n]).sub_(view).mul_(scale)
         ctx.save_for_backward(anchor_gradient, view_gradient)
-        return (log_sum - alike).mean()
+        return (log_sum - similarity).mean()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
@@ -175,7 +192,7 @@ class _NodeContrast(torch.autograd.Function):
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """`total += left @ right`, summed in the precision of `total`."""
+    """Add `left @ right` to `total` in place, in the precision of `total`."""
     if left.dtype == total.dtype:
         total.addmm_(left, right)
     else:

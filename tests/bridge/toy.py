@@ -29,6 +29,7 @@ OURS = {
     "clip_norm": 0.0,
     "schedule": "constant",
     "decay_rate": 1.0,
+    "decay_epochs": 50,
     "warmup_epochs": 0,
     "cutoffs": [5],
     "eval_block_users": 7,

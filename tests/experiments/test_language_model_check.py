@@ -79,7 +79,7 @@ def test_supported_models_pass(kind: str, tmp_path: Path) -> None:
         ("opt", {}, "no linear map named gate_proj"),
         ("opt", {"lora_targets": ("fc1",)}, "has fewer positions than the 30 that prefix, prompt and max_history = 20"),
         ("phi3", {}, "has no k_proj and v_proj in its attention"),
-        ("gpt2", {}, "has no linear maps that LoRA could go on"),
+        ("gpt2", {}, "has no linear maps to which LoRA could be added"),
         ("mamba", {}, "has layers of kind linear_attention"),
     ],
 )
@@ -135,7 +135,7 @@ def test_a_damaged_tokenizer_or_configuration_is_refused(llama: Path, tmp_path: 
     shutil.copytree(llama, tmp_path / "long")
     content = json.loads((tmp_path / "long" / "config.json").read_text())
     (tmp_path / "long" / "config.json").write_text(json.dumps({**content, "vocab_size": 4}))
-    assert "has 4 token embeddings and its tokenizer gives number" in refuse(tmp_path / "long")
+    assert "has 4 token embeddings, but its tokenizer gives token" in refuse(tmp_path / "long")
     (llama / "config.json").write_text("{")
     assert "cannot be loaded" in refuse(llama)
     (llama / "config.json").write_text(json.dumps({**content, "num_hidden_layers": 0}))

@@ -49,6 +49,14 @@ def test_a_stopped_search_of_an_earlier_version_is_refused_and_a_finished_one_re
     _refuse_other_request(path, REQUEST, finished=True)
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_search_from_before_a_setting_existed_has_its_old_value(tmp_path: Path, finished: bool) -> None:
+    path = write_request(tmp_path, settings={"emb_dim": 8})
+    _refuse_other_request(path, {**REQUEST, "settings": {"emb_dim": 8, "decay_epochs": 50}}, finished=finished)
+    with pytest.raises(ResultError, match="'decay_epochs': 50"):
+        _refuse_other_request(path, {**REQUEST, "settings": {"emb_dim": 8, "decay_epochs": 60}}, finished=finished)
+
+
 def test_the_description_of_a_finished_search(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code, "find_current_digest", {"m.one": "1"}.get)
     trials = [toy_trial(1, 0.1)]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,14 @@ import pytest
 
 from hellm_recbole.errors import DataError, MissingDependency
 from hellm_recbole.graphs import neighbors
-from hellm_recbole.graphs.neighbors import find_approximate_neighbors, find_item_neighbors, find_nearest_neighbors
+from hellm_recbole.graphs.neighbors import (
+    NeighborSearchSettings,
+    find_approximate_neighbors,
+    find_item_neighbors,
+    find_nearest_neighbors,
+)
 
+EXACT, APPROXIMATE = NeighborSearchSettings(1000, 32, 200, 128), NeighborSearchSettings(100, 32, 200, 128)
 FEATURES = np.random.default_rng(0).normal(size=(200, 12)).astype(np.float32)
 
 
@@ -33,61 +40,69 @@ def test_the_approximate_search_finds_nearly_all_neighbours_and_repeats_its_resu
     pytest.importorskip("faiss")
     rng = np.random.default_rng(1)
     features = rng.normal(size=(3000, 24)).astype(np.float32)
-    exact, found = find_nearest_neighbors(features, 10)[0], find_approximate_neighbors(features, 10)[0]
+    exact, found = find_nearest_neighbors(features, 10)[0], find_approximate_neighbors(features, 10, APPROXIMATE)[0]
     shared = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact.tolist(), found.tolist(), strict=True)])
     assert shared > 0.95
-    assert np.array_equal(found, find_approximate_neighbors(features, 10)[0])
+    assert np.array_equal(found, find_approximate_neighbors(features, 10, APPROXIMATE)[0])
 
 
 def test_without_faiss_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
     with pytest.raises(MissingDependency, match="faiss-cpu"):
-        find_item_neighbors(FEATURES, 3, 100, None)
+        find_item_neighbors(FEATURES, 3, APPROXIMATE, None)
 
 
 def test_the_cache_is_read_again_and_its_key_depends_on_all_inputs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = find_item_neighbors(FEATURES, 4, 1000, tmp_path)
+    first = find_item_neighbors(FEATURES, 4, EXACT, tmp_path)
     monkeypatch.setattr(neighbors, "find_nearest_neighbors", lambda *_: pytest.fail("computed again"))
-    again = find_item_neighbors(FEATURES, 4, 1000, tmp_path)
+    again = find_item_neighbors(FEATURES, 4, EXACT, tmp_path)
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     monkeypatch.undo()
     changed = FEATURES.copy()
     changed[3, 3] += 1e-3
-    find_item_neighbors(changed, 4, 1000, tmp_path)
-    find_item_neighbors(FEATURES, 5, 1000, tmp_path)
+    find_item_neighbors(changed, 4, EXACT, tmp_path)
+    find_item_neighbors(FEATURES, 5, EXACT, tmp_path)
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_each_setting_of_an_approximate_search_is_part_of_the_cache_key(tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    for change in ({}, {"hnsw_links": 16}, {"hnsw_build_effort": 40}, {"hnsw_search_effort": 16}):
+        find_item_neighbors(FEATURES, 4, replace(APPROXIMATE, **change), tmp_path)
+        find_item_neighbors(FEATURES, 4, replace(EXACT, **change), tmp_path)
+    assert len(list(tmp_path.iterdir())) == 5
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no archive", None])
 def test_the_error_for_a_broken_cache_says_to_delete_the_file(tmp_path: Path, damage: bytes | None) -> None:
-    find_item_neighbors(FEATURES, 4, 1000, tmp_path)
+    find_item_neighbors(FEATURES, 4, EXACT, tmp_path)
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:-200] if damage is None else damage)
     with pytest.raises(DataError, match="delete that file"):
-        find_item_neighbors(FEATURES, 4, 1000, tmp_path)
+        find_item_neighbors(FEATURES, 4, EXACT, tmp_path)
 
 
 def test_more_neighbours_than_items_are_refused() -> None:
     with pytest.raises(DataError, match="lower the setting n_neighbors"):
-        find_item_neighbors(FEATURES[:3], 4, 1000, None)
+        find_item_neighbors(FEATURES[:3], 4, EXACT, None)
 
 
 def test_a_cache_that_cannot_be_written_is_still_read_and_a_warning_is_printed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     features = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
-    stored = find_item_neighbors(features, 3, 100, tmp_path)
+    stored = find_item_neighbors(features, 3, EXACT, tmp_path)
     monkeypatch.setattr(os, "access", lambda *_: False)  # the superuser may write to every folder
     monkeypatch.setattr(neighbors, "find_nearest_neighbors", lambda *_: pytest.fail("computed again"))
-    assert np.array_equal(find_item_neighbors(features, 3, 100, tmp_path)[0], stored[0])
+    assert np.array_equal(find_item_neighbors(features, 3, EXACT, tmp_path)[0], stored[0])
     monkeypatch.undo()
     assert capsys.readouterr().err == ""
     neighbors._warn_not_cached.cache_clear()
     (tmp_path / "file").write_text("")
     for _ in range(2):
-        assert np.array_equal(find_item_neighbors(features, 3, 100, tmp_path / "file" / "cache")[0], stored[0])
+        assert np.array_equal(find_item_neighbors(features, 3, EXACT, tmp_path / "file" / "cache")[0], stored[0])
     assert (
         capsys.readouterr().err.count(
             "warning: item neighbours cannot be cached, so that each run computes them: cannot make folder"
@@ -100,9 +115,9 @@ def test_neighbours_computed_by_other_code_are_not_read_from_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     features = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
-    neighbors.find_item_neighbors(features, 2, 100, tmp_path)
-    neighbors.find_item_neighbors(features, 2, 100, tmp_path)
+    neighbors.find_item_neighbors(features, 2, EXACT, tmp_path)
+    neighbors.find_item_neighbors(features, 2, EXACT, tmp_path)
     assert len(list(tmp_path.glob("*.npz"))) == 1
     monkeypatch.setattr(neighbors, "digest_module", lambda name: "edited")
-    neighbors.find_item_neighbors(features, 2, 100, tmp_path)
+    neighbors.find_item_neighbors(features, 2, EXACT, tmp_path)
     assert len(list(tmp_path.glob("*.npz"))) == 2

@@ -1,6 +1,16 @@
 from __future__ import annotations
 
-from hellm_recbole.identity.compare import describe_changes, digest_of_parts, list_parts
+from baselines.registry import REGISTRY
+from hellm_recbole.config.layers import find_properties, load_yaml
+from hellm_recbole.experiments.resolve import resolve_runs
+from hellm_recbole.identity.compare import (
+    ADDED_SETTINGS,
+    complete_parts,
+    complete_settings,
+    describe_changes,
+    digest_of_parts,
+    list_parts,
+)
 from hellm_recbole.identity.parts import all_code, feature_digests, unknown_parts
 from tests.toy_records import toy_identity
 
@@ -55,3 +65,28 @@ def test_what_earlier_versions_did_not_record_is_unknown() -> None:
 def test_the_digest_of_all_parts_does_not_depend_on_their_order() -> None:
     assert digest_of_parts({"a": "1", "b": "2"}) == digest_of_parts({"b": "2", "a": "1"})
     assert digest_of_parts({"a": "1"}) != digest_of_parts({"a": "2"})
+
+
+def test_a_setting_that_was_a_constant_has_its_old_value_in_older_files() -> None:
+    now = {"setting decay_epochs": "50", "setting emb_dim": "8"}
+    assert describe_changes({"setting emb_dim": "8"}, now) == ""
+    assert describe_changes({"setting emb_dim": "8"}, {**now, "setting decay_epochs": "60"}) == (
+        "decay_epochs = 50 and now it is 60"
+    )
+    assert describe_changes({"setting emb_dim": "8", "setting decay_epochs": "40"}, now) == (
+        "decay_epochs = 40 and now it is 50"
+    )
+    assert complete_settings({"emb_dim": 8}, ["emb_dim"]) == {"emb_dim": 8}
+    assert complete_settings({"emb_dim": 8}, ["emb_dim", "decay_epochs"]) == {"emb_dim": 8, "decay_epochs": 50}
+    assert complete_parts({"seed": "1"}, {"setting decay_epochs": "60"}) == {"seed": "1", "setting decay_epochs": "50"}
+
+
+def test_every_added_setting_still_has_the_value_that_the_code_had() -> None:
+    """No file changes one of them, so that runs of earlier versions stay comparable with new ones."""
+    added = load_yaml(find_properties() / ADDED_SETTINGS)
+    found = set()
+    for config in resolve_runs([*REGISTRY], "toy", REGISTRY, "paper", []):
+        own = added.keys() & config.resolved.values.keys()
+        assert {key: config.resolved.values[key] for key in own} == {key: added[key] for key in own}
+        found |= own
+    assert found == added.keys()

@@ -125,7 +125,7 @@ def test_a_tokenizer_of_another_model_is_refused(llama: Path) -> None:
     tokenizer.add_tokens(["customers"])
     tokenizer.save_pretrained(llama)
     load(llama)  # none of the texts holds the new token
-    with pytest.raises(DataError, match="has 8 token embeddings and its tokenizer gives number 8"):
+    with pytest.raises(DataError, match="has 8 token embeddings, but its tokenizer gives token 8"):
         Backbone(settings(llama).backbone(), ("a customers",))
 
 

@@ -26,7 +26,7 @@ def write_gguf(path: Path, file_type: int | None) -> Path:
     return path
 
 
-def test_plain_checkpoints_have_nothing_to_say(tmp_path: Path) -> None:
+def test_plain_checkpoints_have_no_special_origin(tmp_path: Path) -> None:
     for llm in (str(tmp_path), "google/gemma-3-270m"):
         assert describe_origin(llm) is None
         assert describe_source(llm) is None

@@ -24,21 +24,21 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / "model.safetensors").write_text("")
 
     monkeypatch.setenv("HELLM_CACHE", str(tmp_path))
-    monkeypatch.setattr(packaged, "_parts", lambda: [tmp_path] * packaged.N_PARTS)
+    monkeypatch.setattr(packaged, "_find_parts", lambda: [tmp_path] * packaged.N_PARTS)
     monkeypatch.setattr(packaged, "_convert", convert)
     return tmp_path
 
 
-def test_leftovers_of_killed_conversions_go(cache: Path) -> None:
+def test_leftovers_of_killed_conversions_are_removed(cache: Path) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    old, new = cache / "gemma-3-270m-abcd1234", cache / "gemma-3-270m-abcd12_4"  # an earlier version's
+    old, new = cache / "gemma-3-270m-abcd1234", cache / "gemma-3-270m-abcd12_4"  # named by an earlier version
     for folder in (old, new, cache / f".{FINAL}.tmp-{gone.pid}", cache / f".{FINAL}.tmp-{os.getppid()}"):
         folder.mkdir()
     os.utime(old, (time.time() - 2 * 86400,) * 2)
     assert packaged.unpack_model() == cache / FINAL
     assert sorted(path.name for path in (cache / FINAL).iterdir()) == ["complete", "model.safetensors"]
-    # One that is not a day old may be at work.
+    # A folder that is less than a day old may still be in use.
     assert sorted(os.listdir(cache)) == sorted([f".{FINAL}.tmp-{os.getppid()}", FINAL, new.name])
 
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from hellm_recbole.errors import ModelError
 from hellm_recbole.llm.backbone import Backbone
 from hellm_recbole.llm.packaged import unpack_model
-from hellm_recbole.llm.prefix_attention import EPS, Context, GraphPrefix, Rows, pool_graph
+from hellm_recbole.llm.prefix_attention import Context, GraphPrefix, PackedBatch, pool_graph
 from hellm_recbole.models.hellm import LLMRecommender
 from hellm_recbole.types import Encoded, Histories, HistoryBatch, QueryBatch, TrainData
 from tests.toy_llm import CONFIGS, awaken, save_tiny, settings, toy_tables
@@ -64,7 +64,7 @@ def reference_model(model: LLMRecommender, folder: Path) -> Any:
 
 
 def rms(x: Tensor, gain: Tensor) -> Tensor:
-    return gain * x / (x.square().mean(-1, keepdim=True) + EPS).sqrt()
+    return gain * x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt()
 
 
 def slow_prefix(model: LLMRecommender, decoder: Any, pooled: Tensor | None) -> list[tuple[Tensor, Tensor]]:
@@ -128,7 +128,7 @@ def run_cached(
     return out.last_hidden_state[0], new
 
 
-def joined(*parts: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+def join_caches(*parts: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
     return [
         (torch.cat([p[0] for p in layer], dim=2), torch.cat([p[1] for p in layer], dim=2))
         for layer in zip(*parts, strict=True)
@@ -138,9 +138,9 @@ def joined(*parts: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
 def check_text_alone(folder: Path, longer_than: int) -> None:
     """Our states of a text are, to the last bit, those of transformers' own model."""
     backbone = Backbone(settings(folder).backbone(), (TEXT, "")).eval()
-    words = backbone.text(0)
+    words = backbone.get_prompt(0)
     position = torch.arange(len(words))
-    ours = backbone.states(words, Context(Rows.of(position[None] >= 0), position))
+    ours = backbone.compute_states(words, Context(PackedBatch.from_mask(position[None] >= 0), position))
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = tokenizer(TEXT, return_tensors="pt")["input_ids"]
@@ -165,12 +165,14 @@ def test_a_sample_is_read_as_with_a_cache_of_prefixes(tiny: Path, graph: str | N
     model = build(tiny, examples="all", prefix_graph=graph)
     plain = reference_model(model, tiny)
     assert model.backbone is not None
-    ours = model._ending_states(HISTORIES)
+    ours = model._compute_ending_states(HISTORIES)
     n = settings(tiny).prefix_length
     for row, state in zip(HISTORIES, ours, strict=True):
         items = row[row > 0]
         filled = slow_prefix(model, plain.get_decoder(), slow_pool(model, items.tolist()) if graph else None)
-        embedded = torch.cat([model.backbone.text(0), model._tokens(items), model.backbone.text(1)])[None]
+        embedded = torch.cat([model.backbone.get_prompt(0), model._embed_items(items), model.backbone.get_prompt(1)])[
+            None
+        ]
         states, _ = run_cached(plain, filled, embedded, n + torch.arange(embedded.shape[1]), n)
         assert torch.allclose(state, states[-1], atol=1e-5, rtol=1e-5)
 
@@ -181,20 +183,20 @@ def test_causal_reading_is_token_by_token_reading_with_each_tokens_own_prefix(ti
     plain = reference_model(model, tiny)
     decoder = plain.get_decoder()
     assert model.backbone is not None
-    ours = model._causal_states(HISTORIES).split((HISTORIES != 0).sum(1).tolist())
+    ours = model._compute_causal_states(HISTORIES).split((HISTORIES != 0).sum(1).tolist())
     n = settings(tiny).prefix_length
-    words = model.backbone.text(0)
+    words = model.backbone.get_prompt(0)
     _, prompt = run_cached(plain, slow_prefix(model, decoder, None), words[None], n + torch.arange(len(words)), n)
     for row, states in zip(HISTORIES, ours, strict=True):
         items = row[row > 0].tolist()
         seen = prompt
         for number, item in enumerate(items):
             own = slow_prefix(model, decoder, slow_pool(model, items[: number + 1]))
-            token = model._tokens(torch.tensor([item]))[None]
+            token = model._embed_items(torch.tensor([item]))[None]
             place = torch.tensor([n + len(words) + number])
-            state, new = run_cached(plain, joined(own, seen), token, place, n)
+            state, new = run_cached(plain, join_caches(own, seen), token, place, n)
             assert torch.allclose(states[number], state[0], atol=1e-5, rtol=1e-5)
-            seen = joined(seen, new)
+            seen = join_caches(seen, new)
 
 
 @torch.no_grad()
@@ -203,26 +205,26 @@ def test_texts_stand_before_their_items(tiny: Path, examples: str) -> None:
     model = build(tiny, examples=examples, prefix_length=0, prefix_graph=None, item_text_tokens=2)
     plain = reference_model(model, tiny)
     assert model.backbone is not None
-    found = model._causal_states(HISTORIES) if examples == "causal" else model._ending_states(HISTORIES)
+    found = model._compute_causal_states(HISTORIES) if examples == "causal" else model._compute_ending_states(HISTORIES)
     embed, tokenizer = plain.get_input_embeddings(), AutoTokenizer.from_pretrained(tiny)
     expected = []
     for row in HISTORIES:
-        parts, ends = [model.backbone.text(0)], []
+        parts, ends = [model.backbone.get_prompt(0)], []
         for item in row[row > 0].tolist():
             if ITEM_TEXT[item]:
                 ids = tokenizer(f"\n{ITEM_TEXT[item]}", add_special_tokens=False)["input_ids"][:2]
                 parts.append(embed(torch.tensor(ids, dtype=torch.int64)))
-            parts.append(model._tokens(torch.tensor([item])))
+            parts.append(model._embed_items(torch.tensor([item])))
             ends.append(sum(len(part) for part in parts) - 1)
         if examples == "all":
-            parts.append(model.backbone.text(1))
+            parts.append(model.backbone.get_prompt(1))
             ends = [-1]
         embedded = torch.cat(parts)[None]
         expected.append(plain.get_decoder()(inputs_embeds=embedded).last_hidden_state[0, ends])
     assert torch.allclose(found, torch.cat(expected), atol=1e-5, rtol=1e-5)
 
 
-def test_a_curriculum_goes_from_texts_to_embeddings(llama: Path) -> None:
+def test_a_curriculum_moves_from_texts_to_embeddings(llama: Path) -> None:
     model = build(llama, item_text_tokens=2, tuning="curriculum").train()
     batch = HistoryBatch(HISTORIES, torch.where(HISTORIES > 0, HISTORIES % N_ITEMS + 1, 0))
     drawn = {}
@@ -230,12 +232,12 @@ def test_a_curriculum_goes_from_texts_to_embeddings(llama: Path) -> None:
         torch.manual_seed(0)
         drawn[progress] = []
         for _ in range(100):
-            model.at(progress)
+            model.set_progress(progress)
             drawn[progress].append(bool(model.text_alone))
     assert sum(drawn[0.0]) == 100
     assert 55 < sum(drawn[0.3]) < 85
     assert sum(drawn[0.99]) < 8
-    model.at(0.0)
+    model.set_progress(0.0)
     model.loss(batch)["cross_entropy"].backward()
     assert model.projector[0].weight.grad is None
     alone = model.loss(batch)["cross_entropy"]
@@ -243,18 +245,18 @@ def test_a_curriculum_goes_from_texts_to_embeddings(llama: Path) -> None:
     assert model.loss(batch)["cross_entropy"] != alone  # scoring always reads embeddings
 
 
-def test_two_steps_train_adapters_then_the_projector(llama: Path) -> None:
+def test_two_step_tuning_trains_adapters_then_the_projector(llama: Path) -> None:
     model = build(llama, item_text_tokens=2, tuning="two-step").train()
     batch = HistoryBatch(HISTORIES, torch.where(HISTORIES > 0, HISTORIES % N_ITEMS + 1, 0))
     assert model.backbone is not None
     adapters = [p for p in model.backbone.parameters() if p.requires_grad]
-    model.at(0.2)
+    model.set_progress(0.2)
     model.loss(batch)["cross_entropy"].backward()
     assert all(p.grad is not None and p.grad.any() for p in adapters)
     assert model.projector[0].weight.grad is None
     texts = model.eval().loss(batch)["cross_entropy"]
     model.zero_grad(set_to_none=True)
-    model.train().at(0.7)
+    model.train().set_progress(0.7)
     both = model.loss(batch)["cross_entropy"]
     both.backward()
     assert all(p.grad is None for p in adapters)
@@ -346,37 +348,37 @@ def test_loss_is_cross_entropy_over_all_items_at_every_target(llama: Path) -> No
     assert torch.allclose(found, torch.stack(expected).mean(), rtol=1e-5)
 
 
-def test_pooling_of_rows_equals_a_sum_over_items() -> None:
+def test_pooling_of_sequences_equals_a_sum_over_items() -> None:
     vectors = torch.randn(3, 4, 2)
-    there = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]], dtype=torch.bool)
-    vectors = vectors * there.unsqueeze(-1)
-    rows = Rows.of(there)
-    causal, whole = (pool_graph(vectors, rows, causal=flag) for flag in (True, False))
-    at = 0
+    mask = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]], dtype=torch.bool)
+    vectors = vectors * mask.unsqueeze(-1)
+    batch = PackedBatch.from_mask(mask)
+    causal, whole = (pool_graph(vectors, batch, causal=flag) for flag in (True, False))
+    index = 0
     for b in range(3):
         total = torch.zeros(2, 2)
-        for t in range(int(there[b].sum())):
+        for t in range(int(mask[b].sum())):
             total = total + torch.outer(vectors[b, t], vectors[b, t])
-            assert torch.allclose(causal[at], total.flatten(), atol=1e-5)
-            at += 1
+            assert torch.allclose(causal[index], total.flatten(), atol=1e-5)
+            index += 1
         assert torch.allclose(whole[b], total.flatten(), atol=1e-5)
-    assert at == len(causal)
+    assert index == len(causal)
 
 
 def test_the_papers_normalisation_comes_before_the_network() -> None:
     torch.manual_seed(0)
-    prefix = GraphPrefix(1, 2, 6, 4, 5, 0.0, norm_first=True)
+    prefix = GraphPrefix(1, 2, 6, 4, 5, 0.0, norm_first=True, eps=1e-5)
     pooled = torch.randn(3, 4)
-    for term, network in zip(prefix.graph_terms(pooled), prefix.networks, strict=True):
+    for term, network in zip(prefix.compute_graph_terms(pooled), prefix.networks, strict=True):
         assert torch.allclose(term, network(rms(pooled, torch.ones(4))), atol=1e-6)
 
 
-def test_rows_go_to_padded_and_back_with_gradients() -> None:
-    there = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 1]], dtype=torch.bool)
-    rows = Rows.of(there)
+def test_a_packed_batch_is_padded_and_packed_again_with_gradients() -> None:
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 1]], dtype=torch.bool)
+    batch = PackedBatch.from_mask(mask)
     packed = torch.randn(2, 6, 4, dtype=torch.float64, requires_grad=True)
-    padded = rows.padded(packed)
+    padded = batch.pad(packed)
     assert padded.shape == (3, 2, 3, 4)
-    assert not padded[~there[:, None, :, None].expand_as(padded)].any()
-    assert torch.equal(rows.packed(padded), packed)
-    assert torch.autograd.gradcheck(lambda x: rows.packed(rows.padded(x) ** 2), packed)
+    assert not padded[~mask[:, None, :, None].expand_as(padded)].any()
+    assert torch.equal(batch.pack(padded), packed)
+    assert torch.autograd.gradcheck(lambda x: batch.pack(batch.pad(x) ** 2), packed)

@@ -1,4 +1,4 @@
-"""A registered model that lacks something is refused before anything is trained."""
+"""A registered model that lacks a part is refused before anything is trained."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hellm_recbole.models.base import ModelSpec, check_module, check_spec
 
 @dataclass(frozen=True)
 class Settings:
-    """Of the model below."""
+    """Settings of the model below."""
 
     emb_dim: int = setting(ge=1)
 
@@ -63,25 +63,25 @@ def test_what_a_class_lacks_is_one_sentence(missing: str) -> None:
         check_spec("Part", replace(SPEC, cls=without(missing)))
 
 
-def test_all_that_is_missing_comes_together() -> None:
+def test_all_that_is_missing_is_in_one_message() -> None:
     spec: Any = ModelSpec(without("loss", "encode"), dict, "graph", "pair")  # type: ignore[arg-type]
     with pytest.raises(ModelError) as caught:
         check_spec("Part", spec)
-    for part in ("loss", "encode", "no dataclass", "family 'graph'", "batches 'pair'"):
+    for part in ("loss", "encode", "not a dataclass", "family 'graph'", "batches 'pair'"):
         assert part in str(caught.value)
     with pytest.raises(ModelError, match="registered as type; register a ModelSpec"):
         check_spec("Part", Whole)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", [None, -1, 1.5, True, "10"])
-def test_a_history_length_that_is_none(value: object) -> None:
+def test_a_value_that_is_not_a_history_length_is_refused(value: object) -> None:
     module = Whole()
     module.max_history = value  # type: ignore[assignment]
     with pytest.raises(ModelError, match="has max_history = "):
         check_module("Whole", module)
 
 
-def test_a_run_of_such_a_model_is_refused_with_all_others() -> None:
+def test_a_run_of_an_incomplete_model_is_refused() -> None:
     registry = {**REGISTRY, "LightGCN": replace(REGISTRY["LightGCN"], cls=without("loss"))}
     with pytest.raises(ModelError, match=r"model LightGCN .* loss"):
         resolve_runs(["SASRec", "LightGCN"], "tiny", registry, "paper", [])

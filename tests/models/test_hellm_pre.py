@@ -1,4 +1,4 @@
-"""HeLLMPre against the dense reference, in values, each loss term and every gradient."""
+"""Compare HeLLMPre with the dense reference: vectors, each loss term and every gradient."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 
 from hellm_recbole.errors import ModelError
 from hellm_recbole.graphs.sparse import build_interaction_matrix
-from hellm_recbole.models import hellm_pre
 from hellm_recbole.models.hellm_pre import HeLLMPre, HeLLMPreSettings
 from hellm_recbole.types import Histories, PairBatch, TrainData
 from tests.reference import hellm_pre as slow
@@ -20,7 +19,7 @@ BATCH = PairBatch(torch.tensor([1, 4, 4, 9]), torch.tensor([2, 3, 2, 7]), torch.
 
 
 def train_data(n_modalities: int) -> TrainData:
-    """User 12 and item 10 have no interaction."""
+    """Make a small dataset; user 12 and item 10 have no interaction."""
     rng = np.random.default_rng(5)
     user, item = np.nonzero(rng.random((N_USERS - 1, N_ITEMS - 1)) < 0.35)
     features = {}
@@ -39,6 +38,9 @@ def settings(**changes: Any) -> HeLLMPreSettings:
         "n_item_layers": 1,
         "n_neighbors": 3,
         "exact_knn_items": 1000,
+        "hnsw_links": 32,
+        "hnsw_build_effort": 200,
+        "hnsw_search_effort": 128,
         "modalities": None,
         "use_u2u": True,
         "use_i2i": True,
@@ -48,6 +50,7 @@ def settings(**changes: Any) -> HeLLMPreSettings:
         "user_contrast_weight": 0.9,
         "item_contrast_weight": 0.1,
         "contrast_nodes": "all",
+        "contrast_part_triples": 1024,
         "contrast_anchor": "fused",
         "contrast_dtype": "float32",
         "propagation_dtype": "float32",
@@ -58,7 +61,7 @@ def settings(**changes: Any) -> HeLLMPreSettings:
 
 
 def dense_loss(model: HeLLMPre, data: TrainData) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Loss terms and the gradient of each table, from the equations; rows of padding are put back as zeros."""
+    """Compute loss terms and the gradient of each table from the equations; rows of padding are zeros."""
     s = model.settings
     tables = {name: p.detach().double()[1:].requires_grad_() for name, p in model.named_parameters()}
     interactions = torch.from_numpy(build_interaction_matrix(data.history, data.n_items).toarray()).double()[1:, 1:]
@@ -152,8 +155,7 @@ def test_propagation_with_half_the_bits_is_close_and_leaves_the_rest_in_full() -
 
 
 def test_a_large_batch_is_contrasted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = HeLLMPre.build(settings(contrast_nodes="batch"), train_data(1))
-    monkeypatch.setattr(hellm_pre, "CONTRASTED_TRIPLES", 2)
+    model = HeLLMPre.build(settings(contrast_nodes="batch", contrast_part_triples=2), train_data(1))
     drawn: list[torch.Tensor] = []
     draw = torch.randperm
     monkeypatch.setattr(torch, "randperm", lambda n, **kwargs: drawn.append(draw(n, **kwargs)) or drawn[-1])
@@ -161,7 +163,7 @@ def test_a_large_batch_is_contrasted_in_parts(monkeypatch: pytest.MonkeyPatch) -
     items = torch.cat([BATCH.positive, BATCH.negative]).unique()
     assert [len(order) for order in drawn] == [3, 6]
     fused = model.encode().items
-    hyper = model.item.convolved(torch.float32)
+    hyper = model.item.convolve(torch.float32)
     assert hyper is not None
     wanted = sum(
         slow.contrast(fused[rows].double(), hyper[rows].double(), 0.5) / 2
@@ -187,7 +189,7 @@ def test_encoded_vectors_equal_the_dense_reference() -> None:
 
 
 def test_a_missing_modality_is_named() -> None:
-    with pytest.raises(ModelError, match="given no modality"):
+    with pytest.raises(ModelError, match="but has no modality"):
         HeLLMPre.build(settings(), train_data(0))
     with pytest.raises(ModelError, match="no modality 'smell'"):
         HeLLMPre.build(settings(modalities=("smell",)), train_data(2))

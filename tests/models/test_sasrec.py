@@ -11,7 +11,7 @@ from hellm_recbole.types import HistoryBatch, QueryBatch
 
 
 def slow_states(model: SASRec, items: list[int], n_heads: int) -> torch.Tensor:
-    """Section III of the paper for one sequence, one position and one head at a time."""
+    """Compute the states of Section III of the paper: one sequence, one position and one head at a time."""
     d = model.item.embedding_dim
     length = len(items)
     x = [
@@ -42,7 +42,7 @@ def test_states_and_loss_equal_the_equations(n_heads: int) -> None:
     sequences = [[1, 2, 3, 4, 5], [7], [9, 8]]
     targets = [[2, 3, 4, 5, 6], [1], [8, 3]]
     items, wanted = (torch.tensor([row + [0] * (6 - len(row)) for row in rows]) for rows in (sequences, targets))
-    states = model.states(items)
+    states = model.compute_states(items)
     losses = []
     for row, (sequence, target) in enumerate(zip(sequences, targets, strict=True)):
         expected = slow_states(model, sequence, n_heads)
@@ -60,7 +60,7 @@ def test_only_positions_with_a_target_count() -> None:
     model = SASRec(SASRecSettings(8, 1, 1, 0.0, 4), 9).eval()
     items = torch.tensor([[1, 2, 3, 0]])
     last_only = model.loss(HistoryBatch(items, torch.tensor([[0, 0, 4, 0]])))["cross_entropy"]
-    expected = F.cross_entropy(model.states(items)[0, 2] @ model.item.weight[1:].T, torch.tensor(3))
+    expected = F.cross_entropy(model.compute_states(items)[0, 2] @ model.item.weight[1:].T, torch.tensor(3))
     assert torch.allclose(last_only, expected, rtol=1e-6)
 
 
@@ -68,7 +68,7 @@ def test_the_future_is_not_seen() -> None:
     torch.manual_seed(0)
     model = SASRec(SASRecSettings(8, 2, 1, 0.0, 5), 9).eval()
     # positions count from the end, so only sequences of equal length can be compared
-    one, other = model.states(torch.tensor([[1, 2, 3, 4]])), model.states(torch.tensor([[1, 2, 3, 9]]))
+    one, other = model.compute_states(torch.tensor([[1, 2, 3, 4]])), model.compute_states(torch.tensor([[1, 2, 3, 9]]))
     assert torch.allclose(one[:, :3], other[:, :3], atol=1e-6)
     assert not torch.allclose(one[:, 3], other[:, 3], atol=1e-3)
 

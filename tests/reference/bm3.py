@@ -13,13 +13,13 @@ Rows = Callable[[Tensor], Tensor]  # a map of rows to rows: the predictor, or dr
 
 
 def vectors(interactions: Tensor, user: Tensor, item: Tensor, n_layers: int) -> tuple[Tensor, Tensor]:
-    """`z_u = LGC_u`, `z_i = LGC_i + E_i`."""
+    """Compute `z_u = LGC_u`, `z_i = LGC_i + E_i`."""
     z_user, y_item = mean_of_layers(symmetric(adjacency(interactions)), user, item, n_layers)
     return z_user, y_item + item
 
 
 def distance(online: Tensor, target: Tensor) -> Tensor:
-    """`1 - mean_b cos(a_b, b_b)`; no gradient reaches the target."""
+    """Compute `1 - mean_b cos(a_b, b_b)`; no gradient reaches the target."""
     return 1.0 - torch.stack([cosine(a, b.detach()) for a, b in zip(online, target, strict=True)]).mean()
 
 
@@ -33,7 +33,7 @@ def terms(
     modality_weight: float,
     norm_weight: float,
 ) -> dict[str, Tensor]:
-    """All four terms from full tables; `contents` are the mapped features of each modality, [I, D]."""
+    """Compute all four terms from full tables; `contents` are the mapped features of each modality, [I, D]."""
     u, i = batch
     target_user, target_item = drop(z_user), drop(z_item)
     targets = [drop(content) for content in contents]

@@ -11,7 +11,7 @@ from tests.reference.blocks import adjacency, bpr, mean_of_layers, nearest
 
 
 def shares(names: Sequence[str], image_share: float) -> dict[str, float]:
-    """What each modality's graph counts."""
+    """Compute the share of the graph of each modality."""
     if len(names) == 1:
         return {names[0]: 1.0}
     if "image" not in names:
@@ -20,7 +20,7 @@ def shares(names: Sequence[str], image_share: float) -> dict[str, float]:
 
 
 def item_operator(features: Mapping[str, Tensor], share: Mapping[str, float], k: int) -> Tensor:
-    """[I, I] `S = sum_m share_m S^m`, where `S^m_ij = 1 / k` for the k nearest j of i."""
+    """Compute [I, I] `S = sum_m share_m S^m`, where `S^m_ij = 1 / k` for the k nearest j of i."""
     n_items = len(next(iter(features.values())))
     total = torch.zeros(n_items, n_items, dtype=torch.float64)
     for name, matrix in features.items():
@@ -31,19 +31,19 @@ def item_operator(features: Mapping[str, Tensor], share: Mapping[str, float], k:
 
 
 def edges(interactions: Tensor) -> list[tuple[int, int]]:
-    """(user, item) of each non-zero, row by row."""
+    """List (user, item) of each non-zero, row by row."""
     return [(u, i) for u, row in enumerate(interactions.tolist()) for i, value in enumerate(row) if value]
 
 
 def edge_weights(interactions: Tensor) -> Tensor:
-    """[E] what an edge's chance of being kept is proportional to."""
+    """Compute [E] weights; the probability that an edge is kept is proportional to its weight."""
     user_degree, item_degree = interactions.sum(dim=1), interactions.sum(dim=0)
     weights = [1.0 / ((user_degree[u] + 1e-7) * (item_degree[i] + 1e-7)).sqrt() for u, i in edges(interactions)]
     return torch.stack(weights)
 
 
 def bipartite_operator(interactions: Tensor, kept: Sequence[int]) -> Tensor:
-    """[U + I, U + I] of the kept edges alone, normalised by the degrees that they make."""
+    """Build the [U + I, U + I] matrix of the kept edges, normalised by their own degrees."""
     graph = torch.zeros_like(interactions)
     for position in kept:
         graph[edges(interactions)[position]] = 1.0
@@ -56,7 +56,7 @@ def bipartite_operator(interactions: Tensor, kept: Sequence[int]) -> Tensor:
 def encode(
     user: Tensor, item: Tensor, bipartite: Tensor, similar: Tensor, n_layers: int, n_item_layers: int
 ) -> tuple[Tensor, Tensor]:
-    """`z_U` and `z_I = y_I + S^n E_I`."""
+    """Compute `z_U` and `z_I = y_I + S^n E_I`."""
     z_user, y_item = mean_of_layers(bipartite, user, item, n_layers)
     hidden = item
     for _ in range(n_item_layers):
@@ -71,7 +71,7 @@ def terms(
     batch: tuple[Tensor, Tensor, Tensor],
     modality_weight: float,
 ) -> dict[str, Tensor]:
-    """BPR of the vectors and of each modality's mapped features, [I, D]; ids of user, positive and negative."""
+    """Compute BPR of the vectors and of each modality's mapped features, [I, D]; ids of user, positive and negative."""
     u, p, n = batch
     modality = torch.stack([bpr(z_user[u], content[p], content[n]) for content in contents]).sum()
     return {"bpr": bpr(z_user[u], z_item[p], z_item[n]), "modality_bpr": modality_weight * modality}

@@ -14,28 +14,28 @@ from tests.reference.blocks import adjacency, bpr, unit
 
 
 def units(matrix: Tensor) -> Tensor:
-    """Rows of length one."""
+    """Scale rows to length one."""
     return torch.stack([unit(row) for row in matrix])
 
 
 def softmax(logits: Sequence[Tensor]) -> list[Tensor]:
-    """Shares that sum to one."""
+    """Compute the softmax: shares that sum to one."""
     weights = [torch.exp(logit) for logit in logits]
     return [weight / torch.stack(weights).sum() for weight in weights]
 
 
 def neighbors(matrix: Tensor, node: int) -> list[int]:
-    """Columns of a row's non-zeros."""
+    """List the columns of the non-zeros of a row."""
     return [m for m, value in enumerate(matrix[node].tolist()) if value]
 
 
 def leaky_relu(values: Tensor) -> Tensor:
-    """With slope 0.01 below zero."""
+    """Compute the ReLU with slope 0.01 below zero."""
     return torch.where(values > 0, values, 0.01 * values)
 
 
 def routed(interactions: Tensor, preference: Tensor, features: Tensor, n_routing: int, routing: str) -> Tensor:
-    """[U, D] user preferences after routing; `public` adds nothing, as messages arrive at the items alone."""
+    """Compute the [U, D] user preferences after routing; `public` changes nothing: messages arrive at items only."""
     p = units(preference)
     for _ in range(n_routing):
         rows = []
@@ -53,7 +53,7 @@ def routed(interactions: Tensor, preference: Tensor, features: Tensor, n_routing
 def content(
     interactions: Tensor, preference: Tensor, mapped: Tensor, n_routing: int, routing: str
 ) -> tuple[Tensor, Tensor]:
-    """C [N, D] of one modality and its attention [N, N]: row the receiving node, column the sending one."""
+    """Compute C [N, D] of one modality and its attention [N, N]; rows receive, columns send."""
     features = units(leaky_relu(mapped))
     x = torch.cat([routed(interactions, preference, features, n_routing, routing), features])
     graph = adjacency(interactions)
@@ -67,7 +67,7 @@ def content(
 
 
 def refined(interactions: Tensor, ids: Tensor, attention: Sequence[Tensor], confidence: Tensor) -> Tensor:
-    """[N, D] `Y = x0 + x1 + x2` on edges weighted by `ReLU(max_m a^m_e Omega[source, m])`.
+    """Compute [N, D] `Y = x0 + x1 + x2` on edges weighted by `ReLU(max_m a^m_e Omega[source, m])`.
 
     Args:
         interactions: [U, I].
@@ -97,7 +97,7 @@ def terms(
     batch: tuple[Tensor, Tensor, Tensor],
     l2_weight: float,
 ) -> dict[str, Tensor]:
-    """BPR on the representation; squares of the batch's rows of X and of the preferences.
+    """Compute BPR on the representation, and the squares of the batch's rows of X and of the preferences.
 
     Args:
         z_user: [U, D'] and

@@ -9,7 +9,7 @@ from tests.reference.blocks import adjacency, mean_of_layers, symmetric, unit
 
 
 def user_operator(interactions: Tensor, normalization: str) -> Tensor:
-    """[U, U] from binary [U, I]."""
+    """Build the [U, U] operator from binary [U, I]."""
     shared = interactions @ interactions.T
     if normalization == "symmetric":
         return symmetric(shared)
@@ -19,7 +19,7 @@ def user_operator(interactions: Tensor, normalization: str) -> Tensor:
 
 
 def item_operator(features: list[Tensor], k: int, hyperedges: str) -> Tensor:
-    """[I, I] from one [I, D_m] matrix a modality."""
+    """Build the [I, I] operator from one [I, D_m] matrix for each modality."""
     sides = []
     for matrix in features:
         n_items = len(matrix)
@@ -35,12 +35,12 @@ def item_operator(features: list[Tensor], k: int, hyperedges: str) -> Tensor:
 
 
 def bipartite(interactions: Tensor, user: Tensor, item: Tensor, n_layers: int) -> tuple[Tensor, Tensor]:
-    """Mean of the layers of LightGCN."""
+    """Compute the mean of the layers of LightGCN."""
     return mean_of_layers(symmetric(adjacency(interactions)), user, item, n_layers)
 
 
 def contrast(anchor: Tensor, view: Tensor, temperature: float) -> Tensor:
-    """Eq. 7 node by node."""
+    """Compute Eq. 7 node by node."""
     losses = []
     for n in range(len(anchor)):
         z = unit(anchor[n])

@@ -11,7 +11,7 @@ from tests.reference.blocks import adjacency, bpr, cosine, half_squares, mean_of
 
 
 def similarity(features: Tensor, k: int) -> Tensor:
-    """[I, I] cosines of each row with its k nearest, itself included, 0 elsewhere; not symmetric."""
+    """Compute [I, I] cosines of each row with its k nearest, itself included, 0 elsewhere; not symmetric."""
     rows = []
     for row, neighbors in zip(features, nearest(features.detach(), k), strict=True):
         zero = row.new_zeros(())
@@ -20,14 +20,14 @@ def similarity(features: Tensor, k: int) -> Tensor:
 
 
 def laplacian(matrix: Tensor) -> Tensor:
-    """`D^-1/2 A D^-1/2` with D the row sums on both sides; a row sum that is not positive scales by 0."""
+    """Compute `D^-1/2 A D^-1/2`, D the row sums on both sides; a row sum that is not positive scales by 0."""
     total = matrix.sum(dim=1)
     scale = [1.0 / torch.sqrt(d) if d > 0 else torch.zeros_like(d) for d in total]
     return torch.diag(torch.stack(scale)) @ matrix @ torch.diag(torch.stack(scale))
 
 
 def item_graph(raw: Sequence[Tensor], mapped: Sequence[Tensor], logits: Tensor, k: int, fixed_share: float) -> Tensor:
-    """[I, I] `A = (1 - c) lap(sum_m alpha_m N(mapped^m)) + c sum_m alpha_m lap(N(raw^m))`."""
+    """Compute [I, I] `A = (1 - c) lap(sum_m alpha_m N(mapped^m)) + c sum_m alpha_m lap(N(raw^m))`."""
     alpha = torch.exp(logits) / torch.exp(logits).sum()
     learned = torch.stack([a * similarity(m, k) for a, m in zip(alpha, mapped, strict=True)]).sum(dim=0)
     fixed = torch.stack([a * laplacian(similarity(m, k)) for a, m in zip(alpha, raw, strict=True)]).sum(dim=0)
@@ -35,7 +35,7 @@ def item_graph(raw: Sequence[Tensor], mapped: Sequence[Tensor], logits: Tensor, 
 
 
 def random_walk(interactions: Tensor) -> Tensor:
-    """`D_1^-1 (A + 1)`, with self loops."""
+    """Compute `D_1^-1 (A + 1)`, with self loops."""
     loops = adjacency(interactions)
     loops += torch.eye(len(loops), dtype=torch.float64)
     return torch.diag(1.0 / loops.sum(dim=1)) @ loops
@@ -44,7 +44,7 @@ def random_walk(interactions: Tensor) -> Tensor:
 def encode(
     interactions: Tensor, user: Tensor, item: Tensor, graph: Tensor, n_layers: int, n_item_layers: int
 ) -> tuple[Tensor, Tensor]:
-    """`z_u = CF_u`, `z_i = CF_i + h_i / |h_i|` with `h = A^n E_I`."""
+    """Compute `z_u = CF_u`, `z_i = CF_i + h_i / |h_i|` with `h = A^n E_I`."""
     z_user, cf_item = mean_of_layers(random_walk(interactions), user, item, n_layers)
     hidden = item
     for _ in range(n_item_layers):
@@ -53,7 +53,7 @@ def encode(
 
 
 def terms(z_user: Tensor, z_item: Tensor, batch: tuple[Tensor, Tensor, Tensor], l2_weight: float) -> dict[str, Tensor]:
-    """BPR and the penalty on the final vectors; ids of user, positive and negative."""
+    """Compute BPR and the penalty on the final vectors; ids of user, positive and negative."""
     u, p, n = batch
     rows = z_user[u], z_item[p], z_item[n]
     return {"bpr": bpr(*rows), "l2": l2_weight * half_squares(*rows)}

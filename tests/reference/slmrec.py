@@ -13,26 +13,26 @@ Linear = Callable[[Tensor], Tensor]
 
 
 def chain_order(names: Sequence[str]) -> list[str]:
-    """Image, audio, others by name, text."""
+    """Sort modalities: image, audio, others by name, text."""
     rank = {"image": 0, "audio": 1, "text": 3}
     return sorted(names, key=lambda name: (rank.get(name, 2), name))
 
 
 def unit_rows(matrix: Tensor) -> Tensor:
-    """Rows of length one."""
+    """Scale rows to length one."""
     return torch.stack([unit(row) for row in matrix])
 
 
 def channels(
     interactions: Tensor, user: Tensor, inputs: Sequence[Tensor], n_layers: int
 ) -> list[tuple[Tensor, Tensor]]:
-    """Propagated (users, items) of each item input; the user table is the same in all of them."""
+    """Propagate each item input with the same user table: (users, items) of each."""
     operator = symmetric(adjacency(interactions))
     return [mean_of_layers(operator, user, item, n_layers) for item in inputs]
 
 
 def encode(propagated: Sequence[tuple[Tensor, Tensor]], fuse_user: Linear, fuse_item: Linear) -> tuple[Tensor, Tensor]:
-    """`z_u` and `z_i`, fused of all channels side by side."""
+    """Compute `z_u` and `z_i` from all channels, concatenated."""
     users, items = torch.cat([u for u, _ in propagated], dim=1), torch.cat([i for _, i in propagated], dim=1)
     return fuse_user(users), fuse_item(items)
 
@@ -45,7 +45,7 @@ def chain(
     heads: Sequence[Linear],
     t: float,
 ) -> Tensor:
-    """Each modality is to be found from what the id vectors have become so far; rows are the batch's positives.
+    """Compute the contrasts of each modality with the state of the chain; rows are the positives of the batch.
 
     Args:
         items: [B, D] of the id channel, then of each modality in chain order.
@@ -70,5 +70,5 @@ def chain(
 
 
 def contrast(z_user: Tensor, z_item: Tensor, user: Tensor, positive: Tensor, temperature: float) -> Tensor:
-    """Users against the batch's positives by cosine."""
+    """Compute the contrast of users with the positives of the batch, by cosine."""
     return nce(unit_rows(z_user[user]), unit_rows(z_item[positive]), temperature)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,14 @@ def test_damaged_aliases_are_refused(tmp_path: Path, aliases: object) -> None:
     (tmp_path / "state.json").write_text(json.dumps(state))
     with pytest.raises(CheckpointError, match="is corrupt"):
         folder.load({})
+
+
+def test_a_checkpoint_from_before_a_setting_existed_has_its_old_value(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    folder.save(replace(PROGRESS, run={"seed": "1"}), build_shared_tensors(), None)
+    assert folder.load({"seed": "1", "setting decay_epochs": "50"}) is not None
+    with pytest.raises(CheckpointError, match="was made with decay_epochs = 50 and now it is 60"):
+        folder.refuse_changed({"seed": "1", "setting decay_epochs": "60"})
 
 
 def test_a_frozen_shared_tensor_is_listed_under_each_of_its_names() -> None:
