@@ -101,7 +101,7 @@ class BM3(nn.Module):
 
     def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
         """Return the [B, D] predictions of the users."""
-        return encoded.of_users(batch.user)
+        return encoded.select_users(batch.user)
 
     def make_target(self, vectors: Tensor) -> Tensor:
         """Make a target of [B, D] vectors: apply dropout and remove the gradient."""

@@ -163,7 +163,7 @@ class FREEDOM(nn.Module):
 
     def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
         """Return the [B, D] user vectors."""
-        return encoded.of_users(batch.user)
+        return encoded.select_users(batch.user)
 
     def loss(self, batch: PairBatch) -> dict[str, Tensor]:
         """Compute the BPR on the denoised graph, and the BPR on the features of each modality."""

@@ -148,15 +148,15 @@ class GRCN(nn.Module):
 
     def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
         """Return the [B, (1 + M) D] user vectors, for M modalities."""
-        return encoded.of_users(batch.user)
+        return encoded.select_users(batch.user)
 
     def loss(self, batch: PairBatch) -> dict[str, Tensor]:
         """Compute the BPR, and the penalty on the batch's rows of the tables."""
         encoded = self.encode()
         user, positive, negative = (
-            encoded.of_users(batch.user),
-            encoded.of_items(batch.positive),
-            encoded.of_items(batch.negative),
+            encoded.select_users(batch.user),
+            encoded.select_items(batch.positive),
+            encoded.select_items(batch.negative),
         )
         user_squares, items = self.user(batch.user).square(), torch.cat([batch.positive, batch.negative])
         penalty = user_squares.mean() + self.item(items).square().mean()

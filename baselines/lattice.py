@@ -208,7 +208,7 @@ class LATTICE(nn.Module):
 
     def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
         """Return the [B, D] user vectors."""
-        return encoded.of_users(batch.user)
+        return encoded.select_users(batch.user)
 
     def loss(self, batch: PairBatch) -> dict[str, Tensor]:
         """Compute the BPR and the L2 penalty on the batch's vectors; the first step of an epoch builds the graph."""

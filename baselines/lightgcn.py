@@ -67,15 +67,15 @@ class LightGCN(nn.Module):
 
     def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
         """Return the [B, D] propagated user vectors."""
-        return encoded.of_users(batch.user)
+        return encoded.select_users(batch.user)
 
     def loss(self, batch: PairBatch) -> dict[str, Tensor]:
         """Compute the BPR on the propagated vectors and the L2 penalty on the layer-0 embeddings."""
         encoded = self.encode()
         user, positive, negative = (
-            encoded.of_users(batch.user),
-            encoded.of_items(batch.positive),
-            encoded.of_items(batch.negative),
+            encoded.select_users(batch.user),
+            encoded.select_items(batch.positive),
+            encoded.select_items(batch.negative),
         )
         initial = self.user(batch.user), self.item(batch.positive), self.item(batch.negative)
         return {

@@ -88,7 +88,7 @@ class VBPR(nn.Module):
 
     def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
         """Return the [B, 2 D] user vectors."""
-        return encoded.of_users(batch.user)
+        return encoded.select_users(batch.user)
 
     def loss(self, batch: PairBatch) -> dict[str, Tensor]:
         """Compute the BPR and the L2 penalty on the batch's vectors; only the items of the batch are projected."""

@@ -58,7 +58,7 @@ from hellm_recbole.report.slices import write_slices
 from hellm_recbole.report.tables import write_tables
 from hellm_recbole.system import runtime
 from hellm_recbole.system.distributed import ProcessGroup, join_process_group, refuse_process_group
-from hellm_recbole.system.files import ensure_folder, sweep_temporaries
+from hellm_recbole.system.files import ensure_folder, remove_leftovers
 
 ModelSelector = Callable[[Sequence[str], str, Sequence[str]], list[str]]  # (models, dataset, modalities) -> models
 ALL = (*RECBOLE_BASELINES, *REGISTRY)
@@ -182,7 +182,7 @@ def _run_main_process(
     ]
 
     def write_results(name: str) -> None:
-        sweep_temporaries(options.output / name)
+        remove_leftovers(options.output / name)
         print(write_tables(options.output, name, options.protocol))
         print_ablation(options.output, name)
         write_slices(options.output, name)

@@ -17,7 +17,7 @@ from hellm_recbole.report.page import FIGURES, write_report
 from hellm_recbole.report.slices import write_slices
 from hellm_recbole.report.tables import Protocol, write_tables
 from hellm_recbole.system.console import run_main
-from hellm_recbole.system.files import check_name, sweep_temporaries
+from hellm_recbole.system.files import check_name, remove_leftovers
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +65,7 @@ def _write_reports(options: argparse.Namespace) -> int:
     cutoffs = None if options.cutoffs is None else _parse_cutoffs(options.cutoffs)
     for dataset in datasets:
         for folder in (options.output / dataset, options.output / dataset / FIGURES):
-            sweep_temporaries(folder)
+            remove_leftovers(folder)
         table = write_tables(options.output, dataset, options.protocol, metric=options.metric, cutoffs=cutoffs)
         write_slices(options.output, dataset, cutoffs=cutoffs)
         print(table)

@@ -54,7 +54,7 @@ def enlarge(data: TrainData, factor: int, seed: int) -> TrainData:
         seed: random seed of the rewiring and of the noise on the features.
     """
     rng = np.random.default_rng(seed)
-    user, item = data.history.users(), data.history.items
+    user, item = data.history.repeat_users(), data.history.items
     copies = np.repeat(np.arange(factor), len(user))
     users = np.tile(user, factor) + copies * data.n_users
     items = np.tile(item, factor) + rng.integers(0, factor, size=len(users)) * data.n_items
@@ -161,7 +161,7 @@ def _measure_factor(options: argparse.Namespace) -> int:
     device = torch.device("cpu")
     root = Path("dataset").resolve()
     folder = prepare_if_known(options.dataset, data_path=options.data_path, dataset_root=root).folder
-    data = split_dataset(load_dataset(folder, modalities=None)).train_data()
+    data = split_dataset(load_dataset(folder, modalities=None)).make_train_data()
     large = enlarge(data, options.one, seed=1)
     overrides = [parse_override(text, "--set ") for text in options.settings]
     (config,) = resolve_runs([options.model], options.dataset, REGISTRY, "paper", overrides)

@@ -17,7 +17,7 @@ from hellm_recbole.data.split import Split
 from hellm_recbole.experiments.identity import identify_run, list_run_parts
 from hellm_recbole.experiments.jobs import announce_removals
 from hellm_recbole.experiments.pretrained import identify_embeddings, load_pretrained_embeddings
-from hellm_recbole.experiments.ray_cluster import connect_cluster, refuse_numbered
+from hellm_recbole.experiments.ray_cluster import connect_cluster, refuse_gpu_number
 from hellm_recbole.experiments.resolve import Override, RunConfig
 from hellm_recbole.experiments.sweeps import SearchResult
 from hellm_recbole.experiments.tuning import (
@@ -88,8 +88,8 @@ def make_search_task(
         SettingsError: a value to try is not allowed for its setting, or the device has a number.
         ModelError: a pretrained model that the run reads has no usable result.
     """
-    data = split.selection()
-    refuse_numbered(options.device)
+    data = split.make_selection_data()
+    refuse_gpu_number(options.device)
     pretrained = load_pretrained_embeddings(
         options.output, split.dataset, config.pretrained_models, seed, split.sha256, split.item_tokens
     )

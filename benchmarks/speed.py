@@ -164,9 +164,15 @@ def _build_learner(name: str, split: Split, **values: object) -> tuple[ModelLear
     (config,) = resolve_runs([name], split.dataset, REGISTRY, "paper", overrides)
     assert config.spec is not None
     learner = ModelLearner(
-        config.spec, config.model_settings, split.train_data(), config.train, config.pairs, 2024, torch.device("cpu")
+        config.spec,
+        config.model_settings,
+        split.make_train_data(),
+        config.train,
+        config.pairs,
+        2024,
+        torch.device("cpu"),
     )
-    return learner, lambda: evaluate(learner, split.selection(), config.evaluation, name)
+    return learner, lambda: evaluate(learner, split.make_selection_data(), config.evaluation, name)
 
 
 def _time_lightgcn(split: Split, root: Path, parts: Sequence[str], repeat: int) -> list[tuple[str, float, float, str]]:
@@ -231,7 +237,7 @@ def _time_hellm_pre(split: Split, checkout: Path, repeat: int, dtype: str) -> li
     rows = []
     exact, _ = _build_learner("HeLLMPre", split, contrast_nodes="all", contrast_dtype=dtype)
     (config,) = resolve_runs(["HeLLMPre"], split.dataset, REGISTRY, "paper", [])
-    theirs = ReleasedHeLLMPre(checkout, split.train_data(), config.model_settings, config.train.batch_size)
+    theirs = ReleasedHeLLMPre(checkout, split.make_train_data(), config.model_settings, config.train.batch_size)
     for what, ours, steps in (
         ("default contrast", default, FEW_STEPS[0]),
         (f"all nodes, {dtype}", exact, FEW_STEPS[1]),
@@ -247,7 +253,7 @@ def _time_llm(split: Split, backbone: Mapping[str, Any], steps: int) -> list[tup
     """Time HeLLM, training on 1,000 examples and scoring of 1,000 users, against the method of the released code."""
     rng = np.random.default_rng(0)  # the values of the embeddings do not change the time
     tables = {name: rng.normal(size=(split.n_items + 1, POOLED_WIDTH)).astype(np.float32) for name in PRETRAINED}
-    data = replace(split.train_data(), pretrained=tables)
+    data = replace(split.make_train_data(), pretrained=tables)
     wide = Override(None, "prefix_hidden", POOLED_WIDTH**2, "width of the released code")
     rows = []
     theirs: ReleasedLLM | None = None
@@ -262,7 +268,7 @@ def _time_llm(split: Split, backbone: Mapping[str, Any], steps: int) -> list[tup
             theirs = ReleasedLLM(config.model_settings, data)
             released_sample_s = 1 / theirs.measure_samples_per_second(steps)
         n_targets = int(
-            (np.minimum(split.train.lengths(), config.model_settings.max_history + 1) - 1).clip(min=0).sum()
+            (np.minimum(split.train.count_items(), config.model_settings.max_history + 1) - 1).clip(min=0).sum()
         )
         sample_s = time_epoch(learner, steps)[0] / n_targets
         name = f"HeLLM@{config.backbone}"
@@ -270,12 +276,12 @@ def _time_llm(split: Split, backbone: Mapping[str, Any], steps: int) -> list[tup
         rows.append((f"training, {name}, 1,000 examples{what}", 1000 * sample_s, 1000 * released_sample_s, note))
         if what:
             continue
-        users = np.flatnonzero(split.train.lengths())[: SCORED_BLOCKS * config.model_settings.score_rows]
+        users = np.flatnonzero(split.train.count_items())[: SCORED_BLOCKS * config.model_settings.score_rows]
         learner.prepare()
         with torch.no_grad():
             started = time.perf_counter()
             for block in np.array_split(users, SCORED_BLOCKS):
-                learner.scores(block, split.train)
+                learner.compute_scores(block, split.train)
             user_s = (time.perf_counter() - started) / len(users)
         released_user_s = 1 / theirs.measure_users_per_second(SCORED_USERS)
         rows.append((f"scoring, {name}, 1,000 users", 1000 * user_s, 1000 * released_user_s, "one user at a time"))

@@ -42,17 +42,17 @@ class Histories:
         """Number of users without the padding."""
         return len(self.indptr) - 2
 
-    def of(self, user: int) -> IdArray:
+    def get_items(self, user: int) -> IdArray:
         """Return the item ids of one user, oldest first."""
         return self.items[self.indptr[user] : self.indptr[user + 1]]
 
-    def lengths(self) -> IdArray:
+    def count_items(self) -> IdArray:
         """Return the number of items of each user id, [U + 1]. Entry 0 is 0."""
         return np.diff(self.indptr)
 
-    def users(self) -> IdArray:
+    def repeat_users(self) -> IdArray:
         """Return the user id of each entry of `items`, [E]."""
-        return np.repeat(np.arange(len(self.indptr) - 1, dtype=np.int64), self.lengths())
+        return np.repeat(np.arange(len(self.indptr) - 1, dtype=np.int64), self.count_items())
 
     @staticmethod
     def from_pairs(user: IdArray, item: IdArray, n_users: int) -> Histories:
@@ -170,12 +170,12 @@ class Encoded:
     users: Tensor | None = None
     item_bias: Tensor | None = None
 
-    def of_users(self, user: Tensor) -> Tensor:
+    def select_users(self, user: Tensor) -> Tensor:
         """Return the vectors of user ids, [B, D]. The model must have user vectors."""
         assert self.users is not None
         return F.embedding(user, self.users)  # the gradient of `users[user]` depends on how CPU threads are scheduled
 
-    def of_items(self, item: Tensor) -> Tensor:
+    def select_items(self, item: Tensor) -> Tensor:
         """Return the vectors of item ids, [B, D]."""
         return F.embedding(item, self.items)
 
@@ -228,7 +228,7 @@ class Scorer(Protocol):
     def prepare(self) -> None:
         """Compute what all users share. Called once before an evaluation."""
 
-    def scores(self, user: IdArray, history: Histories) -> Tensor:
+    def compute_scores(self, user: IdArray, history: Histories) -> Tensor:
         """Compute the scores of all items for some users.
 
         Args:

@@ -23,7 +23,7 @@ from hellm_recbole.experiments.tuning import _copy_state, _refuse_other_request,
 from hellm_recbole.graphs.neighbors import NeighborSearchSettings, find_item_neighbors
 from hellm_recbole.system.files import seal, sha256_file
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
-from tests.toy_records import add_run, toy_ranks, toy_sweep, toy_trial
+from tests.toy_records import add_run, toy_ranks, toy_search, toy_trial
 
 N_CHANGES = 150  # number of changed bytes that are tried in each file
 RUN = {"setting emb_dim": "64", "seed": "1"}
@@ -54,12 +54,12 @@ def write_ranks(folder: Path) -> Reader:
 
 
 def write_search_file(folder: Path) -> Reader:
-    path = write_search(folder, toy_sweep([toy_trial(1, 0.1), toy_trial(2, 0.2)]))
+    path = write_search(folder, toy_search([toy_trial(1, 0.1), toy_trial(2, 0.2)]))
     return lambda: read_search(path)
 
 
 def write_tuned_file(folder: Path) -> Reader:
-    sweep = toy_sweep([toy_trial(1, 0.1), toy_trial(2, 0.2)])
+    sweep = toy_search([toy_trial(1, 0.1), toy_trial(2, 0.2)])
     write_tuned(folder, sweep)
     return lambda: read_tuned(folder, "Toy", "LightGCN", sweep.split_hash)
 

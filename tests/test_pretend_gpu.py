@@ -94,7 +94,7 @@ def test_recbole_models_are_trained_and_ranked_on_a_gpu(
     from hellm_recbole.bridge.learner import RecBoleLearner, read_recbole_settings
 
     monkeypatch.chdir(tmp_path)
-    data, users = toy.train_data(), np.arange(1, toy.N_USERS + 1)
+    data, users = toy.make_train_data(), np.arange(1, toy.N_USERS + 1)
     own = read_recbole_settings(name)
     values = {**own, **toy.OURS, **{key: value for key, value in toy.SMALL.items() if key in own}}
 
@@ -102,7 +102,7 @@ def test_recbole_models_are_trained_and_ranked_on_a_gpu(
         learner = RecBoleLearner(name, data, values, 3, device)
         losses = learner.train_epoch(1, 5, lambda *args: None)
         learner.prepare()
-        return losses, learner.scores(users, data.history).cpu().numpy()
+        return losses, learner.compute_scores(users, data.history).cpu().numpy()
 
     losses, scores = train_one_epoch(torch.device("cpu"))
     with PretendGpu():

@@ -63,5 +63,5 @@ class Table:
 
     def prepare(self) -> None: ...
 
-    def scores(self, user: IdArray, history: Histories) -> torch.Tensor:
+    def compute_scores(self, user: IdArray, history: Histories) -> torch.Tensor:
         return self.table[torch.from_numpy(user)]

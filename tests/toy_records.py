@@ -166,7 +166,7 @@ def toy_trial(number: int, value: float, **changes: Any) -> Trial:
     return {**trial, **changes}  # type: ignore[typeddict-item]
 
 
-def toy_sweep(trials: Sequence[Trial], **changes: Any) -> SearchResult:
+def toy_search(trials: Sequence[Trial], **changes: Any) -> SearchResult:
     """Build the result of a finished search over LightGCN's n_layers, with the given fields changed."""
     record = toy_record()
     search = SearchResult(

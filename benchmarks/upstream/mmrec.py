@@ -70,7 +70,9 @@ class _Interactions:
         """Return the [U, I] training matrix, without padding."""
         history = self.data.history
         shape = self.data.n_users, self.data.n_items
-        matrix = sp.coo_matrix((np.ones(len(history.items)), (history.users() - 1, history.items - 1)), shape=shape)
+        matrix = sp.coo_matrix(
+            (np.ones(len(history.items)), (history.repeat_users() - 1, history.items - 1)), shape=shape
+        )
         return matrix if form == "coo" else matrix.tocsr()
 
 
@@ -192,12 +194,12 @@ def time_public(name: str, checkout: Path, split: Split, config: RunConfig, step
     torch.manual_seed(2024)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        model = build_public_model(name, checkout, split.train_data(), config, Path(folder))
+        model = build_public_model(name, checkout, split.make_train_data(), config, Path(folder))
         build = time.perf_counter() - started
         optimizer = torch.optim.Adam(
             model.parameters(), lr=config.train.learning_rate, weight_decay=config.train.weight_decay
         )
-        source = PairSource(split.train_data(), config.train.batch_size, "interactions", CPU)
+        source = PairSource(split.make_train_data(), config.train.batch_size, "interactions", CPU)
         batches = source.epoch(1)
 
         def time_step(batch: PairBatch) -> float:
@@ -214,8 +216,8 @@ def time_public(name: str, checkout: Path, split: Split, config: RunConfig, step
         started = time.perf_counter()
         model.pre_epoch_processing()
         first = time_step(next(batches)) + time.perf_counter() - started
-        later = [time_step(next(batches)) for _ in range(min(steps, source.n_batches() - 2))]
-        epoch = first + float(np.mean(later)) * (source.n_batches() - 1)
+        later = [time_step(next(batches)) for _ in range(min(steps, source.count_batches() - 2))]
+        epoch = first + float(np.mean(later)) * (source.count_batches() - 1)
         return {"build": build, "epoch": epoch, "evaluation": _time_public_evaluation(name, model, split)}
 
 
@@ -227,7 +229,7 @@ def _time_public_evaluation(name: str, model: Any, split: Split) -> float:
     model.eval()
     history = split.train
     users = torch.arange(min(EVAL_USERS, split.n_users))
-    seen = torch.from_numpy(history.users()[: history.indptr[len(users) + 1]] - 1)
+    seen = torch.from_numpy(history.repeat_users()[: history.indptr[len(users) + 1]] - 1)
     with torch.no_grad():
         if name == "GRCN":
             model.forward()
@@ -245,7 +247,7 @@ def time_ours(name: str, split: Split, config: RunConfig) -> dict[str, float]:
     assert config.spec is not None
     started = time.perf_counter()
     learner = ModelLearner(
-        config.spec, config.model_settings, split.train_data(), config.train, config.pairs, 2024, CPU
+        config.spec, config.model_settings, split.make_train_data(), config.train, config.pairs, 2024, CPU
     )
     build = time.perf_counter() - started
     learner.train_epoch(1, 1, _ignore_step)
@@ -253,7 +255,7 @@ def time_ours(name: str, split: Split, config: RunConfig) -> dict[str, float]:
     learner.train_epoch(2, 2, _ignore_step)
     epoch = time.perf_counter() - started
     started = time.perf_counter()
-    evaluate(learner, split.selection(), config.evaluation, name)
+    evaluate(learner, split.make_selection_data(), config.evaluation, name)
     return {"build": build, "epoch": epoch, "evaluation": time.perf_counter() - started}
 
 

@@ -111,10 +111,12 @@ class ReleasedLLM:
         """Measure the users scored per second, one at a time."""
         self.parts.eval()
         self.decoder.eval()
-        users = np.flatnonzero(self.data.history.lengths())[:n_users]
+        users = np.flatnonzero(self.data.history.count_items())[:n_users]
         started = time.perf_counter()
         for user in users:
-            self._compute_scores(as_ids(self.data.history.of(int(user))[None, -50:], torch.device("cpu"))).topk(20)
+            self._compute_scores(as_ids(self.data.history.get_items(int(user))[None, -50:], torch.device("cpu"))).topk(
+                20
+            )
         return len(users) / (time.perf_counter() - started)
 
     def _compute_scores(self, items: Tensor) -> Tensor:

@@ -89,9 +89,9 @@ class _MemoryData:
 
     def _load_data(self, token: str, dataset_path: str) -> None:
         history = self._data.history
-        position = np.arange(len(history.items)) - np.repeat(history.indptr[:-1], history.lengths())
+        position = np.arange(len(history.items)) - np.repeat(history.indptr[:-1], history.count_items())
         columns = {
-            self.uid_field: (FeatureType.TOKEN, FeatureSource.USER_ID, history.users()),
+            self.uid_field: (FeatureType.TOKEN, FeatureSource.USER_ID, history.repeat_users()),
             self.iid_field: (FeatureType.TOKEN, FeatureSource.ITEM_ID, history.items),
             # RecBole only sorts by time, so the position in the user's sequence is sufficient.
             self.time_field: (FeatureType.FLOAT, FeatureSource.INTERACTION, position.astype(float)),
@@ -129,7 +129,7 @@ def make_dataset(config: MemoryConfig, data: TrainData) -> Any:
         DataError: the model is sequential and no user has two training interactions.
     """
     is_sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
-    if is_sequential and data.history.lengths().max(initial=0) < 2:
+    if is_sequential and data.history.count_items().max(initial=0) < 2:
         raise DataError("no user has two training interactions, so a sequential model has nothing to learn from")
     dataset = (MemorySequentialDataset if is_sequential else MemoryDataset)(config, data)
     dataset._change_feat_format()

@@ -171,7 +171,7 @@ class RecBoleLearner:
     def train_epoch(self, epoch: int, rng_seed: int, on_step: OnStep) -> dict[str, float]:
         """Train for one epoch.
 
-        The result depends only on the parameters, the optimizer state, `extra_state()` and `rng_seed`. RecBole uses the
+        The result depends only on parameters, optimizer state, `collect_extra_state()` and `rng_seed`. RecBole uses the
         global random generators of Python, NumPy and torch, and all of them are seeded here.
 
         Args:
@@ -220,7 +220,7 @@ class RecBoleLearner:
             setattr(self.module, name, None)
 
     @torch.no_grad()
-    def scores(self, user: IdArray, history: Histories) -> Tensor:
+    def compute_scores(self, user: IdArray, history: Histories) -> Tensor:
         """Compute the scores of all items for some users.
 
         Sequential models read the most recent MAX_ITEM_LIST_LENGTH items of `history`, oldest first, right-padded. For
@@ -272,7 +272,7 @@ class RecBoleLearner:
             blocks.append(model.predict(Interaction(pairs)).view(count, len(items)).float())
         return torch.cat(blocks)
 
-    def extra_state(self) -> dict[str, Tensor]:
+    def collect_extra_state(self) -> dict[str, Tensor]:
         """Return the state that training changes in the model besides parameters and buffers.
 
         For example, Pop's item counts and MultiVAE's annealing step are plain attributes, and a checkpoint must contain
@@ -294,10 +294,10 @@ class RecBoleLearner:
         return state
 
     def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore the state from `extra_state`. The learner must have been built with the same arguments.
+        """Restore the state from `collect_extra_state`. The learner must have been built with the same arguments.
 
         Args:
-            state: result of `extra_state`.
+            state: result of `collect_extra_state`.
 
         Raises:
             CheckpointError: the state belongs to another model.

@@ -244,7 +244,7 @@ def _load_features(config: Any, dataset: Any) -> Mapping[str, FloatArray]:
         path = folder / f"{modality}{FEATURES}"
         matrix = read_features(path)
         check_tokens(path, matrix.tokens, items, allowed=set(matrix.tokens))  # RecBole may have filtered out items
-        found[modality] = matrix.of(items).values
+        found[modality] = matrix.select_items(items).values
     name = str(config["dataset"])
     if not found and name in list_datasets() and (folder / f"{name}.item").is_file():
         settings = read_dataset_settings(name, None, {})

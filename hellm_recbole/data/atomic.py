@@ -146,7 +146,7 @@ class FeatureMatrix:
     missing: Sequence[str] = ()
     half: bool = False
 
-    def of(self, items: Sequence[str]) -> FeatureMatrix:
+    def select_items(self, items: Sequence[str]) -> FeatureMatrix:
         """Return the rows of `items`, in their order. Every item must have a row."""
         row_of_token = {token: row for row, token in enumerate(self.tokens)}
         return replace(self, tokens=list(items), values=self.values[[row_of_token[token] for token in items]])
@@ -262,7 +262,7 @@ def write_dataset(folder: Path, data: AtomicData, features: Mapping[str, Feature
             item_table = data.items[data.items["item_id"].isin(items)]
             _write_table(folder / f"{name}.item", item_table, data.item_types)
         for modality, full_matrix in features.items():
-            matrix = full_matrix.of(items)
+            matrix = full_matrix.select_items(items)
             dtype = np.float16 if matrix.half else np.float32
             np.save(folder / f"{modality}{FEATURES}", matrix.values.astype(dtype))
             _write_tokens(folder / f"{modality}{TOKENS}", matrix.tokens)
@@ -685,5 +685,5 @@ def _read_aligned_features(folder: Path, modality: str, item_tokens: TokenArray,
     features = read_features(path)
     items = [str(token) for token in item_tokens[1:]]
     check_tokens(path, features.tokens, items, dropped)
-    values = features.of(items).values
+    values = features.select_items(items).values
     return np.concatenate([np.zeros((1, values.shape[1]), dtype=np.float32), values])

@@ -12,7 +12,7 @@ from hellm_recbole.data.atomic import FEATURES, MISSING, Dataset
 from hellm_recbole.data.importers.released import MMREC_MAPS
 from hellm_recbole.data.split import leave_one_out, sort_by_time
 from hellm_recbole.errors import OutputError
-from hellm_recbole.system.files import ensure_folder, scratch_folder
+from hellm_recbole.system.files import create_scratch_folder, ensure_folder
 from hellm_recbole.system.locks import FolderLock
 
 
@@ -54,7 +54,7 @@ def _write_files(dataset: Dataset, folder: Path, times: Sequence[str] | None) ->
     )
     header = "userID\titemID\ttimestamp\tx_label"
     n_bytes = sum(matrix.nbytes for matrix in dataset.features.values())
-    with scratch_folder(folder, dataset.name, "--to", n_bytes or None) as temporary:
+    with create_scratch_folder(folder, dataset.name, "--to", n_bytes or None) as temporary:
         (temporary / files[0]).write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
         for file, source_column, mmrec_column, tokens in zip(
             MMREC_MAPS,

@@ -32,13 +32,13 @@ from hellm_recbole.identity.loading import (
     refuse_missing_weights,
 )
 from hellm_recbole.system.files import (
-    NOT_AS_WRITTEN,
+    DIGEST_MISMATCH,
     append_checksum,
     atomic_write,
     ensure_folder,
     has_valid_checksum,
+    remove_leftovers,
     sha256_file,
-    sweep_temporaries,
 )
 from hellm_recbole.system.locks import FolderLock
 from hellm_recbole.system.runtime import choose_device
@@ -380,10 +380,10 @@ def fill_features(matrix: FeatureMatrix, ids: Sequence[str], settings: FeatureSe
     own = [item for item in ids if item in described and item not in filled]
     if not own:
         raise DataError(f"{where}: no item has features of its own; add rows, or remove the file")
-    full = _fill_missing_rows(ids, own, matrix.of(own).values, settings, matrix.about)
+    full = _fill_missing_rows(ids, own, matrix.select_items(own).values, settings, matrix.about)
     values, row_of_item = full.values, {item: row for row, item in enumerate(ids)}
     if filled_before := [item for item in ids if item in described and item in filled]:
-        values[[row_of_item[item] for item in filled_before]] = matrix.of(filled_before).values
+        values[[row_of_item[item] for item in filled_before]] = matrix.select_items(filled_before).values
     return replace(full, half=matrix.half)
 
 
@@ -419,7 +419,7 @@ def _encode_with_cache(
     with FolderLock(folder, f"the cache of encodings {folder}"):
         if complete.is_file():  # another process has written it meanwhile
             return _read_cache(complete, len(inputs)), Speed(0, time.perf_counter() - started)
-        sweep_temporaries(folder.parent)
+        remove_leftovers(folder.parent)
         rows, n_encoded = _encode_parts(inputs, make_encoder, ensure_folder(folder), size, progress=progress, unit=unit)
         _write_cache(complete, rows)
         shutil.rmtree(folder)
@@ -440,7 +440,7 @@ def _encode_parts(
     Returns:
         [n, D] encodings; number of inputs that were encoded now.
     """
-    sweep_temporaries(folder)
+    remove_leftovers(folder)
     encode: Callable[[Sequence[T]], FloatArray] | None = None
     parts, n_encoded = [], 0
     with tqdm(total=len(inputs), unit=unit, desc="encoding", disable=not progress) as bar:
@@ -493,7 +493,7 @@ def _write_cache(path: Path, rows: FloatArray) -> None:
 def _read_cache(path: Path, n_rows: int) -> FloatArray:
     try:
         if not has_valid_checksum(path):
-            raise ValueError(NOT_AS_WRITTEN)
+            raise ValueError(DIGEST_MISMATCH)
         encoded = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"the file of cached encodings {path} is broken ({error}); delete that file") from error

@@ -28,17 +28,17 @@ from hellm_recbole.data.diagnostics.card import CARD, write_card
 from hellm_recbole.data.download.images import fetch_pictures
 from hellm_recbole.data.download.raw_files import list_fetched_kinds, read_download_settings
 from hellm_recbole.data.features import FeatureSettings, Speed, encode_pictures, encode_texts, fill_features
-from hellm_recbole.data.importers.assemble import recognize_modalities
+from hellm_recbole.data.importers.assemble import recognize_leave_one_out
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.importers.sources import KINDS, TABLE
 from hellm_recbole.errors import DataError, MissingDependency, SettingsError
 from hellm_recbole.system.files import (
     check_name,
+    create_scratch_folder,
     ensure_folder,
+    remove_leftovers,
     replace_folder,
-    scratch_folder,
     sha256_file,
-    sweep_temporaries,
 )
 from hellm_recbole.system.locks import FolderLock
 from hellm_recbole.system.runtime import choose_device
@@ -307,7 +307,7 @@ def prepare(
     if settings.text or settings.pictures:
         choose_device(encoding.encode_device, "--encode-device")  # fails before the source is read
     with FolderLock(folder, f"dataset {name}"):
-        sweep_temporaries(dataset_root)
+        remove_leftovers(dataset_root)
         _check_replaceable(folder, fresh)
         return _prepare(name, source, settings, encoding, dataset_root, table, fresh=fresh, progress=progress)
 
@@ -337,7 +337,7 @@ def _prepare(
             f"{len(imported.inter) - len(data.inter):,} of {len(imported.inter):,} interactions from it; keep them "
             "with --k-core 0"
         )
-    data = recognize_modalities(data)
+    data = recognize_leave_one_out(data)
     items = data.item_ids()
     manifest["counts"] = {"before": imported.counts(), "after": data.counts()}
     manifest["dropped_items"] = sorted(set(imported.item_ids()) - set(items))
@@ -371,7 +371,7 @@ def _prepare(
         failed = {item: "no address" for item in items if item not in urls} | dict(pictures.failed)
         manifest["warnings"].append(f"{len(failed):,} of {len(items):,} items have no picture; {FAILED} says why")
         features[IMAGE], speed[IMAGE] = encode_pictures(items, pictures.files, encoding, cache, progress=progress)
-    with scratch_folder(dataset_root, name) as temporary:
+    with create_scratch_folder(dataset_root, name) as temporary:
         if failed:
             lines = "".join(f"{item}\t{reason}\n" for item, reason in failed.items())
             (temporary / FAILED).write_text(lines, encoding="utf-8")

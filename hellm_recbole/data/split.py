@@ -97,7 +97,7 @@ class Split:
         """Digest of the item texts, in item order."""
         return digest_texts(self.item_text[1:])
 
-    def train_data(self) -> TrainData:
+    def make_train_data(self) -> TrainData:
         """Return the data that a model may use: training interactions, features and texts."""
         return TrainData(
             self.n_users,
@@ -109,18 +109,18 @@ class Split:
             covered=self.covered,
         )
 
-    def selection(self) -> SelectionData:
+    def make_selection_data(self) -> SelectionData:
         """Return the training part and the validation targets, for training and model selection, without test part."""
-        return SelectionData(self.train_data(), self.valid)
+        return SelectionData(self.make_train_data(), self.valid)
 
-    def test_history(self) -> Histories:
+    def make_test_history(self) -> Histories:
         """Return training and validation interactions: the history of each user when the test targets are scored."""
         return extend_histories(self.train, self.valid)
 
 
 def extend_histories(history: Histories, later: Targets) -> Histories:
     """Append the items of `later` to the history of their user."""
-    user = np.concatenate([history.users(), later.user])
+    user = np.concatenate([history.repeat_users(), later.user])
     item = np.concatenate([history.items, later.item])
     return Histories.from_pairs(user, item, history.n_users)
 
@@ -145,7 +145,7 @@ def split_dataset(dataset: Dataset) -> Split:
                 f"users with at least {MIN_EVALUATED} interactions, a given split needs all of {', '.join(PARTS)}"
             )
     held_out = [Histories.from_pairs(user[part == code], item[part == code], dataset.n_users) for code in (VALID, TEST)]
-    valid, test = (Targets(pairs.users(), pairs.items) for pairs in held_out)
+    valid, test = (Targets(pairs.repeat_users(), pairs.items) for pairs in held_out)
     return Split(
         dataset=dataset.name,
         kind=kind,

@@ -30,7 +30,7 @@ from hellm_recbole.data.diagnostics.card import write_card
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.data.tsv import read_lines
 from hellm_recbole.errors import DataError
-from hellm_recbole.system.files import scratch_folder, sha256_file, sweep_temporaries
+from hellm_recbole.system.files import create_scratch_folder, remove_leftovers, sha256_file
 from hellm_recbole.system.locks import FolderLock
 from hellm_recbole.types import IdArray
 
@@ -70,7 +70,7 @@ def shuffle_ties(folder: Path, output: Path, seed: int) -> Path:
             f"dataset {name} has its own split, which does not depend on ties; choose a dataset without its own split"
         )
     with FolderLock(output / variant, f"dataset {variant}"):
-        sweep_temporaries(output)
+        remove_leftovers(output)
         return _write_variant(folder, output / variant, manifest, dataset, seed)
 
 
@@ -82,7 +82,7 @@ def _write_variant(folder: Path, target: Path, manifest: Manifest, dataset: Data
     source_rows = shuffle_rows(dataset, seed)
     new_names = _map_file_names(folder, manifest, variant)
     n_bytes = sum((folder / file).stat().st_size for file in new_names)
-    with scratch_folder(output, variant, n_bytes=n_bytes) as temporary:
+    with create_scratch_folder(output, variant, n_bytes=n_bytes) as temporary:
         _write_files(folder, temporary, new_names, source_rows)
         digests = {new_names[file]: sha256_file(temporary / new_names[file]) for file in manifest["files"]}
         sums = "".join(f"{digest}  {file}\n" for file, digest in digests.items())

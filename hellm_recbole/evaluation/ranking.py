@@ -62,10 +62,10 @@ class ModelScorer:
         self._buffer: Tensor | None = None
 
     def prepare(self) -> None:
-        """Encode users and items once, before the first call of `scores`."""
+        """Encode users and items once, before the first call of `compute_scores`."""
         self._encoded = self.model.encode()
 
-    def scores(self, user: IdArray, history: Histories) -> Tensor:
+    def compute_scores(self, user: IdArray, history: Histories) -> Tensor:
         """Compute the scores of all items for a batch of users, [B, I] float32; see `types.Scorer`."""
         assert self._encoded is not None, "call prepare() before scores()"
         recent = pad_recent(history.indptr, history.items, user, self.model.max_history)
@@ -116,7 +116,7 @@ def rank_targets(
         block = users[start : start + block_users]
         block_targets = slice(target_bounds[start], target_bounds[start + len(block)])
         row_of = np.repeat(np.arange(len(block)), np.diff(target_bounds[start : start + len(block) + 1]))
-        scores = scorer.scores(block, seen)
+        scores = scorer.compute_scores(block, seen)
         _refuse_nan(scores, block, who)
         block_ranks = _rank_block(scores, row_of, targets.item[block_targets], block, train, seen)
         for policy, values in block_ranks.items():
@@ -134,7 +134,7 @@ def _rank_block(
 
     Args:
         scores: [B, I] scores of all items for the B users of the block.
-        row_of: [t] row of `scores` for each target of the block.
+        row_of: [t] row of `compute_scores` for each target of the block.
         item: [t] item id of each target.
         users: [B] user ids of the block.
         train: training interactions of all users.

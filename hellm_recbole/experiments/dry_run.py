@@ -128,4 +128,4 @@ def _add_pretrained(config: RunConfig, configs: Sequence[RunConfig], split: Spli
             vectors = np.random.default_rng(0).normal(size=(split.n_items + 1, width)).astype(np.float32)
             vectors[0] = 0.0
             tables[model] = vectors
-    return replace(split.train_data(), pretrained=tables)
+    return replace(split.make_train_data(), pretrained=tables)

@@ -40,9 +40,9 @@ from hellm_recbole.experiments.resolve import RunConfig, locate_run
 from hellm_recbole.experiments.run import CHECKPOINT, RunContext, build_learner
 from hellm_recbole.system.files import (
     atomic_write,
+    create_scratch_folder,
     ensure_folder,
     replace_folder,
-    scratch_folder,
     write_sums,
     write_text,
 )
@@ -144,10 +144,10 @@ def rank_top_items(scorer: Scorer, split: Split, k: int, block_users: int, who: 
     Raises:
         TrainingDiverged: a score is NaN.
     """
-    seen, users, width = split.test_history(), np.unique(split.test.user), split.n_items + 1
+    seen, users, width = split.make_test_history(), np.unique(split.test.user), split.n_items + 1
     # A pair (user, item) is coded as one integer: index of the user in `users`, times `width`, plus the item's id.
     targets = np.unique(np.searchsorted(users, split.test.user) * width + split.test.item)
-    owner = seen.users()
+    owner = seen.repeat_users()
     evaluated = np.isin(owner, users)
     history = np.searchsorted(users, owner[evaluated]) * width + seen.items[evaluated]
     hidden = np.setdiff1d(history, targets)  # a target is never masked
@@ -156,7 +156,7 @@ def rank_top_items(scorer: Scorer, split: Split, k: int, block_users: int, who: 
         block = users[start : start + block_users]
         low, high = np.searchsorted(hidden, [start * width, (start + len(block)) * width])
         row, column = np.divmod(hidden[low:high], width)
-        scores = scorer.scores(block, seen).clone()
+        scores = scorer.compute_scores(block, seen).clone()
         scores[as_ids(row - start, scores.device), as_ids(column - 1, scores.device)] = -torch.inf
         parts.append(_rank_block(scores, users, targets, start, k, who))
     return RankedLists(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
@@ -278,7 +278,7 @@ def _encode_and_export(learner: ModelLearner, split: Split, folder: Path, device
     """Compute and write the embeddings. The user vectors are the query vectors that scored the test targets."""
     model: Any = learner.module
     encoded = model.encode()
-    seen = split.test_history()
+    seen = split.make_test_history()
     vectors = []
     for block in np.array_split(np.arange(1, split.n_users + 1), max(split.n_users // 1024, 1)):
         recent = pad_recent(seen.indptr, seen.items, block, model.max_history)
@@ -322,7 +322,7 @@ def export_embeddings(
                 "row for each token, without the padding row"
             )
     n_bytes = sum(vectors.nbytes for _, vectors in sides.values())
-    with scratch_folder(folder.parent, folder.name, n_bytes=n_bytes) as temporary:
+    with create_scratch_folder(folder.parent, folder.name, n_bytes=n_bytes) as temporary:
         for name, (tokens, _) in sides.items():
             text = "".join(f"{token}\n" for token in tokens)
             (temporary / f"{name}.txt").write_text(text, encoding="utf-8")

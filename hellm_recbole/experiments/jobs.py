@@ -23,7 +23,7 @@ from hellm_recbole.experiments.run import (
     refuse_changed_checkpoint,
 )
 from hellm_recbole.system.console import print_error
-from hellm_recbole.system.files import check_removable, sweep_temporaries
+from hellm_recbole.system.files import check_removable, remove_leftovers
 from hellm_recbole.system.locks import FolderLock
 from hellm_recbole.training.progress import Logger
 
@@ -185,7 +185,7 @@ def run_job(job: RunJob, dataset: Dataset, split: Split, watchers: Sequence[Logg
         OutputError: the folder cannot be written.
         SharedRunFailed: the run failed and several processes train it.
     """
-    sweep_temporaries(job.folder)
+    remove_leftovers(job.folder)
     try:
         result = None if job.fresh else find_finished_run(job.config, split, job.context)
     except HellmError as error:

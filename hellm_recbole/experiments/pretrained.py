@@ -8,7 +8,7 @@ from pathlib import Path
 from hellm_recbole.data.embeddings import EMBEDDINGS, digest_tables, read_item_embeddings
 from hellm_recbole.errors import HellmError, ModelError
 from hellm_recbole.experiments.results import RECORD_FILE, digest_run, read_result
-from hellm_recbole.identity.parts import EmbeddingIdentity, feature_digests
+from hellm_recbole.identity.parts import EmbeddingIdentity, list_feature_digests
 from hellm_recbole.types import FloatArray, TokenArray
 
 
@@ -82,7 +82,7 @@ def identify_embeddings(
         found[model] = {
             "sha256": digest,
             "run_sha256": digest_run(result),
-            "features": None if origin is None else dict(feature_digests(origin)),
+            "features": None if origin is None else dict(list_feature_digests(origin)),
             "code": None if origin is None else origin["code"]["modules"],
         }
     return found

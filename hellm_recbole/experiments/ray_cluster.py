@@ -135,7 +135,7 @@ def _make_cluster_error(address: str, reason: str) -> HellmError:
     )
 
 
-def refuse_numbered(device: str) -> None:
+def refuse_gpu_number(device: str) -> None:
     """Refuse a device with a GPU number. On a cluster Ray assigns a GPU to each task, which sees it as number 0.
 
     Raises:

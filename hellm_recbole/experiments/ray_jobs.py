@@ -19,7 +19,7 @@ from hellm_recbole.data.atomic import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, take_last_line
 from hellm_recbole.experiments.jobs import JobLocks, RunJob, report_outcome, run_job
-from hellm_recbole.experiments.ray_cluster import connect_cluster, enter_worker, refuse_numbered, request_resources
+from hellm_recbole.experiments.ray_cluster import connect_cluster, enter_worker, refuse_gpu_number, request_resources
 from hellm_recbole.experiments.run import record_lost_run
 from hellm_recbole.system import runtime
 from hellm_recbole.training.progress import LINE_EVERY_S
@@ -56,7 +56,7 @@ def run_on_ray(
         HellmError: there is no cluster at the address.
         SettingsError: a run requests more CPUs than any node has, or the device is a GPU with a number.
     """
-    refuse_numbered(device)
+    refuse_gpu_number(device)
     with connect_cluster(address, n_cpus):
         board: Any = _ProgressBoard.remote()  # type: ignore[attr-defined]
         shared = {

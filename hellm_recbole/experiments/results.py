@@ -24,10 +24,10 @@ import numpy.typing as npt
 from hellm_recbole.config.layers import LARGEST_CUTOFF, NEUTRAL_KEYS, shorten
 from hellm_recbole.config.schema import dump_json, read_mapping, refuse_constant
 from hellm_recbole.errors import ResultError, strip_controls
-from hellm_recbole.identity.compare import digest_of_parts, list_parts
+from hellm_recbole.identity.compare import digest_parts, list_parts
 from hellm_recbole.identity.parts import Identity
 from hellm_recbole.models.base import Family
-from hellm_recbole.system.files import NOT_AS_WRITTEN, atomic_write, check_seal, ensure_folder, write_text
+from hellm_recbole.system.files import DIGEST_MISMATCH, atomic_write, check_seal, ensure_folder, write_text
 from hellm_recbole.types import TokenArray
 
 SCHEMA = 1
@@ -220,7 +220,7 @@ class PhaseRanks:
     history_length: RankArray
     item_count: RankArray
 
-    def under(self, policy: Policy) -> RankArray:
+    def get_ranks(self, policy: Policy) -> RankArray:
         """Return the [T] ranks under one masking policy."""
         return {"seen": self.rank, "train": self.rank_train, "none": self.rank_none}[policy]
 
@@ -326,7 +326,7 @@ def digest_run(result: RunResult) -> str | None:
     Return None if an earlier version of this project, which did not record all of it, wrote the result.
     """
     parts = list_result_parts(result)
-    return None if parts is None else digest_of_parts({**parts, "ranks": result.ranks_sha256 or ""})
+    return None if parts is None else digest_parts({**parts, "ranks": result.ranks_sha256 or ""})
 
 
 def write_ranks(folder: Path, valid: PhaseRanks, test: PhaseRanks | None) -> Path:
@@ -371,7 +371,7 @@ def read_ranks(path: Path, sha256: str | None = None) -> dict[str, PhaseRanks]:
     try:
         content = path.read_bytes()
         if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
-            raise ValueError(NOT_AS_WRITTEN)
+            raise ValueError(DIGEST_MISMATCH)
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -389,7 +389,7 @@ def read_ranks(path: Path, sha256: str | None = None) -> dict[str, PhaseRanks]:
                     path, f"{phase}_{name}", "is missing, of the wrong type or of another length than the users"
                 )
         phases[phase] = PhaseRanks(**found)
-        if min(int(phases[phase].under(policy).min(initial=1)) for policy in get_args(Policy)) < 1:
+        if min(int(phases[phase].get_ranks(policy).min(initial=1)) for policy in get_args(Policy)) < 1:
             _refuse_file(path, f"{phase}_rank", "has a rank below 1")
     if arrays:
         _refuse_file(path, min(arrays), "is unknown")

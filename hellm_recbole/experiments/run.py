@@ -41,14 +41,14 @@ from hellm_recbole.experiments.results import (
 from hellm_recbole.experiments.saved_model import save_language_model
 from hellm_recbole.identity.code import find_changed_modules
 from hellm_recbole.identity.compare import CODE, describe_changes, list_names, list_parts
-from hellm_recbole.identity.parts import Identity, all_code, unknown_parts
+from hellm_recbole.identity.parts import Identity, list_code_digests, list_unknown_parts
 from hellm_recbole.system import runtime
 from hellm_recbole.system.distributed import SINGLE_PROCESS, ProcessGroup
 from hellm_recbole.system.files import (
     ensure_folder,
     remove_folder,
+    remove_leftovers,
     sha256_file,
-    sweep_temporaries,
     write_text,
 )
 from hellm_recbole.system.unexpected import describe_unexpected
@@ -118,10 +118,10 @@ def find_finished_run(config: RunConfig, split: Split, context: RunContext) -> R
 
 def describe_finished_run(result: RunResult) -> str:
     """Describe a finished run that is not run again, and whether everything it depends on is still the same."""
-    if unknown := unknown_parts(result.identity, result.backbone is not None):
+    if unknown := list_unknown_parts(result.identity, result.backbone is not None):
         return f"finished before, kept; {', '.join(unknown)}: unknown (recorded by an earlier version)"
     assert result.identity is not None
-    if changed := find_changed_modules(*all_code(result.identity)):
+    if changed := find_changed_modules(*list_code_digests(result.identity)):
         return f"finished before, kept; its code has changed since ({list_names(changed)}; --fresh runs it again)"
     return "finished before, kept"
 
@@ -198,7 +198,7 @@ def execute_run(
     folder = locate_run(context.output, split.dataset, config, context.seed)
     if fresh:
         remove_folder(folder, context.output)
-    sweep_temporaries(ensure_folder(folder))
+    remove_leftovers(ensure_folder(folder))
     write_text(
         folder / "settings.yaml", yaml.safe_dump(config.reproducibility_settings(), sort_keys=True, allow_unicode=True)
     )
@@ -280,7 +280,7 @@ def select_training_data(config: RunConfig, split: Split, embeddings: Mapping[st
         split: split of the dataset.
         embeddings: model -> [I + 1, D] pretrained item embeddings that the run reads, row 0 zero.
     """
-    return restrict_data(config, replace(split.train_data(), pretrained=embeddings))
+    return restrict_data(config, replace(split.make_train_data(), pretrained=embeddings))
 
 
 def restrict_data(config: RunConfig, data: TrainData) -> TrainData:
@@ -386,7 +386,7 @@ def _train_and_rank(
             _build_phase_ranks(ranks, split, seen)
             for ranks, seen in (
                 (phases["valid"], split.train),
-                (phases["test"], split.test_history()),
+                (phases["test"], split.make_test_history()),
             )
         ),
     )
@@ -436,7 +436,7 @@ class _SharedRun:
         config, split, context = self.config, self.split, self.context
         return fit(
             learner,
-            split.selection(),
+            split.make_selection_data(),
             config.train,
             config.evaluation,
             seed=context.seed,
@@ -460,7 +460,10 @@ class _SharedRun:
                 who=f"{self.name}, {name}",
                 group=self.context.choose_group(self.config),
             )
-            for name, targets, seen in (("valid", split.valid, split.train), ("test", split.test, split.test_history()))
+            for name, targets, seen in (
+                ("valid", split.valid, split.train),
+                ("test", split.test, split.make_test_history()),
+            )
         }
 
 
@@ -577,6 +580,6 @@ def _build_phase_ranks(ranks: Ranks, split: Split, seen: Histories) -> PhaseRank
         rank=ranks.seen,
         rank_train=ranks.train,
         rank_none=ranks.none,
-        history_length=seen.lengths()[ranks.user].astype(np.int32),
+        history_length=seen.count_items()[ranks.user].astype(np.int32),
         item_count=popularity[ranks.item].astype(np.int32),
     )

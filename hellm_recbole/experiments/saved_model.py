@@ -12,7 +12,7 @@ from torch import nn
 
 from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.llm.origin import describe_source
-from hellm_recbole.system.files import replace_folder, scratch_folder
+from hellm_recbole.system.files import create_scratch_folder, replace_folder
 
 ADAPTER, REST, CARD = "adapter", "rest.safetensors", "README.md"
 
@@ -33,7 +33,7 @@ def save_language_model(model: nn.Module, record: RunResult, folder: Path) -> No
     rest = {name: value.contiguous() for name, value in model.state_dict().items() if name not in backbone_names}
     adapter = () if backbone is None else (value for name, value in backbone.state_dict().items() if "lora_" in name)
     n_bytes = sum(value.nbytes for value in (*rest.values(), *adapter))
-    with scratch_folder(folder.parent, folder.name, n_bytes=n_bytes) as work:
+    with create_scratch_folder(folder.parent, folder.name, n_bytes=n_bytes) as work:
         save_file(rest, work / REST)
         if backbone is not None:
             backbone.save_adapter(work / ADAPTER)

@@ -19,7 +19,7 @@ from hellm_recbole.config.schema import dump_json, read_mapping, refuse_constant
 from hellm_recbole.errors import ResultError, SettingsError
 from hellm_recbole.experiments.resolve import Tuned
 from hellm_recbole.experiments.results import Search, Versions
-from hellm_recbole.system.files import check_name, check_seal, ensure_folder, seal, sweep_temporaries, write_text
+from hellm_recbole.system.files import check_name, check_seal, ensure_folder, remove_leftovers, seal, write_text
 
 SCHEMA = 1
 SEARCH_FILE = "sweep.json"
@@ -183,7 +183,7 @@ def write_tuned(results_dir: Path, result: SearchResult) -> Path:
         OutputError: the file cannot be written.
     """
     path = locate_tuned(results_dir, result.dataset, result.row)
-    sweep_temporaries(ensure_folder(path.parent))
+    remove_leftovers(ensure_folder(path.parent))
     content = {"split_hash": result.split_hash, "search": dict(result.summarize()), "values": result.best["values"]}
     text = yaml.safe_dump(seal(content), sort_keys=False, allow_unicode=True)
     write_text(path, f"# {result.row} on {result.dataset}: the best trial on validation.\n{text}")

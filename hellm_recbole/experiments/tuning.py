@@ -56,20 +56,20 @@ from hellm_recbole.identity.compare import CODE, SETTING, complete_settings, des
 from hellm_recbole.models.base import ModelSpec
 from hellm_recbole.system import runtime
 from hellm_recbole.system.files import (
-    NOT_AS_WRITTEN,
+    DIGEST_MISMATCH,
     SUMS,
     check_seal,
+    create_scratch_folder,
     ensure_folder,
     find_changed_file,
     remove_folder,
+    remove_leftovers,
     replace_folder,
-    scratch_folder,
     seal,
-    sweep_temporaries,
     write_sums,
     write_text,
 )
-from hellm_recbole.system.locks import lock_path
+from hellm_recbole.system.locks import get_lock_path
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.training.progress import LINE_EVERY_S
 from hellm_recbole.training.trainer import fit
@@ -233,7 +233,7 @@ def needs_lock(folder: Path) -> bool:
 
     This is the case if the search is not finished, or if it was killed before its temporary files were removed.
     """
-    temporary_files = (folder / RAY_FOLDER, folder / STATE_FOLDER, lock_path(folder))
+    temporary_files = (folder / RAY_FOLDER, folder / STATE_FOLDER, get_lock_path(folder))
     return not (folder / SEARCH_FILE).exists() or any(path.exists() for path in temporary_files)
 
 
@@ -270,7 +270,7 @@ def run_search(task: SearchTask, output: Path, *, resume: bool, fresh: bool) -> 
             raise ResultError(
                 f"{folder} holds a search that was stopped; resume it with --resume, or start from scratch with --fresh"
             )
-    sweep_temporaries(ensure_folder(folder))
+    remove_leftovers(ensure_folder(folder))
     storage = (folder / RAY_FOLDER).resolve()
     resources = task.base.resources
     trainable = tune.with_resources(
@@ -313,7 +313,7 @@ def _copy_state(staging: Path, storage: Path) -> None:
         OutputError: the copy cannot be written.
     """
     target = storage.parent / STATE_FOLDER
-    with scratch_folder(target.parent, target.name) as temporary:
+    with create_scratch_folder(target.parent, target.name) as temporary:
         for path in (*_list_state_files(staging), storage / TUNER_FILE):
             shutil.copyfile(path, temporary / path.name)
         write_sums(temporary)
@@ -338,7 +338,7 @@ def _restore_state(copy: Path, storage: Path) -> bool:
     files = [*_list_state_files(copy), copy / TUNER_FILE]
     try:
         if changed := find_changed_file(copy, [path.name for path in files]):
-            raise ResultError(f"{changed}: {NOT_AS_WRITTEN}; start the search from scratch with --fresh")
+            raise ResultError(f"{changed}: {DIGEST_MISMATCH}; start the search from scratch with --fresh")
         ensure_folder(storage)
         for path in _list_state_files(storage):
             path.unlink()

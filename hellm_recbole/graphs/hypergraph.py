@@ -40,7 +40,7 @@ class HypergraphOperator(nn.Module):
         convolved: Tensor = _Convolution.apply(nodes, self, None)  # type: ignore[no-untyped-call]
         return convolved
 
-    def of_rows(self, nodes: Tensor, rows: Tensor) -> Tensor:
+    def convolve_rows(self, nodes: Tensor, rows: Tensor) -> Tensor:
         """Compute only the given rows of one convolution.
 
         Args:

@@ -19,12 +19,12 @@ from hellm_recbole.config.layers import setting
 from hellm_recbole.errors import DataError, MissingDependency, OutputError
 from hellm_recbole.identity.code import digest_module
 from hellm_recbole.system.files import (
-    NOT_AS_WRITTEN,
+    DIGEST_MISMATCH,
     append_checksum,
     atomic_write,
     ensure_folder,
     has_valid_checksum,
-    sweep_temporaries,
+    remove_leftovers,
 )
 from hellm_recbole.types import FloatArray
 
@@ -151,7 +151,7 @@ def find_item_neighbors(
 
 def _write_cache(path: Path, index: IndexArray, cosine: FloatArray) -> None:
     """Write [N, k] neighbours and cosines with a checksum."""
-    sweep_temporaries(ensure_folder(path.parent))
+    remove_leftovers(ensure_folder(path.parent))
     with atomic_write(path, index.nbytes + cosine.nbytes) as temporary:
         np.savez(temporary, index=index, cosine=cosine)
         append_checksum(temporary)
@@ -183,7 +183,7 @@ def _read_cache(path: Path, n_rows: int, n_neighbors: int) -> tuple[IndexArray, 
     """
     try:
         if not has_valid_checksum(path):
-            raise ValueError(NOT_AS_WRITTEN)
+            raise ValueError(DIGEST_MISMATCH)
         with np.load(path, allow_pickle=False) as stored:
             index, cosine = stored["index"], stored["cosine"]
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:

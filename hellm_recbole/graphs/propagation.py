@@ -33,7 +33,7 @@ def propagate_mean(
     return propagated
 
 
-def propagate_mean_of(
+def propagate_mean_rows(
     user: Tensor,
     item: Tensor,
     interactions: SparseOperator,
@@ -87,7 +87,7 @@ class _PropagateMean(torch.autograd.Function):
 
 
 class _PartialPropagateMean(torch.autograd.Function):
-    """`propagate_mean_of`: the last layer of the other rows is not computed and has no gradient."""
+    """`propagate_mean_rows`: the last layer of the other rows is not computed and has no gradient."""
 
     @staticmethod
     def forward(

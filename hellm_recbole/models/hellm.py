@@ -249,7 +249,7 @@ class LLMRecommender(nn.Module):
             prompts = settings.prompt, settings.ending, settings.placeholder
             backbone = Backbone(settings.backbone(), prompts, texts, settings.item_text_tokens)
         history = data.history
-        users = np.flatnonzero(history.lengths())
+        users = np.flatnonzero(history.count_items())
         users = users[np.linspace(0, len(users) - 1, settings.scale_sample_users).astype(np.int64)]
         sample = torch.from_numpy(pad_recent(history.indptr, history.items, users, settings.max_history))
         return cls(settings, torch.cat(tables, dim=1), graph, backbone, sample)

@@ -44,7 +44,7 @@ from hellm_recbole.graphs.hypergraph import (
     build_user_hypergraph,
 )
 from hellm_recbole.graphs.neighbors import NeighborSearchSettings, find_item_neighbors
-from hellm_recbole.graphs.propagation import propagate_mean, propagate_mean_of
+from hellm_recbole.graphs.propagation import propagate_mean, propagate_mean_rows
 from hellm_recbole.graphs.sparse import SparseOperator, normalize_interactions
 from hellm_recbole.models.losses import bpr_loss_of_vectors, l2_loss, node_contrast_loss
 from hellm_recbole.models.modalities import choose_modalities
@@ -139,7 +139,7 @@ class Side(nn.Module):
         for _ in range(self.n_layers if rows is None else self.n_layers - 1):
             nodes = self.hypergraph(nodes)
         if rows is not None:
-            nodes = self.hypergraph.of_rows(nodes, rows) if self.n_layers else F.embedding(rows, nodes)
+            nodes = self.hypergraph.convolve_rows(nodes, rows) if self.n_layers else F.embedding(rows, nodes)
         return nodes.to(self.hyper.weight.dtype)
 
     def get_parameters(self, ids: Tensor) -> Tensor:
@@ -212,7 +212,7 @@ class HeLLMPre(nn.Module):
 
     def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
         """Return the [B, D] fused user vectors."""
-        return encoded.of_users(batch.user)
+        return encoded.select_users(batch.user)
 
     def loss(self, batch: PairBatch) -> dict[str, Tensor]:
         """Compute BPR, L2 and the two contrasts (Eq. 13)."""
@@ -222,7 +222,7 @@ class HeLLMPre(nn.Module):
         n_user_rows, n_item_rows = self.interactions.shape
         user_rows, user_index = self._choose_nodes(batch.user, n_user_rows, n_parts)
         item_rows, item_index = self._choose_nodes(item_ids, n_item_rows, n_parts)
-        user_z, item_z = propagate_mean_of(
+        user_z, item_z = propagate_mean_rows(
             *self._get_tables(), self.interactions, settings.n_layers, user_rows, item_rows, self.dtype
         )
         user_h, item_h = self.user.convolve(self.dtype, user_rows), self.item.convolve(self.dtype, item_rows)

@@ -147,7 +147,7 @@ def _compute_per_user(
     """Compute the metrics `names` of one run for each user: [U, M], users sorted by token."""
     assert record.path is not None
     phase = ranks[record.path]
-    _, values = metrics.compute_per_user(phase.user, phase.under(record.mask_history), cutoffs)
+    _, values = metrics.compute_per_user(phase.user, phase.get_ranks(record.mask_history), cutoffs)
     return np.stack([values[name] for name in names], axis=1)
 
 

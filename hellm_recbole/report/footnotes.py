@@ -17,7 +17,7 @@ from hellm_recbole.config.layers import NEUTRAL_KEYS
 from hellm_recbole.experiments.results import RunResult, digest_run
 from hellm_recbole.identity.code import find_changed_modules, find_missing_packages
 from hellm_recbole.identity.compare import list_names
-from hellm_recbole.identity.parts import Identity, all_code, feature_digests, unknown_parts
+from hellm_recbole.identity.parts import Identity, list_code_digests, list_feature_digests, list_unknown_parts
 from hellm_recbole.identity.settings_files import find_value
 
 _DIGITS = 8  # first digits of a digest, enough to tell two files apart
@@ -113,9 +113,9 @@ def _find_unknown_parts(groups: Sequence[Group]) -> Iterator[Finding]:
     """Find rows with a run that does not record all it depends on, or whose code is not installed here."""
     for row, group in enumerate(groups):
         for record in group:
-            if parts := unknown_parts(record.identity, record.backbone is not None):
+            if parts := list_unknown_parts(record.identity, record.backbone is not None):
                 yield row, f"{', '.join(parts)}: unknown (recorded by an earlier version)"
-            for name in [] if record.identity is None else find_missing_packages(*all_code(record.identity)):
+            for name in [] if record.identity is None else find_missing_packages(*list_code_digests(record.identity)):
                 yield row, f"code of {name}: unknown (the package is not installed here)"
 
 
@@ -161,13 +161,13 @@ def _find_different_features(groups: Sequence[Group]) -> Iterator[Finding]:
     def describe(name: str, digest: str) -> str:
         return f"reads {name} {digest[:_DIGITS]}{origins.get(digest, '')}"
 
-    def list_feature_digests(identity: Identity) -> list[tuple[str, str]]:
-        return [(f"{name} features", digest) for name, digest in feature_digests(identity)]
+    def list_features(identity: Identity) -> list[tuple[str, str]]:
+        return [(f"{name} features", digest) for name, digest in list_feature_digests(identity)]
 
     def list_text_digests(identity: Identity) -> list[tuple[str, str]]:
         return [] if identity["item_texts"] is None else [("item texts", identity["item_texts"]["sha256"])]
 
-    yield from _find_differences(groups, list_feature_digests, describe)
+    yield from _find_differences(groups, list_features, describe)
     yield from _find_differences(groups, list_text_digests, describe)
 
 
@@ -213,7 +213,9 @@ def _find_changed_code(groups: Sequence[Group]) -> Iterator[Finding]:
     All these rows have the same footnote. It names every changed module, first those that concern most rows.
     """
     changed = {
-        row: {name for identity in _list_identities(group) for name in find_changed_modules(*all_code(identity))}
+        row: {
+            name for identity in _list_identities(group) for name in find_changed_modules(*list_code_digests(identity))
+        }
         for row, group in enumerate(groups)
     }
     counts = Counter(name for names in changed.values() for name in names)

@@ -86,7 +86,7 @@ class FinishedRow:
     def compute_per_user(self, cutoffs: Sequence[int]) -> dict[str, Floats]:
         """Compute the metrics of each user, averaged over seeds: metric -> [U]."""
         seed_values = [
-            metrics.compute_per_user(phase.user, phase.under(self.records[0].mask_history), cutoffs)[1]
+            metrics.compute_per_user(phase.user, phase.get_ranks(self.records[0].mask_history), cutoffs)[1]
             for phase in self.ranks
         ]
         return {name: np.mean([values[name] for values in seed_values], axis=0) for name in seed_values[0]}

@@ -112,7 +112,7 @@ def average_slices(
     Returns:
         Metric -> mean.
     """
-    seed_means = [metrics.average_metrics(phase.user[mask], phase.under(policy)[mask], cutoffs) for phase in phases]
+    seed_means = [metrics.average_metrics(phase.user[mask], phase.get_ranks(policy)[mask], cutoffs) for phase in phases]
     return {name: sum(means[name] for means in seed_means) / len(seed_means) for name in seed_means[0]}
 
 

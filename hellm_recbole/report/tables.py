@@ -467,7 +467,7 @@ def _compute_per_user(
     """Compute the metrics `names` of one run for each user: [U, M], users sorted by token."""
     assert record.path is not None
     phase = ranks[record.path]
-    _, values = metrics.compute_per_user(phase.user, phase.under(policies[record.family]), cutoffs)
+    _, values = metrics.compute_per_user(phase.user, phase.get_ranks(policies[record.family]), cutoffs)
     return np.stack([values[name] for name in names], axis=1)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from hellm_recbole.errors import HellmError, strip_controls
 from hellm_recbole.system.disk import explain_write_error, is_full
-from hellm_recbole.system.signals import redirect_signals, stop_signals
+from hellm_recbole.system.signals import list_stop_signals, redirect_signals
 from hellm_recbole.system.unexpected import describe_unexpected
 
 EXIT_UNEXPECTED = 1
@@ -45,7 +45,7 @@ def run_main(main: Callable[[], int]) -> int:
         raise KeyboardInterrupt
 
     try:
-        with redirect_signals(stop_process, *stop_signals()):
+        with redirect_signals(stop_process, *list_stop_signals()):
             code = main()
             sys.stdout.flush()
         return code

@@ -87,7 +87,7 @@ class ProcessGroup:
         for parameter, part in zip(trained, gradients.split([parameter.numel() for parameter in trained]), strict=True):
             parameter.grad = part.view_as(parameter)
 
-    def make_equal(self, module: nn.Module) -> None:
+    def copy_from_first(self, module: nn.Module) -> None:
         """Copy all parameters and buffers of rank 0 to the other processes."""
         if self.size > 1:
             for tensor in (*module.parameters(), *module.buffers()):

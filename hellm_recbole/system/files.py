@@ -18,7 +18,7 @@ from hellm_recbole.system.disk import describe_full, explain_write_error, is_ful
 
 SEAL = "sha256"  # key in a JSON or YAML file; its value is the digest of all other keys
 SUMS = "SHA256SUMS"  # digests of the files in a folder, in the format of `sha256sum -c`
-NOT_AS_WRITTEN = "its SHA-256 is not that of what was written"
+DIGEST_MISMATCH = "its SHA-256 is not that of what was written"
 _DIGEST_BYTES = 32
 _OLD = ".old"  # suffix of a folder while it is being replaced
 _TEMPORARY = (  # names of temporary files and of temporary folders; names of earlier versions have no host
@@ -164,7 +164,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def scratch_folder(parent: Path, name: str, option: str = "--output", n_bytes: int | None = None) -> Iterator[Path]:
+def create_scratch_folder(
+    parent: Path, name: str, option: str = "--output", n_bytes: int | None = None
+) -> Iterator[Path]:
     """Yield an empty temporary folder `.NAME.tmp-OWNER` in `parent`, and remove it after the block.
 
     The block renames the folder, or files in it, when they are complete.
@@ -203,10 +205,10 @@ def replace_folder(temporary: Path, folder: Path) -> None:
     """Rename a complete temporary folder to its final name, and remove the folder that had this name.
 
     If the process is killed between the two renames, the old folder still exists under a temporary name, and
-    `sweep_temporaries` restores it.
+    `remove_leftovers` restores it.
 
     Args:
-        temporary: complete folder, from `scratch_folder`.
+        temporary: complete folder, from `create_scratch_folder`.
         folder: final path, in the same parent folder.
 
     Raises:
@@ -225,7 +227,7 @@ def replace_folder(temporary: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def sweep_temporaries(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove temporary files and folders that killed processes of this machine left in `folder`.
 
     A folder that a killed process was replacing is restored. Files of running processes are kept. Nothing is removed if
@@ -311,7 +313,7 @@ def check_seal(content: Mapping[str, Any]) -> dict[str, Any]:
     """
     rest = {key: value for key, value in content.items() if key != SEAL}
     if SEAL in content and content[SEAL] != _digest_content(rest):
-        raise ValueError(NOT_AS_WRITTEN)
+        raise ValueError(DIGEST_MISMATCH)
     return rest
 
 

@@ -39,7 +39,7 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path, what: str) -> None:
-        self._path = lock_path(folder)
+        self._path = get_lock_path(folder)
         self._what = what
         self._file: int | None = None
 
@@ -94,7 +94,7 @@ class FolderLock:
         self.release()
 
 
-def lock_path(folder: Path) -> Path:
+def get_lock_path(folder: Path) -> Path:
     """Return the path of the lock file of a folder; the file of a killed process is not removed."""
     return folder.parent / f".{folder.name}.lock"
 

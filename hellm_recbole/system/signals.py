@@ -11,7 +11,7 @@ from types import FrameType
 Handler = Callable[[int, FrameType | None], object] | int | None
 
 
-def stop_signals() -> tuple[int, ...]:
+def list_stop_signals() -> tuple[int, ...]:
     """Return the signals that stop a process: SIGTERM, and SIGHUP (the terminal closes) unless `nohup` ignores it."""
     ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     return (signal.SIGTERM,) if ignored else (signal.SIGTERM, signal.SIGHUP)

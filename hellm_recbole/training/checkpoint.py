@@ -21,13 +21,13 @@ from torch import Tensor
 from hellm_recbole.errors import CheckpointError
 from hellm_recbole.identity.compare import describe_changes
 from hellm_recbole.system.files import (
-    NOT_AS_WRITTEN,
+    DIGEST_MISMATCH,
     atomic_write,
     check_seal,
     ensure_folder,
+    remove_leftovers,
     seal,
     sha256_file,
-    sweep_temporaries,
     write_text,
 )
 
@@ -154,7 +154,7 @@ class CheckpointFolder:
 
     def _remove_leftovers(self, state: Mapping[str, Any]) -> None:
         """Remove files that killed processes left; no other process works in the folder at the same time."""
-        sweep_temporaries(self.folder)
+        remove_leftovers(self.folder)
         for leftover in self.folder.glob(".tmp??????"):  # temporary files of safetensors
             leftover.unlink(missing_ok=True)
         self._remove_unnamed(state)
@@ -202,7 +202,7 @@ class CheckpointFolder:
             entry = state["files"][which]
             path = self.folder / entry["name"]
             if sha256_file(path) != entry["sha256"]:
-                raise ValueError(f"{path.name}: {NOT_AS_WRITTEN}")
+                raise ValueError(f"{path.name}: {DIGEST_MISMATCH}")
             tensors = dict(load_file(path))
             return tensors | {alias: tensors[shared] for alias, shared in dict(entry.get("aliases", {})).items()}
         except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:

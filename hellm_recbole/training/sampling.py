@@ -23,7 +23,7 @@ def derive_epoch_seed(seed: int, epoch: int) -> int:
 class BatchSource(Protocol):
     """A source of the batches of each epoch."""
 
-    def n_batches(self) -> int:
+    def count_batches(self) -> int:
         """Return the number of batches in an epoch."""
 
     def epoch(self, seed: int) -> Iterator[PairBatch | HistoryBatch]:
@@ -49,10 +49,10 @@ class PairSource:
     """
 
     def __init__(self, data: TrainData, batch_size: int, sampling: str, device: torch.device) -> None:
-        self.user = data.history.users()
+        self.user = data.history.repeat_users()
         self.item = data.history.items
         self.n_items, self.batch_size, self.sampling, self.device = data.n_items, batch_size, sampling, device
-        self._indptr, self._lengths = data.history.indptr, data.history.lengths()
+        self._indptr, self._lengths = data.history.indptr, data.history.count_items()
         self._active = np.flatnonzero(self._lengths)
         self._stride = data.n_items + 1
         self._known = np.unique(self.user * self._stride + self.item)  # sorted keys of the observed (user, item) pairs
@@ -63,7 +63,7 @@ class PairSource:
                 "remove such users from the dataset"
             )
 
-    def n_batches(self) -> int:
+    def count_batches(self) -> int:
         """Return the number of batches in an epoch; the last batch may be smaller."""
         return -(-len(self.user) // self.batch_size)
 
@@ -117,7 +117,7 @@ class SequenceSource:
     """
 
     def __init__(self, data: TrainData, batch_size: int, max_history: int, device: torch.device) -> None:
-        lengths = data.history.lengths()
+        lengths = data.history.count_items()
         users = np.flatnonzero(lengths >= 2)
         if len(users) == 0:
             raise DataError("no user has two training interactions, so a sequential model has nothing to learn from")
@@ -130,7 +130,7 @@ class SequenceSource:
         self.items = np.where(shifted != 0, recent, 0)[:, :-1]
         self.targets = shifted[:, :-1]
 
-    def n_batches(self) -> int:
+    def count_batches(self) -> int:
         """Return the number of batches in an epoch; the last batch may be smaller."""
         return -(-len(self.items) // self.batch_size)
 
@@ -163,7 +163,7 @@ class PrefixSource:
     def __init__(
         self, data: TrainData, batch_size: int, max_history: int, per_user: int | None, device: torch.device
     ) -> None:
-        lengths = np.minimum(data.history.lengths(), max_history + 1)
+        lengths = np.minimum(data.history.count_items(), max_history + 1)
         self._users = np.flatnonzero(lengths >= 2)
         if len(self._users) == 0:
             raise DataError("no user has two training interactions, so a sequential model has nothing to learn from")
@@ -173,7 +173,7 @@ class PrefixSource:
         n_drawn = self._n_prefixes if per_user is None else np.minimum(self._n_prefixes, per_user)
         self._n_examples = int(n_drawn.sum())
 
-    def n_batches(self) -> int:
+    def count_batches(self) -> int:
         """Return the number of batches in an epoch; the last batch may be smaller."""
         return -(-self._n_examples // self.batch_size)
 

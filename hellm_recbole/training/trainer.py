@@ -24,7 +24,7 @@ from hellm_recbole.evaluation.ranking import ModelScorer, rank_targets
 from hellm_recbole.models.base import ModelSpec, check_module
 from hellm_recbole.system.distributed import SINGLE_PROCESS, ProcessGroup
 from hellm_recbole.system.runtime import use_deterministic_sums
-from hellm_recbole.system.signals import redirect_signals, stop_signals
+from hellm_recbole.system.signals import list_stop_signals, redirect_signals
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress, pack_optimizer, unpack_optimizer
 from hellm_recbole.training.sampling import (
     BatchSource,
@@ -75,16 +75,16 @@ class Learner(Protocol):
             Mean of each loss term over the epoch.
         """
 
-    def extra_state(self) -> dict[str, Tensor]:
+    def collect_extra_state(self) -> dict[str, Tensor]:
         """Return the learned tensors that are neither parameters nor buffers, by name."""
 
     def load_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Load the tensors that `extra_state` returned."""
+        """Load the tensors that `collect_extra_state` returned."""
 
     def prepare(self) -> None:
         """Compute what is the same for all users; see `types.Scorer`."""
 
-    def scores(self, user: IdArray, history: Histories) -> Tensor:
+    def compute_scores(self, user: IdArray, history: Histories) -> Tensor:
         """Compute the scores of all items; see `types.Scorer`."""
 
 
@@ -138,7 +138,7 @@ class ModelLearner:
             self.module.start_epoch()
         if self._group.rank:  # each process draws its own dropout masks
             torch.manual_seed(derive_epoch_seed(rng_seed, self._group.rank))
-        n_steps = self._batches.n_batches()
+        n_steps = self._batches.count_batches()
         sums: dict[str, float] = {}
         for step, batch in enumerate(self._batches.epoch(rng_seed), start=1):
             if self._steps is not None:
@@ -201,7 +201,7 @@ class ModelLearner:
             self._micro_batch_size //= 2
             torch.cuda.empty_cache()
 
-    def extra_state(self) -> dict[str, Tensor]:
+    def collect_extra_state(self) -> dict[str, Tensor]:
         """Return nothing: our models learn parameters only."""
         return {}
 
@@ -213,9 +213,9 @@ class ModelLearner:
         self.module.eval()
         self._scorer.prepare()
 
-    def scores(self, user: IdArray, history: Histories) -> Tensor:
+    def compute_scores(self, user: IdArray, history: Histories) -> Tensor:
         """Compute the scores of all items; see `types.Scorer`."""
-        return self._scorer.scores(user, history)
+        return self._scorer.compute_scores(user, history)
 
 
 def make_batch_source(
@@ -293,7 +293,7 @@ def fit(
     epochs = 1 if learner.one_pass else train.epochs
     device = next((value.device for value in learner.module.parameters()), torch.device("cpu"))
     progress = _resume(learner, checkpoint, run)
-    group.make_equal(learner.module)
+    group.copy_from_first(learner.module)
     while not progress.stopped:
         epoch = progress.epoch + 1
         started = time.perf_counter()
@@ -422,7 +422,7 @@ def _collect_model_state(learner: Learner) -> dict[str, Tensor]:
     """Collect the trained parameters, the buffers and the extra state, as `model.<name>` and `extra.<name>`."""
     frozen = list_frozen_names(learner.module)
     state = {f"model.{name}": value for name, value in learner.module.state_dict().items() if name not in frozen}
-    return state | {f"extra.{name}": value for name, value in learner.extra_state().items()}
+    return state | {f"extra.{name}": value for name, value in learner.collect_extra_state().items()}
 
 
 def _collect_full_state(learner: Learner) -> dict[str, Tensor]:
@@ -456,7 +456,7 @@ def _delay_signals() -> Iterator[None]:
     """Delay Ctrl-C, SIGTERM and SIGHUP until the checkpoint is written."""
     arrived: list[int] = []
     try:
-        with redirect_signals(lambda number, frame: arrived.append(number), signal.SIGINT, *stop_signals()):
+        with redirect_signals(lambda number, frame: arrived.append(number), signal.SIGINT, *list_stop_signals()):
             yield
     finally:
         if arrived:

@@ -38,7 +38,7 @@ def build_interactions(data: TrainData) -> Tensor:
     """Build the binary [U, I] interaction matrix in double precision."""
     matrix = torch.zeros(data.n_users, data.n_items, dtype=torch.float64)
     for user in range(1, data.n_users + 1):
-        for item in data.history.of(user):
+        for item in data.history.get_items(user):
             matrix[user - 1, int(item) - 1] = 1.0
     return matrix
 

@@ -61,11 +61,11 @@ def ignore_step(*args: Any) -> None:
 def compute_scores(learner: ModelLearner, data: TrainData, users: np.ndarray) -> torch.Tensor:
     learner.prepare()
     with torch.no_grad():
-        return learner.scores(users, data.history).clone()
+        return learner.compute_scores(users, data.history).clone()
 
 
 def test_scores_of_a_batch_equal_the_scores_of_its_users_one_by_one(name: str, toy_split: Split) -> None:
-    data = toy_split.train_data()
+    data = toy_split.make_train_data()
     learner = build_learner(name, data)
     users = np.arange(1, 12)
     together = compute_scores(learner, data, users)
@@ -76,7 +76,7 @@ def test_scores_of_a_batch_equal_the_scores_of_its_users_one_by_one(name: str, t
 
 
 def test_padding_does_not_change_a_query(name: str, toy_split: Split) -> None:
-    data = toy_split.train_data()
+    data = toy_split.make_train_data()
     learner = build_learner(name, data)
     learner.module.eval()
     model: Any = learner.module
@@ -89,14 +89,14 @@ def test_padding_does_not_change_a_query(name: str, toy_split: Split) -> None:
 
 
 def test_losses_depend_on_the_seed_only(name: str, toy_split: Split) -> None:
-    data = toy_split.train_data()
+    data = toy_split.make_train_data()
     one, same, other = (build_learner(name, data, seed).train_epoch(1, seed, ignore_step) for seed in (1, 1, 2))
     assert one == same
     assert one != other
 
 
 def test_a_saved_and_loaded_model_has_the_same_scores(name: str, toy_split: Split, tmp_path: Path) -> None:
-    data = toy_split.train_data()
+    data = toy_split.make_train_data()
     learner, fresh = build_learner(name, data, 1), build_learner(name, data, 2)
     learner.train_epoch(1, 1, ignore_step)
     users = np.arange(1, 20)
@@ -107,7 +107,7 @@ def test_a_saved_and_loaded_model_has_the_same_scores(name: str, toy_split: Spli
 
 
 def test_training_changes_every_trainable_parameter_and_nothing_else(name: str, toy_split: Split) -> None:
-    learner = build_learner(name, toy_split.train_data())
+    learner = build_learner(name, toy_split.make_train_data())
     before = {key: value.clone() for key, value in learner.module.state_dict().items()}
     trainable = {key for key, value in learner.module.named_parameters() if value.requires_grad}
     learner.train_epoch(1, 1, ignore_step)
@@ -116,7 +116,7 @@ def test_training_changes_every_trainable_parameter_and_nothing_else(name: str, 
 
 
 def test_padding_rows_get_no_gradient_from_the_data(name: str, toy_split: Split) -> None:
-    learner = build_learner(name, toy_split.train_data(), weight_decay=0.0)
+    learner = build_learner(name, toy_split.make_train_data(), weight_decay=0.0)
     model: Any = learner.module
     sum(model.loss(get_first_batch(learner)).values()).backward()
     tables = [part for part in model.modules() if isinstance(part, nn.Embedding)]
@@ -135,7 +135,7 @@ def test_padding_rows_get_no_gradient_from_the_data(name: str, toy_split: Split)
 def test_one_batch_can_be_overfitted(name: str, toy_split: Split) -> None:
     keys = list_field_names(REGISTRY[name].settings)
     off = {key: 0.0 for key in keys if key == "dropout" or key.endswith("_weight")}  # only the ranking loss remains
-    learner = build_learner(name, toy_split.train_data(), **off)
+    learner = build_learner(name, toy_split.make_train_data(), **off)
     model: Any = learner.module
     batch = get_first_batch(learner)
 
@@ -151,7 +151,7 @@ def test_one_batch_can_be_overfitted(name: str, toy_split: Split) -> None:
 
 
 def test_metrics_are_better_on_structured_data_than_on_shuffled_data(name: str, toy_split: Split) -> None:
-    structured = toy_split.train_data()
+    structured = toy_split.make_train_data()
     shuffled_items = np.random.default_rng(0).permutation(structured.history.items)
     shuffled = TrainData(
         structured.n_users,
@@ -177,7 +177,7 @@ def test_metrics_are_better_on_structured_data_than_on_shuffled_data(name: str, 
 
 
 def test_loss_terms_are_named_finite_scalars(name: str, toy_split: Split) -> None:
-    learner = build_learner(name, toy_split.train_data())
+    learner = build_learner(name, toy_split.make_train_data())
     model: Any = learner.module
     terms = model.loss(get_first_batch(learner))
     assert terms
@@ -188,11 +188,11 @@ def test_loss_terms_are_named_finite_scalars(name: str, toy_split: Split) -> Non
 
 
 def test_scores_are_query_times_item_vectors(name: str, toy_split: Split) -> None:
-    data = toy_split.train_data()
+    data = toy_split.make_train_data()
     learner = build_learner(name, data)
     model: Any = learner.module
     scores = compute_scores(learner, data, np.array([1, 2]))
-    histories = [data.history.of(u)[-model.max_history :] if model.max_history else [] for u in (1, 2)]
+    histories = [data.history.get_items(u)[-model.max_history :] if model.max_history else [] for u in (1, 2)]
     with torch.no_grad():
         encoded = model.encode()
         for index, items in enumerate(histories):

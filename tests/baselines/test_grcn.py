@@ -119,7 +119,7 @@ def test_routing_moves_a_user_closer_to_the_items_of_the_user() -> None:
         )
     closer = 0
     for user in range(1, N_USERS):
-        own = items[data.history.of(user)].mean(dim=0)
+        own = items[data.history.get_items(user)].mean(dim=0)
         assert routed.users is not None
         assert start.users is not None
         after, before = (F.cosine_similarity(part[user, WIDTH:], own, dim=0) for part in (routed.users, start.users))

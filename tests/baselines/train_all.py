@@ -55,12 +55,12 @@ def build_config(name: str) -> RunConfig:
 def train(name: str, split: Split, pretrained: dict[str, FloatArray], folder: Path) -> Learner:
     """Train a model and return its learner."""
     config = build_config(name)
-    data = replace(split.train_data(), pretrained=pretrained if config.pretrained_models else {})
+    data = replace(split.make_train_data(), pretrained=pretrained if config.pretrained_models else {})
     learner = build_learner_from(config, data, SEED, torch.device("cpu"))
     checkpoint = CheckpointFolder(folder / name)
     fit(
         learner,
-        split.selection(),
+        split.make_selection_data(),
         config.train,
         config.evaluation,
         seed=SEED,
@@ -76,7 +76,7 @@ def describe(name: str, learner: Learner, split: Split) -> dict[str, str]:
     """Compute digests of each parameter and of the validation ranks."""
     ranks = rank_targets(learner, split.valid, train=split.train, seen=split.train, block_users=96, who=name)
     arrays = {key: value.numpy() for key, value in learner.module.state_dict().items()}
-    arrays |= {"ranks": ranks.seen, **{key: value.numpy() for key, value in learner.extra_state().items()}}
+    arrays |= {"ranks": ranks.seen, **{key: value.numpy() for key, value in learner.collect_extra_state().items()}}
     return {key: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for key, array in arrays.items()}
 
 

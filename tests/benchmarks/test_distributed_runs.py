@@ -75,7 +75,7 @@ class SimulatedGroup(ProcessGroup):
     def add_up_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         pass
 
-    def make_equal(self, module: nn.Module) -> None:
+    def copy_from_first(self, module: nn.Module) -> None:
         pass
 
     def send(self, what: object) -> None:

@@ -136,7 +136,7 @@ def test_one_command_downloads_and_prepares_a_dataset(
     assert (texts["B000"], texts["B005"]) == ("Women's brush B000. Beauty, Hair", "")
     own = {token for token, has in zip(dataset.item_tokens.tolist(), dataset.covered["image"], strict=True) if has}
     assert own == set(ITEMS[:4])
-    np.testing.assert_array_equal(split_dataset(dataset).train_data().covered["image"], dataset.covered["image"])
+    np.testing.assert_array_equal(split_dataset(dataset).make_train_data().covered["image"], dataset.covered["image"])
     missing = [list(dataset.item_tokens).index(token) for token in ("B004", "B005")]
     np.testing.assert_allclose(
         dataset.features["image"][missing],

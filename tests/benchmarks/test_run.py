@@ -359,7 +359,7 @@ def test_exported_lists_match_exported_embeddings(workplace: Path, capsys: pytes
     assert command("--models", "LightGCN,SASRec", "--export", "test-lists,embeddings") == 0
     assert capsys.readouterr().out.count("users with a list: 60; users without one: 0;") == 1
     split = split_dataset(load_dataset(workplace / "dataset" / "toy", modalities=None))
-    seen = split.test_history()
+    seen = split.make_test_history()
     for model in ("LightGCN", "SASRec"):
         folder = workplace / "results" / "toy" / model / "2024"
         table = pd.read_parquet(folder / "test-lists.parquet")
@@ -372,9 +372,9 @@ def test_exported_lists_match_exported_embeddings(workplace: Path, capsys: pytes
         for u in (1, split.n_users):
             token = str(split.user_tokens[u])
             mine = table[table["user_id"] == token].sort_values("rank")
-            assert not set(mine["item_id"]) & set(split.item_tokens[seen.of(u)])
+            assert not set(mine["item_id"]) & set(split.item_tokens[seen.get_items(u)])
             scores = vectors["items"] @ vectors["users"][users.index(token)]
-            scores[torch.from_numpy(seen.of(u) - 1)] = -torch.inf
+            scores[torch.from_numpy(seen.get_items(u) - 1)] = -torch.inf
             best = [tokens[i] for i in scores.topk(len(mine)).indices]
             assert mine["item_id"].tolist() == best
             at = ranks.user.tolist().index(token)
@@ -409,7 +409,7 @@ def test_exported_lists_contain_the_targets_that_the_ranks_imply(workplace: Path
     assert command("--models", "Pop", "--export", "test-lists", "--export-k", "1000") == 0
     table = pd.read_parquet(folders[0] / "test-lists.parquet")
     split = split_dataset(load_dataset(workplace / "dataset" / "toy", modalities=None))
-    n_seen = dict(zip(split.user_tokens.tolist(), split.test_history().lengths().tolist(), strict=True))
+    n_seen = dict(zip(split.user_tokens.tolist(), split.make_test_history().count_items().tolist(), strict=True))
     assert {user: split.n_items - count for user, count in table.groupby("user_id").size().items()} == {
         user: count for user, count in n_seen.items() if user
     }

@@ -12,10 +12,10 @@ from tests.toy import write_prepared
 
 
 def test_enlarging_keeps_degrees(toy_split: Split) -> None:
-    data = toy_split.train_data()
+    data = toy_split.make_train_data()
     large = scale.enlarge(data, 3, seed=0)
     assert (large.n_users, large.n_items) == (3 * data.n_users, 3 * data.n_items)
-    assert large.history.lengths()[1:].tolist() == np.tile(data.history.lengths()[1:], 3).tolist()
+    assert large.history.count_items()[1:].tolist() == np.tile(data.history.count_items()[1:], 3).tolist()
     count, large_count = (np.bincount(d.history.items, minlength=d.n_items + 1)[1:] for d in (data, large))
     assert large_count.reshape(3, -1).sum(axis=0).tolist() == (3 * count).tolist()
     for name, values in large.features.items():

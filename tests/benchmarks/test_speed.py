@@ -90,7 +90,7 @@ def test_the_released_method_refuses_damaged_weights(
     broken = workplace / "broken"
     shutil.copytree(tiny, broken)
     damage(broken, what)
-    data = replace(toy_split.train_data(), pretrained=toy_tables(toy_split.n_items))
+    data = replace(toy_split.make_train_data(), pretrained=toy_tables(toy_split.n_items))
     ReleasedLLM(settings(tiny), data)
     with pytest.raises(DataError, match=said):
         ReleasedLLM(settings(broken), data)

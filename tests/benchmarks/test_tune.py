@@ -35,7 +35,7 @@ from hellm_recbole.experiments.tuning import (
     _restore_checkpoint,
     _restore_state,
 )
-from hellm_recbole.system.files import NOT_AS_WRITTEN, write_sums
+from hellm_recbole.system.files import DIGEST_MISMATCH, write_sums
 from hellm_recbole.system.locks import FolderLock
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
 
@@ -81,7 +81,7 @@ def test_a_trial_does_not_get_the_test_part(toy_split: Split) -> None:
     held_out = toy_split.test.item
     assert any(np.array_equal(array, toy_split.valid.item) for array in found)  # find_arrays does reach such arrays
     assert not any(np.array_equal(array, held_out) for array in found)
-    known = set(zip(job.data.train.history.users().tolist(), job.data.train.history.items.tolist(), strict=True))
+    known = set(zip(job.data.train.history.repeat_users().tolist(), job.data.train.history.items.tolist(), strict=True))
     known |= set(zip(job.data.valid.user.tolist(), job.data.valid.item.tolist(), strict=True))
     assert not known & set(zip(toy_split.test.user.tolist(), held_out.tolist(), strict=True))
     assert not any(isinstance(getattr(job, field.name), Split) for field in dataclasses.fields(job))
@@ -158,7 +158,7 @@ def test_a_killed_search_is_resumed(workplace: Path, capsys: pytest.CaptureFixtu
     kept = state.read_bytes()
     state.write_bytes(b"chellm_recbole.gone\nGone\n.")  # a class that this version lacks
     assert tune.main([*options, "--resume"]) == 2
-    assert f"{NOT_AS_WRITTEN}; start the search from scratch with --fresh" in capsys.readouterr().err
+    assert f"{DIGEST_MISMATCH}; start the search from scratch with --fresh" in capsys.readouterr().err
     write_sums(state.parent)
     assert tune.main([*options, "--resume"]) == 2
     said = capsys.readouterr().err

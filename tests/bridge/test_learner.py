@@ -34,7 +34,7 @@ def change_to_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def build_learner(name: str, seed: int = 3, data: TrainData | None = None, **changes: Any) -> RecBoleLearner:
     own = recbole_learner.read_recbole_settings(name)
     small = {key: value for key, value in toy.SMALL.items() if key in own}
-    return RecBoleLearner(name, data or toy.train_data(), {**own, **toy.OURS, **small, **changes}, seed, CPU)
+    return RecBoleLearner(name, data or toy.make_train_data(), {**own, **toy.OURS, **small, **changes}, seed, CPU)
 
 
 def ignore_step(step: int, n_steps: int, losses: dict[str, float]) -> None:
@@ -66,7 +66,7 @@ def test_unsupported_models_are_rejected_with_a_reason(name: str, reason: str) -
 
 def test_an_unknown_model_is_rejected() -> None:
     with pytest.raises(ModelError, match="RecBole has no model 'VBPR'"):
-        RecBoleLearner("VBPR", toy.train_data(), toy.OURS, 0, CPU)
+        RecBoleLearner("VBPR", toy.make_train_data(), toy.OURS, 0, CPU)
 
 
 def test_recbole_settings_have_our_names() -> None:
@@ -123,7 +123,7 @@ def test_command_line_environment_and_folder_are_not_touched(monkeypatch: pytest
     learner = build_learner("BPR")
     learner.train_epoch(1, 1, ignore_step)
     learner.prepare()
-    learner.scores(USERS[:2], toy.train_data().history)
+    learner.compute_scores(USERS[:2], toy.make_train_data().history)
     assert learner._config["embedding_size"] == 8
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"
     assert list(Path().iterdir()) == []
@@ -131,8 +131,8 @@ def test_command_line_environment_and_folder_are_not_touched(monkeypatch: pytest
 
 @pytest.mark.parametrize("name", ["BPR", "NeuMF", "SGL"])
 def test_general_models_see_our_interactions_and_never_a_known_negative(name: str) -> None:
-    learner, data = build_learner(name), toy.train_data()
-    known = set(zip(data.history.users().tolist(), data.history.items.tolist(), strict=True))
+    learner, data = build_learner(name), toy.make_train_data()
+    known = set(zip(data.history.repeat_users().tolist(), data.history.items.tolist(), strict=True))
     pairwise = name != "NeuMF"
     seen, negatives = [], []
     for batch in learner._loader:
@@ -203,13 +203,13 @@ def test_scores_equal_those_of_recbole(name: str, tmp_path: Path, monkeypatch: p
 
     learner, data = (
         build_learner(name, MAX_ITEM_LIST_LENGTH=5) if name == "GRU4Rec" else build_learner(name),
-        toy.train_data(),
+        toy.make_train_data(),
     )
     learner.train_epoch(1, 11, ignore_step)
     learner.prepare()
     model: Any = build_recbole_model(name, learner, tmp_path / "data", monkeypatch)
     for user in (1, 2, 17, toy.N_USERS):
-        recent = data.history.of(user)[-5:].tolist()
+        recent = data.history.get_items(user)[-5:].tolist()
         columns = {
             "user_id": torch.tensor([user]),
             "item_length": torch.tensor([len(recent)]),
@@ -218,36 +218,38 @@ def test_scores_equal_those_of_recbole(name: str, tmp_path: Path, monkeypatch: p
         with torch.no_grad():
             expected = model.full_sort_predict(Interaction(columns)).view(1, -1)[:, 1:]
         # Other batch sizes may sum in another order.
-        torch.testing.assert_close(learner.scores(np.array([user]), data.history), expected, atol=1e-6, rtol=1e-5)
-    together = learner.scores(USERS, data.history)
+        torch.testing.assert_close(
+            learner.compute_scores(np.array([user]), data.history), expected, atol=1e-6, rtol=1e-5
+        )
+    together = learner.compute_scores(USERS, data.history)
     assert together.shape == (toy.N_USERS, data.n_items)
     assert together.dtype == torch.float32
-    alone = torch.cat([learner.scores(USERS[index : index + 1], data.history) for index in range(len(USERS))])
+    alone = torch.cat([learner.compute_scores(USERS[index : index + 1], data.history) for index in range(len(USERS))])
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-5)
 
 
 def test_pop_counts_training_interactions_and_nothing_else() -> None:
-    learner, data = build_learner("Pop"), toy.train_data()
+    learner, data = build_learner("Pop"), toy.make_train_data()
     assert learner.one_pass
     assert learner.optimizer is None
     assert learner.train_epoch(1, 4, ignore_step) == {"loss": 0.0}
     learner.prepare()
     count = np.bincount(data.history.items, minlength=data.n_items + 1)[1:]
     expected = torch.tensor(count / count.max(), dtype=torch.float32).expand(3, -1)
-    torch.testing.assert_close(learner.scores(USERS[:3], data.history), expected, atol=0, rtol=0)
+    torch.testing.assert_close(learner.compute_scores(USERS[:3], data.history), expected, atol=0, rtol=0)
 
 
 def test_itemknn_is_cosine_over_the_nearest_items() -> None:
     k = 5
-    learner, data = build_learner("ItemKNN", k=k), toy.train_data()
+    learner, data = build_learner("ItemKNN", k=k), toy.make_train_data()
     learner.train_epoch(1, 4, ignore_step)
     learner.prepare()
     dense = np.zeros((toy.N_USERS, data.n_items))
-    dense[data.history.users() - 1, data.history.items - 1] = 1
+    dense[data.history.repeat_users() - 1, data.history.items - 1] = 1
     norm = np.sqrt((dense**2).sum(axis=0))
     cosine = (dense.T @ dense) / (np.outer(norm, norm) + 1e-6)
     np.fill_diagonal(cosine, 0)
-    found = learner.scores(USERS, data.history).numpy()
+    found = learner.compute_scores(USERS, data.history).numpy()
     for item in range(data.n_items):
         order = np.argsort(-cosine[:, item], kind="stable")
         edge = cosine[order[k - 1], item]
@@ -260,10 +262,10 @@ def test_itemknn_is_cosine_over_the_nearest_items() -> None:
 def test_models_without_full_ranking_score_each_pair(monkeypatch: pytest.MonkeyPatch) -> None:
     from recbole.data.interaction import Interaction
 
-    learner, data = build_learner("NeuMF"), toy.train_data()
+    learner, data = build_learner("NeuMF"), toy.make_train_data()
     learner.prepare()
     monkeypatch.setattr(recbole_learner, "MAX_PAIRS_PER_CALL", 2 * data.n_items + 1)  # two users in a call
-    found = learner.scores(USERS[:5], data.history)
+    found = learner.compute_scores(USERS[:5], data.history)
     model: Any = learner.module
     for user in range(5):
         for item in (1, 2, data.n_items):
@@ -272,15 +274,15 @@ def test_models_without_full_ranking_score_each_pair(monkeypatch: pytest.MonkeyP
 
 
 def test_sequential_scores_follow_the_given_history() -> None:
-    learner, data = build_learner("GRU4Rec", MAX_ITEM_LIST_LENGTH=3), toy.train_data()
+    learner, data = build_learner("GRU4Rec", MAX_ITEM_LIST_LENGTH=3), toy.make_train_data()
     learner.prepare()
     same_end = Histories.from_pairs(np.ones(4, dtype=np.int64), np.array([9, 4, 5, 6]), data.n_users)
     other_start = Histories.from_pairs(np.ones(4, dtype=np.int64), np.array([1, 4, 5, 6]), data.n_users)
     other_end = Histories.from_pairs(np.ones(4, dtype=np.int64), np.array([9, 4, 6, 5]), data.n_users)
     one = np.array([1])
-    assert torch.equal(learner.scores(one, same_end), learner.scores(one, other_start))
-    assert not torch.allclose(learner.scores(one, same_end), learner.scores(one, other_end))
-    assert torch.isfinite(learner.scores(np.array([2]), same_end)).all()  # a user without history
+    assert torch.equal(learner.compute_scores(one, same_end), learner.compute_scores(one, other_start))
+    assert not torch.allclose(learner.compute_scores(one, same_end), learner.compute_scores(one, other_end))
+    assert torch.isfinite(learner.compute_scores(np.array([2]), same_end)).all()  # a user without history
 
 
 @pytest.mark.parametrize("name", ["BPR", "LightGCN", "SGL", "MultiVAE", "BERT4Rec"])
@@ -288,10 +290,12 @@ def test_an_epoch_depends_only_on_its_seed_and_the_saved_state(name: str) -> Non
     first = build_learner(name)
     first.train_epoch(1, 21, ignore_step)
     first.prepare()
-    first.scores(USERS, toy.train_data().history)  # an evaluation between two epochs must not change the result
+    first.compute_scores(
+        USERS, toy.make_train_data().history
+    )  # an evaluation between two epochs must not change the result
     second = build_learner(name)
     second.module.load_state_dict(first.module.state_dict())
-    second.load_extra_state(first.extra_state())
+    second.load_extra_state(first.collect_extra_state())
     assert first.optimizer is not None
     assert second.optimizer is not None
     second.optimizer.load_state_dict(copy.deepcopy(first.optimizer.state_dict()))
@@ -302,27 +306,27 @@ def test_an_epoch_depends_only_on_its_seed_and_the_saved_state(name: str) -> Non
 
 
 def test_extra_state_restores_attributes_that_are_not_parameters() -> None:
-    pop, vae, data = build_learner("Pop"), build_learner("MultiVAE"), toy.train_data()
-    assert vae.extra_state() == {}
+    pop, vae, data = build_learner("Pop"), build_learner("MultiVAE"), toy.make_train_data()
+    assert vae.collect_extra_state() == {}
     pop.train_epoch(1, 1, ignore_step)
     vae.train_epoch(1, 1, ignore_step)
-    assert {key: value.tolist() for key, value in vae.extra_state().items()} == {"/update": len(vae._loader)}
+    assert {key: value.tolist() for key, value in vae.collect_extra_state().items()} == {"/update": len(vae._loader)}
     again = build_learner("Pop")
-    again.load_extra_state(pop.extra_state())
+    again.load_extra_state(pop.collect_extra_state())
     again.prepare()
-    assert torch.equal(again.scores(USERS, data.history), pop.scores(USERS, data.history))
+    assert torch.equal(again.compute_scores(USERS, data.history), pop.compute_scores(USERS, data.history))
     with pytest.raises(CheckpointError, match="which RecBole's BPR does not have"):
-        build_learner("BPR").load_extra_state(pop.extra_state())
+        build_learner("BPR").load_extra_state(pop.collect_extra_state())
 
 
 def test_prepare_clears_vectors_of_old_parameters() -> None:
-    learner, data = build_learner("LightGCN"), toy.train_data()
+    learner, data = build_learner("LightGCN"), toy.make_train_data()
     learner.prepare()
-    before = learner.scores(USERS, data.history).clone()
+    before = learner.compute_scores(USERS, data.history).clone()
     state = {name: value * 2 for name, value in learner.module.state_dict().items()}
     learner.module.load_state_dict(state)
     learner.prepare()
-    torch.testing.assert_close(learner.scores(USERS, data.history), before * 4)
+    torch.testing.assert_close(learner.compute_scores(USERS, data.history), before * 4)
 
 
 def test_the_seed_determines_the_parameters() -> None:
@@ -424,10 +428,10 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
 
     def run(folder: Path, epochs: int) -> tuple[Progress, RecBoleLearner]:
         layers = {"n_layers": 2} if name == "FEARec" else {}
-        learner = build_learner(name, data=toy_split.train_data(), MAX_ITEM_LIST_LENGTH=8, **layers)
+        learner = build_learner(name, data=toy_split.make_train_data(), MAX_ITEM_LIST_LENGTH=8, **layers)
         checkpoint = CheckpointFolder(folder)
         common: dict[str, Any] = {"seed": 7, "checkpoint": checkpoint, "run": {}, "who": name, "view": Killed(epochs)}
-        return fit(learner, toy_split.selection(), *settings, **common), learner
+        return fit(learner, toy_split.make_selection_data(), *settings, **common), learner
 
     whole, learner = run(tmp_path / "whole", 9)
     with pytest.raises(KeyboardInterrupt):

@@ -39,7 +39,7 @@ def compute_recbole_metrics(scores: torch.Tensor, history: Histories, targets: T
     row = {int(user): index for index, user in enumerate(users)}
     matrix = torch.cat([torch.full((len(users), 1), -torch.inf), scores[torch.from_numpy(users)]], dim=1)
     for index, user in enumerate(users):
-        matrix[index, torch.from_numpy(history.of(int(user)))] = -torch.inf
+        matrix[index, torch.from_numpy(history.get_items(int(user)))] = -torch.inf
     collector: Any = Collector(config)
     positive_user = torch.tensor([row[int(user)] for user in targets.user])
     collector.eval_batch_collect(matrix, None, positive_user, torch.from_numpy(targets.item))

@@ -46,7 +46,7 @@ def build_adapter(name: str, root: Path, **values: Any) -> tuple[Any, Any, Any]:
 
 def recover_sequences(model: Any, config: Any, dataset: Any) -> list[list[int]]:
     found: Histories = model.history(config, dataset)
-    return [found.of(user).tolist() for user in range(1, toy.N_USERS + 1)]
+    return [found.get_items(user).tolist() for user in range(1, toy.N_USERS + 1)]
 
 
 def test_our_models_are_found_and_recboles_keep_their_names() -> None:

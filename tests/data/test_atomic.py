@@ -283,7 +283,7 @@ def test_users_with_few_interactions_are_kept_and_counted(tmp_path: Path, prepar
     (source / "user_sequences.txt").write_text("u1 a b c\nu2 a\nu3 b c\n")
     split = split_dataset(load_dataset(prepare_toy(source, "sequences").folder, modalities=None))
     assert (split.n_users, split.n_short_users, len(split.test)) == (3, 2, 1)
-    assert split.train.lengths().tolist() == [0, 1, 1, 2]
+    assert split.train.count_items().tolist() == [0, 1, 1, 2]
 
 
 def test_recboles_reader_sees_the_same_fields(sequences: Path, prepare_toy: Prepare) -> None:

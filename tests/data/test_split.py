@@ -35,15 +35,15 @@ def make_dataset(
 
 def test_the_last_item_is_test_and_the_one_before_is_validation() -> None:
     split = split_dataset(make_dataset([1, 1, 1, 1], [1, 2, 3, 4]))
-    assert split.train.of(1).tolist() == [1, 2]
+    assert split.train.get_items(1).tolist() == [1, 2]
     assert (split.valid.user.tolist(), split.valid.item.tolist()) == ([1], [3])
     assert (split.test.user.tolist(), split.test.item.tolist()) == ([1], [4])
-    assert split.test_history().of(1).tolist() == [1, 2, 3]
+    assert split.make_test_history().get_items(1).tolist() == [1, 2, 3]
 
 
 def test_time_orders_and_ties_keep_the_file_order() -> None:
     split = split_dataset(make_dataset([1, 1, 1, 1], [4, 1, 2, 3], time=[9.0, 1.0, 5.0, 5.0]))
-    assert split.train.of(1).tolist() == [1, 2]
+    assert split.train.get_items(1).tolist() == [1, 2]
     assert split.valid.item.tolist() == [3]
     assert split.test.item.tolist() == [4]
 
@@ -51,8 +51,8 @@ def test_time_orders_and_ties_keep_the_file_order() -> None:
 def test_users_with_one_or_two_interactions_train_but_are_not_evaluated() -> None:
     split = split_dataset(make_dataset([1, 2, 2, 3, 3, 3], [1, 1, 2, 1, 2, 3]))
     assert split.n_short_users == 2
-    assert split.train.of(1).tolist() == [1]
-    assert split.train.of(2).tolist() == [1, 2]
+    assert split.train.get_items(1).tolist() == [1]
+    assert split.train.get_items(2).tolist() == [1, 2]
     assert split.test.user.tolist() == [3]
 
 
@@ -64,7 +64,7 @@ def test_a_dataset_without_users_to_evaluate_is_refused() -> None:
 def test_a_given_split_is_kept_with_several_targets() -> None:
     split = split_dataset(make_dataset([1, 1, 1, 1, 1], [1, 2, 3, 4, 5], part=[0, 2, 1, 0, 2]))
     assert split.kind == "given"
-    assert split.train.of(1).tolist() == [1, 4]
+    assert split.train.get_items(1).tolist() == [1, 4]
     assert split.valid.item.tolist() == [3]
     assert (split.test.user.tolist(), split.test.item.tolist()) == ([1, 1], [2, 5])
 
@@ -89,7 +89,7 @@ def test_the_hash_depends_on_what_is_held_out_and_on_the_order(items: list[int])
 
 
 def test_selection_data_contains_no_test_part() -> None:
-    selection = split_dataset(make_dataset([1, 1, 1, 1], [1, 2, 3, 4])).selection()
+    selection = split_dataset(make_dataset([1, 1, 1, 1], [1, 2, 3, 4])).make_selection_data()
     items = [*selection.train.history.items.tolist(), *selection.valid.item.tolist()]
     assert 4 not in items
     assert not hasattr(selection, "test")

@@ -65,7 +65,7 @@ def list_slowly(scores: np.ndarray, split: Split, k: int) -> list[Entry]:
         targets = split.test.item[split.test.user == user].tolist()
         if not targets:
             continue
-        seen = {*split.train.of(user).tolist(), *split.valid.item[split.valid.user == user].tolist()}
+        seen = {*split.train.get_items(user).tolist(), *split.valid.item[split.valid.user == user].tolist()}
         candidates = [item for item in range(1, split.n_items + 1) if item not in seen or item in targets]
         candidates.sort(key=lambda item: (-scores[user, item - 1], item in targets, item))
         entries += [
@@ -89,7 +89,7 @@ def compute_ranks(scores: np.ndarray, split: Split) -> dict[tuple[int, int], int
         Table(torch.from_numpy(scores)),
         split.test,
         train=split.train,
-        seen=split.test_history(),
+        seen=split.make_test_history(),
         block_users=2,
         who="toy, test",
     )
@@ -146,7 +146,7 @@ def test_a_given_split_may_have_several_targets_or_none() -> None:
 
 def test_a_score_that_is_nan_is_refused_unless_it_is_masked(toy_split: Split) -> None:
     scores = np.zeros((toy_split.n_users + 1, toy_split.n_items), dtype=np.float32)
-    scores[5, toy_split.train.of(5)[0] - 1] = np.nan
+    scores[5, toy_split.train.get_items(5)[0] - 1] = np.nan
     assert list_quickly(scores, toy_split, 3) == list_slowly(np.nan_to_num(scores), toy_split, 3)
     scores[5, toy_split.test.item[toy_split.test.user == 5] - 1] = np.nan
     with pytest.raises(TrainingDiverged, match="toy, test: a score is NaN"):

@@ -31,7 +31,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_data(split: Split) -> TrainData:
-    plain = split.train_data()
+    plain = split.make_train_data()
     return TrainData(plain.n_users, plain.n_items, plain.history, {}, pretrained=toy_tables(plain.n_items))
 
 

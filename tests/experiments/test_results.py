@@ -146,9 +146,9 @@ def test_ranks_are_read_as_they_were_written(tmp_path: Path) -> None:
     for phase, written in (("valid", valid), ("test", test)):
         for name in PhaseRanks.__dataclass_fields__:
             np.testing.assert_array_equal(getattr(back[phase], name), getattr(written, name))
-    assert back["valid"].under("seen").tolist() == [1, 2, 3]
-    assert back["valid"].under("train").tolist() == [2, 3, 4]
-    assert back["valid"].under("none").tolist() == [3, 4, 5]
+    assert back["valid"].get_ranks("seen").tolist() == [1, 2, 3]
+    assert back["valid"].get_ranks("train").tolist() == [2, 3, 4]
+    assert back["valid"].get_ranks("none").tolist() == [3, 4, 5]
 
 
 def test_arrays_that_other_tools_rely_on(tmp_path: Path) -> None:

@@ -15,29 +15,29 @@ from hellm_recbole.experiments.sweeps import (
     write_search,
     write_tuned,
 )
-from tests.toy_records import rewrite, toy_sweep, toy_trial
+from tests.toy_records import rewrite, toy_search, toy_trial
 
 
 def test_a_search_is_read_back_as_written(tmp_path: Path) -> None:
-    search = toy_sweep([toy_trial(1, 0.1), toy_trial(2, 0.2)])
+    search = toy_search([toy_trial(1, 0.1), toy_trial(2, 0.2)])
     path = write_search(locate_search(tmp_path, search.dataset, search.row, search.name), search)
     assert read_search(path) == search
     assert find_searches(tmp_path, "Toy") == [search]
 
 
 def test_the_best_trial_has_the_highest_validation_metric_and_is_the_first_of_equal_ones() -> None:
-    assert toy_sweep([toy_trial(1, 0.1), toy_trial(2, 0.3), toy_trial(3, 0.3)]).best["number"] == 2
+    assert toy_search([toy_trial(1, 0.1), toy_trial(2, 0.3), toy_trial(3, 0.3)]).best["number"] == 2
 
 
 def test_a_failed_trial_is_never_the_best() -> None:
     failed: Trial = {**toy_trial(1, 0.9), "status": "failed", "reason": "loss is nan", "valid": {}}
-    assert toy_sweep([failed, toy_trial(2, 0.1)]).best["number"] == 2
+    assert toy_search([failed, toy_trial(2, 0.1)]).best["number"] == 2
     with pytest.raises(ResultError, match="no trial that reached a validation"):
-        _ = toy_sweep([failed]).best
+        _ = toy_search([failed]).best
 
 
 def test_tuned_values_are_read_back_with_the_cost_of_their_search(tmp_path: Path) -> None:
-    search = toy_sweep([toy_trial(1, 0.1), toy_trial(2, 0.2)])
+    search = toy_search([toy_trial(1, 0.1), toy_trial(2, 0.2)])
     write_tuned(tmp_path, search)
     tuned = read_tuned(tmp_path, "Toy", "LightGCN", search.split_hash)
     assert tuned is not None
@@ -59,7 +59,7 @@ def test_tuned_values_are_read_back_with_the_cost_of_their_search(tmp_path: Path
     ],
 )
 def test_a_damaged_search_is_refused_with_its_path(tmp_path: Path, change: dict[str, object], part: str) -> None:
-    path = write_search(tmp_path, toy_sweep([toy_trial(1, 0.1)]))
+    path = write_search(tmp_path, toy_search([toy_trial(1, 0.1)]))
     rewrite(path, lambda content: content.update(change))
     with pytest.raises(ResultError, match=part) as fault:
         read_search(path)
@@ -67,7 +67,7 @@ def test_a_damaged_search_is_refused_with_its_path(tmp_path: Path, change: dict[
 
 
 def test_a_damaged_file_of_tuned_values_is_refused_with_its_path(tmp_path: Path) -> None:
-    search = toy_sweep([toy_trial(1, 0.1)])
+    search = toy_search([toy_trial(1, 0.1)])
     path = write_tuned(tmp_path, search)
     path.write_text("values: 3\n")
     with pytest.raises(ResultError, match=r"LightGCN\.yaml"):
@@ -75,5 +75,5 @@ def test_a_damaged_file_of_tuned_values_is_refused_with_its_path(tmp_path: Path)
 
 
 def test_no_field_of_a_search_holds_a_test_metric() -> None:
-    search = dataclasses.asdict(toy_sweep([toy_trial(1, 0.1)]))
+    search = dataclasses.asdict(toy_search([toy_trial(1, 0.1)]))
     assert not any("test" in key for key in [*search, *search["trials"][0]])

@@ -9,7 +9,7 @@ import pytest
 from hellm_recbole.errors import ResultError
 from hellm_recbole.experiments.tuning import _refuse_other_request, describe_finished_search
 from hellm_recbole.identity import code
-from tests.toy_records import toy_sweep, toy_trial
+from tests.toy_records import toy_search, toy_trial
 
 REQUEST: dict[str, Any] = {
     "budget": "trials=3",
@@ -60,9 +60,9 @@ def test_a_search_from_before_a_setting_existed_has_its_old_value(tmp_path: Path
 def test_the_description_of_a_finished_search(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code, "find_current_digest", {"m.one": "1"}.get)
     trials = [toy_trial(1, 0.1)]
-    assert describe_finished_search(toy_sweep(trials, identity=REQUEST["identity"])) == "finished before, kept"
+    assert describe_finished_search(toy_search(trials, identity=REQUEST["identity"])) == "finished before, kept"
     changed = {**REQUEST["identity"], "code m.one": "2"}
     assert "its code has changed since (m.one; --fresh runs it again)" in describe_finished_search(
-        toy_sweep(trials, identity=changed)
+        toy_search(trials, identity=changed)
     )
-    assert "features, code: unknown" in describe_finished_search(toy_sweep(trials))
+    assert "features, code: unknown" in describe_finished_search(toy_search(trials))

@@ -77,7 +77,7 @@ def test_given_rows_of_a_convolution_equal_the_whole_convolution_bit_for_bit(nor
     operator = build_user_hypergraph(draw_history(3), 7, normalization)
     nodes = torch.randn(10, 4, requires_grad=True)
     rows, weight = torch.tensor([7, 2, 9]), torch.randn(3, 4)
-    found, expected = operator.of_rows(nodes, rows), operator(nodes)[rows]
+    found, expected = operator.convolve_rows(nodes, rows), operator(nodes)[rows]
     assert torch.equal(found, expected)
     (found_gradient,), (expected_gradient,) = (
         torch.autograd.grad((out * weight).sum(), [nodes]) for out in (found, expected)

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from hellm_recbole.graphs.propagation import propagate_mean, propagate_mean_of
+from hellm_recbole.graphs.propagation import propagate_mean, propagate_mean_rows
 from hellm_recbole.graphs.sparse import EdgePattern, SparseOperator, build_interaction_matrix, normalize_interactions
 from hellm_recbole.types import Histories
 
@@ -80,7 +80,7 @@ def test_propagation_of_given_rows_equals_the_whole_propagation_bit_for_bit(
     graph = SparseOperator(normalize_interactions(HISTORY, N_ITEMS))
     whole = propagate_mean(*tables, graph, n_layers)
     expected = [table[part] for table, part in zip(whole, rows, strict=True)]
-    found = propagate_mean_of(*tables, graph, n_layers, *rows)
+    found = propagate_mean_rows(*tables, graph, n_layers, *rows)
     gradients = []
     for parts in (expected, found):
         total = sum((part * weight).sum() for part, weight in zip(parts, weights, strict=True))

@@ -8,10 +8,10 @@ from hellm_recbole.identity.compare import (
     complete_parts,
     complete_settings,
     describe_changes,
-    digest_of_parts,
+    digest_parts,
     list_parts,
 )
-from hellm_recbole.identity.parts import all_code, feature_digests, unknown_parts
+from hellm_recbole.identity.parts import list_code_digests, list_feature_digests, list_unknown_parts
 from tests.toy_records import toy_identity
 
 EMBEDDINGS = {"HeLLMPre": {"sha256": "e", "run_sha256": "r", "features": {"text": "old"}, "code": {"m": "1"}}}
@@ -49,22 +49,22 @@ def test_every_change_is_described() -> None:
 
 
 def test_embeddings_pass_on_their_features_and_code() -> None:
-    assert feature_digests(toy_identity(embeddings=EMBEDDINGS)) == [("text", "old")]
-    assert feature_digests(toy_identity("own", embeddings=EMBEDDINGS)) == [("text", "old"), ("text", "own")]
+    assert list_feature_digests(toy_identity(embeddings=EMBEDDINGS)) == [("text", "old")]
+    assert list_feature_digests(toy_identity("own", embeddings=EMBEDDINGS)) == [("text", "old"), ("text", "own")]
     code = {"sha256": "", "modules": {"m": "2"}}
-    assert all_code(toy_identity(embeddings=EMBEDDINGS, code=code)) == [{"m": "2"}, {"m": "1"}]
+    assert list_code_digests(toy_identity(embeddings=EMBEDDINGS, code=code)) == [{"m": "2"}, {"m": "1"}]
 
 
 def test_what_earlier_versions_did_not_record_is_unknown() -> None:
-    assert unknown_parts(toy_identity()) == []
-    assert unknown_parts(None) == ["features", "code"]
+    assert list_unknown_parts(toy_identity()) == []
+    assert list_unknown_parts(None) == ["features", "code"]
     older = {"SASRec": {"sha256": "e", "run_sha256": None, "features": None, "code": None}}
-    assert unknown_parts(toy_identity(embeddings=older)) == ["features of SASRec", "code of SASRec"]
+    assert list_unknown_parts(toy_identity(embeddings=older)) == ["features of SASRec", "code of SASRec"]
 
 
 def test_the_digest_of_all_parts_does_not_depend_on_their_order() -> None:
-    assert digest_of_parts({"a": "1", "b": "2"}) == digest_of_parts({"b": "2", "a": "1"})
-    assert digest_of_parts({"a": "1"}) != digest_of_parts({"a": "2"})
+    assert digest_parts({"a": "1", "b": "2"}) == digest_parts({"b": "2", "a": "1"})
+    assert digest_parts({"a": "1"}) != digest_parts({"a": "2"})
 
 
 def test_a_setting_that_was_a_constant_has_its_old_value_in_older_files() -> None:

@@ -30,7 +30,7 @@ from hellm_recbole.report.figures import (
 )
 from hellm_recbole.report.page import write_report
 from hellm_recbole.report.studies import draw_study, list_studies
-from tests.toy_records import add_run, toy_sweep, toy_trial
+from tests.toy_records import add_run, toy_search, toy_trial
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = "<script>alert(1)</script>"
@@ -64,9 +64,9 @@ def fill(results: Path, dataset: str = "Toy") -> None:
     ]
     weights = {"user_contrast_weight": [0.1, 0.9], "item_contrast_weight": [0.1, 0.9]}
     for search in (
-        toy_sweep([toy_trial(1, 0.1), toy_trial(2, 0.2, status="pruned")], dataset=dataset),
-        toy_sweep(study, dataset=dataset, row="HeLLMPre", name="study-neighbors", space={"n_neighbors": [5, 10, 15]}),
-        toy_sweep(pairs, dataset=dataset, row="HeLLMPre", name="study-contrast", space=weights),
+        toy_search([toy_trial(1, 0.1), toy_trial(2, 0.2, status="pruned")], dataset=dataset),
+        toy_search(study, dataset=dataset, row="HeLLMPre", name="study-neighbors", space={"n_neighbors": [5, 10, 15]}),
+        toy_search(pairs, dataset=dataset, row="HeLLMPre", name="study-contrast", space=weights),
     ):
         write_search(locate_search(results, dataset, search.row, search.name), search)
 
@@ -208,7 +208,7 @@ def test_studies_of_the_paper() -> None:
     found = list_studies("HeLLMPre")
     assert list(found) == ["neighbors", "temperature", "l2", "width", "contrast"]
     trials = [toy_trial(n, 0.1 * n, values={"l2_weight": 10.0**-n}) for n in (3, 1, 5)]
-    search = toy_sweep(trials, row="HeLLMPre", name="study-l2", space={"l2_weight": [1e-5, 1e-3, 1e-1]})
+    search = toy_search(trials, row="HeLLMPre", name="study-l2", space={"l2_weight": [1e-5, 1e-3, 1e-1]})
     study = draw_study(search)
     assert study is not None
     left, right = study.figure.axes
@@ -216,7 +216,7 @@ def test_studies_of_the_paper() -> None:
     assert right.lines[0].get_xdata().tolist() == [1e-5, 1e-3, 1e-1]  # type: ignore[union-attr]
     assert right.lines[0].get_ydata() == pytest.approx([0.5, 0.3, 0.1])
     assert right.get_xscale() == "log"
-    assert draw_study(toy_sweep(trials, name="tune")) is None
+    assert draw_study(toy_search(trials, name="tune")) is None
 
 
 def test_a_cutoff_larger_than_50_has_its_own_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from hellm_recbole.experiments.export import export_embeddings
 from hellm_recbole.experiments.resolve import resolve_runs
 from hellm_recbole.experiments.run import RunContext, execute_run
 from hellm_recbole.system.disk import MAKE_ROOM, name_device
-from hellm_recbole.system.files import atomic_write, scratch_folder, write_text
+from hellm_recbole.system.files import atomic_write, create_scratch_folder, write_text
 from hellm_recbole.system.locks import FolderLock
 from hellm_recbole.system.unexpected import describe_unexpected
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
@@ -106,7 +106,7 @@ def test_each_library_error_for_a_full_disk_becomes_one_sentence(
     assert message.endswith(f" free; {MAKE_ROOM}")
 
     def write_folder() -> None:
-        with scratch_folder(small_disk, "whole") as folder:
+        with create_scratch_folder(small_disk, "whole") as folder:
             (folder / "first").write_bytes(b"x" * 300_000)
             save(folder / "second.npy")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hellm_recbole.errors import OutputError, SettingsError
-from hellm_recbole.system.files import _hash_host, check_name, remove_folder, sweep_temporaries
+from hellm_recbole.system.files import _hash_host, check_name, remove_folder, remove_leftovers
 
 BAD_NAMES = ["", ".", "..", "a/b", "../x", "/etc", ".hidden", "-x", "a\0b", "a b", "a\n", "x" * 101, "a\\b", "~"]
 
@@ -44,9 +44,9 @@ def test_temporary_files_of_ended_processes_are_removed_and_those_of_others_are_
             (tmp_path / name / "inside").mkdir(parents=True)
         else:
             (tmp_path / name).write_text("")
-    sweep_temporaries(tmp_path)
+    remove_leftovers(tmp_path)
     assert sorted(os.listdir(tmp_path)) == sorted(kept)
-    sweep_temporaries(tmp_path / "missing")
+    remove_leftovers(tmp_path / "missing")
 
 
 def test_unfinished_models_of_earlier_versions_are_removed(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_unfinished_models_of_earlier_versions_are_removed(tmp_path: Path) -> No
         (tmp_path / name).mkdir()
     (tmp_path / ".model-linked12").symlink_to(tmp_path / "model-k3_x09ab", target_is_directory=True)
     (tmp_path / ".model-a_file12").write_text("")
-    sweep_temporaries(tmp_path)
+    remove_leftovers(tmp_path)
     kept = [foreign.name, ".model-short", ".model-TOOBIG01", "model-k3_x09ab", ".model-linked12", ".model-a_file12"]
     assert sorted(os.listdir(tmp_path)) == sorted(kept)
 
@@ -73,11 +73,11 @@ def test_a_kill_between_two_renames_loses_no_folder(tmp_path: Path) -> None:
         "parent = Path(sys.argv[1])\nrename = os.replace\n"
         "def replace(a, b):\n    rename(a, b)\n    os.kill(os.getpid(), 9)\n"
         "os.replace = replace\n"
-        "with files.scratch_folder(parent, 'model') as work:\n    files.replace_folder(work, parent / 'model')\n"
+        "with files.create_scratch_folder(parent, 'model') as work:\n    files.replace_folder(work, parent / 'model')\n"
     )
     assert subprocess.run([sys.executable, "-c", script, str(tmp_path)]).returncode == -signal.SIGKILL
     assert not (tmp_path / "model").exists()
-    sweep_temporaries(tmp_path)
+    remove_leftovers(tmp_path)
     assert os.listdir(tmp_path) == ["model"]
     assert os.listdir(tmp_path / "model") == ["old"]
 

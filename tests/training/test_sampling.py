@@ -27,14 +27,14 @@ def test_an_epoch_has_every_interaction_once_and_no_negative_is_observed() -> No
     train = build_data([[1, 2, 3], [2], [4, 5, 6, 7]], n_items=8)
     source = PairSource(train, 3, "interactions", CPU)
     batches = list(source.epoch(7))
-    assert len(batches) == source.n_batches() == 3
+    assert len(batches) == source.count_batches() == 3
     pairs = [(int(u), int(i)) for batch in batches for u, i in zip(batch.user, batch.positive, strict=True)]
     assert sorted(pairs) == [(1, 1), (1, 2), (1, 3), (2, 2), (3, 4), (3, 5), (3, 6), (3, 7)]
     for seed in range(50):
         for batch in source.epoch(seed):
             for u, j in zip(batch.user.tolist(), batch.negative.tolist(), strict=True):
                 assert 1 <= j <= 8
-                assert j not in train.history.of(u)
+                assert j not in train.history.get_items(u)
 
 
 def test_negatives_are_uniform_over_the_unobserved_items() -> None:
@@ -99,7 +99,7 @@ def test_an_epoch_has_every_prefix_of_the_recent_items_once() -> None:
     source = PrefixSource(build_data([[1, 2, 3, 4], [5], [6, 7]], n_items=8), 2, 2, None, CPU)
     seen = []
     batches = list(source.epoch(3))
-    assert len(batches) == source.n_batches() == 2
+    assert len(batches) == source.count_batches() == 2
     for batch in batches:
         for items, targets in zip(batch.items.tolist(), batch.targets.tolist(), strict=True):
             length = sum(item > 0 for item in items)

@@ -72,7 +72,7 @@ def run(
 ) -> tuple[Progress, ModelLearner]:
     run_config = config(name, **values)
     assert run_config.spec is not None
-    data = with_stages(split.train_data(), run_config)
+    data = with_stages(split.make_train_data(), run_config)
     learner = ModelLearner(
         run_config.spec,
         run_config.model_settings,
@@ -85,7 +85,7 @@ def run(
     )
     progress = fit(
         learner,
-        split.selection(),
+        split.make_selection_data(),
         run_config.train,
         run_config.evaluation,
         seed=7,
@@ -239,7 +239,13 @@ def test_clipping_bounds_the_gradient(toy_split: Split, monkeypatch: pytest.Monk
     run_config = config("LightGCN", clip_norm=1e-3)
     assert run_config.spec is not None
     ModelLearner(
-        run_config.spec, run_config.model_settings, toy_split.train_data(), run_config.train, run_config.pairs, 7, CPU
+        run_config.spec,
+        run_config.model_settings,
+        toy_split.make_train_data(),
+        run_config.train,
+        run_config.pairs,
+        7,
+        CPU,
     ).train_epoch(1, 1, lambda *args: None)
     assert norms
     assert max(norms) <= 1e-3 * (1 + 1e-5)
@@ -260,14 +266,14 @@ def test_one_epoch_of_lightgcn_equals_a_plain_training_loop(toy_split: Split) ->
     """The plain loop has the same batches, a dense graph and the Adam of torch."""
     run_config = config("LightGCN")
     assert run_config.spec is not None
-    data = toy_split.train_data()
+    data = toy_split.make_train_data()
     learner = ModelLearner(run_config.spec, run_config.model_settings, data, run_config.train, run_config.pairs, 7, CPU)
     tables = {key: value.detach().clone().double().requires_grad_() for key, value in learner.module.named_parameters()}
     learner.train_epoch(1, 99, lambda *args: None)
 
     size = data.n_users + 1
     a = torch.zeros(size + data.n_items + 1, size + data.n_items + 1, dtype=torch.float64)
-    for u, i in zip(data.history.users(), data.history.items, strict=True):
+    for u, i in zip(data.history.repeat_users(), data.history.items, strict=True):
         a[u, size + i] = a[size + i, u] = 1.0
     scale = torch.where(a.sum(1) > 0, a.sum(1).clamp(min=1).rsqrt(), 0.0)
     a = scale[:, None] * a * scale[None, :]
@@ -296,7 +302,7 @@ def test_a_step_in_micro_batches_equals_a_step_of_the_whole_batch(toy_split: Spl
     for size in (64, 3):
         run_config = config("LLaRA", batch_size=64, micro_batch_size=size)
         assert run_config.spec is not None
-        data = with_stages(toy_split.train_data(), run_config)
+        data = with_stages(toy_split.make_train_data(), run_config)
         learner = ModelLearner(
             run_config.spec,
             run_config.model_settings,
@@ -319,7 +325,7 @@ def test_out_of_memory_halves_the_micro_batches_and_does_not_change_the_step(
 ) -> None:
     run_config = config("LLaRA", batch_size=64, micro_batch_size=64)
     assert run_config.spec is not None
-    data = with_stages(toy_split.train_data(), run_config)
+    data = with_stages(toy_split.make_train_data(), run_config)
     learner = ModelLearner(
         run_config.spec, run_config.model_settings, data, run_config.train, run_config.pairs, 7, CPU, run_config.steps
     )
@@ -358,7 +364,7 @@ def test_a_process_without_memory_for_one_example_stops_the_other_processes(
     learner = ModelLearner(
         run_config.spec,
         run_config.model_settings,
-        with_stages(toy_split.train_data(), run_config),
+        with_stages(toy_split.make_train_data(), run_config),
         run_config.train,
         run_config.pairs,
         7,

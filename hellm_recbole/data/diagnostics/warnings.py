@@ -384,7 +384,7 @@ def _check_repeats(dataset: Dataset, split: Split) -> Iterator[Finding]:
             ),
             "Such a pair weighs more in training; a tool that drops repeats would make another split.",
         )
-    train = _number_pairs(dataset, split.train.users(), split.train.items)
+    train = _number_pairs(dataset, split.train.repeat_users(), split.train.items)
     valid = _number_pairs(dataset, split.valid.user, split.valid.item)
     test = _number_pairs(dataset, split.test.user, split.test.item)
     if split.kind == "given":
@@ -426,7 +426,7 @@ def _check_given_parts(dataset: Dataset, split: Split) -> Iterator[Finding]:
                 "Models train on what came after the target, so results are not those of a forecast; compare them only "
                 "with results on these same parts.",
             )
-    is_untrained = ~np.isin(np.unique(split.test.user), split.train.users())
+    is_untrained = ~np.isin(np.unique(split.test.user), split.train.repeat_users())
     if n_untrained := int(is_untrained.sum()):
         yield Finding(
             "users without training",
@@ -618,10 +618,10 @@ def _check_similarity(modality: str, matrix: FloatArray, split: Split) -> Iterat
         split: split of the dataset.
     """
     history = split.train
-    user, item = history.users(), history.items
+    user, item = history.repeat_users(), history.items
     same_user = user[1:] == user[:-1]
     train = _compute_mean_cosine(matrix, user[1:][same_user], item[:-1][same_user], item[1:][same_user], split.n_users)
-    is_trained = history.lengths()[split.test.user] > 0
+    is_trained = history.count_items()[split.test.user] > 0
     targets = Targets(split.test.user[is_trained], split.test.item[is_trained])
     last = item[history.indptr[targets.user + 1] - 1]
     test = _compute_mean_cosine(matrix, targets.user, last, targets.item, split.n_users)

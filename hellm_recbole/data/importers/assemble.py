@@ -186,7 +186,7 @@ def _are_positions(inter: pd.DataFrame) -> bool:
     return not ranked and bool(np.array_equal(time[order], np.arange(len(user)) - starts[user[order] - 1]))
 
 
-def recognize_modalities(data: AtomicData) -> AtomicData:
+def recognize_leave_one_out(data: AtomicData) -> AtomicData:
     """Drop a given split that equals leave-one-out in time order, so that results may share a table with the same data.
 
     Equal times keep the order of the file. Data whose file has no times keep their split.

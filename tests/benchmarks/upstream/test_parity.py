@@ -27,9 +27,9 @@ def test_all_our_parameters_are_compared_but_unused_ones(name: str, modalities: 
 
 def test_the_second_data_set_is_the_harder_one() -> None:
     easy, hard = (make_data(("image",), hard=hard) for hard in (False, True))
-    assert easy.history.lengths()[1:].min() > 0
+    assert easy.history.count_items()[1:].min() > 0
     assert set(easy.history.items) == set(range(1, easy.n_items + 1))
-    assert hard.history.lengths()[-1] == 0
+    assert hard.history.count_items()[-1] == 0
     assert hard.n_items not in hard.history.items
     assert (hard.features["image"][3] == hard.features["image"][8]).all()
 

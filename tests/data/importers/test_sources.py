@@ -165,7 +165,7 @@ def test_lattice(tmp_path: Path, prepare_toy: Prepare, inside: str) -> None:
     dataset = load_dataset(prepared.folder, modalities=None)
     split = split_dataset(dataset)
     assert split.kind == "given"
-    assert split.item_tokens[split.train.of(1)].tolist() == ["2", "0"]
+    assert split.item_tokens[split.train.get_items(1)].tolist() == ["2", "0"]
     assert split.item_tokens[split.test.item].tolist() == ["0", "2"]
     assert dataset.features["image"][list(dataset.item_tokens).index("2")].tolist() == [0, 0, 1]
     assert prepared.warnings == ("val.json: 1 users have an empty list", "test.json: 1 users have an empty list")

@@ -35,9 +35,9 @@ def make_frame() -> pd.DataFrame:
 def read_sequences(prepared: Prepared) -> dict[str, list[str]]:
     dataset = load_dataset(prepared.folder, modalities=None)
     split = split_dataset(dataset)
-    history = split.test_history()
+    history = split.make_test_history()
     return {
-        str(dataset.user_tokens[user]): [str(dataset.item_tokens[item]) for item in history.of(user)]
+        str(dataset.user_tokens[user]): [str(dataset.item_tokens[item]) for item in history.get_items(user)]
         for user in range(1, dataset.n_users + 1)
     }
 
