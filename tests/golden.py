@@ -131,8 +131,8 @@ def read_folder(folder: Path, ignored: frozenset[str] = frozenset()) -> dict[str
         ".npz": lambda path: _dump_arrays(dict(np.load(path))),
         ".npy": lambda path: _dump_arrays({"": np.load(path)}),
         ".safetensors": lambda path: _dump_arrays(load_file(path)),
-        ".md": _read_table,
-        ".tex": _read_table,
+        ".md": lambda path: _read_table(path, ignored),
+        ".tex": lambda path: _read_table(path, ignored),
         ".csv": _read_csv,
     }
     digests = {}
@@ -160,9 +160,11 @@ def _remove_varying(value: Any, ignored: frozenset[str]) -> Any:
     return value
 
 
-def _read_table(path: Path) -> bytes:
-    """Read a Markdown or LaTeX table without times, memory and column widths."""
-    text = re.sub(r"\d+(\.\d)? (s|min|h|MiB|GiB)\b", "", path.read_text(encoding="utf-8"))
+def _read_table(path: Path, ignored: frozenset[str]) -> bytes:
+    """Read a Markdown or LaTeX file without times, memory, column widths, and lines that set an ignored key."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    text = "\n".join(line for line in lines if not any(f'"{key}":' in line for key in ignored))
+    text = re.sub(r"\d+(\.\d)? (s|min|h|MiB|GiB)\b", "", text)
     return re.sub(r"[ -]+", " ", text).encode()
 
 
