@@ -206,8 +206,11 @@ def test_settings_for_one_model_and_settings_in_recboles_form(workplace: Path) -
             (("--models", "LightGCN", "--export", "test-lists", f"--export-k={k}"), (f"--export-k {k!r} must be",))
             for k in ("0", "-1", "x", "2.5", "")
         ),
-        (("--models", "LightGCN", "--export-k", "5"), ("give it with --export test-lists",)),
-        (("--models", "LightGCN", "--export", "embeddings", "--export-k", "5"), ("give it with --export test-lists",)),
+        (("--models", "LightGCN", "--export-k", "5"), ("use it together with --export test-lists",)),
+        (
+            ("--models", "LightGCN", "--export", "embeddings", "--export-k", "5"),
+            ("use it together with --export test-lists",),
+        ),
         (("--models", "LightGCN", "--threads", "0"), ("--threads 0",)),
         (("--models", "LightGCN", "--set", "valid_metric=N@3"), ("valid_metric is 'N@3'",)),
     ],
@@ -357,7 +360,7 @@ def test_a_half_written_result_is_named(workplace: Path, capsys: pytest.CaptureF
 
 def test_exported_lists_match_exported_embeddings(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--models", "LightGCN,SASRec", "--export", "test-lists,embeddings") == 0
-    assert capsys.readouterr().out.count("users with a list: 60; users without one: 0;") == 1
+    assert capsys.readouterr().out.count("users with a list: 60; users without a list: 0;") == 1
     split = split_dataset(load_dataset(workplace / "dataset" / "toy", modalities=None))
     seen = split.make_test_history()
     for model in ("LightGCN", "SASRec"):
