@@ -50,7 +50,7 @@ from hellm_recbole.experiments.resolve import (
     resolve_with_pretrained,
     split_variant,
 )
-from hellm_recbole.experiments.run import RunContext, follow
+from hellm_recbole.experiments.run import RunContext, follow_main_process
 from hellm_recbole.experiments.sweeps import locate_tuned, read_tuned
 from hellm_recbole.models.base import LLM
 from hellm_recbole.report.ablation import print_ablation
@@ -102,7 +102,7 @@ def _run_worker_process(group: ProcessGroup) -> int:
         HellmError: the work failed; the message names the process.
     """
     try:
-        follow(group)
+        follow_main_process(group)
     except HellmError as error:
         raise type(error)(f"process {group.rank}: {error}") from error
     return 0

@@ -100,12 +100,12 @@ def small_values(name: str) -> dict[str, Any]:
     }
 
 
-def with_stages(data: TrainData, config: RunConfig) -> TrainData:
+def add_pretrained_embeddings(data: TrainData, config: RunConfig) -> TrainData:
     """Return the data with pretrained embeddings of the models that the run reads."""
     return replace(data, pretrained=toy_tables(data.n_items, width=16)) if config.pretrained_models else data
 
 
-def awaken(model: nn.Module) -> None:
+def initialize_for_scoring(model: nn.Module) -> None:
     """Make the scores of an untrained LLM differ: measure its states, and draw the weights that start at zero."""
     if isinstance(model, LLMRecommender):
         for name, value in model.named_parameters():

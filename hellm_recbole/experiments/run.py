@@ -85,7 +85,7 @@ class RunContext:
 def find_finished_run(config: RunConfig, split: Split, context: RunContext) -> RunResult | None:
     """Return the result of this run if it is already finished, else None.
 
-    A finished run is also returned if only its code has changed since; `describe_finished_run` reports that. Whatever
+    A finished run is also returned if only its code has changed since; `describe_finished_run` reports the change. What
     an earlier version of this project did not record is not compared.
 
     Raises:
@@ -269,7 +269,7 @@ def build_learner(config: RunConfig, split: Split, context: RunContext) -> Learn
         DataError: pretrained embeddings are missing, broken or of other items.
     """
     data = select_training_data(config, split, _load_pretrained(config, split, context))
-    return build_learner_from(config, data, context.seed, context.device, context.choose_group(config))
+    return build_learner_from_data(config, data, context.seed, context.device, context.choose_group(config))
 
 
 def select_training_data(config: RunConfig, split: Split, embeddings: Mapping[str, FloatArray]) -> TrainData:
@@ -294,7 +294,7 @@ def restrict_data(config: RunConfig, data: TrainData) -> TrainData:
     )
 
 
-def build_learner_from(
+def build_learner_from_data(
     config: RunConfig, data: TrainData, seed: int, device: torch.device, group: ProcessGroup = SINGLE_PROCESS
 ) -> Learner:
     """Build the initial learner of a run from training data that already hold the pretrained embeddings.
@@ -349,11 +349,11 @@ def _train_and_rank(
     the identity are added to it here, so that the result of a run that fails later has them too.
     """
     embeddings = _load_pretrained(config, split, context)
-    fields["stages"] = digest_tables(embeddings)
+    fields["stages"] = digest_tables(embeddings)  # the key that earlier versions used for these digests
     fields["identity"] = identity = _identify_with_embeddings(config, split, context, embeddings)
     parts = list_run_parts(config, split, context.seed, identity)
     started = time.perf_counter()
-    learner = build_learner_from(
+    learner = build_learner_from_data(
         config,
         select_training_data(config, split, embeddings),
         context.seed,
@@ -477,7 +477,7 @@ class _SilentView:
         """Show nothing."""
 
 
-def follow(group: ProcessGroup) -> None:
+def follow_main_process(group: ProcessGroup) -> None:
     """Take part in each run that the first process of the group sends, until it sends None."""
     while (received := group.receive()) is not None:
         shared = replace(received, context=replace(received.context, group=group))

@@ -41,7 +41,7 @@ from hellm_recbole.errors import (
 )
 from hellm_recbole.experiments.ray_cluster import enter_worker, request_resources
 from hellm_recbole.experiments.resolve import Override, RunConfig, resolve_run
-from hellm_recbole.experiments.run import build_learner_from, restrict_data
+from hellm_recbole.experiments.run import build_learner_from_data, restrict_data
 from hellm_recbole.experiments.sweeps import (
     SCHEMA,
     SEARCH_FILE,
@@ -544,7 +544,7 @@ def _trial(point: dict[str, int], job: TrialJob) -> None:
     enter_worker(job.folder, config.resources.ray_cpus)
     try:
         data = restrict_data(config, job.data.train)
-        learner = build_learner_from(config, data, job.seed, runtime.choose_device(job.device))
+        learner = build_learner_from_data(config, data, job.seed, runtime.choose_device(job.device))
         with tempfile.TemporaryDirectory() as scratch:
             checkpoint = CheckpointFolder(Path(scratch) / "checkpoint")
             run = {**job.run_parts, "point": json.dumps(point, sort_keys=True)}

@@ -1,4 +1,4 @@
-"""HeLLM, and its rivals CoLLM and LLaRA in the same form: a causal language model that reads item embeddings.
+"""HeLLM, CoLLM and LLaRA as one class: a causal language model that reads item embeddings.
 
 Guo et al., "Multi-Modal Hypergraph Enhanced LLM Learning for Recommendation", 2025, Sec. 3.5; released code: HeLLM.
 All three models are this one class with different settings. They differ only in:
@@ -15,22 +15,22 @@ All three models are this one class with different settings. They differ only in
   embeddings of the input, plus a bias), `linear` (a trained linear map) or `frozen-random` (a fixed random linear map,
   as in the released code).
 
-Forms of examples; training and scoring use the same form:
+Ways to make examples of a history, the same in training and scoring:
 
 - `all`: every prefix of every history is an example, read as `prompt | items | ending`. The graph prefix pools the
   whole history (paper, released code).
-- `random`: a few random prefixes of each history in each epoch, read likewise.
+- `random`: a few random prefixes of each history in each epoch, read in the same way.
 - `causal`: a history is one example, in which the state after each item predicts the next item. The graph prefix of an
   item pools the items up to it, and only the queries of that item see it. The prompt sees the learnable prefix only, so
   its states are the same for all users and are computed once a step.
 
-**Deviations** from the released code. Settings can undo all but the last two:
+**Deviations** from the released code. Settings can switch off all of them except the last two:
 
 - Examples are `causal`, and the head is `embedding`.
-- Item tables and item tokens are brought to one scale before and after the projection.
+- Item tables and item tokens are scaled to the same size before and after the projection.
 - Items and states have dropout.
-- Before the head, each dimension of the states is brought to mean 0 and deviation 1. Both are measured once on a sample
-  of training histories: some dimensions of a language model are a hundred times larger than others.
+- Before the head, each dimension of the states is normalized to mean 0 and standard deviation 1. Both are measured once
+  on a sample of training histories: some dimensions of a language model are a hundred times larger than others.
 - Padding is never pooled (the released code pools padding as item 0).
 - CoLLM's and LLaRA's own tasks (yes/no; choosing among 20 titles) are replaced by ranking all items, as in the HeLLM
   paper.

@@ -69,7 +69,11 @@ SOURCE_POLICY: dict[Family, Policy] = {
     "llm": "none",
 }
 STRONG_BASELINES = ("Pop", "ItemKNN", "SASRec")  # a table with an LLM row needs these models for comparison
-SEED_PARTS = (SEED, "embeddings of ", CODE)  # parts of a run whose names start so may differ between seeds of one row
+SEED_PARTS = (
+    SEED,
+    "embeddings of ",
+    CODE,
+)  # parts of a run that may differ between the seeds of a row; beginnings of their names
 _HASH_DIGITS = 12
 _FORMULA = ("=", "+", "-", "@")  # a spreadsheet reads a cell that starts with one of these as a formula
 _WIDE = 80  # columns needed to show the two largest K; a narrower terminal shows only the largest one

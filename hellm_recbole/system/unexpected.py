@@ -1,7 +1,8 @@
-"""Sentences for exceptions that no part of this project raises itself."""
+"""Messages for exceptions that are not errors of this project, such as a full disk or memory that ran out."""
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 from hellm_recbole.errors import take_first_line
@@ -25,6 +26,12 @@ def describe_unexpected(error: BaseException, folder: Path | None = None) -> str
         return describe_full(error, folder)
     if isinstance(error, MemoryError) or "not enough memory" in text or "out of memory" in text.lower():
         return "out of memory; lower batch_size, eval_block_users or the model's widths, or take a larger machine"
-    if isinstance(error, RecursionError):
+    if isinstance(error, RecursionError) and _is_raised_by_a_parser(error):
         return "a file is nested too deeply to be read; it is probably damaged, so remove it"
     return take_first_line(error)
+
+
+def _is_raised_by_a_parser(error: BaseException) -> bool:
+    """Return whether an error was raised while JSON or YAML was parsed."""
+    files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)[-5:]]
+    return any(file.parent.name in ("json", "yaml") for file in files)

@@ -1,4 +1,4 @@
-"""Training batches.
+"""Draw the batches of training epochs.
 
 The batches of an epoch depend on (seed, epoch) only, so a resumed run has the same batches as an uninterrupted one.
 """

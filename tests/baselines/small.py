@@ -49,8 +49,13 @@ def get_features(data: TrainData, name: str) -> Tensor:
 
 
 def copy_parameters(model: nn.Module) -> dict[str, Tensor]:
-    """Copy every parameter in double precision, without the padding row of tables; the copies require gradients."""
-    tables = {f"{name}.weight" for name, part in model.named_modules() if isinstance(part, nn.Embedding)}
+    """Copy every parameter in double precision, without the padding entry of tables and biases of items.
+
+    The copies require gradients.
+    """
+    tables = {f"{name}.weight" for name, part in model.named_modules() if isinstance(part, nn.Embedding)} | {
+        "item_bias"
+    }
     return {
         name: values.detach()[1 if name in tables else 0 :].double().requires_grad_()
         for name, values in model.named_parameters()

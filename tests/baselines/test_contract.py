@@ -19,7 +19,7 @@ from hellm_recbole.evaluation.ranking import rank_targets
 from hellm_recbole.experiments.resolve import Override, RunConfig, resolve_runs
 from hellm_recbole.training.trainer import ModelLearner
 from hellm_recbole.types import Histories, QueryBatch, Targets, TrainData, as_ids
-from tests.toy_llm import awaken, small_values, with_stages
+from tests.toy_llm import add_pretrained_embeddings, initialize_for_scoring, small_values
 
 CPU = torch.device("cpu")
 NAMES = sorted(REGISTRY)
@@ -39,14 +39,14 @@ def build_learner(name: str, data: TrainData, seed: int = 3, **values: Any) -> M
     learner = ModelLearner(
         config.spec,
         config.model_settings,
-        with_stages(data, config),
+        add_pretrained_embeddings(data, config),
         config.train,
         config.pairs,
         seed,
         CPU,
         config.steps,
     )
-    awaken(learner.module)
+    initialize_for_scoring(learner.module)
     return learner
 
 
@@ -120,7 +120,7 @@ def test_padding_rows_get_no_gradient_from_the_data(name: str, toy_split: Split)
     model: Any = learner.module
     sum(model.loss(get_first_batch(learner)).values()).backward()
     tables = [part for part in model.modules() if isinstance(part, nn.Embedding)]
-    biases = [model.item_bias] if getattr(model, "item_bias", None) is not None else []
+    biases = [part for name, part in model.named_parameters() if name == "item_bias"]
     assert tables or biases
     for bias in biases:
         assert not bias.grad[0].any()
@@ -191,6 +191,8 @@ def test_scores_are_query_times_item_vectors(name: str, toy_split: Split) -> Non
     data = toy_split.make_train_data()
     learner = build_learner(name, data)
     model: Any = learner.module
+    if isinstance(bias := getattr(model, "item_bias", None), nn.Parameter):  # starts at zero in most models
+        bias.data.normal_()
     scores = compute_scores(learner, data, np.array([1, 2]))
     histories = [data.history.get_items(u)[-model.max_history :] if model.max_history else [] for u in (1, 2)]
     with torch.no_grad():
@@ -198,4 +200,6 @@ def test_scores_are_query_times_item_vectors(name: str, toy_split: Split) -> Non
         for index, items in enumerate(histories):
             batch = QueryBatch(torch.tensor([index + 1]), as_ids(np.array([items], dtype=np.int64).reshape(1, -1), CPU))
             expected = encoded.items[1:] @ model.query(encoded, batch)[0]
+            if encoded.item_bias is not None:
+                expected = expected + encoded.item_bias[1:]
             assert torch.allclose(scores[index], expected, atol=1e-5)

@@ -22,7 +22,7 @@ from hellm_recbole.data.atomic import load_dataset
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.evaluation.ranking import rank_targets
 from hellm_recbole.experiments.resolve import Override, RunConfig, resolve_runs
-from hellm_recbole.experiments.run import build_learner_from
+from hellm_recbole.experiments.run import build_learner_from_data
 from hellm_recbole.models.base import LLM
 from hellm_recbole.training.checkpoint import CheckpointFolder
 from hellm_recbole.training.trainer import Learner, fit
@@ -56,7 +56,7 @@ def train(name: str, split: Split, pretrained: dict[str, FloatArray], folder: Pa
     """Train a model and return its learner."""
     config = build_config(name)
     data = replace(split.make_train_data(), pretrained=pretrained if config.pretrained_models else {})
-    learner = build_learner_from(config, data, SEED, torch.device("cpu"))
+    learner = build_learner_from_data(config, data, SEED, torch.device("cpu"))
     checkpoint = CheckpointFolder(folder / name)
     fit(
         learner,

@@ -92,7 +92,7 @@ def test_our_models_in_recbole_read_histories_in_time_order(
     config, dataset, (train, _, _) = load_recbole_data(model, tmp_path / "dataset")
     found = get_model(model)(config, train._dataset).history(config, train._dataset)
     tokens = {
-        str(dataset.id2token("user_id", user)): dataset.id2token("item_id", found.of(user)).tolist()
+        str(dataset.id2token("user_id", user)): dataset.id2token("item_id", found.get_items(user)).tolist()
         for user in range(1, N_USERS + 1)
     }
     assert tokens == {user: items[:-2] for user, items in histories.items()}

@@ -54,7 +54,7 @@ def test_each_error_names_key_value_origin_and_allowed_values(change: dict[str, 
 def test_all_errors_are_reported_together() -> None:
     with pytest.raises(SettingsError) as caught:
         s.build_settings(Toy, s.merge_layers([("toy.yaml", {"width": 0, "rate": 2, "other": 1})]))
-    for part in ("width", "rate", "name, flags are not set; add to ", "unknown setting 'other'"):
+    for part in ("width", "rate", "name, flags are not set; add them to ", "unknown setting 'other'"):
         assert part in str(caught.value)
 
 

@@ -107,5 +107,7 @@ def test_all_missing_settings_of_a_model_are_in_one_message_with_the_file(
     monkeypatch.setattr(resolve, "find_properties", lambda: tmp_path)
     message = find_refusal("LightGCN")
     file = tmp_path / "model" / "LightGCN.yaml"
-    assert f"batch_size, weight_decay, emb_dim, l2_weight, init_std, sampling are not set; add to {file}" in message
+    assert (
+        f"batch_size, weight_decay, emb_dim, l2_weight, init_std, sampling are not set; add them to {file}" in message
+    )
     assert "learning_rate = 'fast'" in message

@@ -18,7 +18,7 @@ from hellm_recbole.llm.packaged import unpack_model
 from hellm_recbole.llm.prefix_attention import Context, GraphPrefix, PackedBatch, pool_graph
 from hellm_recbole.models.hellm import LLMRecommender
 from hellm_recbole.types import Encoded, Histories, HistoryBatch, QueryBatch, TrainData
-from tests.toy_llm import CONFIGS, awaken, save_tiny, settings, toy_tables
+from tests.toy_llm import CONFIGS, initialize_for_scoring, save_tiny, settings, toy_tables
 
 N_ITEMS = 12
 HISTORIES = torch.tensor([[3, 5, 1, 0, 0, 0], [7, 0, 0, 0, 0, 0], [2, 4, 6, 8, 10, 12], [9, 9, 2, 1, 0, 0]])
@@ -47,7 +47,7 @@ def data() -> TrainData:
 def build(folder: Path, **changes: Any) -> LLMRecommender:
     torch.manual_seed(1)
     model = LLMRecommender.build(settings(folder, **changes), data())
-    awaken(model)
+    initialize_for_scoring(model)
     return model.eval()
 
 

@@ -22,7 +22,7 @@ from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.training.sampling import PairSource
 from hellm_recbole.training.trainer import ModelLearner, compute_learning_rate_factor, fit
 from hellm_recbole.types import HistoryBatch
-from tests.toy_llm import small_values, with_stages
+from tests.toy_llm import add_pretrained_embeddings, small_values
 from tests.toy_records import rewrite
 
 CPU = torch.device("cpu")
@@ -72,7 +72,7 @@ def run(
 ) -> tuple[Progress, ModelLearner]:
     run_config = config(name, **values)
     assert run_config.spec is not None
-    data = with_stages(split.make_train_data(), run_config)
+    data = add_pretrained_embeddings(split.make_train_data(), run_config)
     learner = ModelLearner(
         run_config.spec,
         run_config.model_settings,
@@ -302,7 +302,7 @@ def test_a_step_in_micro_batches_equals_a_step_of_the_whole_batch(toy_split: Spl
     for size in (64, 3):
         run_config = config("LLaRA", batch_size=64, micro_batch_size=size)
         assert run_config.spec is not None
-        data = with_stages(toy_split.make_train_data(), run_config)
+        data = add_pretrained_embeddings(toy_split.make_train_data(), run_config)
         learner = ModelLearner(
             run_config.spec,
             run_config.model_settings,
@@ -325,7 +325,7 @@ def test_out_of_memory_halves_the_micro_batches_and_does_not_change_the_step(
 ) -> None:
     run_config = config("LLaRA", batch_size=64, micro_batch_size=64)
     assert run_config.spec is not None
-    data = with_stages(toy_split.make_train_data(), run_config)
+    data = add_pretrained_embeddings(toy_split.make_train_data(), run_config)
     learner = ModelLearner(
         run_config.spec, run_config.model_settings, data, run_config.train, run_config.pairs, 7, CPU, run_config.steps
     )
@@ -364,7 +364,7 @@ def test_a_process_without_memory_for_one_example_stops_the_other_processes(
     learner = ModelLearner(
         run_config.spec,
         run_config.model_settings,
-        with_stages(toy_split.make_train_data(), run_config),
+        add_pretrained_embeddings(toy_split.make_train_data(), run_config),
         run_config.train,
         run_config.pairs,
         7,

@@ -1,0 +1,33 @@
+"""Messages for exceptions that are not errors of this project."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hellm_recbole.system.unexpected import describe_unexpected
+
+
+def test_memory_that_ran_out_is_named() -> None:
+    for error in (MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")):
+        assert describe_unexpected(error).startswith("out of memory; lower batch_size")
+
+
+def test_a_full_disk_is_named_with_its_device(tmp_path: Path) -> None:
+    assert describe_unexpected(OSError(28, "No space left on device"), tmp_path).startswith("no space left on ")
+
+
+def test_only_a_parser_that_recurses_too_deeply_blames_a_file() -> None:
+    with pytest.raises(RecursionError) as deep:
+        json.loads("[" * 100_000)
+    assert "a file is nested too deeply" in describe_unexpected(deep.value)
+
+    def recurse() -> None:
+        recurse()
+
+    with pytest.raises(RecursionError) as endless:
+        recurse()
+    assert "file" not in describe_unexpected(endless.value)
+    assert describe_unexpected(endless.value).startswith("RecursionError: ")
