@@ -241,7 +241,7 @@ class EdgePattern(nn.Module):
     def compute_dots_outside_autograd(self, left: Tensor, right: Tensor) -> Tensor:
         """Compute `compute_dots` outside autograd, without a copy of the vectors for each edge."""
         with warnings.catch_warnings():
-            # The first warning is about a beta feature that our tests cover. torch 2.11 gives the second one although the
+            # The first warning is about a beta feature that our tests cover. torch 2.11 gives the second one though the
             # check is switched off explicitly.
             for message in ("Sparse CSR tensor support is in beta", "Sparse invariant checks are implicitly disabled"):
                 warnings.filterwarnings("ignore", message=message)
