@@ -52,7 +52,7 @@ def sequences() -> list[list[int]]:
     return [[number[item] for item in sequence] for sequence in sampled]
 
 
-def train_data() -> TrainData:
+def make_train_data() -> TrainData:
     """Return `sequences` as training data."""
     all_items = sequences()
     user = np.repeat(np.arange(1, N_USERS + 1), [len(items) for items in all_items])
