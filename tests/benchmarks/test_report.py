@@ -119,4 +119,4 @@ def test_an_empty_list_of_datasets_is_refused(results: Path, capsys: pytest.Capt
 
 def test_a_metric_with_a_huge_cutoff_is_refused(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = fail(capsys, "--dataset", "Toy", "--output", str(results), "--metric", "N@2000000000")
-    assert "with a K of at most 1,000,000" in said
+    assert "with K at most 1,000,000" in said

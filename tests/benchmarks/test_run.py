@@ -123,7 +123,7 @@ def test_fresh_prints_what_it_removes_and_never_removes_the_target_of_a_link(
     assert (workplace / "elsewhere" / "2024" / "record.json").exists()
     (workplace / "results" / "toy" / "LightGCN").rename(workplace / "other")
     (workplace / "results" / "toy" / "LightGCN").symlink_to(workplace / "other", target_is_directory=True)
-    assert "does not lie in results" in fail_with_sentence(capsys, "--models", "Pop,LightGCN", "--fresh")
+    assert "lies outside results" in fail_with_sentence(capsys, "--models", "Pop,LightGCN", "--fresh")
     assert (workplace / "other" / "2024" / "record.json").exists()
     assert (pop / "2024" / "record.json").exists()
 
@@ -476,7 +476,7 @@ def test_an_interrupted_command_keeps_finished_runs(workplace: Path, sent: signa
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert "Traceback" not in err
-    assert "the same command goes on" in err
+    assert "give the same command again to resume" in err
     results = workplace / "results" / "toy"
     assert read_result(results / "Pop" / "2024" / "record.json").status == "success"
     assert read_result(results / "SASRec" / "2024" / "record.json").status == "cancelled"

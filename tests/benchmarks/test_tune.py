@@ -252,7 +252,7 @@ def test_a_study_is_run_once_and_drawn_again(workplace: Path, capsys: pytest.Cap
         (["--address", "127.0.0.1:1"], "no Ray cluster answers at '127.0.0.1:1'"),
         (["--name", "../../..", "--fresh"], "--name '../../..' is not usable as a file name"),
         (["--name", "", "--fresh"], "--name '' is not usable as a file name"),
-        (["--device", "cuda:1"], "the device is auto, cpu or cuda"),
+        (["--device", "cuda:1"], "the device must be auto, cpu or cuda"),
         (["--only", "n_layers,n_layer"], "--only names n_layer"),
         (["--set", "ray_cpus=512"], "the largest node of the Ray cluster has 1 CPUs"),
     ],

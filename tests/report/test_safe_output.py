@@ -54,5 +54,5 @@ def test_an_error_message_has_no_control_characters(tmp_path: Path, capsys: pyte
     path.write_text(path.read_text().replace('"LightGCN"', '"Light\\u001b[2JGCN"'))
     assert report.main(["--output", str(tmp_path)]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("error: record ")
+    assert err.startswith("error: run result ")
     assert "\x1b" not in err
