@@ -24,3 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         file=sys.stderr,
     )
     return 0 if help_requested else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

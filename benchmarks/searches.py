@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -50,11 +49,7 @@ def run_searches(tasks: Sequence[SearchTask], options: argparse.Namespace) -> It
             announce_removals(folders, options.output)
         stack.enter_context(connect_cluster(options.address, options.threads))
         for task in tasks:
-            try:
-                yield run_search(task, options.output, resume=options.resume, fresh=options.fresh)
-            except KeyboardInterrupt:
-                print("run the same command with --resume to resume this search", file=sys.stderr)
-                raise
+            yield run_search(task, options.output, resume=options.resume, fresh=options.fresh)
 
 
 def make_search_task(

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--studies", default="all", help="names of the studies, separated by commas, or all (default: %(default)s)"
     )
     options, rest = parser.parse_known_args(argv)
-    return run_main(lambda: _run_studies(options, rest))
+    return run_main(lambda: _run_studies(options, rest), "give the same command with --resume to resume")
 
 
 def _run_studies(options: argparse.Namespace, rest: Sequence[str]) -> int:

@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="name of the search, for a model with several searches (default: %(default)s)",
     )
     options, rest = parser.parse_known_args(argv)
-    return run_main(lambda: _run_tuning(options, rest))
+    return run_main(lambda: _run_tuning(options, rest), "give the same command with --resume to resume")
 
 
 def _run_tuning(options: argparse.Namespace, rest: Sequence[str]) -> int:

@@ -460,7 +460,7 @@ def _check_same_inputs(folder: Path, inputs: Mapping[str, Any]) -> None:
     """
     previous = read_manifest(folder).get("inputs", {})
     if differing := [key for key in inputs if previous.get(key) != inputs[key]]:
-        raise DataError(f"{folder} was prepared with another {' and '.join(differing)}; replace it with --fresh")
+        raise DataError(f"{folder} was prepared with another {', '.join(differing)}; replace it with --fresh")
 
 
 def _check_replaceable(folder: Path, fresh: bool) -> None:

@@ -24,7 +24,7 @@ EXIT_UNREAD = 141  # 128 + SIGPIPE
 EXIT_STOPPED = 128  # the number of the signal is added: 143 for SIGTERM, 129 for SIGHUP
 
 
-def run_main(main: Callable[[], int]) -> int:
+def run_main(main: Callable[[], int], after_stop: str = "give the same command again to resume") -> int:
     """Run the main function of a command and return the exit code of the process.
 
     An exception is printed to stderr as one sentence:
@@ -36,6 +36,7 @@ def run_main(main: Callable[[], int]) -> int:
 
     Args:
         main: function of the command; it returns an exit code.
+        after_stop: what to do after the command was stopped, for the message.
     """
     signals: list[int] = []
 
@@ -60,7 +61,7 @@ def run_main(main: Callable[[], int]) -> int:
         print_error(_describe_os_error(error))
         return EXIT_FAULT
     except KeyboardInterrupt:
-        print("stopped: finished work is kept; give the same command again to resume", file=sys.stderr)
+        print(f"stopped: finished work is kept; {after_stop}", file=sys.stderr)
         return EXIT_STOPPED + signals[0] if signals else EXIT_INTERRUPTED
     except Exception as error:  # users must not see a traceback
         print_error(f"{describe_unexpected(error)}; finished work is kept{_save_traceback()}")
