@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import psutil
@@ -17,9 +16,9 @@ from hellm_recbole.experiments.language_model_check import LanguageModelCheck
 from hellm_recbole.experiments.memory_estimate import MemoryEstimate, estimate_memory
 from hellm_recbole.experiments.pretrained import load_pretrained_embeddings
 from hellm_recbole.experiments.resolve import RunConfig
-from hellm_recbole.experiments.run import RunContext
+from hellm_recbole.experiments.run import RunContext, build_learner_from_data, select_training_data
 from hellm_recbole.training.timing import time_epoch
-from hellm_recbole.training.trainer import ModelLearner, make_batch_source
+from hellm_recbole.training.trainer import make_batch_source
 from hellm_recbole.types import FloatArray, TrainData
 
 N_STEPS = 3
@@ -44,7 +43,7 @@ def dry_run(
     """
     errors: list[HellmError] = []
     for config in configs:
-        if config.steps is None or config.spec is None:
+        if config.steps is None:  # not an LLM run
             continue
         model_error = _find_model_error(check, config, split)
         data = _add_pretrained(config, configs, split, context)
@@ -68,16 +67,7 @@ def dry_run(
         if estimate.total_bytes > memory:
             print("an epoch is not timed, because the model does not fit into the memory\n")
             continue
-        learner = ModelLearner(
-            config.spec,
-            config.model_settings,
-            data,
-            config.train,
-            config.pairs,
-            context.seed,
-            context.device,
-            config.steps,
-        )
+        learner = build_learner_from_data(config, data, context.seed, context.device)
         seconds, n_steps = time_epoch(learner, N_STEPS)
         print(f"an epoch: {n_steps} steps of {seconds / n_steps:.2f} s, {seconds / 60:.1f} min\n")
     return errors
@@ -128,4 +118,4 @@ def _add_pretrained(config: RunConfig, configs: Sequence[RunConfig], split: Spli
             vectors = np.random.default_rng(0).normal(size=(split.n_items + 1, width)).astype(np.float32)
             vectors[0] = 0.0
             tables[model] = vectors
-    return replace(split.make_train_data(), pretrained=tables)
+    return select_training_data(config, split, tables)

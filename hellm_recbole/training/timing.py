@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 
-from hellm_recbole.training.trainer import ModelLearner
+from hellm_recbole.training.trainer import Learner
 
 
 class _EnoughSteps(Exception):
     """Raised to end an epoch after enough steps were timed."""
 
 
-def time_epoch(learner: ModelLearner, steps: int) -> tuple[float, int]:
+def time_epoch(learner: Learner, steps: int) -> tuple[float, int]:
     """Estimate the time of an epoch from the time of its first steps.
 
     The first step is a warm-up and is not counted. An epoch with too few steps is timed as a whole.
