@@ -81,19 +81,6 @@ def compute_interval(resampled: Floats, level: float) -> tuple[Floats, Floats]:
     return low, high
 
 
-def paired_bootstrap(a: Floats, b: Floats, n_resamples: int, seed: int) -> float:
-    """Compute the two-sided p-value of the hypothesis that two models have the same mean metric.
-
-    Args:
-        a: [U] metric of the first model for each user.
-        b: [U] metric of the second model for the same users, in the same order.
-        n_resamples: number of resamples.
-        seed: random seed of the resampling.
-    """
-    difference = np.asarray(a, dtype=np.float64) - b
-    return compute_p_value(float(difference.mean()), bootstrap_means(difference[:, None], n_resamples, seed)[:, 0])
-
-
 def correct_holm(p_values: Floats) -> Floats:
     """Adjust p-values by Holm's step-down method.
 

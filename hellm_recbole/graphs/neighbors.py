@@ -31,7 +31,6 @@ from hellm_recbole.types import FloatArray
 IndexArray = npt.NDArray[np.int32]
 
 BLOCK_BYTES = 64 << 20  # size of the similarities in memory at one time
-_VERSION = 2  # version of the search and of the cache file; it changes the module digest, a part of the cache key
 
 
 @dataclass(frozen=True)

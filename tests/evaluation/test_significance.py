@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from hellm_recbole.evaluation.significance import bootstrap_means, compute_p_value, correct_holm, paired_bootstrap
+from hellm_recbole.evaluation.significance import bootstrap_means, compute_p_value, correct_holm
+
+
+def paired_bootstrap(a: np.ndarray, b: np.ndarray, n_resamples: int, seed: int) -> float:
+    """Compute the two-sided p-value of equal means of two models, [U] values of the same users each."""
+    difference = np.asarray(a, dtype=np.float64) - b
+    return compute_p_value(float(difference.mean()), bootstrap_means(difference[:, None], n_resamples, seed)[:, 0])
 
 
 def bootstrap_slowly(values: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:

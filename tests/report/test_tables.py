@@ -17,7 +17,7 @@ import pytest
 from hellm_recbole.config.layers import find_properties, load_yaml
 from hellm_recbole.errors import OutputError, ResultError, SettingsError
 from hellm_recbole.evaluation import metrics
-from hellm_recbole.evaluation.significance import correct_holm, paired_bootstrap
+from hellm_recbole.evaluation.significance import correct_holm
 from hellm_recbole.experiments.results import find_results, read_ranks
 from hellm_recbole.report.tables import (
     Row,
@@ -30,6 +30,7 @@ from hellm_recbole.report.tables import (
     to_terminal,
     write_tables,
 )
+from tests.evaluation.test_significance import paired_bootstrap
 from tests.toy_records import add_run, rewrite, toy_identity, toy_ranks
 
 EXPECTED = Path(__file__).parents[1] / "reference" / "toy_table.md"

@@ -58,15 +58,6 @@ def format_card(folder: Path) -> str:
     return "\n".join([*(f"{name:<{width}}  {value}" for name, value in lines), "", *_format_findings(examination)])
 
 
-def format_card_markdown(folder: Path) -> str:
-    """Format the card of a prepared dataset as Markdown.
-
-    Raises:
-        DataError: the dataset is not prepared, or its interactions are faulty.
-    """
-    return _format_markdown(examine(folder))
-
-
 def write_card(folder: Path) -> list[str]:
     """Write the card into the folder of the dataset.
 

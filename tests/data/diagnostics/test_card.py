@@ -12,11 +12,17 @@ import pytest
 
 from benchmarks.prepare import main
 from hellm_recbole.data.atomic import load_dataset, read_manifest
-from hellm_recbole.data.diagnostics.card import format_card, format_card_markdown
+from hellm_recbole.data.diagnostics.card import CARD, format_card, write_card
 from hellm_recbole.data.prepare import Prepared
 from hellm_recbole.data.split import split_dataset
 
 Prepare = Callable[..., Prepared]
+
+
+def read_card_file(folder: Path) -> str:
+    """Write the card of a prepared dataset, and return its Markdown."""
+    write_card(folder)
+    return (folder / CARD).read_text(encoding="utf-8")
 
 
 def read_card(folder: Path) -> list[tuple[str, str]]:
@@ -121,7 +127,7 @@ def test_all_entries_of_a_modality_in_the_manifest_are_shown(splits: Path, prepa
     edit_manifest(folder, modalities={"image": {**about, "pooling": "cls", "of_day": "Monday"}})
     line = "2-d, coverage 50.00%, by some/encoder, 3 items have zeros, pooling cls, of day Monday"
     assert dict(read_card(folder))["modality image"] == line
-    head, row = parse_tables(format_card_markdown(folder))[2]
+    head, row = parse_tables(read_card_file(folder))[2]
     assert dict(zip(head, row, strict=True)) == {
         "modality": "image",
         "encoder": "some/encoder",
@@ -141,7 +147,7 @@ def test_entries_of_a_modality_may_be_missing_in_the_manifest(splits: Path, prep
     manifest = {key: value for key, value in read_manifest(folder).items() if key not in ("inputs", "origin")}
     (folder / "dataset.json").write_text(json.dumps({**manifest, "modalities": {"image": {"rows": 3}}}))
     assert dict(read_card(folder))["modality image"] == "2-d, coverage not known"
-    head, row = parse_tables(format_card_markdown(folder))[2]
+    head, row = parse_tables(read_card_file(folder))[2]
     assert dict(zip(head, row, strict=True)) == {
         "modality": "image",
         "encoder": "as given",
@@ -178,7 +184,7 @@ def test_a_malformed_manifest_is_reported_in_one_sentence(
 
 def test_the_markdown_card(sequences: Path, prepare_toy: Prepare) -> None:
     folder = prepare_toy(sequences, "sequences", k_core=3).folder
-    text = format_card_markdown(folder)
+    text = read_card_file(folder)
     sections = [line for line in text.splitlines() if line.startswith("#")]
     assert sections == [
         "# Toy",
@@ -208,18 +214,18 @@ def test_the_markdown_card(sequences: Path, prepare_toy: Prepare) -> None:
 
 
 def test_the_card_states_that_times_became_ranks(recbole: Path, prepare_toy: Prepare) -> None:
-    assert "- times: known\n" in format_card_markdown(prepare_toy(recbole, "recbole").folder)
+    assert "- times: known\n" in read_card_file(prepare_toy(recbole, "recbole").folder)
     path = recbole / "films.inter"
     path.write_text(path.read_text().replace("\t30\n", "\t1700000000\n"))
     text = "- times: known: source_time in films.inter; timestamp holds their ranks, which RecBole's float32 keeps\n"
-    assert text in format_card_markdown(prepare_toy(recbole, "recbole", fresh=True).folder)
+    assert text in read_card_file(prepare_toy(recbole, "recbole", fresh=True).folder)
 
 
 def test_the_card_states_that_nothing_was_dropped(splits: Path, prepare_toy: Prepare) -> None:
     np.save(splits / "image_feat.npy", np.eye(4, dtype=np.float16))
     rows = ["0\t3\ttrain\t9", "0\t1\tvalid\t8", "0\t0\ttest\t7", "1\t2\ttrain\t7"]
     (splits / "interactions.tsv").write_text("user_id\titem_id\tsplit\ttimestamp\n" + "\n".join(rows) + "\n")
-    assert "## What was dropped and why\n\nNothing.\n" in format_card_markdown(prepare_toy(splits, "splits").folder)
+    assert "## What was dropped and why\n\nNothing.\n" in read_card_file(prepare_toy(splits, "splits").folder)
 
 
 def test_values_cannot_break_the_markdown(splits: Path, prepare_toy: Prepare) -> None:
@@ -228,7 +234,7 @@ def test_values_cannot_break_the_markdown(splits: Path, prepare_toy: Prepare) ->
     image = {**known["modalities"]["image"], "encoder": "a|b\n| c | <script>*x*"}
     inputs = {**known["inputs"], "source": {"a|b.tsv": "f0"}}
     edit_manifest(folder, modalities={"image": image}, inputs=inputs, warnings=["x\n# y <b>"])
-    text = format_card_markdown(folder)
+    text = read_card_file(folder)
     assert all(len({len(row) for row in table}) == 1 for table in parse_tables(text))
     assert parse_tables(text)[0][1] == [r"a\|b.tsv", "f0"]
     assert parse_tables(text)[2][1][1] == r"a\|b \| c \| &lt;script&gt;\*x\*"
@@ -241,5 +247,5 @@ def test_features_added_by_hand_are_marked(sequences: Path, prepare_toy: Prepare
     np.save(folder / f"{added}_feat.npy", np.eye(4))
     (folder / f"{added}_feat.tokens.txt").write_text("a\nb\nc\nd\n")
     assert dict(read_card(folder))[f"modality {added}"] == "4-d, added by hand"
-    head, row = parse_tables(format_card_markdown(folder))[2]
+    head, row = parse_tables(read_card_file(folder))[2]
     assert dict(zip(head, row, strict=True))["encoder"] == "added by hand"
