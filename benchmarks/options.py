@@ -19,13 +19,7 @@ from hellm_recbole.experiments.resolve import Override, parse_override
 
 def make_run_parser(program: str, description: str | None) -> argparse.ArgumentParser:
     """Make the parser with the options that run.py and ablate.py share."""
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description=description,
-        epilog="--key=value is a short form of --set key=value.",
-        allow_abbrev=False,
-    )
-    add_run_options(parser)
+    parser = _make_parser(program, description, "--key=value is a short form of --set key=value.")
     parser.add_argument(
         "--seeds", default="2024", help="random seeds of the runs, separated by commas (default: %(default)s)"
     )
@@ -68,8 +62,9 @@ def make_run_parser(program: str, description: str | None) -> argparse.ArgumentP
     return parser
 
 
-def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options for models, data, settings and machine, which runs and searches share."""
+def _make_parser(program: str, description: str | None, epilog: str) -> argparse.ArgumentParser:
+    """Make a parser with the options for models, data, settings and machine, which runs and searches share."""
+    parser = argparse.ArgumentParser(prog=program, description=description, epilog=epilog, allow_abbrev=False)
     parser.add_argument(
         "--models",
         default="all",
@@ -105,6 +100,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=int, help="number of CPU threads, or of CPUs of a local Ray cluster (default: all)"
     )
+    return parser
 
 
 def load_data(name: str, data_path: Path | None) -> tuple[Dataset, Split]:
@@ -217,13 +213,8 @@ def read_overrides(options: argparse.Namespace, rest: Sequence[str]) -> list[Ove
 
 def make_search_parser(program: str, description: str | None) -> argparse.ArgumentParser:
     """Make the parser with the options that tune.py and study.py share."""
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description=description,
-        epilog="--key=value is a short form of --set key=value. It applies to every trial.",
-        allow_abbrev=False,
-    )
-    add_run_options(parser)
+    epilog = "--key=value is a short form of --set key=value. It applies to every trial."
+    parser = _make_parser(program, description, epilog)
     parser.add_argument(
         "--seed",
         type=int,

@@ -3,7 +3,8 @@
 Both versions run the same commands on the same small dataset, at the same time on this machine, with one thread each.
 All files that they write are compared: prepared data, run results, ranks, tables, exported embeddings, and the tensors
 of the checkpoints after three epochs. No expected values are stored in the repository, because float tensors differ
-between processors. Keys that may differ are listed in `VARYING`.
+between processors. Keys that may differ are listed in `VARYING`. The inputs are made here, without anything of the
+project, so that both versions read the same bytes.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
 
 from hellm_recbole.config.layers import Value, find_properties, load_yaml
 from hellm_recbole.identity.parts import Identity
@@ -53,8 +55,14 @@ def complete_settings(settings: Mapping[str, Value], keys: Iterable[str]) -> dic
     Returns:
         The settings, and those of `properties/added_settings.yaml` that they lack and that are among `keys`.
     """
-    added = load_yaml(find_properties() / ADDED_SETTINGS)
+    added = _read_added_settings(find_properties() / ADDED_SETTINGS)
     return {**{key: added[key] for key in keys if key in added}, **settings}
+
+
+@cache
+def _read_added_settings(path: Path) -> Mapping[str, Value]:
+    """Read the file of added settings; a table compares many runs, and reads it once."""
+    return load_yaml(path)
 
 
 def complete_parts(parts: Parts, other: Parts) -> dict[str, str]:

@@ -52,13 +52,6 @@ NO_RETRY = replace(SETTINGS, retries=0)
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Server() as running:
-        yield running
-
-
-@pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "raw" / "file.bin"
 

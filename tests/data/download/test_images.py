@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -48,13 +48,6 @@ RED = encode(Image.new("RGB", (8, 8), "red"), "PNG")
 BLUE = encode(Image.new("RGB", (8, 8), "blue"), "JPEG")
 NOISE = encode(Image.effect_noise((64, 64), 50), "JPEG")
 SETTINGS = DownloadSettings(retries=2, backoff_s=0.0, timeout_s=5.0, image_workers=4, image_bytes=5000)
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Server() as running:
-        yield running
 
 
 @pytest.fixture
