@@ -19,15 +19,15 @@ from benchmarks.options import (
     parse_seeds,
     read_overrides,
 )
+from hellm_recbole.config.request import EMBEDDINGS, TEST_LISTS
 from hellm_recbole.config.search_space import can_be_searched
 from hellm_recbole.config.variants import list_all_variants
 from hellm_recbole.data.atomic import Dataset
-from hellm_recbole.data.embeddings import EMBEDDINGS
 from hellm_recbole.data.prepare import list_datasets
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, SettingsError
 from hellm_recbole.experiments.dry_run import dry_run
-from hellm_recbole.experiments.export import TEST_LISTS, describe_left_out, refuse_embeddings
+from hellm_recbole.experiments.export import describe_left_out, refuse_embeddings
 from hellm_recbole.experiments.identity import identify_code
 from hellm_recbole.experiments.jobs import (
     JobLocks,

@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hellm_recbole.config.layers import LARGEST_SEED, MOST_THREADS, shorten
+from hellm_recbole.config.request import EXPORTS, LOCAL, TEST_LISTS, Override, parse_override
 from hellm_recbole.data.atomic import Dataset, load_dataset
 from hellm_recbole.data.prepare import prepare_if_known
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import ModelError, SettingsError
-from hellm_recbole.experiments.export import EXPORTS, TEST_LISTS
-from hellm_recbole.experiments.ray_cluster import LOCAL
-from hellm_recbole.experiments.resolve import Override, parse_override
 
 
 def make_run_parser(program: str, description: str | None) -> argparse.ArgumentParser:

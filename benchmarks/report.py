@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import get_args
 
 from hellm_recbole.config.layers import LARGEST_CUTOFF, shorten
+from hellm_recbole.config.request import Protocol
 from hellm_recbole.errors import ResultError, SettingsError
 from hellm_recbole.experiments.results import RECORD_FILE
 from hellm_recbole.report.ablation import print_ablation
 from hellm_recbole.report.page import FIGURES, write_report
 from hellm_recbole.report.slices import write_slices
-from hellm_recbole.report.tables import Protocol, write_tables
+from hellm_recbole.report.tables import write_tables
 from hellm_recbole.system.console import run_main
 from hellm_recbole.system.files import check_name, remove_leftovers
 

@@ -28,11 +28,12 @@ from tabulate import tabulate
 
 from baselines.registry import REGISTRY
 from benchmarks.upstream.subprocesses import run_in_subprocess
+from hellm_recbole.config.request import parse_override
 from hellm_recbole.data.atomic import load_dataset
 from hellm_recbole.data.prepare import prepare_if_known
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.errors import ModelError, SettingsError
-from hellm_recbole.experiments.resolve import parse_override, resolve_runs
+from hellm_recbole.experiments.resolve import resolve_runs
 from hellm_recbole.system import runtime
 from hellm_recbole.system.console import run_main
 from hellm_recbole.training.timing import time_epoch

@@ -11,24 +11,16 @@ from pathlib import Path
 from tabulate import tabulate
 
 from baselines.registry import REGISTRY
+from hellm_recbole.config.request import Override, SchedulerName, SearchBudget, SearchName
 from hellm_recbole.config.search_space import Space
 from hellm_recbole.data.split import Split
 from hellm_recbole.experiments.identity import identify_run, list_run_parts
 from hellm_recbole.experiments.jobs import announce_removals
 from hellm_recbole.experiments.pretrained import identify_embeddings, load_pretrained_embeddings
 from hellm_recbole.experiments.ray_cluster import connect_cluster, refuse_gpu_number
-from hellm_recbole.experiments.resolve import Override, RunConfig
+from hellm_recbole.experiments.resolve import RunConfig
 from hellm_recbole.experiments.sweeps import SearchResult
-from hellm_recbole.experiments.tuning import (
-    SchedulerName,
-    SearchBudget,
-    SearchName,
-    SearchTask,
-    TrialJob,
-    locate_search_of,
-    needs_lock,
-    run_search,
-)
+from hellm_recbole.experiments.tuning import SearchTask, TrialJob, locate_search_of, needs_lock, run_search
 from hellm_recbole.system.locks import FolderLock
 
 

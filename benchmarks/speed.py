@@ -27,13 +27,14 @@ from benchmarks.upstream import mmrec
 from benchmarks.upstream.released import ReleasedHeLLMPre
 from benchmarks.upstream.released_llm import ReleasedLLM
 from hellm_recbole.bridge.reference import RecBoleReference
+from hellm_recbole.config.request import Override
 from hellm_recbole.data.atomic import load_dataset
 from hellm_recbole.data.prepare import prepare_if_known
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.experiments.jobs import check_language_model
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
-from hellm_recbole.experiments.resolve import Override, RunConfig, resolve_runs
+from hellm_recbole.experiments.resolve import RunConfig, resolve_runs
 from hellm_recbole.models.hellm_pre import DTYPES
 from hellm_recbole.system import runtime
 from hellm_recbole.system.console import run_main

@@ -17,11 +17,12 @@ import hellm_recbole.system.openmp  # noqa: F401
 from baselines.registry import REGISTRY
 from benchmarks.options import load_data, make_search_parser, parse_names, parse_seeds, read_overrides
 from benchmarks.searches import make_search_task, run_searches
+from hellm_recbole.config.request import SearchBudget
 from hellm_recbole.config.search_space import count_points
 from hellm_recbole.errors import ModelError
 from hellm_recbole.experiments.resolve import resolve_runs, split_variant
 from hellm_recbole.experiments.sweeps import SearchResult
-from hellm_recbole.experiments.tuning import SearchBudget, SearchTask
+from hellm_recbole.experiments.tuning import SearchTask
 from hellm_recbole.report.figures import write_figure
 from hellm_recbole.report.page import FIGURES, name_figure
 from hellm_recbole.report.studies import PREFIX, draw_study, list_studies

@@ -25,12 +25,12 @@ from benchmarks.options import (
 )
 from benchmarks.searches import format_trials, make_search_task, run_searches
 from hellm_recbole.config.layers import find_properties, parse_value
+from hellm_recbole.config.request import SchedulerName, SearchBudget, SearchName
 from hellm_recbole.config.search_space import list_searched_keys, read_search_space
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
 from hellm_recbole.experiments.resolve import resolve_runs, split_variant
 from hellm_recbole.experiments.sweeps import SearchResult, write_tuned
-from hellm_recbole.experiments.tuning import SchedulerName, SearchBudget, SearchName
 from hellm_recbole.models.base import LLM
 from hellm_recbole.system.console import run_main
 from hellm_recbole.system.distributed import refuse_process_group

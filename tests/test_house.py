@@ -13,7 +13,8 @@ import pytest
 from baselines.registry import REGISTRY
 from benchmarks.cli import COMMANDS as CLI_COMMANDS
 from hellm_recbole.config.layers import find_properties, load_yaml
-from hellm_recbole.experiments.resolve import Override, resolve_runs
+from hellm_recbole.config.request import Override
+from hellm_recbole.experiments.resolve import resolve_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("hellm_recbole", "baselines", "benchmarks")  # each may import the packages before it

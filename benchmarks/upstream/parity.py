@@ -45,8 +45,9 @@ from torch import Tensor, nn
 from baselines.registry import REGISTRY
 from benchmarks.upstream.mmrec import build_public_model
 from benchmarks.upstream.released import Graphs, build_published_graphs, compute_published_loss, import_model
+from hellm_recbole.config.request import Override
 from hellm_recbole.errors import HellmError, SettingsError
-from hellm_recbole.experiments.resolve import Override, resolve_runs
+from hellm_recbole.experiments.resolve import resolve_runs
 from hellm_recbole.models.hellm_pre import DTYPES
 from hellm_recbole.system.console import run_main
 from hellm_recbole.types import Histories, PairBatch, TrainData

@@ -13,11 +13,10 @@ import numpy as np
 import safetensors
 from safetensors.numpy import load_file
 
+from hellm_recbole.config.request import EMBEDDINGS
 from hellm_recbole.errors import DataError
 from hellm_recbole.system.files import SUMS, find_changed_file
 from hellm_recbole.types import FloatArray, TokenArray
-
-EMBEDDINGS = "embeddings"  # subfolder of a run with its exported embeddings, and stem of the file in it
 
 
 def read_item_embeddings(folder: Path, item_tokens: TokenArray) -> FloatArray:

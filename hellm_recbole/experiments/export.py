@@ -32,8 +32,8 @@ import torch
 from safetensors.numpy import save_file
 
 from hellm_recbole import __version__
+from hellm_recbole.config.request import EMBEDDINGS, TEST_LISTS
 from hellm_recbole.data.atomic import Dataset
-from hellm_recbole.data.embeddings import EMBEDDINGS
 from hellm_recbole.data.split import MIN_EVALUATED, Split
 from hellm_recbole.errors import DataError, ModelError, TrainingDiverged
 from hellm_recbole.experiments.resolve import RunConfig, locate_run
@@ -50,8 +50,6 @@ from hellm_recbole.training.checkpoint import CheckpointFolder
 from hellm_recbole.training.trainer import ModelLearner, load_best
 from hellm_recbole.types import FloatArray, IdArray, QueryBatch, Scorer, TokenArray, as_ids, pad_recent
 
-TEST_LISTS = "test-lists"
-EXPORTS = (TEST_LISTS, EMBEDDINGS)
 LISTS_FILE = f"{TEST_LISTS}.parquet"
 LEFT_OUT_FILE = f"{TEST_LISTS}.left-out.tsv"
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hellm_recbole.config.request import EMBEDDINGS
 from hellm_recbole.data.atomic import Dataset
-from hellm_recbole.data.embeddings import EMBEDDINGS, needs_export
+from hellm_recbole.data.embeddings import needs_export
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, ResultError
 from hellm_recbole.experiments.export import export_run

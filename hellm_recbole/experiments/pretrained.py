@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from hellm_recbole.data.embeddings import EMBEDDINGS, digest_tables, read_item_embeddings
+from hellm_recbole.config.request import EMBEDDINGS
+from hellm_recbole.data.embeddings import digest_tables, read_item_embeddings
 from hellm_recbole.errors import HellmError, ModelError
 from hellm_recbole.experiments.results import RECORD_FILE, digest_run, read_result
 from hellm_recbole.identity.parts import EmbeddingIdentity, list_feature_digests

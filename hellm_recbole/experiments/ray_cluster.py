@@ -18,12 +18,12 @@ from typing import Any
 import ray
 import torch
 
+from hellm_recbole.config.request import LOCAL
 from hellm_recbole.errors import HellmError, SettingsError, take_last_line
 from hellm_recbole.system import runtime, watchdog
 from hellm_recbole.system.signals import redirect_signals
 from hellm_recbole.system.watchdog import VARIABLE
 
-LOCAL = "local"
 CONNECT_S = 10.0
 WATCHDOG_S = 15.0  # how long a command waits at its end for the processes of Ray to end
 

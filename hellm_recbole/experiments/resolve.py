@@ -34,9 +34,9 @@ from hellm_recbole.config.layers import (
     list_field_names,
     load_yaml,
     merge_layers,
-    parse_value,
     shorten,
 )
+from hellm_recbole.config.request import Override
 from hellm_recbole.config.variants import list_variants
 from hellm_recbole.errors import MissingDependency, ModelError, SettingsError
 from hellm_recbole.experiments.results import Search, label_run
@@ -45,45 +45,6 @@ from hellm_recbole.models.base import LLM, Family, ModelSpec, check_spec
 T = TypeVar("T")
 RECBOLE_PREFIX = "RecBole-"  # selects RecBole's model where ours has the same name, as in RecBole-LightGCN
 HARNESS_KEYS = tuple(key for cls in HARNESS_SETTINGS for key in list_field_names(cls))
-
-
-@dataclass(frozen=True)
-class Override:
-    """One `--set` option. It changes a setting of one model, or of all models that have this setting.
-
-    Attributes:
-        model: name of the model; None for all models.
-        key: name of the setting.
-        value: parsed value.
-        origin: the option as the user wrote it.
-    """
-
-    model: str | None
-    key: str
-    value: Value
-    origin: str
-
-
-def parse_override(text: str, option: str) -> Override:
-    """Parse an override of the form `[MODEL.]KEY=VALUE`.
-
-    Args:
-        text: the argument.
-        option: the option before the argument, for messages. If it is empty, the argument is refused.
-
-    Raises:
-        SettingsError: the argument has another form.
-
-    >>> parse_override("VBPR.l2_weight=1e-3", "--set ").model
-    'VBPR'
-    """
-    key, equals, value = text.partition("=")
-    if not equals or not key or not option:
-        raise SettingsError(
-            f"{option}{text} is not understood; write a setting as --set key=value (--help lists all options)"
-        )
-    model, dot, bare = key.rpartition(".")
-    return Override(model if dot else None, bare, parse_value(value, f"{option}{text}"), f"{option}{text}")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ files. Therefore this module keeps a complete copy of the state next to Ray's fo
 from __future__ import annotations
 
 import json
-import math
 import re
 import shutil
 import sys
@@ -21,7 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
@@ -29,6 +28,7 @@ from ray.tune.search import BasicVariantGenerator, Searcher
 
 from hellm_recbole import __version__
 from hellm_recbole.config.layers import load_settings, setting
+from hellm_recbole.config.request import Override, SchedulerName, SearchBudget, SearchName
 from hellm_recbole.config.search_space import Point, Space, count_points, draw_points, list_grid
 from hellm_recbole.errors import (
     CheckpointError,
@@ -40,7 +40,7 @@ from hellm_recbole.errors import (
     take_last_line,
 )
 from hellm_recbole.experiments.ray_cluster import enter_worker, request_resources
-from hellm_recbole.experiments.resolve import Override, RunConfig, resolve_run
+from hellm_recbole.experiments.resolve import RunConfig, resolve_run
 from hellm_recbole.experiments.run import build_learner_from_data, restrict_data
 from hellm_recbole.experiments.sweeps import (
     SCHEMA,
@@ -75,8 +75,6 @@ from hellm_recbole.training.progress import LINE_EVERY_S
 from hellm_recbole.training.trainer import fit
 from hellm_recbole.types import SelectionData
 
-SchedulerName = Literal["asha", "none"]
-SearchName = Literal["random", "optuna", "grid"]
 BEST = "best"  # key of the reported value that trials are compared by: the best validation metric so far
 RAY_FOLDER = "ray"
 TUNER_FILE = "tuner.pkl"  # Ray's file with the definition of the search
@@ -103,38 +101,6 @@ class TuneSettings:
 def read_tune_settings() -> TuneSettings:
     """Read `properties/tune.yaml`."""
     return load_settings(TuneSettings, "tune.yaml")
-
-
-@dataclass(frozen=True)
-class SearchBudget:
-    """Budget of a search: a number of trials or a number of minutes.
-
-    >>> SearchBudget.parse("trials=20"), str(SearchBudget.parse("minutes=1.5"))
-    (SearchBudget(trials=20, minutes=None), 'minutes=1.5')
-    """
-
-    trials: int | None
-    minutes: float | None
-
-    @staticmethod
-    def parse(text: str) -> SearchBudget:
-        """Read a budget from `trials=N` or `minutes=M`.
-
-        Raises:
-            SettingsError: the text has neither form.
-        """
-        kind, _, amount = text.partition("=")
-        try:
-            if kind == "trials" and int(amount) > 0:
-                return SearchBudget(int(amount), None)
-            if kind == "minutes" and 0 < float(amount) < math.inf:
-                return SearchBudget(None, float(amount))
-        except ValueError:
-            pass
-        raise SettingsError(f"--budget {text!r} is not understood; write trials=20 or minutes=60")
-
-    def __str__(self) -> str:
-        return f"minutes={self.minutes:g}" if self.trials is None else f"trials={self.trials}"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +33,7 @@ from hellm_recbole.config.layers import (
     setting,
     shorten,
 )
+from hellm_recbole.config.request import Protocol
 from hellm_recbole.config.variants import list_all_variants
 from hellm_recbole.errors import ResultError, SettingsError, strip_controls
 from hellm_recbole.evaluation import metrics
@@ -53,7 +53,6 @@ from hellm_recbole.models.base import Family
 from hellm_recbole.report.footnotes import Footnote, find_footnotes, find_repacked_models, list_marks
 from hellm_recbole.system.files import ensure_folder, write_text
 
-Protocol = Literal["unified", "paper"]
 Floats = npt.NDArray[np.float64]
 
 FAMILY_TITLES: dict[Family, str] = {

@@ -13,10 +13,11 @@ from torch import nn
 
 from baselines.registry import REGISTRY
 from hellm_recbole.config.layers import list_field_names
+from hellm_recbole.config.request import Override
 from hellm_recbole.data.split import Split
 from hellm_recbole.evaluation.metrics import average_metrics
 from hellm_recbole.evaluation.ranking import rank_targets
-from hellm_recbole.experiments.resolve import Override, RunConfig, resolve_runs
+from hellm_recbole.experiments.resolve import RunConfig, resolve_runs
 from hellm_recbole.training.trainer import ModelLearner
 from hellm_recbole.types import Histories, QueryBatch, Targets, TrainData, as_ids
 from tests.toy_llm import add_pretrained_embeddings, initialize_for_scoring, small_values

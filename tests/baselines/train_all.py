@@ -18,10 +18,11 @@ import numpy as np
 import torch
 
 from baselines.registry import RECBOLE_BASELINES, REGISTRY
+from hellm_recbole.config.request import Override
 from hellm_recbole.data.atomic import load_dataset
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.evaluation.ranking import rank_targets
-from hellm_recbole.experiments.resolve import Override, RunConfig, resolve_runs
+from hellm_recbole.experiments.resolve import RunConfig, resolve_runs
 from hellm_recbole.experiments.run import build_learner_from_data
 from hellm_recbole.models.base import LLM
 from hellm_recbole.training.checkpoint import CheckpointFolder

@@ -24,17 +24,12 @@ from ray import tune as ray_tune
 
 from baselines.registry import REGISTRY
 from benchmarks import run, study, tune
+from hellm_recbole.config.request import SearchBudget
 from hellm_recbole.data.split import Split
 from hellm_recbole.experiments.resolve import resolve_runs
 from hellm_recbole.experiments.results import read_result
 from hellm_recbole.experiments.sweeps import read_search
-from hellm_recbole.experiments.tuning import (
-    SearchBudget,
-    _collect_trials,
-    _copy_state,
-    _restore_checkpoint,
-    _restore_state,
-)
+from hellm_recbole.experiments.tuning import _collect_trials, _copy_state, _restore_checkpoint, _restore_state
 from hellm_recbole.system.files import DIGEST_MISMATCH, write_sums
 from hellm_recbole.system.locks import FolderLock
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress

@@ -12,9 +12,10 @@ from torch import nn
 
 from baselines.freedom import FREEDOM
 from baselines.registry import REGISTRY
+from hellm_recbole.config.request import Override
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import CheckpointError, SettingsError, TrainingDiverged
-from hellm_recbole.experiments.resolve import Override, RunConfig, resolve_runs
+from hellm_recbole.experiments.resolve import RunConfig, resolve_runs
 from hellm_recbole.system.console import run_main
 from hellm_recbole.system.distributed import ProcessGroup
 from hellm_recbole.system.signals import redirect_signals

@@ -9,7 +9,8 @@ from torch import nn
 from baselines.registry import REGISTRY
 from benchmarks.upstream import parity
 from benchmarks.upstream.parity import CHANGED, MODALITIES, MMRecModel, Sides, make_data, make_dense, map_parameters
-from hellm_recbole.experiments.resolve import Override, resolve_runs
+from hellm_recbole.config.request import Override
+from hellm_recbole.experiments.resolve import resolve_runs
 
 
 @pytest.mark.parametrize("name", CHANGED)

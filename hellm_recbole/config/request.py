@@ -1,0 +1,158 @@
+"""What a command was asked to do, parsed and typed. Nothing here imports torch or Ray."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hellm_recbole.config.layers import Value, parse_value
+from hellm_recbole.errors import SettingsError
+
+Protocol = Literal["unified", "paper"]  # evaluation protocol of a table
+SchedulerName = Literal["asha", "none"]
+SearchName = Literal["random", "optuna", "grid"]
+
+TEST_LISTS = "test-lists"  # export: the top-K lists of the test part
+EMBEDDINGS = "embeddings"  # export: the embeddings of users and items; also the subfolder of a run that holds them
+EXPORTS = (TEST_LISTS, EMBEDDINGS)
+LOCAL = "local"  # address of a Ray cluster that the command starts on this machine
+
+
+@dataclass(frozen=True)
+class Override:
+    """One `--set` option. It changes a setting of one model, or of all models that have this setting.
+
+    Attributes:
+        model: name of the model; None for all models.
+        key: name of the setting.
+        value: parsed value.
+        origin: the option as the user wrote it.
+    """
+
+    model: str | None
+    key: str
+    value: Value
+    origin: str
+
+
+def parse_override(text: str, option: str) -> Override:
+    """Parse an override of the form `[MODEL.]KEY=VALUE`.
+
+    Args:
+        text: the argument.
+        option: the option before the argument, for messages. If it is empty, the argument is refused.
+
+    Raises:
+        SettingsError: the argument has another form.
+
+    >>> parse_override("VBPR.l2_weight=1e-3", "--set ").model
+    'VBPR'
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key or not option:
+        raise SettingsError(
+            f"{option}{text} is not understood; write a setting as --set key=value (--help lists all options)"
+        )
+    model, dot, bare = key.rpartition(".")
+    return Override(model if dot else None, bare, parse_value(value, f"{option}{text}"), f"{option}{text}")
+
+
+@dataclass(frozen=True)
+class SearchBudget:
+    """Budget of a search: a number of trials or a number of minutes.
+
+    >>> SearchBudget.parse("trials=20"), str(SearchBudget.parse("minutes=1.5"))
+    (SearchBudget(trials=20, minutes=None), 'minutes=1.5')
+    """
+
+    trials: int | None
+    minutes: float | None
+
+    @staticmethod
+    def parse(text: str) -> SearchBudget:
+        """Read a budget from `trials=N` or `minutes=M`.
+
+        Raises:
+            SettingsError: the text has neither form.
+        """
+        kind, _, amount = text.partition("=")
+        try:
+            if kind == "trials" and int(amount) > 0:
+                return SearchBudget(int(amount), None)
+            if kind == "minutes" and 0 < float(amount) < math.inf:
+                return SearchBudget(None, float(amount))
+        except ValueError:
+            pass
+        raise SettingsError(f"--budget {text!r} is not understood; write trials=20 or minutes=60")
+
+    def __str__(self) -> str:
+        return f"minutes={self.minutes:g}" if self.trials is None else f"trials={self.trials}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Models, data, settings and machine, which every command that trains is asked for.
+
+    Attributes:
+        models: names of models and variants, each once.
+        datasets: names of the datasets, each once.
+        preset: name of the preset.
+        overrides: values from the command line; they win over all others.
+        data_path: folder with the source files of the datasets; None searches the usual folders.
+        output: folder of all results.
+        device: auto, cpu, cuda or cuda:N.
+        threads: number of CPU threads, or of CPUs of a local Ray cluster; None takes all.
+    """
+
+    models: tuple[str, ...]
+    datasets: tuple[str, ...]
+    preset: str
+    overrides: tuple[Override, ...]
+    data_path: Path | None
+    output: Path
+    device: str
+    threads: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest(Request):
+    """Request to run models and to print the tables.
+
+    Attributes:
+        seeds: random seeds, each once.
+        tuned: whether to run the models with the best values that a search found.
+        ray: address of the Ray cluster that executes the runs; None executes them in this process.
+        protocol: evaluation protocol of the printed table.
+        exports: names of the files to write for each run, from `EXPORTS`.
+        export_k: length of each exported list; None takes the largest cut-off of the run.
+        fresh: whether to delete earlier runs of the named models first.
+        dry_run: whether to print only the memory and time that LLM runs need.
+    """
+
+    seeds: tuple[int, ...]
+    tuned: bool
+    ray: str | None
+    protocol: Protocol
+    exports: tuple[str, ...]
+    export_k: int | None
+    fresh: bool
+    dry_run: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRequest(Request):
+    """Request to search the settings of models.
+
+    Attributes:
+        seed: random seed of all trials and of the choice of points.
+        resume: whether to resume searches that were stopped.
+        fresh: whether to delete earlier searches first.
+        address: address of the Ray cluster.
+    """
+
+    seed: int
+    resume: bool
+    fresh: bool
+    address: str
