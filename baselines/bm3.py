@@ -20,21 +20,20 @@ masks. Features are trainable tables, as in the public code.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from hellm_recbole.config.layers import setting
+from hellm_recbole.config.settings import Settings
 from hellm_recbole.graphs.propagation import propagate_mean
 from hellm_recbole.graphs.sparse import SparseOperator, normalize_interactions
 from hellm_recbole.models.modalities import build_feature_maps, build_feature_tables, choose_modalities
 from hellm_recbole.types import Encoded, FloatArray, PairBatch, QueryBatch, TrainData
 
 
-@dataclass(frozen=True)
-class BM3Settings:
+class BM3Settings(Settings):
     """Hyper-parameters of BM3.
 
     Attributes:
@@ -46,12 +45,12 @@ class BM3Settings:
         norm_weight: lambda, weight of the penalty.
     """
 
-    emb_dim: int = setting(ge=1)
-    n_layers: int = setting(ge=0)
-    modalities: tuple[str, ...] | None = setting()
-    dropout: float = setting(ge=0, lt=1)
-    modality_weight: float = setting(ge=0)
-    norm_weight: float = setting(ge=0)
+    emb_dim: int = Field(ge=1)
+    n_layers: int = Field(ge=0)
+    modalities: tuple[str, ...] | None
+    dropout: float = Field(ge=0, lt=1)
+    modality_weight: float = Field(ge=0)
+    norm_weight: float = Field(ge=0)
 
 
 def compute_cosine_distance(prediction: Tensor, target: Tensor) -> Tensor:

@@ -20,15 +20,14 @@ cancels in every difference. Features are trainable tables, as in the public cod
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from hellm_recbole.config.layers import setting
 from hellm_recbole.graphs.neighbors import NeighborSearchSettings, find_item_neighbors
 from hellm_recbole.graphs.propagation import propagate_mean
 from hellm_recbole.graphs.sparse import SparseOperator, build_interaction_matrix, normalize_bipartite
@@ -37,7 +36,6 @@ from hellm_recbole.models.modalities import build_feature_maps, build_feature_ta
 from hellm_recbole.types import Encoded, FloatArray, PairBatch, QueryBatch, TrainData
 
 
-@dataclass(frozen=True)
 class FREEDOMSettings(NeighborSearchSettings):
     """Hyper-parameters of FREEDOM, and those of the search for neighbours.
 
@@ -52,14 +50,14 @@ class FREEDOMSettings(NeighborSearchSettings):
         modality_weight: lambda, weight of the features' BPR.
     """
 
-    emb_dim: int = setting(ge=1)
-    n_layers: int = setting(ge=0)
-    n_item_layers: int = setting(ge=0)
-    n_neighbors: int = setting(ge=1)
-    modalities: tuple[str, ...] | None = setting()
-    image_share: float = setting(ge=0, le=1)
-    edge_dropout: float = setting(ge=0, lt=1)
-    modality_weight: float = setting(ge=0)
+    emb_dim: int = Field(ge=1)
+    n_layers: int = Field(ge=0)
+    n_item_layers: int = Field(ge=0)
+    n_neighbors: int = Field(ge=1)
+    modalities: tuple[str, ...] | None
+    image_share: float = Field(ge=0, le=1)
+    edge_dropout: float = Field(ge=0, lt=1)
+    modality_weight: float = Field(ge=0)
 
 
 def compute_shares(names: Sequence[str], image_share: float) -> dict[str, float]:

@@ -22,21 +22,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from hellm_recbole.config.layers import setting
+from hellm_recbole.config.settings import Settings
 from hellm_recbole.graphs.sparse import EdgePattern, build_interaction_matrix
 from hellm_recbole.models.losses import bpr_loss_of_vectors
 from hellm_recbole.models.modalities import build_feature_maps, choose_modalities
 from hellm_recbole.types import Encoded, FloatArray, PairBatch, QueryBatch, TrainData
 
 
-@dataclass(frozen=True)
-class GRCNSettings:
+class GRCNSettings(Settings):
     """Hyper-parameters of GRCN.
 
     Attributes:
@@ -48,12 +49,12 @@ class GRCNSettings:
         l2_weight: weight of the L2 penalty.
     """
 
-    emb_dim: int = setting(ge=1)
-    n_routing: int = setting(ge=0)
-    routing: str = setting(choices=("paper", "public"))
-    n_refined_layers: int = setting(ge=0)
-    modalities: tuple[str, ...] | None = setting()
-    l2_weight: float = setting(ge=0)
+    emb_dim: int = Field(ge=1)
+    n_routing: int = Field(ge=0)
+    routing: Literal["paper", "public"]
+    n_refined_layers: int = Field(ge=0)
+    modalities: tuple[str, ...] | None
+    l2_weight: float = Field(ge=0)
 
 
 @dataclass(frozen=True)

@@ -25,15 +25,15 @@ batch size; they differ in the last batch of an epoch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from hellm_recbole.config.layers import setting
 from hellm_recbole.graphs.neighbors import IndexArray, NeighborSearchSettings, find_item_neighbors
 from hellm_recbole.graphs.sparse import EdgePattern, SparseOperator, build_interaction_matrix, scale_rows
 from hellm_recbole.models.losses import bpr_loss_of_vectors, l2_loss
@@ -41,7 +41,6 @@ from hellm_recbole.models.modalities import build_feature_maps, build_feature_ta
 from hellm_recbole.types import Encoded, FloatArray, PairBatch, QueryBatch, TrainData
 
 
-@dataclass(frozen=True)
 class LATTICESettings(NeighborSearchSettings):
     """Hyper-parameters of LATTICE, and those of the search for neighbours.
 
@@ -56,14 +55,14 @@ class LATTICESettings(NeighborSearchSettings):
         l2_weight: weight of the L2 penalty.
     """
 
-    emb_dim: int = setting(ge=1)
-    n_layers: int = setting(ge=0)
-    n_item_layers: int = setting(ge=0)
-    n_neighbors: int = setting(ge=1)
-    modalities: tuple[str, ...] | None = setting()
-    fixed_share: float = setting(ge=0, le=1)
-    idle_gradients: str = setting(choices=("zero", "none"))
-    l2_weight: float = setting(ge=0)
+    emb_dim: int = Field(ge=1)
+    n_layers: int = Field(ge=0)
+    n_item_layers: int = Field(ge=0)
+    n_neighbors: int = Field(ge=1)
+    modalities: tuple[str, ...] | None
+    fixed_share: float = Field(ge=0, le=1)
+    idle_gradients: Literal["zero", "none"]
+    l2_weight: float = Field(ge=0)
 
 
 def build_neighbor_pattern(index: IndexArray) -> EdgePattern:

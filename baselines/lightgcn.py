@@ -12,19 +12,17 @@ initial embeddings have Xavier's uniform distribution instead of the paper's nor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from pydantic import Field
 from torch import Tensor, nn
 
-from hellm_recbole.config.layers import setting
+from hellm_recbole.config.settings import Settings
 from hellm_recbole.graphs.propagation import propagate_mean
 from hellm_recbole.graphs.sparse import SparseOperator, normalize_interactions
 from hellm_recbole.models.losses import bpr_loss_of_vectors, l2_loss
 from hellm_recbole.types import Encoded, PairBatch, QueryBatch, TrainData
 
 
-@dataclass(frozen=True)
-class LightGCNSettings:
+class LightGCNSettings(Settings):
     """Hyper-parameters of LightGCN.
 
     Attributes:
@@ -34,10 +32,10 @@ class LightGCNSettings:
         init_std: standard deviation of the normal initial embeddings.
     """
 
-    emb_dim: int = setting(ge=1)
-    n_layers: int = setting(ge=0)
-    l2_weight: float = setting(ge=0)
-    init_std: float = setting(gt=0)
+    emb_dim: int = Field(ge=1)
+    n_layers: int = Field(ge=0)
+    l2_weight: float = Field(ge=0)
+    init_std: float = Field(gt=0)
 
 
 class LightGCN(nn.Module):

@@ -23,14 +23,14 @@ these scores, which changes no rank.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from hellm_recbole.config.layers import setting
+from hellm_recbole.config.settings import Settings
 from hellm_recbole.graphs.propagation import propagate_mean
 from hellm_recbole.graphs.sparse import SparseOperator, normalize_interactions
 from hellm_recbole.models.losses import softmax_cross_entropy_loss
@@ -40,8 +40,7 @@ from hellm_recbole.types import Encoded, FloatArray, PairBatch, QueryBatch, Trai
 CHAIN_START, CHAIN_END = ("image", "audio"), ("text",)
 
 
-@dataclass(frozen=True)
-class SLMRecSettings:
+class SLMRecSettings(Settings):
     """Hyper-parameters of SLMRec.
 
     Attributes:
@@ -53,12 +52,12 @@ class SLMRecSettings:
         ssl_temperature: tau, temperature of the contrasts of the chain.
     """
 
-    emb_dim: int = setting(ge=2)
-    n_layers: int = setting(ge=0)
-    modalities: tuple[str, ...] | None = setting()
-    temperature: float = setting(gt=0)
-    ssl_weight: float = setting(ge=0)
-    ssl_temperature: float = setting(gt=0)
+    emb_dim: int = Field(ge=2)
+    n_layers: int = Field(ge=0)
+    modalities: tuple[str, ...] | None
+    temperature: float = Field(gt=0)
+    ssl_weight: float = Field(ge=0)
+    ssl_temperature: float = Field(gt=0)
 
 
 def compute_info_nce_loss(query: Tensor, items: Tensor, temperature: float) -> Tensor:

@@ -16,21 +16,20 @@ as MMRec does.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from hellm_recbole.config.layers import setting
+from hellm_recbole.config.settings import Settings
 from hellm_recbole.models.losses import bpr_loss_of_vectors, l2_loss
 from hellm_recbole.models.modalities import choose_modalities
 from hellm_recbole.types import Encoded, PairBatch, QueryBatch, TrainData
 
 
-@dataclass(frozen=True)
-class VBPRSettings:
+class VBPRSettings(Settings):
     """Hyper-parameters of VBPR.
 
     Attributes:
@@ -40,10 +39,10 @@ class VBPRSettings:
         l2_weight: weight of the L2 penalty.
     """
 
-    emb_dim: int = setting(ge=1)
-    modalities: tuple[str, ...] | None = setting()
-    normalize_features: bool = setting()
-    l2_weight: float = setting(ge=0)
+    emb_dim: int = Field(ge=1)
+    modalities: tuple[str, ...] | None
+    normalize_features: bool
+    l2_weight: float = Field(ge=0)
 
 
 class VBPR(nn.Module):

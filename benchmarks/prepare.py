@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hellm_recbole.config.layers import LARGEST, LARGEST_SEED
+from hellm_recbole.config.limits import LARGEST, LARGEST_SEED
 from hellm_recbole.data.atomic import list_features, load_dataset, read_source_times
 from hellm_recbole.data.diagnostics.card import format_card
 from hellm_recbole.data.diagnostics.similar_items import find_similar_items

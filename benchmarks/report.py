@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from hellm_recbole.config.layers import LARGEST_CUTOFF, shorten
+from hellm_recbole.config.limits import LARGEST_CUTOFF
 from hellm_recbole.config.request import Protocol
-from hellm_recbole.errors import ResultError, SettingsError
+from hellm_recbole.errors import ResultError, SettingsError, shorten
 from hellm_recbole.experiments.results import RECORD_FILE
 from hellm_recbole.report.ablation import print_ablation
 from hellm_recbole.report.page import FIGURES, write_report

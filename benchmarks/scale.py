@@ -17,7 +17,6 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import hellm_recbole.system.openmp  # noqa: F401
@@ -168,7 +167,7 @@ def _measure_factor(options: argparse.Namespace) -> int:
     (config,) = resolve_runs([options.model], options.dataset, REGISTRY, "paper", overrides)
     assert config.spec is not None
     growth = options.one if options.batch == "grows" else 1
-    train = replace(config.train, batch_size=config.train.batch_size * growth)
+    train = config.train.model_copy(update={"batch_size": config.train.batch_size * growth})
     started = time.perf_counter()
     learner = ModelLearner(config.spec, config.model_settings, large, train, config.pairs, 2024, device)
     build = time.perf_counter() - started

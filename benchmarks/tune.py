@@ -24,9 +24,9 @@ from benchmarks.options import (
     read_overrides,
 )
 from benchmarks.searches import format_trials, make_search_task, run_searches
-from hellm_recbole.config.layers import find_properties, parse_value
 from hellm_recbole.config.request import SchedulerName, SearchBudget, SearchName
 from hellm_recbole.config.search_space import list_searched_keys, read_search_space
+from hellm_recbole.config.yaml_files import find_properties, parse_value
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
 from hellm_recbole.experiments.resolve import resolve_runs, split_variant

@@ -63,6 +63,16 @@ def strip_controls(text: str) -> str:
     )
 
 
+def shorten(text: str, most: int = 200) -> str:
+    """Shorten a text for a message by removing its middle.
+
+    >>> shorten("abcdefghij", 7)
+    'ab...ij'
+    """
+    half = (most - 3) // 2
+    return text if len(text) <= most else f"{text[:half]}...{text[-half:]}"
+
+
 class SettingsError(HellmError):
     """A setting is unknown, missing, of the wrong type or out of range."""
 

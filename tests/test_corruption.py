@@ -104,7 +104,7 @@ def write_encodings(folder: Path) -> Reader:
     return lambda: _read_cache(folder / "part.npy", len(VALUES))
 
 
-SEARCH = NeighborSearchSettings(100, 32, 200, 128)
+SEARCH = NeighborSearchSettings(exact_knn_items=100, hnsw_links=32, hnsw_build_effort=200, hnsw_search_effort=128)
 WRITERS = (
     *(write_checkpoint, write_record, write_ranks, write_search_file, write_tuned_file, write_request),
     *(write_search_state, write_embeddings, write_neighbors, write_encodings),

@@ -12,8 +12,8 @@ import pytest
 
 from baselines.registry import REGISTRY
 from benchmarks.cli import COMMANDS as CLI_COMMANDS
-from hellm_recbole.config.layers import find_properties, load_yaml
 from hellm_recbole.config.request import Override
+from hellm_recbole.config.yaml_files import find_properties, load_yaml
 from hellm_recbole.experiments.resolve import resolve_runs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,9 +35,10 @@ MODEL_FILES = [
 ]
 # What a model file may import: other model files, and packages for arrays and settings classes.
 MODEL_FILES_MAY_IMPORT = (
-    *("__future__", "collections", "dataclasses", "math", "typing", "numpy", "scipy", "torch", "transformers", "peft"),
+    *("__future__", "collections", "dataclasses", "math", "typing", "pydantic", "numpy", "scipy"),
+    *("torch", "transformers", "peft"),
     *("hellm_recbole.graphs", "hellm_recbole.llm", "hellm_recbole.models", "baselines"),
-    *("hellm_recbole.errors", "hellm_recbole.types", "hellm_recbole.config.layers"),
+    *("hellm_recbole.errors", "hellm_recbole.types", "hellm_recbole.config.settings"),
 )
 SETTINGS_FILES = sorted(find_properties().rglob("*.yaml"))
 

@@ -105,7 +105,7 @@ def test_an_installed_wheel_runs_from_any_folder(wheel: Path, tmp_path: Path) ->
         )
 
     properties = run(
-        str(python), "-c", "import benchmarks, hellm_recbole.config.layers as s; print(s.find_properties())"
+        str(python), "-c", "import benchmarks, hellm_recbole.config.yaml_files as y; print(y.find_properties())"
     )
     assert properties.stdout.strip() == str(packages / "hellm_recbole" / "properties"), properties.stderr
     command = str(home / "bin" / "hellm-recbole")

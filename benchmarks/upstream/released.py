@@ -12,7 +12,6 @@ import contextlib
 import importlib
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +153,7 @@ def _build_graphs(data: TrainData, settings: HeLLMPreSettings) -> Graphs:
     """Build the user-item, item-item and user-user graphs as COO tensors, without padding."""
     block = normalize_interactions(data.history, data.n_items)[1:, 1:]
     bipartite = sp.bmat([[None, block], [block.T, None]])
-    exact = replace(settings, exact_knn_items=data.n_items)
+    exact = settings.model_copy(update={"exact_knn_items": data.n_items})
     incidence = sp.csr_matrix(
         sp.hstack(
             [

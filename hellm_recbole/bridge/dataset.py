@@ -20,7 +20,7 @@ from recbole.trainer.trainer import AbstractTrainer
 from recbole.utils import FeatureSource, FeatureType, InputType, ModelType, get_model, get_trainer
 
 from hellm_recbole.bridge.negatives import NO_NEGATIVE
-from hellm_recbole.config.layers import Value
+from hellm_recbole.config.yaml_files import Value
 from hellm_recbole.errors import DataError, SettingsError
 from hellm_recbole.types import TrainData
 

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from hellm_recbole.bridge.requirement import require_recbole
-from hellm_recbole.config.layers import EvalSettings, TrainSettings, Value, load_yaml
+from hellm_recbole.config.harness_settings import EvalSettings, TrainSettings
+from hellm_recbole.config.yaml_files import Value, load_yaml
 from hellm_recbole.errors import CheckpointError, ModelError, SettingsError, TrainingDiverged, advise_on_divergence
 from hellm_recbole.types import Histories, IdArray, TrainData, as_ids, pad_recent
 
@@ -45,7 +46,7 @@ _RECBOLE_KEYS = {
     "epochs": "epochs",
 }
 _MODEL_KEYS = ("batch_size", "learning_rate", "weight_decay")  # each model has its own values of these
-_HARNESS_KEYS = {*TrainSettings.__dataclass_fields__, *EvalSettings.__dataclass_fields__}
+_HARNESS_KEYS = {*TrainSettings.model_fields, *EvalSettings.model_fields}
 
 MAX_PAIRS_PER_CALL = 1 << 18  # most user-item pairs in a call of `predict`, for models without full ranking
 

@@ -6,7 +6,6 @@ Importing this module imports recbole.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +15,9 @@ from recbole.model.abstract_recommender import GeneralRecommender, SequentialRec
 from recbole.utils import InputType
 from torch import Tensor
 
-from hellm_recbole.config.layers import OVERRIDES, SECTIONS, Resolved, Value, build_settings, find_properties, load_yaml
+from hellm_recbole.config.layers import OVERRIDES, SECTIONS, Resolved
+from hellm_recbole.config.settings import build_settings, list_field_names
+from hellm_recbole.config.yaml_files import Value, find_properties, load_yaml
 from hellm_recbole.data.atomic import FEATURES, check_tokens, list_features, read_features, read_item_texts
 from hellm_recbole.data.embeddings import read_item_embeddings
 from hellm_recbole.data.features import encode_texts
@@ -80,7 +81,7 @@ class _Adapter(torch.nn.Module):
             ModelError: the dataset lacks data that the model needs.
         """
         super().__init__(config, dataset)
-        values = {field.name: config[field.name] for field in fields(self.spec.settings)}
+        values = {name: config[name] for name in list_field_names(self.spec.settings)}
         settings: Any = build_settings(self.spec.settings, Resolved(values, dict.fromkeys(values, _ORIGIN)))
         data = TrainData(
             n_users=int(dataset.user_num) - 1,

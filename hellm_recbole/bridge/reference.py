@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hellm_recbole.bridge.requirement import require_recbole
-from hellm_recbole.config.layers import Value
+from hellm_recbole.config.yaml_files import Value
 
 
 class RecBoleReference:

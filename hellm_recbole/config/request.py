@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hellm_recbole.config.layers import Value, parse_value
+from hellm_recbole.config.yaml_files import Value, parse_value
 from hellm_recbole.errors import SettingsError
 
 Protocol = Literal["unified", "paper"]  # evaluation protocol of a table

@@ -9,7 +9,7 @@ import sys
 import types
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints, is_typeddict
 
-from hellm_recbole.config.layers import shorten
+from hellm_recbole.errors import shorten
 from hellm_recbole.system.files import seal
 
 

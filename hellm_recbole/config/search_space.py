@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hellm_recbole.config.layers import Value, find_properties, load_yaml
+from hellm_recbole.config.yaml_files import Value, find_properties, load_yaml
 from hellm_recbole.errors import SettingsError
 
 Space = Mapping[str, Sequence[Value]]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hellm_recbole.config.layers import VARIANTS, find_properties, load_yaml
+from hellm_recbole.config.layers import VARIANTS
+from hellm_recbole.config.yaml_files import find_properties, load_yaml
 
 
 def list_variants(model: str) -> list[str]:

@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
+from pydantic import Field
 from tqdm import tqdm
 
-from hellm_recbole.config.layers import setting
+from hellm_recbole.config.settings import Settings
 from hellm_recbole.data.atomic import FeatureMatrix
 from hellm_recbole.errors import DataError, MissingDependency
 from hellm_recbole.identity.loading import (
@@ -53,8 +54,7 @@ _REVISION = 12  # length of the hash prefix that identifies an encoder's files i
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class FeatureSettings:
+class FeatureSettings(Settings):
     """Settings of the encoders of text and pictures.
 
     Attributes:
@@ -69,14 +69,14 @@ class FeatureSettings:
         encode_part: number of texts or pictures in a part of the cache.
     """
 
-    encoder: str = setting()
-    pooling: str = setting(choices=("auto", "mean", "cls"))
-    image_encoder: str = setting()
-    fill: str = setting(choices=("mean", "zero"))
-    feature_dtype: str = setting(choices=("float32", "float16"))
-    encode_device: str = setting()
-    encode_batch_size: int = setting(ge=1)
-    encode_part: int = setting(ge=1)
+    encoder: str
+    pooling: Literal["auto", "mean", "cls"]
+    image_encoder: str
+    fill: Literal["mean", "zero"]
+    feature_dtype: Literal["float32", "float16"]
+    encode_device: str
+    encode_batch_size: int = Field(ge=1)
+    encode_part: int = Field(ge=1)
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,15 @@ import difflib
 import importlib.util
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hellm_recbole.config.layers import Resolved, build_settings, find_properties, load_yaml, setting
+from pydantic import Field, field_validator
+
+from hellm_recbole.config.layers import Resolved
+from hellm_recbole.config.settings import Settings, build_settings
+from hellm_recbole.config.yaml_files import find_properties, load_yaml
 from hellm_recbole.data.atomic import (
     CACHE,
     FEATURES,
@@ -52,8 +56,7 @@ EVERY_KIND = "every"  # section of kinds.yaml with settings of all kinds
 OTHER_KINDS = "also"  # section of a dataset's settings file: other kinds of source that it can be prepared from
 
 
-@dataclass(frozen=True)
-class DatasetSettings:
+class DatasetSettings(Settings):
     """Settings of the preparation of a dataset.
 
     Attributes:
@@ -67,14 +70,22 @@ class DatasetSettings:
         pictures: whether to fetch the items' pictures and encode them.
     """
 
-    kind: str = setting(choices=tuple(KINDS))
-    k_core: int = setting(ge=0)
-    text: tuple[str, ...] = setting()
-    paper: str | None = setting()
-    origin: str | None = setting()
-    category: str | None = setting()
-    columns: tuple[str, ...] = setting()
-    pictures: bool = setting()
+    kind: str
+    k_core: int = Field(ge=0)
+    text: tuple[str, ...]
+    paper: str | None
+    origin: str | None
+    category: str | None
+    columns: tuple[str, ...]
+    pictures: bool
+
+    @field_validator("kind")
+    @classmethod
+    def _check_kind(cls, kind: str) -> str:
+        """Refuse a kind of source that has no importer."""
+        if kind not in KINDS:
+            raise ValueError(f"must be one of {', '.join(KINDS)}")
+        return kind
 
 
 @dataclass(frozen=True)
@@ -414,7 +425,7 @@ def _make_manifest(
     return {
         "schema": SCHEMA,
         "name": name,
-        **asdict(settings),
+        **settings.model_dump(),
         "time_known": imported.time_known,
         "warnings": list(imported.warnings),
         "inputs": inputs,

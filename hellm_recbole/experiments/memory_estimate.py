@@ -9,7 +9,7 @@ without being loaded.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -77,8 +77,9 @@ def estimate_memory(
     saved_bytes = []
     parts = {}
     for n_small in (1, 2):
-        small = replace(settings, llm_layers=min(n_small, n_layers), llm_weights=RANDOM, gradient_checkpointing=False)
-        model = LLMRecommender.build(replace(small, quantization="none"), data).train()
+        changes = {"llm_layers": min(n_small, n_layers), "llm_weights": RANDOM, "gradient_checkpointing": False}
+        small = settings.model_copy(update={**changes, "quantization": "none"})
+        model = LLMRecommender.build(small, data).train()
         parts = _extrapolate(parts, count_parameters(model), n_layers) if n_small == 2 else count_parameters(model)
         saved_bytes.append(_count_saved_bytes(model, longest))
     fixed, per_layer = 2 * saved_bytes[0] - saved_bytes[1], saved_bytes[1] - saved_bytes[0]

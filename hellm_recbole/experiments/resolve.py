@@ -12,33 +12,31 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from hellm_recbole.bridge.learner import find_recbole_kind, list_recbole_models, read_recbole_settings
-from hellm_recbole.config.layers import (
-    DATASETS,
+from hellm_recbole.config.harness_settings import (
     HARNESS_SETTINGS,
-    LARGEST,
     NEUTRAL_KEYS,
-    OVERRIDES,
-    SECTIONS,
-    VARIANTS,
     ClusterSettings,
     EvalSettings,
     LogSettings,
     PairSettings,
-    Resolved,
     StepSettings,
     TrainSettings,
-    Value,
-    build_all_settings,
-    describe_unknown_keys,
-    find_properties,
-    list_field_names,
-    load_yaml,
-    merge_layers,
-    shorten,
 )
+from hellm_recbole.config.layers import (
+    DATASETS,
+    OVERRIDES,
+    SECTIONS,
+    VARIANTS,
+    Resolved,
+    describe_unknown_keys,
+    merge_layers,
+)
+from hellm_recbole.config.limits import LARGEST
 from hellm_recbole.config.request import Override
+from hellm_recbole.config.settings import build_all_settings, list_field_names
 from hellm_recbole.config.variants import list_variants
-from hellm_recbole.errors import MissingDependency, ModelError, SettingsError
+from hellm_recbole.config.yaml_files import Value, find_properties, load_yaml
+from hellm_recbole.errors import MissingDependency, ModelError, SettingsError, shorten
 from hellm_recbole.experiments.results import Search, label_run
 from hellm_recbole.models.base import LLM, Family, ModelSpec, check_spec
 

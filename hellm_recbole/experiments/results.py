@@ -21,9 +21,10 @@ from typing import Any, Literal, NoReturn, TypedDict, get_args, get_type_hints
 import numpy as np
 import numpy.typing as npt
 
-from hellm_recbole.config.layers import LARGEST_CUTOFF, NEUTRAL_KEYS, shorten
+from hellm_recbole.config.harness_settings import NEUTRAL_KEYS
+from hellm_recbole.config.limits import LARGEST_CUTOFF
 from hellm_recbole.config.schema import dump_json, read_mapping, refuse_constant
-from hellm_recbole.errors import ResultError, strip_controls
+from hellm_recbole.errors import ResultError, shorten, strip_controls
 from hellm_recbole.identity.compare import digest_parts, list_parts
 from hellm_recbole.identity.parts import Identity
 from hellm_recbole.models.base import Family

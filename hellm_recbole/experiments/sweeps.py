@@ -14,8 +14,8 @@ from typing import Any, Literal, TypedDict, get_type_hints
 
 import yaml
 
-from hellm_recbole.config.layers import Value, load_yaml
 from hellm_recbole.config.schema import dump_json, read_mapping, refuse_constant
+from hellm_recbole.config.yaml_files import Value, load_yaml
 from hellm_recbole.errors import ResultError, SettingsError
 from hellm_recbole.experiments.resolve import Tuned
 from hellm_recbole.experiments.results import Search, Versions

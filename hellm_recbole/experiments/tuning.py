@@ -22,14 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, Searcher
 
 from hellm_recbole import __version__
-from hellm_recbole.config.layers import load_settings, setting
 from hellm_recbole.config.request import Override, SchedulerName, SearchBudget, SearchName
 from hellm_recbole.config.search_space import Point, Space, count_points, draw_points, list_grid
+from hellm_recbole.config.settings import Settings, load_settings
 from hellm_recbole.errors import (
     CheckpointError,
     HellmError,
@@ -83,8 +84,7 @@ REQUEST_FILE = "request.json"
 MOST_POINTS = 10_000  # number of random points if the budget of the search is a time
 
 
-@dataclass(frozen=True)
-class TuneSettings:
+class TuneSettings(Settings):
     """Settings of the early stopping and restarting of trials, from `properties/tune.yaml`.
 
     Attributes:
@@ -93,9 +93,9 @@ class TuneSettings:
         max_failures: number of times that a trial is restarted after its process died.
     """
 
-    grace_reports: int = setting(ge=1)
-    reduction_factor: int = setting(ge=2)
-    max_failures: int = setting(ge=0)
+    grace_reports: int = Field(ge=1)
+    reduction_factor: int = Field(ge=2)
+    max_failures: int = Field(ge=0)
 
 
 def read_tune_settings() -> TuneSettings:

@@ -7,15 +7,15 @@ import hashlib
 import sys
 import zipfile
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 
-from hellm_recbole.config.layers import setting
+from hellm_recbole.config.settings import Settings
 from hellm_recbole.errors import DataError, MissingDependency, OutputError
 from hellm_recbole.identity.code import digest_module
 from hellm_recbole.system.files import (
@@ -33,8 +33,7 @@ IndexArray = npt.NDArray[np.int32]
 BLOCK_BYTES = 64 << 20  # size of the similarities in memory at one time
 
 
-@dataclass(frozen=True)
-class NeighborSearchSettings:
+class NeighborSearchSettings(Settings):
     """How a model searches the neighbours of items.
 
     Attributes:
@@ -45,10 +44,10 @@ class NeighborSearchSettings:
             number of neighbours is used.
     """
 
-    exact_knn_items: int = setting(ge=0)
-    hnsw_links: int = setting(ge=2)
-    hnsw_build_effort: int = setting(ge=1)
-    hnsw_search_effort: int = setting(ge=1)
+    exact_knn_items: int = Field(ge=0)
+    hnsw_links: int = Field(ge=2)
+    hnsw_build_effort: int = Field(ge=1)
+    hnsw_search_effort: int = Field(ge=1)
 
 
 def find_nearest_neighbors(features: FloatArray, n_neighbors: int) -> tuple[IndexArray, FloatArray]:

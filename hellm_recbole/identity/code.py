@@ -37,7 +37,9 @@ NEUTRAL = frozenset(
         "hellm_recbole.errors",
         "hellm_recbole.system.files",
         "hellm_recbole.system.signals",
-        "hellm_recbole.config.layers",  # its result, the values of the settings, is in every run result
+        # The result of these modules, the values of the settings, is in every run result.
+        *(f"hellm_recbole.config.{name}" for name in ("harness_settings", "layers", "limits")),
+        *(f"hellm_recbole.config.{name}" for name in ("settings", "yaml_files")),
         "hellm_recbole.data.atomic",  # its results, split, features and texts, have their own digests
         "hellm_recbole.bridge.finder",  # finds modules
         "hellm_recbole.identity.code",

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
-from hellm_recbole.config.layers import Value, find_properties, load_yaml
+from hellm_recbole.config.yaml_files import Value, find_properties, load_yaml
 from hellm_recbole.identity.parts import Identity
 
 SETTING, CODE, SEED, SPLIT = "setting ", "code ", "seed", "split"

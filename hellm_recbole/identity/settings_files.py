@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
-from hellm_recbole.config.layers import DATASETS, OVERRIDES, VARIANTS, Value, find_properties, load_yaml
+from hellm_recbole.config.layers import DATASETS, OVERRIDES, VARIANTS
 from hellm_recbole.config.variants import list_all_variants
+from hellm_recbole.config.yaml_files import Value, find_properties, load_yaml
 from hellm_recbole.errors import SettingsError
 
 _PRESETS = "preset/"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from hellm_recbole.config.settings import Settings
 from hellm_recbole.errors import ModelError
 
 Family = Literal["collaborative", "multimodal", "sequential", "llm"]
@@ -28,7 +28,7 @@ class ModelSpec:
 
     Attributes:
         cls: `nn.Module` class that satisfies `types.Recommender` and has `build(settings, data: TrainData)`.
-        settings: frozen settings dataclass of the model; values come from `properties/model/<Name>.yaml`.
+        settings: class of the model's settings; values come from `properties/model/<Name>.yaml`.
         family: group of the results table that the model belongs to.
         batches: kind of batch that its `loss` takes.
         reads_features: whether the model gets the item features of the dataset, all or those of its setting
@@ -38,7 +38,7 @@ class ModelSpec:
     """
 
     cls: Any
-    settings: type[Any]
+    settings: type[Settings]
     family: Family
     batches: BatchKind
     reads_features: bool | None = None
@@ -58,8 +58,12 @@ def check_spec(name: str, spec: ModelSpec) -> None:
     if not isinstance(spec, ModelSpec):
         raise ModelError(f"model {name} is registered as {type(spec).__name__}; register a ModelSpec")
     faults = []
-    if not (isinstance(spec.settings, type) and dataclasses.is_dataclass(spec.settings)):
-        faults.append("its settings are not a dataclass")
+    settings: Any = spec.settings  # plugins are not type-checked
+    if not (isinstance(settings, type) and issubclass(settings, Settings)):
+        faults.append(
+            "its settings are not a subclass of hellm_recbole.config.settings.Settings (make their class one, without "
+            "@dataclass; pydantic's Field(ge=0) and Literal['a', 'b'] replace setting(ge=0) and setting(choices=...))"
+        )
     if spec.family not in FAMILIES:
         faults.append(f"its family {spec.family!r} is not one of {', '.join(FAMILIES)}")
     if spec.batches not in get_args(BatchKind):

@@ -39,14 +39,15 @@ Ways to make examples of a history, the same in training and scoring:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from hellm_recbole.config.layers import setting
+from hellm_recbole.config.settings import Settings
 from hellm_recbole.errors import ModelError
 from hellm_recbole.llm.backbone import Backbone, BackboneSettings, label_model
 from hellm_recbole.llm.prefix_attention import Context, GraphPrefix, PackedBatch, pool_graph
@@ -57,8 +58,7 @@ PRETRAINED, RANDOM, NO_BACKBONE = "pretrained", "random", "none"
 JOINT, CURRICULUM, TWO_STEP = "joint", "curriculum", "two-step"
 
 
-@dataclass(frozen=True)
-class LLMSettings:
+class LLMSettings(Settings):
     """Hyper-parameters of HeLLM, CoLLM and LLaRA.
 
     Attributes:
@@ -100,39 +100,39 @@ class LLMSettings:
         gradient_checkpointing: whether activations are recomputed in the backward pass.
     """
 
-    item_inputs: tuple[str, ...] = setting()
-    prefix_graph: str | None = setting()
-    prefix_length: int = setting(ge=0)
-    prefix_hidden: int = setting(ge=1)
-    prefix_dropout: float = setting(ge=0, lt=1)
-    prefix_norm: str = setting(choices=("after", "before"))
-    prefix_eps: float = setting(gt=0)
-    examples: str = setting(choices=("causal", "all", "random"))
-    head: str = setting(choices=("embedding", "linear", "frozen-random"))
-    item_text_tokens: int = setting(ge=0)
-    tuning: str = setting(choices=(JOINT, CURRICULUM, TWO_STEP))
-    text_alone_frac: float = setting(ge=0, le=1)
-    placeholder: str = setting()
-    prompt: str = setting()
-    ending: str = setting()
-    max_history: int = setting(ge=1)
-    item_dropout: float = setting(ge=0, lt=1)
-    head_dropout: float = setting(ge=0, lt=1)
-    scaled_inputs: bool = setting()
-    scale_sample_users: int = setting(ge=1)
-    scale_sample_tokens: int = setting(ge=1)
-    state_eps: float = setting(ge=0)
-    score_rows: int = setting(ge=1)
-    llm: str = setting()
-    llm_layers: int | None = setting(ge=1)
-    llm_weights: str = setting(choices=(PRETRAINED, RANDOM, NO_BACKBONE))
-    llm_dtype: str = setting(choices=("auto", "float32", "bfloat16"))
-    quantization: str = setting(choices=("none", "8bit", "4bit"))
-    lora_rank: int = setting(ge=1)
-    lora_alpha: int = setting(ge=1)
-    lora_dropout: float = setting(ge=0, lt=1)
-    lora_targets: tuple[str, ...] = setting()
-    gradient_checkpointing: bool = setting()
+    item_inputs: tuple[str, ...]
+    prefix_graph: str | None
+    prefix_length: int = Field(ge=0)
+    prefix_hidden: int = Field(ge=1)
+    prefix_dropout: float = Field(ge=0, lt=1)
+    prefix_norm: Literal["after", "before"]
+    prefix_eps: float = Field(gt=0)
+    examples: Literal["causal", "all", "random"]
+    head: Literal["embedding", "linear", "frozen-random"]
+    item_text_tokens: int = Field(ge=0)
+    tuning: Literal["joint", "curriculum", "two-step"]
+    text_alone_frac: float = Field(ge=0, le=1)
+    placeholder: str
+    prompt: str
+    ending: str
+    max_history: int = Field(ge=1)
+    item_dropout: float = Field(ge=0, lt=1)
+    head_dropout: float = Field(ge=0, lt=1)
+    scaled_inputs: bool
+    scale_sample_users: int = Field(ge=1)
+    scale_sample_tokens: int = Field(ge=1)
+    state_eps: float = Field(ge=0)
+    score_rows: int = Field(ge=1)
+    llm: str
+    llm_layers: int | None = Field(ge=1)
+    llm_weights: Literal["pretrained", "random", "none"]
+    llm_dtype: Literal["auto", "float32", "bfloat16"]
+    quantization: Literal["none", "8bit", "4bit"]
+    lora_rank: int = Field(ge=1)
+    lora_alpha: int = Field(ge=1)
+    lora_dropout: float = Field(ge=0, lt=1)
+    lora_targets: tuple[str, ...]
+    gradient_checkpointing: bool
 
     @property
     def pretrained_models(self) -> tuple[str, ...]:

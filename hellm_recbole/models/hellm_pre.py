@@ -30,13 +30,13 @@ last, shorter batch only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from hellm_recbole.config.layers import setting
 from hellm_recbole.graphs.hypergraph import (
     HypergraphOperator,
     build_incidence,
@@ -53,7 +53,6 @@ from hellm_recbole.types import Encoded, PairBatch, QueryBatch, TrainData
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-@dataclass(frozen=True)
 class HeLLMPreSettings(NeighborSearchSettings):
     """Hyper-parameters of HeLLMPre, and those of the search for neighbours.
 
@@ -82,26 +81,26 @@ class HeLLMPreSettings(NeighborSearchSettings):
         l2_on: what the L2 penalty is of: embeddings or parameters.
     """
 
-    emb_dim: int = setting(ge=1)
-    n_layers: int = setting(ge=0)
-    n_user_layers: int = setting(ge=0)
-    n_item_layers: int = setting(ge=0)
-    n_neighbors: int = setting(ge=1)
-    modalities: tuple[str, ...] | None = setting()
-    propagation_dtype: str = setting(choices=("float32", "bfloat16"))
-    use_u2u: bool = setting()
-    use_i2i: bool = setting()
-    user_normalization: str = setting(choices=("row", "symmetric"))
-    hyperedges: str = setting(choices=("listed_by", "neighbors"))
-    temperature: float = setting(ge=0.02)
-    user_contrast_weight: float = setting(ge=0)
-    item_contrast_weight: float = setting(ge=0)
-    contrast_nodes: str = setting(choices=("all", "batch"))
-    contrast_part_triples: int = setting(ge=1)
-    contrast_anchor: str = setting(choices=("fused", "bipartite"))
-    contrast_dtype: str = setting(choices=tuple(DTYPES))
-    l2_weight: float = setting(ge=0)
-    l2_on: str = setting(choices=("embeddings", "parameters"))
+    emb_dim: int = Field(ge=1)
+    n_layers: int = Field(ge=0)
+    n_user_layers: int = Field(ge=0)
+    n_item_layers: int = Field(ge=0)
+    n_neighbors: int = Field(ge=1)
+    modalities: tuple[str, ...] | None
+    propagation_dtype: Literal["float32", "bfloat16"]
+    use_u2u: bool
+    use_i2i: bool
+    user_normalization: Literal["row", "symmetric"]
+    hyperedges: Literal["listed_by", "neighbors"]
+    temperature: float = Field(ge=0.02)
+    user_contrast_weight: float = Field(ge=0)
+    item_contrast_weight: float = Field(ge=0)
+    contrast_nodes: Literal["all", "batch"]
+    contrast_part_triples: int = Field(ge=1)
+    contrast_anchor: Literal["fused", "bipartite"]
+    contrast_dtype: Literal["float32", "bfloat16"]
+    l2_weight: float = Field(ge=0)
+    l2_on: Literal["embeddings", "parameters"]
 
 
 class Side(nn.Module):

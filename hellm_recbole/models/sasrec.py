@@ -17,19 +17,19 @@ attention (in the released code, items attend to padding). Attention has an outp
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from hellm_recbole.config.layers import setting
+from hellm_recbole.config.settings import Settings
 from hellm_recbole.models.losses import softmax_cross_entropy_loss
 from hellm_recbole.types import Encoded, HistoryBatch, QueryBatch, TrainData
 
 
-@dataclass(frozen=True)
-class SASRecSettings:
+class SASRecSettings(Settings):
     """Hyper-parameters of SASRec.
 
     Attributes:
@@ -40,13 +40,14 @@ class SASRecSettings:
         max_history: maximum number of items read, the most recent ones.
     """
 
-    emb_dim: int = setting(ge=1)
-    n_blocks: int = setting(ge=1)
-    n_heads: int = setting(ge=1)
-    dropout: float = setting(ge=0, lt=1)
-    max_history: int = setting(ge=1)
+    emb_dim: int = Field(ge=1)
+    n_blocks: int = Field(ge=1)
+    n_heads: int = Field(ge=1)
+    dropout: float = Field(ge=0, lt=1)
+    max_history: int = Field(ge=1)
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check_width(self) -> Self:
         """Refuse a width that cannot be divided among the heads.
 
         Raises:
@@ -54,6 +55,7 @@ class SASRecSettings:
         """
         if self.emb_dim % self.n_heads:
             raise ValueError(f"emb_dim = {self.emb_dim} must be a multiple of n_heads = {self.n_heads}")
+        return self
 
 
 class Block(nn.Module):

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from hellm_recbole.config.layers import NEUTRAL_KEYS
+from hellm_recbole.config.harness_settings import NEUTRAL_KEYS
 from hellm_recbole.experiments.results import RunResult, digest_run
 from hellm_recbole.identity.code import find_changed_modules, find_missing_packages
 from hellm_recbole.identity.compare import list_names

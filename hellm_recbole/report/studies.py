@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from hellm_recbole.config.layers import find_properties, load_yaml
+from hellm_recbole.config.yaml_files import find_properties, load_yaml
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.experiments.sweeps import SearchResult
 from hellm_recbole.report import figures

@@ -15,27 +15,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import rich.box
 import rich.markup
 import rich.table
+from pydantic import Field
 from rich.console import Console
 from tabulate import tabulate
 
-from hellm_recbole.config.layers import (
-    LARGEST_CUTOFF,
-    NEUTRAL_KEYS,
-    find_properties,
-    load_settings,
-    load_yaml,
-    setting,
-    shorten,
-)
+from hellm_recbole.config.harness_settings import NEUTRAL_KEYS
+from hellm_recbole.config.limits import LARGEST_CUTOFF
 from hellm_recbole.config.request import Protocol
+from hellm_recbole.config.settings import Settings, load_settings
 from hellm_recbole.config.variants import list_all_variants
-from hellm_recbole.errors import ResultError, SettingsError, strip_controls
+from hellm_recbole.config.yaml_files import find_properties, load_yaml
+from hellm_recbole.errors import ResultError, SettingsError, shorten, strip_controls
 from hellm_recbole.evaluation import metrics
 from hellm_recbole.evaluation.significance import bootstrap_means, compute_interval, compute_p_value, correct_holm
 from hellm_recbole.experiments.results import (
@@ -81,8 +78,7 @@ _SECONDS = ((3600.0, "h"), (60.0, "min"), (1.0, "s"))
 _BYTES = ((2.0**30, "GiB"), (2.0**20, "MiB"), (1.0, "B"))
 
 
-@dataclass(frozen=True)
-class ReportSettings:
+class ReportSettings(Settings):
     """Settings of tables and slices; their values are in `properties/report.yaml`.
 
     Attributes:
@@ -95,13 +91,13 @@ class ReportSettings:
         popularity_quantiles: quantiles of the training counts at which targets are split by popularity.
     """
 
-    sort_metric: str = setting()
-    n_resamples: int = setting(ge=1)
-    bootstrap_seed: int = setting(ge=0)
-    significance_level: float = setting(gt=0, lt=1)
-    confidence_level: float = setting(gt=0, lt=1)
-    history_quantiles: int = setting(ge=1)
-    popularity_quantiles: tuple[float, ...] = setting(gt=0, lt=1)
+    sort_metric: str
+    n_resamples: int = Field(ge=1)
+    bootstrap_seed: int = Field(ge=0)
+    significance_level: float = Field(gt=0, lt=1)
+    confidence_level: float = Field(gt=0, lt=1)
+    history_quantiles: int = Field(ge=1)
+    popularity_quantiles: tuple[Annotated[float, Field(gt=0, lt=1)], ...]
 
 
 def read_report_settings() -> ReportSettings:

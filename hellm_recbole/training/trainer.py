@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from hellm_recbole.config.layers import EvalSettings, PairSettings, StepSettings, TrainSettings
+from hellm_recbole.config.harness_settings import EvalSettings, PairSettings, StepSettings, TrainSettings
 from hellm_recbole.errors import CheckpointError, TrainingDiverged, advise_on_divergence
 from hellm_recbole.evaluation.metrics import average_metrics
 from hellm_recbole.evaluation.ranking import ModelScorer, rank_targets

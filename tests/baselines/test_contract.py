@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from baselines.registry import REGISTRY
-from hellm_recbole.config.layers import list_field_names
 from hellm_recbole.config.request import Override
+from hellm_recbole.config.settings import list_field_names
 from hellm_recbole.data.split import Split
 from hellm_recbole.evaluation.metrics import average_metrics
 from hellm_recbole.evaluation.ranking import rank_targets

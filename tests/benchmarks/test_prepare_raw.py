@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from benchmarks.prepare import main
-from hellm_recbole.config.layers import load_yaml
+from hellm_recbole.config.yaml_files import load_yaml
 from hellm_recbole.data import prepare
 from hellm_recbole.data.atomic import load_dataset, read_manifest
 from hellm_recbole.data.download import raw_files as raw

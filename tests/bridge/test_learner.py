@@ -3,7 +3,6 @@ from __future__ import annotations
 import copy
 import os
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,9 @@ import torch
 
 from hellm_recbole.bridge import learner as recbole_learner
 from hellm_recbole.bridge.learner import RecBoleLearner
-from hellm_recbole.config.layers import EvalSettings, Resolved, TrainSettings, build_settings
+from hellm_recbole.config.harness_settings import EvalSettings, TrainSettings
+from hellm_recbole.config.layers import Resolved
+from hellm_recbole.config.settings import build_settings
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import CheckpointError, DataError, ModelError, SettingsError, TrainingDiverged
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
@@ -408,7 +409,7 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
     """A resumed run gives the same numbers. GCMC and FEARec have parameters with several names."""
     values = {**toy.OURS, "patience": 3, "valid_metric": "N@5"}
     settings = [
-        build_settings(kind, Resolved({field.name: values[field.name] for field in fields(kind)}, {}))
+        build_settings(kind, Resolved({name: values[name] for name in kind.model_fields}, {}))
         for kind in (TrainSettings, EvalSettings)
     ]
 

@@ -1,6 +1,7 @@
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,15 @@ def test_an_impossible_budget_is_refused(text):
         SearchBudget.parse(text)
 
 
-def test_requests_need_neither_torch_nor_ray():
-    code = "import sys, hellm_recbole.config.request; print({'torch', 'ray', 'pandas'} & set(sys.modules))"
+MODULES = sorted(path.stem for path in (Path(__file__).parents[2] / "hellm_recbole" / "config").glob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_requests_and_settings_need_neither_torch_nor_ray(module):
+    code = f"import sys, hellm_recbole.config.{module}; print({{'torch', 'ray', 'pandas'}} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_requests_do_not_need_pydantic():
+    code = "import sys, hellm_recbole.config.request; print('pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

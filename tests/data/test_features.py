@@ -4,7 +4,6 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -189,7 +188,7 @@ def test_a_stopped_encoding_is_resumed(
 def test_fill_values_and_data_type_are_settings(
     counting: CountingEncoder, settings: FeatureSettings, tmp_path: Path
 ) -> None:
-    chosen = replace(settings, fill="zero", feature_dtype="float16")
+    chosen = settings.model_copy(update={"fill": "zero", "feature_dtype": "float16"})
     matrix, _ = encode_texts(["i", "j"], ["aa", ""], chosen, tmp_path / "cache", progress=False)
     assert (matrix.values.tolist(), matrix.missing, matrix.half) == ([[2, 97], [0, 0]], ["j"], True)
     assert matrix.about["fill"] == "zero"

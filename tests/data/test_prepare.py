@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hellm_recbole.config.layers import find_properties, load_yaml
+from hellm_recbole.config.yaml_files import find_properties, load_yaml
 from hellm_recbole.data import prepare as prepare_module
 from hellm_recbole.data.atomic import load_dataset, read_manifest
 from hellm_recbole.data.prepare import (

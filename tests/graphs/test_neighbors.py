@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,8 @@ from hellm_recbole.graphs.neighbors import (
     find_nearest_neighbors,
 )
 
-EXACT, APPROXIMATE = NeighborSearchSettings(1000, 32, 200, 128), NeighborSearchSettings(100, 32, 200, 128)
+EXACT = NeighborSearchSettings(exact_knn_items=1000, hnsw_links=32, hnsw_build_effort=200, hnsw_search_effort=128)
+APPROXIMATE = EXACT.model_copy(update={"exact_knn_items": 100})
 FEATURES = np.random.default_rng(0).normal(size=(200, 12)).astype(np.float32)
 
 
@@ -70,8 +70,8 @@ def test_the_cache_is_read_again_and_its_key_depends_on_all_inputs(
 def test_each_setting_of_an_approximate_search_is_part_of_the_cache_key(tmp_path: Path) -> None:
     pytest.importorskip("faiss")
     for change in ({}, {"hnsw_links": 16}, {"hnsw_build_effort": 40}, {"hnsw_search_effort": 16}):
-        find_item_neighbors(FEATURES, 4, replace(APPROXIMATE, **change), tmp_path)
-        find_item_neighbors(FEATURES, 4, replace(EXACT, **change), tmp_path)
+        find_item_neighbors(FEATURES, 4, APPROXIMATE.model_copy(update=change), tmp_path)
+        find_item_neighbors(FEATURES, 4, EXACT.model_copy(update=change), tmp_path)
     assert len(list(tmp_path.iterdir())) == 5
 
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import Field
 from torch import nn
 
 from baselines.registry import REGISTRY
-from hellm_recbole.config.layers import setting
+from hellm_recbole.config.settings import Settings
 from hellm_recbole.errors import ModelError
 from hellm_recbole.experiments.resolve import resolve_runs
 from hellm_recbole.models.base import ModelSpec, check_module, check_spec
 
 
-@dataclass(frozen=True)
-class Settings:
+class WholeSettings(Settings):
     """Settings of the model below."""
 
-    emb_dim: int = setting(ge=1)
+    emb_dim: int = Field(ge=1)
 
 
 class Whole(nn.Module):
@@ -38,7 +38,7 @@ class Whole(nn.Module):
     def query(self, encoded: Any, batch: Any) -> Any: ...
 
 
-SPEC = ModelSpec(Whole, Settings, "collaborative", "pairs")
+SPEC = ModelSpec(Whole, WholeSettings, "collaborative", "pairs")
 
 
 def without(*names: str) -> type[Any]:
@@ -67,7 +67,13 @@ def test_all_that_is_missing_is_in_one_message() -> None:
     spec: Any = ModelSpec(without("loss", "encode"), dict, "graph", "pair")  # type: ignore[arg-type]
     with pytest.raises(ModelError) as caught:
         check_spec("Part", spec)
-    for part in ("loss", "encode", "not a dataclass", "family 'graph'", "batches 'pair'"):
+    for part in (
+        "loss",
+        "encode",
+        "not a subclass of hellm_recbole.config.settings.Settings",
+        "family 'graph'",
+        "batches 'pair'",
+    ):
         assert part in str(caught.value)
     with pytest.raises(ModelError, match="registered as type; register a ModelSpec"):
         check_spec("Part", Whole)  # type: ignore[arg-type]

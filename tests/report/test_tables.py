@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hellm_recbole.config.layers import find_properties, load_yaml
+from hellm_recbole.config.yaml_files import find_properties, load_yaml
 from hellm_recbole.errors import OutputError, ResultError, SettingsError
 from hellm_recbole.evaluation import metrics
 from hellm_recbole.evaluation.significance import correct_holm

@@ -17,11 +17,12 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
+from pydantic import Field
 from requests.exceptions import ConnectionError, RequestException, SSLError, Timeout
 from tqdm import tqdm
 from urllib3.exceptions import NameResolutionError, ReadTimeoutError
 
-from hellm_recbole.config.layers import setting
+from hellm_recbole.config.settings import Settings
 from hellm_recbole.errors import DataError, OutputError
 from hellm_recbole.system.disk import describe_full, is_full, measure_size
 from hellm_recbole.system.files import ensure_folder, sha256_file, write_text
@@ -37,8 +38,7 @@ _BUSY = (408, 425, 429)  # these statuses and 5xx are temporary; a retry may suc
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
-@dataclass(frozen=True)
-class DownloadSettings:
+class DownloadSettings(Settings):
     """Settings of downloads of files and pictures.
 
     Attributes:
@@ -49,11 +49,11 @@ class DownloadSettings:
         image_bytes: size of the largest accepted picture.
     """
 
-    retries: int = setting(ge=0)
-    backoff_s: float = setting(ge=0)
-    timeout_s: float = setting(gt=0)
-    image_workers: int = setting(ge=1)
-    image_bytes: int = setting(ge=1)
+    retries: int = Field(ge=0)
+    backoff_s: float = Field(ge=0)
+    timeout_s: float = Field(gt=0)
+    image_workers: int = Field(ge=1)
+    image_bytes: int = Field(ge=1)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hellm_recbole.config.layers import Resolved, build_settings, find_properties, load_yaml
+from hellm_recbole.config.layers import Resolved
+from hellm_recbole.config.settings import build_settings
+from hellm_recbole.config.yaml_files import find_properties, load_yaml
 from hellm_recbole.data.download.fetch import DownloadSettings, Fetched, download
 from hellm_recbole.data.importers.sources import find_amazon_files
 from hellm_recbole.system.files import ensure_folder

@@ -13,14 +13,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 import requests
 
-from hellm_recbole.config.layers import load_settings
+from hellm_recbole.config.settings import load_settings
 from hellm_recbole.data.download import fetch as module
 from hellm_recbole.data.download.fetch import DownloadSettings, FetchFailed, download, request_url
 from hellm_recbole.errors import DataError, OutputError
@@ -48,7 +47,7 @@ OTHER = random.Random(4).randbytes(40_001)
 GZIP = gzip.compress(BODY)
 DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
 SETTINGS = DownloadSettings(retries=2, backoff_s=0.0, timeout_s=5.0, image_workers=1, image_bytes=1)
-NO_RETRY = replace(SETTINGS, retries=0)
+NO_RETRY = SETTINGS.model_copy(update={"retries": 0})
 
 
 @pytest.fixture
@@ -208,7 +207,7 @@ def test_pauses_double(server: Server, path: Path, monkeypatch: pytest.MonkeyPat
     pauses: list[float] = []
     monkeypatch.setattr(module.time, "sleep", pauses.append)
     with pytest.raises(DataError, match=r"\(HTTP 503\)"):
-        fetch([server.add("/a", status(503))], path, replace(SETTINGS, retries=3, backoff_s=0.5))
+        fetch([server.add("/a", status(503))], path, SETTINGS.model_copy(update={"retries": 3, "backoff_s": 0.5}))
     assert pauses == [0.5, 1.0, 2.0]
     assert len(server.ranges("/a")) == 4
 
@@ -225,7 +224,7 @@ def test_when_all_addresses_fail_the_message_has_each_reason(server: Server, pat
         refused = f"http://127.0.0.1:{unused.getsockname()[1]}/x"
         urls = [server.url("/none"), refused, "ftp://127.0.0.1/x", "file.bin", "http://[", server.add("/s", silent())]
         with pytest.raises(DataError) as caught:
-            fetch(urls, path, replace(NO_RETRY, timeout_s=0.1))
+            fetch(urls, path, NO_RETRY.model_copy(update={"timeout_s": 0.1}))
     assert str(caught.value) == (
         f"cannot fetch file.bin: {urls[0]} (HTTP 404); {refused} (no connection); "
         "ftp://127.0.0.1/x (not an http or https address); file.bin (not an http or https address); "
@@ -250,7 +249,7 @@ def test_an_unknown_host_is_named_as_the_reason(path: Path, monkeypatch: pytest.
 def test_a_body_that_stops_half_way_without_an_end(server: Server, path: Path) -> None:
     url = server.add("/a", silent(BODY[:9], len(BODY)))
     with pytest.raises(DataError, match="no answer in time"):
-        fetch([url], path, replace(NO_RETRY, timeout_s=0.1))
+        fetch([url], path, NO_RETRY.model_copy(update={"timeout_s": 0.1}))
     assert (path.parent / "file.bin.part").read_bytes() == BODY[:9]
 
 
@@ -297,7 +296,7 @@ def test_a_gzip_is_checked_to_its_end(server: Server, path: Path) -> None:
     flipped = GZIP[:20_000] + bytes([GZIP[20_000] ^ 255]) + GZIP[20_001:]
     bodies = [b"<html>try later</html>", flipped, GZIP[:10] + b"\xff" * 50, GZIP + GZIP]
     url = server.add("/a", in_turn([plain(body) for body in bodies]))
-    assert fetch([url], path, replace(SETTINGS, retries=3)) == GZIP + GZIP
+    assert fetch([url], path, SETTINGS.model_copy(update={"retries": 3})) == GZIP + GZIP
     path.unlink()
     with pytest.raises(DataError, match="corrupt gzip"):
         fetch([server.add("/b", plain(flipped))], path)

@@ -11,7 +11,6 @@ import threading
 import time
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Self
@@ -112,7 +111,7 @@ def test_pictures_are_downloaded_in_parallel_up_to_the_limit(server: Server, cac
         plain(RED)(handler)
 
     urls = {f"i{number}": [server.add(f"/{number}", count_requests)] for number in range(12)}
-    fetched = fetch(urls, cache, replace(SETTINGS, image_workers=3))
+    fetched = fetch(urls, cache, SETTINGS.model_copy(update={"image_workers": 3}))
     assert list(fetched.files) == list(urls)
     assert most == [3]
 
@@ -182,7 +181,7 @@ def test_a_busy_or_broken_server_is_retried_at_once(server: Server, cache: Path)
 
 def test_a_silent_server_is_retried_only_by_the_next_call(server: Server, cache: Path) -> None:
     urls = {"i": [server.add("/a", in_turn([silent(), plain(RED)]))]}
-    assert fetch(urls, cache, replace(SETTINGS, timeout_s=0.1)).failed == {"i": "no answer in time"}
+    assert fetch(urls, cache, SETTINGS.model_copy(update={"timeout_s": 0.1})).failed == {"i": "no answer in time"}
     assert len(server.asked) == 1
     assert read_failures(cache) == [f"{urls['i'][0]}\tno answer in time\tlater"]
     assert set(fetch(urls, cache).files) == {"i"}
@@ -213,8 +212,8 @@ def test_permanent_failures_are_stored_and_others_are_retried(server: Server, ca
 
 def test_a_raised_limit_retries_large_pictures(server: Server, cache: Path) -> None:
     urls = {"i": [server.add("/a", plain(NOISE))]}
-    assert fetch(urls, cache, replace(SETTINGS, image_bytes=99)).failed == {"i": "larger than 99 bytes"}
-    assert fetch(urls, cache, replace(SETTINGS, image_bytes=98)).failed == {"i": "larger than 99 bytes"}
+    assert fetch(urls, cache, SETTINGS.model_copy(update={"image_bytes": 99})).failed == {"i": "larger than 99 bytes"}
+    assert fetch(urls, cache, SETTINGS.model_copy(update={"image_bytes": 98})).failed == {"i": "larger than 99 bytes"}
     assert len(server.asked) == 1
     assert set(fetch(urls, cache, SETTINGS).files) == {"i"}
 
@@ -293,7 +292,7 @@ def test_after_a_stop_nothing_more_is_read_or_written(
     monkeypatch.setattr(module, "_check_picture", check_slowly)
     monkeypatch.setattr(module, "tqdm", Interrupting)
     with pytest.raises(KeyboardInterrupt):
-        fetch(urls, cache, replace(SETTINGS, backoff_s=60.0, image_bytes=10**7))
+        fetch(urls, cache, SETTINGS.model_copy(update={"backoff_s": 60.0, "image_bytes": 10**7}))
     may_continue.set()
     for thread in threading.enumerate():
         if thread.name == "pictures":

@@ -1,0 +1,110 @@
+"""Settings of training, evaluation, logging and the cluster, which all models have in common."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hellm_recbole.config.limits import LARGEST_CUTOFF, LARGEST_FLOAT, MOST_EPOCHS
+from hellm_recbole.config.settings import Settings
+
+
+class TrainSettings(Settings):
+    """Training and model selection, the same for all models.
+
+    Attributes:
+        epochs: largest number of epochs.
+        patience: number of evaluations without a better validation metric after which training stops.
+        eval_every: number of epochs between two evaluations on the validation part.
+        valid_metric: metric that selects the best epoch, such as N@20.
+        batch_size: number of users, pairs or sequences in a step.
+        optimizer: adam or adamw.
+        learning_rate: learning rate of the optimizer.
+        weight_decay: weight decay of the optimizer (L2 gradient for adam, decoupled for adamw).
+        clip_norm: largest gradient norm; 0 turns clipping off.
+        schedule: learning rate schedule: constant, cosine (to 0 over `epochs`) or exponential
+            (`decay_rate ** (epoch / decay_epochs)`).
+        decay_rate: decay rate of the exponential schedule.
+        decay_epochs: number of epochs in which the exponential schedule multiplies the learning rate by `decay_rate`.
+        warmup_epochs: number of epochs of linear warm-up at the start.
+    """
+
+    epochs: int = Field(ge=1, le=MOST_EPOCHS)
+    patience: int = Field(ge=1)
+    eval_every: int = Field(ge=1)
+    valid_metric: str
+    batch_size: int = Field(ge=1)
+    optimizer: Literal["adam", "adamw"]
+    learning_rate: float = Field(gt=0, le=LARGEST_FLOAT)
+    weight_decay: float = Field(ge=0, le=LARGEST_FLOAT)
+    clip_norm: float = Field(ge=0, le=LARGEST_FLOAT)
+    schedule: Literal["constant", "cosine", "exponential"]
+    decay_rate: float = Field(gt=0, le=1)
+    decay_epochs: int = Field(ge=1, le=MOST_EPOCHS)
+    warmup_epochs: int = Field(ge=0, le=MOST_EPOCHS)
+
+
+class PairSettings(Settings):
+    """Sampling of training pairs, for models that train on pairs.
+
+    Attributes:
+        sampling: interactions (each once in an epoch) or users (sampled uniformly, then one of the user's items).
+    """
+
+    sampling: Literal["interactions", "users"]
+
+
+class StepSettings(Settings):
+    """Training steps of an LLM run, in addition to `TrainSettings`.
+
+    Attributes:
+        micro_batch_size: number of sequences in a forward pass. Gradients are summed over the whole batch, so it
+            changes results only by rounding and dropout. It is halved when memory runs out.
+        adam_beta2: decay rate of the optimizer's second moment.
+        learning_rate_floor: smallest learning rate of the cosine schedule, as a fraction of `learning_rate`.
+        examples_per_user: number of history prefixes sampled for each user in an epoch, if examples are random.
+    """
+
+    micro_batch_size: int = Field(ge=1)
+    adam_beta2: float = Field(gt=0, lt=1)
+    learning_rate_floor: float = Field(ge=0, le=1)
+    examples_per_user: int = Field(ge=1)
+
+
+class EvalSettings(Settings):
+    """Evaluation, the same for all models.
+
+    Attributes:
+        cutoffs: values of K in Recall@K and NDCG@K.
+        eval_block_users: number of users scored at a time.
+    """
+
+    cutoffs: tuple[Annotated[int, Field(ge=1, le=LARGEST_CUTOFF)], ...]
+    eval_block_users: int = Field(ge=1)
+
+
+class LogSettings(Settings):
+    """Logging of training curves.
+
+    Attributes:
+        loggers: loggers to use, any of tensorboard, wandb and mlflow.
+    """
+
+    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...]
+
+
+class ClusterSettings(Settings):
+    """Resources of a run or a trial on a Ray cluster.
+
+    Attributes:
+        ray_cpus: number of CPUs, which is also the number of threads.
+        ray_gpus: number of GPUs, possibly a fraction of one. Used only if the cluster has GPUs.
+    """
+
+    ray_cpus: float = Field(gt=0, le=1e4)
+    ray_gpus: float = Field(ge=0, le=1e4)
+
+
+NEUTRAL_KEYS = frozenset({"loggers", "eval_block_users", "ray_cpus", "ray_gpus"})  # settings that change no result
+HARNESS_SETTINGS: tuple[type[Settings], ...] = (TrainSettings, EvalSettings, LogSettings, ClusterSettings)
