@@ -1,16 +1,37 @@
-"""Strict reading of JSON with annotated types. Every key and type is checked, and error messages name the key."""
+"""Strict reading of JSON with annotated types. Every key and type is checked, and error messages name the key.
+
+pydantic checks the JSON text, not the parsed objects: its strict mode accepts a list for a tuple in JSON only.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
-import math
-import sys
-import types
-from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints, is_typeddict
+import re
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic_core import PydanticSerializationError, to_json
+from typing_extensions import TypedDict  # pydantic does not read that of `typing` before Python 3.12
 
 from hellm_recbole.errors import shorten
 from hellm_recbole.system.files import seal
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+_TYPES = {
+    "int_type": "of type int",
+    "float_type": "of type float",
+    "string_type": "of type str",
+    "bool_type": "of type bool",
+    "dict_type": "an object",
+    "tuple_type": "a list",
+}  # pydantic's error types -> words for messages
+
+_UNREADABLE = "is nested too deeply, or contains text that is not Unicode"
 
 
 def dump_json(record: Any) -> str:
@@ -40,18 +61,20 @@ def read_mapping(value: Any, hints: dict[str, Any], where: str) -> dict[str, Any
 
     Args:
         value: parsed JSON.
-        hints: key -> annotated type.
+        hints: key -> annotated type. A `TypedDict` in it is that of `typing_extensions`.
         where: key of the object, for error messages; "" for the top level.
 
     Raises:
-        ValueError: a key is unknown, missing or has a wrong type. The message names the key.
+        ValueError: a key is unknown, missing or has a wrong type. The message names the first such key.
     """
-    if not isinstance(value, dict):
-        raise ValueError(f"{where} must be an object")
-    prefix = f"{where}." if where else ""
-    for key in sorted(value.keys() ^ hints.keys()):
-        raise ValueError(f"key {prefix}{key} is {'unknown' if key in value else 'missing'}")
-    return {key: read_typed(value[key], hint, f"{prefix}{key}") for key, hint in hints.items()}
+    try:
+        text = to_json(value, inf_nan_mode="constants")  # infinity is refused where a number is expected
+        read: dict[str, Any] = _build_adapter(tuple(hints.items())).validate_json(text)
+    except ValidationError as error:
+        raise ValueError(_describe_fault(error.errors(include_url=False)[0], where)) from error
+    except PydanticSerializationError as error:
+        raise ValueError(f"{where or 'it'} {_UNREADABLE}") from error
+    return read
 
 
 def read_typed(value: Any, hint: Any, where: str) -> Any:
@@ -64,33 +87,45 @@ def read_typed(value: Any, hint: Any, where: str) -> Any:
 
     Raises:
         ValueError: the value does not have this type. The message names the key.
+
+    >>> read_typed([1, 2], tuple[int, ...], "cutoffs")
+    (1, 2)
     """
-    origin, arguments = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return value
-    if is_typeddict(hint):
-        return read_mapping(value, get_type_hints(hint), where)
-    if origin is types.UnionType:  # the schema's only unions are `T | None`
-        return None if value is None else read_typed(value, arguments[0], where)
-    if origin is Literal:
-        if value not in arguments:
-            raise ValueError(f"key {where} is {_shorten(value)}, not one of {', '.join(arguments)}")
-        return value
-    if origin is dict and isinstance(value, dict):
-        return {key: read_typed(part, arguments[1], f"{where}.{key}") for key, part in value.items()}
-    if origin is tuple and isinstance(value, list):
-        return tuple(read_typed(part, arguments[0], f"{where}[{index}]") for index, part in enumerate(value))
-    if hint is float and type(value) is int and abs(value) <= sys.float_info.max:
-        return float(value)
-    if type(value) is float and not math.isfinite(value):  # 1e400 is JSON
-        raise ValueError(f"key {where} is not a finite number")
-    if type(value) is not hint:
-        name = {dict: "an object", tuple: "a list"}.get(origin) if origin else f"of type {hint.__name__}"
-        raise ValueError(f"key {where} is {_shorten(value)}, it must be {name}")
-    return value
+    return read_mapping({where: value}, {where: hint}, "")[where]
 
 
-def _shorten(value: Any) -> str:
+@functools.cache
+def _build_adapter(hints: tuple[tuple[str, Any], ...]) -> TypeAdapter[Any]:
+    """Build the strict reader of objects with these keys and types."""
+    types = dict(hints)
+    record = TypedDict("record", types)  # type: ignore[misc]
+    return TypeAdapter(with_config(_STRICT)(record))  # a `TypedDict` inside it inherits the config
+
+
+def _describe_fault(fault: ErrorDetails, where: str) -> str:
+    """Describe what pydantic refused, with the path of its key."""
+    path = where
+    for step in fault["loc"]:
+        path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else str(step)
+    kind = fault["type"]
+    if kind == "json_invalid":
+        return f"{where or 'it'} {_UNREADABLE}"
+    if kind == "missing":
+        return f"key {path} is missing"
+    if kind == "extra_forbidden":
+        return f"key {path} is unknown"
+    if kind == "finite_number":
+        return f"key {path} is not a finite number"
+    shown = _show(fault["input"])
+    if kind == "literal_error":
+        choices = re.findall(r"'([^']*)'", fault["ctx"]["expected"])
+        return f"key {path} is {shown}, not one of {', '.join(choices)}"
+    if kind in _TYPES:
+        return f"key {path} is {shown}, it must be {_TYPES[kind]}"
+    return f"key {path} is {shown}: {fault['msg']}"
+
+
+def _show(value: Any) -> str:
     """Return a value as a short text for an error message."""
     try:
         return shorten(repr(value))

@@ -16,10 +16,11 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypedDict, get_args, get_type_hints
+from typing import Any, Literal, NoReturn, get_args, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import TypedDict
 
 from hellm_recbole.config.harness_settings import NEUTRAL_KEYS
 from hellm_recbole.config.limits import LARGEST_CUTOFF

@@ -10,9 +10,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypedDict, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import yaml
+from typing_extensions import TypedDict
 
 from hellm_recbole.config.schema import dump_json, read_mapping, refuse_constant
 from hellm_recbole.config.yaml_files import Value, load_yaml

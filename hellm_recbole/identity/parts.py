@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import TypedDict
 
 
 class FeatureOrigin(TypedDict):

@@ -74,7 +74,7 @@ def test_an_integer_is_accepted_for_a_float(tmp_path: Path) -> None:
         ("seed", True, "key seed is True, it must be of type int"),
         ("counts.users", ..., "key counts.users is missing"),
         ("counts.extra", 1, "key counts.extra is unknown"),
-        ("counts", [], "counts must be an object"),
+        ("counts", [], r"key counts is \[\], it must be an object"),
         ("cutoffs", 10, "key cutoffs is 10, it must be a list"),
         ("cutoffs", ["a"], r"key cutoffs\[0\] is 'a', it must be of type int"),
         ("split_kind", "random", "key split_kind is 'random', not one of leave-one-out, given"),
