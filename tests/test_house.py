@@ -39,6 +39,7 @@ MODEL_FILES_MAY_IMPORT = (
     *("torch", "transformers", "peft"),
     *("hellm_recbole.graphs", "hellm_recbole.llm", "hellm_recbole.models", "baselines"),
     *("hellm_recbole.errors", "hellm_recbole.types", "hellm_recbole.config.settings"),
+    "hellm_recbole.config.harness_settings",
 )
 SETTINGS_FILES = sorted(find_properties().rglob("*.yaml"))
 

@@ -73,6 +73,15 @@ def list_choices(annotation: Any) -> tuple[Value, ...]:
     return tuple(choice for part in get_args(annotation) for choice in list_choices(part))
 
 
+def format_bound(bound: float) -> str:
+    """Write the bound of a range, as a whole number if it is one.
+
+    >>> format_bound(0.0), format_bound(1e6), format_bound(0.02), format_bound(1e30)
+    ('0', '1000000', '0.02', '1e+30')
+    """
+    return str(int(bound) if abs(bound) <= LARGEST and bound == int(bound) else bound)
+
+
 def build_settings(cls: type[S], resolved: Resolved, *, extra_known: Iterable[str] = (), file: str = "") -> S:
     """Build settings of the class `cls` from resolved values.
 
@@ -166,8 +175,7 @@ def _describe_fault(cls: type[Settings], key: str, fault: ErrorDetails) -> str:
         return str(fault["ctx"]["error"])
     if kind in _BOUNDS:
         sign, name = _BOUNDS[kind]
-        bound = fault["ctx"][name]
-        return f"must be {sign} {int(bound) if abs(bound) <= LARGEST and bound == int(bound) else bound}"
+        return f"must be {sign} {format_bound(fault['ctx'][name])}"
     if kind == "literal_error":
         return f"must be one of {', '.join(map(str, list_choices(cls.model_fields[key].annotation)))}"
     if kind == "tuple_type":

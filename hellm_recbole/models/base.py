@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from hellm_recbole.config.harness_settings import PairSettings, StepSettings
 from hellm_recbole.config.settings import Settings
 from hellm_recbole.errors import ModelError
 
@@ -43,6 +44,13 @@ class ModelSpec:
     batches: BatchKind
     reads_features: bool | None = None
     reads_texts: bool | None = None
+
+    @property
+    def settings_classes(self) -> tuple[type[Settings], ...]:
+        """Classes of the settings of a run of the model, without those that all runs have."""
+        sampling = (PairSettings,) if self.batches == "pairs" else ()
+        steps = (StepSettings,) if self.family == LLM else ()
+        return (self.settings, *sampling, *steps)
 
 
 def check_spec(name: str, spec: ModelSpec) -> None:
