@@ -13,6 +13,7 @@ import pytest
 from baselines.registry import REGISTRY
 from benchmarks.cli import COMMANDS as CLI_COMMANDS
 from hellm_recbole.config.request import Override
+from hellm_recbole.config.settings import Settings
 from hellm_recbole.config.yaml_files import find_properties, load_yaml
 from hellm_recbole.experiments.resolve import resolve_runs
 
@@ -305,6 +306,22 @@ def test_every_settings_file_loads(path: Path) -> None:
 def test_the_settings_files_are_found() -> None:
     folders = {path.relative_to(find_properties()).parts[0] for path in SETTINGS_FILES}
     assert {"overall.yaml", "dataset", "model", "preset"} <= folders
+
+
+def list_settings_classes(base: type[Settings]) -> Iterator[type[Settings]]:
+    """List all classes of settings of the project; those of the tests are left out."""
+    for cls in base.__subclasses__():
+        if cls.__module__.partition(".")[0] in PACKAGES:
+            yield cls
+        yield from list_settings_classes(cls)
+
+
+def test_no_setting_has_a_default_in_code() -> None:
+    classes = [*list_settings_classes(Settings)]
+    assert {spec.settings for spec in REGISTRY.values()} < {*classes}
+    assert [
+        f"{cls.__name__}.{key}" for cls in classes for key, field in cls.model_fields.items() if not field.is_required()
+    ] == []
 
 
 def test_every_model_has_its_settings_file() -> None:

@@ -44,7 +44,7 @@ def test_values_have_their_annotated_types() -> None:
 def test_settings_do_not_change_and_can_be_sent_to_another_process() -> None:
     settings = build_settings(Toy, resolve())
     with pytest.raises(ValidationError, match="frozen"):
-        settings.width = 5  # type: ignore[misc]
+        settings.width = 5
     assert pickle.loads(pickle.dumps(settings)) == settings
     assert hash(settings) == hash(settings.model_copy())
 
@@ -93,8 +93,9 @@ def test_all_errors_are_reported_together() -> None:
 
 def test_the_errors_of_several_classes_are_reported_together() -> None:
     layers = resolve(width=5).override({"heads": 2}, "--set heads=2").override({"size": -1}, "b.yaml")
+    classes: list[type[Settings]] = [Toy, Other]
     with pytest.raises(SettingsError) as caught:
-        build_all_settings([Toy, Other], layers)
+        build_all_settings(classes, layers)
     assert str(caught.value) == (
         "toy.yaml and --set heads=2: width = 5 must be a multiple of heads = 2; b.yaml: size = -1 must be >= 0"
     )
