@@ -31,7 +31,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from hellm_recbole.config.settings import Settings
-from hellm_recbole.graphs.sparse import EdgePattern, build_interaction_matrix
+from hellm_recbole.graphs.edges import EdgePattern
+from hellm_recbole.graphs.sparse import build_interaction_matrix
 from hellm_recbole.models.losses import bpr_loss_of_vectors
 from hellm_recbole.models.modalities import build_feature_maps, choose_modalities
 from hellm_recbole.types import Encoded, FloatArray, PairBatch, QueryBatch, TrainData

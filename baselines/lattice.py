@@ -34,8 +34,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from hellm_recbole.graphs.edges import EdgePattern
 from hellm_recbole.graphs.neighbors import IndexArray, NeighborSearchSettings, find_item_neighbors
-from hellm_recbole.graphs.sparse import EdgePattern, SparseOperator, build_interaction_matrix, scale_rows
+from hellm_recbole.graphs.sparse import SparseOperator, build_interaction_matrix, scale_rows
 from hellm_recbole.models.losses import bpr_loss_of_vectors, l2_loss
 from hellm_recbole.models.modalities import build_feature_maps, build_feature_tables, choose_modalities
 from hellm_recbole.types import Encoded, FloatArray, PairBatch, QueryBatch, TrainData

@@ -35,8 +35,8 @@ from hellm_recbole.errors import ModelError, SettingsError
 from hellm_recbole.experiments.resolve import resolve_runs
 from hellm_recbole.system import runtime
 from hellm_recbole.system.console import run_main
+from hellm_recbole.training.learner import ModelLearner
 from hellm_recbole.training.timing import time_epoch
-from hellm_recbole.training.trainer import ModelLearner
 from hellm_recbole.types import FloatArray, Histories, TrainData
 
 NOISE = 0.01  # standard deviation of the noise on copied features, relative to theirs: equal copies would be neighbours

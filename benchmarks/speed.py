@@ -38,8 +38,9 @@ from hellm_recbole.experiments.resolve import RunConfig, resolve_runs
 from hellm_recbole.models.hellm_pre import DTYPES
 from hellm_recbole.system import runtime
 from hellm_recbole.system.console import run_main
+from hellm_recbole.training.learner import ModelLearner
 from hellm_recbole.training.timing import time_epoch
-from hellm_recbole.training.trainer import ModelLearner, evaluate
+from hellm_recbole.training.trainer import evaluate
 
 PARTS = ("evaluation", "lightgcn", "sasrec", "hellmpre", "multimodal", "llm")
 DEFAULT_PARTS = PARTS[:3]  # the others need a checkout of published code, or a language model

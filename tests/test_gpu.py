@@ -10,7 +10,7 @@ import torch
 
 from baselines.registry import REGISTRY
 from hellm_recbole.data.split import Split
-from tests.training.test_trainer import Silent, run
+from tests.training.small_runs import Silent, run
 
 pytestmark = [
     pytest.mark.gpu,

@@ -195,7 +195,7 @@ TESTED_ELSEWHERE = {
     *(f"llm/{name}" for name in ("backbone", "quiet")),
     *(f"models/{name}" for name in ("hellm", "modalities")),
     *(f"report/{name}" for name in ("figures", "studies")),
-    *(f"system/{name}" for name in ("distributed", "openmp", "signals")),
+    *(f"system/{name}" for name in ("openmp", "signals")),
     *(f"training/{name}" for name in ("timing",)),
 }
 

@@ -16,7 +16,7 @@ from baselines.registry import REGISTRY
 from hellm_recbole.data.split import Split
 from tests.bridge import toy
 from tests.pretend_gpu import GPU, PretendGpu, WrongDevice, get_device
-from tests.training.test_trainer import Silent, remove_times, run
+from tests.training.small_runs import Silent, remove_times, run
 
 
 def test_operations_that_fail_on_a_gpu_are_refused() -> None:
@@ -91,7 +91,8 @@ def test_recbole_models_are_trained_and_ranked_on_a_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     pytest.importorskip("recbole", reason="RecBole is not installed")
-    from hellm_recbole.bridge.learner import RecBoleLearner, read_recbole_settings
+    from hellm_recbole.bridge.learner import RecBoleLearner
+    from hellm_recbole.bridge.recbole_models import read_recbole_settings
 
     monkeypatch.chdir(tmp_path)
     data, users = toy.make_train_data(), np.arange(1, toy.N_USERS + 1)

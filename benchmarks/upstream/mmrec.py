@@ -35,8 +35,9 @@ from hellm_recbole.errors import DataError, HellmError, MissingDependency
 from hellm_recbole.experiments.resolve import RunConfig, resolve_runs
 from hellm_recbole.system import runtime
 from hellm_recbole.system.console import run_main
+from hellm_recbole.training.learner import ModelLearner
 from hellm_recbole.training.sampling import PairSource
-from hellm_recbole.training.trainer import ModelLearner, evaluate
+from hellm_recbole.training.trainer import evaluate
 from hellm_recbole.types import PairBatch, TrainData
 
 MODELS = ("VBPR", "LightGCN", "FREEDOM", "BM3", "SLMRec", "GRCN", "LATTICE")

@@ -6,110 +6,25 @@ provides the training interactions and requests scores. The package recbole is n
 
 from __future__ import annotations
 
-import importlib.util
 import random
-import re
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hellm_recbole.bridge.requirement import require_recbole
+from hellm_recbole.bridge.extra_state import ExtraState, list_caches
+from hellm_recbole.bridge.recbole_models import RECBOLE_KEYS, find_recbole_kind
 from hellm_recbole.config.harness_settings import EvalSettings, TrainSettings
-from hellm_recbole.config.yaml_files import Value, load_yaml
-from hellm_recbole.errors import CheckpointError, ModelError, SettingsError, TrainingDiverged, advise_on_divergence
+from hellm_recbole.config.yaml_files import Value
+from hellm_recbole.errors import ModelError, SettingsError, TrainingDiverged, advise_on_divergence
+from hellm_recbole.training.learner import OnStep
 from hellm_recbole.types import Histories, IdArray, TrainData, as_ids, pad_recent
 
-Kind = Literal["general", "sequential", "traditional"]
-OnStep = Callable[[int, int, dict[str, float]], None]
-
-# Folder of recbole/model -> reason why its models are not supported; None if they are supported.
-_REASON_BY_FOLDER: dict[str, str | None] = {
-    "general_recommender": None,
-    "sequential_recommender": None,
-    "knowledge_aware_recommender": "needs a knowledge graph",
-    "context_aware_recommender": "needs user and item attributes and explicit labels",
-    "exlib_recommender": "needs user and item attributes and explicit labels",
-}
-_ATTRIBUTE_MODELS = {"DIEN", "DIN", "FDSA", "GRU4RecF", "GRU4RecKG", "KSR", "S3Rec", "SASRecF"}
-
-# Our training setting -> RecBole's. Our other settings are used only by the harness.
-_RECBOLE_KEYS = {
-    "batch_size": "train_batch_size",
-    "learning_rate": "learning_rate",
-    "weight_decay": "weight_decay",
-    "optimizer": "learner",
-    "epochs": "epochs",
-}
-_MODEL_KEYS = ("batch_size", "learning_rate", "weight_decay")  # each model has its own values of these
 _HARNESS_KEYS = {*TrainSettings.model_fields, *EvalSettings.model_fields}
 
 MAX_PAIRS_PER_CALL = 1 << 18  # most user-item pairs in a call of `predict`, for models without full ranking
-
-
-def list_recbole_models() -> list[str]:
-    """List the names of RecBole's general and sequential models. Reads RecBole's files without importing it."""
-    return sorted(name for name, folder in list_models_by_folder().items() if _REASON_BY_FOLDER[folder] is None)
-
-
-def find_recbole_kind(name: str) -> Kind | None:
-    """Return how a RecBole model trains; None if RecBole has no model of this name.
-
-    Raises:
-        ModelError: our harness does not support this RecBole model.
-        MissingDependency: RecBole is not installed.
-    """
-    if name not in list_models_by_folder():
-        return None
-    reason = _REASON_BY_FOLDER[list_models_by_folder()[name]]
-    if reason is None and name in _ATTRIBUTE_MODELS:
-        reason = "reads user or item attributes"
-    if reason is not None:
-        raise ModelError(f"RecBole's {name} {reason}, which our runs do not provide; choose another RecBole model")
-    from recbole.trainer import Trainer
-    from recbole.utils import ModelType, get_model, get_trainer
-
-    kind = get_model(name).type
-    trainer = get_trainer(kind, name)
-    if trainer.fit is not Trainer.fit or trainer._train_epoch is not Trainer._train_epoch:
-        raise ModelError(
-            f"RecBole's {name} has its own training procedure ({trainer.__name__}), which our runs do not support; "
-            "run it with recbole.quick_start.run_recbole"
-        )
-    if kind == ModelType.TRADITIONAL:
-        return "traditional"
-    return "sequential" if kind == ModelType.SEQUENTIAL else "general"
-
-
-def read_recbole_settings(name: str) -> dict[str, Value]:
-    """Read RecBole's default settings of a model: its settings file, and the shared settings that our runs use.
-
-    Batch size, learning rate and weight decay have our names. Only the returned keys are valid settings of the model.
-
-    Raises:
-        ModelError: RecBole has no such model, or our harness does not support it.
-        MissingDependency: RecBole is not installed.
-    """
-    kind = find_recbole_kind(name)
-    if kind is None:
-        raise ModelError(f"RecBole has no model {name!r}")
-    properties = _find_recbole_folder() / "properties"
-    model_file = properties / "model" / f"{name}.yaml"
-    model_values = load_yaml(model_file) if model_file.is_file() else {}
-    shared = load_yaml(properties / "overall.yaml")
-    values = {key: model_values.get(_RECBOLE_KEYS[key], shared[_RECBOLE_KEYS[key]]) for key in _MODEL_KEYS}
-    values["train_neg_sample_args"] = shared["train_neg_sample_args"]
-    # A traditional model counts all items in its batches. It would also count the negatives that RecBole samples by
-    # default. With cross-entropy, RecBole does not allow negatives.
-    if kind == "traditional" or (kind == "sequential" and model_values.get("loss_type") == "CE"):
-        values["train_neg_sample_args"] = None
-    if kind == "sequential":
-        values["MAX_ITEM_LIST_LENGTH"] = load_yaml(properties / "dataset" / "sample.yaml")["MAX_ITEM_LIST_LENGTH"]
-    return values | {key: value for key, value in model_values.items() if key not in _RECBOLE_KEYS.values()}
 
 
 class RecBoleLearner:
@@ -165,8 +80,7 @@ class RecBoleLearner:
         if self._config["train_neg_sample_args"].get("dynamic"):
             self._loader.get_model(self.module)
         self._is_sequential = kind == "sequential"
-        self._initial_state = dict(_list_plain_attributes(self.module))
-        self._initial_attributes = {path: set(vars(owner)) for path, owner in self.module.named_modules()}
+        self._extra_state = ExtraState(self.module)
         self._has_full_ranking = True
 
     def train_epoch(self, epoch: int, rng_seed: int, on_step: OnStep) -> dict[str, float]:
@@ -217,7 +131,7 @@ class RecBoleLearner:
     def prepare(self) -> None:
         """Clear the vectors that the model cached in an earlier evaluation, because its parameters may have changed."""
         self.module.eval()
-        for name in _list_caches(self.module):
+        for name in list_caches(self.module):
             setattr(self.module, name, None)
 
     @torch.no_grad()
@@ -274,25 +188,8 @@ class RecBoleLearner:
         return torch.cat(blocks)
 
     def collect_extra_state(self) -> dict[str, Tensor]:
-        """Return the state that training changes in the model besides parameters and buffers.
-
-        For example, Pop's item counts and MultiVAE's annealing step are plain attributes, and a checkpoint must contain
-        them too. Results of the constructor (graphs, ItemKNN's matrix) are excluded, because the constructor computes
-        them again. One case is not covered: LINE shuffles an internal array, so a resumed run of LINE samples other
-        second-order negatives.
-
-        Returns:
-            "path/name" of each attribute -> its value.
-        """
-        state = {}
-        for key, value in _list_plain_attributes(self.module):
-            path, _, attribute = key.rpartition("/")
-            # An attribute that the constructor did not create is a by-product of the last forward pass.
-            if attribute in self._initial_attributes[path] and not _is_unchanged(value, self._initial_state.get(key)):
-                data = value[0]
-                dtype = torch.float64 if isinstance(data, float) else torch.int64
-                state[key] = data.detach().clone() if isinstance(data, Tensor) else torch.tensor(data, dtype=dtype)
-        return state
+        """Return what training changes in the model besides parameters and buffers; see `ExtraState`."""
+        return self._extra_state.collect()
 
     def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore the state from `collect_extra_state`. The learner must have been built with the same arguments.
@@ -303,23 +200,13 @@ class RecBoleLearner:
         Raises:
             CheckpointError: the state belongs to another model.
         """
-        modules = dict(self.module.named_modules())
-        for key, value in state.items():
-            path, _, attribute = key.rpartition("/")
-            owner = modules.get(path)
-            if owner is None or attribute not in owner.__dict__:
-                raise CheckpointError(
-                    f"the checkpoint contains {key!r}, which RecBole's {self.name} does not have; start from scratch "
-                    "with --fresh"
-                )
-            is_number = isinstance(owner.__dict__[attribute], int | float)
-            setattr(owner, attribute, value.item() if is_number else value.to(self.device))
+        self._extra_state.load(state, self.name, self.device)
 
 
 def _convert_settings(settings: Mapping[str, Value], seed: int, device: torch.device) -> dict[str, Value]:
     """Convert settings to values of RecBole's configuration, under RecBole's keys."""
     values = {key: value for key, value in settings.items() if key not in _HARNESS_KEYS}
-    values |= {recbole_key: settings[key] for key, recbole_key in _RECBOLE_KEYS.items() if key in settings}
+    values |= {recbole_key: settings[key] for key, recbole_key in RECBOLE_KEYS.items() if key in settings}
     if settings.get("clip_norm"):
         values["clip_grad_norm"] = {"max_norm": settings["clip_norm"]}
     return values | {"seed": seed, "use_gpu": device.type == "cuda", "show_progress": False}
@@ -335,66 +222,3 @@ def _seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 -- RecBole's samplers use numpy's global state
     torch.manual_seed(seed)
-
-
-def _list_caches(module: torch.nn.Module) -> list[str]:
-    """List the attributes in which a RecBole model caches vectors during an evaluation."""
-    names = getattr(module, "other_parameter_name", [])
-    return [name for name in names if name.startswith("restore_") or name == "i_embedding"]  # i_embedding: DMF
-
-
-def _list_plain_attributes(module: torch.nn.Module) -> Iterator[tuple[str, tuple[Any, int]]]:
-    """List numbers and dense tensors that are plain attributes, as ("path/name", (value, version of the tensor))."""
-    caches = set(_list_caches(module))
-    for path, owner in module.named_modules():
-        for name, value in vars(owner).items():
-            if name.startswith("_") or (path == "" and name in caches) or isinstance(value, bool):
-                continue
-            if isinstance(value, int | float):
-                yield f"{path}/{name}", (value, 0)
-            elif isinstance(value, Tensor) and value.layout == torch.strided and not value.requires_grad:
-                yield f"{path}/{name}", (value, value._version)
-
-
-def _is_unchanged(current: tuple[Any, int], initial: tuple[Any, int] | None) -> bool:
-    """Return whether a value is the same number, or the same tensor without any write to it.
-
-    Args:
-        current: current value and its version. Torch increases the version of a tensor at each write.
-        initial: initial value and its version; None if there was no value.
-    """
-    if initial is None:
-        return False
-    if isinstance(current[0], Tensor):
-        return current[0] is initial[0] and current[1] == initial[1]
-    return bool(current[0] == initial[0])
-
-
-def find_recbole_module(name: str) -> str:
-    """Return the name of the RecBole module that defines a model."""
-    return f"recbole.model.{list_models_by_folder()[name]}.{name.lower()}"
-
-
-def _find_recbole_folder() -> Path:
-    """Find the folder of the installed RecBole package.
-
-    Raises:
-        MissingDependency: RecBole is not installed, or its version is not supported.
-    """
-    require_recbole()
-    spec = importlib.util.find_spec("recbole")
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
-@cache
-def list_models_by_folder() -> dict[str, str]:
-    """Map each RecBole model to its folder in recbole/model. File `x.py` defines the class with lower-case name x."""
-    found: dict[str, str] = {}
-    for folder in _REASON_BY_FOLDER:
-        for file in (_find_recbole_folder() / "model" / folder).glob("*.py"):
-            for name in re.findall(r"^class (\w+)", file.read_text(encoding="utf-8"), flags=re.MULTILINE):
-                if name.lower() == file.stem:
-                    found[name] = folder
-    return found

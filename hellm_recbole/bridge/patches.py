@@ -25,8 +25,14 @@ from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from hellm_recbole.bridge import negatives
-from hellm_recbole.errors import DataError
+from hellm_recbole.bridge.sampling_patches import (
+    check_line,
+    check_masks,
+    check_s3rec,
+    check_samplers,
+    fix_loss_without_mask,
+    skip_impossible_negatives,
+)
 
 Patch = Callable[[ModuleType], None]
 
@@ -234,107 +240,19 @@ def _export_load_data_and_model(module: ModuleType) -> None:
     module.load_data_and_model = importlib.import_module(_QUICK_START).load_data_and_model  # type: ignore[attr-defined]
 
 
-def _check_samplers(module: ModuleType) -> None:
-    """Check each new sampler and raise an error if it could sample forever."""
-    base: Any = module.AbstractSampler
-    original_init = base.__init__
-
-    @functools.wraps(original_init)
-    def init_and_check(self: Any, distribution: str, alpha: float) -> None:
-        original_init(self, distribution, alpha)
-        negatives.check_sampler(self)
-
-    base.__init__ = init_and_check
-
-
-def _skip_impossible_negatives(module: ModuleType) -> None:
-    """Let `MaskItemSequence` skip a negative that does not exist.
-
-    It samples a negative for each masked item, even if the loss reads none.
-    """
-    transform: Any = module.MaskItemSequence
-    original_sample = transform._neg_sample
-
-    @functools.wraps(original_sample)
-    def sample_if_possible(self: Any, item_set: list[int], n_items: int) -> int:
-        """Sample a negative, or return 0 if there is none. `check_masking` raises an error if a loss would read it."""
-        return 0 if negatives.has_every_item(item_set, n_items) else int(original_sample(self, item_set, n_items))
-
-    transform._neg_sample = sample_if_possible
-
-
-def _check_masks(module: ModuleType) -> None:
-    """Check masked training sequences when the training loader is created."""
-    loader: Any = module.TrainDataLoader
-    original_init = loader.__init__
-
-    @functools.wraps(original_init)
-    def init_and_check(self: Any, *args: Any, **options: Any) -> None:
-        original_init(self, *args, **options)
-        if hasattr(self.transform, "mask_item_length"):
-            negatives.check_masking(self.transform, self._dataset)
-
-    loader.__init__ = init_and_check
-
-
-def _fix_loss_without_mask(module: ModuleType) -> None:
-    """Return a loss of 0 for a BERT4Rec batch without masked items.
-
-    BERT4Rec's loss is the mean over the masked items of a batch, which is NaN if there are none. A mask on the first
-    item of a sequence does not count. With this patch, the loss and all gradients of such a batch are 0.
-    """
-    model: Any = module.BERT4Rec
-    original_loss = model.calculate_loss
-
-    @functools.wraps(original_loss)
-    def calculate_loss_or_zero(self: Any, interaction: Any) -> Any:
-        if (interaction[self.MASK_INDEX] > 0).any():
-            return original_loss(self, interaction)
-        return self.forward(interaction[self.MASK_ITEM_SEQ]).sum() * 0.0  # still NaN if a parameter is NaN
-
-    model.calculate_loss = calculate_loss_or_zero
-
-
-def _check_line(module: ModuleType) -> None:
-    """Check each new LINE model. It cannot train if all users have interacted with the same item."""
-    model: Any = module.LINE
-    original_init = model.__init__
-
-    @functools.wraps(original_init)
-    def init_and_check(self: Any, *args: Any, **options: Any) -> None:
-        original_init(self, *args, **options)
-        negatives.check_sampled_users(self)
-
-    model.__init__ = init_and_check
-
-
-def _check_s3rec(module: ModuleType) -> None:
-    """Raise an error if S3Rec has no negative item for a user. Its pretraining reads one for each masked item."""
-    model: Any = module.S3Rec
-    original_sample = model._neg_sample
-
-    @functools.wraps(original_sample)
-    def sample_or_raise(self: Any, item_set: list[int]) -> int:
-        if negatives.has_every_item(item_set, self.n_items):
-            raise DataError(f"S3Rec: {negatives.NO_NEGATIVE}; remove such users")
-        return int(original_sample(self, item_set))
-
-    model._neg_sample = sample_or_raise
-
-
 PATCHES: dict[str, tuple[Patch, ...]] = {
     "recbole.config.configurator": (_patch_config,),
     "recbole.evaluator.metrics": (_restore_numpy_aliases,),
     "recbole.trainer.hyper_tuning": (_restore_numpy_aliases,),
     "recbole.data.interaction": (_restore_numpy_aliases,),
-    "recbole.data.transform": (_skip_impossible_negatives,),
-    "recbole.data.dataloader.general_dataloader": (_check_masks,),
-    "recbole.sampler.sampler": (_check_samplers,),
+    "recbole.data.transform": (skip_impossible_negatives,),
+    "recbole.data.dataloader.general_dataloader": (check_masks,),
+    "recbole.sampler.sampler": (check_samplers,),
     f"{_DATASETS}.dataset": (_fix_pandas_tables, _fix_field_lengths),
     f"{_DATASETS}.kg_dataset": (_fix_field_lengths,),
     f"{_DATASETS}.sequential_dataset": (_fix_field_lengths,),
     f"{_GENERAL}.lightgcn": (_restore_dok_update,),
-    f"{_GENERAL}.line": (_check_line,),
+    f"{_GENERAL}.line": (check_line,),
     f"{_GENERAL}.ngcf": (_restore_dok_update,),
     f"{_GENERAL}.spectralcf": (_restore_dok_update,),
     f"{_GENERAL}.gcmc": (_restore_dok_update,),
@@ -347,8 +265,8 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
     f"{_GENERAL}.neumf": (_allow_pickled_checkpoints,),
     f"{_GENERAL}.ract": (_allow_pickled_checkpoints,),
     "recbole.model.context_aware_recommender.kd_dagfm": (_allow_pickled_checkpoints,),
-    "recbole.model.sequential_recommender.bert4rec": (_fix_loss_without_mask,),
-    "recbole.model.sequential_recommender.s3rec": (_allow_pickled_checkpoints, _check_s3rec),
+    "recbole.model.sequential_recommender.bert4rec": (fix_loss_without_mask,),
+    "recbole.model.sequential_recommender.s3rec": (_allow_pickled_checkpoints, check_s3rec),
     "recbole.model.sequential_recommender.sine": (_turn_off_anomaly_detection,),
     _QUICK_START: (_replace_load_data_and_model,),
     "recbole.quick_start": (_export_load_data_and_model,),

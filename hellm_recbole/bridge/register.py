@@ -10,7 +10,7 @@ import importlib.metadata
 from functools import cache
 from typing import Any
 
-from hellm_recbole.bridge.learner import list_models_by_folder
+from hellm_recbole.bridge.recbole_models import list_models_by_folder
 from hellm_recbole.errors import ModelError
 from hellm_recbole.models.base import ModelSpec, check_spec
 

@@ -17,8 +17,8 @@ from hellm_recbole.experiments.memory_estimate import MemoryEstimate, estimate_m
 from hellm_recbole.experiments.pretrained import load_pretrained_embeddings
 from hellm_recbole.experiments.resolve import RunConfig
 from hellm_recbole.experiments.run import RunContext, build_learner_from_data, select_training_data
+from hellm_recbole.training.sampling import make_batch_source
 from hellm_recbole.training.timing import time_epoch
-from hellm_recbole.training.trainer import make_batch_source
 from hellm_recbole.types import FloatArray, TrainData
 
 N_STEPS = 3

@@ -47,7 +47,8 @@ from hellm_recbole.system.files import (
     write_text,
 )
 from hellm_recbole.training.checkpoint import CheckpointFolder
-from hellm_recbole.training.trainer import ModelLearner, load_best
+from hellm_recbole.training.learner import ModelLearner
+from hellm_recbole.training.trainer import load_best
 from hellm_recbole.types import FloatArray, IdArray, QueryBatch, Scorer, TokenArray, as_ids, pad_recent
 
 LISTS_FILE = f"{TEST_LISTS}.parquet"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hellm_recbole.bridge.learner import find_recbole_module
+from hellm_recbole.bridge.recbole_models import find_recbole_module
 from hellm_recbole.data.split import Split
 from hellm_recbole.experiments.resolve import RunConfig
 from hellm_recbole.identity.code import digest_all, digest_model_code, digest_recbole_code

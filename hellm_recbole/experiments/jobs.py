@@ -26,7 +26,7 @@ from hellm_recbole.experiments.run import (
 from hellm_recbole.system.console import print_error
 from hellm_recbole.system.files import check_removable, remove_leftovers
 from hellm_recbole.system.locks import FolderLock
-from hellm_recbole.training.progress import Logger
+from hellm_recbole.training.loggers import Logger
 
 
 @dataclass(frozen=True)

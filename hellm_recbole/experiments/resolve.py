@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
-from hellm_recbole.bridge.learner import find_recbole_kind, list_recbole_models, read_recbole_settings
+from hellm_recbole.bridge.recbole_models import find_recbole_kind, list_recbole_models, read_recbole_settings
 from hellm_recbole.config.harness_settings import (
     HARNESS_SETTINGS,
     NEUTRAL_KEYS,

@@ -44,17 +44,13 @@ from hellm_recbole.identity.compare import CODE, describe_changes, list_names, l
 from hellm_recbole.identity.parts import Identity, list_code_digests, list_unknown_parts
 from hellm_recbole.system import runtime
 from hellm_recbole.system.distributed import SINGLE_PROCESS, ProcessGroup
-from hellm_recbole.system.files import (
-    ensure_folder,
-    remove_folder,
-    remove_leftovers,
-    sha256_file,
-    write_text,
-)
+from hellm_recbole.system.files import ensure_folder, remove_folder, remove_leftovers, sha256_file, write_text
 from hellm_recbole.system.unexpected import describe_unexpected
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
-from hellm_recbole.training.progress import ConsoleView, Logger, open_loggers
-from hellm_recbole.training.trainer import Learner, ModelLearner, View, fit
+from hellm_recbole.training.learner import Learner, ModelLearner
+from hellm_recbole.training.loggers import Logger, open_loggers
+from hellm_recbole.training.progress import ConsoleView
+from hellm_recbole.training.trainer import View, fit
 from hellm_recbole.types import FloatArray, Histories, TrainData
 
 TRACEBACK = "traceback.txt"
@@ -373,7 +369,16 @@ def _train_and_rank(
     )
     epochs = 1 if learner.one_pass else config.train.epochs
     shared = _SharedRun(config, split, context, parts)
-    view = ConsoleView(shared.name, epochs, n_done, config.train.valid_metric, [*loggers, *watchers])
+    view = ConsoleView(
+        shared.name,
+        epochs,
+        n_done,
+        config.train.valid_metric,
+        [*loggers, *watchers],
+        seed=context.seed,
+        patience=config.train.patience,
+        eval_every=config.train.eval_every,
+    )
     context.choose_group(config).send(shared)
     try:
         progress = shared.train(learner, view)

@@ -4,6 +4,9 @@
 trains every model that does not support distributed training. The other processes wait until rank 0 sends them a run.
 All processes draw the same batches. A batch is cut into parts, each process computes some of them, and the gradients
 are added up. So every process takes the same step that a single process would take with all parts.
+
+accelerate's `PartialState` joins the processes. The operations on tensors use torch.distributed itself: accelerate's
+`reduce` copies all gradients, and its barrier keeps the GPUs of waiting processes busy.
 """
 
 from __future__ import annotations
@@ -142,10 +145,15 @@ def join_process_group() -> ProcessGroup:
         raise SettingsError(
             f"no GPU is left for process {local_rank} of this machine, which has {n_gpus}; start fewer processes"
         )
-    if n_gpus:
-        torch.cuda.set_device(local_rank)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if n_gpus else "gloo", timeout=PATIENCE)
-    return ProcessGroup(dist.get_rank(), dist.get_world_size())
+    from accelerate import PartialState  # here, because a process alone does not need it
+
+    n_threads = torch.get_num_threads()
+    try:
+        state = PartialState(cpu=not n_gpus, backend="cpu:gloo,cuda:nccl" if n_gpus else "gloo", timeout=PATIENCE)
+    except NotImplementedError as error:  # GPUs that cannot exchange data directly
+        raise SettingsError(" ".join(str(error).split())) from error
+    torch.set_num_threads(n_threads)  # PartialState changes the number, and with it the numbers of a run
+    return ProcessGroup(state.process_index, state.num_processes)
 
 
 def refuse_process_group(command: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,16 +14,13 @@ from typing import Any
 
 from hellm_recbole.errors import HellmError, OutputError, SettingsError
 from hellm_recbole.system.disk import describe_full, explain_write_error, is_full, measure_size
+from hellm_recbole.system.temporary_names import match_leftover, name_owner
 
 SEAL = "sha256"  # key in a JSON or YAML file; its value is the digest of all other keys
 SUMS = "SHA256SUMS"  # digests of the files in a folder, in the format of `sha256sum -c`
 DIGEST_MISMATCH = "its SHA-256 is not that of what was written"
 _DIGEST_BYTES = 32
 _OLD = ".old"  # suffix of a folder while it is being replaced
-_TEMPORARY = (  # names of temporary files and of temporary folders; names of earlier versions have no host
-    re.compile(r"\.(?P<pid>\d{1,9})(?:-(?P<host>[0-9a-f]{8}))?\.tmp\.(?P<name>.+)(?P<old>)"),
-    re.compile(r"\.(?P<name>.+)\.tmp-(?P<pid>\d{1,9})(?:-(?P<host>[0-9a-f]{8}))?(?P<old>\.old)?"),
-)
 _EARLIER_MODEL = re.compile(r"\.model-[a-z0-9_]{8}")  # a temporary folder of earlier versions, without a process id
 _MODEL_FILES = {"adapter", "rest.safetensors", "README.md"}
 _BLOCK_BYTES = 1 << 20
@@ -129,7 +125,7 @@ def atomic_write(path: Path, n_bytes: int | None = None) -> Iterator[Path]:
     Raises:
         OutputError: the file cannot be written, or the disk is full.
     """
-    temporary = path.with_name(f".{_name_owner()}.tmp.{path.name}")
+    temporary = path.with_name(f".{name_owner()}.tmp.{path.name}")
     try:
         yield temporary
         with temporary.open("rb") as stream:
@@ -180,7 +176,7 @@ def create_scratch_folder(
     Raises:
         OutputError: the content cannot be written, or the disk is full.
     """
-    folder = parent / f".{name}.tmp-{_name_owner()}"
+    folder = parent / f".{name}.tmp-{name_owner()}"
     shutil.rmtree(folder, ignore_errors=True)  # left by an earlier process with the same id
     ensure_folder(folder, option)
     try:
@@ -236,8 +232,8 @@ def remove_leftovers(folder: Path) -> None:
     for leftover in sorted(folder.glob(".*")):
         if _is_earlier_model(leftover):
             shutil.rmtree(leftover, ignore_errors=True)
-        match = next((found for pattern in _TEMPORARY if (found := pattern.fullmatch(leftover.name))), None)
-        if match is None or not _has_ended(int(match["pid"]), match["host"]):
+        match = match_leftover(leftover.name)
+        if match is None:
             continue
         with suppress(OSError):
             if match["old"] and not (folder / match["name"]).exists():
@@ -258,34 +254,6 @@ def _is_earlier_model(folder: Path) -> bool:
     # Names that begin with ".tmp" are temporary files of safetensors.
     known = (path.name in _MODEL_FILES or path.name.startswith(".tmp") for path in folder.iterdir())
     return all(known)
-
-
-def _has_ended(pid: int, host: str | None) -> bool:
-    """Return whether the process that created a temporary file no longer writes it.
-
-    True if the process has ended. Also true for this process, which writes nothing while it removes temporary files.
-    """
-    if host not in (None, _hash_host()):
-        return False
-    if pid == os.getpid():
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        return False
-    return False
-
-
-def _hash_host() -> str:
-    """Return eight hexadecimal digits that identify this machine."""
-    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
-
-
-def _name_owner() -> str:
-    """Return the name of this process in temporary file names; machines may share a folder, so it has the host."""
-    return f"{os.getpid()}-{_hash_host()}"
 
 
 def sha256_file(path: Path) -> str:

@@ -39,3 +39,15 @@ def redirect_signals(handler: Handler, *numbers: int) -> Iterator[None]:
     finally:
         for number, old in replaced.items():
             signal.signal(number, old)
+
+
+@contextmanager
+def delay_signals() -> Iterator[None]:
+    """Delay Ctrl-C, SIGTERM and SIGHUP until the end of the block, for example while a checkpoint is written."""
+    arrived: list[int] = []
+    try:
+        with redirect_signals(lambda number, frame: arrived.append(number), signal.SIGINT, *list_stop_signals()):
+            yield
+    finally:
+        if arrived:
+            signal.raise_signal(arrived[0])

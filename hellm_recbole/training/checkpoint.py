@@ -247,27 +247,3 @@ def separate_shared(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], d
         own[name] = tensor.clone() if memory in memories else tensor
         memories.add(memory)
     return own, aliases
-
-
-def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Flatten the state of an optimizer to tensors with the names `optimizer.<parameter index>.<name>`."""
-    packed = {}
-    for index, state in optimizer.state_dict()["state"].items():
-        for name, value in state.items():
-            packed[f"optimizer.{index}.{name}"] = torch.as_tensor(value).clone()
-    return packed
-
-
-def unpack_optimizer(optimizer: torch.optim.Optimizer, packed: Mapping[str, Tensor]) -> None:
-    """Load a state from `pack_optimizer` into an optimizer; its settings, such as the learning rate, do not change.
-
-    Args:
-        optimizer: optimizer to load the state into.
-        packed: tensors from `pack_optimizer`; other names are ignored.
-    """
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in packed.items():
-        if key.startswith("optimizer."):
-            _, index, name = key.split(".", 2)
-            state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

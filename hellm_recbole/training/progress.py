@@ -1,56 +1,72 @@
-"""Progress of a run on the console, and loggers of its curves."""
+"""Progress of a run on the console: a bar with two lines in a terminal, plain lines elsewhere.
+
+The bar is drawn by rich, without its thread: it changes only between training steps, so nothing else has to be stopped
+when the run is.
+"""
 
 from __future__ import annotations
 
-import importlib
+import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from tqdm import tqdm
+from rich.cells import cell_len
 
-from hellm_recbole.errors import MissingDependency
+from hellm_recbole.system.columns import Forms, fit_parts, format_duration, shorten_name
 from hellm_recbole.training.checkpoint import Progress
+from hellm_recbole.training.loggers import STEPS_EVERY_S, Logger
 
 LINE_EVERY_S = 20.0  # least time between two lines, if there is no terminal
-STEPS_EVERY_S = 60.0  # least time between two lines, or two calls of `Logger.step`, inside an epoch
-
-
-class Logger(Protocol):
-    """A logger of scalar curves."""
-
-    def step(self, epoch: int, step: int, n_steps: int) -> None:
-        """Log the current step of a long epoch; called at most once in `STEPS_EVERY_S`."""
-
-    def log(self, epoch: int, values: Mapping[str, float]) -> None:
-        """Log the values of one epoch."""
-
-    def close(self) -> None:
-        """Write all pending values and close the logger."""
+DRAW_EVERY_S = 0.2  # least time between two states of the bar
+BAR_WIDTH = (8, 40)  # least and most columns of the bar itself
+NO_LIMIT = sys.maxsize  # width of a line in a file
 
 
 class ConsoleView:
-    """A progress bar over epochs with loss terms, validation metric and remaining time.
+    """What a run prints while it is trained: epoch, validation metric, best epoch, remaining time and losses.
 
     Without a terminal, it prints plain lines. The remaining time is the time to the last epoch, or, in a line inside an
-    epoch, to the last step of this epoch. Early stopping may end the run earlier.
+    epoch, to the last step of this epoch. Early stopping may end the run earlier: the line says at which epoch, if no
+    validation before it is better than the best one.
 
     Args:
-        name: name of the run, for the bar and the lines.
+        name: model and dataset of the run.
         epochs: largest number of epochs.
         done: number of epochs that earlier processes completed.
         metric: validation metric to show.
         loggers: loggers that receive the values of each epoch.
+        position: number of this run and of all runs, such as "3/15"; empty for a run alone.
+        seed: random seed of the run; None if it is not shown.
+        patience: number of evaluations without a better metric that end the run; None if this is not shown.
+        eval_every: number of epochs between two evaluations.
     """
 
-    def __init__(self, name: str, epochs: int, done: int, metric: str, loggers: Sequence[Logger]) -> None:
+    def __init__(
+        self,
+        name: str,
+        epochs: int,
+        done: int,
+        metric: str,
+        loggers: Sequence[Logger],
+        *,
+        position: str = "",
+        seed: int | None = None,
+        patience: int | None = None,
+        eval_every: int = 1,
+    ) -> None:
         self.name, self.epochs, self.metric, self.loggers = name, epochs, metric, loggers
-        self._bar: Any = tqdm(total=epochs, initial=done, desc=name, unit="epoch", disable=not sys.stderr.isatty())
+        self._position, self._seed, self._patience, self._eval_every = position, seed, patience, eval_every
         self._started = self._last_shown = self._last_logged = self._epoch_started = time.monotonic()
-        self._first_epoch = done
-        self._valid = ""
+        self._first_epoch = self._epoch = done
+        self._step: tuple[int, int] | None = None  # the current step of the epoch and the number of its steps
+        self._losses: Mapping[str, float] = {}
+        self._value: float | None = None  # validation metric of the last evaluation
+        self._progress: Progress | None = None
+        self._live = _start_live()
+        if self._live is not None:
+            self._draw()
 
     def step(self, epoch: int, step: int, n_steps: int, losses: Mapping[str, float]) -> None:
         """Show the step and the mean losses of the epoch so far."""
@@ -59,131 +75,165 @@ class ConsoleView:
             self._last_logged = now
             for logger in self.loggers:
                 logger.step(epoch, step, n_steps)
-        if not self._bar.disable and (step == n_steps or now - self._last_shown > 0.2):
+        self._epoch, self._step, self._losses = epoch, (step, n_steps), losses
+        if self._live is not None:
+            if now - self._last_shown > DRAW_EVERY_S:
+                self._last_shown = now
+                self._draw()
+        elif step < n_steps and now - self._last_shown > STEPS_EVERY_S:
             self._last_shown = now
-            self._bar.set_postfix_str(f"step {step}/{n_steps} {_format_values(losses)} {self._valid}")
-        if self._bar.disable and step < n_steps and now - self._last_shown > STEPS_EVERY_S:
-            self._last_shown = now
-            left = (now - self._epoch_started) / step * (n_steps - step)
-            self._print_line(f"{epoch}/{self.epochs} step {step}/{n_steps}", losses, f"{left:.0f} s left of the epoch")
+            self._print_line()
 
     def epoch(self, progress: Progress) -> None:
         """Show the validation metric of an epoch, and log all its values."""
         entry = progress.curve[-1]
+        self._progress, self._epoch, self._step, self._losses = progress, progress.epoch, None, entry["losses"]
         if entry["valid"]:
-            self._valid = (
-                f"{self.metric} {entry['valid'][self.metric]:.4f} best {progress.best_value:.4f} @{progress.best_epoch}"
-            )
-        self._bar.update(1)
+            self._value = entry["valid"][self.metric]
         now = self._epoch_started = self._last_logged = time.monotonic()
-        if self._bar.disable and (progress.stopped or now - self._last_shown > LINE_EVERY_S):
+        if self._live is not None:
+            if now - self._last_shown > DRAW_EVERY_S:
+                self._last_shown = now
+                self._draw()
+        elif progress.stopped or now - self._last_shown > LINE_EVERY_S:
             self._last_shown = now
-            left = (now - self._started) / (progress.epoch - self._first_epoch) * (self.epochs - progress.epoch)
-            ending = "done" if progress.stopped else f"at most {left:.0f} s left"
-            self._print_line(f"{progress.epoch}/{self.epochs}", entry["losses"], ending)
+            self._print_line()
         values = {f"loss/{name}": value for name, value in entry["losses"].items()}
         values |= {f"valid/{name}": value for name, value in (entry["valid"] or {}).items()}
         for logger in self.loggers:
             logger.log(progress.epoch, values | {"seconds/epoch": entry["seconds"]})
 
-    def _print_line(self, position: str, losses: Mapping[str, float], ending: str) -> None:
-        """Print a plain line: position in the run, losses, validation metric and remaining time."""
-        content = " ".join(part for part in (position, _format_values(losses), self._valid) if part)
-        print(f"{self.name}: epoch {content}, {ending}", file=sys.stderr, flush=True)
-
     def close(self) -> None:
-        """Close the progress bar and the loggers."""
-        self._bar.close()
+        """Replace the bar by one line, and close the loggers."""
+        if self._live is not None:
+            from rich.text import Text
+
+            if self._step is not None and self._progress is not None:  # an unfinished epoch is not kept
+                entry = self._progress.curve[-1]
+                self._epoch, self._step, self._losses = self._progress.epoch, None, entry["losses"]
+            self._live.update(Text(self._compose_line(self._live.console.width)))
+            self._live.stop()
+            self._live = None
         for logger in self.loggers:
             logger.close()
 
+    def _print_line(self) -> None:
+        """Print a plain line. It has the width of `COLUMNS`, if this variable is set, else any width."""
+        columns = os.environ.get("COLUMNS", "")
+        width = int(columns) if columns.isdecimal() and int(columns) > 0 else NO_LIMIT
+        print(self._compose_line(width), file=sys.stderr, flush=True)
 
-def open_loggers(names: Sequence[str], folder: Path, run: str, done: int, settings: Mapping[str, Any]) -> list[Logger]:
-    """Open loggers by name.
+    def _compose_line(self, width: int) -> str:
+        """Compose everything in one line of at most `width` columns."""
+        parts = [self._write_epoch(), self._write_step(), *self._write_validation(), self._write_left()]
+        body = fit_parts([*parts, self._write_losses()], width - len(self._write_run()) - 2)
+        return f"{self._write_run(width - cell_len(body) - 2)}: {body}"
+
+    def _draw(self) -> None:
+        """Draw the bar: run, bar, epoch and remaining time, and below them the validation metric and the losses."""
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        assert self._live is not None
+        width = self._live.console.width
+        right = fit_parts(
+            [self._write_epoch(), self._write_left()], width - cell_len(self._write_run()) - BAR_WIDTH[0] - 2
+        )
+        run = self._write_run(width - cell_len(right) - BAR_WIDTH[0] - 2)
+        bar_width = min(width - cell_len(run) - cell_len(right) - 2, BAR_WIDTH[1])
+        first: Any = Text(f"{run} {right}")
+        if bar_width >= BAR_WIDTH[0]:
+            step = 0.0 if self._step is None else self._step[0] / self._step[1] - 1.0
+            first = Table.grid(padding=(0, 1, 0, 0))
+            first.add_row(Text(run), ProgressBar(self.epochs, self._epoch + step, width=bar_width), Text(right))
+        second = fit_parts([*self._write_validation(), self._write_step(), self._write_losses()], width)
+        self._live.update(Group(first, Text(second)), refresh=True)
+
+    def _write_run(self, width: int = NO_LIMIT) -> str:
+        """Write the position of the run, model and dataset, and the seed; a name that is too long is shortened."""
+        before = f"{self._position} " if self._position else ""
+        after = "" if self._seed is None else f", seed {self._seed}"
+        if cell_len(f"{before}{self.name}{after}") > width:
+            after = after.removeprefix(",")
+        return f"{before}{shorten_name(self.name, width - len(before) - len(after))}{after}"
+
+    def _write_epoch(self) -> Forms:
+        short = f"{self._epoch}/{self.epochs}"
+        return f"epoch {self._epoch} of at most {self.epochs}", f"epoch {short}", f"epoch {short}", short
+
+    def _write_step(self) -> Forms:
+        return ("",) if self._step is None else (f"step {self._step[0]}/{self._step[1]}",)
+
+    def _write_validation(self) -> list[Forms]:
+        """Write the last validation metric, the best one, and when early stopping would end the run."""
+        progress = self._progress
+        if progress is None or self._value is None:
+            return []
+        best = f"best {progress.best_value:.4f}"
+        parts: list[Forms] = [
+            (f"{self.metric} {self._value:.4f}",),
+            (
+                f"{best} at epoch {progress.best_epoch}",
+                f"{best} @{progress.best_epoch}",
+                f"{best}@{progress.best_epoch}",
+            ),
+        ]
+        end = None if self._patience is None else find_early_end(progress, self._patience, self._eval_every)
+        if end is not None and end < self.epochs and not progress.stopped:
+            stop = f"stops at epoch {end}"
+            parts.append((f"{stop} without improvement", stop, f"stop @{end}", f"stop@{end}"))
+        return parts
+
+    def _write_left(self) -> Forms:
+        """Write the remaining time, or that the run is done."""
+        progress, now = self._progress, time.monotonic()
+        if progress is not None and progress.stopped:
+            return ("done",)
+        if self._step is not None and (progress is None or self._live is None):
+            step, n_steps = self._step
+            left = format_duration((now - self._epoch_started) / step * (n_steps - step))
+            return f"{left} left of the epoch", f"{left} left of epoch"
+        if progress is None:
+            return ("",)
+        per_epoch = (self._epoch_started - self._started) / (progress.epoch - self._first_epoch)
+        left = format_duration(per_epoch * (self.epochs - progress.epoch) - (now - self._epoch_started))
+        return f"at most {left} left", f"at most {left}", f"at most {left}", f"<{left.replace(' ', '')}"
+
+    def _write_losses(self) -> Forms:
+        return " ".join(f"{name} {value:.4f}" for name, value in self._losses.items()), ""
+
+
+def find_early_end(progress: Progress, patience: int, eval_every: int) -> int | None:
+    """Find the epoch after which training stops if no later evaluation is better than the best one.
 
     Args:
-        names: names of the loggers: tensorboard, wandb, mlflow.
-        folder: folder of the run; TensorBoard writes to `tensorboard/` in this folder.
-        run: name of the run.
-        done: number of epochs that an earlier process logged.
-        settings: settings of the run, which are logged once.
+        progress: progress after an epoch.
+        patience: number of evaluations without a better metric that end the training.
+        eval_every: number of epochs between two evaluations.
 
-    Raises:
-        MissingDependency: the package of a logger is not installed.
+    Returns:
+        The epoch; it may be later than the last one. None before the first evaluation.
     """
-    classes: dict[str, Callable[[Path, str, int, Mapping[str, Any]], Logger]] = {
-        "tensorboard": _TensorBoard,
-        "wandb": _Wandb,
-        "mlflow": _Mlflow,
-    }
-    loggers: list[Logger] = []
-    for name in names:
-        try:
-            loggers.append(classes[name](folder, run, done, settings))
-        except ImportError as error:
-            raise MissingDependency(
-                f"logger {name} needs the package {error.name}, which is not installed; install it with pip, "
-                f"or run with --set loggers=[]"
-            ) from error
-    return loggers
+    if progress.best_epoch == 0:
+        return None
+    last_evaluated = progress.epoch // eval_every * eval_every
+    return last_evaluated + (patience - progress.stale) * eval_every
 
 
-class _EpochLogger:
-    """A logger of whole epochs, which ignores the steps inside an epoch."""
+def _start_live() -> Any:
+    """Start rich's live display on stderr; None if stderr is not a terminal that can redraw lines."""
+    if not sys.stderr.isatty():
+        return None
+    from rich.console import Console
+    from rich.live import Live
 
-    def step(self, epoch: int, step: int, n_steps: int) -> None:
-        """Log nothing."""
-
-
-class _TensorBoard(_EpochLogger):
-    """A logger to TensorBoard files."""
-
-    def __init__(self, folder: Path, run: str, done: int, settings: Mapping[str, Any]) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
-
-    def log(self, epoch: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, epoch)
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-class _Wandb(_EpochLogger):
-    """A logger to Weights & Biases."""
-
-    def __init__(self, folder: Path, run: str, done: int, settings: Mapping[str, Any]) -> None:
-        wandb: Any = importlib.import_module("wandb")
-        identity = run.replace("/", "-").replace(" ", "-")
-        self._run = wandb.init(
-            project="hellm-recbole", name=run, id=identity, resume="allow", dir=str(folder), config=dict(settings)
-        )
-
-    def log(self, epoch: int, values: Mapping[str, float]) -> None:
-        self._run.log(dict(values), step=epoch)
-
-    def close(self) -> None:
-        self._run.finish()
-
-
-class _Mlflow(_EpochLogger):
-    """A logger to MLflow."""
-
-    def __init__(self, folder: Path, run: str, done: int, settings: Mapping[str, Any]) -> None:
-        self._mlflow: Any = importlib.import_module("mlflow")
-        self._mlflow.set_experiment("hellm-recbole")
-        self._mlflow.start_run(run_name=run)
-        self._mlflow.log_params(dict(settings))
-
-    def log(self, epoch: int, values: Mapping[str, float]) -> None:
-        self._mlflow.log_metrics({name.replace("@", "_at_"): value for name, value in values.items()}, step=epoch)
-
-    def close(self) -> None:
-        self._mlflow.end_run()
-
-
-def _format_values(values: Mapping[str, float]) -> str:
-    """Format named numbers as one line, with four decimals."""
-    return " ".join(f"{name} {value:.4f}" for name, value in values.items())
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal or console.is_dumb_terminal:
+        return None
+    # stdout may be a file: what is printed there must not go to the terminal.
+    live = Live(console=console, auto_refresh=False, redirect_stdout=False)
+    live.start()
+    console.show_cursor(True)  # a process that is killed cannot show it again
+    return live

@@ -6,11 +6,12 @@ The batches of an epoch depend on (seed, epoch) only, so a resumed run has the s
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from hellm_recbole.config.harness_settings import PairSettings, StepSettings, TrainSettings
 from hellm_recbole.errors import DataError
 from hellm_recbole.types import HistoryBatch, IdArray, PairBatch, TrainData, as_ids, pad_recent
 
@@ -225,3 +226,29 @@ def split_micro_batches(batch: HistoryBatch, size: int) -> list[tuple[float, His
         if n_targets:
             parts.append((n_targets / total, part))
     return parts
+
+
+def make_batch_source(
+    model_settings: Any,
+    train: TrainSettings,
+    pairs: PairSettings | None,
+    steps: StepSettings | None,
+    data: TrainData,
+    device: torch.device,
+) -> BatchSource:
+    """Build the batches that a model is trained on: BPR triples, prefixes or whole sequences.
+
+    Args:
+        model_settings: settings of the model.
+        train: settings of the loop.
+        pairs: settings of BPR triples; None for a model of sequences.
+        steps: training settings of LLM models only; None for other models.
+        data: training part.
+        device: device of the batches.
+    """
+    if pairs is not None:
+        return PairSource(data, train.batch_size, pairs.sampling, device)
+    if steps is not None and model_settings.examples != "causal":
+        per_user = steps.examples_per_user if model_settings.examples == "random" else None
+        return PrefixSource(data, train.batch_size, model_settings.max_history, per_user, device)
+    return SequenceSource(data, train.batch_size, model_settings.max_history, device)

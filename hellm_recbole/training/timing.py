@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 
-from hellm_recbole.training.trainer import Learner
+from hellm_recbole.training.learner import Learner
 
 
 class _EnoughSteps(Exception):

@@ -18,7 +18,7 @@ from hellm_recbole.data.split import Split
 from hellm_recbole.evaluation.metrics import average_metrics
 from hellm_recbole.evaluation.ranking import rank_targets
 from hellm_recbole.experiments.resolve import RunConfig, resolve_runs
-from hellm_recbole.training.trainer import ModelLearner
+from hellm_recbole.training.learner import ModelLearner
 from hellm_recbole.types import Histories, QueryBatch, Targets, TrainData, as_ids
 from tests.toy_llm import add_pretrained_embeddings, initialize_for_scoring, small_values
 

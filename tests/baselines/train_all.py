@@ -26,7 +26,8 @@ from hellm_recbole.experiments.resolve import RunConfig, resolve_runs
 from hellm_recbole.experiments.run import build_learner_from_data
 from hellm_recbole.models.base import LLM
 from hellm_recbole.training.checkpoint import CheckpointFolder
-from hellm_recbole.training.trainer import Learner, fit
+from hellm_recbole.training.learner import Learner
+from hellm_recbole.training.trainer import fit
 from hellm_recbole.types import FloatArray
 from tests.toy_llm import tiny_llama
 

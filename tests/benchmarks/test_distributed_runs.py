@@ -18,8 +18,8 @@ from torch import nn
 from benchmarks import comparison, run, study, tune
 from hellm_recbole.experiments.results import read_ranks, read_result
 from hellm_recbole.system.distributed import Part, ProcessGroup
+from hellm_recbole.training.learner import ModelLearner, OnStep
 from hellm_recbole.training.sampling import derive_epoch_seed
-from hellm_recbole.training.trainer import ModelLearner, OnStep
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN_FOLDER = Path("toy") / "HeLLM@tiny-llama" / "2024"

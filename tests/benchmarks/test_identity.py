@@ -182,14 +182,14 @@ def test_edits_of_real_files_are_noticed(workplace: Path) -> None:
 
     assert run_copy("--models", "LightGCN,VBPR").startswith("0 ")
     edit("baselines/vbpr.py", '"""', '"""Words. ')
-    edit("hellm_recbole/training/trainer.py", "\nclass ", "\n# a comment\nclass ")
+    edit("hellm_recbole/training/learner.py", "\nclass ", "\n# a comment\nclass ")
     assert "code has changed" not in run_copy("--models", "LightGCN,VBPR")
     edit("baselines/vbpr.py", "class VBPR(", "NOTHING = 0\n\n\nclass VBPR(")
     said = run_copy("--models", "LightGCN,VBPR")
     assert "VBPR on toy, seed 2024: finished before, kept; its code has changed since (baselines.vbpr; --fresh" in said
     assert "LightGCN on toy, seed 2024: finished before, kept VBPR" in said
     assert "(a) code has changed since the run (baselines.vbpr)." in said
-    edit("hellm_recbole/training/trainer.py", "betas = (0.9,", "betas = (0.8,")
+    edit("hellm_recbole/training/learner.py", "betas = (0.9,", "betas = (0.8,")
     make_unfinished("LightGCN")
     assert "2 error: checkpoint results/toy/LightGCN/2024/checkpoint was made with other code than now" in run_copy(
         "--models", "LightGCN"

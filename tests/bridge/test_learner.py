@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import copy
 import os
 import sys
 from pathlib import Path
@@ -12,18 +11,10 @@ import torch
 
 from hellm_recbole.bridge import learner as recbole_learner
 from hellm_recbole.bridge.learner import RecBoleLearner
-from hellm_recbole.config.harness_settings import EvalSettings, TrainSettings
-from hellm_recbole.config.layers import Resolved
-from hellm_recbole.config.settings import build_settings
-from hellm_recbole.data.split import Split
-from hellm_recbole.errors import CheckpointError, DataError, ModelError, SettingsError, TrainingDiverged
-from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
-from hellm_recbole.training.trainer import fit
+from hellm_recbole.errors import DataError, ModelError, SettingsError, TrainingDiverged
 from hellm_recbole.types import Histories, TrainData
 from tests.bridge import toy
-
-CPU = torch.device("cpu")
-USERS = np.arange(1, toy.N_USERS + 1)
+from tests.bridge.small_learner import CPU, USERS, build_learner, ignore_step
 
 
 @pytest.fixture(autouse=True)
@@ -32,79 +23,9 @@ def change_to_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path / "empty")
 
 
-def build_learner(name: str, seed: int = 3, data: TrainData | None = None, **changes: Any) -> RecBoleLearner:
-    own = recbole_learner.read_recbole_settings(name)
-    small = {key: value for key, value in toy.SMALL.items() if key in own}
-    return RecBoleLearner(name, data or toy.make_train_data(), {**own, **toy.OURS, **small, **changes}, seed, CPU)
-
-
-def ignore_step(step: int, n_steps: int, losses: dict[str, float]) -> None:
-    """Do nothing after a training step."""
-
-
-def test_names_and_kinds() -> None:
-    names = recbole_learner.list_recbole_models()
-    assert {"Pop", "ItemKNN", "BPR", "LightGCN", "GRU4Rec", "SASRec", "MultiVAE"} <= set(names)
-    assert not {"KGAT", "DeepFM", "VBPR"} & set(names)
-    kinds = {name: recbole_learner.find_recbole_kind(name) for name in ("Pop", "BPR", "GRU4Rec", "VBPR", "bpr")}
-    assert kinds == {"Pop": "traditional", "BPR": "general", "GRU4Rec": "sequential", "VBPR": None, "bpr": None}
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("KGAT", "needs a knowledge graph"),
-        ("DeepFM", "needs user and item attributes"),
-        ("GRU4RecF", "reads user or item attributes"),
-        ("NCL", "its own training procedure"),
-        ("RecVAE", "its own training procedure"),
-    ],
-)
-def test_unsupported_models_are_rejected_with_a_reason(name: str, reason: str) -> None:
-    with pytest.raises(ModelError, match=reason):
-        recbole_learner.find_recbole_kind(name)
-
-
 def test_an_unknown_model_is_rejected() -> None:
     with pytest.raises(ModelError, match="RecBole has no model 'VBPR'"):
         RecBoleLearner("VBPR", toy.make_train_data(), toy.OURS, 0, CPU)
-
-
-def test_recbole_settings_have_our_names() -> None:
-    values = recbole_learner.read_recbole_settings("LightGCN")
-    assert values == {
-        "batch_size": 2048,
-        "learning_rate": 0.001,
-        "weight_decay": 0.0,
-        "embedding_size": 64,
-        "n_layers": 2,
-        "reg_weight": 1e-5,
-        "train_neg_sample_args": values["train_neg_sample_args"],
-    }
-    assert values["train_neg_sample_args"]["distribution"] == "uniform"
-    assert recbole_learner.read_recbole_settings("GRU4Rec")["train_neg_sample_args"] is None
-    assert recbole_learner.read_recbole_settings("GRU4Rec")["MAX_ITEM_LIST_LENGTH"] == 50
-
-
-@pytest.mark.parametrize("name", recbole_learner.list_recbole_models())
-def test_settings_of_every_model_load(name: str) -> None:
-    try:
-        assert {"batch_size", "learning_rate", "weight_decay"} <= set(recbole_learner.read_recbole_settings(name))
-    except ModelError:
-        unsupported = {
-            "DIEN",
-            "DIN",
-            "FDSA",
-            "GRU4RecF",
-            "GRU4RecKG",
-            "KSR",
-            "NCL",
-            "RaCT",
-            "RecVAE",
-            "S3Rec",
-            "SASRecF",
-        }
-        assert name in unsupported
 
 
 def test_our_training_settings_reach_recbole() -> None:
@@ -286,40 +207,6 @@ def test_sequential_scores_follow_the_given_history() -> None:
     assert torch.isfinite(learner.compute_scores(np.array([2]), same_end)).all()  # a user without history
 
 
-@pytest.mark.parametrize("name", ["BPR", "LightGCN", "SGL", "MultiVAE", "BERT4Rec"])
-def test_an_epoch_depends_only_on_its_seed_and_the_saved_state(name: str) -> None:
-    first = build_learner(name)
-    first.train_epoch(1, 21, ignore_step)
-    first.prepare()
-    first.compute_scores(
-        USERS, toy.make_train_data().history
-    )  # an evaluation between two epochs must not change the result
-    second = build_learner(name)
-    second.module.load_state_dict(first.module.state_dict())
-    second.load_extra_state(first.collect_extra_state())
-    assert first.optimizer is not None
-    assert second.optimizer is not None
-    second.optimizer.load_state_dict(copy.deepcopy(first.optimizer.state_dict()))
-    torch.rand(5)  # change the state of the global generator
-    assert first.train_epoch(2, 22, ignore_step) == second.train_epoch(2, 22, ignore_step)
-    for name_, value in first.module.state_dict().items():
-        assert torch.equal(value, second.module.state_dict()[name_]), name_
-
-
-def test_extra_state_restores_attributes_that_are_not_parameters() -> None:
-    pop, vae, data = build_learner("Pop"), build_learner("MultiVAE"), toy.make_train_data()
-    assert vae.collect_extra_state() == {}
-    pop.train_epoch(1, 1, ignore_step)
-    vae.train_epoch(1, 1, ignore_step)
-    assert {key: value.tolist() for key, value in vae.collect_extra_state().items()} == {"/update": len(vae._loader)}
-    again = build_learner("Pop")
-    again.load_extra_state(pop.collect_extra_state())
-    again.prepare()
-    assert torch.equal(again.compute_scores(USERS, data.history), pop.compute_scores(USERS, data.history))
-    with pytest.raises(CheckpointError, match="which RecBole's BPR does not have"):
-        build_learner("BPR").load_extra_state(pop.collect_extra_state())
-
-
 def test_prepare_clears_vectors_of_old_parameters() -> None:
     learner, data = build_learner("LightGCN"), toy.make_train_data()
     learner.prepare()
@@ -400,50 +287,6 @@ def test_sequential_models_need_a_sequence() -> None:
     data = TrainData(2, 3, Histories.from_pairs(np.array([1, 2]), np.array([1, 2]), 2), {})
     with pytest.raises(DataError, match="no user has two training interactions"):
         build_learner("GRU4Rec", data=data)
-
-
-@pytest.mark.parametrize("name", ["GCMC", "FEARec", "BERT4Rec"])
-def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
-    toy_split: Split, tmp_path: Path, name: str
-) -> None:
-    """A resumed run gives the same numbers. GCMC and FEARec have parameters with several names."""
-    values = {**toy.OURS, "patience": 3, "valid_metric": "N@5"}
-    settings = [
-        build_settings(kind, Resolved({name: values[name] for name in kind.model_fields}, {}))
-        for kind in (TrainSettings, EvalSettings)
-    ]
-
-    class Killed:
-        """A progress view that interrupts training after some epochs."""
-
-        def __init__(self, epochs: int) -> None:
-            self.epochs_left = epochs
-
-        def step(self, *args: Any) -> None:
-            """Do nothing after a training step."""
-
-        def epoch(self, progress: Progress) -> None:
-            self.epochs_left -= 1
-            if self.epochs_left == 0:
-                raise KeyboardInterrupt
-
-    def run(folder: Path, epochs: int) -> tuple[Progress, RecBoleLearner]:
-        layers = {"n_layers": 2} if name == "FEARec" else {}
-        learner = build_learner(name, data=toy_split.make_train_data(), MAX_ITEM_LIST_LENGTH=8, **layers)
-        checkpoint = CheckpointFolder(folder)
-        common: dict[str, Any] = {"seed": 7, "checkpoint": checkpoint, "run": {}, "who": name, "view": Killed(epochs)}
-        return fit(learner, toy_split.make_selection_data(), *settings, **common), learner
-
-    whole, learner = run(tmp_path / "whole", 9)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "parts", 1)
-    parts, resumed = run(tmp_path / "parts", 9)
-    assert len(parts.curve) == 3
-    assert [(entry["losses"], entry["valid"]) for entry in parts.curve] == [
-        (entry["losses"], entry["valid"]) for entry in whole.curve
-    ]
-    for key, value in learner.module.state_dict().items():
-        assert torch.equal(value, resumed.module.state_dict()[key]), key
 
 
 def test_settings_that_break_a_constructor_are_reported() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from hellm_recbole.bridge import learner as recbole_learner
+from hellm_recbole.bridge import recbole_models
 from hellm_recbole.bridge.learner import RecBoleLearner
 from hellm_recbole.errors import DataError, HellmError, SettingsError
 from hellm_recbole.types import Histories, TrainData
@@ -33,7 +33,7 @@ def isolate_recbole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def build_learner(name: str, sequences: list[list[int]], n_items: int, **changes: Any) -> RecBoleLearner:
     user = np.repeat(np.arange(1, len(sequences) + 1), [len(items) for items in sequences])
     history = Histories.from_pairs(user, np.concatenate([np.array(items) for items in sequences]), len(sequences))
-    own = recbole_learner.read_recbole_settings(name)
+    own = recbole_models.read_recbole_settings(name)
     small = {key: value for key, value in toy.SMALL.items() if key in own}
     values = {**own, **toy.OURS, **small, **changes}
     return RecBoleLearner(name, TrainData(len(sequences), n_items, history, {}), values, 3, torch.device("cpu"))
@@ -140,14 +140,3 @@ def test_training_through_recboles_entry_point_ends_or_is_rejected(name: str, tm
     else:
         with pytest.raises((HellmError, ValueError), match=r"every item|all items"):
             run_recbole(model=name, dataset="full", config_dict=values, saved=False)
-
-
-def test_s3rec_reports_a_sequence_with_every_item() -> None:
-    from recbole.model.sequential_recommender.s3rec import S3Rec
-
-    model = S3Rec.__new__(S3Rec)
-    torch.nn.Module.__init__(model)
-    model.n_items = 4  # with the padding
-    assert model._neg_sample([1, 2, 2]) == 3
-    with pytest.raises(DataError, match="S3Rec: a user has interacted with every item"):
-        model._neg_sample([3, 1, 2])

@@ -32,7 +32,7 @@ from hellm_recbole.experiments.export import (
 )
 from tests.pretend_gpu import GPU, PretendGpu, get_device
 from tests.toy import Table
-from tests.training.test_trainer import config
+from tests.training.small_runs import small_config
 
 Entry = tuple[int, int, int, float, bool]  # user, rank, item, score, is_target
 TRAIN, VALID, TEST = range(3)
@@ -166,7 +166,7 @@ def test_the_file_holds_tokens_and_describes_itself(tmp_path: Path) -> None:
     split = split_dataset(make_dataset([(1, 1), (1, 2), (1, 3), (2, 1)], 4))
     lists = RankedLists(*(np.array(column) for column in ([1, 1], [1, 2], [4, 3], [0.9, 0.5])), np.array([False, True]))
     path = tmp_path / "new" / "test-lists.parquet"
-    write_lists(path, lists, split, describe_lists(config("LightGCN"), split, 7, 10))
+    write_lists(path, lists, split, describe_lists(small_config("LightGCN"), split, 7, 10))
     frame = pd.read_parquet(path)
     assert list(frame.columns) == ["user_id", "rank", "item_id", "score", "is_target"]
     assert frame.to_numpy().tolist() == [["u1", 1, "i4", pytest.approx(0.9), False], ["u1", 2, "i3", 0.5, True]]

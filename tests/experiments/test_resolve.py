@@ -82,7 +82,7 @@ def test_an_unusable_value_is_refused(model: str, setting: str, said: str) -> No
 
 
 def test_recboles_default_values_are_accepted() -> None:
-    from hellm_recbole.bridge.learner import list_recbole_models
+    from hellm_recbole.bridge.recbole_models import list_recbole_models
     from hellm_recbole.errors import ModelError
 
     done = 0

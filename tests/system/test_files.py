@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from hellm_recbole.errors import OutputError, SettingsError
-from hellm_recbole.system.files import _hash_host, check_name, remove_folder, remove_leftovers
+from hellm_recbole.system.files import check_name, remove_folder, remove_leftovers
+from hellm_recbole.system.temporary_names import hash_host
 
 BAD_NAMES = ["", ".", "..", "a/b", "../x", "/etc", ".hidden", "-x", "a\0b", "a b", "a\n", "x" * 101, "a\\b", "~"]
 
@@ -36,7 +37,7 @@ def start_and_end_process() -> int:
 
 
 def test_temporary_files_of_ended_processes_are_removed_and_those_of_others_are_kept(tmp_path: Path) -> None:
-    pid, other, here = start_and_end_process(), os.getppid(), _hash_host()
+    pid, other, here = start_and_end_process(), os.getppid(), hash_host()
     gone = [f".{pid}.tmp.record.json", f".{pid}-{here}.tmp.a", f".embeddings.tmp-{pid}-{here}", f".model.tmp-{pid}.old"]
     kept = [f".{other}-{here}.tmp.record.json", f".{pid}-00000000.tmp.a", ".tmp", ".hidden", "tmp.1.tmp.x", "model"]
     for name in (*gone, *kept):

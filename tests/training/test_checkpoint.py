@@ -9,7 +9,6 @@ import torch
 
 from hellm_recbole.errors import CheckpointError
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress, separate_shared
-from hellm_recbole.training.trainer import list_frozen_names
 
 PROGRESS = Progress({}, 1, 1, 0.5, 0, False, 0.0, 0.0, ())
 
@@ -54,10 +53,3 @@ def test_a_checkpoint_from_before_a_setting_existed_has_its_old_value(tmp_path: 
     assert folder.load({"seed": "1", "setting decay_epochs": "50"}) is not None
     with pytest.raises(CheckpointError, match="was made with decay_epochs = 50 and now it is 60"):
         folder.refuse_changed({"seed": "1", "setting decay_epochs": "60"})
-
-
-def test_a_frozen_shared_tensor_is_listed_under_each_of_its_names() -> None:
-    module = torch.nn.ModuleDict({"one": torch.nn.Linear(2, 2), "two": torch.nn.Linear(2, 2)})
-    module["two"].weight = module["one"].weight
-    module["one"].weight.requires_grad = False
-    assert list_frozen_names(module) == {"one.weight", "two.weight"}
