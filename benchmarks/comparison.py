@@ -22,8 +22,8 @@ from benchmarks.options import (
 from hellm_recbole.config.request import EMBEDDINGS, TEST_LISTS
 from hellm_recbole.config.search_space import can_be_searched
 from hellm_recbole.config.variants import list_all_variants
-from hellm_recbole.data.atomic import Dataset
-from hellm_recbole.data.prepare import list_datasets
+from hellm_recbole.data.dataset import Dataset
+from hellm_recbole.data.known_datasets import list_datasets
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, SettingsError
 from hellm_recbole.experiments.dry_run import dry_run

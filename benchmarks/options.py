@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hellm_recbole.config.limits import LARGEST_SEED, MOST_THREADS
 from hellm_recbole.config.request import EXPORTS, LOCAL, TEST_LISTS, Override, parse_override
-from hellm_recbole.data.atomic import Dataset, load_dataset
+from hellm_recbole.data.dataset import Dataset, load_dataset
 from hellm_recbole.data.prepare import prepare_if_known
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import ModelError, SettingsError, shorten

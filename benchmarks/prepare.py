@@ -17,23 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from hellm_recbole.config.limits import LARGEST, LARGEST_SEED
-from hellm_recbole.data.atomic import list_features, load_dataset, read_source_times
+from hellm_recbole.data.dataset import load_dataset, read_source_times
 from hellm_recbole.data.diagnostics.card import format_card
 from hellm_recbole.data.diagnostics.similar_items import find_similar_items
 from hellm_recbole.data.download.raw_files import fetch_raw, list_fetched_kinds
 from hellm_recbole.data.export_mmrec import write_mmrec
+from hellm_recbole.data.feature_files import list_features
 from hellm_recbole.data.importers.archive import ENDINGS, unpack_source
 from hellm_recbole.data.importers.sources import KINDS, TABLE
 from hellm_recbole.data.importers.tabular import FIELDS
-from hellm_recbole.data.prepare import (
-    DatasetSettings,
-    Prepared,
-    find_source,
-    list_datasets,
-    prepare,
-    read_dataset_settings,
-    read_feature_settings,
-)
+from hellm_recbole.data.known_datasets import list_datasets
+from hellm_recbole.data.prepare import DatasetSettings, Prepared, prepare, read_dataset_settings, read_feature_settings
+from hellm_recbole.data.source_folders import find_source
 from hellm_recbole.data.ties import shuffle_ties
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.system.console import run_main
@@ -242,7 +237,7 @@ def _find_source_files(args: argparse.Namespace, settings: DatasetSettings) -> P
     if args.source is not None:
         return Path(args.source)
     if settings.kind not in list_fetched_kinds():
-        return find_source(args.name, settings, None)
+        return find_source(args.name, settings.kind, settings.category, settings.origin, None)
     folder = Path(args.raw) if args.raw is not None else args.output / ".raw" / settings.kind
     assert settings.category is not None
     for file in fetch_raw(settings.kind, settings.category, folder, progress=True):

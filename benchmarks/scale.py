@@ -28,7 +28,7 @@ from tabulate import tabulate
 from baselines.registry import REGISTRY
 from benchmarks.upstream.subprocesses import run_in_subprocess
 from hellm_recbole.config.request import parse_override
-from hellm_recbole.data.atomic import load_dataset
+from hellm_recbole.data.dataset import load_dataset
 from hellm_recbole.data.prepare import prepare_if_known
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.errors import ModelError, SettingsError

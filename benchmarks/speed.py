@@ -28,7 +28,7 @@ from benchmarks.upstream.released import ReleasedHeLLMPre
 from benchmarks.upstream.released_llm import ReleasedLLM
 from hellm_recbole.bridge.reference import RecBoleReference
 from hellm_recbole.config.request import Override
-from hellm_recbole.data.atomic import load_dataset
+from hellm_recbole.data.dataset import load_dataset
 from hellm_recbole.data.prepare import prepare_if_known
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import SettingsError

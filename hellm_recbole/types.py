@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+
+if TYPE_CHECKING:  # torch is loaded where a tensor is made, so that commands without tensors start quickly
+    import torch
+    from torch import Tensor
 
 IdArray = npt.NDArray[np.int64]
 TokenArray = npt.NDArray[np.str_]
@@ -172,11 +173,15 @@ class Encoded:
 
     def select_users(self, user: Tensor) -> Tensor:
         """Return the vectors of user ids, [B, D]. The model must have user vectors."""
+        import torch.nn.functional as F
+
         assert self.users is not None
         return F.embedding(user, self.users)  # the gradient of `users[user]` depends on how CPU threads are scheduled
 
     def select_items(self, item: Tensor) -> Tensor:
         """Return the vectors of item ids, [B, D]."""
+        import torch.nn.functional as F
+
         return F.embedding(item, self.items)
 
 
@@ -242,6 +247,8 @@ class Scorer(Protocol):
 
 def as_ids(values: IdArray, device: torch.device) -> Tensor:
     """Convert an array of ids to an int64 tensor on `device`."""
+    import torch
+
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64)).to(device)
 
 

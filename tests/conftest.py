@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.types import FloatArray, TokenArray
 

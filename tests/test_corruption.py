@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from hellm_recbole.data.embeddings import read_item_embeddings
-from hellm_recbole.data.features import _read_cache, _write_cache
+from hellm_recbole.data.encoding_cache import _read_cache, _write_cache
 from hellm_recbole.errors import HellmError
 from hellm_recbole.experiments.export import export_embeddings
 from hellm_recbole.experiments.results import read_ranks, read_result

@@ -7,7 +7,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from hellm_recbole.data.atomic import AtomicData, Dataset, FeatureMatrix, write_dataset
+from hellm_recbole.data.atomic import AtomicData, write_dataset
+from hellm_recbole.data.dataset import Dataset
+from hellm_recbole.data.feature_files import FeatureMatrix
+from hellm_recbole.data.manifest import SCHEMA, FilterCounts, Inputs, Manifest
 from hellm_recbole.types import Histories, IdArray
 
 
@@ -35,19 +38,20 @@ def write_prepared(folder: Path, dataset: Dataset) -> None:
         files=[],
         warnings=[],
     )
-    manifest = {
-        "schema": 1,
-        "name": folder.name,
-        "kind": "sequences",
-        "k_core": dataset.k_core,
-        "text": ["title"] if dataset.item_text else [],
-        "paper": dataset.paper,
-        "time_known": dataset.time_known,
-        "warnings": [],
-        "inputs": {},
-        "counts": {"before": data.counts(), "after": data.counts()},
-        "dropped_items": [],
-    }
+    manifest = Manifest(
+        schema=SCHEMA,
+        name=folder.name,
+        kind="sequences",
+        k_core=dataset.k_core,
+        text=("title",) if dataset.item_text else (),
+        paper=dataset.paper,
+        time_known=dataset.time_known,
+        warnings=(),
+        inputs=Inputs(),
+        counts=FilterCounts(before=data.counts(), after=data.counts()),
+        modalities={},
+        files={},
+    )
     write_dataset(folder, data, features, manifest)
 
 

@@ -29,7 +29,7 @@ import torch
 
 from baselines.registry import REGISTRY
 from benchmarks.upstream.subprocesses import run_in_subprocess
-from hellm_recbole.data.atomic import load_dataset
+from hellm_recbole.data.dataset import load_dataset
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import DataError, HellmError, MissingDependency
 from hellm_recbole.experiments.resolve import RunConfig, resolve_runs

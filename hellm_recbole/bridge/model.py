@@ -18,11 +18,14 @@ from torch import Tensor
 from hellm_recbole.config.layers import OVERRIDES, SECTIONS, Resolved
 from hellm_recbole.config.settings import build_settings, list_field_names
 from hellm_recbole.config.yaml_files import Value, find_properties, load_yaml
-from hellm_recbole.data.atomic import FEATURES, check_tokens, list_features, read_features, read_item_texts
 from hellm_recbole.data.embeddings import read_item_embeddings
+from hellm_recbole.data.feature_files import FEATURES, check_tokens, list_features, read_features
 from hellm_recbole.data.features import encode_texts
 from hellm_recbole.data.importers.sources import KINDS
-from hellm_recbole.data.prepare import TEXT, list_datasets, make_request, read_dataset_settings, read_feature_settings
+from hellm_recbole.data.item_texts import read_item_texts
+from hellm_recbole.data.known_datasets import list_datasets
+from hellm_recbole.data.modalities import TEXT
+from hellm_recbole.data.prepare import make_request, read_dataset_settings, read_feature_settings
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.models.base import LLM, ModelSpec
 from hellm_recbole.types import (

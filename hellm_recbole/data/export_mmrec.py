@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hellm_recbole.data.atomic import FEATURES, MISSING, Dataset
+from hellm_recbole.data.dataset import Dataset
+from hellm_recbole.data.feature_files import FEATURES, MISSING
 from hellm_recbole.data.importers.released import MMREC_MAPS
 from hellm_recbole.data.split import leave_one_out, sort_by_time
 from hellm_recbole.errors import OutputError

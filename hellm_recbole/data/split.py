@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from hellm_recbole.data.atomic import PARTS, Dataset
+from hellm_recbole.data.dataset import PARTS, Dataset
 from hellm_recbole.errors import DataError
 from hellm_recbole.identity.parts import FeatureOrigin, digest_matrix, digest_texts
 from hellm_recbole.types import (

@@ -13,24 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from hellm_recbole.data.atomic import (
-    FEATURES,
-    MANIFEST,
-    MISSING,
-    SUMS,
-    TOKENS,
-    Dataset,
-    Manifest,
-    list_features,
-    load_dataset,
-    read_manifest,
-    write_manifest,
-)
+from hellm_recbole.data.dataset import Dataset, load_dataset
 from hellm_recbole.data.diagnostics.card import write_card
+from hellm_recbole.data.feature_files import FEATURES, MISSING, TOKENS, list_features
+from hellm_recbole.data.manifest import MANIFEST, Manifest, read_manifest, write_manifest
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.data.tsv import read_lines
 from hellm_recbole.errors import DataError
-from hellm_recbole.system.files import create_scratch_folder, remove_leftovers, sha256_file
+from hellm_recbole.system.files import SUMS, create_scratch_folder, remove_leftovers, sha256_file
 from hellm_recbole.system.locks import FolderLock
 from hellm_recbole.types import IdArray
 
@@ -56,7 +46,7 @@ def shuffle_ties(folder: Path, output: Path, seed: int) -> Path:
         OutputError: the variant cannot be written, or another process is writing it.
     """
     manifest = read_manifest(folder)
-    name = manifest["name"]
+    name = manifest.name
     variant = f"{name}-ties{seed}"
     if seed < 0:
         raise DataError(f"the seed {seed} of --shuffle-ties is negative; use 0 or more")
@@ -84,22 +74,18 @@ def _write_variant(folder: Path, target: Path, manifest: Manifest, dataset: Data
     n_bytes = sum((folder / file).stat().st_size for file in new_names)
     with create_scratch_folder(output, variant, n_bytes=n_bytes) as temporary:
         _write_files(folder, temporary, new_names, source_rows)
-        digests = {new_names[file]: sha256_file(temporary / new_names[file]) for file in manifest["files"]}
+        digests = {new_names[file]: sha256_file(temporary / new_names[file]) for file in manifest.files}
         sums = "".join(f"{digest}  {file}\n" for file, digest in digests.items())
         (temporary / SUMS).write_text(sums, encoding="utf-8")
+        parent = {"shuffled_ties": seed, "parent_manifest": sha256_file(folder / MANIFEST)}
         content = {
-            **manifest,
             "name": variant,
             "paper": None,  # the paper reports results on the published data, not on a variant
-            "warnings": [*manifest["warnings"], _describe_changes(dataset, source_rows, seed)],
-            "inputs": {
-                **manifest.get("inputs", {}),
-                "shuffled_ties": seed,
-                "parent_manifest": sha256_file(folder / MANIFEST),
-            },
+            "warnings": (*manifest.warnings, _describe_changes(dataset, source_rows, seed)),
+            "inputs": manifest.inputs.model_copy(update=parent),
             "files": digests,
         }
-        write_manifest(temporary, content)
+        write_manifest(temporary, manifest.model_copy(update=content))
         write_card(temporary)
         os.replace(temporary, target)
     return target
@@ -136,8 +122,8 @@ def _map_file_names(folder: Path, manifest: Manifest, variant: str) -> Mapping[s
     feature_files = [
         f"{modality}{ending}" for modality in list_features(folder) for ending in (FEATURES, TOKENS, MISSING)
     ]
-    files = dict.fromkeys([*manifest["files"], *(name for name in feature_files if (folder / name).is_file())])
-    renamed = {f"{manifest['name']}{ending}": f"{variant}{ending}" for ending in (".inter", ".item")}
+    files = dict.fromkeys([*manifest.files, *(name for name in feature_files if (folder / name).is_file())])
+    renamed = {f"{manifest.name}{ending}": f"{variant}{ending}" for ending in (".inter", ".item")}
     return {name: renamed.get(name, name) for name in files}
 
 

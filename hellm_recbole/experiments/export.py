@@ -33,7 +33,7 @@ from safetensors.numpy import save_file
 
 from hellm_recbole import __version__
 from hellm_recbole.config.request import EMBEDDINGS, TEST_LISTS
-from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import MIN_EVALUATED, Split
 from hellm_recbole.errors import DataError, ModelError, TrainingDiverged
 from hellm_recbole.experiments.resolve import RunConfig, locate_run

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hellm_recbole.config.request import EMBEDDINGS
-from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.embeddings import needs_export
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, ResultError

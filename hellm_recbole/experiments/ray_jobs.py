@@ -15,7 +15,7 @@ import rich.live
 import rich.table
 from rich.console import Console
 
-from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, take_last_line
 from hellm_recbole.experiments.jobs import JobLocks, RunJob, report_outcome, run_job

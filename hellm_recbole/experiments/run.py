@@ -18,7 +18,7 @@ import yaml
 from hellm_recbole import __version__
 from hellm_recbole.bridge.learner import RecBoleLearner
 from hellm_recbole.config.harness_settings import NEUTRAL_KEYS
-from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.embeddings import digest_tables
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, OutputError, ResultError, SharedRunFailed

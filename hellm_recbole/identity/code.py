@@ -40,7 +40,7 @@ NEUTRAL = frozenset(
         # The result of these modules, the values of the settings, is in every run result.
         *(f"hellm_recbole.config.{name}" for name in ("harness_settings", "layers", "limits")),
         *(f"hellm_recbole.config.{name}" for name in ("settings", "yaml_files")),
-        "hellm_recbole.data.atomic",  # its results, split, features and texts, have their own digests
+        "hellm_recbole.data.dataset",  # its results, split, features and texts, have their own digests
         "hellm_recbole.bridge.finder",  # finds modules
         "hellm_recbole.identity.code",
         "hellm_recbole.identity.compare",

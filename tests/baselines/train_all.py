@@ -19,7 +19,7 @@ import torch
 
 from baselines.registry import RECBOLE_BASELINES, REGISTRY
 from hellm_recbole.config.request import Override
-from hellm_recbole.data.atomic import load_dataset
+from hellm_recbole.data.dataset import load_dataset
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.evaluation.ranking import rank_targets
 from hellm_recbole.experiments.resolve import RunConfig, resolve_runs

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.data.dataset import Dataset
 from tests.toy import write_prepared
 from tests.toy_llm import save_tiny
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks import report, run
-from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.experiments.results import read_result, write_ranks
 from hellm_recbole.identity import code
 from tests.toy import write_prepared

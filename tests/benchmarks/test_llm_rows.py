@@ -17,7 +17,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from benchmarks import report, run
-from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.experiments.results import read_ranks, read_result
 from hellm_recbole.llm import packaged
 from hellm_recbole.system.files import write_sums

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks.prepare import main
-from hellm_recbole.data import features
+from hellm_recbole.data import encoders
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BEAUTY = REPOSITORY.parent / "shared" / "datasets" / "Beauty"
@@ -35,10 +35,10 @@ def command(tmp_path: Path, source: Path, *more: str) -> list[str]:
 def test_prepare_then_check(
     tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lengths(settings: features.FeatureSettings) -> Callable[[Sequence[str]], np.ndarray]:
+    def lengths(*settings: object) -> Callable[[Sequence[str]], np.ndarray]:
         return lambda texts: np.array([[len(text)] for text in texts], dtype=np.float32)
 
-    monkeypatch.setattr(features, "load_text_encoder", lengths)
+    monkeypatch.setattr(encoders, "load_text_encoder", lengths)
     (tmp_path / "encoder").mkdir()
     encoder = ("--encoder", str(tmp_path / "encoder"))
     assert main(command(tmp_path, source, "--k-core", "1", *encoder)) == 0

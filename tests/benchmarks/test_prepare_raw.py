@@ -12,20 +12,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import (
-    BertConfig,
-    BertModel,
-    BertTokenizerFast,
-    CLIPConfig,
-    CLIPImageProcessor,
-    CLIPModel,
-)
+from transformers import BertConfig, BertModel, BertTokenizerFast, CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from benchmarks.prepare import main
 from hellm_recbole.config.yaml_files import load_yaml
 from hellm_recbole.data import prepare
-from hellm_recbole.data.atomic import load_dataset, read_manifest
+from hellm_recbole.data.dataset import load_dataset
 from hellm_recbole.data.download import raw_files as raw
+from hellm_recbole.data.manifest import read_manifest
 from hellm_recbole.data.split import split_dataset
 from tests.data.download.server import Server, breaking, plain, redirect
 
@@ -146,8 +140,8 @@ def test_one_command_downloads_and_prepares_a_dataset(
     reasons = dict(line.split("\t") for line in (folder / "image_failed.tsv").read_text().splitlines())
     assert reasons.keys() == {"B004", "B005"}
     assert "404" in reasons["B004"]
-    modality = read_manifest(folder)["modalities"]["image"]
-    assert (modality["encoder"], modality["coverage"], modality["missing"]) == (encoders[1], 4 / 6, 2)
+    modality = read_manifest(folder).modalities["image"]
+    assert (modality.encoder, modality.coverage, modality.missing) == (encoders[1], 4 / 6, 2)
     assert "Women" not in (folder / "README.md").read_text()
     assert REVIEWS in (folder / "README.md").read_text()
 

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks import report, run
-from hellm_recbole.data.atomic import Dataset, load_dataset
+from hellm_recbole.data.dataset import Dataset, load_dataset
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.experiments import run as experiment
 from hellm_recbole.experiments.results import read_ranks, read_result

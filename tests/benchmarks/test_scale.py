@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import scale
-from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
 from tests.toy import write_prepared
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hellm_recbole.data.atomic import load_dataset
+from hellm_recbole.data.dataset import load_dataset
 from hellm_recbole.data.prepare import prepare, read_dataset_settings, read_feature_settings
 from hellm_recbole.data.split import split_dataset
 

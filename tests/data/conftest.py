@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hellm_recbole.data import encoders
+from hellm_recbole.data.features import FeatureSettings
 from hellm_recbole.data.prepare import DatasetSettings, Prepared, prepare, read_feature_settings
+from tests.data.small_encoders import CountingEncoder, make_settings
 
 Prepare = Callable[..., Prepared]
 
@@ -104,3 +107,28 @@ def prepare_toy(root: Path) -> Prepare:
         )
 
     return run
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> CountingEncoder:
+    fake = CountingEncoder()
+    monkeypatch.setattr(encoders, "load_text_encoder", fake)
+    return fake
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> FeatureSettings:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    return make_settings(folder, encode_part=2)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder without ../shared, and no HELLM_DATA."""
+    folder = tmp_path / "here" / "work"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("HELLM_DATA", raising=False)
+    return folder

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hellm_recbole.data.atomic import load_dataset, read_manifest
+from hellm_recbole.data.dataset import load_dataset
+from hellm_recbole.data.manifest import read_manifest
 from hellm_recbole.data.prepare import Prepared
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.data.ties import shuffle_rows, shuffle_ties
@@ -113,14 +114,13 @@ def test_the_manifest_names_the_origin_of_the_variant(tied: Path, tmp_path: Path
     folder = shuffle_ties(tied, tmp_path / "more", 3)
     before, after = read_manifest(tied), read_manifest(folder)
     parent = sha256_file(tied / "dataset.json")
-    assert after["inputs"] == {**before["inputs"], "shuffled_ties": 3, "parent_manifest": parent}
-    assert after["files"] == {name: sha256_file(folder / name) for name in after["files"]}
-    assert set(after["files"]) == {name.replace("films.", "films-ties3.") for name in before["files"]}
+    inputs = {**before.inputs.to_json(), "shuffled_ties": 3, "parent_manifest": parent}
+    assert after.inputs.to_json() == inputs
+    assert after.files == {name: sha256_file(folder / name) for name in after.files}
+    assert set(after.files) == {name.replace("films.", "films-ties3.") for name in before.files}
     sums = dict(line.split("  ")[::-1] for line in (folder / "SHA256SUMS").read_text().splitlines())
-    assert sums == after["files"]
-    assert {key: after[key] for key in ("counts", "modalities", "kind")} == {
-        key: before[key] for key in ("counts", "modalities", "kind")
-    }
+    assert sums == after.files
+    assert (after.counts, after.modalities, after.kind) == (before.counts, before.modalities, before.kind)
 
 
 def test_a_manifest_edited_by_hand_is_refused_with_how_to_make_the_variant_again(tied: Path, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_changed_targets_are_counted(tied: Path, tmp_path: Path, seed: int) -> N
     before, after = load_targets(tied), load_targets(folder)
     assert before["n"] == after["n"]
     n_valid, n_test = (sum(before[user][index] != after[user][index] for user in before) for index in (0, 1))
-    assert read_manifest(folder)["warnings"][-1] == (
+    assert read_manifest(folder).warnings[-1] == (
         f"interactions of one user at one time stand in a random order (seed {seed}): of 3 users {n_test} have another "
         f"test target than in films, and {n_valid} another validation target"
     )
@@ -145,8 +145,8 @@ def test_changed_targets_are_counted(tied: Path, tmp_path: Path, seed: int) -> N
 
 def test_the_variant_is_not_the_papers_dataset(tied: Path, tmp_path: Path) -> None:
     manifest = read_manifest(tied)
-    (tied / "dataset.json").write_text(json.dumps({**manifest, "paper": "Beauty"}))
-    assert read_manifest(shuffle_ties(tied, tmp_path / "more", 0))["paper"] is None
+    (tied / "dataset.json").write_text(json.dumps({**manifest.to_json(), "paper": "Beauty"}))
+    assert read_manifest(shuffle_ties(tied, tmp_path / "more", 0)).paper is None
 
 
 def test_features_added_by_hand_are_copied(tied: Path, tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_features_added_by_hand_are_copied(tied: Path, tmp_path: Path) -> None:
     shutil.copy(tied / "image_feat.tokens.txt", tied / "audio_feat.tokens.txt")
     folder = shuffle_ties(tied, tmp_path / "more", 0)
     assert load_dataset(folder, modalities=None).features["audio"].shape == (10, 9)
-    assert "audio_feat.npy" not in read_manifest(folder)["files"]
+    assert "audio_feat.npy" not in read_manifest(folder).files
 
 
 def get_refusal(folder: Path, output: Path, seed: int = 0) -> str:

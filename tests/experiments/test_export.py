@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from hellm_recbole import __version__
-from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.embeddings import read_item_embeddings
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import DataError, TrainingDiverged

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks import run
-from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.experiments.memory_estimate import (
     _count_saved_bytes,

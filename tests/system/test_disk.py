@@ -18,7 +18,7 @@ import torch
 from safetensors.numpy import save_file
 
 from baselines.registry import REGISTRY
-from hellm_recbole.data.atomic import Dataset
+from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.errors import OutputError
 from hellm_recbole.experiments import run

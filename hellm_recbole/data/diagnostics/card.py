@@ -10,14 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from hellm_recbole.data.atomic import Dataset, Manifest
-from hellm_recbole.data.diagnostics.warnings import (
-    SEVERITIES,
-    Examination,
-    examine,
-    find_repeated_pairs,
-    measure_tie_share,
-)
+from hellm_recbole.data.dataset import Dataset
+from hellm_recbole.data.diagnostics.findings import SEVERITIES
+from hellm_recbole.data.diagnostics.parts import find_repeated_pairs
+from hellm_recbole.data.diagnostics.time_order import measure_tie_share
+from hellm_recbole.data.diagnostics.warnings import Examination, examine
+from hellm_recbole.data.manifest import Manifest
 from hellm_recbole.data.split import MIN_EVALUATED, Split
 from hellm_recbole.data.times import SOURCE_TIME, TIME
 
@@ -46,12 +44,12 @@ def format_card(folder: Path) -> str:
     """
     examination = examine(folder)
     lines = [
-        ("dataset", f"{examination.dataset.name} (kind {examination.manifest['kind']})"),
+        ("dataset", f"{examination.dataset.name} (kind {examination.manifest.kind})"),
         *_list_counts(examination.dataset, examination.manifest),
         ("last two items tie in time", _describe_ties(examination.dataset)),
         *_list_split(examination.split),
         *_list_modalities(examination.dataset, examination.manifest),
-        *[("warning", warning) for warning in examination.manifest["warnings"]],
+        *[("warning", warning) for warning in examination.manifest.warnings],
         ("findings", _summarize_findings(examination)),
     ]
     width = max(len(name) for name, _ in lines)
@@ -82,14 +80,13 @@ def write_card(folder: Path) -> list[str]:
 def _format_markdown(examination: Examination) -> str:
     """Format an examined dataset as a Markdown card."""
     manifest, split = examination.manifest, examination.split
-    inputs: Mapping[str, Any] = manifest.get("inputs", {})
-    counts = manifest["counts"]
+    inputs, counts = manifest.inputs.to_json(), manifest.counts.to_json()
     sections = [
-        f"# {_escape(manifest['name'])}",
+        f"# {_escape(manifest.name)}",
         "## Source",
         _format_list(
             [
-                ("published", manifest.get("origin")),
+                ("published", manifest.origin),
                 *(
                     (_replace_underscores(key), value)
                     for key, value in inputs.items()
@@ -118,25 +115,25 @@ def _format_markdown(examination: Examination) -> str:
             [(finding.severity, finding.name, finding.figure, finding.effect) for finding in examination.findings],
         ),
         "## To check it again",
-        f"```\npython benchmarks/prepare.py {manifest['name']} --check\n```",
+        f"```\npython benchmarks/prepare.py {manifest.name} --check\n```",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def _describe_times(manifest: Manifest) -> str:
     """Describe whether times are known, and how they are stored."""
-    if not manifest["time_known"]:
+    if not manifest.time_known:
         return "not known: position in the source stands for time"
-    if manifest.get("time_column", TIME) == TIME:
+    if manifest.get_time_column() == TIME:
         return "known"
-    return f"known: {SOURCE_TIME} in {manifest['name']}.inter; {TIME} holds their ranks, which RecBole's float32 keeps"
+    return f"known: {SOURCE_TIME} in {manifest.name}.inter; {TIME} holds their ranks, which RecBole's float32 keeps"
 
 
 def _list_counts(dataset: Dataset, manifest: Manifest) -> list[tuple[str, str]]:
     """List name and value of the numbers of users, items and interactions, and of similar figures."""
     per_user = np.bincount(dataset.user, minlength=dataset.n_users + 1)[1:]
     per_item = np.bincount(dataset.item, minlength=dataset.n_items + 1)[1:]
-    before = manifest["counts"]["before"]
+    before = manifest.counts.before
     lengths = ", ".join(
         f"{name} {np.quantile(per_user, quantile, method='lower')}" for name, quantile in QUANTILES.items()
     )
@@ -148,7 +145,7 @@ def _list_counts(dataset: Dataset, manifest: Manifest) -> list[tuple[str, str]]:
         (
             "filter",
             f"requested {dataset.k_core}-core, actual {min(per_user.min(), per_item.min())}-core; before the filter "
-            f"{before['users']:,} users, {before['items']:,} items, {before['interactions']:,} interactions",
+            f"{before.users:,} users, {before.items:,} items, {before.interactions:,} interactions",
         ),
         ("history length", lengths),
         ("users with fewer than 3", f"{np.sum(per_user < MIN_EVALUATED):,}"),
@@ -185,10 +182,10 @@ def _list_modalities(dataset: Dataset, manifest: Manifest) -> list[tuple[str, st
     """List name and description of each modality."""
     lines = []
     for name, matrix in dataset.features.items():
-        about = manifest["modalities"].get(name)
-        if about is None:
+        if name not in manifest.modalities:
             description = "added by hand"
         else:
+            about = manifest.modalities[name].to_json()
             share = about.get("coverage")  # optional: the manifest may come from another program
             description = "coverage not known" if share is None else f"coverage {share:.2%}"
             description += f", by {about['encoder']}" if about.get("encoder") else ""
@@ -204,7 +201,9 @@ def _list_modalities(dataset: Dataset, manifest: Manifest) -> list[tuple[str, st
 
 def _format_modality_table(examination: Examination) -> str:
     """Format a table of all modalities: the entries of the manifest, and the modalities that were added by hand."""
-    modalities: dict[str, Mapping[str, Any]] = dict(examination.manifest["modalities"])
+    modalities: dict[str, Mapping[str, Any]] = {
+        name: about.to_json() for name, about in examination.manifest.modalities.items()
+    }
     for name, matrix in examination.dataset.features.items():
         modalities.setdefault(name, {"encoder": "added by hand", "dim": matrix.shape[1]})
     if not modalities:
@@ -221,10 +220,10 @@ def _format_modality_table(examination: Examination) -> str:
 
 def _describe_dropped(manifest: Manifest) -> list[str]:
     """Return sentences about data that the filter or the importer dropped."""
-    before, after = manifest["counts"]["before"], manifest["counts"]["after"]
+    before, after = manifest.counts.before.to_json(), manifest.counts.after.to_json()
     dropped = [f"{before[name] - after[name]:,} {name}" for name in before if before[name] != after[name]]
-    sentence = f"The {manifest['k_core']}-core filter on users and items dropped {', '.join(dropped)}."
-    return [*([sentence] if dropped else []), *manifest["warnings"]]
+    sentence = f"The {manifest.k_core}-core filter on users and items dropped {', '.join(dropped)}."
+    return [*([sentence] if dropped else []), *manifest.warnings]
 
 
 def _summarize_findings(examination: Examination) -> str:

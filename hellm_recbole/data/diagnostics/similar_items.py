@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hellm_recbole.data.atomic import Dataset, load_dataset
-from hellm_recbole.graphs.neighbors import find_nearest_neighbors
+from hellm_recbole.data.dataset import Dataset, load_dataset
 
 N_NEAREST = 3
 _MAX_TEXT = 70  # characters of a text that are shown
@@ -26,6 +25,8 @@ def find_similar_items(folder: Path, n_items: int) -> str:
     Raises:
         DataError: the dataset is not prepared, or its files are faulty.
     """
+    from hellm_recbole.graphs.neighbors import find_nearest_neighbors  # loads torch
+
     dataset = load_dataset(folder, modalities=None)
     rows = np.unique(np.linspace(0, dataset.n_items - 1, max(1, min(n_items, dataset.n_items))).astype(np.int64))
     blocks = []

@@ -17,15 +17,16 @@ import requests
 from PIL import Image
 from tqdm import tqdm
 
-from hellm_recbole.data.download.fetch import (
+from hellm_recbole.data.download.connection import (
     Again,
-    DownloadSettings,
     FetchFailed,
+    open_session,
     read_blocks,
     read_content_length,
+    repeat_transfer,
     request_url,
-    retry,
 )
+from hellm_recbole.data.download.fetch import DownloadSettings
 from hellm_recbole.data.tsv import read_table
 from hellm_recbole.system.files import atomic_write, ensure_folder, write_text
 
@@ -159,7 +160,7 @@ class _Workers:
 
     def _run_thread(self) -> None:
         """Download pictures for pending items until none is left or the download is stopped."""
-        with requests.Session() as session:
+        with self._open_session() as session:
             while not self._stopped.is_set():
                 try:
                     item, addresses = self._pending.get_nowait()
@@ -188,9 +189,12 @@ class _Workers:
         """Download the picture of one address into the cache, with retries."""
         path = _make_path(url, self._cache)
         try:
-            # A server that does not answer is not tried again in this call: waiting for each picture could take days.
-            content = retry(
-                lambda: self._read_content(session, url), self._settings, after=["soon"], pause=self._stopped.wait
+            content = repeat_transfer(
+                lambda: self._read_content(session, url),
+                self._settings.retries,
+                self._settings.backoff_s,
+                self._pause,
+                after=["soon"],
             )
             _check_picture(content)
         except FetchFailed as failure:
@@ -220,6 +224,18 @@ class _Workers:
                 if len(content) > limit:
                     raise FetchFailed(too_large, "never")
         return bytes(content)
+
+    def _open_session(self) -> requests.Session:
+        """Open the session of a thread.
+
+        A server that does not answer is not tried again in this call: waiting for each picture could take days.
+        """
+        return open_session(self._settings.retries, self._settings.backoff_s, self._pause, retry_unanswered=False)
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, and raise `_Stopped` as soon as the download is stopped."""
+        self._stopped.wait(seconds)
+        self._raise_if_stopped()
 
     def _raise_if_stopped(self) -> None:
         """Raise `_Stopped` if the download is stopped."""

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hellm_recbole.data.atomic import (
+from hellm_recbole.data.atomic import AtomicData
+from hellm_recbole.data.dataset import PARTS
+from hellm_recbole.data.feature_files import (
     FEATURES,
     MISSING,
-    PARTS,
     TOKENS,
-    AtomicData,
     FeatureMatrix,
     check_rows,
     check_tokens,
@@ -132,20 +132,11 @@ def assemble(
             features do not fit the items.
     """
     notes, ordered = list(warnings), time_known
-    if inter.empty:
-        raise DataError(f"{files[0]} holds no interaction; give it at least one")
+    _check_interactions(files[0], inter)
     _check_column_names(files[0], [*inter.columns, *([] if items is None else items.columns)])
     first = [column for column in ("user_id", "item_id", "timestamp", "split") if column in inter]
     rest = [column for column in inter.columns if column not in first]
     fixed = {"user_id": "token", "item_id": "token", "timestamp": "float", "split": "token"}
-    for column in ("user_id", "item_id", "timestamp"):
-        if (inter[column] == "").any():
-            raise DataError(f"{files[0]}: {column} is empty; give every interaction one")
-        if (unreadable := inter[column].str.contains(UNREADABLE)).any():
-            raise DataError(
-                f"{files[0]}: {column} {inter[column][unreadable].iloc[0]!r} holds a quote, a tab or another control "
-                "character, which RecBole cannot read; remove it"
-            )
     if time_known and _are_positions(inter):
         time_known = False
         notes.append("the times count each user's interactions from 0, so they were taken for positions")
@@ -163,6 +154,20 @@ def assemble(
         files=[*files, *feature_files],
         warnings=[*notes, *unused_rows],
     )
+
+
+def _check_interactions(path: Path, inter: pd.DataFrame) -> None:
+    """Refuse a table without interactions, and ids and times that are empty or that RecBole cannot read."""
+    if inter.empty:
+        raise DataError(f"{path} holds no interaction; give it at least one")
+    for column in ("user_id", "item_id", "timestamp"):
+        if (inter[column] == "").any():
+            raise DataError(f"{path}: {column} is empty; give every interaction one")
+        if (unreadable := inter[column].str.contains(UNREADABLE)).any():
+            raise DataError(
+                f"{path}: {column} {inter[column][unreadable].iloc[0]!r} holds a quote, a tab or another control "
+                "character, which RecBole cannot read; remove it"
+            )
 
 
 def _check_column_names(path: Path, columns: Sequence[str]) -> None:

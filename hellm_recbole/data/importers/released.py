@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hellm_recbole.data.atomic import PARTS, AtomicData
+from hellm_recbole.data.atomic import AtomicData
+from hellm_recbole.data.dataset import PARTS
 from hellm_recbole.data.importers.assemble import add_times, assemble, number_feature_rows, number_rows, read_item_text
 from hellm_recbole.data.importers.ids import BLANKS, strip_ids
 from hellm_recbole.data.importers.request import Request

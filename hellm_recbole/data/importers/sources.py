@@ -20,8 +20,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from hellm_recbole.data.atomic import AtomicData, encode_parts
-from hellm_recbole.data.importers.amazon import VINTAGES, read_amazon
+from hellm_recbole.data.atomic import AtomicData
+from hellm_recbole.data.dataset import encode_parts
+from hellm_recbole.data.importers.amazon.importer import read_amazon
+from hellm_recbole.data.importers.amazon.vintages import VINTAGES
 from hellm_recbole.data.importers.assemble import (
     ITEM_TEXT,
     add_times,

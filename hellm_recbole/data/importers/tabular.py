@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hellm_recbole.data.atomic import PARTS, AtomicData
+from hellm_recbole.data.atomic import AtomicData
+from hellm_recbole.data.dataset import PARTS
 from hellm_recbole.data.importers.assemble import assemble, number_rows, read_item_text
 from hellm_recbole.data.importers.ids import drop_index, strip_ids
 from hellm_recbole.data.importers.parquet import read_parquet

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hellm_recbole.data.importers.amazon import END_TIME_S, FIRST_TIME_S
+from hellm_recbole.data.importers.amazon.reviews import END_TIME_S, FIRST_TIME_S
 from hellm_recbole.data.times import TIME
 
 _WORDS = {"time", "times", "timestamp", "timestamps", "datetime", "date", "dates", "day", "ts", "epoch", "when"}

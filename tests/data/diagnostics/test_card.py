@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from benchmarks.prepare import main
-from hellm_recbole.data.atomic import load_dataset, read_manifest
+from hellm_recbole.data.dataset import load_dataset
 from hellm_recbole.data.diagnostics.card import CARD, format_card, write_card
+from hellm_recbole.data.manifest import read_manifest
 from hellm_recbole.data.prepare import Prepared
 from hellm_recbole.data.split import split_dataset
 
@@ -109,7 +110,7 @@ def test_features_that_do_not_fit_are_a_finding_of_the_card(splits: Path, prepar
 
 
 def edit_manifest(folder: Path, **keys: Any) -> None:
-    manifest = read_manifest(folder)  # without its checksum, as in an earlier version
+    manifest = read_manifest(folder).to_json()  # without its checksum, as in an earlier version
     (folder / "dataset.json").write_text(json.dumps({**manifest, **keys}))
 
 
@@ -144,7 +145,7 @@ def test_all_entries_of_a_modality_in_the_manifest_are_shown(splits: Path, prepa
 
 def test_entries_of_a_modality_may_be_missing_in_the_manifest(splits: Path, prepare_toy: Prepare) -> None:
     folder = prepare_toy(splits, "splits").folder
-    manifest = {key: value for key, value in read_manifest(folder).items() if key not in ("inputs", "origin")}
+    manifest = {key: value for key, value in read_manifest(folder).to_json().items() if key not in ("inputs", "origin")}
     (folder / "dataset.json").write_text(json.dumps({**manifest, "modalities": {"image": {"rows": 3}}}))
     assert dict(read_card(folder))["modality image"] == "2-d, coverage not known"
     head, row = parse_tables(read_card_file(folder))[2]
@@ -230,7 +231,7 @@ def test_the_card_states_that_nothing_was_dropped(splits: Path, prepare_toy: Pre
 
 def test_values_cannot_break_the_markdown(splits: Path, prepare_toy: Prepare) -> None:
     folder = prepare_toy(splits, "splits").folder
-    known = read_manifest(folder)
+    known = read_manifest(folder).to_json()
     image = {**known["modalities"]["image"], "encoder": "a|b\n| c | <script>*x*"}
     inputs = {**known["inputs"], "source": {"a|b.tsv": "f0"}}
     edit_manifest(folder, modalities={"image": image}, inputs=inputs, warnings=["x\n# y <b>"])

@@ -2,44 +2,18 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable
-from decimal import Decimal
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from hellm_recbole.data.atomic import load_dataset, read_source_times
+from hellm_recbole.data.dataset import load_dataset, read_source_times
 from hellm_recbole.data.prepare import Prepared
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.errors import DataError
+from tests.data.importers.small import COLUMNS, make_frame, read_sequences
 
 Prepare = Callable[..., Prepared]
-COLUMNS = ("user=customer", "item=article", "time=day")
-ROWS = [("u1", "a", "2014-01-20"), ("u1", "b", "2014-01-19"), ("u2", "a", "2014-01-18"), ("u1", "c", "2014-01-21")]
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    folder = tmp_path / "source" / "shop"
-    folder.mkdir(parents=True)
-    return folder
-
-
-def make_frame() -> pd.DataFrame:
-    return pd.DataFrame(ROWS, columns=["customer", "article", "day"])
-
-
-def read_sequences(prepared: Prepared) -> dict[str, list[str]]:
-    dataset = load_dataset(prepared.folder, modalities=None)
-    split = split_dataset(dataset)
-    history = split.make_test_history()
-    return {
-        str(dataset.user_tokens[user]): [str(dataset.item_tokens[item]) for item in history.get_items(user)]
-        for user in range(1, dataset.n_users + 1)
-    }
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "csv.gz", "parquet"])
@@ -52,14 +26,6 @@ def test_every_ending_gives_the_same_sequences(source: Path, prepare_toy: Prepar
     prepared = prepare_toy(source, "table", columns=COLUMNS)
     assert read_sequences(prepared) == {"u1": ["b", "a"], "u2": ["a"]}  # c is the test item
     assert read_source_times(prepared.folder)[1] == "1390089600"  # midnight of 19 January 2014, UTC
-
-
-def test_parquet_keeps_ids_and_times_of_their_own_types(source: Path, prepare_toy: Prepare) -> None:
-    typed = make_frame().assign(
-        customer=[1.0, 1.0, 2.0, 1.0], article=[7, 8, 7, 9], day=lambda t: pd.to_datetime(t["day"])
-    )
-    typed.to_parquet(source / "shop.parquet")
-    assert read_sequences(prepare_toy(source, "table", columns=COLUMNS)) == {"1": ["8", "7"], "2": ["7"]}
 
 
 def test_default_column_names_and_a_table_without_times(source: Path, prepare_toy: Prepare) -> None:
@@ -161,20 +127,6 @@ def test_quotes_in_tsv_are_characters(source: Path, prepare_toy: Prepare) -> Non
     assert rows[1:] == ["a\tBest", "b\tplain", "c\t12 brush"]
 
 
-def test_parquet_with_numbers_for_names_and_floats_that_are_no_ids(source: Path, prepare_toy: Prepare) -> None:
-    table = pd.DataFrame(
-        {0: [1.0, 1.0, 1.0], 1: [5, 6, 7], 2: [1e20, 2e20, 3e20], 3: [0.5, float("inf"), float("nan")]}
-    )
-    table.to_parquet(source / "shop.parquet")
-    folder = prepare_toy(source, "table", columns=("user=0", "item=1", "time=2")).folder
-    rows = [line.split("\t") for line in (folder / "shop.inter").read_text().splitlines()[1:]]
-    assert [(user, item, rank, float(time)) for user, item, rank, time in rows] == [
-        ("1", "5", "0", 1e20),
-        ("1", "6", "1", 2e20),
-        ("1", "7", "2", 3e20),
-    ]
-
-
 def test_dates_of_the_first_and_last_years(source: Path, prepare_toy: Prepare) -> None:
     (source / "shop.csv").write_text(
         "user_id,item_id,timestamp\nu1,a,0001-01-01\nu1,b,2014-01-20T00:00:00.002\nu1,c,9999-12-31\n"
@@ -191,52 +143,6 @@ def test_dates_keep_nanoseconds_and_what_is_before_1970(source: Path, prepare_to
     prepared = prepare_toy(source, "table")
     assert read_source_times(prepared.folder) == ["1390176000.000000002", "1390176000.000000001", "-1.5"]
     assert read_sequences(prepared) == {"u1": ["c", "b"]}  # a is the test item
-
-
-WITHOUT = "shop.csv has no column 'timestamp', so the order of its rows stands for time "
-UNLESS = "; unless each user's rows are oldest first, "
-
-
-@pytest.mark.parametrize(
-    ("content", "columns", "warning"),
-    [
-        (
-            "user_id,item_id,rating,date\nu,a,5,20 Jan\nu,b,5,19 Jan\nu,c,3,18 Jan\n",
-            (),
-            f"and each user's last row is for test{UNLESS}name the column of times with --columns time=COLUMN "
-            "(columns: date (looks like times), rating)",
-        ),
-        (
-            "customer,article,rating,seen\nu,a,5,1700000000000\nu,b,5,1600000000000\nu,c,3,1500000000000\n",
-            ("user=customer", "item=article"),
-            f"and each user's last row is for test{UNLESS}name the column of times with --columns time=COLUMN "
-            "(columns: seen (looks like times), rating)",
-        ),
-        (
-            "user_id,item_id,price\nu,a,5\nu,b,5\nu,c,3\n",
-            (),
-            f"and each user's last row is for test{UNLESS}name the column of times with --columns time=COLUMN "
-            "(columns: price)",
-        ),
-        (
-            "user_id,item_id\nu,a\nu,b\nu,c\n",
-            (),
-            f"and each user's last row is for test{UNLESS}sort them or add a column 'timestamp'",
-        ),
-        (
-            "user_id,item_id,split\nu,a,test\nu,b,train\nu,c,valid\n",
-            (),
-            f"in each part, and models read histories in it{UNLESS}sort them or add a column 'timestamp'",
-        ),
-    ],
-)
-def test_a_table_without_times_gives_a_warning_in_the_terminal_and_on_the_card(
-    source: Path, prepare_toy: Prepare, content: str, columns: tuple[str, ...], warning: str
-) -> None:
-    (source / "shop.csv").write_text(content)
-    prepared = prepare_toy(source, "table", columns=columns)
-    assert prepared.warnings[0] == WITHOUT + warning
-    assert f"- {WITHOUT}{warning}\n" in (prepared.folder / "README.md").read_text()
 
 
 def test_a_table_with_times_gives_no_warning(source: Path, prepare_toy: Prepare) -> None:
@@ -281,119 +187,6 @@ def test_an_id_is_the_text_in_the_file(source: Path, prepare_toy: Prepare, endin
 
 
 @pytest.mark.parametrize(
-    ("ids", "expected"),
-    [
-        (pa.array([2**53 + 1, 2**53, 2**60 + 1]), ["9007199254740993", "9007199254740992", "1152921504606846977"]),
-        (pa.array([2**64 - 1, 1, 0], pa.uint64()), ["18446744073709551615", "1", "0"]),
-        (pa.array([3.0, 10.0, 2.0**53 - 1]), ["3", "10", "9007199254740991"]),
-        (pa.array([3.0, 4.5, 10.0]), ["3.0", "4.5", "10.0"]),
-        (pa.array(["007", "7.0", "1E+05"]), ["007", "7.0", "1E+05"]),
-        (pa.array(["007", "7.0", "1E+05"]).dictionary_encode(), ["007", "7.0", "1E+05"]),
-        (pa.array([Decimal("10.00"), Decimal("0.10"), Decimal("3.00")]), ["10.00", "0.10", "3.00"]),
-    ],
-)
-def test_ids_in_parquet_are_unchanged(source: Path, prepare_toy: Prepare, ids: pa.Array, expected: list[str]) -> None:
-    pq.write_table(pa.table({"user_id": ["u"] * 3, "item_id": ids}), source / "shop.parquet")
-    dataset = load_dataset(prepare_toy(source, "table").folder, modalities=None)
-    assert dataset.item_tokens[1:].tolist() == expected
-
-
-@pytest.mark.parametrize(
-    ("ids", "message"),
-    [
-        (pa.array([2.0**53, 1.0, 2.0]), "column 'item_id' holds ids as floats of 9007199254740992 and more"),
-        (pa.array([2.0**24, 1, 2], pa.float32()), "column 'item_id' holds ids as floats of 16777216 and more"),
-        (pa.array([["a"], ["b"], ["c"]]), "column 'item_id' holds lists, not text or numbers"),
-        (pa.array([b"a", b"b", b"c"]), "column 'item_id' holds bytes"),
-        (pa.array([{"a": 1}] * 3), "column 'item_id' holds dicts"),
-    ],
-)
-def test_parquet_columns_that_hold_no_ids(source: Path, prepare_toy: Prepare, ids: pa.Array, message: str) -> None:
-    pq.write_table(pa.table({"user_id": ["u"] * 3, "item_id": ids}), source / "shop.parquet")
-    with pytest.raises(DataError, match=message):
-        prepare_toy(source, "table")
-
-
-def test_columns_that_are_not_read_may_hold_anything(source: Path, prepare_toy: Prepare) -> None:
-    table = {"user_id": ["u"] * 3, "item_id": [1, 2, 3], "images": [{"large": "x"}] * 3, "raw": [b"x"] * 3}
-    pq.write_table(pa.table({**table, "tags": [["a"]] * 3}), source / "shop.parquet")
-    assert read_sequences(prepare_toy(source, "table")) == {"u": ["1", "2"]}
-
-
-def test_a_missing_item_id_does_not_turn_the_others_into_floats(source: Path, prepare_toy: Prepare) -> None:
-    pq.write_table(pa.table({"user_id": ["u"] * 3, "item_id": [2**60 + 1, 2**60, 3]}), source / "shop.parquet")
-    items = pa.table({"item_id": [2**60 + 1, None, 3, None], "title": ["soap", "lost", "comb", "lost too"]})
-    pq.write_table(items, source / "shop_items.parquet")
-    prepared = prepare_toy(source, "table")
-    assert (prepared.folder / "shop.item").read_text().split("\n")[1:-1] == [f"{2**60 + 1}\tsoap", "3\tcomb"]
-    assert "shop_items.parquet: 2 rows without an item id left out" in prepared.warnings
-
-
-def test_float_ids_of_items_with_one_missing_are_those_of_the_interactions(source: Path, prepare_toy: Prepare) -> None:
-    (source / "shop.csv").write_text("user_id,item_id\nu,10\nu,11\nu,12\n")
-    pd.DataFrame({"item_id": [10, None, 12], "title": ["a", "b", "c"]}).to_parquet(source / "shop_items.parquet")
-    folder = prepare_toy(source, "table").folder
-    assert (folder / "shop.item").read_text() == "item_id:token\ttitle:token_seq\n10\ta\n12\tc\n"
-
-
-def test_texts_of_parquet_lists_and_decimals(source: Path, prepare_toy: Prepare) -> None:
-    (source / "shop.csv").write_text("user_id,item_id\nu,10\nu,11\nu,12\n")
-    items = {
-        "item_id": [10, 11, 12],
-        "categories": [["Beauty", "Soap"], [], None],
-        "description": [['Line "two".', None, "x"], ["y"] * 1200, [""]],
-        "deep": [[["a"], ["b", "c"]], [[]], [None]],
-        "sizes": [[1, 2], [3], None],
-        "price": [Decimal("10.00"), Decimal("0.50"), None],
-    }
-    pq.write_table(pa.table(items), source / "shop_items.parquet")
-    rows = (prepare_toy(source, "table").folder / "shop.item").read_text().split("\n")
-    assert rows[1] == "10\tBeauty, Soap\tLine two ., x\ta, b, c\t1, 2\t10.00"
-    assert rows[2] == f"11\t\t{', '.join(['y'] * 1200)}\t\t3\t0.50"
-    assert rows[3] == "12\t\t\t\t\t"
-
-
-@pytest.mark.parametrize(
-    ("values", "kind"),
-    [
-        ([{"Brand": "A"}] * 3, "dicts"),
-        ([[{"large": "x"}]] * 3, "dicts"),
-        ([b"x"] * 3, "bytes"),
-        ([[b"x"]] * 3, "bytes"),
-    ],
-)
-def test_item_columns_that_are_no_text_are_named(
-    source: Path, prepare_toy: Prepare, values: list[object], kind: str
-) -> None:
-    (source / "shop.csv").write_text("user_id,item_id\nu,10\nu,11\nu,12\n")
-    pq.write_table(pa.table({"item_id": [10, 11, 12], "details": values}), source / "shop_items.parquet")
-    with pytest.raises(DataError, match=rf"shop_items\.parquet: column 'details' holds {kind}, not text or numbers; "):
-        prepare_toy(source, "table")
-
-
-@pytest.mark.parametrize("how", ["csv", "csv twice", "csv thrice", "__index_level_0__", "named"])
-def test_the_index_of_a_pandas_table_is_no_attribute(source: Path, prepare_toy: Prepare, how: str) -> None:
-    table, items = make_frame(), pd.DataFrame({"article": ["a", "b", "c"], "name": ["comb", "brush", "soap"]})
-    for name, data in (("shop", table), ("shop_items", items)):
-        path = source / f"{name}.csv"
-        if how == "named":
-            data.set_index(data.columns[0]).to_parquet(path.with_suffix(".parquet"))
-        elif how == "__index_level_0__":
-            data.index = pd.Index([9, 4, 7, 1][: len(data)])
-            stored = pa.Table.from_pandas(data)
-            assert how in stored.column_names
-            pq.write_table(stored.replace_schema_metadata(), path.with_suffix(".parquet"))
-        else:
-            data.to_csv(path)
-            for _ in range(["csv", "csv twice", "csv thrice"].index(how)):
-                pd.read_csv(path).to_csv(path, index="thrice" in how)
-    prepared = prepare_toy(source, "table", columns=COLUMNS)
-    assert read_sequences(prepared) == {"u1": ["b", "a"], "u2": ["a"]}
-    header = (prepared.folder / "shop.item").read_text().split("\n")[0]
-    assert set(header.split("\t")) == {"item_id:token", "name:token_seq"}
-
-
-@pytest.mark.parametrize(
     ("table", "items"),
     [
         ("sold.txt", "sold_items.csv"),
@@ -425,32 +218,3 @@ def test_a_warning_names_the_unused_texts(source: Path, prepare_toy: Prepare) ->
     (source / "shop_items.csv").write_text("article,name\na,\n")
     prepared = prepare_toy(source, "table", columns=COLUMNS, fresh=True)
     assert not any("--text" in warning for warning in prepared.warnings)
-
-
-def test_blanks_around_ids_are_removed_and_counted(source: Path, prepare_toy: Prepare) -> None:
-    """Without times, rows of the user `u1 ` and rows of `u1` are in one order."""
-    (source / "shop.csv").write_text("user_id,item_id\nu1 ,a\nu1, b\n u1,c\nu2,a \n")
-    (source / "shop_items.csv").write_text("item_id,title\na ,comb\nb,brush\n")
-    (source / "image_feat.tokens.txt").write_text("a\nb \nc\n")
-    np.save(source / "image_feat.npy", np.eye(3))
-    prepared = prepare_toy(source, "table")
-    assert read_sequences(prepared) == {"u1": ["a", "b"], "u2": ["a"]}  # c is the test item
-    for warning in (
-        "shop.csv: blanks around 2 fields of user_id were removed, so that 'u1 ' is read as 'u1'",
-        "shop.csv: blanks around 2 fields of item_id were removed, so that ' b' is read as 'b'",
-        "shop_items.csv: blanks around 1 field of item_id were removed, so that 'a ' is read as 'a'",
-    ):
-        assert warning in prepared.warnings
-        assert f"- {warning}\n" in (prepared.folder / "README.md").read_text()
-    assert "a\tcomb" in (prepared.folder / "shop.item").read_text()
-    assert load_dataset(prepared.folder, modalities=None).features["image"].tolist()[1:] == np.eye(3).tolist()
-
-
-def test_ids_that_are_blank_or_become_one(source: Path, prepare_toy: Prepare) -> None:
-    (source / "shop.csv").write_text("user_id,item_id\nu1,a\nu1,  \nu1,c\n")
-    with pytest.raises(DataError, match="item_id is empty"):
-        prepare_toy(source, "table")
-    (source / "shop.csv").write_text("user_id,item_id\nu1,a\nu1,b\nu1,c\n")
-    (source / "shop_items.csv").write_text("item_id,title\na,x\na ,y\n")
-    with pytest.raises(DataError, match=r"shop_items\.csv: row 2: item 'a' occurs before"):
-        prepare_toy(source, "table")

@@ -1,0 +1,140 @@
+"""Cache of encodings on disk, so that nothing is encoded twice and an encoding that was stopped can be resumed.
+
+Encodings are cached in parts, under a hash of the inputs and of the encoder's files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from hellm_recbole.errors import DataError
+from hellm_recbole.system.files import (
+    DIGEST_MISMATCH,
+    append_checksum,
+    atomic_write,
+    ensure_folder,
+    has_valid_checksum,
+    remove_leftovers,
+)
+from hellm_recbole.system.locks import FolderLock
+from hellm_recbole.types import FloatArray
+
+LAYOUT = 2  # version of the cache layout; part of the cache keys
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Amount and duration of encoding.
+
+    Attributes:
+        n_encoded: number of different texts or pictures that were encoded; 0 if all came from the cache.
+        seconds: duration in seconds, including the loading of the encoder.
+    """
+
+    n_encoded: int
+    seconds: float
+
+
+def encode_with_cache(
+    inputs: Sequence[T],
+    make_encoder: Callable[[], Callable[[Sequence[T]], FloatArray]],
+    folder: Path,
+    size: int,
+    *,
+    progress: bool,
+    unit: str,
+) -> tuple[FloatArray, Speed]:
+    """Encode `inputs`, or read their encodings from the cache.
+
+    Encodings are written to `folder` in parts, and parts that exist are read. When all parts exist, they become one
+    file, `<folder>.npy`.
+
+    Args:
+        inputs: [n] texts or picture files.
+        make_encoder: function that loads the encoder; it is called only if something must be encoded.
+        folder: folder of the parts.
+        size: number of inputs in a part.
+        progress: whether to show a progress bar.
+        unit: name of an input on the progress bar.
+
+    Returns:
+        [n, D] encodings; amount and duration of encoding.
+    """
+    complete = folder.with_name(f"{folder.name}.npy")
+    started = time.perf_counter()
+    if complete.is_file():
+        return _read_cache(complete, len(inputs)), Speed(0, time.perf_counter() - started)
+    with FolderLock(folder, f"the cache of encodings {folder}"):
+        if complete.is_file():  # another process has written it meanwhile
+            return _read_cache(complete, len(inputs)), Speed(0, time.perf_counter() - started)
+        remove_leftovers(folder.parent)
+        rows, n_encoded = _encode_parts(inputs, make_encoder, ensure_folder(folder), size, progress=progress, unit=unit)
+        _write_cache(complete, rows)
+        shutil.rmtree(folder)
+    return rows, Speed(n_encoded, time.perf_counter() - started)
+
+
+def _encode_parts(
+    inputs: Sequence[T],
+    make_encoder: Callable[[], Callable[[Sequence[T]], FloatArray]],
+    folder: Path,
+    size: int,
+    *,
+    progress: bool,
+    unit: str,
+) -> tuple[FloatArray, int]:
+    """Encode the parts of `inputs` that are not in `folder`, and read the others.
+
+    Returns:
+        [n, D] encodings; number of inputs that were encoded now.
+    """
+    remove_leftovers(folder)
+    encode: Callable[[Sequence[T]], FloatArray] | None = None
+    parts, n_encoded = [], 0
+    with tqdm(total=len(inputs), unit=unit, desc="encoding", disable=not progress) as bar:
+        for start in range(0, len(inputs), size):
+            batch = inputs[start : start + size]
+            path = folder / f"{start:09d}-{len(batch)}.npy"
+            if path.is_file():
+                parts.append(_read_cache(path, len(batch)))
+            else:
+                encode = encode or make_encoder()
+                parts.append(encode(batch))
+                n_encoded += len(batch)
+                _write_cache(path, parts[-1])
+            bar.update(len(batch))
+    return np.concatenate(parts), n_encoded
+
+
+def _write_cache(path: Path, rows: FloatArray) -> None:
+    with atomic_write(path, rows.nbytes) as temporary:
+        np.save(temporary, rows)
+        append_checksum(temporary)
+
+
+def _read_cache(path: Path, n_rows: int) -> FloatArray:
+    try:
+        if not has_valid_checksum(path):
+            raise ValueError(DIGEST_MISMATCH)
+        encoded = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"the file of cached encodings {path} is broken ({error}); delete that file") from error
+    if encoded.ndim != 2 or len(encoded) != n_rows or encoded.dtype != np.float32:
+        raise DataError(f"the cached encodings in {path} do not fit the inputs; delete that file")
+    return np.asarray(encoded, dtype=np.float32)
+
+
+def compute_hash(content: Any) -> str:
+    """Compute a short hash of JSON content, such as a cache key."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]

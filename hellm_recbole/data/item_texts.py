@@ -1,0 +1,42 @@
+"""Item texts: chosen columns of the table of items, joined into one text for each item."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from hellm_recbole.errors import DataError
+
+
+def read_item_texts(items: pd.DataFrame | None, ids: list[str], columns: Sequence[str], where: Path) -> list[str]:
+    """Read the text of each item: its text columns, joined with ". ".
+
+    Args:
+        items: table with item_id and text columns, or None.
+        ids: items to read; an item that is not in the table has no text.
+        columns: names of columns; an entry `a|b` stands for the first of these columns that is not empty.
+        where: source folder, for messages.
+
+    Returns:
+        Text of each item of `ids`; "" for an item without text.
+
+    Raises:
+        DataError: there is no table, or the table has no such column.
+    """
+    if items is None:
+        raise DataError(
+            f"{where} has no item texts for the columns {', '.join(columns)}; add the texts, or give --text without a "
+            "value"
+        )
+    table = items.set_index("item_id").reindex(ids, fill_value="")
+    texts = [""] * len(ids)
+    for entry in columns:
+        chosen = [""] * len(ids)
+        for column in entry.split("|"):
+            if column not in table:
+                raise DataError(f"{where} has no text column {column!r}; choose --text from {', '.join(table.columns)}")
+            chosen = [first or other for first, other in zip(chosen, table[column], strict=True)]
+        texts = [f"{text}. {part}" if text and part else text or part for text, part in zip(texts, chosen, strict=True)]
+    return texts

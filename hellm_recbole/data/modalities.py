@@ -1,0 +1,116 @@
+"""Make the features of all items: fill those of the source, encode texts, and fetch and encode pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hellm_recbole.data.atomic import AtomicData
+from hellm_recbole.data.download.images import fetch_pictures
+from hellm_recbole.data.download.raw_files import read_download_settings
+from hellm_recbole.data.encoding_cache import Speed
+from hellm_recbole.data.feature_files import FEATURES, FeatureMatrix
+from hellm_recbole.data.features import FeatureSettings, encode_pictures, encode_texts, fill_features
+from hellm_recbole.data.item_texts import read_item_texts
+from hellm_recbole.errors import DataError
+
+TEXT, IMAGE = "text", "image"  # names of the modalities that texts and pictures become
+FAILED = "image_failed.tsv"  # items whose pictures could not be fetched, with the reason
+
+
+@dataclass(frozen=True)
+class MadeFeatures:
+    """Features of all items of a dataset.
+
+    Attributes:
+        features: modality -> features of all items.
+        speed: modality -> amount and duration of encoding.
+        failed: item -> reason why it has no picture.
+        warnings: sentences for the manifest.
+    """
+
+    features: dict[str, FeatureMatrix]
+    speed: dict[str, Speed] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def refuse_second_features(source: Path, given: Collection[str], text: Sequence[str], pictures: bool) -> None:
+    """Refuse to encode a modality of which the source has features.
+
+    Args:
+        source: folder of the source files, for the message.
+        given: modalities of the source.
+        text: columns of the texts to encode; empty if none are.
+        pictures: whether pictures are encoded.
+
+    Raises:
+        DataError: a modality would exist twice.
+    """
+    for requested, modality, option in (
+        (text, TEXT, "--text without a value"),
+        (pictures, IMAGE, "--no-pictures"),
+    ):
+        if requested and modality in given:
+            raise DataError(
+                f"modality {modality!r} would exist twice, because the source has {source / (modality + FEATURES)}; "
+                f"give {option}, or remove the file"
+            )
+
+
+def make_features(
+    name: str,
+    source: Path,
+    data: AtomicData,
+    text: Sequence[str],
+    pictures: bool,
+    encoding: FeatureSettings,
+    cache: Path,
+    *,
+    progress: bool,
+) -> MadeFeatures:
+    """Fill the features of the source, and encode texts and pictures.
+
+    Args:
+        name: name of the dataset, for messages.
+        source: folder of the source files.
+        data: filtered tables, with the features and addresses of pictures of the source.
+        text: columns of the texts to encode; empty to encode none.
+        pictures: whether to fetch and encode pictures.
+        encoding: settings of the encoders.
+        cache: folder for encodings and pictures.
+        progress: whether to show progress bars.
+
+    Raises:
+        DataError: texts, pictures or features are missing or faulty.
+        MissingDependency: the encoder's package is not installed.
+    """
+    items = data.item_ids()
+    made = MadeFeatures(
+        {
+            modality: fill_features(matrix, items, encoding, source / f"{modality}{FEATURES}")
+            for modality, matrix in data.features.items()
+        }
+    )
+    if text:
+        texts = read_item_texts(data.items, items, text, source)
+        made.features[TEXT], made.speed[TEXT] = encode_texts(items, texts, encoding, cache, progress=progress)
+    if pictures:
+        urls = {item: data.image_urls[item] for item in items if item in data.image_urls}
+        if not urls:
+            raise DataError(
+                f"{source} has no addresses of pictures for the items of {name}; prepare it without --pictures"
+            )
+        fetched = fetch_pictures(urls, cache / "pictures", read_download_settings(), progress=progress)
+        made.failed.update({item: "no address" for item in items if item not in urls} | dict(fetched.failed))
+        made.warnings.append(f"{len(made.failed):,} of {len(items):,} items have no picture; {FAILED} says why")
+        encoded = encode_pictures(items, fetched.files, encoding, cache, progress=progress)
+        made.features[IMAGE], made.speed[IMAGE] = encoded
+    return made
+
+
+def has_missing_rows(imported: AtomicData) -> bool:
+    """Return whether a feature file has no row for some item."""
+    items = set(imported.item_ids())
+    return any(not items.issubset(matrix.tokens) for matrix in imported.features.values())
