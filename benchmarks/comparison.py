@@ -53,9 +53,7 @@ from hellm_recbole.experiments.resolve import (
 from hellm_recbole.experiments.run import RunContext, follow_main_process
 from hellm_recbole.experiments.sweeps import locate_tuned, read_tuned
 from hellm_recbole.models.base import LLM
-from hellm_recbole.report.ablation import print_ablation
-from hellm_recbole.report.slices import write_slices
-from hellm_recbole.report.tables import write_tables
+from hellm_recbole.report.files import write_reports
 from hellm_recbole.system import runtime
 from hellm_recbole.system.distributed import ProcessGroup, join_process_group, refuse_process_group
 from hellm_recbole.system.files import ensure_folder, remove_leftovers
@@ -183,9 +181,7 @@ def _run_main_process(
 
     def write_results(name: str) -> None:
         remove_leftovers(options.output / name)
-        print(write_tables(options.output, name, options.protocol))
-        print_ablation(options.output, name)
-        write_slices(options.output, name)
+        print(write_reports(options.output, name, options.protocol))
         if TEST_LISTS in exports:
             print(describe_left_out(*data[name]))
         print(f"written to {options.output / name}")

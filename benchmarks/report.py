@@ -13,10 +13,9 @@ from hellm_recbole.config.limits import LARGEST_CUTOFF
 from hellm_recbole.config.request import Protocol
 from hellm_recbole.errors import ResultError, SettingsError, shorten
 from hellm_recbole.experiments.results import RECORD_FILE
-from hellm_recbole.report.ablation import print_ablation
-from hellm_recbole.report.page import FIGURES, write_report
-from hellm_recbole.report.slices import write_slices
-from hellm_recbole.report.tables import write_tables
+from hellm_recbole.report.files import write_reports
+from hellm_recbole.report.page import PAGE_FILE
+from hellm_recbole.report.page_figures import FIGURES
 from hellm_recbole.system.console import run_main
 from hellm_recbole.system.files import check_name, remove_leftovers
 
@@ -67,12 +66,10 @@ def _write_reports(options: argparse.Namespace) -> int:
     for dataset in datasets:
         for folder in (options.output / dataset, options.output / dataset / FIGURES):
             remove_leftovers(folder)
-        table = write_tables(options.output, dataset, options.protocol, metric=options.metric, cutoffs=cutoffs)
-        write_slices(options.output, dataset, cutoffs=cutoffs)
-        print(table)
-        print_ablation(options.output, dataset)
-        page = write_report(options.output, dataset, metric=options.metric, cutoffs=cutoffs)
-        print(f"written to {options.output / dataset}; the page is {page}")
+        print(
+            write_reports(options.output, dataset, options.protocol, metric=options.metric, cutoffs=cutoffs, page=True)
+        )
+        print(f"written to {options.output / dataset}; the page is {options.output / dataset / PAGE_FILE}")
     return 0
 
 

@@ -24,7 +24,7 @@ from hellm_recbole.experiments.resolve import resolve_runs, split_variant
 from hellm_recbole.experiments.sweeps import SearchResult
 from hellm_recbole.experiments.tuning import SearchTask
 from hellm_recbole.report.figures import write_figure
-from hellm_recbole.report.page import FIGURES, name_figure
+from hellm_recbole.report.page_figures import FIGURES, name_figure
 from hellm_recbole.report.studies import PREFIX, draw_study, list_studies
 from hellm_recbole.system.console import run_main
 from hellm_recbole.system.distributed import refuse_process_group

@@ -30,8 +30,7 @@ def find_value(origin: str, key: str, model: str) -> tuple[Value] | None:
     content = _read_settings_file(file)
     if content is None:
         return None
-    base = list_all_variants().get(model, model)
-    return (_choose_section(content, file, section, base).get(key, "nothing"),)
+    return (_choose_section(content, file, section, _find_base_model(model)).get(key, "nothing"),)
 
 
 def _choose_section(content: Mapping[str, Value], file: str, section: str, model: str) -> Mapping[str, Value]:
@@ -46,6 +45,12 @@ def _choose_section(content: Mapping[str, Value], file: str, section: str, model
     if kind in (DATASETS, VARIANTS):
         return (content.get(kind) or {}).get(name) or {}
     return content.get(OVERRIDES) or {} if kind == OVERRIDES else content
+
+
+@cache
+def _find_base_model(model: str) -> str:
+    """Return the model of a variant, and any other model as it is."""
+    return list_all_variants().get(model, model)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Ablation tables: a model and its variants, made only from run results and saved ranks.
+"""Ablation tables: a model and its variants, computed from the report's frame.
 
 The variants of a model are named in the section `variants` of its settings file. A variant runs under the name
 `<Model>-<variant>`. The main table leaves variants out, because a variant is not a rival of its own model.
@@ -6,26 +6,18 @@ The variants of a model are named in the section `variants` of its settings file
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from tabulate import tabulate
 
-from hellm_recbole.config.variants import list_all_variants, list_variants
-from hellm_recbole.errors import strip_controls
-from hellm_recbole.evaluation import metrics
 from hellm_recbole.evaluation.metrics import FloatVector
 from hellm_recbole.evaluation.significance import bootstrap_means, compute_interval, compute_p_value, correct_holm
-from hellm_recbole.experiments.results import PhaseRanks, RunResult, find_results, label_run
+from hellm_recbole.experiments.results import label_run
 from hellm_recbole.report.footnotes import find_footnotes
-from hellm_recbole.report.tables import ReportSettings, escape_csv, group_rows, read_report_settings, read_test_ranks
-from hellm_recbole.system.files import write_text
-
-STEM = "ablation"
+from hellm_recbole.report.frame import ReportFrame, name_metrics
+from hellm_recbole.report.groups import Group, list_successful
+from hellm_recbole.report.settings import ReportSettings
 
 
 @dataclass(frozen=True)
@@ -57,58 +49,124 @@ class AblationRow:
     starred: bool = False
 
 
-def build_ablation_rows(
-    records: Sequence[RunResult], ranks: Mapping[Path, PhaseRanks], cutoffs: Sequence[int], settings: ReportSettings
-) -> list[AblationRow]:
-    """Build the rows of the ablation table: each model that has a finished variant, followed by its variants.
+@dataclass(frozen=True)
+class Ablation:
+    """The content of an ablation table, which each output format prints.
+
+    Attributes:
+        rows: each model that has a finished variant, followed by its variants.
+        metric: metric of the changes, Recall at the largest K.
+        note: what the numbers are, without a full stop.
+        mark_note: what a star says.
+        footnotes: differences between rows other than the variant; each sentence starts with the names of its rows.
+    """
+
+    rows: tuple[AblationRow, ...]
+    metric: str
+    note: str
+    mark_note: str
+    footnotes: tuple[str, ...]
+
+    @property
+    def several_presets(self) -> bool:
+        """Whether rows have different presets, so that the table needs a column for them."""
+        return len({row.preset for row in self.rows}) > 1
+
+
+@dataclass(frozen=True)
+class _Test:
+    """Change of a variant against the whole model: attributes as in `AblationRow`."""
+
+    change: float | None
+    low: float | None
+    high: float | None
+    p: float
+
+
+def build_ablation(
+    frame: ReportFrame, settings: ReportSettings, *, cutoffs: Sequence[int] | None = None
+) -> Ablation | None:
+    """Build the ablation table of all models that have a finished variant; None if there is no such model.
 
     Args:
-        records: run results of one dataset.
-        ranks: test ranks of the successful runs, from `read_test_ranks`.
-        cutoffs: cut-offs K, ascending; `change` is computed for Recall at the largest one.
+        frame: all runs of a dataset.
+        settings: settings of the bootstrap and of the significance level.
+        cutoffs: cut-offs K; None takes those of the runs. The changes are those of Recall at the largest one.
+    """
+    models = dict.fromkeys(frame.variants.values())
+    frame = frame.select_groups(lambda r: r.search is None and (r.model in frame.variants or r.model in models))
+    finished = [group for group in frame.groups if list_successful(group)]
+    if not any(group[0].model in frame.variants for group in finished):
+        return None
+    cutoffs = frame.choose_cutoffs(cutoffs)
+    rows: list[AblationRow] = []
+    for model in models:
+        for setup in sorted({_get_setup(group) for group in finished}, key=str):
+            members = {group[0].model: group for group in finished if _get_setup(group) == setup}
+            variants = [name for name, base in frame.variants.items() if base == model and name in members]
+            if variants:
+                names = [model, *variants] if model in members else variants
+                rows += _build_rows(frame, {name: members[name] for name in names}, model, cutoffs, settings)
+    metric = f"R@{max(cutoffs)}"
+    return Ablation(
+        rows=tuple(rows),
+        metric=metric,
+        note=_write_note(frame, metric, settings),
+        mark_note=_write_mark_note(rows, settings),
+        footnotes=tuple(_list_footnotes(frame)),
+    )
+
+
+def _get_setup(group: Group) -> tuple[str, str | None]:
+    """Return preset and language model of the runs of a group; a variant is compared with the model of its setup."""
+    return group[0].preset, group[0].backbone
+
+
+def _build_rows(
+    frame: ReportFrame, members: Mapping[str, Group], model: str, cutoffs: Sequence[int], settings: ReportSettings
+) -> list[AblationRow]:
+    """Build the rows of one model and its variants.
+
+    Args:
+        frame: all runs.
+        members: name -> runs of the model and of its variants; the model may be missing.
+        model: name of the model.
+        cutoffs: cut-offs K.
         settings: settings of the bootstrap and of the significance level.
     """
-    names = [f"{kind}@{k}" for k in cutoffs for kind in "RN"]
-    metric = f"R@{max(cutoffs)}"
-    finished = {
-        (group[0].model, (group[0].preset, group[0].backbone)): [
-            record for record in group if record.status == "success"
-        ]
-        for group in group_rows(records)
-    }
-    values = {
-        key: np.mean([_compute_per_user(ranks, record, cutoffs, names) for record in done], axis=0)
-        for key, done in finished.items()
-        if done
-    }
-    model_of_variant = list_all_variants()
+    names = name_metrics(cutoffs)
+    column = names.index(f"R@{max(cutoffs)}")
+    values = {name: frame.average_seeds(group, names) for name, group in members.items()}
+    variants = [name for name in members if name != model]
+    tests: dict[str, _Test] = {}
+    if model in members:
+        columns = [values[name][:, column] for name in variants]
+        found = _compare_with_whole_model(values[model][:, column], columns, settings)
+        tests = dict(zip(variants, found, strict=True))
+    n_seeds = {name: len(list_successful(group)) for name, group in members.items()}
     rows = []
-    for model in dict.fromkeys(model_of_variant.values()):
-        for setup in sorted({key[1] for key in values}, key=str):
-            present = [(name, setup) for name in list_variants(model) if (name, setup) in values]
-            if not present:
-                continue
-            whole = values.get((model, setup))
-            column = names.index(metric)
-            tests = (
-                {}
-                if whole is None
-                else _compare_with_whole_model(whole[:, column], [values[key][:, column] for key in present], settings)
+    for name, group in members.items():
+        test = tests.get(name)
+        preset, backbone = _get_setup(group)
+        rows.append(
+            AblationRow(
+                model=label_run(name, backbone),
+                preset=preset,
+                n_seeds=n_seeds[name],
+                means=dict(zip(names, map(float, values[name].mean(axis=0)), strict=True)),
+                change=None if test is None else test.change,
+                low=None if test is None else test.low,
+                high=None if test is None else test.high,
+                p=None if test is None else test.p,
+                starred=test is not None and test.p < settings.significance_level and n_seeds[name] == n_seeds[model],
             )
-            # The whole model, where it is there, has index -1; its variants have 0, 1, ...
-            for index, key in enumerate([(model, setup)] * (whole is not None) + present, start=-(whole is not None)):
-                means = dict(zip(names, map(float, values[key].mean(axis=0)), strict=True))
-                change, low, high, p = tests.get(index, (None, None, None, None))
-                name = label_run(key[0], setup[1])
-                starred = p is not None and p < settings.significance_level
-                starred = starred and len(finished[key]) == len(finished[model, setup])
-                rows.append(AblationRow(name, setup[0], len(finished[key]), means, change, low, high, p, starred))
+        )
     return rows
 
 
 def _compare_with_whole_model(
     whole: FloatVector, variants: Sequence[FloatVector], settings: ReportSettings
-) -> dict[int, tuple[float | None, float | None, float | None, float]]:
+) -> list[_Test]:
     """Compare each variant with the whole model by a paired bootstrap over users.
 
     Args:
@@ -117,8 +175,8 @@ def _compare_with_whole_model(
         settings: settings of the bootstrap.
 
     Returns:
-        Index of the variant -> (change, low, high, p): the change of the mean, both ends of its interval, and the
-        Holm-corrected p-value. The first three are fractions of the whole model's mean, and None where that mean is 0.
+        The change of the mean, both ends of its interval, and the Holm-corrected p-value, for each variant. The first
+        three are fractions of the whole model's mean, and None where that mean is 0.
     """
     differences = np.stack([values - whole for values in variants], axis=1)
     means = differences.mean(axis=0)
@@ -130,122 +188,38 @@ def _compare_with_whole_model(
     def compute_relative_change(value: float) -> float | None:
         return float(value) / base if base else None
 
-    return {
-        index: (
-            compute_relative_change(means[index]),
-            compute_relative_change(low[index]),
-            compute_relative_change(high[index]),
-            float(p[index]),
+    return [
+        _Test(
+            change=compute_relative_change(means[index]),
+            low=compute_relative_change(low[index]),
+            high=compute_relative_change(high[index]),
+            p=float(p[index]),
         )
         for index in range(len(means))
-    }
-
-
-def _compute_per_user(
-    ranks: Mapping[Path, PhaseRanks], record: RunResult, cutoffs: Sequence[int], names: Sequence[str]
-) -> np.ndarray:
-    """Compute the metrics `names` of one run for each user: [U, M], users sorted by token."""
-    assert record.path is not None
-    phase = ranks[record.path]
-    _, values = metrics.compute_per_user(phase.user, phase.get_ranks(record.mask_history), cutoffs)
-    return np.stack([values[name] for name in names], axis=1)
-
-
-def write_ablation(results_dir: Path, dataset: str, records: Sequence[RunResult]) -> str | None:
-    """Write `ablation.md` and `ablation.csv` of a dataset, if any variant of a model has finished.
-
-    Columns of `ablation.csv`: `<metric>_change_percent` is the change against the whole model.
-    `<metric>_change_percent_low` and `<metric>_change_percent_high` are the ends of its bootstrap interval. All three
-    are in percent of the whole model's mean. `<metric>_p` is the Holm-corrected p-value.
-
-    Args:
-        results_dir: folder that contains the dataset's folder.
-        dataset: name of the dataset.
-        records: run results of the dataset.
-
-    Returns:
-        The table as text, or None where no variant has finished.
-
-    Raises:
-        ResultError: the runs cannot be compared in one table, or a ranks file is broken.
-        OutputError: a file cannot be written.
-    """
-    model_of_variant = list_all_variants()
-    relevant = [
-        r
-        for r in records
-        if r.search is None and (r.model in model_of_variant or r.model in set(model_of_variant.values()))
     ]
-    if not any(record.model in model_of_variant and record.status == "success" for record in relevant):
-        return None
-    settings = read_report_settings()
-    rows = build_ablation_rows(relevant, read_test_ranks(relevant), relevant[0].cutoffs, settings)
-    names = list(rows[0].means)
-    metric = f"R@{max(relevant[0].cutoffs)}"
-    change = f"{metric} change in %"
-    table = tabulate(
-        [
-            [
-                strip_controls(row.model),
-                *([strip_controls(row.preset)] if len({r.preset for r in rows}) > 1 else []),
-                *(f"{row.means[name]:.4f}" for name in names),
-                "" if row.change is None else f"{row.change:+.1%}",
-                "" if row.p is None else f"{row.p:.4f}{'*' if row.starred else ''}",
-                row.n_seeds,
-            ]
-            for row in rows
-        ],
-        [
-            "Row",
-            *(["Preset"] if len({r.preset for r in rows}) > 1 else []),
-            *names,
-            change,
-            "p",
-            "Seeds",
-        ],
-        tablefmt="github",
-        disable_numparse=True,
-        colalign=None,
-    )
-    note = (
-        f"{dataset}, test part, mask policy {relevant[0].mask_history}. Change of {metric} in percent of the "
-        f"whole model's mean, with its {settings.confidence_level:.0%} interval in {STEM}.csv; p: "
+
+
+def _write_note(frame: ReportFrame, metric: str, settings: ReportSettings) -> str:
+    """Say what the numbers of the table are."""
+    return (
+        f"{frame.records[0].dataset}, test part, mask policy {frame.mask_policy}. Change of {metric} in percent of the "
+        f"whole model's mean, with its {settings.confidence_level:.0%} interval in ablation.csv; p: "
         f"two-sided paired bootstrap over users ({settings.n_resamples:,} resamples), Holm-corrected over a model's "
-        f"variants; \\* below {settings.significance_level:g}"
-        + (
-            ", and none where the whole model has another number of seeds."
-            if len({r.n_seeds for r in rows}) > 1
-            else "."
-        )
+        "variants"
     )
-    note += "".join(f"\n- {strip_controls(sentence)}" for sentence in _list_footnotes(relevant))
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    suffixes = ("change_percent", "change_percent_low", "change_percent_high", "p")
-    writer.writerow(["model", "preset", "n_seeds", *names, *(f"{metric}_{suffix}" for suffix in suffixes)])
-    for row in rows:
-        percentages = [None if value is None else 100.0 * value for value in (row.change, row.low, row.high)]
-        line = [row.model, row.preset, row.n_seeds, *(row.means[n] for n in names), *percentages, row.p]
-        writer.writerow(escape_csv(line))
-    for ending, text in (("md", f"{table}\n\n{note}\n"), ("csv", stream.getvalue())):
-        write_text(results_dir / dataset / f"{STEM}.{ending}", text)
-    return f"{table}\n\n{note}"
 
 
-def _list_footnotes(records: Sequence[RunResult]) -> list[str]:
+def _write_mark_note(rows: Sequence[AblationRow], settings: ReportSettings) -> str:
+    """Say where there is a star."""
+    several = len({row.n_seeds for row in rows}) > 1
+    end = ", and none where the whole model has another number of seeds." if several else "."
+    return f"below {settings.significance_level:g}{end}"
+
+
+def _list_footnotes(frame: ReportFrame) -> list[str]:
     """Say how the rows differ other than by their variant; each sentence starts with the names of its rows."""
-    groups = group_rows(records)
     sentences = []
-    for footnote in find_footnotes(groups):
-        names = (
-            "Every row" if not footnote.mark else ", ".join(groups[index][0].label for index in sorted(footnote.rows))
-        )
-        sentences.append(f"{names}: {footnote.text}.")
+    for footnote in find_footnotes(frame.groups, frame.embedding_digests):
+        labels = ", ".join(frame.groups[index][0].label for index in sorted(footnote.rows))
+        sentences.append(f"{labels if footnote.mark else 'Every row'}: {footnote.text}.")
     return sentences
-
-
-def print_ablation(results_dir: Path, dataset: str) -> None:
-    """Write and print the ablation table of a dataset; do nothing where no variant has finished."""
-    text = write_ablation(results_dir, dataset, find_results(results_dir, dataset))
-    if text is not None:
-        print(f"{text}\n")

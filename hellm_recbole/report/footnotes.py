@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import string
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hellm_recbole.config.harness_settings import NEUTRAL_KEYS
@@ -19,11 +19,11 @@ from hellm_recbole.identity.code import find_changed_modules, find_missing_packa
 from hellm_recbole.identity.compare import list_names
 from hellm_recbole.identity.parts import Identity, list_code_digests, list_feature_digests, list_unknown_parts
 from hellm_recbole.identity.settings_files import find_value
+from hellm_recbole.report.groups import Group, list_successful
 
 _DIGITS = 8  # first digits of a digest, enough to tell two files apart
 _KEYS_IN_LABEL = ("llm", "llm_layers")  # settings that the label of a row already shows
 
-Group = Sequence[RunResult]  # the runs of one row, one for each seed
 Finding = tuple[int, str]  # index of a row, and a statement about it
 
 
@@ -45,18 +45,22 @@ class Footnote:
         return f"{self.mark or 'Every row'}: {self.text}."
 
 
-def find_footnotes(groups: Sequence[Group]) -> list[Footnote]:
+def find_footnotes(
+    groups: Sequence[Group], embedding_digests: Mapping[tuple[str, int], str] | None = None
+) -> list[Footnote]:
     """Find the footnotes of a table.
 
     Args:
         groups: run results of each row, in the order of the table. A row without a successful run has no footnote.
+        embedding_digests: (pretrained model, seed) -> SHA-256 of its stored item embeddings, where it is known. A
+            model without one is compared by the digest of its run.
     """
-    successful = [[record for record in group if record.status == "success"] for group in groups]
+    successful = [list_successful(group) for group in groups]
     findings = (
         *_find_unknown_parts(successful),
         *_find_different_features(successful),
         *_find_different_language_models(successful),
-        *_find_stale_embeddings(successful),
+        *_find_stale_embeddings(successful, embedding_digests or {}),
         *_find_changed_code(successful),
         *_find_overrides(successful),
         *_find_changed_settings(successful),
@@ -194,14 +198,18 @@ def _find_different_language_models(groups: Sequence[Group]) -> Iterator[Finding
             yield rows[index], text
 
 
-def _find_stale_embeddings(groups: Sequence[Group]) -> Iterator[Finding]:
-    """Find rows that read embeddings of a run that has been replaced since by another one."""
+def _find_stale_embeddings(
+    groups: Sequence[Group], embedding_digests: Mapping[tuple[str, int], str]
+) -> Iterator[Finding]:
+    """Find rows that read embeddings of a run that has been replaced since by one with other embeddings."""
     current_digests = {
         (record.model, record.seed): digest_run(record) for group in groups for record in group if record.search is None
     }
     for row, group in enumerate(groups):
         for record in group:
             for model, embeddings in ({} if record.identity is None else record.identity["embeddings"]).items():
+                if embeddings["sha256"] == embedding_digests.get((model, record.seed)):
+                    continue  # another run has made the same embeddings
                 read, current = embeddings["run_sha256"], current_digests.get((model, record.seed))
                 if read is not None and current is not None and read != current:
                     yield row, f"reads embeddings of another run of {model} than the one in this table"

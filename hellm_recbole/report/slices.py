@@ -6,26 +6,19 @@ user with several targets counts in a slice with only the targets that belong to
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hellm_recbole.evaluation import metrics
-from hellm_recbole.experiments.results import PhaseRanks, Policy
-from hellm_recbole.report.tables import (
-    drop_variants,
-    escape_csv,
-    group_rows,
-    read_report_settings,
-    read_test_ranks,
-    select_results,
-)
-from hellm_recbole.system.files import write_text
+from hellm_recbole.report.frame import RANK_COLUMNS, ReportFrame, name_metrics
+from hellm_recbole.report.groups import Group, list_successful
+from hellm_recbole.report.rendering import render_csv_lines
+from hellm_recbole.report.settings import ReportSettings
+
+COLUMNS = ("model", "preset", "n_seeds", "slice", "n")  # of `slices.csv`, before the metrics
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -98,59 +91,56 @@ def _cut_values(
     return groups
 
 
-def average_slices(
-    phases: Sequence[PhaseRanks], policy: Policy, mask: BoolArray, cutoffs: Sequence[int]
-) -> dict[str, float]:
+def average_slice(frame: ReportFrame, group: Group, mask: BoolArray, cutoffs: Sequence[int]) -> dict[str, float]:
     """Average metrics over the users of a slice, and then over seeds.
 
     Args:
-        phases: ranks of each seed of a row.
-        policy: masking policy of the ranks.
+        frame: all runs.
+        group: runs of a row, of which at least one was successful.
         mask: [T] whether a target belongs to the slice.
         cutoffs: cut-offs K.
 
     Returns:
         Metric -> mean.
     """
-    seed_means = [metrics.average_metrics(phase.user[mask], phase.get_ranks(policy)[mask], cutoffs) for phase in phases]
+    seed_means = []
+    for record in list_successful(group):
+        targets = frame.get_targets(record)
+        users, ranks = targets["user"].cat.codes.to_numpy(), targets[RANK_COLUMNS[frame.mask_policy]].to_numpy()
+        seed_means.append(metrics.average_metrics(users[mask], ranks[mask], cutoffs))
     return {name: sum(means[name] for means in seed_means) / len(seed_means) for name in seed_means[0]}
 
 
-def write_slices(results_dir: Path, dataset: str, *, cutoffs: Sequence[int] | None = None) -> Path:
-    """Write `slices.csv` of a dataset: number of users and mean metrics over users and seeds, for each row and slice.
+def build_slices(
+    frame: ReportFrame, settings: ReportSettings, *, cutoffs: Sequence[int] | None = None
+) -> list[dict[str, object]]:
+    """Compute number of users and mean metrics over users and seeds.
 
     Args:
-        results_dir: folder that contains `<dataset>/<model>/<seed>/record.json`.
-        dataset: name of the dataset.
+        frame: runs of the table.
+        settings: quantiles of the slices.
         cutoffs: cut-offs K; None takes those of the runs.
 
     Returns:
-        Path of the file.
-
-    Raises:
-        ResultError: there are no run results, one is broken, or the runs cannot be compared in one table.
-        OutputError: the file cannot be written.
+        One line for each slice of each row: column -> value, see `COLUMNS`, followed by the metrics.
     """
-    records = drop_variants(select_results(results_dir, dataset))
-    ranks = read_test_ranks(records)
-    settings = read_report_settings()
-    cutoffs = records[0].cutoffs if cutoffs is None else sorted(set(cutoffs))
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["model", "preset", "n_seeds", "slice", "n", *(f"{kind}@{k}" for k in cutoffs for kind in "RN")])
-    for group in group_rows(records):
-        phases = [ranks[record.path] for record in group if record.path in ranks]
-        if not phases:
+    lines: list[dict[str, object]] = []
+    for group in frame.groups:
+        successful = list_successful(group)
+        if not successful:
             continue
-        test = phases[0]
-        slices = {"all": np.ones(len(test.user), dtype=np.bool_)}
-        slices |= slice_by_history(test.history_length, settings.history_quantiles)
-        slices |= slice_by_popularity(test.item_count, settings.popularity_quantiles)
+        test = frame.get_targets(successful[0])
+        slices = {"all": np.ones(len(test), dtype=np.bool_)}
+        slices |= slice_by_history(test["history_length"].to_numpy(), settings.history_quantiles)
+        slices |= slice_by_popularity(test["item_count"].to_numpy(), settings.popularity_quantiles)
         for name, mask in slices.items():
-            means = average_slices(phases, group[0].mask_history, mask, cutoffs).values()
-            n_users = len(np.unique(test.user[mask]))
-            line = [group[0].label, group[0].preset, len(phases), name, n_users, *means]
-            writer.writerow(escape_csv(line))
-    path = results_dir / dataset / "slices.csv"
-    write_text(path, stream.getvalue())
-    return path
+            n_users = test["user"][mask].nunique()
+            line = (group[0].label, group[0].preset, len(successful), name, n_users)
+            means = average_slice(frame, group, mask, frame.choose_cutoffs(cutoffs))
+            lines.append({**dict(zip(COLUMNS, line, strict=True)), **means})
+    return lines
+
+
+def render_slices(lines: Sequence[Mapping[str, object]], cutoffs: Sequence[int]) -> str:
+    """Render the lines of `build_slices` as CSV; without lines, only the names of the columns are written."""
+    return render_csv_lines(lines, [*COLUMNS, *name_metrics(cutoffs)])

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from hellm_recbole.report.page import write_report
+from hellm_recbole.report.files import write_reports
+from hellm_recbole.report.page import PAGE_FILE
 from tests.report.test_page import fill
 from tests.toy_records import add_run
 
@@ -38,7 +39,8 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[tuple[Page, list[str]]]:
     hostile = "<script>alert(1)<script>"
     fill(tmp_path, hostile)
     add_run(tmp_path, [2] * 60, dataset=hostile, model='"><img src=x onerror=alert(1)>')
-    file = write_report(tmp_path, hostile)
+    write_reports(tmp_path, hostile, "unified", page=True)
+    file = tmp_path / hostile / PAGE_FILE
     page = browser.new_page(viewport={"width": 1200, "height": 1000})
     events: list[str] = []
     page.on("console", lambda message: events.append(f"console: {message.text}"))

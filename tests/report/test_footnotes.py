@@ -113,6 +113,7 @@ def test_embeddings_of_a_run_that_was_replaced() -> None:
     assert (
         list_footnotes(reader, [build_run("SASRec", seed=7, settings=again.settings)]) == []
     )  # the run reads no embeddings of another seed
+    assert find_footnotes([reader, [again]], {("SASRec", 2024): "e"}) == []  # another run with the same embeddings
     other_ranks = build_run("SASRec", ranks_sha256="0" * 64)  # same settings and data, but other ranks
     assert "another run of SASRec" in list_footnotes(reader, [other_ranks])[0][1]
 

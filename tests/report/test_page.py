@@ -16,20 +16,8 @@ import pytest
 from benchmarks import report
 from hellm_recbole.errors import ResultError
 from hellm_recbole.experiments.sweeps import locate_search, write_search
-from hellm_recbole.report.figures import (
-    Grid,
-    Panel,
-    Series,
-    draw_bars,
-    draw_heat_maps,
-    draw_lines,
-    draw_scatter,
-    find_pareto_front,
-    set_exact_ticks,
-    write_figure,
-)
-from hellm_recbole.report.page import write_report
-from hellm_recbole.report.studies import draw_study, list_studies
+from hellm_recbole.report.files import write_reports
+from hellm_recbole.report.page import PAGE_FILE
 from tests.toy_records import add_run, toy_search, toy_trial
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +31,12 @@ SEARCH = {
     "valid_metric": "N@20",
     "valid": 0.2,
 }
+
+
+def write_page(results: Path, dataset: str = "Toy") -> str:
+    """Write the report of a dataset and return the text of its page."""
+    write_reports(results, dataset, "unified", page=True)
+    return (results / dataset / PAGE_FILE).read_text(encoding="utf-8")
 
 
 def fill(results: Path, dataset: str = "Toy") -> None:
@@ -73,7 +67,7 @@ def fill(results: Path, dataset: str = "Toy") -> None:
 
 def test_the_page_has_all_rows_and_figures(tmp_path: Path) -> None:
     fill(tmp_path)
-    page = write_report(tmp_path, "Toy").read_text(encoding="utf-8")
+    page = write_page(tmp_path)
     rows = re.findall(r'<tr data-family="\w+"><td class="text">([^<]*)</td>', page)
     assert set(rows) == {"LightGCN-tuned", "LightGCN", "Pop", "HeLLMPre", "VBPR", "SASRec", "HeLLM@tiny"}
     assert "loss is NaN at step 7" in page
@@ -94,7 +88,7 @@ def test_the_page_has_all_rows_and_figures(tmp_path: Path) -> None:
 
 def test_the_page_makes_no_network_request(tmp_path: Path) -> None:
     fill(tmp_path)
-    page = write_report(tmp_path, "Toy").read_text(encoding="utf-8")
+    page = write_page(tmp_path)
     assert re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)[^"']*""", page) == []
     assert not re.search(r"https?://|@import|url\(|fetch\(|XMLHttpRequest", page)
     assert "default-src 'none'" in page
@@ -110,7 +104,7 @@ def test_hostile_names_are_not_executed(tmp_path: Path) -> None:
     reason = f"{SCRIPT} </script><img src=x onerror=alert(1)> $x$ {{{{ 7 * 7 }}}}"
     add_run(tmp_path, None, dataset=hostile, model="<b>BPR", reason=reason)
     add_run(tmp_path, [1] * 60, dataset=hostile, model='"><svg onload=alert(1)>')
-    page = write_report(tmp_path, hostile).read_text(encoding="utf-8")
+    page = write_page(tmp_path, hostile)
     assert "&lt;script&gt;alert(1)" in page
     assert "{{ 7 * 7 }}" in page  # printed as it is, not evaluated as a template
     assert page.count("<script") == 2  # the two of the page itself: data of the pairs, and code
@@ -124,7 +118,7 @@ def test_hostile_names_are_not_executed(tmp_path: Path) -> None:
 def test_wins_and_losses_of_a_pair_by_hand(tmp_path: Path) -> None:
     add_run(tmp_path, [1, 1, 50, 2])
     add_run(tmp_path, [1, 5, 3, 90], model="SASRec", family="sequential")
-    page = write_report(tmp_path, "Toy").read_text(encoding="utf-8")
+    page = write_page(tmp_path)
     (pair,) = json.loads(re.search(r'id="pairs">(.*?)</script>', page, re.S).group(1))["versus"][0]  # type: ignore[union-attr]
     assert (pair["wins"], pair["ties"], pair["losses"]) == (2, 1, 1)
     expected = np.mean([0.0, 1 - 1 / np.log2(6), -1 / 2, 1 / np.log2(3)])
@@ -134,18 +128,18 @@ def test_wins_and_losses_of_a_pair_by_hand(tmp_path: Path) -> None:
 
 def test_pages_with_one_row_and_without_rows(tmp_path: Path) -> None:
     add_run(tmp_path, None)
-    assert "loss is NaN" in write_report(tmp_path, "Toy").read_text()
+    assert "loss is NaN" in write_page(tmp_path)
     add_run(tmp_path, [1, 2, 3], seed=1)
-    assert 'id="pair"' not in write_report(tmp_path, "Toy").read_text()
+    assert 'id="pair"' not in write_page(tmp_path)
     with pytest.raises(ResultError, match="no record of dataset Other"):
-        write_report(tmp_path, "Other")
+        write_page(tmp_path, "Other")
 
 
 def test_mixed_protocols_are_refused(tmp_path: Path) -> None:
     add_run(tmp_path, [1, 2, 3])
     add_run(tmp_path, [1, 2, 3], model="SASRec", mask_history="none")
     with pytest.raises(ResultError, match=r"mask_history differ \(seen and none\)"):
-        write_report(tmp_path, "Toy")
+        write_page(tmp_path)
 
 
 def test_the_report_needs_no_model(tmp_path: Path) -> None:
@@ -169,71 +163,9 @@ def test_the_report_needs_no_model(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in (results / "Toy").iterdir() if path.is_file()} == expected
 
 
-def test_the_pareto_front_by_hand() -> None:
-    assert find_pareto_front([(3.0, 3.0), (1.0, 1.0), (2.0, 1.0), (2.0, 2.0), (4.0, 3.0)]) == [
-        (1.0, 1.0),
-        (2.0, 2.0),
-        (3.0, 3.0),
-    ]
-
-
-def test_figures_name_their_axes_and_rows(tmp_path: Path) -> None:
-    series = [Series(f"row {n}", n, [1, 2, 3], [n, n + 1, n]) for n in range(20)]
-    figure = draw_lines([Panel("left", "K", "Recall@K", series), Panel("right", "K", "NDCG@K", series, log_x=True)])
-    assert [(ax.get_xlabel(), ax.get_ylabel()) for ax in figure.axes] == [("K", "Recall@K"), ("K", "NDCG@K")]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [f"row {n}" for n in range(20)]
-    styles = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
-    assert len(styles) == 20  # each row has its own style
-    set_exact_ticks(figure, [1, 2, 3])
-    assert figure.axes[0].get_xticks().tolist() == [1, 2, 3]
-    first, again = (write_figure(tmp_path, name, draw_lines([Panel("p", "x", "y", series)])) for name in "ab")
-    assert first.read_bytes() == again.read_bytes()
-    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
-    dots = draw_scatter([Panel("t", "minutes", "N@20", [Series("a", 0, [1.0], [0.2]), Series("b", 1, [2.0], [0.1])])])
-    assert [text.get_text() for text in dots.legends[0].get_texts()] == ["a", "b"]
-
-
-def test_bars_and_heat_maps_show_their_values() -> None:
-    figure = draw_bars("whole", "change (%)", ["a", "b"], [-3.0, 1.0], [(-5.0, -1.0), (-1.0, 3.0)])
-    (ax,) = figure.axes
-    assert [patch.get_width() for patch in ax.patches] == [-3.0, 1.0]
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
-    values = np.array([[0.1, 0.2], [np.nan, 0.4]])
-    heat_map = draw_heat_maps([Grid("N@20", "item", "user", [0.1, 0.9], [0.3, 0.5], values)])
-    assert sorted(text.get_text() for text in heat_map.axes[0].texts) == [".1000", ".2000", ".4000"]
-    assert heat_map.axes[0].get_xlabel() == "item"
-
-
-def test_studies_of_the_paper() -> None:
-    found = list_studies("HeLLMPre")
-    assert list(found) == ["neighbors", "temperature", "l2", "width", "contrast"]
-    trials = [toy_trial(n, 0.1 * n, values={"l2_weight": 10.0**-n}) for n in (3, 1, 5)]
-    search = toy_search(trials, row="HeLLMPre", name="study-l2", space={"l2_weight": [1e-5, 1e-3, 1e-1]})
-    study = draw_study(search)
-    assert study is not None
-    left, right = study.figure.axes
-    assert (left.get_ylabel(), right.get_ylabel()) == ("R@20, validation", "N@20, validation")
-    assert right.lines[0].get_xdata().tolist() == [1e-5, 1e-3, 1e-1]  # type: ignore[union-attr]
-    assert right.lines[0].get_ydata() == pytest.approx([0.5, 0.3, 0.1])
-    assert right.get_xscale() == "log"
-    assert draw_study(toy_search(trials, name="tune")) is None
-
-
-def test_a_cutoff_larger_than_50_has_its_own_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    add_run(tmp_path, [1, 70])
-    drawn: list[Panel] = []
-    monkeypatch.setattr(
-        "hellm_recbole.report.figures.draw_scatter", lambda panels: (drawn.extend(panels), draw_scatter(panels))[1]
-    )
-    write_report(tmp_path, "Toy", cutoffs=[80])
-    assert [(panel.y_label, list(panel.series[0].y)) for panel in drawn] == [
-        ("N@80, test", [pytest.approx((1 + 1 / np.log2(71)) / 2)])
-    ] * 2
-
-
 def test_variants_without_any_hit_do_not_stop_the_page(tmp_path: Path) -> None:
     add_run(tmp_path, [1, 2, 900], model="HeLLMPre", family="multimodal")
     add_run(tmp_path, [900, 900, 900], model="HeLLMPre-without-CL", family="multimodal")
-    assert "-100.0 %" in write_report(tmp_path, "Toy").read_text()
+    assert "-100.0 %" in write_page(tmp_path)
     add_run(tmp_path, [900, 900, 900], model="HeLLMPre", family="multimodal")
-    assert "HeLLMPre-without-CL" in write_report(tmp_path, "Toy").read_text()
+    assert "HeLLMPre-without-CL" in write_page(tmp_path)

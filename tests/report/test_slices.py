@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import csv
 import io
-import os
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hellm_recbole.errors import ResultError
-from hellm_recbole.report.slices import slice_by_history, slice_by_popularity, write_slices
+from hellm_recbole.report.frame import read_frame
+from hellm_recbole.report.settings import read_report_settings
+from hellm_recbole.report.slices import build_slices, render_slices, slice_by_history, slice_by_popularity
 from tests.toy_records import add_run
 
 counts = st.lists(st.integers(0, 30), min_size=1, max_size=50)
 
 
-def read_slices(path: Path) -> dict[tuple[str, str], dict[str, str]]:
-    """Read `slices.csv`: (model, slice) -> line."""
-    return {(row["model"], row["slice"]): row for row in csv.DictReader(io.StringIO(path.read_text()))}
+def read_slices(folder: Path, cutoffs: Sequence[int] | None = None) -> dict[tuple[str, str], dict[str, str]]:
+    """Build the slices of a folder of results and read their CSV: (model, slice) -> line."""
+    frame = read_frame(folder, "Toy")
+    lines = build_slices(frame, read_report_settings(), cutoffs=cutoffs)
+    text = render_slices(lines, frame.choose_cutoffs(cutoffs))
+    return {(row["model"], row["slice"]): row for row in csv.DictReader(io.StringIO(text))}
 
 
 def test_popularity_by_hand() -> None:
@@ -63,9 +66,7 @@ def test_numbers_of_the_file_by_hand(tmp_path: Path) -> None:
     add_run(tmp_path, [1, 1, 1, 1, 99, 99, 99, 99])
     add_run(tmp_path, [99, 1, 1, 1, 99, 99, 99, 99], seed=2025)
     add_run(tmp_path, None, model="VBPR")
-    path = write_slices(tmp_path, "Toy")
-    rows = read_slices(path)
-    assert path.name in os.listdir(tmp_path / "Toy")
+    rows = read_slices(tmp_path)
     assert {model for model, _ in rows} == {"LightGCN"}
     found = {name: (int(row["n"]), float(row["R@10"])) for (_, name), row in rows.items()}
     assert found == {
@@ -85,10 +86,11 @@ def test_numbers_of_the_file_by_hand(tmp_path: Path) -> None:
 
 def test_other_cutoffs_than_those_of_the_runs(tmp_path: Path) -> None:
     add_run(tmp_path, [1, 50, 99, 3])
-    rows = read_slices(write_slices(tmp_path, "Toy", cutoffs=[50]))
+    rows = read_slices(tmp_path, [50])
     assert float(rows["LightGCN", "all"]["R@50"]) == 3 / 4
 
 
-def test_a_dataset_without_runs_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ResultError, match="no record of dataset Toy"):
-        write_slices(tmp_path, "Toy")
+def test_without_a_finished_run_there_are_only_column_names(tmp_path: Path) -> None:
+    add_run(tmp_path, None)
+    assert build_slices(read_frame(tmp_path, "Toy"), read_report_settings()) == []
+    assert render_slices([], [10]) == "model,preset,n_seeds,slice,n,R@10,N@10\n"

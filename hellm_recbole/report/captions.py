@@ -1,0 +1,114 @@
+"""Captions of a table: the sentences about data, protocol, seeds, searches, failed runs and stars."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from hellm_recbole.config.request import Protocol
+from hellm_recbole.experiments.results import Policy, RunResult
+from hellm_recbole.models.base import Family
+from hellm_recbole.report.footnotes import find_repacked_models
+from hellm_recbole.report.frame import ReportFrame
+from hellm_recbole.report.groups import list_successful
+from hellm_recbole.report.protocols import describe_policies
+from hellm_recbole.report.settings import ReportSettings
+
+STRONG_BASELINES = ("Pop", "ItemKNN", "SASRec")  # a table with an LLM row needs these models for comparison
+_HASH_DIGITS = 12
+
+
+def write_notes(
+    frame: ReportFrame, protocol: Protocol, policies: Mapping[Family, Policy], cutoffs: Sequence[int]
+) -> list[str]:
+    """Write the sentences of the caption, which say what the numbers are.
+
+    Args:
+        frame: runs of the table.
+        protocol: protocol of the table.
+        policies: masking policy of each family under this protocol.
+        cutoffs: cut-offs K of the table.
+    """
+    records, first = frame.records, frame.records[0]
+    presets, seeds = sorted({r.preset for r in records}), sorted({r.seed for r in records})
+    notes = [
+        f"{first.dataset}, test part, full ranking over {first.n_candidates:,} candidates, K = {_join(cutoffs)}.",
+        describe_policies(protocol, policies, {record.family for record in records}),
+        f"Split {first.split_kind}, {first.split_hash[:_HASH_DIGITS]}.",
+        f"{'Presets' if len(presets) > 1 else 'Preset'} {_join(presets)}; "
+        + (f"seeds {_join(seeds)}; mean \u00b1 sd where a row has several." if len(seeds) > 1 else f"seed {seeds[0]}."),
+    ]
+    notes += _write_budget_note(records)
+    if frame.paper:
+        notes.append(
+            "Paper: Table 1 of the HeLLM paper."
+            if protocol == "paper"
+            else "The paper's own numbers stand in table-paper, where each family keeps the mask policy of its source."
+        )
+    notes += find_repacked_models(records)
+    for group in frame.groups:
+        if list_successful(group):
+            others = [record for record in group if record.status != "success"]
+            notes += [f"{record.label}, seed {record.seed}, {describe_problem(record)}." for record in others]
+    return notes
+
+
+def _write_budget_note(records: Sequence[RunResult]) -> list[str]:
+    """Say with which budgets the values of tuned rows were searched, if there are any."""
+    budgets = {record.label: record.search["budget"] for record in records if record.search is not None}
+    if not budgets:
+        return []
+    kind = "equal budgets" if len(set(budgets.values())) == 1 else "UNEQUAL budgets"
+    each = _join([f"{row} {budget}" for row, budget in sorted(budgets.items())])
+    return [f"Values of tuned rows were searched on validation with {kind}: {each}."]
+
+
+def write_seed_note(models: Sequence[tuple[str, int]]) -> list[str]:
+    """Say that rows have different numbers of seeds, if they do: a mean over more seeds varies less.
+
+    Args:
+        models: model and number of successful seeds of each row, in the order of the table.
+
+    >>> write_seed_note([("Pop", 2), ("BM3", 2), ("VBPR", 0)])
+    []
+    """
+    counts: dict[int, list[str]] = {}
+    for model, n_seeds in models:
+        if n_seeds:
+            counts.setdefault(n_seeds, []).append(model)
+    if len(counts) < 2:
+        return []
+    usual = max(counts, key=lambda count: len(counts[count]))  # the number of seeds that most rows have
+    others = [f"{model} {count}" for count in sorted(counts) if count != usual for model in counts[count]]
+    return [
+        f"Numbers of seeds differ ({_join(others)}, all others {usual}), so no star stands between a row and a rival "
+        "with another number of seeds."
+    ]
+
+
+def write_stamp(records: Sequence[RunResult]) -> str | None:
+    """Warn that the table has a language model but not all strong baselines; None where there is nothing to warn of."""
+    successful = list_successful(records)
+    missing = [name for name in STRONG_BASELINES if name not in {record.model for record in successful}]
+    if not missing or not any(record.family == "llm" for record in successful):
+        return None
+    return f"No strong baseline: LLM rows stand here without {_join(missing)} on the same split."
+
+
+def write_mark_note(settings: ReportSettings, n_tests: int) -> str:
+    """Write the sentence that explains the star; `n_tests` is the number of comparisons in the table."""
+    return (
+        f"the best row of a column is better than its best rival at p < {settings.significance_level:g}: two-sided "
+        f"paired bootstrap over users ({settings.n_resamples:,} resamples, seed {settings.bootstrap_seed}; values "
+        f"are averaged over seeds first), Holm-corrected over the {n_tests} comparisons of a row with its best "
+        "rival in this table."
+    )
+
+
+def describe_problem(record: RunResult) -> str:
+    """Return the status of a run and the reason for it, on one line."""
+    return f"{record.status}: {' '.join((record.reason or '').split())}"
+
+
+def _join(values: Sequence[object]) -> str:
+    """Write the values with commas between them."""
+    return ", ".join(map(str, values))

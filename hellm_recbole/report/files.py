@@ -1,0 +1,99 @@
+"""The files of a report: tables, ablation, slices and page of a dataset, made from one reading of its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from hellm_recbole.config.request import Protocol
+from hellm_recbole.experiments.sweeps import find_searches
+from hellm_recbole.report.ablation import Ablation, build_ablation
+from hellm_recbole.report.ablation_rendering import (
+    render_ablation_csv,
+    render_ablation_markdown,
+    render_ablation_terminal,
+)
+from hellm_recbole.report.frame import read_frame
+from hellm_recbole.report.rendering import render_csv, render_latex, render_markdown
+from hellm_recbole.report.settings import read_report_settings
+from hellm_recbole.report.slices import build_slices, render_slices
+from hellm_recbole.report.tables import Table, build_table
+from hellm_recbole.report.terminal import render_terminal
+from hellm_recbole.system.files import ensure_folder, write_text
+
+STEMS: dict[Protocol, str] = {"unified": "table", "paper": "table-paper"}  # file names of the tables without endings
+
+
+def write_reports(
+    results_dir: Path,
+    dataset: str,
+    protocol: Protocol,
+    *,
+    metric: str | None = None,
+    cutoffs: Sequence[int] | None = None,
+    page: bool = False,
+) -> str:
+    """Write all files of a dataset's report into its folder. Each run is read once.
+
+    - `table.{md,csv,tex}` is the table of the protocol `unified`. `table-paper.{md,csv,tex}` is the table of the
+      protocol `paper`. It is written if the paper has the dataset or if `protocol` is `paper`.
+    - `slices.csv` has the metrics of parts of the test targets.
+    - `ablation.{md,csv}` compares variants with their models, at the cut-offs of the runs. It is written if a variant
+      has finished.
+    - `report.html` and `figures/` are the page, if `page` is true.
+
+    Args:
+        results_dir: folder that contains `<dataset>/<model>/<seed>/record.json`.
+        dataset: name of the dataset.
+        protocol: protocol of the table to return.
+        metric: metric that orders the rows inside a group; None takes the one in `properties/report.yaml`.
+        cutoffs: cut-offs K of tables, slices and page; None takes those of the runs.
+        page: whether to write the page.
+
+    Returns:
+        The table, and the ablation table if there is one, as text for the terminal, fitted to its width.
+
+    Raises:
+        ResultError: there are no run results, one is broken, or the runs cannot be compared in one table.
+        SettingsError: `metric` is neither R@K nor N@K.
+        OutputError: a file cannot be written.
+    """
+    everything, settings = read_frame(results_dir, dataset), read_report_settings()
+    frame = everything.drop_variants()
+    protocols = [name for name in get_args(Protocol) if name == "unified" or frame.paper or protocol == "paper"]
+    tables = {name: build_table(frame, name, settings, metric=metric, cutoffs=cutoffs) for name in protocols}
+    ablation = build_ablation(everything, settings)
+    folder = ensure_folder(results_dir / dataset)
+    for name, table in tables.items():
+        _write_table(folder, STEMS[name], table)
+    slices = build_slices(frame, settings, cutoffs=cutoffs)
+    write_text(folder / "slices.csv", render_slices(slices, frame.choose_cutoffs(cutoffs)))
+    if ablation is not None:
+        _write_ablation(folder, ablation)
+    if page:
+        # matplotlib and jinja2 take long to import, and run.py does not need them.
+        from hellm_recbole.report.page import PageContent, write_page
+
+        content = PageContent(
+            table=tables["unified"],
+            paper_table=tables.get("paper") if frame.paper else None,
+            ablation=ablation if cutoffs is None else build_ablation(everything, settings, cutoffs=cutoffs),
+            searches=find_searches(results_dir, dataset),
+            cutoffs=frame.choose_cutoffs(cutoffs),
+        )
+        write_page(folder, frame, content, settings)
+    shown = [render_terminal(tables[protocol]), *([] if ablation is None else [render_ablation_terminal(ablation)])]
+    return "\n".join(shown)
+
+
+def _write_table(folder: Path, stem: str, table: Table) -> None:
+    """Write a table as Markdown, CSV and LaTeX."""
+    for ending, render in (("md", render_markdown), ("csv", render_csv), ("tex", render_latex)):
+        write_text(folder / f"{stem}.{ending}", render(table))
+
+
+def _write_ablation(folder: Path, ablation: Ablation) -> None:
+    """Write an ablation table as Markdown and CSV."""
+    for ending, render in (("md", render_ablation_markdown), ("csv", render_ablation_csv)):
+        write_text(folder / f"ablation.{ending}", render(ablation))

@@ -1,0 +1,245 @@
+"""The frame of a report: all run results and test ranks of a dataset, each file read once.
+
+`read_frame` reads the files of the runs. Tables, ablations, slices and figures are functions of the frame and read no
+run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from hellm_recbole.config.request import EMBEDDINGS
+from hellm_recbole.config.variants import list_all_variants
+from hellm_recbole.config.yaml_files import find_properties, load_yaml
+from hellm_recbole.data.embeddings import digest_tables, read_item_embeddings
+from hellm_recbole.errors import DataError, ResultError
+from hellm_recbole.evaluation import metrics
+from hellm_recbole.experiments.results import (
+    PhaseRanks,
+    Policy,
+    RunResult,
+    check_comparable,
+    digest_run,
+    find_results,
+    read_ranks,
+)
+from hellm_recbole.report.groups import Group, group_runs, list_successful
+
+Floats = npt.NDArray[np.float64]
+
+RANK_COLUMNS: dict[Policy, str] = {"seen": "rank", "train": "rank_train", "none": "rank_none"}
+_INTEGER_COLUMNS = (*RANK_COLUMNS.values(), "history_length", "item_count")
+
+
+@dataclass(frozen=True)
+class ReportFrame:
+    """The runs of one dataset, which can all be compared with each other.
+
+    Attributes:
+        records: run results, at least one, sorted by path.
+        groups: the same runs, grouped into the rows of a table.
+        targets: one line for each successful run and each of its T (user, target) pairs. The columns are `run`, `user`,
+            `item`, `rank`, `rank_train`, `rank_none`, `history_length` and `item_count`, as in `PhaseRanks`. The lines
+            of a run are next to each other. All runs have the same pairs in the same order.
+        positions: path of a successful run -> its number in the column `run`.
+        variants: name of each known variant -> its model.
+        paper: model -> metric -> number of the paper's Table 1; empty if the paper does not have the dataset.
+        embedding_digests: (pretrained model, seed) -> SHA-256 of the item embeddings that are stored now. It has only
+            models whose run has been replaced since another run read their embeddings.
+    """
+
+    records: tuple[RunResult, ...]
+    groups: tuple[Group, ...]
+    targets: pd.DataFrame
+    positions: Mapping[Path, int]
+    variants: Mapping[str, str]
+    paper: Mapping[str, Mapping[str, float]]
+    embedding_digests: Mapping[tuple[str, int], str]
+
+    @property
+    def mask_policy(self) -> Policy:
+        """Masking policy of the protocol `unified`, the same for all runs."""
+        return self.records[0].mask_history
+
+    def choose_cutoffs(self, requested: Sequence[int] | None = None) -> tuple[int, ...]:
+        """Return the requested cut-offs K in ascending order; None gives those of the runs."""
+        return self.records[0].cutoffs if requested is None else tuple(sorted(set(requested)))
+
+    def select_groups(self, keep: Callable[[RunResult], bool]) -> ReportFrame:
+        """Return a frame with only the groups whose runs are kept; `keep` is the same for all runs of a group."""
+        return replace(
+            self,
+            records=tuple(record for record in self.records if keep(record)),
+            groups=tuple(group for group in self.groups if keep(group[0])),
+        )
+
+    def drop_variants(self) -> ReportFrame:
+        """Return a frame of whole models, or this one if it has only variants; variants have their own table."""
+        if all(record.model in self.variants for record in self.records):
+            return self
+        return self.select_groups(lambda record: record.model not in self.variants)
+
+    def get_targets(self, record: RunResult) -> pd.DataFrame:
+        """Return the T lines of a successful run."""
+        assert record.path is not None
+        n_targets = len(self.targets) // len(self.positions)
+        start = self.positions[record.path] * n_targets
+        return self.targets.iloc[start : start + n_targets]
+
+    def compute_per_user(self, record: RunResult, policy: Policy, names: Sequence[str]) -> Floats:
+        """Compute metrics of one run for each user.
+
+        Args:
+            record: successful run.
+            policy: masking policy of the ranks.
+            names: M metrics, "R@K" or "N@K".
+
+        Returns:
+            [U, M] metrics, users sorted by token.
+        """
+        targets = self.get_targets(record)
+        cutoffs = list(dict.fromkeys(int(name.partition("@")[2]) for name in names))
+        ranks = targets[RANK_COLUMNS[policy]].to_numpy()
+        _, values = metrics.compute_per_user(targets["user"].cat.codes.to_numpy(), ranks, cutoffs)
+        return np.stack([values[name] for name in names], axis=1)
+
+    def average_seeds(self, group: Group, names: Sequence[str]) -> Floats:
+        """Average metrics under `mask_policy` over the successful runs of a group, at least one: [U, M]."""
+        seeds = [self.compute_per_user(record, self.mask_policy, names) for record in list_successful(group)]
+        mean: Floats = np.mean(seeds, axis=0)
+        return mean
+
+
+def name_metrics(cutoffs: Sequence[int]) -> tuple[str, ...]:
+    """Name the metrics at some cut-offs, in the order of a table's columns.
+
+    >>> name_metrics([10, 20])
+    ('R@10', 'N@10', 'R@20', 'N@20')
+    """
+    return tuple(f"{kind}@{k}" for k in cutoffs for kind in "RN")
+
+
+def read_frame(results_dir: Path, dataset: str) -> ReportFrame:
+    """Read all run results and test ranks of a dataset.
+
+    Args:
+        results_dir: folder that contains `<dataset>/<model>/<seed>/record.json`.
+        dataset: name of the dataset.
+
+    Raises:
+        ResultError: there are no run results, one is broken, or the runs cannot be compared in one table: they have
+            different protocols or targets, seeds of one row have different settings or data, or a run names a dataset
+            that the paper's table does not have.
+    """
+    records = tuple(find_results(results_dir, dataset))
+    if not records:
+        raise ResultError(
+            f"no record of dataset {dataset} in {results_dir / dataset}; "
+            f"run `python benchmarks/run.py --models all --dataset {dataset} --output {results_dir}` first"
+        )
+    check_comparable(records)
+    ranks = _read_test_ranks(records)
+    return ReportFrame(
+        records=records,
+        groups=group_runs(records),
+        targets=_build_targets(list(ranks.values())),
+        positions={path: position for position, path in enumerate(ranks)},
+        variants=list_all_variants(),
+        paper=_read_paper_numbers(records),
+        embedding_digests=_digest_replaced_embeddings(records),
+    )
+
+
+def _read_test_ranks(records: Sequence[RunResult]) -> dict[Path, PhaseRanks]:
+    """Read the test ranks of all successful runs: path of the run result -> its test ranks.
+
+    Raises:
+        ResultError: a ranks file is broken or has no test part, or two files rank different targets.
+    """
+    ranks: dict[Path, PhaseRanks] = {}
+    for record in list_successful(records):
+        assert record.path is not None
+        path = record.path.parent / record.ranks
+        phases = read_ranks(path, record.ranks_sha256)
+        if "test" not in phases:
+            raise ResultError(f"ranks {path} have no test part; run the model again with --fresh")
+        ranks[record.path] = phases["test"]
+        first_path, first = next(iter(ranks.items()))
+        if not (np.array_equal(first.user, phases["test"].user) and np.array_equal(first.item, phases["test"].item)):
+            raise ResultError(
+                f"ranks {path} and ranks of {first_path} have different (user, target) pairs; run one of the two again "
+                "with --fresh"
+            )
+    return ranks
+
+
+def _build_targets(phases: Sequence[PhaseRanks]) -> pd.DataFrame:
+    """Put the ranks of all runs, which have the same targets, below each other; see `ReportFrame.targets`."""
+    columns: dict[str, object] = {"run": np.repeat(np.arange(len(phases)), len(phases[0].user) if phases else 0)}
+    for name in ("user", "item"):
+        tokens, codes = np.unique(getattr(phases[0], name) if phases else np.array([], np.str_), return_inverse=True)
+        # Tokens are objects: pandas' own strings refuse some that Python accepts.
+        categories = pd.Index(tokens.tolist(), dtype=object)
+        columns[name] = pd.Categorical.from_codes(np.tile(codes, len(phases)), categories)
+    for name in _INTEGER_COLUMNS:
+        empty = np.array([], np.int32)
+        columns[name] = np.concatenate([empty, *(getattr(phase, name) for phase in phases)])
+    return pd.DataFrame(columns)
+
+
+def _read_paper_numbers(records: Sequence[RunResult]) -> Mapping[str, Mapping[str, float]]:
+    """Read the paper's Table 1: model -> metric -> number; empty if the paper does not have the dataset.
+
+    Raises:
+        ResultError: the runs name different datasets of the paper, or one that it does not have.
+    """
+    columns = {record.paper for record in records} - {None}
+    if not columns:
+        return {}
+    path = find_properties() / "paper" / "table1.yaml"
+    table = load_yaml(path)
+    if len(columns) > 1 or not columns <= table.keys():
+        raise ResultError(
+            f"records of {records[0].dataset} name {', '.join(map(str, sorted(columns, key=str)))} as their dataset "
+            f"in the paper; all must name the same one of {', '.join(table)}, the datasets of {path}"
+        )
+    numbers: Mapping[str, Mapping[str, float]] = table[str(columns.pop())]
+    return numbers
+
+
+def _digest_replaced_embeddings(records: Sequence[RunResult]) -> dict[tuple[str, int], str]:
+    """Digest the stored item embeddings of pretrained models whose run was replaced since another run read them.
+
+    The new run may have made the same embeddings. Embeddings that are missing or broken have no digest: the report
+    needs only run results and ranks.
+
+    Returns:
+        (pretrained model, seed) -> SHA-256 of its item embeddings.
+    """
+    current = {(record.model, record.seed): record for record in list_successful(records) if record.search is None}
+    digests: dict[tuple[str, int], str] = {}
+    for record in list_successful(records):
+        for model, embeddings in ({} if record.identity is None else record.identity["embeddings"]).items():
+            key = (model, record.seed)
+            if key in current and key not in digests and embeddings["run_sha256"] != digest_run(current[key]):
+                digest = _digest_stored_embeddings(current[key])
+                digests |= {} if digest is None else {key: digest}
+    return digests
+
+
+def _digest_stored_embeddings(record: RunResult) -> str | None:
+    """Digest the item embeddings that a run exported; None if they are missing or broken."""
+    assert record.path is not None
+    folder = record.path.parent / EMBEDDINGS
+    try:
+        tokens = (folder / "items.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        table = read_item_embeddings(folder, np.array(["", *tokens]))
+    except (DataError, OSError, UnicodeDecodeError):
+        return None
+    return digest_tables({record.model: table})[record.model]

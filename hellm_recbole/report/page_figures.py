@@ -1,0 +1,258 @@
+"""Figures of the page: of the rows of the table, of the ablation, and of hyper-parameter searches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from hellm_recbole.experiments.results import RunResult
+from hellm_recbole.experiments.sweeps import SearchResult
+from hellm_recbole.report import figures
+from hellm_recbole.report.ablation import Ablation, AblationRow
+from hellm_recbole.report.figures import Panel, Series
+from hellm_recbole.report.finished_rows import FinishedRow
+from hellm_recbole.report.frame import ReportFrame, name_metrics
+from hellm_recbole.report.settings import ReportSettings
+from hellm_recbole.report.slices import average_slice, slice_by_history, slice_by_popularity
+from hellm_recbole.report.studies import draw_study
+
+FIGURES = "figures"  # name of the folder of the figures
+LARGEST_K = 50  # the curves over K end here, or at the largest requested cut-off if that is larger
+
+
+@dataclass(frozen=True)
+class NamedFigure:
+    """A figure with its texts.
+
+    Attributes:
+        name: file name without ending.
+        title: text above the figure.
+        caption: text below it.
+        figure: the figure.
+    """
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+
+def draw_page_figures(
+    frame: ReportFrame,
+    rows: Sequence[FinishedRow],
+    ablation: Ablation | None,
+    searches: Sequence[SearchResult],
+    cutoffs: Sequence[int],
+    settings: ReportSettings,
+) -> list[NamedFigure]:
+    """Draw all figures of a page, in its order.
+
+    Args:
+        frame: runs of the table.
+        rows: finished rows of the table.
+        ablation: ablation table; None if there is none.
+        searches: hyper-parameter searches.
+        cutoffs: cut-offs K.
+        settings: quantiles of the slices, and levels of the ablation.
+    """
+    return [
+        *(_draw_run_figures(frame, rows, max(cutoffs), settings) if rows else []),
+        *([] if ablation is None else _draw_ablation_figures(ablation, settings)),
+        *(figure for search in searches for figure in _draw_search(search)),
+    ]
+
+
+def _draw_run_figures(
+    frame: ReportFrame, rows: Sequence[FinishedRow], k: int, settings: ReportSettings
+) -> list[NamedFigure]:
+    """Draw the figures of the finished rows: metrics over K, learning curves, accuracy against cost, and slices.
+
+    Args:
+        frame: runs of the table.
+        rows: finished rows, at least one.
+        k: cut-off K of the costs and slices.
+        settings: quantiles of the slices.
+    """
+    every_k = range(1, max(LARGEST_K, k) + 1)
+    names = name_metrics(every_k)
+    over_k = [
+        {name: float(values.mean()) for name, values in zip(names, frame.average_seeds(row.runs, names).T, strict=True)}
+        for row in rows
+    ]
+    accuracies = [(row, means[f"N@{k}"]) for row, means in zip(rows, over_k, strict=True)]
+    return [
+        _draw_over_k(rows, over_k, every_k),
+        *_draw_learning_curves(rows),
+        *_draw_costs(accuracies, k),
+        _draw_slices(frame, rows, k, settings),
+    ]
+
+
+def _draw_over_k(
+    rows: Sequence[FinishedRow], over_k: Sequence[Mapping[str, float]], every_k: Sequence[int]
+) -> NamedFigure:
+    """Draw Recall and NDCG over K.
+
+    Args:
+        rows: finished rows.
+        over_k: metric -> mean, for each row.
+        every_k: values of K.
+    """
+    panels = []
+    for kind, title in (("R", "Recall"), ("N", "NDCG")):
+        series = [
+            Series(row.name, row.index, list(every_k), [means[f"{kind}@{n}"] for n in every_k])
+            for row, means in zip(rows, over_k, strict=True)
+        ]
+        panels.append(Panel(title, "K", f"{title}@K", series))
+    caption = "Test part, from the saved ranks."
+    return NamedFigure("over-k", "Recall and NDCG over K", caption, figures.draw_lines(panels))
+
+
+def _draw_learning_curves(rows: Sequence[FinishedRow]) -> list[NamedFigure]:
+    """Draw the validation metric over epochs and over time, for the first seed of each row."""
+    by_epoch, by_time, metrics_used = [], [], set()
+    for row in rows:
+        record = row.runs[0]
+        metric = str(record.settings["valid_metric"]["value"])
+        points = [(entry["epoch"], entry["valid"].get(metric)) for entry in record.curve]
+        seconds = np.cumsum([entry["seconds"] for entry in record.curve])
+        measured = [
+            (epoch, float(spent) / 60, value)
+            for (epoch, value), spent in zip(points, seconds, strict=True)
+            if value is not None
+        ]
+        if len(measured) > 1:
+            metrics_used.add(metric)
+            epochs, minutes, values = zip(*measured, strict=True)
+            by_epoch.append(Series(row.name, row.index, epochs, values))
+            by_time.append(Series(row.name, row.index, minutes, values))
+    if not by_epoch:
+        return []
+    label = f"{' or '.join(sorted(metrics_used))}, validation"
+    panels = [
+        Panel("by epoch", "epoch", label, by_epoch, log_x=True),
+        Panel("by time", "training time (min)", label, by_time, log_x=True),
+    ]
+    caption = "Validation part; the first seed of each row. Rows of a single epoch are left out."
+    return [NamedFigure("learning", "Learning curves", caption, figures.draw_lines(panels))]
+
+
+def _draw_costs(accuracies: Sequence[tuple[FinishedRow, float]], k: int) -> list[NamedFigure]:
+    """Draw accuracy against training time and against memory.
+
+    Args:
+        accuracies: rows with their test NDCG@k.
+        k: cut-off K of the accuracy.
+    """
+    panels = []
+    for title, label, measure in (
+        ("time", "training time (min)", lambda r: None if r.train_seconds is None else r.train_seconds / 60),
+        ("memory", "peak memory (GiB)", _measure_memory_gib),
+    ):
+        series = []
+        for row, value in accuracies:
+            costs = [cost for cost in map(measure, row.runs) if cost is not None]
+            if len(costs) == len(row.runs):
+                series.append(Series(row.name, row.index, [float(np.mean(costs))], [value]))
+        if series:
+            log_x = figures.spans_decades([points.x[0] for points in series])
+            panels.append(Panel(f"against {title}", label, f"N@{k}, test", series, log_x=log_x))
+    if not panels:
+        return []
+    caption = (
+        "Up and left is better; the grey line joins the rows that no other row beats on both. Memory is the device's "
+        "where one was used, else the process's."
+    )
+    return [NamedFigure("cost", "Accuracy against cost", caption, figures.draw_scatter(panels))]
+
+
+def _measure_memory_gib(record: RunResult) -> float | None:
+    """Return the peak memory of a run in GiB: of the device if one was used, otherwise of the process."""
+    used = record.peak_memory_bytes["device"] or record.peak_memory_bytes["host"]
+    return None if used is None else used / 2**30
+
+
+def _draw_slices(frame: ReportFrame, rows: Sequence[FinishedRow], k: int, settings: ReportSettings) -> NamedFigure:
+    """Draw Recall@k by history length of the user and by popularity of the target."""
+    test = frame.get_targets(rows[0].runs[0])
+    by_history = slice_by_history(test["history_length"].to_numpy(), settings.history_quantiles)
+    by_popularity = slice_by_popularity(test["item_count"].to_numpy(), settings.popularity_quantiles)
+    panels = []
+    for title, unit, groups in (
+        ("by history length", "interactions before", by_history),
+        ("by the target's popularity", "items, by training interactions", by_popularity),
+    ):
+        series = []
+        for row in rows:
+            values = [average_slice(frame, row.runs, mask, [k])[f"R@{k}"] for mask in groups.values()]
+            series.append(Series(row.name, row.index, list(range(len(groups))), values))
+        names = [name.removeprefix("history ").replace(" items", "") for name in groups]
+        panels.append(Panel(title, unit, f"R@{k}, test", series, ticks=names))
+    caption = "Groups of users by history length, and of targets by how often they occur in training (cold: never)."
+    return NamedFigure("slices", "Slices", caption, figures.draw_lines(panels, points=True))
+
+
+def _draw_ablation_figures(ablation: Ablation, settings: ReportSettings) -> list[NamedFigure]:
+    """Draw one figure of bars for each model with variants; a model without any hit has none."""
+    named_figures: list[NamedFigure] = []
+    groups: list[tuple[AblationRow, list[AblationRow]]] = []
+    for row in ablation.rows:
+        if row.change is None:
+            groups.append((row, []))
+        else:
+            groups[-1][1].append(row)
+    for whole, rows in groups:
+        base = whole.means[ablation.metric]
+        if rows and base:
+            figure = figures.draw_bars(
+                f"{whole.model} = {base:.4f}",
+                f"change of {ablation.metric}, test (%), with {settings.confidence_level:.0%} interval",
+                [f"{row.model.partition('@')[0]}{'*' if row.starred else ''}" for row in rows],
+                [100 * (row.change or 0.0) for row in rows],
+                [(100 * (row.low or 0.0), 100 * (row.high or 0.0)) for row in rows],
+            )
+            caption = f"* differs from the whole model at p < {settings.significance_level:g}, Holm-corrected."
+            name, title = f"ablation-{_to_file_name(whole.model)}", f"What the parts of {whole.model} are worth"
+            named_figures.append(NamedFigure(name, title, caption, figure))
+    return named_figures
+
+
+def _draw_search(result: SearchResult) -> list[NamedFigure]:
+    """Draw the figure of a study, or the trials of another search; a search without any metric has no figure."""
+    name = name_figure(result)
+    if (study := draw_study(result)) is not None:
+        return [NamedFigure(name, study.title, study.caption, study.figure)]
+    reported = [trial for trial in result.trials if trial["curve"]]
+    if not reported:
+        return []
+    best = result.best
+    series = [
+        Series(
+            f"trial {trial['number']}" if trial is best else trial["status"],
+            0 if trial is best else 4 if trial["status"] == "ended" else 1,
+            [point[0] for point in trial["curve"]],
+            [point[1] for point in trial["curve"]],
+        )
+        for trial in sorted(reported, key=lambda trial: trial is best)
+    ]
+    panel = Panel(result.row, "epoch", f"{result.valid_metric}, validation", series, log_x=True)
+    caption = f"{len(result.trials)} trials, {result.budget}, scheduler {result.scheduler}, search {result.search}."
+    return [NamedFigure(name, f"Search of {result.row}", caption, figures.draw_lines([panel]))]
+
+
+def name_figure(result: SearchResult) -> str:
+    """Return the file name of a search's figure, without ending."""
+    return f"{_to_file_name(result.row)}-{_to_file_name(result.name)}"
+
+
+def _to_file_name(name: str) -> str:
+    """Turn a name into a file name of letters, digits, dots and dashes.
+
+    >>> _to_file_name("HeLLM@a/b")
+    'HeLLM-a-b'
+    """
+    return "".join(char if char.isalnum() or char in ".-" else "-" for char in name)

@@ -1,0 +1,116 @@
+"""Render a table for the terminal, fitted to its width, with rich."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import rich.box
+import rich.markup
+import rich.table
+from rich.console import Console
+
+from hellm_recbole.errors import strip_controls
+from hellm_recbole.report.protocols import FAMILY_TITLES
+from hellm_recbole.report.rendering import MISSING, format_seconds
+from hellm_recbole.report.tables import Row, Table
+
+_WIDE = 80  # columns needed to show the two largest K; a narrower terminal shows only the largest one
+_MARKS = {1: ("\u00b9", "bold"), 2: ("\u00b2", "underline")}
+
+
+def create_console(width: int | None = None) -> Console:
+    """Create a console of this width in characters; None takes the width of the terminal."""
+    return Console(width=width, highlight=False)
+
+
+def choose_shown_metrics(console: Console, names: Sequence[str]) -> Sequence[str]:
+    """Choose the metrics that fit: those of the two largest K, or of the largest one if the terminal is narrow."""
+    return names[-4 if console.width >= _WIDE else -2 :]
+
+
+def create_view(names: Sequence[str], numbers: Sequence[str]) -> rich.table.Table:
+    """Create a view without rows.
+
+    Args:
+        names: columns of names, which are folded if they are too long.
+        numbers: columns of numbers, which are never cut.
+    """
+    view = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in names:
+        view.add_column(name, overflow="fold")
+    for name in numbers:
+        view.add_column(name, justify="right", no_wrap=True)
+    return view
+
+
+def print_view(console: Console, view: rich.table.Table, notes: Sequence[str]) -> str:
+    """Return a view with its notes below as text."""
+    with console.capture() as capture:
+        console.print(view)
+        console.print("\n".join(map(strip_controls, notes)), markup=False)
+    return capture.get()
+
+
+def render_terminal(table: Table, width: int | None = None) -> str:
+    """Render a short view for the terminal: the two largest K (one if the terminal is narrow) and the training time.
+
+    All other columns are only in the files. There is a column with the number of seeds if a row has several; otherwise
+    the notes name the seed.
+
+    Args:
+        table: table to print.
+        width: width in characters; None takes the width of the terminal.
+    """
+    console = create_console(width)
+    shown_metrics = choose_shown_metrics(console, table.metrics)
+    seeds = ["Seeds"] if any(len(row.seeds) > 1 for row in table.rows) else []
+    view = create_view(["Model", *(["Preset"] if table.several_presets else [])], [*shown_metrics, *seeds, "Training"])
+    for family, rows in groupby(table.rows, key=lambda row: row.family):
+        view.add_row(f"[italic]{FAMILY_TITLES[family]}[/]")
+        for row in rows:
+            view.add_row(*_list_names(table, row), *_list_numbers(table, row, shown_metrics, bool(seeds)))
+    return print_view(console, view, _list_notes(table))
+
+
+def _list_names(table: Table, row: Row) -> list[str]:
+    """List model and preset of a row, without anything that rich or a terminal would execute."""
+    letters = f" ({','.join(row.marks)})" if row.marks else ""
+    names = [f" {strip_controls(row.model + letters).strip()}"]
+    if table.several_presets:
+        names.append(strip_controls(row.preset))
+    return [rich.markup.escape(name) for name in names]
+
+
+def _list_numbers(table: Table, row: Row, shown_metrics: Sequence[str], with_seeds: bool) -> list[str]:
+    """List the numbers of a row; a row without numbers has only its status."""
+    if row.problem is not None:
+        return [f"[red]{row.status}[/red]"]
+    numbers = [_format_cell(row, name, name in table.paper_metrics) for name in shown_metrics]
+    return [*numbers, *([str(len(row.seeds))] if with_seeds else []), format_seconds(row.train_seconds) or MISSING]
+
+
+def _list_notes(table: Table) -> list[str]:
+    """List the lines below the view: warning, problems, caption and footnotes."""
+    return [
+        *([] if table.stamp is None else [table.stamp]),
+        *(f"{row.model}: {row.problem}" for row in table.rows if row.problem is not None),
+        *table.notes,
+        *(["In parentheses: the paper's number."] if table.paper_metrics else []),
+        "\u00b9 best (bold), \u00b2 second (underlined) of a column.",
+        f"* {table.mark_note}",
+        *(f"({footnote.mark}) {footnote.text}." if footnote.mark else str(footnote) for footnote in table.footnotes),
+    ]
+
+
+def _format_cell(row: Row, name: str, with_paper: bool) -> str:
+    """Write the number with its marks, the standard deviation and the paper's number, each on its own line."""
+    cell = row.cells[name]
+    mark, emphasis = _MARKS.get(cell.position, (" ", ""))
+    lines = [f"[{emphasis}]{cell.mean:.4f}[/]" if emphasis else f"{cell.mean:.4f}"]
+    lines[0] += mark + ("*" if cell.significant else " ")
+    if cell.sd is not None:
+        lines.append(f"\u00b1{cell.sd:.4f}  ")
+    if with_paper:
+        lines.append(f"({row.paper[name]:.4f}) " if name in row.paper else f"({MISSING}) ")
+    return "\n".join(lines)

@@ -1,0 +1,31 @@
+"""Captions of a table: what was measured, and failed seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hellm_recbole.report.terminal import render_terminal
+from tests.report.toy_tables import build_ranks, make_table, write_toy_runs
+from tests.toy_records import add_run
+
+
+def test_the_caption_says_what_was_measured(tmp_path: Path) -> None:
+    text = render_terminal(make_table(write_toy_runs(tmp_path)), 400)
+    for sentence in (
+        "Toy, test part, full ranking over 1,000 candidates, K = 10, 20.",
+        "Protocol unified: mask policy seen for every row.",
+        "Split leave-one-out, 0123456789ab.",
+        "Preset paper; seeds 2024, 2025",
+        "10,000 resamples, seed 2024",
+        "Holm-corrected over the 8 comparisons",
+    ):
+        assert sentence in text
+
+
+def test_a_failed_seed_is_in_the_notes_and_not_in_the_mean(tmp_path: Path) -> None:
+    add_run(tmp_path, build_ranks(10, 1))
+    add_run(tmp_path, None, seed=2025)
+    table = make_table(tmp_path)
+    assert table.rows[0].seeds == (2024,)
+    assert table.rows[0].cells["R@10"].mean == 1 / 4
+    assert "LightGCN, seed 2025, failed: loss is NaN at step 7." in table.notes
