@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from baselines.bm3 import BM3, BM3Settings
+from baselines.collm import CoLLM
 from baselines.freedom import FREEDOM, FREEDOMSettings
 from baselines.grcn import GRCN, GRCNSettings
 from baselines.lattice import LATTICE, LATTICESettings
 from baselines.lightgcn import LightGCN, LightGCNSettings
+from baselines.llara import LLaRA
 from baselines.slmrec import SLMRec, SLMRecSettings
 from baselines.vbpr import VBPR, VBPRSettings
 from hellm_recbole.models.base import ModelSpec
-from hellm_recbole.models.hellm import LLMRecommender, LLMSettings
+from hellm_recbole.models.hellm import HeLLM
 from hellm_recbole.models.hellm_pre import HeLLMPre, HeLLMPreSettings
+from hellm_recbole.models.llm_settings import LLMSettings
 from hellm_recbole.models.sasrec import SASRec, SASRecSettings
 
 REGISTRY: dict[str, ModelSpec] = {
@@ -24,9 +27,9 @@ REGISTRY: dict[str, ModelSpec] = {
     "FREEDOM": ModelSpec(FREEDOM, FREEDOMSettings, "multimodal", "pairs"),
     "HeLLMPre": ModelSpec(HeLLMPre, HeLLMPreSettings, "multimodal", "pairs"),
     "SASRec": ModelSpec(SASRec, SASRecSettings, "sequential", "sequences"),
-    "CoLLM": ModelSpec(LLMRecommender, LLMSettings, "llm", "sequences"),
-    "LLaRA": ModelSpec(LLMRecommender, LLMSettings, "llm", "sequences"),
-    "HeLLM": ModelSpec(LLMRecommender, LLMSettings, "llm", "sequences"),
+    "CoLLM": ModelSpec(CoLLM, LLMSettings, "llm", "sequences"),
+    "LLaRA": ModelSpec(LLaRA, LLMSettings, "llm", "sequences"),
+    "HeLLM": ModelSpec(HeLLM, LLMSettings, "llm", "sequences"),
 }
 
 # Models of `--models all` that are RecBole's own implementations.

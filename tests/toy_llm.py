@@ -27,9 +27,15 @@ from transformers import (
 from baselines.registry import REGISTRY
 from hellm_recbole.experiments.resolve import RunConfig
 from hellm_recbole.models.base import LLM
-from hellm_recbole.models.hellm import LLMRecommender, LLMSettings
-from hellm_recbole.types import FloatArray, TrainData
+from hellm_recbole.models.hellm import HeLLM
+from hellm_recbole.models.llm_recommender import LLMRecommender
+from hellm_recbole.models.llm_settings import LLMSettings
+from hellm_recbole.types import FloatArray, Histories, HistoryBatch, TrainData
 
+N_ITEMS = 12
+HISTORIES = torch.tensor([[3, 5, 1, 0, 0, 0], [7, 0, 0, 0, 0, 0], [2, 4, 6, 8, 10, 12], [9, 9, 2, 1, 0, 0]])
+TEXT = "a customer bought products : next next a : " * 3
+ITEM_TEXT = ("", *(" ".join((TEXT.split() * 2)[number : number + number % 4]) for number in range(N_ITEMS)))
 WORDS = ["<unk>", "<s>", "products", "bought", "next", ":", "a", "customer"]
 SHAPE: dict[str, Any] = {
     "vocab_size": len(WORDS),
@@ -112,8 +118,8 @@ def initialize_for_scoring(model: nn.Module) -> None:
             if "lora_B" in name:
                 nn.init.normal_(value, std=0.1)
         model.start_epoch()
-        if model.output is not None:
-            nn.init.normal_(model.output.weight, std=0.3)
+        if model.queries.output is not None:
+            nn.init.normal_(model.queries.output.weight, std=0.3)
 
 
 def toy_tables(n_items: int, width: int = 6) -> dict[str, FloatArray]:
@@ -164,3 +170,27 @@ def settings(folder: Path, **changes: Any) -> LLMSettings:
         "gradient_checkpointing": False,
     }
     return LLMSettings(**{**values, **changes})
+
+
+def make_data() -> TrainData:
+    """Make training data of one user, with the texts and the embeddings of `N_ITEMS` items."""
+    one = np.array([1])
+    history = Histories.from_pairs(one, one, 1)
+    return TrainData(1, N_ITEMS, history, {}, pretrained=toy_tables(N_ITEMS), item_text=ITEM_TEXT)
+
+
+def build_model(folder: Path, **changes: Any) -> HeLLM:
+    """Build a small HeLLM on the model in `folder`, ready for scoring; its parts depend on the settings."""
+    torch.manual_seed(1)
+    model = HeLLM.build(settings(folder, **changes), make_data())
+    initialize_for_scoring(model)
+    return model.eval()
+
+
+def make_batch(examples: str = "causal") -> HistoryBatch:
+    """Make a batch of `HISTORIES` with a target at each item, or at the last item only."""
+    targets = torch.where(HISTORIES > 0, HISTORIES % N_ITEMS + 1, 0)
+    if examples != "causal":
+        last = (HISTORIES > 0).sum(1) - 1
+        targets = torch.where(torch.arange(HISTORIES.shape[1]) == last[:, None], targets, 0)
+    return HistoryBatch(HISTORIES, targets)

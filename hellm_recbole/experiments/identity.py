@@ -18,10 +18,10 @@ from hellm_recbole.identity.parts import (
     LanguageModelIdentity,
 )
 from hellm_recbole.identity.weights import digest_language_model, digest_settings
-from hellm_recbole.llm.backbone import find_source
 from hellm_recbole.llm.origin import describe_origin
+from hellm_recbole.llm.settings import NO_BACKBONE, RANDOM
+from hellm_recbole.llm.source import find_source
 from hellm_recbole.models.base import LLM
-from hellm_recbole.models.hellm import NO_BACKBONE, RANDOM
 
 
 def identify_run(config: RunConfig, split: Split, embeddings: Mapping[str, EmbeddingIdentity]) -> Identity:

@@ -20,22 +20,16 @@ from torch import Tensor, nn
 from hellm_recbole.errors import DataError, HellmError, ModelError
 from hellm_recbole.identity.loading import describe_error, is_finite
 from hellm_recbole.identity.weights import is_cut_off, is_head, list_weight_files
-from hellm_recbole.llm.backbone import (
-    BackboneSettings,
-    Source,
-    adapt_decoder,
-    find_source,
-    load_config,
-    load_model,
-    make_quantization_config,
-    refuse_unknown_tokens,
-    refuse_unloadable,
-    tokenize_items,
-    tokenize_prompt,
-)
-from hellm_recbole.llm.prefix_attention import ATTENTION, Context, GraphPrefix, PackedBatch, register_attention
+from hellm_recbole.llm.adapters import adapt_decoder
+from hellm_recbole.llm.graph_prefix import GraphPrefix
+from hellm_recbole.llm.loading import load_config, load_model, make_quantization_config, refuse_unloadable
+from hellm_recbole.llm.packing import PackedBatch
+from hellm_recbole.llm.prefix_attention import ATTENTION, Context, register_attention
 from hellm_recbole.llm.quiet import silence_loading
-from hellm_recbole.models.hellm import NO_BACKBONE, RANDOM, LLMRecommender, LLMSettings
+from hellm_recbole.llm.settings import NO_BACKBONE, RANDOM, BackboneSettings
+from hellm_recbole.llm.source import Source, find_source
+from hellm_recbole.llm.texts import refuse_unknown_tokens, tokenize_items, tokenize_prompt
+from hellm_recbole.models.llm_settings import LLMSettings, refuse_contradictions
 
 TRIED_LAYERS = 2
 _SUPPORTED_LAYERS = {"full_attention", "sliding_attention"}  # kinds of layers that `prefix_attention` computes
@@ -67,7 +61,7 @@ class LanguageModelCheck:
             ModelError: the model has too few layers or an architecture that is not supported.
             MissingDependency: a package that the model needs is not installed.
         """
-        LLMRecommender.refuse_contradictions(settings, item_texts)
+        refuse_contradictions(settings, item_texts)
         if settings.llm_weights == NO_BACKBONE:
             return
         backbone = settings.backbone()

@@ -14,8 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hellm_recbole.llm.backbone import count_weights
-from hellm_recbole.models.hellm import NO_BACKBONE, RANDOM, LLMRecommender, LLMSettings
+from hellm_recbole.llm.loading import count_weights
+from hellm_recbole.llm.settings import NO_BACKBONE, RANDOM
+from hellm_recbole.models.llm_build import compose
+from hellm_recbole.models.llm_recommender import LLMRecommender
+from hellm_recbole.models.llm_settings import LLMSettings
 from hellm_recbole.training.sampling import BatchSource, split_micro_batches
 from hellm_recbole.types import HistoryBatch, TrainData
 
@@ -69,7 +72,7 @@ def estimate_memory(
     """
     longest = _find_longest_micro_batch(batches, micro_batch_size)
     if settings.llm_weights == NO_BACKBONE:
-        model = LLMRecommender.build(settings, data).train()
+        model = compose(LLMRecommender, settings, data).train()
         parts = count_parameters(model)
         trained = sum(count for count, _ in parts.values())
         return MemoryEstimate(parts, 0, trained * ADAM_BYTES, _count_saved_bytes(model, longest), micro_batch_size)
@@ -79,7 +82,7 @@ def estimate_memory(
     for n_small in (1, 2):
         changes = {"llm_layers": min(n_small, n_layers), "llm_weights": RANDOM, "gradient_checkpointing": False}
         small = settings.model_copy(update={**changes, "quantization": "none"})
-        model = LLMRecommender.build(small, data).train()
+        model = compose(LLMRecommender, small, data).train()
         parts = _extrapolate(parts, count_parameters(model), n_layers) if n_small == 2 else count_parameters(model)
         saved_bytes.append(_count_saved_bytes(model, longest))
     fixed, per_layer = 2 * saved_bytes[0] - saved_bytes[1], saved_bytes[1] - saved_bytes[0]
@@ -97,17 +100,14 @@ def estimate_memory(
 
 
 def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """Count the trained and the total parameters of each part. The parts are the model's child modules."""
-    names = {"backbone": "language model", "projector": "item projector", "prefix": "prefix", "output": "head"}
+    """Count the trained and the total parameters of each part. The first word of a parameter's name tells its part."""
+    names = {"backbone": "language model", "projector": "item projector", "prefix": "prefix"}
     found: dict[str, tuple[int, int]] = {}
-    for child, part in model.named_children():
-        counts = [(p.numel(), p.requires_grad) for p in part.parameters()]
-        found[names[child]] = sum(n for n, trained in counts if trained), sum(n for n, _ in counts)
-    own = [(p.numel(), p.requires_grad) for p in model.parameters(recurse=False)]
-    if own:
-        before = found.get("head", (0, 0))
-        found["head"] = before[0] + sum(n for n, t in own if t), before[1] + sum(n for n, _ in own)
-    return found
+    for name, value in model.named_parameters():
+        part = names.get(name.partition(".")[0], "head")
+        trained, total = found.get(part, (0, 0))
+        found[part] = trained + value.numel() * value.requires_grad, total + value.numel()
+    return {part: found[part] for part in (*names.values(), "head") if part in found}
 
 
 def _extrapolate(

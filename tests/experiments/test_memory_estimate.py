@@ -18,7 +18,7 @@ from hellm_recbole.experiments.memory_estimate import (
     count_parameters,
     estimate_memory,
 )
-from hellm_recbole.models.hellm import LLMRecommender
+from hellm_recbole.models.hellm import HeLLM
 from hellm_recbole.training.sampling import SequenceSource
 from hellm_recbole.types import TrainData
 from tests.toy import write_prepared
@@ -44,7 +44,7 @@ def test_parameter_counts_are_exact_and_activations_within_a_tenth(
     chosen = settings(tiny, llm_layers=n_layers, gradient_checkpointing=checkpointing)
     batches = SequenceSource(data, 32, 20, torch.device("cpu"))
     estimate = estimate_memory(chosen, data, batches, 16)
-    model = LLMRecommender.build(chosen, data).train()
+    model = HeLLM.build(chosen, data).train()
     assert estimate.parts == count_parameters(model)
     assert sum(total for _, total in estimate.parts.values()) == sum(p.numel() for p in model.parameters())
     if not checkpointing:
@@ -66,7 +66,7 @@ def test_no_language_model_is_counted_if_there_is_none(tiny: Path, toy_split: Sp
     chosen = settings(tiny, llm_weights="none", gradient_checkpointing=False)
     batches = SequenceSource(data, 32, 20, torch.device("cpu"))
     estimate = estimate_memory(chosen, data, batches, 16)
-    model = LLMRecommender.build(chosen, data).train()
+    model = HeLLM.build(chosen, data).train()
     assert estimate.parts == count_parameters(model)
     assert "language model" not in estimate.parts
     assert estimate.weight_bytes == 0

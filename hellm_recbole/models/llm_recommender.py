@@ -1,0 +1,103 @@
+"""A language model that recommends, joined from parts: tokens of items, a reader of histories, and a head.
+
+- Tokens of items (`llm_inputs.py`): frozen item embeddings are projected to the width of the language model.
+- Reader (`llm_reader.py`): a frozen language model with LoRA adapters, and perhaps a graph prefix, maps histories to
+  states.
+- Head (`llm_head.py`): cross-entropy over all items (HeLLM, Eq. 14) of the scores `q . v_i + b_i`.
+
+HeLLM, CoLLM and LLaRA are compositions of these parts. To add a model, write a class with `build(settings, data)` that
+composes other parts; a new part implements the methods of the part that it replaces.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hellm_recbole.llm.backbone import Backbone
+from hellm_recbole.models.flat_names import FlatNames
+from hellm_recbole.models.llm_head import ItemVectors, QueryMap
+from hellm_recbole.models.llm_reader import Reader
+from hellm_recbole.models.losses import softmax_cross_entropy_loss
+from hellm_recbole.types import Encoded, HistoryBatch, QueryBatch
+
+
+class LLMRecommender(FlatNames):
+    """A model that reads the items of a history and predicts the next one.
+
+    Args:
+        reader: computes states of histories.
+        vectors: vectors of the items.
+        queries: maps states to the space of these vectors.
+        sample: [S, L] right-padded histories on which mean and deviation of the states are measured.
+        max_history: maximum number of items read, the most recent ones.
+        score_rows: number of users read at a time in scoring.
+    """
+
+    parts = ("reader.items", "reader", "vectors", "queries")
+
+    def __init__(
+        self,
+        reader: Reader,
+        vectors: ItemVectors,
+        queries: QueryMap,
+        *,
+        sample: Tensor,
+        max_history: int,
+        score_rows: int,
+    ) -> None:
+        super().__init__()
+        self.max_history, self.score_rows = max_history, score_rows
+        self.vectors, self.reader, self.queries = vectors, reader, queries  # in the order of the optimizer's state
+        self._sample = sample
+
+    @property
+    def backbone(self) -> Backbone | None:
+        """The language model, or None."""
+        return self.reader.backbone
+
+    @property
+    def item_bias(self) -> nn.Parameter | None:
+        """[I + 1] biases of the items, or None."""
+        return getattr(self.vectors, "item_bias", None)
+
+    @torch.no_grad()
+    def start_epoch(self) -> None:
+        """Measure mean and deviation of each dimension of the states on the sample, before the first epoch."""
+        if not self.queries.needs_measuring():
+            return
+        was_training = self.training
+        self.eval()
+        states = self.reader.compute_states(self._sample.to(self.reader.items.inputs.device))
+        self.train(was_training)
+        self.queries.measure(states)
+
+    def set_progress(self, progress: float) -> None:
+        """Tell the tokens of the items how much of training is done (see `types.FollowsProgress`)."""
+        self.reader.items.set_progress(progress)
+
+    def loss(self, batch: HistoryBatch) -> dict[str, Tensor]:
+        """Compute the cross-entropy over all items (Eq. 14), mean over the positions that have a target."""
+        query = self.queries(self.reader.read_targets(batch))
+        encoded = self.encode()
+        items = encoded.items[1:]
+        if encoded.item_bias is not None:  # the bias becomes one more column
+            query = torch.cat([query, query.new_ones(len(query), 1)], dim=1)
+            items = torch.cat([items, encoded.item_bias[1:, None]], dim=1)
+        targets = batch.targets[batch.targets != 0]
+        return {"cross_entropy": softmax_cross_entropy_loss(query, items, targets - 1)}
+
+    def encode(self) -> Encoded:
+        """Return vectors and biases of all items."""
+        encoded: Encoded = self.vectors(self.reader.items.inputs)
+        return encoded
+
+    def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
+        """Compute [B, D] user vectors after the last item; zeros, hence equal scores, for a user without history."""
+        length = (batch.items != 0).sum(dim=1)
+        vectors = encoded.items.new_zeros(len(batch.items), encoded.items.shape[1])
+        order = torch.argsort(length, stable=True)
+        for users in order[length[order] > 0].split(self.score_rows):
+            items = batch.items[users, : int(length[users].max())]
+            vectors[users] = self.queries(self.reader.read_last(items))
+        return vectors

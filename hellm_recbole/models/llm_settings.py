@@ -1,0 +1,97 @@
+"""Settings of HeLLM, CoLLM and LLaRA. Only `llm_build.py` reads them; the parts of the models get ready values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from hellm_recbole.errors import ModelError
+from hellm_recbole.llm.settings import NO_BACKBONE, LanguageModelSettings
+
+JOINT, CURRICULUM, TWO_STEP = "joint", "curriculum", "two-step"
+
+
+class LLMSettings(LanguageModelSettings):
+    """Hyper-parameters of HeLLM, CoLLM and LLaRA.
+
+    Attributes:
+        item_inputs: models whose item embeddings are concatenated into the input of an item.
+        prefix_graph: model whose item embeddings are pooled for the graph prefix; None keeps the learnable part only.
+        prefix_length: n, number of prefixes of each layer; 0 for none.
+        prefix_hidden: hidden width of the prefix networks.
+        prefix_dropout: dropout probability of the prefix networks.
+        prefix_norm: normalisation after (released code) or before (paper) the networks.
+        prefix_eps: number added to the mean square in the RMS normalisations of the prefix.
+        examples: form of the examples: causal, all or random.
+        head: embedding, linear or frozen-random.
+        item_text_tokens: maximum number of tokens of an item's text, read before the item's embedding; 0 reads none.
+        tuning: joint; curriculum (LLaRA: a step reads texts alone with a probability that falls from 1 to 0 over
+            training); two-step (CoLLM: texts alone in the first part of the epochs, then the adapters are frozen).
+        text_alone_frac: share of the epochs in which two-step tuning reads texts alone.
+        placeholder: text whose last token replaces an item's embedding where texts are read alone.
+        prompt: text before the items.
+        ending: text after the items; causal examples do not read it.
+        max_history: maximum number of items read, the most recent ones.
+        item_dropout: dropout probability of an item's embeddings, before the projection.
+        head_dropout: dropout probability of the states, before the head.
+        scaled_inputs: whether item tables are brought to mean square 1, item tokens to the mean square of word tokens,
+            and each dimension of the states to mean 0 and deviation 1.
+        scale_sample_users: number of users whose histories are used to measure mean and deviation of the states.
+        state_eps: share of the deviation over all dimensions that is added to the deviation of each dimension, so that
+            a dimension that hardly changes does not become too large.
+        score_rows: number of users read at a time in scoring.
+    """
+
+    item_inputs: tuple[str, ...]
+    prefix_graph: str | None
+    prefix_length: int = Field(ge=0)
+    prefix_hidden: int = Field(ge=1)
+    prefix_dropout: float = Field(ge=0, lt=1)
+    prefix_norm: Literal["after", "before"]
+    prefix_eps: float = Field(gt=0)
+    examples: Literal["causal", "all", "random"]
+    head: Literal["embedding", "linear", "frozen-random"]
+    item_text_tokens: int = Field(ge=0)
+    tuning: Literal["joint", "curriculum", "two-step"]
+    text_alone_frac: float = Field(ge=0, le=1)
+    placeholder: str
+    prompt: str
+    ending: str
+    max_history: int = Field(ge=1)
+    item_dropout: float = Field(ge=0, lt=1)
+    head_dropout: float = Field(ge=0, lt=1)
+    scaled_inputs: bool
+    scale_sample_users: int = Field(ge=1)
+    state_eps: float = Field(ge=0)
+    score_rows: int = Field(ge=1)
+
+    @property
+    def pretrained_models(self) -> tuple[str, ...]:
+        """Names of the models whose item embeddings are read."""
+        graph = () if self.prefix_graph is None or self.prefix_length == 0 else (self.prefix_graph,)
+        return tuple(dict.fromkeys((*self.item_inputs, *graph)))
+
+
+def refuse_contradictions(settings: LLMSettings, item_texts: Sequence[str]) -> None:
+    """Refuse settings that contradict each other or the dataset.
+
+    Args:
+        settings: hyper-parameters.
+        item_texts: [I + 1] texts of the items; empty if the dataset has none.
+
+    Raises:
+        ModelError: they do; the message names the settings.
+    """
+    if settings.tuning != JOINT and not settings.item_text_tokens:
+        raise ModelError(f"tuning = {settings.tuning} reads item texts; set item_text_tokens, for example to 16")
+    if settings.tuning != JOINT and settings.llm_weights == NO_BACKBONE:
+        raise ModelError(
+            f"tuning = {settings.tuning} reads item texts, and llm_weights = {NO_BACKBONE} leaves no language model "
+            f"that could; set tuning to {JOINT}"
+        )
+    if not settings.item_inputs:
+        raise ModelError("item_inputs is empty; name at least one model, for example SASRec")
+    if settings.llm_weights != NO_BACKBONE and settings.item_text_tokens and not item_texts:
+        raise ModelError("item_text_tokens is set, but the dataset has no item texts; set it to 0")

@@ -1,0 +1,37 @@
+"""Settings of HeLLM, CoLLM and LLaRA that contradict each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hellm_recbole.errors import ModelError
+from hellm_recbole.models.llm_settings import refuse_contradictions
+from tests.toy_llm import ITEM_TEXT, settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tuning": "curriculum"}, "tuning = curriculum reads item texts; set item_text_tokens"),
+        ({"tuning": "two-step", "item_text_tokens": 2, "llm_weights": "none"}, "set tuning to joint"),
+        ({"item_inputs": (), "prefix_graph": None}, "item_inputs is empty"),
+    ],
+)
+def test_contradictions_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        refuse_contradictions(settings(Path("llm"), **changes), ITEM_TEXT)
+
+
+def test_texts_are_needed_only_if_a_language_model_reads_them() -> None:
+    refuse_contradictions(settings(Path("llm"), item_text_tokens=2, llm_weights="none"), ())
+    with pytest.raises(ModelError, match="no item texts"):
+        refuse_contradictions(settings(Path("llm"), item_text_tokens=2), ())
+
+
+def test_pretrained_models_are_listed_once() -> None:
+    assert settings(Path("llm")).pretrained_models == ("HeLLMPre", "SASRec")
+    assert settings(Path("llm"), item_inputs=("SASRec",)).pretrained_models == ("SASRec", "HeLLMPre")
+    assert settings(Path("llm"), item_inputs=("SASRec",), prefix_length=0).pretrained_models == ("SASRec",)
