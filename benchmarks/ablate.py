@@ -14,7 +14,7 @@ import hellm_recbole.system.openmp  # noqa: F401
 
 from baselines.registry import REGISTRY
 from benchmarks.comparison import run
-from benchmarks.options import make_run_parser
+from benchmarks.options import make_run_parser, print_names, read_run_request
 from hellm_recbole.config.variants import list_variants
 from hellm_recbole.errors import ModelError
 from hellm_recbole.experiments.resolve import resolve_runs
@@ -24,9 +24,10 @@ from hellm_recbole.system.console import run_main
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the models with their variants and print the tables. The exit codes are those of run.py."""
     options, rest = make_run_parser("ablate.py", __doc__).parse_known_args(argv)
-    if options.models == "all":
-        options.models = ",".join(name for name in REGISTRY if list_variants(name))
-    return run_main(lambda: run(options, rest, add_variants))
+    if options.list:
+        return run_main(print_names)
+    every = tuple(name for name in REGISTRY if list_variants(name))
+    return run_main(lambda: run(read_run_request(options, rest, every), add_variants))
 
 
 def add_variants(models: Sequence[str], dataset: str, modalities: Sequence[str]) -> list[str]:

@@ -1,93 +1,70 @@
-"""Run models on datasets and print the comparison tables. run.py and ablate.py share this module."""
+"""Run models on datasets and print the comparison tables. run.py and ablate.py share this module.
+
+The steps are those of `_run_main_process`: resolve, load the data, choose the runs, check them, execute them, report.
+"""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from baselines.registry import RECBOLE_BASELINES, REGISTRY
+from baselines.registry import REGISTRY
 from benchmarks.options import (
-    check_threads,
     load_data,
-    parse_export_k,
-    parse_exports,
-    parse_names,
-    parse_seeds,
-    read_overrides,
 )
-from hellm_recbole.config.request import EMBEDDINGS, TEST_LISTS
+from hellm_recbole.config.request import EMBEDDINGS, TEST_LISTS, RunRequest
 from hellm_recbole.config.search_space import can_be_searched
-from hellm_recbole.config.variants import list_all_variants
 from hellm_recbole.data.dataset import Dataset
-from hellm_recbole.data.known_datasets import list_datasets
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, SettingsError
+from hellm_recbole.experiments.context import RunContext
 from hellm_recbole.experiments.dry_run import dry_run
 from hellm_recbole.experiments.export import describe_left_out, refuse_embeddings
-from hellm_recbole.experiments.identity import identify_code
 from hellm_recbole.experiments.jobs import (
     JobLocks,
     RunJob,
     announce_removals,
-    check_earlier_run,
-    check_language_model,
-    needs_work,
-    report_outcome,
-    run_job,
+    check_earlier_runs,
+    check_language_models,
+    execute_jobs,
 )
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
+from hellm_recbole.experiments.model_layers import split_variant
+from hellm_recbole.experiments.plan import describe_plan, find_earlier_results
+from hellm_recbole.experiments.pretrained import PretrainedStore
 from hellm_recbole.experiments.ray_jobs import run_on_ray
-from hellm_recbole.experiments.resolve import (
-    NOTHING_TUNED,
-    RunConfig,
-    Tuned,
-    is_pretrained_model,
-    list_presets,
-    resolve_with_pretrained,
-    split_variant,
-)
-from hellm_recbole.experiments.run import RunContext, follow_main_process
+from hellm_recbole.experiments.resolve import Resolver, Tuned, is_pretrained_model
+from hellm_recbole.experiments.run import follow_main_process
+from hellm_recbole.experiments.run_config import RunConfig
 from hellm_recbole.experiments.sweeps import locate_tuned, read_tuned
-from hellm_recbole.models.base import LLM
 from hellm_recbole.report.files import write_reports
 from hellm_recbole.system import runtime
 from hellm_recbole.system.distributed import ProcessGroup, join_process_group, refuse_process_group
 from hellm_recbole.system.files import ensure_folder, remove_leftovers
 
 ModelSelector = Callable[[Sequence[str], str, Sequence[str]], list[str]]  # (models, dataset, modalities) -> models
-ALL = (*RECBOLE_BASELINES, *REGISTRY)
 EXIT_RUN_FAILED = 1
 
 
-def run(options: argparse.Namespace, rest: Sequence[str], select_models: ModelSelector | None = None) -> int:
+def run(request: RunRequest, select_models: ModelSelector | None = None) -> int:
     """Run all models on all datasets, print and write the tables, and return the exit code.
 
     Args:
-        options: options of `make_run_parser`.
-        rest: arguments that the parser did not know, such as settings in RecBole's form.
+        request: what to run.
         select_models: function that returns the models to run on a dataset, given the requested models, the name of the
             dataset and its modalities. None runs the requested models.
     """
-    if options.list:
-        print(f"models    {', '.join(ALL)}")
-        print("          and any general or sequential model of RecBole")
-        print(f"variants  {', '.join(list_all_variants())}")
-        print(f"datasets  {', '.join(list_datasets())}")
-        print(f"presets   {', '.join(list_presets())}")
-        return 0
     runtime.keep_freed_memory()
-    if options.threads is not None:
-        check_threads(options.threads)
-        torch.set_num_threads(options.threads)
+    if request.threads is not None:
+        torch.set_num_threads(request.threads)
     group = join_process_group()
     if group.rank:
         code = _run_worker_process(group)
     else:
-        code = _run_main_process(options, rest, select_models, group)
+        code = _run_main_process(request, select_models, group)
         group.send(None)
     group.leave()
     return code
@@ -106,126 +83,105 @@ def _run_worker_process(group: ProcessGroup) -> int:
     return 0
 
 
-def _run_main_process(
-    options: argparse.Namespace, rest: Sequence[str], select_models: ModelSelector | None, group: ProcessGroup
-) -> int:
-    """Read the options and the data, run the models, write the tables, and return the exit code.
+def _run_main_process(request: RunRequest, select_models: ModelSelector | None, group: ProcessGroup) -> int:
+    """Read the data, run the models, write the tables, and return the exit code.
 
     Only the process of rank 0 does this. The other processes of a distributed run execute `_run_worker_process`.
     """
-    if group.size > 1:
-        if options.ray is not None:
-            refuse_process_group("--ray")
-        if ":" in options.device:
-            raise SettingsError(
-                f"--device {options.device} names one device, but each of the {group.size} processes uses its own GPU; "
-                "use auto, cpu or cuda"
-            )
-    device = runtime.choose_device(options.device)
-    overrides = read_overrides(options, rest)
-    seeds = parse_seeds(options.seeds)
-    exports = parse_exports(options.export)
-    export_k = parse_export_k(options.export_k, exports)
-    models = list(ALL) if options.models == "all" else parse_names(options.models, "--models")
-    names = parse_names(options.dataset, "--dataset")
-
-    def resolve_configs(
-        selected: Sequence[str], name: str, tuned: Mapping[str, Tuned] = NOTHING_TUNED
-    ) -> list[RunConfig]:
-        return resolve_with_pretrained(selected, name, REGISTRY, options.preset, overrides, tuned)
-
-    # Misspelled names and settings are refused here, before any data is read.
-    configs = {name: resolve_configs(models, name) for name in names}
-    if EMBEDDINGS in exports:
-        refuse_embeddings(config for name in names for config in configs[name])
-    for config in (config for name in names for config in configs[name]):
-        identify_code(config)  # now, because files may be edited while the runs are in progress
-    ensure_folder(options.output)
-    data = {name: load_data(name, options.data_path) for name in names}
-    selected = dict.fromkeys(names, models)
-    if select_models is not None:
-        selected = {name: select_models(models, name, sorted(data[name][0].features)) for name in names}
-        configs = {name: resolve_configs(selected[name], name) for name in names}
-    tuned: dict[str, dict[str, Tuned]] = {name: {} for name in names}
-    if options.tuned:
-        for name in names:
-            to_tune = [config for config in configs[name] if config.model in selected[name]]
-            tuned[name] = _read_tuned_values(to_tune, options.output, data[name][1])
-            configs[name] = resolve_configs(selected[name], name, tuned[name])
-    contexts = [RunContext(options.output, seed, device, group) for seed in seeds]
-    if options.dry_run:
-        check, errors = LanguageModelCheck(trains_here=options.ray is None), []
-        for name in names:
-            errors += dry_run(configs[name], data[name][1], contexts[0], check)
-        if errors:
-            raise errors[0]
-        return 0
-    jobs = [
-        RunJob(
-            config=config,
-            context=context,
-            # --fresh reruns only the models named on the command line. Two kinds of runs stay: a pretrained model that
-            # is not named, and the run with default values of a model that is named with tuned values.
-            fresh=bool(options.fresh)
-            and config.model in models
-            and (config.search is None) == (config.model not in tuned[name]),
-            exports=tuple(exports),
-            export_k=export_k,
-            is_pretrained=is_pretrained_model(config, configs[name]),
-            dataset=name,
-        )
-        for name in names
-        for context in contexts
-        for config in configs[name]
-    ]
-
-    def write_results(name: str) -> None:
-        remove_leftovers(options.output / name)
-        print(write_reports(options.output, name, options.protocol))
-        if TEST_LISTS in exports:
-            print(describe_left_out(*data[name]))
-        print(f"written to {options.output / name}")
-
+    _refuse_options_of_one_process(request, group)
+    device = runtime.choose_device(request.device)
+    resolvers = {name: Resolver(name, REGISTRY, request.preset, request.overrides) for name in request.datasets}
+    _check_request(request, resolvers)
+    ensure_folder(request.output)
+    data = {name: load_data(name, request.data_path) for name in request.datasets}
+    chosen = {name: _choose_runs(request, resolver, data[name], select_models) for name, resolver in resolvers.items()}
+    contexts = [RunContext(request.output, seed, device, group) for seed in request.seeds]
+    if request.dry_run:
+        return _print_costs(request, chosen, data, contexts[0])
+    jobs = _list_jobs(request, chosen, contexts)
     with JobLocks() as locks:
+        store = PretrainedStore()
         locks.acquire(jobs)
-        jobs = [  # raises errors before the first epoch, not after hours of training
-            job if job.fresh or check_earlier_run(job, data[job.dataset][1]) else replace(job, deferred=True)
-            for job in jobs
-        ]
-        _check_language_models(jobs, data, trains_here=options.ray is None)
-        announce_removals([job.folder for job in jobs if job.fresh], options.output)
-        if options.ray is not None:
-            failed = run_on_ray(jobs, data, options.ray, options.threads, options.device, locks)
-            for name in names:
-                write_results(name)
-        else:
-            failed = 0
-            for name in names:
-                for job in jobs:
-                    if job.dataset == name:
-                        failed += not report_outcome(job, run_job(job, *data[name]))
-                        locks.release(job)
-                write_results(name)
+        jobs = check_earlier_runs(jobs, data, store)  # raises errors before the first epoch, not after hours
+        check_language_models(jobs, data, trains_here=request.ray is None)
+        print(describe_plan(jobs, find_earlier_results(jobs)), flush=True)
+        announce_removals([job.folder for job in jobs if job.fresh], request.output)
+        failed = _execute_and_report(request, jobs, data, store, locks)
     return EXIT_RUN_FAILED if failed else 0
 
 
-def _check_language_models(
-    jobs: Sequence[RunJob], data: Mapping[str, tuple[Dataset, Split]], *, trains_here: bool
-) -> None:
-    """Refuse a language model that a run cannot use, before the pretrained models of the run are trained.
+def _refuse_options_of_one_process(request: RunRequest, group: ProcessGroup) -> None:
+    """Refuse options that have no meaning if several processes train together.
 
     Raises:
-        HellmError: a language model cannot be used; the message says why.
+        SettingsError: there is such an option.
     """
-    check, checked = LanguageModelCheck(trains_here=trains_here), set()
-    for job in jobs:
-        split = data[job.dataset][1]
-        if job.config.family != LLM or (job.config.label, job.dataset) in checked:
-            continue
-        if not needs_work(job):
-            continue
-        check_language_model(check, job.config, split)
-        checked.add((job.config.label, job.dataset))
+    if group.size == 1:
+        return
+    if request.ray is not None:
+        refuse_process_group("--ray")
+    if ":" in request.device:
+        raise SettingsError(
+            f"--device {request.device} names one device, but each of the {group.size} processes uses its own GPU; "
+            "use auto, cpu or cuda"
+        )
+
+
+def _check_request(request: RunRequest, resolvers: Mapping[str, Resolver]) -> None:
+    """Refuse misspelled names and settings before any data is read, and read the code of the runs.
+
+    Args:
+        request: what to run.
+        resolvers: dataset name -> resolver of its run configs.
+
+    Raises:
+        ModelError: a model is unknown, or cannot be exported as requested.
+        SettingsError: a setting is wrong.
+    """
+    configs = [config for one in resolvers.values() for config in one.resolve_with_pretrained(request.models)]
+    if EMBEDDINGS in request.exports:
+        refuse_embeddings(configs)
+    for config in configs:
+        config.identify_code()  # now, because files may be edited while the runs are in progress
+
+
+@dataclass(frozen=True)
+class _ChosenRuns:
+    """The runs of a command on one dataset.
+
+    Attributes:
+        configs: run configs; pretrained models come before the models that read them.
+        tuned: models that are run with the values of a search.
+    """
+
+    configs: Sequence[RunConfig]
+    tuned: frozenset[str] = frozenset()
+
+
+def _choose_runs(
+    request: RunRequest, resolver: Resolver, data: tuple[Dataset, Split], select_models: ModelSelector | None
+) -> _ChosenRuns:
+    """Choose the runs on one dataset: those of the requested models, or those that fit the dataset.
+
+    Args:
+        request: what to run.
+        resolver: resolver of the run configs on the dataset.
+        data: the dataset and its split.
+        select_models: see `run`.
+
+    Raises:
+        SettingsError: a requested model with a search space has no values of a search.
+        ResultError: a file of values is damaged, or its values were found on another split.
+    """
+    dataset, split = data
+    models: Sequence[str] = request.models
+    if select_models is not None:
+        models = select_models(models, resolver.dataset, sorted(dataset.features))
+    configs = resolver.resolve_with_pretrained(models)
+    if not request.tuned:
+        return _ChosenRuns(configs)
+    tuned = _read_tuned_values([config for config in configs if config.model in models], request.output, split)
+    return _ChosenRuns(resolver.resolve_with_pretrained(models, tuned), frozenset(tuned))
 
 
 def _read_tuned_values(configs: Sequence[RunConfig], output: Path, split: Split) -> dict[str, Tuned]:
@@ -246,3 +202,81 @@ def _read_tuned_values(configs: Sequence[RunConfig], output: Path, split: Split)
                 f"`python benchmarks/tune.py --models {config.model} --dataset {split.dataset}` first"
             )
     return found
+
+
+def _print_costs(
+    request: RunRequest,
+    chosen: Mapping[str, _ChosenRuns],
+    data: Mapping[str, tuple[Dataset, Split]],
+    context: RunContext,
+) -> int:
+    """Print the memory and the time that each LLM run needs, and return the exit code.
+
+    Raises:
+        HellmError: a run would be refused; this is the first of the errors.
+    """
+    check = LanguageModelCheck(trains_here=request.ray is None)
+    errors = [error for name, runs in chosen.items() for error in dry_run(runs.configs, data[name][1], context, check)]
+    if errors:
+        raise errors[0]
+    return 0
+
+
+def _list_jobs(request: RunRequest, chosen: Mapping[str, _ChosenRuns], contexts: Sequence[RunContext]) -> list[RunJob]:
+    """List the jobs of the command in the order in which they are executed: by dataset, then by seed."""
+    n_jobs = len(contexts) * sum(len(runs.configs) for runs in chosen.values())
+    jobs: list[RunJob] = []
+    for name, runs in chosen.items():
+        for context in contexts:
+            for config in runs.configs:
+                job = RunJob(
+                    config=config,
+                    context=context,
+                    fresh=request.fresh and _is_named(config, request, runs),
+                    exports=request.exports,
+                    export_k=request.export_k,
+                    is_pretrained=is_pretrained_model(config, runs.configs),
+                    dataset=name,
+                    position=f"{len(jobs) + 1}/{n_jobs}",
+                )
+                jobs.append(job)
+    return jobs
+
+
+def _is_named(config: RunConfig, request: RunRequest, runs: _ChosenRuns) -> bool:
+    """Return whether the command line names this run, so that `--fresh` deletes it.
+
+    Two kinds of runs are not named: a pretrained model that only another model reads, and the run with default values
+    of a model that is named with tuned values.
+    """
+    return config.model in request.models and (config.search is None) == (config.model not in runs.tuned)
+
+
+def _execute_and_report(
+    request: RunRequest,
+    jobs: Sequence[RunJob],
+    data: Mapping[str, tuple[Dataset, Split]],
+    store: PretrainedStore,
+    locks: JobLocks,
+) -> int:
+    """Execute the jobs and report each dataset as soon as its runs have ended. Return the number of failed runs."""
+    if request.ray is not None:
+        store.clear()  # each worker loads what its runs read
+        failed = run_on_ray(jobs, data, request.ray, request.threads, request.device, locks)
+        for name in request.datasets:
+            _report(request, name, data[name])
+        return failed
+    failed = 0
+    for name in request.datasets:
+        failed += execute_jobs([job for job in jobs if job.dataset == name], data[name], store, locks)
+        _report(request, name, data[name])
+    return failed
+
+
+def _report(request: RunRequest, name: str, data: tuple[Dataset, Split]) -> None:
+    """Write and print the tables of a dataset."""
+    remove_leftovers(request.output / name)
+    print(write_reports(request.output, name, request.protocol))
+    if TEST_LISTS in request.exports:
+        print(describe_left_out(*data))
+    print(f"written to {request.output / name}")

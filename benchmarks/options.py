@@ -7,12 +7,18 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from baselines.registry import RECBOLE_BASELINES, REGISTRY
 from hellm_recbole.config.limits import LARGEST_SEED, MOST_THREADS
-from hellm_recbole.config.request import EXPORTS, LOCAL, TEST_LISTS, Override, parse_override
+from hellm_recbole.config.request import EXPORTS, LOCAL, TEST_LISTS, Override, RunRequest, parse_override
+from hellm_recbole.config.variants import list_all_variants
 from hellm_recbole.data.dataset import Dataset, load_dataset
+from hellm_recbole.data.known_datasets import list_datasets
 from hellm_recbole.data.prepare import prepare_if_known
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import ModelError, SettingsError, shorten
+from hellm_recbole.experiments.model_layers import list_presets
+
+ALL_MODELS = (*RECBOLE_BASELINES, *REGISTRY)  # the models of `--models all`
 
 
 def make_run_parser(program: str, description: str | None) -> argparse.ArgumentParser:
@@ -207,6 +213,51 @@ def read_overrides(options: argparse.Namespace, rest: Sequence[str]) -> list[Ove
     for text in rest:
         overrides.append(parse_override(text.removeprefix("--"), "--" if text.startswith("--") else ""))
     return overrides
+
+
+def read_run_request(options: argparse.Namespace, rest: Sequence[str], every_model: Sequence[str]) -> RunRequest:
+    """Read what to run from the options of `make_run_parser`.
+
+    Args:
+        options: parsed options.
+        rest: arguments that the parser did not know.
+        every_model: models of `--models all`.
+
+    Raises:
+        HellmError: an option is wrong.
+    """
+    check_threads(options.threads)
+    overrides = read_overrides(options, rest)
+    seeds = parse_seeds(options.seeds)
+    exports = parse_exports(options.export)
+    return RunRequest(
+        models=tuple(every_model if options.models == "all" else parse_names(options.models, "--models")),
+        datasets=tuple(parse_names(options.dataset, "--dataset")),
+        preset=options.preset,
+        overrides=tuple(overrides),
+        data_path=options.data_path,
+        output=options.output,
+        device=options.device,
+        threads=options.threads,
+        seeds=tuple(seeds),
+        tuned=options.tuned,
+        ray=options.ray,
+        protocol=options.protocol,
+        exports=tuple(exports),
+        export_k=parse_export_k(options.export_k, exports),
+        fresh=bool(options.fresh),
+        dry_run=options.dry_run,
+    )
+
+
+def print_names() -> int:
+    """Print the names of all models, variants, datasets and presets, and return the exit code."""
+    print(f"models    {', '.join(ALL_MODELS)}")
+    print("          and any general or sequential model of RecBole")
+    print(f"variants  {', '.join(list_all_variants())}")
+    print(f"datasets  {', '.join(list_datasets())}")
+    print(f"presets   {', '.join(list_presets())}")
+    return 0
 
 
 def make_search_parser(program: str, description: str | None) -> argparse.ArgumentParser:

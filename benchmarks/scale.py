@@ -17,6 +17,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import hellm_recbole.system.openmp  # noqa: F401
@@ -32,10 +33,9 @@ from hellm_recbole.data.dataset import load_dataset
 from hellm_recbole.data.prepare import prepare_if_known
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.errors import ModelError, SettingsError
-from hellm_recbole.experiments.resolve import resolve_runs
+from hellm_recbole.experiments.resolve import resolve_own_run
 from hellm_recbole.system import runtime
 from hellm_recbole.system.console import run_main
-from hellm_recbole.training.learner import ModelLearner
 from hellm_recbole.training.timing import time_epoch
 from hellm_recbole.types import FloatArray, Histories, TrainData
 
@@ -164,17 +164,17 @@ def _measure_factor(options: argparse.Namespace) -> int:
     data = split_dataset(load_dataset(folder, modalities=None)).make_train_data()
     large = enlarge(data, options.one, seed=1)
     overrides = [parse_override(text, "--set ") for text in options.settings]
-    (config,) = resolve_runs([options.model], options.dataset, REGISTRY, "paper", overrides)
-    assert config.spec is not None
+    config = resolve_own_run(options.model, options.dataset, REGISTRY, "paper", overrides)
     growth = options.one if options.batch == "grows" else 1
     train = config.train.model_copy(update={"batch_size": config.train.batch_size * growth})
+    config = replace(config, train=train)
     started = time.perf_counter()
-    learner = ModelLearner(config.spec, config.model_settings, large, train, config.pairs, 2024, device)
+    learner = config.build_learner(large, 2024, device)
     build = time.perf_counter() - started
     epoch, n_steps = min(time_epoch(learner, options.steps) for _ in range(options.repeat))
     measured = {
         "interactions": len(large.history.items),
-        "batch": train.batch_size,
+        "batch": config.train.batch_size,
         "build_s": build,
         "step_s": epoch / n_steps,
         "epoch_s": epoch,

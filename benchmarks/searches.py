@@ -16,9 +16,9 @@ from hellm_recbole.config.search_space import Space
 from hellm_recbole.data.split import Split
 from hellm_recbole.experiments.identity import identify_run, list_run_parts
 from hellm_recbole.experiments.jobs import announce_removals
-from hellm_recbole.experiments.pretrained import identify_embeddings, load_pretrained_embeddings
+from hellm_recbole.experiments.pretrained import PretrainedStore
 from hellm_recbole.experiments.ray_cluster import connect_cluster, refuse_gpu_number
-from hellm_recbole.experiments.resolve import RunConfig
+from hellm_recbole.experiments.run_config import RunConfig
 from hellm_recbole.experiments.sweeps import SearchResult
 from hellm_recbole.experiments.tuning import SearchTask, TrialJob, locate_search_of, needs_lock, run_search
 from hellm_recbole.system.locks import FolderLock
@@ -77,10 +77,8 @@ def make_search_task(
     """
     data = split.make_selection_data()
     refuse_gpu_number(options.device)
-    pretrained = load_pretrained_embeddings(
-        options.output, split.dataset, config.pretrained_models, seed, split.sha256, split.item_tokens
-    )
-    identity = identify_run(config, split, identify_embeddings(options.output, split.dataset, seed, pretrained))
+    pretrained = PretrainedStore().load(options.output, split, config.pretrained_models, seed)
+    identity = identify_run(config, split, pretrained.identities)
     parts = list_run_parts(config, split, seed, identity)
     if identity["features"] or "modalities" in space:  # trials may read other modalities than the config does
         parts |= {f"features of {name}": digest for name, digest in split.feature_sha256.items()}
@@ -92,7 +90,7 @@ def make_search_task(
         preset=options.preset,
         overrides=tuple(overrides),
         space=space,
-        data=replace(data, train=replace(data.train, pretrained=pretrained, cache=cache)),
+        data=replace(data, train=replace(data.train, pretrained=pretrained.tables, cache=cache)),
         seed=seed,
         device=options.device,
         folder=Path.cwd(),

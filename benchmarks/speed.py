@@ -34,7 +34,8 @@ from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.experiments.jobs import check_language_model
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
-from hellm_recbole.experiments.resolve import RunConfig, resolve_runs
+from hellm_recbole.experiments.resolve import resolve_own_run
+from hellm_recbole.experiments.run_config import OwnRunConfig
 from hellm_recbole.models.hellm_pre import DTYPES
 from hellm_recbole.system import runtime
 from hellm_recbole.system.console import run_main
@@ -163,17 +164,8 @@ def _measure(options: argparse.Namespace) -> int:
 def _build_learner(name: str, split: Split, **values: object) -> tuple[ModelLearner, Callable[[], object]]:
     """Build a learner of one of our models, and a function that validates it."""
     overrides = [Override(name, key, value, f"{key}={value}") for key, value in values.items()]
-    (config,) = resolve_runs([name], split.dataset, REGISTRY, "paper", overrides)
-    assert config.spec is not None
-    learner = ModelLearner(
-        config.spec,
-        config.model_settings,
-        split.make_train_data(),
-        config.train,
-        config.pairs,
-        2024,
-        torch.device("cpu"),
-    )
+    config = resolve_own_run(name, split.dataset, REGISTRY, "paper", overrides)
+    learner = config.build_learner(split.make_train_data(), 2024, torch.device("cpu"))
     return learner, lambda: evaluate(learner, split.make_selection_data(), config.evaluation, name)
 
 
@@ -238,7 +230,7 @@ def _time_hellm_pre(split: Split, checkout: Path, repeat: int, dtype: str) -> li
     print(f"HeLLMPre: graphs and model built in {time.perf_counter() - started:.1f} s")
     rows = []
     exact, _ = _build_learner("HeLLMPre", split, contrast_nodes="all", contrast_dtype=dtype)
-    (config,) = resolve_runs(["HeLLMPre"], split.dataset, REGISTRY, "paper", [])
+    config = resolve_own_run("HeLLMPre", split.dataset, REGISTRY, "paper", [])
     theirs = ReleasedHeLLMPre(checkout, split.make_train_data(), config.model_settings, config.train.batch_size)
     for what, ours, steps in (
         ("default contrast", default, FEW_STEPS[0]),
@@ -262,10 +254,7 @@ def _time_llm(split: Split, backbone: Mapping[str, Any], steps: int) -> list[tup
     released_sample_s = 0.0
     for what, overrides in (("", ()), (", prefix networks as wide as theirs", (wide,))):
         config = _resolve_llm_config(split, backbone, overrides)
-        assert config.spec is not None
-        learner = ModelLearner(
-            config.spec, config.model_settings, data, config.train, None, 2024, torch.device("cpu"), config.steps
-        )
+        learner = config.build_learner(data, 2024, torch.device("cpu"))
         if theirs is None:
             theirs = ReleasedLLM(config.model_settings, data)
             released_sample_s = 1 / theirs.measure_samples_per_second(steps)
@@ -290,11 +279,10 @@ def _time_llm(split: Split, backbone: Mapping[str, Any], steps: int) -> list[tup
     return rows
 
 
-def _resolve_llm_config(split: Split, backbone: Mapping[str, Any], overrides: Sequence[Override] = ()) -> RunConfig:
+def _resolve_llm_config(split: Split, backbone: Mapping[str, Any], overrides: Sequence[Override] = ()) -> OwnRunConfig:
     """Resolve the run config of HeLLM with the language model of the command line."""
     given = [Override(None, name, value, f"--{name.replace('_', '-')}") for name, value in backbone.items()]
-    (config,) = resolve_runs(["HeLLM"], split.dataset, REGISTRY, "paper", [*given, *overrides])
-    return config
+    return resolve_own_run("HeLLM", split.dataset, REGISTRY, "paper", [*given, *overrides])
 
 
 def _time_epoch_s(learner: ModelLearner, steps: int) -> float:

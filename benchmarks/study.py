@@ -20,7 +20,8 @@ from benchmarks.searches import make_search_task, run_searches
 from hellm_recbole.config.request import SearchBudget
 from hellm_recbole.config.search_space import count_points
 from hellm_recbole.errors import ModelError
-from hellm_recbole.experiments.resolve import resolve_runs, split_variant
+from hellm_recbole.experiments.model_layers import split_variant
+from hellm_recbole.experiments.resolve import resolve_runs
 from hellm_recbole.experiments.sweeps import SearchResult
 from hellm_recbole.experiments.tuning import SearchTask
 from hellm_recbole.report.figures import write_figure

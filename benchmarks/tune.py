@@ -15,23 +15,17 @@ from typing import get_args
 import hellm_recbole.system.openmp  # noqa: F401
 
 from baselines.registry import REGISTRY
-from benchmarks.options import (
-    check_threads,
-    load_data,
-    make_search_parser,
-    parse_names,
-    parse_seeds,
-    read_overrides,
-)
+from benchmarks.options import check_threads, load_data, make_search_parser, parse_names, parse_seeds, read_overrides
 from benchmarks.searches import format_trials, make_search_task, run_searches
 from hellm_recbole.config.request import SchedulerName, SearchBudget, SearchName
 from hellm_recbole.config.search_space import list_searched_keys, read_search_space
 from hellm_recbole.config.yaml_files import find_properties, parse_value
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
-from hellm_recbole.experiments.resolve import resolve_runs, split_variant
+from hellm_recbole.experiments.model_layers import split_variant
+from hellm_recbole.experiments.resolve import resolve_runs
+from hellm_recbole.experiments.run_config import LLMRunConfig
 from hellm_recbole.experiments.sweeps import SearchResult, write_tuned
-from hellm_recbole.models.base import LLM
 from hellm_recbole.system.console import run_main
 from hellm_recbole.system.distributed import refuse_process_group
 from hellm_recbole.system.files import check_name
@@ -98,7 +92,7 @@ def _run_tuning(options: argparse.Namespace, rest: Sequence[str]) -> int:
         configs = resolve_runs(models, dataset, REGISTRY, options.preset, overrides)
         split = load_data(dataset, options.data_path)[1]
         for config in configs:
-            if config.family == LLM:
+            if isinstance(config, LLMRunConfig):
                 LanguageModelCheck().check(config.model_settings, split.item_text)
             base = split_variant(config.model, REGISTRY)[0]
             tasks.append(

@@ -17,7 +17,8 @@ from hellm_recbole.data.embeddings import read_item_embeddings
 from hellm_recbole.data.encoding_cache import _read_cache, _write_cache
 from hellm_recbole.errors import HellmError
 from hellm_recbole.experiments.export import export_embeddings
-from hellm_recbole.experiments.results import read_ranks, read_result
+from hellm_recbole.experiments.ranks_file import read_ranks
+from hellm_recbole.experiments.results import read_result
 from hellm_recbole.experiments.sweeps import read_search, read_tuned, write_search, write_tuned
 from hellm_recbole.experiments.tuning import _copy_state, _refuse_other_request, _restore_state
 from hellm_recbole.graphs.neighbors import NeighborSearchSettings, find_item_neighbors

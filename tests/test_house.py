@@ -166,6 +166,7 @@ GENERAL_TESTS = {
     *("bridge/test_metrics_parity", "bridge/test_prepared_ids", "bridge/test_prepared_times"),
     *(f"benchmarks/test_{name}" for name in ("identity", "llm_rows", "malformed", "openmp", "prepare_raw")),
     *(f"benchmarks/test_{name}" for name in ("report_in_a_browser", "stress", "distributed_runs")),
+    *(f"benchmarks/test_{name}" for name in ("interrupted_runs", "wrong_input")),
 }
 
 
@@ -189,7 +190,7 @@ TESTED_ELSEWHERE = {
     *(f"data/{name}" for name in ("embeddings",)),
     *(f"data/importers/{name}" for name in ("request",)),
     *("errors", "types"),
-    *(f"experiments/{name}" for name in ("dry_run", "jobs", "pretrained", "ray_cluster", "ray_jobs", "run")),
+    *(f"experiments/{name}" for name in ("dry_run", "ray_cluster", "ray_jobs", "run")),
     *(f"graphs/{name}" for name in ("propagation",)),
     *(f"identity/{name}" for name in ("parts", "settings_files")),
     "llm/quiet",

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from baselines.registry import REGISTRY
-from hellm_recbole.experiments.resolve import RunConfig
+from hellm_recbole.experiments.run_config import RunConfig
 from hellm_recbole.models.base import LLM
 from hellm_recbole.models.hellm import HeLLM
 from hellm_recbole.models.llm_recommender import LLMRecommender

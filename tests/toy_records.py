@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hellm_recbole.evaluation import metrics
-from hellm_recbole.experiments.results import PhaseRanks, RunResult, write_ranks, write_result
+from hellm_recbole.experiments.ranks_file import PhaseRanks, write_ranks
+from hellm_recbole.experiments.results import RunResult, write_result
 from hellm_recbole.experiments.sweeps import SearchResult, Trial
 from hellm_recbole.identity.parts import FeatureIdentity, Identity
 from hellm_recbole.system.files import check_seal, seal

@@ -32,10 +32,10 @@ from benchmarks.upstream.subprocesses import run_in_subprocess
 from hellm_recbole.data.dataset import load_dataset
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import DataError, HellmError, MissingDependency
-from hellm_recbole.experiments.resolve import RunConfig, resolve_runs
+from hellm_recbole.experiments.resolve import resolve_own_run
+from hellm_recbole.experiments.run_config import OwnRunConfig
 from hellm_recbole.system import runtime
 from hellm_recbole.system.console import run_main
-from hellm_recbole.training.learner import ModelLearner
 from hellm_recbole.training.sampling import PairSource
 from hellm_recbole.training.trainer import evaluate
 from hellm_recbole.types import PairBatch, TrainData
@@ -85,7 +85,7 @@ def set_two_modalities(split: Split) -> Split:
     return replace(split, features={"image": image, "text": text}, cache=None)
 
 
-def translate_settings(name: str, config: RunConfig) -> dict[str, Any]:
+def translate_settings(name: str, config: OwnRunConfig) -> dict[str, Any]:
     """Translate the settings of our model to the names of MMRec."""
     ours: Any = config.model_settings
     width = [ours.emb_dim] * 2
@@ -135,7 +135,7 @@ def translate_settings(name: str, config: RunConfig) -> dict[str, Any]:
     return by_model[name]()
 
 
-def build_public_model(name: str, checkout: Path, data: TrainData, config: RunConfig, folder: Path) -> Any:
+def build_public_model(name: str, checkout: Path, data: TrainData, config: OwnRunConfig, folder: Path) -> Any:
     """Build MMRec's model on our data, with image features, text features or both.
 
     Args:
@@ -187,7 +187,7 @@ def build_public_model(name: str, checkout: Path, data: TrainData, config: RunCo
     return getattr(module, name)(settings, _Interactions(data))
 
 
-def time_public(name: str, checkout: Path, split: Split, config: RunConfig, steps: int) -> dict[str, float]:
+def time_public(name: str, checkout: Path, split: Split, config: OwnRunConfig, steps: int) -> dict[str, float]:
     """Time MMRec: seconds of the set-up, of an epoch and of an evaluation.
 
     The time of an epoch is computed from its first step and `steps` later ones.
@@ -243,13 +243,10 @@ def _time_public_evaluation(name: str, model: Any, split: Split) -> float:
         return (time.perf_counter() - started) * split.n_users / len(users)
 
 
-def time_ours(name: str, split: Split, config: RunConfig) -> dict[str, float]:
+def time_ours(name: str, split: Split, config: OwnRunConfig) -> dict[str, float]:
     """Time our model: seconds of the set-up, of the second epoch and of an evaluation."""
-    assert config.spec is not None
     started = time.perf_counter()
-    learner = ModelLearner(
-        config.spec, config.model_settings, split.make_train_data(), config.train, config.pairs, 2024, CPU
-    )
+    learner = config.build_learner(split.make_train_data(), 2024, CPU)
     build = time.perf_counter() - started
     learner.train_epoch(1, 1, _ignore_step)
     started = time.perf_counter()
@@ -322,7 +319,7 @@ def _measure_side(options: argparse.Namespace) -> int:
     runtime.keep_freed_memory()
     torch.set_num_threads(options.threads)
     split = set_two_modalities(split_dataset(load_dataset(options.folder, modalities=None)))
-    (config,) = resolve_runs([options.model], split.dataset, REGISTRY, "paper", [])
+    config = resolve_own_run(options.model, split.dataset, REGISTRY, "paper", [])
     if options.side == "ours":
         measured = time_ours(options.model, split, config)
     else:

@@ -47,7 +47,7 @@ from benchmarks.upstream.mmrec import build_public_model
 from benchmarks.upstream.released import Graphs, build_published_graphs, compute_published_loss, import_model
 from hellm_recbole.config.request import Override
 from hellm_recbole.errors import HellmError, SettingsError
-from hellm_recbole.experiments.resolve import resolve_runs
+from hellm_recbole.experiments.resolve import resolve_own_run
 from hellm_recbole.models.hellm_pre import DTYPES
 from hellm_recbole.system.console import run_main
 from hellm_recbole.types import Histories, PairBatch, TrainData
@@ -392,8 +392,7 @@ def build_sides(name: str, checkout: Path, data: TrainData, folder: Path) -> tup
     """Build both sides on the same graphs, and compute the largest error between their original graphs."""
     changed = {"emb_dim": 8, **CHANGED[name]}
     overrides = [Override(name, key, value, f"{key}={value}") for key, value in changed.items()]
-    (config,) = resolve_runs([name], "toy", REGISTRY, "paper", overrides)
-    assert config.spec is not None
+    config = resolve_own_run(name, "toy", REGISTRY, "paper", overrides)
     settings: Any = config.model_settings
     torch.manual_seed(2024)
     ours: Any = config.spec.cls.build(settings, data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import psutil
@@ -11,12 +12,12 @@ from tabulate import tabulate
 
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError
+from hellm_recbole.experiments.context import RunContext
 from hellm_recbole.experiments.jobs import check_language_model
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
 from hellm_recbole.experiments.memory_estimate import MemoryEstimate, estimate_memory
-from hellm_recbole.experiments.pretrained import load_pretrained_embeddings
-from hellm_recbole.experiments.resolve import RunConfig
-from hellm_recbole.experiments.run import RunContext, build_learner_from_data, select_training_data
+from hellm_recbole.experiments.pretrained import PretrainedStore
+from hellm_recbole.experiments.run_config import LLMRunConfig, RunConfig
 from hellm_recbole.training.sampling import make_batch_source
 from hellm_recbole.training.timing import time_epoch
 from hellm_recbole.types import FloatArray, TrainData
@@ -42,11 +43,12 @@ def dry_run(
         Errors that the runs would raise.
     """
     errors: list[HellmError] = []
+    store = PretrainedStore()
     for config in configs:
-        if config.steps is None:  # not an LLM run
+        if not isinstance(config, LLMRunConfig):
             continue
         model_error = _find_model_error(check, config, split)
-        data = _add_pretrained(config, configs, split, context)
+        data = _add_pretrained(config, configs, split, context, store)
         try:
             batches = make_batch_source(
                 config.model_settings, config.train, config.pairs, config.steps, data, context.device
@@ -67,13 +69,13 @@ def dry_run(
         if estimate.total_bytes > memory:
             print("an epoch is not timed, because the model does not fit into the memory\n")
             continue
-        learner = build_learner_from_data(config, data, context.seed, context.device)
+        learner = config.build_learner(data, context.seed, context.device)
         seconds, n_steps = time_epoch(learner, N_STEPS)
         print(f"an epoch: {n_steps} steps of {seconds / n_steps:.2f} s, {seconds / 60:.1f} min\n")
     return errors
 
 
-def _find_model_error(check: LanguageModelCheck, config: RunConfig, split: Split) -> HellmError | None:
+def _find_model_error(check: LanguageModelCheck, config: LLMRunConfig, split: Split) -> HellmError | None:
     """Return the error that a run would raise for its language model, or None."""
     try:
         check_language_model(check, config, split)
@@ -102,7 +104,9 @@ def _measure_memory_bytes(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def _add_pretrained(config: RunConfig, configs: Sequence[RunConfig], split: Split, context: RunContext) -> TrainData:
+def _add_pretrained(
+    config: RunConfig, configs: Sequence[RunConfig], split: Split, context: RunContext, store: PretrainedStore
+) -> TrainData:
     """Return the training part with the pretrained embeddings of a run.
 
     A pretrained model that is not trained yet is replaced by random embeddings of the same width.
@@ -110,12 +114,10 @@ def _add_pretrained(config: RunConfig, configs: Sequence[RunConfig], split: Spli
     tables: dict[str, FloatArray] = {}
     for model in config.pretrained_models:
         try:
-            tables |= load_pretrained_embeddings(
-                context.output, split.dataset, (model,), context.seed, split.sha256, split.item_tokens
-            )
+            tables |= store.load(context.output, split, [model], context.seed).tables
         except HellmError:
-            width = next(other.model_settings.emb_dim for other in configs if other.model == model)
+            width = next(other.resolved.values["emb_dim"] for other in configs if other.model == model)
             vectors = np.random.default_rng(0).normal(size=(split.n_items + 1, width)).astype(np.float32)
             vectors[0] = 0.0
             tables[model] = vectors
-    return select_training_data(config, split, tables)
+    return config.restrict_data(replace(split.make_train_data(), pretrained=tables))

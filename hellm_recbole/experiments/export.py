@@ -36,8 +36,10 @@ from hellm_recbole.config.request import EMBEDDINGS, TEST_LISTS
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import MIN_EVALUATED, Split
 from hellm_recbole.errors import DataError, ModelError, TrainingDiverged
-from hellm_recbole.experiments.resolve import RunConfig, locate_run
-from hellm_recbole.experiments.run import CHECKPOINT, RunContext, build_learner
+from hellm_recbole.experiments.context import CHECKPOINT, RunContext
+from hellm_recbole.experiments.pretrained import PretrainedStore
+from hellm_recbole.experiments.run import build_learner
+from hellm_recbole.experiments.run_config import RecBoleRunConfig, RunConfig
 from hellm_recbole.system.files import (
     atomic_write,
     create_scratch_folder,
@@ -47,7 +49,7 @@ from hellm_recbole.system.files import (
     write_text,
 )
 from hellm_recbole.training.checkpoint import CheckpointFolder
-from hellm_recbole.training.learner import ModelLearner
+from hellm_recbole.training.learner import Learner
 from hellm_recbole.training.trainer import load_best
 from hellm_recbole.types import FloatArray, IdArray, QueryBatch, Scorer, TokenArray, as_ids, pad_recent
 
@@ -80,7 +82,7 @@ def refuse_embeddings(configs: Iterable[RunConfig]) -> None:
     Raises:
         ModelError: there is such a run; the message names the models.
     """
-    names = list(dict.fromkeys(config.label for config in configs if config.spec is None))
+    names = list(dict.fromkeys(config.label for config in configs if isinstance(config, RecBoleRunConfig)))
     if names:
         several = len(names) > 1
         raise ModelError(
@@ -92,7 +94,12 @@ def refuse_embeddings(configs: Iterable[RunConfig]) -> None:
 
 @torch.no_grad()
 def export_run(
-    config: RunConfig, split: Split, context: RunContext, what: Collection[str], k: int | None = None
+    config: RunConfig,
+    split: Split,
+    context: RunContext,
+    store: PretrainedStore,
+    what: Collection[str],
+    k: int | None = None,
 ) -> None:
     """Write test lists or embeddings of a finished run into its folder, computed with its best checkpoint.
 
@@ -100,6 +107,7 @@ def export_run(
         config: run config.
         split: split of the dataset.
         context: output folder, seed and device of the run.
+        store: pretrained embeddings that the command has loaded.
         what: exports to write, some of `EXPORTS`.
         k: length of a test list; None means the largest cut-off of the run.
 
@@ -111,8 +119,9 @@ def export_run(
     """
     if EMBEDDINGS in what:
         refuse_embeddings([config])
-    folder = locate_run(context.output, split.dataset, config, context.seed)
-    learner = build_learner(config, split, context)
+    folder = context.locate_run(config, split.dataset)
+    embeddings = store.load(context.output, split, config.pretrained_models, context.seed)
+    learner = build_learner(config, split, context, embeddings)
     load_best(learner, CheckpointFolder(folder / CHECKPOINT))
     learner.prepare()
     if TEST_LISTS in what:
@@ -123,7 +132,6 @@ def export_run(
         write_lists(folder / LISTS_FILE, lists, split, describe_lists(config, split, context.seed, k))
         write_left_out(folder / LEFT_OUT_FILE, split)
     if EMBEDDINGS in what:
-        assert isinstance(learner, ModelLearner)
         _encode_and_export(learner, split, folder, context.device)
 
 
@@ -273,7 +281,7 @@ def describe_left_out(dataset: Dataset, split: Split) -> str:
     )
 
 
-def _encode_and_export(learner: ModelLearner, split: Split, folder: Path, device: torch.device) -> None:
+def _encode_and_export(learner: Learner, split: Split, folder: Path, device: torch.device) -> None:
     """Compute and write the embeddings. The user vectors are the query vectors that scored the test targets."""
     model: Any = learner.module
     encoded = model.encode()

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hellm_recbole.bridge.recbole_models import find_recbole_module
 from hellm_recbole.data.split import Split
-from hellm_recbole.experiments.resolve import RunConfig
-from hellm_recbole.identity.code import digest_all, digest_model_code, digest_recbole_code
+from hellm_recbole.experiments.run_config import LLMRunConfig, RunConfig
+from hellm_recbole.identity.code import digest_all
 from hellm_recbole.identity.compare import list_parts
 from hellm_recbole.identity.parts import (
     UNKNOWN_ORIGIN,
@@ -21,7 +20,6 @@ from hellm_recbole.identity.weights import digest_language_model, digest_setting
 from hellm_recbole.llm.origin import describe_origin
 from hellm_recbole.llm.settings import NO_BACKBONE, RANDOM
 from hellm_recbole.llm.source import find_source
-from hellm_recbole.models.base import LLM
 
 
 def identify_run(config: RunConfig, split: Split, embeddings: Mapping[str, EmbeddingIdentity]) -> Identity:
@@ -40,11 +38,11 @@ def identify_run(config: RunConfig, split: Split, embeddings: Mapping[str, Embed
         name: {**split.feature_origins.get(name, UNKNOWN_ORIGIN), "sha256": split.feature_sha256[name]}
         for name in config.choose_features(split.features)
     }
-    modules = identify_code(config)
+    modules = config.identify_code()
     return {
         "features": features,
         "item_texts": {"sha256": split.text_sha256, "columns": split.text_columns} if config.reads_texts else None,
-        "language_model": identify_language_model(config.model_settings) if config.family == LLM else None,
+        "language_model": _identify_language_model(config),
         "embeddings": dict(embeddings),
         "code": {"sha256": digest_all(modules), "modules": modules},
     }
@@ -62,16 +60,9 @@ def list_run_parts(config: RunConfig, split: Split, seed: int, identity: Identit
     return list_parts(identity, config.reproducibility_settings(), split.sha256, seed)
 
 
-def identify_code(config: RunConfig) -> dict[str, str]:
-    """Compute a digest of each module of a run's code: module -> digest.
-
-    A process reads each file once. Call this early: if a file is edited after it has been imported, the process still
-    runs the old code, and the digest must be that of the old code.
-    """
-    if config.spec is not None:
-        return digest_model_code(config.spec.cls.__module__, config.spec.settings.__module__)
-    assert config.recbole_name is not None
-    return digest_recbole_code(find_recbole_module(config.recbole_name))
+def _identify_language_model(config: RunConfig) -> LanguageModelIdentity | None:
+    """Collect the digests of the language model of a run; None if the run has none."""
+    return identify_language_model(config.model_settings) if isinstance(config, LLMRunConfig) else None
 
 
 def identify_language_model(settings: Any) -> LanguageModelIdentity | None:

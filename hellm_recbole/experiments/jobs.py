@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hellm_recbole.config.request import EMBEDDINGS
@@ -11,18 +11,14 @@ from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.embeddings import needs_export
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, ResultError
+from hellm_recbole.experiments.context import RunContext
 from hellm_recbole.experiments.export import export_run
+from hellm_recbole.experiments.finished import describe_finished_run, find_finished_run, refuse_changed_checkpoint
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
-from hellm_recbole.experiments.pretrained import locate_pretrained
-from hellm_recbole.experiments.resolve import RunConfig, locate_run
-from hellm_recbole.experiments.results import RECORD_FILE, read_result
-from hellm_recbole.experiments.run import (
-    RunContext,
-    describe_finished_run,
-    execute_run,
-    find_finished_run,
-    refuse_changed_checkpoint,
-)
+from hellm_recbole.experiments.pretrained import PretrainedStore, locate_pretrained
+from hellm_recbole.experiments.results import RECORD_FILE, RunResult, read_result
+from hellm_recbole.experiments.run import execute_run
+from hellm_recbole.experiments.run_config import LLMRunConfig, OwnRunConfig, RunConfig
 from hellm_recbole.system.console import print_error
 from hellm_recbole.system.files import check_removable, remove_leftovers
 from hellm_recbole.system.locks import FolderLock
@@ -41,8 +37,10 @@ class RunJob:
         is_pretrained: whether another run reads its embeddings.
         dataset: name of the dataset.
         export_k: number of items in an exported test list; None takes the largest cut-off of the run.
-        deferred: whether the comparison with an earlier run has to wait until the job is executed; see
-            `check_earlier_run`.
+        finished: result of the run if it was finished before the command started.
+        deferred: whether the run has to be compared with the earlier one when its turn comes, because the embeddings
+            that it reads are made or changed before; see `check_earlier_runs`.
+        position: number of the run and of all runs of the command, such as "3/15".
     """
 
     config: RunConfig
@@ -52,7 +50,9 @@ class RunJob:
     is_pretrained: bool
     dataset: str
     export_k: int | None = None
+    finished: RunResult | None = None
     deferred: bool = False
+    position: str = ""
 
     @property
     def name(self) -> str:
@@ -62,7 +62,15 @@ class RunJob:
     @property
     def folder(self) -> Path:
         """Folder of the run."""
-        return locate_run(self.context.output, self.dataset, self.config, self.context.seed)
+        return self.context.locate_run(self.config, self.dataset)
+
+    @property
+    def pretrained_folders(self) -> list[Path]:
+        """Folders of the runs whose embeddings this run reads."""
+        return [
+            locate_pretrained(self.context.output, self.dataset, model, self.context.seed)
+            for model in self.config.pretrained_models
+        ]
 
 
 def announce_removals(folders: Sequence[Path], root: Path) -> None:
@@ -130,13 +138,62 @@ def needs_work(job: RunJob) -> bool:
         return True
 
 
-def check_earlier_run(job: RunJob, split: Split) -> bool:
+def check_earlier_runs(
+    jobs: Sequence[RunJob], data: Mapping[str, tuple[Dataset, Split]], store: PretrainedStore
+) -> list[RunJob]:
+    """Compare jobs with the earlier runs in their folders, before any run starts; see `check_earlier_run`.
+
+    Args:
+        jobs: jobs of the command.
+        data: dataset name -> dataset and its split.
+        store: pretrained embeddings that the command has loaded; it keeps those that a job will read again.
+
+    Returns:
+        The jobs with the results of the finished runs. A finished run is compared again when its turn comes if a
+        pretrained model that it reads is executed before it.
+
+    Raises:
+        HellmError: something that an earlier run depends on has changed since.
+    """
+    checked: list[RunJob] = []
+    executed: set[Path] = set()  # folders of runs that will be executed
+    for index, job in enumerate(jobs):
+        found = check_earlier_run(job, data[job.dataset][1], store)
+        if found.finished is None:
+            executed.add(job.folder)
+        elif executed.intersection(job.pretrained_folders):
+            found = replace(found, deferred=True)
+        checked.append(found)
+        _forget_unread_embeddings(store, job, [*checked, *jobs[index + 1 :]])
+    return checked
+
+
+def _forget_unread_embeddings(store: PretrainedStore, job: RunJob, later: Iterable[RunJob]) -> None:
+    """Drop the embeddings that a job has read and that no later job reads.
+
+    Args:
+        store: pretrained embeddings that the command has loaded.
+        job: the job.
+        later: jobs whose turn comes later; a run that is finished reads embeddings again only for its exports.
+    """
+    reading = (other for other in later if other.finished is None or other.deferred or other.exports)
+    for folder in {*job.pretrained_folders}.difference(*(other.pretrained_folders for other in reading)):
+        store.forget(folder)
+
+
+def check_earlier_run(job: RunJob, split: Split, store: PretrainedStore) -> RunJob:
     """Compare a job with an earlier run in its folder, before any run starts.
 
     Print that a finished run is kept, or refuse a run that cannot be resumed.
 
+    Args:
+        job: the job.
+        split: split of the dataset.
+        store: pretrained embeddings that the command has loaded.
+
     Returns:
-        Whether the comparison was possible. It is not if the run reads embeddings that are not exported yet.
+        The job with the result of the finished run. It is deferred if the comparison is not possible yet, because the
+        run reads embeddings that are not exported yet.
 
     Raises:
         ResultError: the earlier run is finished, but something that it depends on has changed since.
@@ -144,21 +201,20 @@ def check_earlier_run(job: RunJob, split: Split) -> bool:
         ModelError: pretrained embeddings that the run reads are missing.
         DataError: the language model cannot be loaded.
     """
-    folders = (
-        locate_pretrained(job.context.output, job.dataset, model, job.context.seed)
-        for model in job.config.pretrained_models
-    )
-    if any(needs_export(folder / EMBEDDINGS) for folder in folders) and (job.folder / RECORD_FILE).exists():
-        return False
-    finished = find_finished_run(job.config, split, job.context)
+    if job.fresh:
+        return job
+    missing = any(needs_export(folder / EMBEDDINGS) for folder in job.pretrained_folders)
+    if missing and (job.folder / RECORD_FILE).exists():
+        return replace(job, deferred=True)
+    finished = find_finished_run(job.config, split, job.context, store)
     if finished is None:
         refuse_changed_checkpoint(job.config, split, job.context)
     else:
         print(f"{job.name}: {describe_finished_run(finished)}")
-    return True
+    return replace(job, finished=finished)
 
 
-def check_language_model(check: LanguageModelCheck, config: RunConfig, split: Split) -> None:
+def check_language_model(check: LanguageModelCheck, config: OwnRunConfig, split: Split) -> None:
     """Refuse a language model that an LLM run cannot use.
 
     Raises:
@@ -170,13 +226,58 @@ def check_language_model(check: LanguageModelCheck, config: RunConfig, split: Sp
         raise type(error)(f"{config.label} on {split.dataset}: {error}") from error
 
 
-def run_job(job: RunJob, dataset: Dataset, split: Split, watchers: Sequence[Logger] = ()) -> str | None:
+def check_language_models(
+    jobs: Sequence[RunJob], data: Mapping[str, tuple[Dataset, Split]], *, trains_here: bool
+) -> None:
+    """Refuse a language model that a run cannot use, before the pretrained models of the run are trained.
+
+    Args:
+        jobs: jobs of the command.
+        data: dataset name -> dataset and its split.
+        trains_here: whether this process trains the runs, so that its devices are checked.
+
+    Raises:
+        HellmError: a language model cannot be used; the message says why.
+    """
+    check, checked = LanguageModelCheck(trains_here=trains_here), set()
+    for job in jobs:
+        key = (job.config.label, job.dataset)
+        if isinstance(job.config, LLMRunConfig) and key not in checked and needs_work(job):
+            check_language_model(check, job.config, data[job.dataset][1])
+            checked.add(key)
+
+
+def execute_jobs(jobs: Sequence[RunJob], data: tuple[Dataset, Split], store: PretrainedStore, locks: JobLocks) -> int:
+    """Execute jobs on one dataset one after the other. Return the number of failed runs.
+
+    Args:
+        jobs: jobs on the dataset; pretrained models come before the models that read them.
+        data: the dataset and its split.
+        store: pretrained embeddings that the command has loaded; each is dropped after the last job that reads it.
+        locks: locks of the runs; each is released when its run has ended.
+
+    Raises:
+        OutputError: a folder cannot be written.
+        SharedRunFailed: a run failed and several processes train it.
+    """
+    failed = 0
+    for index, job in enumerate(jobs):
+        failed += not report_outcome(job, run_job(job, *data, store))
+        locks.release(job)
+        _forget_unread_embeddings(store, job, jobs[index + 1 :])
+    return failed
+
+
+def run_job(
+    job: RunJob, dataset: Dataset, split: Split, store: PretrainedStore, watchers: Sequence[Logger] = ()
+) -> str | None:
     """Execute a run unless it is finished, then write its exports and the embeddings that other runs read.
 
     Args:
         job: the run and its exports.
         dataset: dataset of the run.
         split: split of the dataset.
+        store: pretrained embeddings that the command has loaded.
         watchers: loggers that receive each epoch, in addition to the loggers of the settings.
 
     Returns:
@@ -187,24 +288,40 @@ def run_job(job: RunJob, dataset: Dataset, split: Split, watchers: Sequence[Logg
         SharedRunFailed: the run failed and several processes train it.
     """
     remove_leftovers(job.folder)
-    try:
-        result = None if job.fresh else find_finished_run(job.config, split, job.context)
-    except HellmError as error:
-        return str(error)
-    if result is not None and job.deferred:
-        print(f"{job.name}: {describe_finished_run(result)}")
+    result = job.finished
+    if job.deferred:
+        try:
+            result = find_finished_run(job.config, split, job.context, store)
+        except HellmError as error:
+            return str(error)
+        if result is not None and job.finished is None:
+            print(f"{job.name}: {describe_finished_run(result)}")
     if result is None:
-        result = execute_run(job.config, dataset, split, job.context, fresh=job.fresh, watchers=watchers)
+        store.forget(job.folder)
+        result = execute_run(
+            job.config, dataset, split, job.context, store, fresh=job.fresh, watchers=watchers, position=job.position
+        )
     if result.status != "success":
         return result.reason
+    return _write_exports(job, split, store)
+
+
+def _write_exports(job: RunJob, split: Split, store: PretrainedStore) -> str | None:
+    """Write the exports of a finished run, and its embeddings if other runs read them.
+
+    Returns:
+        Description of the error; None if there was no error.
+    """
     exports = set(job.exports)
     if job.is_pretrained and needs_export(job.folder / EMBEDDINGS):
         if (job.folder / EMBEDDINGS).exists():
             print(f"{job.name}: its embeddings are of an earlier version and are exported again from the checkpoint")
         exports.add(EMBEDDINGS)
+    if EMBEDDINGS in exports:
+        store.forget(job.folder)
     if exports:
         try:
-            export_run(job.config, split, job.context, exports, job.export_k)
+            export_run(job.config, split, job.context, store, exports, job.export_k)
         except HellmError as error:
             return f"export: {error}"
     return None

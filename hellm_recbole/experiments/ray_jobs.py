@@ -19,6 +19,7 @@ from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, take_last_line
 from hellm_recbole.experiments.jobs import JobLocks, RunJob, report_outcome, run_job
+from hellm_recbole.experiments.pretrained import PretrainedStore
 from hellm_recbole.experiments.ray_cluster import connect_cluster, enter_worker, refuse_gpu_number, request_resources
 from hellm_recbole.experiments.run import record_lost_run
 from hellm_recbole.system import runtime
@@ -148,7 +149,7 @@ def _run_task(
     job = replace(job, context=replace(job.context, device=runtime.choose_device(device)))
     watcher = _ProgressReporter(board, job)
     try:
-        return run_job(job, *data, watchers=[watcher])
+        return run_job(job, *data, PretrainedStore(), watchers=[watcher])
     except HellmError as error:
         return str(error)
 

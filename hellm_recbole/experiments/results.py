@@ -1,43 +1,32 @@
-"""The files of a run result, `record.json` and `ranks.npz`: their schema, writer and strict reader.
+"""The file of a run result, `record.json`: its schema, writer and strict reader.
 
-`results/<dataset>/<model>/<seed>/record.json` holds everything that a table needs except the ranks. `ranks.npz` in the
-same folder holds one integer rank for each (user, target) and masking policy. Tables are made from these two files
-alone.
+`results/<dataset>/<model>/<seed>/record.json` holds everything that a table needs except the ranks, which are in
+`ranks.npz` in the same folder (`ranks_file`). Tables are made from these two files alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import io
 import json
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args, get_type_hints
+from typing import Any, Literal, NoReturn, get_type_hints
 
-import numpy as np
-import numpy.typing as npt
 from typing_extensions import TypedDict
 
 from hellm_recbole.config.harness_settings import NEUTRAL_KEYS
 from hellm_recbole.config.limits import LARGEST_CUTOFF
 from hellm_recbole.config.schema import dump_json, read_mapping, refuse_constant
 from hellm_recbole.errors import ResultError, shorten, strip_controls
+from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.identity.compare import digest_parts, list_parts
 from hellm_recbole.identity.parts import Identity
 from hellm_recbole.models.base import Family
-from hellm_recbole.system.files import DIGEST_MISMATCH, atomic_write, check_seal, ensure_folder, write_text
-from hellm_recbole.types import TokenArray
+from hellm_recbole.system.files import check_seal, ensure_folder, write_text
 
 SCHEMA = 1
 RECORD_FILE = "record.json"
-RANKS_FILE = "ranks.npz"
-
-RankArray = npt.NDArray[np.int32]
-Policy = Literal["seen", "train", "none"]
 
 # Runs that differ in one of these fields were evaluated in different ways and never share a table.
 PROTOCOL_FIELDS = ("dataset", "split_kind", "split_hash", "mask_history", "n_candidates", "cutoffs")
@@ -200,36 +189,6 @@ def label_run(model: str, backbone: str | None, tuned: bool = False) -> str:
     return name if backbone is None else f"{name}@{backbone}"
 
 
-@dataclass(frozen=True)
-class PhaseRanks:
-    """Ranks of one phase, one entry for each (user, target) pair.
-
-    Attributes:
-        user: [T] source token of the user.
-        item: [T] source token of the target.
-        rank: [T] rank among all candidates, 1 is best, policy `seen`.
-        rank_train: [T] policy `train`: only training items are masked.
-        rank_none: [T] policy `none`: nothing is masked.
-        history_length: [T] interactions of the user before the phase.
-        item_count: [T] training interactions of the target; 0 is a cold item.
-    """
-
-    user: TokenArray
-    item: TokenArray
-    rank: RankArray
-    rank_train: RankArray
-    rank_none: RankArray
-    history_length: RankArray
-    item_count: RankArray
-
-    def get_ranks(self, policy: Policy) -> RankArray:
-        """Return the [T] ranks under one masking policy."""
-        return {"seen": self.rank, "train": self.rank_train, "none": self.rank_none}[policy]
-
-
-_INTEGER_ARRAYS = ("rank", "rank_train", "rank_none", "history_length", "item_count")
-
-
 def write_result(folder: Path, result: RunResult) -> Path:
     """Check a run result against the schema and write it as `record.json`. Return the path of the file.
 
@@ -329,73 +288,6 @@ def digest_run(result: RunResult) -> str | None:
     """
     parts = list_result_parts(result)
     return None if parts is None else digest_parts({**parts, "ranks": result.ranks_sha256 or ""})
-
-
-def write_ranks(folder: Path, valid: PhaseRanks, test: PhaseRanks | None) -> Path:
-    """Write the ranks of a run as `ranks.npz`. Return the path of the file.
-
-    Args:
-        folder: folder of the run.
-        valid: ranks of the validation targets.
-        test: ranks of the test targets; None if only validation was run.
-
-    Raises:
-        ResultError: the arrays of a phase have different lengths.
-        OutputError: the folder cannot be written.
-    """
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    for name, phase in (("valid", valid), ("test", test)):
-        if phase is None:
-            continue
-        arrays |= {f"{name}_{key}": np.asarray(getattr(phase, key), dtype=np.str_) for key in ("user", "item")}
-        arrays |= {f"{name}_{key}": np.asarray(getattr(phase, key), dtype=np.int32) for key in _INTEGER_ARRAYS}
-        if len({len(arrays[f"{name}_{spec.name}"]) for spec in dataclasses.fields(PhaseRanks)}) != 1:
-            raise ResultError(f"{name} ranks for {folder} have arrays of different lengths")
-    path = ensure_folder(folder) / RANKS_FILE
-    with atomic_write(path, sum(array.nbytes for array in arrays.values())) as temporary:
-        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
-    return path
-
-
-def read_ranks(path: Path, sha256: str | None = None) -> dict[str, PhaseRanks]:
-    """Read the ranks of a run.
-
-    Args:
-        path: path of `ranks.npz`.
-        sha256: digest of the file in the run result; None if the result has none.
-
-    Returns:
-        Phase -> ranks of the phase. The phases are "valid" and, if it was run, "test".
-
-    Raises:
-        ResultError: the file is missing, is damaged, lacks an array, or does not have the given digest.
-    """
-    try:
-        content = path.read_bytes()
-        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
-            raise ValueError(DIGEST_MISMATCH)
-        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ResultError(f"ranks {path} cannot be read ({error}); run the model again with --fresh") from error
-    names = [spec.name for spec in dataclasses.fields(PhaseRanks)]
-    phases = {}
-    for phase in ("valid", "test"):
-        if phase == "test" and not any(name.startswith("test_") for name in arrays):
-            continue
-        found = {name: arrays.pop(f"{phase}_{name}", None) for name in names}
-        for name, array in found.items():
-            kind = "i" if name in _INTEGER_ARRAYS else "U"
-            if array is None or array.ndim != 1 or array.dtype.kind != kind or len(array) != len(found["user"]):
-                _refuse_file(
-                    path, f"{phase}_{name}", "is missing, of the wrong type or of another length than the users"
-                )
-        phases[phase] = PhaseRanks(**found)
-        if min(int(phases[phase].get_ranks(policy).min(initial=1)) for policy in get_args(Policy)) < 1:
-            _refuse_file(path, f"{phase}_rank", "has a rank below 1")
-    if arrays:
-        _refuse_file(path, min(arrays), "is unknown")
-    return phases
 
 
 def _refuse_file(path: Path, key: str, problem: str) -> NoReturn:

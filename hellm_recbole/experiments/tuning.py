@@ -41,8 +41,8 @@ from hellm_recbole.errors import (
     take_last_line,
 )
 from hellm_recbole.experiments.ray_cluster import enter_worker, request_resources
-from hellm_recbole.experiments.resolve import RunConfig, resolve_run
-from hellm_recbole.experiments.run import build_learner_from_data, restrict_data
+from hellm_recbole.experiments.resolve import resolve_run
+from hellm_recbole.experiments.run_config import RunConfig
 from hellm_recbole.experiments.sweeps import (
     SCHEMA,
     SEARCH_FILE,
@@ -509,8 +509,8 @@ def _trial(point: dict[str, int], job: TrialJob) -> None:
     config = job.resolve({key: job.space[key][index] for key, index in point.items()})
     enter_worker(job.folder, config.resources.ray_cpus)
     try:
-        data = restrict_data(config, job.data.train)
-        learner = build_learner_from_data(config, data, job.seed, runtime.choose_device(job.device))
+        data = config.restrict_data(job.data.train)
+        learner = config.build_learner(data, job.seed, runtime.choose_device(job.device))
         with tempfile.TemporaryDirectory() as scratch:
             checkpoint = CheckpointFolder(Path(scratch) / "checkpoint")
             run = {**job.run_parts, "point": json.dumps(point, sort_keys=True)}

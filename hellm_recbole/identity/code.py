@@ -24,9 +24,13 @@ HARNESS = (
     "hellm_recbole.evaluation.ranking",
     "hellm_recbole.evaluation.metrics",
 )
-# This module passes data to models and receives their ranks. Only the module itself is digested: apart from the modules
-# above, it imports only code that reads, writes and prints.
-WITHOUT_IMPORTS = ("hellm_recbole.experiments.run",)
+# These modules pass data to models and receive their ranks. Only the modules themselves are digested: apart from the
+# modules above, they import only code that reads, writes and prints.
+WITHOUT_IMPORTS = (
+    "hellm_recbole.experiments.run",
+    "hellm_recbole.experiments.run_config",
+    "hellm_recbole.experiments.recording",
+)
 BRIDGE = ("hellm_recbole.bridge.learner", "hellm_recbole.bridge.dataset", "hellm_recbole.bridge.patches")
 RECBOLE = "recbole"  # its digest is the installed version
 

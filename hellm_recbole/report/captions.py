@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from hellm_recbole.config.request import Protocol
-from hellm_recbole.experiments.results import Policy, RunResult
+from hellm_recbole.experiments.ranks_file import Policy
+from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.models.base import Family
 from hellm_recbole.report.footnotes import find_repacked_models
 from hellm_recbole.report.frame import ReportFrame

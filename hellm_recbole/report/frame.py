@@ -20,15 +20,8 @@ from hellm_recbole.config.yaml_files import find_properties, load_yaml
 from hellm_recbole.data.embeddings import digest_tables, read_item_embeddings
 from hellm_recbole.errors import DataError, ResultError
 from hellm_recbole.evaluation import metrics
-from hellm_recbole.experiments.results import (
-    PhaseRanks,
-    Policy,
-    RunResult,
-    check_comparable,
-    digest_run,
-    find_results,
-    read_ranks,
-)
+from hellm_recbole.experiments.ranks_file import PhaseRanks, Policy, read_ranks
+from hellm_recbole.experiments.results import RunResult, check_comparable, digest_run, find_results
 from hellm_recbole.report.groups import Group, group_runs, list_successful
 
 Floats = npt.NDArray[np.float64]

@@ -15,7 +15,8 @@ from typing import Any
 import jinja2
 
 from hellm_recbole import __version__
-from hellm_recbole.experiments.results import Policy, RunResult
+from hellm_recbole.experiments.ranks_file import Policy
+from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.experiments.sweeps import SearchResult
 from hellm_recbole.report.ablation import Ablation
 from hellm_recbole.report.figures import write_figure

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from hellm_recbole.config.request import Protocol
-from hellm_recbole.experiments.results import Policy
+from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.models.base import Family
 
 FAMILY_TITLES: dict[Family, str] = {

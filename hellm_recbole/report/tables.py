@@ -15,10 +15,8 @@ import numpy as np
 from hellm_recbole.config.limits import LARGEST_CUTOFF
 from hellm_recbole.config.request import Protocol
 from hellm_recbole.errors import SettingsError, shorten
-from hellm_recbole.experiments.results import (
-    Policy,
-    Search,
-)
+from hellm_recbole.experiments.ranks_file import Policy
+from hellm_recbole.experiments.results import Search
 from hellm_recbole.models.base import Family
 from hellm_recbole.report.captions import describe_problem, write_mark_note, write_notes, write_seed_note, write_stamp
 from hellm_recbole.report.cells import Cell, Floats, build_cells

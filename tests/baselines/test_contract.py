@@ -17,7 +17,8 @@ from hellm_recbole.config.settings import list_field_names
 from hellm_recbole.data.split import Split
 from hellm_recbole.evaluation.metrics import average_metrics
 from hellm_recbole.evaluation.ranking import rank_targets
-from hellm_recbole.experiments.resolve import RunConfig, resolve_runs
+from hellm_recbole.experiments.resolve import resolve_own_run
+from hellm_recbole.experiments.run_config import OwnRunConfig
 from hellm_recbole.training.learner import ModelLearner
 from hellm_recbole.types import Histories, QueryBatch, Targets, TrainData, as_ids
 from tests.toy_llm import add_pretrained_embeddings, initialize_for_scoring, small_values
@@ -27,26 +28,15 @@ NAMES = sorted(REGISTRY)
 pytestmark = pytest.mark.parametrize("name", NAMES)
 
 
-def build_config(name: str, **values: Any) -> RunConfig:
+def build_config(name: str, **values: Any) -> OwnRunConfig:
     shared = {"batch_size": 64, "learning_rate": 0.01, **small_values(name), **values}
-    return resolve_runs(
-        [name], "toy", REGISTRY, "paper", [Override(name, k, v, f"{k}={v}") for k, v in shared.items()]
-    )[0]
+    overrides = [Override(name, k, v, f"{k}={v}") for k, v in shared.items()]
+    return resolve_own_run(name, "toy", REGISTRY, "paper", overrides)
 
 
 def build_learner(name: str, data: TrainData, seed: int = 3, **values: Any) -> ModelLearner:
     config = build_config(name, **values)
-    assert config.spec is not None
-    learner = ModelLearner(
-        config.spec,
-        config.model_settings,
-        add_pretrained_embeddings(data, config),
-        config.train,
-        config.pairs,
-        seed,
-        CPU,
-        config.steps,
-    )
+    learner = config.build_learner(add_pretrained_embeddings(data, config), seed, CPU)
     initialize_for_scoring(learner.module)
     return learner
 

@@ -22,8 +22,8 @@ from hellm_recbole.config.request import Override
 from hellm_recbole.data.dataset import load_dataset
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.evaluation.ranking import rank_targets
-from hellm_recbole.experiments.resolve import RunConfig, resolve_runs
-from hellm_recbole.experiments.run import build_learner_from_data
+from hellm_recbole.experiments.resolve import resolve_runs
+from hellm_recbole.experiments.run_config import RunConfig
 from hellm_recbole.models.base import LLM
 from hellm_recbole.training.checkpoint import CheckpointFolder
 from hellm_recbole.training.learner import Learner
@@ -58,7 +58,7 @@ def train(name: str, split: Split, pretrained: dict[str, FloatArray], folder: Pa
     """Train a model and return its learner."""
     config = build_config(name)
     data = replace(split.make_train_data(), pretrained=pretrained if config.pretrained_models else {})
-    learner = build_learner_from_data(config, data, SEED, torch.device("cpu"))
+    learner = config.build_learner(data, SEED, torch.device("cpu"))
     checkpoint = CheckpointFolder(folder / name)
     fit(
         learner,

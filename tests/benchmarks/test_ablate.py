@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import ablate, run
-from hellm_recbole.experiments.results import read_ranks, read_result
+from hellm_recbole.experiments.ranks_file import read_ranks
+from hellm_recbole.experiments.results import read_result
 
 QUICK = ["--dataset", "toy", "--set", "epochs=2", "--set", "batch_size=64", "--threads", "1"]
 

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from benchmarks import comparison, run, study, tune
-from hellm_recbole.experiments.results import read_ranks, read_result
+from hellm_recbole.experiments.ranks_file import read_ranks
+from hellm_recbole.experiments.results import read_result
 from hellm_recbole.system.distributed import Part, ProcessGroup
 from hellm_recbole.training.learner import ModelLearner, OnStep
 from hellm_recbole.training.sampling import derive_epoch_seed

@@ -14,7 +14,8 @@ import pytest
 
 from benchmarks import report, run
 from hellm_recbole.data.dataset import Dataset
-from hellm_recbole.experiments.results import read_result, write_ranks
+from hellm_recbole.experiments.ranks_file import write_ranks
+from hellm_recbole.experiments.results import read_result
 from hellm_recbole.identity import code
 from tests.toy import write_prepared
 from tests.toy_records import rewrite, toy_ranks

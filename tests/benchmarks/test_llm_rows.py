@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,9 @@ from safetensors.numpy import load_file, save_file
 
 from benchmarks import report, run
 from hellm_recbole.data.dataset import Dataset
-from hellm_recbole.experiments.results import read_ranks, read_result
+from hellm_recbole.experiments import pretrained
+from hellm_recbole.experiments.ranks_file import read_ranks
+from hellm_recbole.experiments.results import read_result
 from hellm_recbole.llm import packaged
 from hellm_recbole.system.files import write_sums
 from tests.toy import write_prepared
@@ -61,10 +64,10 @@ def test_pretrained_models_are_trained_first_and_all_three_models_are_in_the_tab
     assert run.main(arguments(tiny, models="HeLLM,CoLLM,LLaRA")) == 0
     shown = capsys.readouterr().out
     results = workplace / "results" / "toy"
-    for model, pretrained in (("HeLLM", {"HeLLMPre", "SASRec"}), ("CoLLM", {"LightGCN"}), ("LLaRA", {"SASRec"})):
+    for model, read in (("HeLLM", {"HeLLMPre", "SASRec"}), ("CoLLM", {"LightGCN"}), ("LLaRA", {"SASRec"})):
         record = read_result(results / f"{model}@tiny-llama" / "2024" / "record.json")
         assert (record.model, record.backbone, record.family) == (model, "tiny-llama", "llm")
-        assert set(record.stages) == pretrained
+        assert set(record.stages) == read
         assert record.parameters["total"] > record.parameters["trainable"] > 0  # type: ignore[operator]
         assert f"{model}@tiny-llama" in shown
     for model in ("HeLLMPre", "SASRec", "LightGCN"):
@@ -92,6 +95,28 @@ def test_a_finished_run_is_kept_and_fresh_reruns_only_the_models_named(
     assert "embeddings.safetensors has changed since the export" in fail_with_sentence(capsys, words, 2)
     write_sums(table.parent)
     assert "made with other embeddings of SASRec" in fail_with_sentence(capsys, words, 2)
+
+
+def test_each_table_of_pretrained_embeddings_is_read_once_by_each_command(
+    workplace: Path, tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    real = pretrained.read_item_embeddings
+
+    def count(folder: Path, *rest: Any) -> Any:
+        read.append(folder.parts[-3])
+        return real(folder, *rest)
+
+    monkeypatch.setattr(pretrained, "read_item_embeddings", count)
+    words = arguments(tiny, "--export", "test-lists", models="HeLLM,LLaRA")  # both read SASRec
+    assert run.main(words) == 0
+    out = capsys.readouterr().out
+    assert sorted(read) == ["HeLLMPre", "SASRec"]
+    assert "plan: 4 runs; models HeLLMPre, SASRec, HeLLM@tiny-llama, LLaRA@tiny-llama; seeds 2024; datasets toy" in out
+    read.clear()
+    assert run.main(words) == 0
+    assert sorted(read) == ["HeLLMPre", "SASRec"]
+    assert "datasets toy; 4 finished before\n" in capsys.readouterr().out
 
 
 def test_one_changed_number_of_the_language_model_is_refused(

@@ -14,7 +14,7 @@ from benchmarks.upstream import mmrec
 from benchmarks.upstream.released_llm import ReleasedLLM
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import DataError
-from hellm_recbole.experiments.resolve import resolve_runs
+from hellm_recbole.experiments.resolve import resolve_own_run
 from tests.toy_llm import settings, toy_tables
 
 pytest.importorskip("recbole", reason="RecBole is not installed")
@@ -98,7 +98,7 @@ def test_the_released_method_refuses_damaged_weights(
 
 @pytest.mark.parametrize("name", mmrec.MODELS)
 def test_the_settings_of_every_model_can_be_translated(name: str) -> None:
-    (config,) = resolve_runs([name], "toy", REGISTRY, "paper", [])
+    config = resolve_own_run(name, "toy", REGISTRY, "paper", [])
     values = mmrec.translate_settings(name, config)
     ours = [value for value in vars(config.model_settings).values() if isinstance(value, float)]
     assert {value for value in values.values() if isinstance(value, float)} <= {*ours, 0.9}

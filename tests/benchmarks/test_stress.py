@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from hellm_recbole.experiments.results import read_ranks
+from hellm_recbole.experiments.ranks_file import read_ranks
 from tests.benchmarks.test_llm_rows import arguments as llm_words
 
 SCALE = int(os.environ.get("HELLM_STRESS", "1"))

@@ -1,53 +1,32 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from baselines.registry import REGISTRY
-from hellm_recbole.errors import SettingsError
-from hellm_recbole.experiments import resolve
+from hellm_recbole.config.request import Override, parse_override
+from hellm_recbole.config.yaml_files import find_properties
+from hellm_recbole.errors import ModelError, SettingsError
+from hellm_recbole.experiments import model_layers, resolve
+from hellm_recbole.experiments.results import Search
+from hellm_recbole.experiments.run_config import RunConfig
+from tests.toy_llm import tiny_llama
 
-PRESET = """
-overall: {epochs: 3, patience: 2}
-models: {SASRec: {epochs: 4, batch_size: 16}}
-datasets: {tiny: {SASRec: {epochs: 5}}}
-"""
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the settings folder whose only preset is `brief`."""
-    real = resolve.find_properties()
-    for part in real.iterdir():
-        if part.name != "preset":
-            (tmp_path / part.name).symlink_to(part)
-    (tmp_path / "preset").mkdir()
-    (tmp_path / "preset" / "brief.yaml").write_text(PRESET)
-    monkeypatch.setattr(resolve, "find_properties", lambda: tmp_path)
-    return tmp_path
-
-
-def resolve_epochs(model: str, dataset: str) -> tuple[int, str]:
-    (config,) = resolve.resolve_runs([model], dataset, REGISTRY, "brief", [])
-    return config.train.epochs, config.resolved.origin["epochs"]
-
-
-@pytest.mark.usefixtures("folder")
-def test_a_preset_can_have_values_for_a_model_and_for_a_dataset() -> None:
-    assert resolve_epochs("LightGCN", "tiny") == (3, "preset/brief.yaml")
-    assert resolve_epochs("SASRec", "large") == (4, "preset/brief.yaml")
-    assert resolve_epochs("SASRec", "tiny") == (5, "preset/brief.yaml, datasets: tiny")
-
-
-def test_an_unknown_section_of_a_preset_is_refused(folder: Path) -> None:
-    (folder / "preset" / "brief.yaml").write_text("model: {SASRec: {epochs: 4}}")
-    with pytest.raises(SettingsError, match="unknown section 'model'; a preset has overall, models and datasets"):
-        resolve_epochs("SASRec", "tiny")
+TOY_SEARCH: Search = {
+    "budget": "trials=3",
+    "scheduler": "asha",
+    "search": "random",
+    "seed": 2024,
+    "trials": 3,
+    "valid_metric": "N@20",
+    "valid": 0.25,
+}
 
 
 def find_refusal(model: str, *settings: str) -> str:
-    overrides = [resolve.parse_override(text, "--set ") for text in settings]
+    overrides = [parse_override(text, "--set ") for text in settings]
     with pytest.raises(SettingsError) as caught:
         resolve.resolve_runs([model], "tiny", REGISTRY, "paper", overrides)
     return str(caught.value)
@@ -98,16 +77,58 @@ def test_recboles_default_values_are_accepted() -> None:
 def test_all_missing_settings_of_a_model_are_in_one_message_with_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = resolve.find_properties()
+    real = find_properties()
     for part in real.iterdir():
         if part.name != "model":
             (tmp_path / part.name).symlink_to(part)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "LightGCN.yaml").write_text("n_layers: 3\nlearning_rate: fast\n")
-    monkeypatch.setattr(resolve, "find_properties", lambda: tmp_path)
+    monkeypatch.setattr(model_layers, "find_properties", lambda: tmp_path)
     message = find_refusal("LightGCN")
     file = tmp_path / "model" / "LightGCN.yaml"
     assert (
         f"batch_size, weight_decay, emb_dim, l2_weight, init_std, sampling are not set; add them to {file}" in message
     )
     assert "learning_rate = 'fast'" in message
+
+
+def test_each_run_config_of_a_command_is_resolved_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    real = resolve.resolve_run
+
+    def count(name: str, *rest: Any) -> RunConfig:
+        asked.append(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(resolve, "resolve_run", count)
+    resolver = resolve.Resolver("toy", REGISTRY, "quick", [Override(None, "llm", str(tiny_llama()), "--llm")])
+    first = resolver.resolve_with_pretrained(["SASRec", "LLaRA"])
+    assert [config.model for config in first] == ["SASRec", "LLaRA"]
+    again = resolver.resolve_with_pretrained(["SASRec", "LightGCN", "LLaRA"])
+    assert [config.model for config in again] == ["LightGCN", "SASRec", "LLaRA"]
+    assert again[1] is first[0]
+    assert asked == ["SASRec", "LLaRA", "LightGCN"]
+
+
+def test_tuned_values_win_over_the_preset_and_lose_against_the_command_line() -> None:
+    tuned = resolve.Tuned({"epochs": 7, "emb_dim": 8}, TOY_SEARCH, "tuned/SASRec.yaml")
+    resolver = resolve.Resolver("toy", REGISTRY, "quick", [parse_override("emb_dim=16", "--set ")])
+    config = resolver.resolve("SASRec", tuned)
+    assert (config.label, config.search) == ("SASRec-tuned", TOY_SEARCH)
+    assert (config.resolved.values["epochs"], config.resolved.origin["epochs"]) == (7, "tuned/SASRec.yaml")
+    assert config.resolved.values["emb_dim"] == 16
+    assert resolver.resolve("SASRec").search is None
+
+
+def test_pretrained_models_come_first_and_never_have_tuned_values() -> None:
+    resolver = resolve.Resolver("toy", REGISTRY, "quick", [Override(None, "llm", str(tiny_llama()), "--llm")])
+    tuned = {"SASRec": resolve.Tuned({"emb_dim": 8}, TOY_SEARCH, "tuned/SASRec.yaml")}
+    configs = resolver.resolve_with_pretrained(["LLaRA", "SASRec"], tuned)
+    assert [config.label for config in configs] == ["SASRec-tuned", "SASRec", f"LLaRA@{tiny_llama().name}-2L"]
+    assert [resolve.is_pretrained_model(config, configs) for config in configs] == [False, True, False]
+
+
+def test_a_model_without_item_embeddings_cannot_be_read() -> None:
+    overrides = [parse_override("HeLLM.item_inputs=[CoLLM]", "--set ")]
+    with pytest.raises(ModelError, match=r"names CoLLM, but CoLLM has no item embeddings .* name one of"):
+        resolve.Resolver("toy", REGISTRY, "quick", overrides).resolve_with_pretrained(["HeLLM"])

@@ -13,7 +13,8 @@ from hellm_recbole.config.request import EMBEDDINGS
 from hellm_recbole.data.embeddings import digest_tables
 from hellm_recbole.errors import ResultError
 from hellm_recbole.experiments.export import export_embeddings
-from hellm_recbole.experiments.results import RANKS_FILE, RECORD_FILE, digest_run, read_ranks
+from hellm_recbole.experiments.ranks_file import RANKS_FILE, read_ranks
+from hellm_recbole.experiments.results import RECORD_FILE, digest_run
 from hellm_recbole.report.files import write_reports
 from hellm_recbole.report.footnotes import find_footnotes
 from hellm_recbole.report.frame import RANK_COLUMNS, read_frame

@@ -22,9 +22,11 @@ from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.errors import OutputError
 from hellm_recbole.experiments import run
+from hellm_recbole.experiments.context import RunContext
 from hellm_recbole.experiments.export import export_embeddings
+from hellm_recbole.experiments.pretrained import PretrainedStore
 from hellm_recbole.experiments.resolve import resolve_runs
-from hellm_recbole.experiments.run import RunContext, execute_run
+from hellm_recbole.experiments.run import execute_run
 from hellm_recbole.system.disk import MAKE_ROOM, name_device
 from hellm_recbole.system.files import atomic_write, create_scratch_folder, write_text
 from hellm_recbole.system.locks import FolderLock
@@ -171,5 +173,5 @@ def test_a_run_names_the_file_that_did_not_fit_and_not_its_record(
 
     monkeypatch.setattr(run, "_train_and_rank", fill)
     split = split_dataset(toy_dataset)
-    message = catch_error(lambda: execute_run(config, toy_dataset, split, context, fresh=False))
+    message = catch_error(lambda: execute_run(config, toy_dataset, split, context, PretrainedStore(), fresh=False))
     assert message.startswith(f"cannot write {small_disk / 'large.txt'}: no space left on small-disk")

@@ -12,7 +12,8 @@ import torch
 from baselines.registry import REGISTRY
 from hellm_recbole.config.request import Override
 from hellm_recbole.data.split import Split
-from hellm_recbole.experiments.resolve import RunConfig, resolve_runs
+from hellm_recbole.experiments.resolve import resolve_own_run
+from hellm_recbole.experiments.run_config import OwnRunConfig
 from hellm_recbole.system.distributed import SINGLE_PROCESS, ProcessGroup
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.training.learner import ModelLearner
@@ -23,7 +24,7 @@ from tests.toy_llm import add_pretrained_embeddings, small_values
 CPU = torch.device("cpu")
 
 
-def small_config(name: str, **values: Any) -> RunConfig:
+def small_config(name: str, **values: Any) -> OwnRunConfig:
     shared = {
         "epochs": 6,
         "patience": 6,
@@ -34,20 +35,15 @@ def small_config(name: str, **values: Any) -> RunConfig:
         **small_values(name),
         **values,
     }
-    return resolve_runs(
-        [name], "toy", REGISTRY, "paper", [Override(name, k, v, f"{k}={v}") for k, v in shared.items()]
-    )[0]
+    overrides = [Override(name, k, v, f"{k}={v}") for k, v in shared.items()]
+    return resolve_own_run(name, "toy", REGISTRY, "paper", overrides)
 
 
 def small_learner(
-    config: RunConfig, data: TrainData, device: torch.device = CPU, group: ProcessGroup = SINGLE_PROCESS
+    config: OwnRunConfig, data: TrainData, device: torch.device = CPU, group: ProcessGroup = SINGLE_PROCESS
 ) -> ModelLearner:
     """Build the learner of a small run, with pretrained embeddings if the model reads some."""
-    assert config.spec is not None
-    data = add_pretrained_embeddings(data, config)
-    return ModelLearner(
-        config.spec, config.model_settings, data, config.train, config.pairs, 7, device, config.steps, group
-    )
+    return config.build_learner(add_pretrained_embeddings(data, config), 7, device, group)
 
 
 class Silent:

@@ -10,15 +10,14 @@ from baselines.registry import REGISTRY
 from benchmarks.upstream import parity
 from benchmarks.upstream.parity import CHANGED, MODALITIES, MMRecModel, Sides, make_data, make_dense, map_parameters
 from hellm_recbole.config.request import Override
-from hellm_recbole.experiments.resolve import resolve_runs
+from hellm_recbole.experiments.resolve import resolve_own_run
 
 
 @pytest.mark.parametrize("name", CHANGED)
 @pytest.mark.parametrize("modalities", MODALITIES, ids="+".join)
 def test_all_our_parameters_are_compared_but_unused_ones(name: str, modalities: tuple[str, ...]) -> None:
     overrides = [Override(name, key, value, key) for key, value in {"emb_dim": 8, **CHANGED[name]}.items()]
-    (config,) = resolve_runs([name], "toy", REGISTRY, "paper", overrides)
-    assert config.spec is not None
+    config = resolve_own_run(name, "toy", REGISTRY, "paper", overrides)
     model = config.spec.cls.build(config.model_settings, make_data(modalities, hard=True))
     own = {key for key, _ in model.named_parameters()}
     compared = {part for parts in map_parameters(name, modalities).values() for part in parts}

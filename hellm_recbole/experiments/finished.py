@@ -1,0 +1,110 @@
+"""Find runs that are already finished, and refuse those that something they depend on has changed for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from hellm_recbole.config.harness_settings import NEUTRAL_KEYS
+from hellm_recbole.data.split import Split
+from hellm_recbole.errors import ResultError
+from hellm_recbole.experiments.context import CHECKPOINT, RunContext
+from hellm_recbole.experiments.identity import identify_run, list_run_parts
+from hellm_recbole.experiments.pretrained import PretrainedStore
+from hellm_recbole.experiments.results import RECORD_FILE, RunResult, list_result_parts, read_result
+from hellm_recbole.experiments.run_config import RunConfig
+from hellm_recbole.identity.code import find_changed_modules
+from hellm_recbole.identity.compare import CODE, describe_changes, list_names, list_parts
+from hellm_recbole.identity.parts import Identity, list_code_digests, list_unknown_parts
+from hellm_recbole.training.checkpoint import CheckpointFolder
+
+
+def find_finished_run(config: RunConfig, split: Split, context: RunContext, store: PretrainedStore) -> RunResult | None:
+    """Return the result of this run if it is already finished, else None.
+
+    A finished run is also returned if only its code has changed since; `describe_finished_run` reports the change. What
+    an earlier version of this project did not record is not compared.
+
+    Args:
+        config: config of the run.
+        split: split of the dataset.
+        context: output folder, random seed, device and processes of the run.
+        store: pretrained embeddings that the command has loaded.
+
+    Raises:
+        ResultError: the run is finished, but something that it depends on has changed since; the message says what.
+            Or its result cannot be read.
+        ModelError: pretrained embeddings that the run reads are missing.
+        DataError: the language model cannot be loaded.
+    """
+    path = context.locate_run(config, split.dataset) / RECORD_FILE
+    if not path.exists():
+        return None
+    result = read_result(path)
+    if result.status != "success":
+        return None
+    embeddings = store.load(context.output, split, config.pretrained_models, context.seed)
+    old = list_result_parts(result)
+    if old is None:  # an earlier version recorded only settings, split and embeddings
+        old = list_parts(
+            _identify_only_embeddings(result.stages), _list_settings(result), result.split_hash, result.seed
+        )
+        identity = _identify_only_embeddings(embeddings.digests)
+    else:
+        identity = identify_run(config, split, embeddings.identities)
+    new = list_parts(identity, json.loads(json.dumps(config.reproducibility_settings())), split.sha256, context.seed)
+    changes = describe_changes(*({k: v for k, v in parts.items() if not k.startswith(CODE)} for parts in (old, new)))
+    if changes:
+        raise ResultError(f"{path} was made with {changes}; run with --fresh to replace it, or choose another --output")
+    return result
+
+
+def describe_finished_run(result: RunResult) -> str:
+    """Describe a finished run that is not run again, and whether everything it depends on is still the same."""
+    unknown = list_unknown_parts(result.identity, result.backbone is not None)
+    if result.identity is None or unknown:
+        return f"finished before, kept; {', '.join(unknown)}: unknown (recorded by an earlier version)"
+    if changed := find_changed_modules(*list_code_digests(result.identity)):
+        return f"finished before, kept; its code has changed since ({list_names(changed)}; --fresh runs it again)"
+    return "finished before, kept"
+
+
+def refuse_changed_checkpoint(config: RunConfig, split: Split, context: RunContext) -> None:
+    """Refuse to resume a run if something that it depends on has changed since its checkpoint was written.
+
+    Pretrained embeddings may not exist yet; they are compared when the run starts.
+
+    Raises:
+        CheckpointError: something has changed; the message says what.
+        DataError: the language model cannot be loaded.
+    """
+    folder = context.locate_run(config, split.dataset) / CHECKPOINT
+    if folder.is_dir():
+        parts = list_run_parts(config, split, context.seed, identify_run(config, split, {}))
+        CheckpointFolder(folder).refuse_changed(
+            parts, unknown=[f"embeddings of {name}" for name in config.pretrained_models]
+        )
+
+
+def _list_settings(result: RunResult) -> dict[str, Any]:
+    """List the recorded settings of a run that can change its numbers."""
+    return {key: entry["value"] for key, entry in result.settings.items() if key not in NEUTRAL_KEYS}
+
+
+def _identify_only_embeddings(embeddings: Mapping[str, str]) -> Identity:
+    """Build the identity of a run from all that an earlier version recorded: the digests of its embeddings.
+
+    Args:
+        embeddings: pretrained model -> SHA-256 of its item embeddings.
+    """
+    return {
+        "features": {},
+        "item_texts": None,
+        "language_model": None,
+        "embeddings": {
+            name: {"sha256": digest, "run_sha256": None, "features": None, "code": None}
+            for name, digest in embeddings.items()
+        },
+        "code": {"sha256": "", "modules": {}},
+    }

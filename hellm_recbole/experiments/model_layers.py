@@ -1,0 +1,187 @@
+"""Merge the layers of settings of one model on one dataset: settings files, preset, variant and command line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hellm_recbole.config.layers import DATASETS, OVERRIDES, SECTIONS, VARIANTS, Resolved, merge_layers
+from hellm_recbole.config.request import Override
+from hellm_recbole.config.variants import list_variants
+from hellm_recbole.config.yaml_files import Value, find_properties, load_yaml
+from hellm_recbole.errors import SettingsError
+from hellm_recbole.models.base import ModelSpec
+
+
+@dataclass(frozen=True)
+class RunName:
+    """The name of a model or variant, taken apart.
+
+    Attributes:
+        name: the whole name, such as HeLLMPre-no-text.
+        base: name of the model, such as HeLLMPre.
+        variant: name of the variant, such as no-text; None for the model itself.
+    """
+
+    name: str
+    base: str
+    variant: str | None
+
+    @property
+    def file(self) -> Path:
+        """The model's settings file."""
+        return find_properties() / "model" / f"{self.base}.yaml"
+
+
+def split_variant(name: str, registry: Mapping[str, ModelSpec]) -> tuple[str, str | None]:
+    """Split a name into registered model and variant. A name without a variant gives (name, None)."""
+    for model in registry:
+        if name.startswith(f"{model}-") and name in list_variants(model):  # the first test saves reading most files
+            return model, name.removeprefix(f"{model}-")
+    return name, None
+
+
+def list_presets() -> list[str]:
+    """Return the names of all presets, sorted."""
+    return sorted(path.stem for path in (find_properties() / "preset").glob("*.yaml"))
+
+
+def merge_model_layers(
+    name: RunName,
+    dataset: str,
+    preset: str,
+    overrides: Sequence[Override],
+    known: Collection[str],
+    *,
+    reads_language_model: bool = False,
+    defaults: Mapping[str, Value] | None = None,
+    defaults_origin: str = "",
+) -> Resolved:
+    """Merge all layers of settings of a model. A later layer overrides the earlier ones.
+
+    Args:
+        name: name of the model or variant.
+        dataset: name of the dataset.
+        preset: name of the preset.
+        overrides: values that win over all others; those of other models are ignored.
+        known: settings that the model has; values for all models may contain others.
+        reads_language_model: whether the model has the settings of `llm.yaml`, and those of its language model.
+        defaults: values of settings that no settings file has; only a model of RecBole has them.
+        defaults_origin: where the defaults come from.
+
+    Raises:
+        SettingsError: a file cannot be read, the preset is unknown, or two of the first layers set the same key.
+    """
+    values, sections = _read_model_file(name, required=defaults is None)
+    layers = _list_first_layers(name.base, values, reads_language_model=reads_language_model)
+    llm_overrides = layers["llm.yaml"].pop(OVERRIDES) if reads_language_model else {}
+    if defaults is not None:
+        given = {key for layer in layers.values() for key in layer}
+        layers[defaults_origin] = {key: value for key, value in defaults.items() if key not in given}
+    resolved = merge_layers(layers.items()).override(llm_overrides, f"llm.yaml, {OVERRIDES}")
+    resolved = _apply_section(resolved, name.base, OVERRIDES, sections[OVERRIDES])
+    resolved = _apply_section(resolved, name.base, f"{DATASETS}: {dataset}", sections[DATASETS].get(dataset, {}))
+    given_values = _select_overrides(name, overrides, known)
+    if reads_language_model:
+        chosen = [override.value for override in given_values if override.key == "llm"] or [resolved.values["llm"]]
+        resolved = resolved.override(*_read_language_model_values(str(chosen[-1])))
+    resolved = _apply_preset(resolved, preset, name.base, dataset, known)
+    if name.variant is not None:
+        variant_values = sections[VARIANTS][name.variant]
+        resolved = _apply_section(resolved, name.base, f"{VARIANTS}: {name.variant}", variant_values)
+    for override in given_values:
+        resolved = resolved.override({override.key: override.value}, override.origin)
+    return resolved
+
+
+def _read_model_file(name: RunName, *, required: bool) -> tuple[dict[str, Value], dict[str, Mapping[str, Value]]]:
+    """Read the settings file of a model: its values, and its sections, which may be empty.
+
+    Args:
+        name: name of the model.
+        required: whether a missing file is an error.
+
+    Raises:
+        SettingsError: the file cannot be read.
+    """
+    values = load_yaml(name.file) if required or name.file.exists() else {}
+    sections = {section: values.pop(section, None) or {} for section in SECTIONS}
+    return values, sections
+
+
+def _list_first_layers(
+    model: str, values: Mapping[str, Value], *, reads_language_model: bool
+) -> dict[str, dict[str, Value]]:
+    """Read the layers that may not have a key in common: origin -> values."""
+    layers = {"overall.yaml": load_yaml(find_properties() / "overall.yaml")}
+    if reads_language_model:
+        layers["llm.yaml"] = load_yaml(find_properties() / "llm.yaml")
+    return {**layers, f"model/{model}.yaml": dict(values)}
+
+
+def _apply_section(resolved: Resolved, model: str, section: str, values: Mapping[str, Value]) -> Resolved:
+    """Override settings with a section of the model's settings file."""
+    return resolved.override(values, f"model/{model}.yaml, {section}")
+
+
+def _select_overrides(name: RunName, overrides: Sequence[Override], known: Collection[str]) -> list[Override]:
+    """Select the overrides of a model: those that name it, and those for all models whose setting it has."""
+    named = (name.name, name.base)
+    return [one for one in overrides if one.model in named or (one.model is None and one.key in known)]
+
+
+def _read_language_model_values(llm: str) -> tuple[dict[str, Value], str]:
+    """Read the settings for a known language model, and return them with the name of their file.
+
+    For an unknown language model both are empty.
+    """
+    for path in sorted((find_properties() / "llm").glob("*.yaml")):
+        content = load_yaml(path)
+        if llm in content["names"]:
+            return content["values"], f"llm/{path.name}"
+    return {}, ""
+
+
+def _apply_preset(resolved: Resolved, preset: str, model: str, dataset: str, known: Collection[str]) -> Resolved:
+    """Override settings with the preset: its values for all models, for this model, and for it on this dataset.
+
+    Later values win over earlier ones.
+
+    Args:
+        resolved: values of all settings with their origins.
+        preset: name of the preset.
+        model: name of the model.
+        dataset: name of the dataset.
+        known: settings that the model has; the preset's values for all models may contain others.
+
+    Raises:
+        SettingsError: the preset is unknown or has an unknown section.
+    """
+    layer = _read_preset(preset)
+    shared = {key: value for key, value in (layer.get("overall") or {}).items() if key in known}
+    of_model = (layer.get("models") or {}).get(model) or {}
+    on_dataset = ((layer.get(DATASETS) or {}).get(dataset) or {}).get(model) or {}
+    file = f"preset/{preset}.yaml"
+    return (
+        resolved.override(shared, file).override(of_model, file).override(on_dataset, f"{file}, {DATASETS}: {dataset}")
+    )
+
+
+def _read_preset(preset: str) -> dict[str, Value]:
+    """Read the file of a preset.
+
+    Raises:
+        SettingsError: the preset is unknown or has an unknown section.
+    """
+    path = find_properties() / "preset" / f"{preset}.yaml"
+    if not path.exists():
+        near = difflib.get_close_matches(preset, list_presets(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known presets are {', '.join(list_presets())}"
+        raise SettingsError(f"unknown preset {preset!r}; {hint}")
+    layer = load_yaml(path)
+    extra = sorted(layer.keys() - {"overall", "models", DATASETS})
+    if extra:
+        raise SettingsError(f"{path}: unknown section {extra[0]!r}; a preset has overall, models and {DATASETS}")
+    return layer

@@ -1,0 +1,120 @@
+"""Describe in one line what a command is about to run, and how long that took before on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+
+import torch
+
+from hellm_recbole.errors import ResultError
+from hellm_recbole.experiments.jobs import RunJob
+from hellm_recbole.experiments.results import RECORD_FILE, RunResult, read_result
+from hellm_recbole.system import runtime
+
+_MAX_NAMED = 8  # number of names or seeds that the line lists
+
+
+def describe_plan(jobs: Sequence[RunJob], earlier: Iterable[RunResult]) -> str:
+    """Describe the runs of a command in one line: models, seeds, datasets, epochs, finished runs, expected time.
+
+    Args:
+        jobs: jobs of the command, compared with the runs in their folders.
+        earlier: results of earlier runs of the same models on the same datasets and on this machine.
+    """
+    to_run = [job for job in jobs if job.finished is None]
+    n_finished = len(jobs) - len(to_run)
+    parts = [
+        _count(len(jobs), "run"),
+        f"models {_join(job.config.label for job in jobs)}",
+        f"seeds {_join(str(job.context.seed) for job in jobs)}",
+        f"datasets {_join(job.dataset for job in jobs)}",
+    ]
+    if n_finished:
+        parts.append(f"{n_finished} finished before")
+    if to_run:
+        parts.append(f"at most {_count(max(job.config.train.epochs for job in to_run), 'epoch')} each")
+        parts.append(f"expected time {_describe_time(to_run, earlier)}")
+    return f"plan: {'; '.join(parts)}"
+
+
+def find_earlier_results(jobs: Iterable[RunJob]) -> list[RunResult]:
+    """Find successful runs of the models of jobs that are not finished, on the same dataset and on this machine.
+
+    A result that cannot be read is left out: the table reports it.
+    """
+    threads = torch.get_num_threads()
+    folders = {job.folder.parent: runtime.describe_device(job.context.device) for job in jobs if job.finished is None}
+    found = []
+    for folder, device in folders.items():
+        for path in sorted(folder.glob(f"*/{RECORD_FILE}")):
+            try:
+                result = read_result(path)
+            except ResultError:
+                continue
+            if result.status == "success" and (result.device, result.threads) == (device, threads):
+                found.append(result)
+    return found
+
+
+def _describe_time(jobs: Sequence[RunJob], earlier: Iterable[RunResult]) -> str:
+    """Describe the time that jobs are expected to take; "unknown" if no earlier run tells it."""
+    by_model: dict[tuple[str, str], list[RunResult]] = {}
+    for result in earlier:
+        by_model.setdefault((result.label, result.dataset), []).append(result)
+    known_s, unknown = 0.0, dict[str, None]()
+    for job in jobs:
+        results = by_model.get((job.config.label, job.dataset), [])
+        times = [seconds for result in results if (seconds := _estimate_seconds(job, result)) is not None]
+        if times:
+            known_s += fmean(times)
+        else:
+            unknown[job.config.label] = None
+    if not known_s:
+        return "unknown"
+    minutes = f"about {_format_minutes(known_s)} by earlier runs on this machine"
+    return f"{minutes}, without {_join(unknown)}, for which there are none" if unknown else minutes
+
+
+def _estimate_seconds(job: RunJob, result: RunResult) -> float | None:
+    """Estimate the seconds of a run from an earlier one; None if that one has no times.
+
+    With the same number of epochs, the run is expected to stop early at the same epoch. Otherwise it is expected to
+    train to the last one.
+    """
+    if result.train_seconds is None or result.eval_seconds is None or not result.epochs_run:
+        return None
+    epochs = job.config.train.epochs
+    same = _find_value(result.settings, "epochs") == epochs
+    n_epochs = result.epochs_run if same or result.epochs_run == 1 else epochs
+    return (result.train_seconds + result.eval_seconds) / result.epochs_run * n_epochs
+
+
+def _find_value(settings: Mapping[str, Mapping[str, object]], key: str) -> object:
+    """Find the value of a recorded setting; None if it was not recorded."""
+    return settings.get(key, {}).get("value")
+
+
+def _format_minutes(seconds: float) -> str:
+    """Format a time in minutes.
+
+    >>> _format_minutes(20.0), _format_minutes(90.0), _format_minutes(7300.0)
+    ('less than 1 minute', '2 minutes', '122 minutes')
+    """
+    return "less than 1 minute" if seconds < 60 else _count(round(seconds / 60), "minute")
+
+
+def _count(number: int, noun: str) -> str:
+    """Write a number and a noun.
+
+    >>> _count(1, "run"), _count(3, "run")
+    ('1 run', '3 runs')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _join(names: Iterable[str]) -> str:
+    """Join names, each once, and count those after the first ones."""
+    unique = list(dict.fromkeys(names))
+    more = f" and {len(unique) - _MAX_NAMED} more" if len(unique) > _MAX_NAMED else ""
+    return ", ".join(unique[:_MAX_NAMED]) + more

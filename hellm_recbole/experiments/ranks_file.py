@@ -1,0 +1,146 @@
+"""The file of a run's ranks, `ranks.npz`: one integer for each (user, target) pair and masking policy."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from hellm_recbole.errors import ResultError
+from hellm_recbole.system.files import DIGEST_MISMATCH, atomic_write, ensure_folder
+from hellm_recbole.types import TokenArray
+
+RANKS_FILE = "ranks.npz"
+
+RankArray = npt.NDArray[np.int32]
+Policy = Literal["seen", "train", "none"]
+
+
+@dataclass(frozen=True)
+class PhaseRanks:
+    """Ranks of one phase, one entry for each (user, target) pair.
+
+    Attributes:
+        user: [T] source token of the user.
+        item: [T] source token of the target.
+        rank: [T] rank among all candidates, 1 is best, policy `seen`.
+        rank_train: [T] policy `train`: only training items are masked.
+        rank_none: [T] policy `none`: nothing is masked.
+        history_length: [T] interactions of the user before the phase.
+        item_count: [T] training interactions of the target; 0 is a cold item.
+    """
+
+    user: TokenArray
+    item: TokenArray
+    rank: RankArray
+    rank_train: RankArray
+    rank_none: RankArray
+    history_length: RankArray
+    item_count: RankArray
+
+    def get_ranks(self, policy: Policy) -> RankArray:
+        """Return the [T] ranks under one masking policy."""
+        return {"seen": self.rank, "train": self.rank_train, "none": self.rank_none}[policy]
+
+
+_INTEGER_ARRAYS = ("rank", "rank_train", "rank_none", "history_length", "item_count")
+
+
+def write_ranks(folder: Path, valid: PhaseRanks, test: PhaseRanks | None) -> Path:
+    """Write the ranks of a run as `ranks.npz`. Return the path of the file.
+
+    Args:
+        folder: folder of the run.
+        valid: ranks of the validation targets.
+        test: ranks of the test targets; None if only validation was run.
+
+    Raises:
+        ResultError: the arrays of a phase have different lengths.
+        OutputError: the folder cannot be written.
+    """
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for name, phase in (("valid", valid), ("test", test)):
+        if phase is None:
+            continue
+        arrays |= {f"{name}_{key}": np.asarray(getattr(phase, key), dtype=np.str_) for key in ("user", "item")}
+        arrays |= {f"{name}_{key}": np.asarray(getattr(phase, key), dtype=np.int32) for key in _INTEGER_ARRAYS}
+        if len({len(arrays[f"{name}_{spec.name}"]) for spec in dataclasses.fields(PhaseRanks)}) != 1:
+            raise ResultError(f"{name} ranks for {folder} have arrays of different lengths")
+    path = ensure_folder(folder) / RANKS_FILE
+    with atomic_write(path, sum(array.nbytes for array in arrays.values())) as temporary:
+        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+    return path
+
+
+def read_ranks(path: Path, sha256: str | None = None) -> dict[str, PhaseRanks]:
+    """Read the ranks of a run.
+
+    Args:
+        path: path of `ranks.npz`.
+        sha256: digest of the file in the run result; None if the result has none.
+
+    Returns:
+        Phase -> ranks of the phase. The phases are "valid" and, if it was run, "test".
+
+    Raises:
+        ResultError: the file is missing, is damaged, lacks an array, or does not have the given digest.
+    """
+    arrays = _load_arrays(path, sha256)
+    phases = ["valid", *(["test"] if any(name.startswith("test_") for name in arrays) else [])]
+    ranks = {phase: _take_phase(arrays, phase, path) for phase in phases}
+    if arrays:
+        _refuse_file(path, min(arrays), "is unknown")
+    return ranks
+
+
+def _load_arrays(path: Path, sha256: str | None) -> dict[str, npt.NDArray[Any]]:
+    """Load all arrays of a file: name -> array.
+
+    Raises:
+        ResultError: the file is missing, is damaged, or does not have the given digest.
+    """
+    try:
+        content = path.read_bytes()
+        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+            raise ValueError(DIGEST_MISMATCH)
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ResultError(f"ranks {path} cannot be read ({error}); run the model again with --fresh") from error
+
+
+def _take_phase(arrays: dict[str, npt.NDArray[Any]], phase: str, path: Path) -> PhaseRanks:
+    """Remove the arrays of one phase from `arrays`, and check them.
+
+    Raises:
+        ResultError: an array is missing, or is not a valid one.
+    """
+    found: dict[str, Any] = {
+        spec.name: arrays.pop(f"{phase}_{spec.name}", None) for spec in dataclasses.fields(PhaseRanks)
+    }
+    users = found["user"]
+    for name, array in found.items():
+        kind = "i" if name in _INTEGER_ARRAYS else "U"
+        if array is None or array.ndim != 1 or array.dtype.kind != kind or users is None or len(array) != len(users):
+            _refuse_file(path, f"{phase}_{name}", "is missing, of the wrong type or of another length than the users")
+    ranks = PhaseRanks(**found)
+    if min(int(ranks.get_ranks(policy).min(initial=1)) for policy in get_args(Policy)) < 1:
+        _refuse_file(path, f"{phase}_rank", "has a rank below 1")
+    return ranks
+
+
+def _refuse_file(path: Path, key: str, problem: str) -> NoReturn:
+    """Refuse a file of ranks.
+
+    Raises:
+        ResultError: always.
+    """
+    raise ResultError(f"{path}: {key} {problem}; run the model again with --fresh")
