@@ -9,7 +9,7 @@ from pathlib import Path
 
 from baselines.registry import RECBOLE_BASELINES, REGISTRY
 from hellm_recbole.config.limits import LARGEST_SEED, MOST_THREADS
-from hellm_recbole.config.request import EXPORTS, LOCAL, TEST_LISTS, Override, RunRequest, parse_override
+from hellm_recbole.config.request import EXPORTS, LOCAL, TEST_LISTS, Override, RunRequest, SearchRequest, parse_override
 from hellm_recbole.config.variants import list_all_variants
 from hellm_recbole.data.dataset import Dataset, load_dataset
 from hellm_recbole.data.known_datasets import list_datasets
@@ -279,3 +279,28 @@ def make_search_parser(program: str, description: str | None) -> argparse.Argume
         "(default: %(default)s)",
     )
     return parser
+
+
+def read_search_request(options: argparse.Namespace, rest: Sequence[str], models: Sequence[str]) -> SearchRequest:
+    """Read the request of a search from the options of `make_search_parser`.
+
+    Args:
+        options: options of the command.
+        rest: arguments that the parser did not know, such as settings in RecBole's form.
+        models: names of the models.
+    """
+    (seed,) = parse_seeds(str(options.seed))
+    return SearchRequest(
+        models=tuple(models),
+        datasets=tuple(parse_names(options.dataset, "--dataset")),
+        preset=options.preset,
+        overrides=tuple(read_overrides(options, rest)),
+        data_path=options.data_path,
+        output=options.output,
+        device=options.device,
+        threads=options.threads,
+        seed=seed,
+        resume=options.resume,
+        fresh=options.fresh,
+        address=options.address,
+    )

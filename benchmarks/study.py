@@ -15,15 +15,21 @@ from pathlib import Path
 import hellm_recbole.system.openmp  # noqa: F401
 
 from baselines.registry import REGISTRY
-from benchmarks.options import load_data, make_search_parser, parse_names, parse_seeds, read_overrides
-from benchmarks.searches import make_search_task, run_searches
+from benchmarks.options import (
+    load_data,
+    make_search_parser,
+    parse_names,
+    read_search_request,
+)
+from benchmarks.searches import make_search_task
 from hellm_recbole.config.request import SearchBudget
 from hellm_recbole.config.search_space import count_points
 from hellm_recbole.errors import ModelError
 from hellm_recbole.experiments.model_layers import split_variant
 from hellm_recbole.experiments.resolve import resolve_runs
+from hellm_recbole.experiments.search_task import SearchTask
 from hellm_recbole.experiments.sweeps import SearchResult
-from hellm_recbole.experiments.tuning import SearchTask
+from hellm_recbole.experiments.tuning import run_searches
 from hellm_recbole.report.figures import write_figure
 from hellm_recbole.report.page_figures import FIGURES, name_figure
 from hellm_recbole.report.studies import PREFIX, draw_study, list_studies
@@ -47,30 +53,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run_studies(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Set up, run and draw the studies, and return the exit code."""
     refuse_process_group("study.py")
-    overrides = read_overrides(options, rest)
-    (seed,) = parse_seeds(str(options.seed))
+    request = read_search_request(options, rest, parse_names(options.models, "--models"))
     tasks: list[SearchTask] = []
-    for dataset in parse_names(options.dataset, "--dataset"):
+    for dataset in request.datasets:
         split = load_data(dataset, options.data_path)[1]
-        for config in resolve_runs(
-            parse_names(options.models, "--models"), dataset, REGISTRY, options.preset, overrides
-        ):
+        for config in resolve_runs(request.models, dataset, REGISTRY, request.preset, request.overrides):
             for name, axes in _select_studies(split_variant(config.model, REGISTRY)[0], options.studies).items():
                 tasks.append(
                     make_search_task(
                         config,
                         split,
                         axes,
-                        overrides,
-                        seed,
+                        request,
                         budget=SearchBudget(count_points(axes), None),
                         scheduler="none",
                         search="grid",
                         name=f"{PREFIX}{name}",
-                        options=options,
                     )
                 )
-    drawn = [_draw(result, options.output) for result in run_searches(tasks, options)]
+    drawn = [_draw(result, options.output) for result in run_searches(tasks, request)]
     return 0 if all(drawn) else EXIT_NOTHING_TO_DRAW
 
 

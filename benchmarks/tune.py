@@ -15,8 +15,14 @@ from typing import get_args
 import hellm_recbole.system.openmp  # noqa: F401
 
 from baselines.registry import REGISTRY
-from benchmarks.options import check_threads, load_data, make_search_parser, parse_names, parse_seeds, read_overrides
-from benchmarks.searches import format_trials, make_search_task, run_searches
+from benchmarks.options import (
+    check_threads,
+    load_data,
+    make_search_parser,
+    parse_names,
+    read_search_request,
+)
+from benchmarks.searches import format_trials, make_search_task
 from hellm_recbole.config.request import SchedulerName, SearchBudget, SearchName
 from hellm_recbole.config.search_space import list_searched_keys, read_search_space
 from hellm_recbole.config.yaml_files import find_properties, parse_value
@@ -26,6 +32,7 @@ from hellm_recbole.experiments.model_layers import split_variant
 from hellm_recbole.experiments.resolve import resolve_runs
 from hellm_recbole.experiments.run_config import LLMRunConfig
 from hellm_recbole.experiments.sweeps import SearchResult, write_tuned
+from hellm_recbole.experiments.tuning import run_searches
 from hellm_recbole.system.console import run_main
 from hellm_recbole.system.distributed import refuse_process_group
 from hellm_recbole.system.files import check_name
@@ -78,19 +85,17 @@ def _run_tuning(options: argparse.Namespace, rest: Sequence[str]) -> int:
     if options.resume and options.fresh:
         raise SettingsError("--resume and --fresh contradict each other; use only one of them")
     budget = SearchBudget.parse(options.budget)
-    overrides = read_overrides(options, rest)
-    (seed,) = parse_seeds(str(options.seed))
     tunable = [path.stem for path in sorted((find_properties() / "sweep").glob("*.yaml"))]
     models = tunable if options.models == "all" else parse_names(options.models, "--models")
-    datasets = parse_names(options.dataset, "--dataset")
+    request = read_search_request(options, rest, models)
     changed = [_parse_space(text) for text in options.space]
     for owner, key, _ in changed:
         if owner is not None and owner not in models:
             raise SettingsError(f"--space {owner}.{key}: {owner} is not among the models of this search")
     tasks = []
-    for dataset in datasets:
-        configs = resolve_runs(models, dataset, REGISTRY, options.preset, overrides)
-        split = load_data(dataset, options.data_path)[1]
+    for dataset in request.datasets:
+        configs = resolve_runs(models, dataset, REGISTRY, request.preset, request.overrides)
+        split = load_data(dataset, request.data_path)[1]
         for config in configs:
             if isinstance(config, LLMRunConfig):
                 LanguageModelCheck().check(config.model_settings, split.item_text)
@@ -105,16 +110,14 @@ def _run_tuning(options: argparse.Namespace, rest: Sequence[str]) -> int:
                         config.resolved.values,
                         with_current=options.search != "grid",
                     ),
-                    overrides,
-                    seed,
+                    request,
                     budget=budget,
                     scheduler=options.scheduler,
                     search=options.search,
                     name=options.name,
-                    options=options,
                 )
             )
-    succeeded = [_report_outcome(result, options.output) for result in run_searches(tasks, options)]
+    succeeded = [_report_outcome(result, options.output) for result in run_searches(tasks, request)]
     return 0 if all(succeeded) else EXIT_NOTHING_FOUND
 
 

@@ -16,11 +16,12 @@ import torch
 from hellm_recbole.data.embeddings import read_item_embeddings
 from hellm_recbole.data.encoding_cache import _read_cache, _write_cache
 from hellm_recbole.errors import HellmError
+from hellm_recbole.experiments.earlier_search import refuse_other_request
 from hellm_recbole.experiments.export import export_embeddings
 from hellm_recbole.experiments.ranks_file import read_ranks
 from hellm_recbole.experiments.results import read_result
+from hellm_recbole.experiments.search_state import copy_state, restore_state
 from hellm_recbole.experiments.sweeps import read_search, read_tuned, write_search, write_tuned
-from hellm_recbole.experiments.tuning import _copy_state, _refuse_other_request, _restore_state
 from hellm_recbole.graphs.neighbors import NeighborSearchSettings, find_item_neighbors
 from hellm_recbole.system.files import seal, sha256_file
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
@@ -68,7 +69,7 @@ def write_tuned_file(folder: Path) -> Reader:
 def write_request(folder: Path) -> Reader:
     path = folder / "request.json"
     path.write_text(json.dumps(seal(REQUEST), indent=1))
-    return lambda: _refuse_other_request(path, REQUEST, finished=True)
+    return lambda: refuse_other_request(path, REQUEST, finished=True)
 
 
 def write_search_state(folder: Path) -> Reader:
@@ -79,11 +80,11 @@ def write_search_state(folder: Path) -> Reader:
     (staging / "basic-variant-state-1.json").write_bytes(bytes(range(256)))
     (folder / "ray").mkdir()
     (folder / "ray" / "tuner.pkl").write_bytes(bytes(range(255)))
-    _copy_state(staging, folder / "ray")
+    copy_state(staging, folder / "ray")
     shutil.rmtree(folder / "ray")
 
     def read() -> list[bytes]:
-        assert _restore_state(folder / "state", ray)
+        assert restore_state(folder / "state", ray)
         return [path.read_bytes() for path in sorted(ray.iterdir())]
 
     return read

@@ -190,7 +190,7 @@ TESTED_ELSEWHERE = {
     *(f"data/{name}" for name in ("embeddings",)),
     *(f"data/importers/{name}" for name in ("request",)),
     *("errors", "types"),
-    *(f"experiments/{name}" for name in ("dry_run", "ray_cluster", "ray_jobs", "run")),
+    *(f"experiments/{name}" for name in ("dry_run", "ray_cluster", "run")),
     *(f"graphs/{name}" for name in ("propagation",)),
     *(f"identity/{name}" for name in ("parts", "settings_files")),
     "llm/quiet",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from pydantic_core import PydanticSerializationError, to_json
-from typing_extensions import TypedDict  # pydantic does not read that of `typing` before Python 3.12
+from typing_extensions import TypedDict
 
 from hellm_recbole.errors import shorten
 from hellm_recbole.system.files import seal

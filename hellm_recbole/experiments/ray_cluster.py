@@ -1,4 +1,7 @@
-"""Connect to a Ray cluster: a local one that always ends with the command, or one that is already running."""
+"""Connect to a Ray cluster: a local one that always ends with the command, or one that is already running.
+
+Ray is imported in the functions that need it, so that commands that do not use it start fast.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 
 from hellm_recbole.config.request import LOCAL
@@ -50,8 +52,10 @@ def connect_cluster(address: str, n_cpus: int | None) -> Iterator[None]:
     Raises:
         HellmError: there is no cluster at the address.
     """
-    for name, value in _ENVIRONMENT.items():
+    for name, value in _ENVIRONMENT.items():  # before the import, for Ray reads some of them when it is imported
         os.environ.setdefault(name, value)
+    import ray
+
     if address != LOCAL:
         _refuse_unreachable(address)
         _enable_token()
@@ -160,6 +164,8 @@ def request_resources(n_cpus: float, n_gpus: float) -> dict[str, float]:
     Raises:
         SettingsError: no node of the cluster has so many CPUs.
     """
+    import ray
+
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     largest = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
     if n_cpus > largest:

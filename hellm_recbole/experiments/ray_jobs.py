@@ -1,4 +1,7 @@
-"""Execute runs in parallel as tasks of a Ray cluster."""
+"""Execute runs in parallel as tasks of a Ray cluster.
+
+Ray is imported in the functions that need it, so that commands that do not use it start fast.
+"""
 
 from __future__ import annotations
 
@@ -59,27 +62,45 @@ def run_on_ray(
     """
     refuse_gpu_number(device)
     with connect_cluster(address, n_cpus):
-        board: Any = _ProgressBoard.remote()  # type: ignore[attr-defined]
+        import ray
+
+        board: Any = ray.remote(num_cpus=0)(ProgressBoard).remote()
         shared = {
             name: ray.put((_resolve_cache_path(dataset), _resolve_cache_path(split)))
             for name, (dataset, split) in data.items()
         }
-        requests = [  # before any run starts, because this may raise an error
-            request_resources(job.config.resources.ray_cpus, job.config.resources.ray_gpus) for job in jobs
-        ]
-        running: dict[Any, RunJob] = {}
-        pretrained: dict[tuple[str, int, str], Any] = {}
-        for job, request in zip(jobs, requests, strict=True):
-            dependencies = [pretrained[job.dataset, job.context.seed, model] for model in job.config.pretrained_models]
-            task = _run_task.options(
-                num_cpus=request["cpu"], num_gpus=request["gpu"], max_retries=MAX_RETRIES, name=job.name
-            )
-            remote_job = replace(job, context=replace(job.context, output=job.context.output.resolve()))
-            reference = task.remote(remote_job, shared[job.dataset], device, Path.cwd(), board, *dependencies)
-            running[reference] = job
-            if job.is_pretrained:
-                pretrained[job.dataset, job.context.seed, job.config.model] = reference
-        return _wait_for_tasks(running, data, board, locks)
+        return _wait_for_tasks(_start_tasks(jobs, shared, device, board), data, board, locks)
+
+
+def _start_tasks(jobs: Sequence[RunJob], shared: Mapping[str, Any], device: str, board: Any) -> dict[Any, RunJob]:
+    """Start a task for each job. Return Ray's reference of each task -> its job.
+
+    Args:
+        jobs: jobs of the command; pretrained models come before the models that read them.
+        shared: dataset name -> Ray's reference of the dataset and its split.
+        device: the --device option.
+        board: the `ProgressBoard` of the tasks.
+
+    Raises:
+        SettingsError: a run requests more CPUs than any node has.
+    """
+    run_task: Any = ray.remote(execute_job)
+    requests = [  # before any run starts, because this may raise an error
+        request_resources(job.config.resources.ray_cpus, job.config.resources.ray_gpus) for job in jobs
+    ]
+    running: dict[Any, RunJob] = {}
+    pretrained: dict[tuple[str, int, str], Any] = {}
+    for job, request in zip(jobs, requests, strict=True):
+        dependencies = [pretrained[job.dataset, job.context.seed, model] for model in job.config.pretrained_models]
+        task = run_task.options(
+            num_cpus=request["cpu"], num_gpus=request["gpu"], max_retries=MAX_RETRIES, name=job.name
+        )
+        remote_job = replace(job, context=replace(job.context, output=job.context.output.resolve()))
+        reference = task.remote(remote_job, shared[job.dataset], device, Path.cwd(), board, *dependencies)
+        running[reference] = job
+        if job.is_pretrained:
+            pretrained[job.dataset, job.context.seed, job.config.model] = reference
+    return running
 
 
 def _resolve_cache_path(part: Part) -> Part:
@@ -95,10 +116,11 @@ def _wait_for_tasks(
     Args:
         running: Ray's reference of each task -> its job.
         data: dataset name -> dataset and its split.
-        board: the `_ProgressBoard` of the tasks.
+        board: the `ProgressBoard` of the tasks.
         locks: locks of the runs; each is released when its run has ended.
     """
     pending, done, failed = dict(running), 0, 0
+    titles = {job.name: f"{number}/{len(running)} {job.name}" for number, job in enumerate(running.values(), start=1)}
     with _open_view(len(running)) as show:
         while pending:
             ready, _ = ray.wait(list(pending), num_returns=1, timeout=POLL_EVERY_S)
@@ -112,7 +134,8 @@ def _wait_for_tasks(
                 locks.release(job)
                 failed += not report_outcome(job, problem)
             lines = ray.get(board.get_lines.remote())
-            show(done, failed, {job.name: lines[job.name] for job in pending.values() if job.name in lines})
+            shown = [job.name for job in pending.values() if job.name in lines]
+            show(done, failed, {titles[name]: lines[name] for name in shown})
     return failed
 
 
@@ -128,8 +151,7 @@ def _record_lost_task(job: RunJob, data: Mapping[str, tuple[Dataset, Split]], er
     return reason
 
 
-@ray.remote
-def _run_task(
+def execute_job(
     job: RunJob, data: tuple[Dataset, Split], device: str, folder: Path, board: Any, *dependencies: str | None
 ) -> str | None:
     """Execute a job in the process of a worker, see `run_job`.
@@ -139,7 +161,7 @@ def _run_task(
         data: dataset of the run and its split.
         device: the --device option.
         folder: working folder of the command.
-        board: the `_ProgressBoard` of the tasks.
+        board: the `ProgressBoard` of the tasks.
         dependencies: return values of the tasks that train the pretrained models; Ray waits for them first.
 
     Returns:
@@ -147,15 +169,14 @@ def _run_task(
     """
     enter_worker(folder, job.config.resources.ray_cpus)
     job = replace(job, context=replace(job.context, device=runtime.choose_device(device)))
-    watcher = _ProgressReporter(board, job)
+    watcher = ProgressReporter(board, job)
     try:
         return run_job(job, *data, PretrainedStore(), watchers=[watcher])
     except HellmError as error:
         return str(error)
 
 
-@ray.remote(num_cpus=0)
-class _ProgressBoard:
+class ProgressBoard:
     """The latest line of progress of each running job, in a process of its own that all workers reach."""
 
     def __init__(self) -> None:
@@ -170,28 +191,53 @@ class _ProgressBoard:
         return self._lines
 
 
-class _ProgressReporter:
-    """A logger that writes the progress of one job to the board."""
+class ProgressReporter:
+    """A logger that writes the progress of one job to the board, with the content of the lines of a single run.
+
+    Args:
+        board: the `ProgressBoard` of the tasks.
+        job: the job.
+    """
 
     def __init__(self, board: Any, job: RunJob) -> None:
-        self._board, self._job = board, job
-        board.set_line.remote(job.name, "starting")
+        self._board, self._name, self._train = board, job.name, job.config.train
+        self._validation = ""
+        self._best: tuple[float, int] | None = None  # best validation metric and its epoch
+        self._is_whole: bool | None = None  # whether this process has seen all epochs, so that it knows the best one
+        self._write("starting")
 
     def step(self, epoch: int, step: int, n_steps: int) -> None:
         """Write epoch and step; called only in long epochs."""
-        text = f"epoch {epoch}/{self._job.config.train.epochs} step {step}/{n_steps}"
-        self._board.set_line.remote(self._job.name, text)
+        self._write(f"{self._describe_epoch(epoch)}{self._validation}, step {step}/{n_steps}")
 
     def log(self, epoch: int, values: Mapping[str, float]) -> None:
-        """Write epoch and validation metric."""
-        train = self._job.config.train
-        valid = values.get(f"valid/{train.valid_metric}")
-        text = f"epoch {epoch}/{train.epochs}" + ("" if valid is None else f" {train.valid_metric} {valid:.4f}")
-        self._board.set_line.remote(self._job.name, text)
+        """Write epoch, validation metric, best epoch, and the epoch at which early stopping would end the run."""
+        if self._is_whole is None:
+            self._is_whole = epoch == 1
+        value = values.get(f"valid/{self._train.valid_metric}")
+        if value is not None:
+            if self._best is None or value > self._best[0]:
+                self._best = value, epoch
+            self._validation = f", {self._train.valid_metric} {value:.4f}"
+            if self._is_whole:
+                self._validation += self._describe_best(*self._best)
+        self._write(f"{self._describe_epoch(epoch)}{self._validation}")
 
     def close(self) -> None:
         """Write that training has ended."""
-        self._board.set_line.remote(self._job.name, "ranking")
+        self._write("ranking")
+
+    def _describe_epoch(self, epoch: int) -> str:
+        return f"epoch {epoch} of at most {self._train.epochs}"
+
+    def _describe_best(self, value: float, epoch: int) -> str:
+        """Describe the best epoch, and when early stopping would end the run."""
+        text = f", best {value:.4f} at epoch {epoch}"
+        end = epoch + self._train.patience * self._train.eval_every
+        return text if end >= self._train.epochs else f"{text}, stops at epoch {end} without improvement"
+
+    def _write(self, text: str) -> None:
+        self._board.set_line.remote(self._name, text)
 
 
 @contextmanager

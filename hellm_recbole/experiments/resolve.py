@@ -16,10 +16,7 @@ from hellm_recbole.config.harness_settings import (
     StepSettings,
     TrainSettings,
 )
-from hellm_recbole.config.layers import (
-    Resolved,
-    describe_unknown_keys,
-)
+from hellm_recbole.config.layers import Resolved, describe_unknown_keys
 from hellm_recbole.config.request import Override
 from hellm_recbole.config.settings import build_all_settings, list_field_names
 from hellm_recbole.config.variants import list_variants

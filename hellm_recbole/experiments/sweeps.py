@@ -7,17 +7,17 @@ A search writes `results/<dataset>/sweeps/<label>/<name>/sweep.json`, and the fi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, ClassVar, Literal
 
 import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
-from hellm_recbole.config.schema import dump_json, read_mapping, refuse_constant
-from hellm_recbole.config.yaml_files import Value, load_yaml
-from hellm_recbole.errors import ResultError, SettingsError
+from hellm_recbole.config.schema import dump_json, refuse_constant
+from hellm_recbole.config.yaml_files import load_yaml
+from hellm_recbole.errors import ResultError, SettingsError, shorten
 from hellm_recbole.experiments.resolve import Tuned
 from hellm_recbole.experiments.results import Search, Versions
 from hellm_recbole.system.files import check_name, check_seal, ensure_folder, remove_leftovers, seal, write_text
@@ -25,6 +25,7 @@ from hellm_recbole.system.files import check_name, check_seal, ensure_folder, re
 SCHEMA = 1
 SEARCH_FILE = "sweep.json"
 SWEEPS, TUNED = "sweeps", "tuned"
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)  # of a file's values; nothing is converted
 
 
 class Trial(TypedDict):
@@ -53,8 +54,10 @@ class SearchResult:
     `row` is the label of the searched run config. `settings` holds the values that were the same in all trials, and
     `space` the values to try for each searched setting. `trials` are in the order in which they started. `identity`
     holds everything else that all trials depend on, name -> value or digest. It is empty if an earlier version wrote
-    the file.
+    the file. `path` is the file from which the result was read; it is not stored.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT  # also of the parts that are typed dictionaries
 
     schema: int
     dataset: str
@@ -112,6 +115,46 @@ class SearchResult:
         }
 
 
+@with_config(STRICT)
+class _TunedFile(TypedDict):
+    """Content of the YAML file with the best values of a search."""
+
+    split_hash: str
+    search: Search
+    values: dict[str, Any]
+
+
+_SEARCH_READER = TypeAdapter(SearchResult)
+_TUNED_READER = TypeAdapter(_TunedFile)
+_TYPE_NAMES = {  # pydantic's name of a fault -> what the value must be
+    "int_type": "of type int",
+    "float_type": "of type float",
+    "string_type": "of type str",
+    "bool_type": "of type bool",
+    "dict_type": "an object",
+    "tuple_type": "a list",
+}
+
+
+def _describe_fault(error: ValidationError) -> str:
+    """Describe the first fault that pydantic has found in a file, with the key of the value."""
+    fault = error.errors(include_url=False)[0]
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).removeprefix(".")
+    kind, value = fault["type"], shorten(repr(fault["input"]))
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"key {where} is unknown"
+    if kind == "missing":
+        return f"key {where} is missing"
+    if kind == "finite_number":
+        return f"key {where} is not a finite number"
+    if kind == "literal_error":
+        allowed = fault["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
+        return f"key {where} is {value}, not one of {allowed}"
+    if kind in _TYPE_NAMES:
+        return f"key {where} is {value}, it must be {_TYPE_NAMES[kind]}"
+    return f"key {where}: {fault['msg']}" if where else fault["msg"]
+
+
 def locate_search(results_dir: Path, dataset: str, label: str, name: str) -> Path:
     """Return the folder of a search.
 
@@ -161,14 +204,18 @@ def find_searches(results_dir: Path, dataset: str) -> list[SearchResult]:
 
 def _parse(text: str, path: Path) -> SearchResult:
     """Convert the text of a `sweep.json` to a search result."""
-    hints = {name: hint for name, hint in get_type_hints(SearchResult).items() if name != "path"}
     try:
         raw = json.loads(text, parse_constant=refuse_constant)
         if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
             raise ValueError(f"it is not of schema {SCHEMA}")
-        return SearchResult(**read_mapping({"identity": {}, **check_seal(raw)}, hints, ""), path=path)
+        content = check_seal(raw)
+        if "path" in content:
+            raise ValueError("key path is unknown")  # a field of the result, but not of the file
+        # As JSON, because only then the strict mode takes lists for tuples.
+        return replace(_SEARCH_READER.validate_json(json.dumps(content)), path=path)
     except ValueError as error:
-        raise ResultError(f"search {path}: {error}; run it again with --fresh") from error
+        reason = _describe_fault(error) if isinstance(error, ValidationError) else error
+        raise ResultError(f"search {path}: {reason}; run it again with --fresh") from error
 
 
 def locate_tuned(results_dir: Path, dataset: str, label: str) -> Path:
@@ -207,11 +254,10 @@ def read_tuned(results_dir: Path, dataset: str, label: str, split_hash: str) -> 
     if not path.exists():
         return None
     try:
-        content: Mapping[str, Value] = read_mapping(
-            check_seal(load_yaml(path)), {"split_hash": str, "search": Search, "values": dict[str, Any]}, ""
-        )
+        content = _TUNED_READER.validate_python(check_seal(load_yaml(path)))
     except (ValueError, SettingsError) as error:
-        raise ResultError(f"tuned values {path}: {error}; run tune.py again") from error
+        reason = _describe_fault(error) if isinstance(error, ValidationError) else error
+        raise ResultError(f"tuned values {path}: {reason}; run tune.py again") from error
     if content["split_hash"] != split_hash:
         raise ResultError(
             f"tuned values {path} were found on another split of {dataset}; run tune.py again with --fresh"

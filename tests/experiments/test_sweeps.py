@@ -54,8 +54,20 @@ def test_tuned_values_are_read_back_with_the_cost_of_their_search(tmp_path: Path
     ("change", "part"),
     [
         ({"schema": 7}, "schema"),
-        ({"trials": "none"}, "key trials"),
-        ({"extra": 1}, "key extra is unknown"),
+        ({"trials": "none"}, "key trials is 'none', it must be a list;"),
+        ({"extra": 1}, "key extra is unknown;"),
+        ({"path": "x"}, "key path is unknown;"),
+        ({"seed": True}, "key seed is True, it must be of type int;"),
+        ({"seed": 1.0}, r"key seed is 1\.0, it must be of type int;"),
+        ({"row": 3}, "key row is 3, it must be of type str;"),
+        ({"seconds": "3"}, "key seconds is '3', it must be of type float;"),
+        ({"git_dirty": "no"}, "key git_dirty is 'no', it must be of type bool;"),
+        ({"space": []}, r"key space is \[\], it must be an object;"),
+        ({"identity": {"seed": 1}}, "key identity.seed is 1, it must be of type str;"),
+        ({"versions": {}}, "key versions.hellm_recbole is missing;"),
+        ({"trials": [{**toy_trial(1, 0.1), "curve": [[1, "x"]]}]}, r"key trials\[0\]\.curve\[0\]\[1\] is 'x', it must"),
+        ({"trials": [{**toy_trial(1, 0.1), "seconds": 10**400}]}, r"key trials\[0\]\.seconds is not a finite number"),
+        ({"trials": [{**toy_trial(1, 0.1), "status": "lost"}]}, "is 'lost', not one of ended, pruned, cut, failed;"),
     ],
 )
 def test_a_damaged_search_is_refused_with_its_path(tmp_path: Path, change: dict[str, object], part: str) -> None:
@@ -64,6 +76,28 @@ def test_a_damaged_search_is_refused_with_its_path(tmp_path: Path, change: dict[
     with pytest.raises(ResultError, match=part) as fault:
         read_search(path)
     assert str(path) in str(fault.value)
+
+
+def test_a_search_of_an_earlier_version_without_an_identity_is_read(tmp_path: Path) -> None:
+    search = toy_search([toy_trial(1, 0.1)])
+    path = write_search(tmp_path, search)
+    rewrite(path, lambda content: content.pop("identity"))
+    assert read_search(path) == search
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("split_hash: 3\nsearch: {}\nvalues: {}\n", "key split_hash is 3, it must be of type str;"),
+        ("split_hash: a\nvalues: {}\n", "key search is missing;"),
+        ("split_hash: a\nsearch: 3\nvalues: {}\n", "key search is 3, it must be an object;"),
+    ],
+)
+def test_a_wrong_value_in_a_file_of_tuned_values_is_named(tmp_path: Path, text: str, part: str) -> None:
+    search = toy_search([toy_trial(1, 0.1)])
+    write_tuned(tmp_path, search).write_text(text)
+    with pytest.raises(ResultError, match=part):
+        read_tuned(tmp_path, "Toy", "LightGCN", search.split_hash)
 
 
 def test_a_damaged_file_of_tuned_values_is_refused_with_its_path(tmp_path: Path) -> None:

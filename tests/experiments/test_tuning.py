@@ -1,68 +1,55 @@
+"""The trials of a search, as Ray returns them; searches on a real cluster are in `tests/benchmarks/test_tune.py`."""
+
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import subprocess
+import sys
+from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
-from hellm_recbole.errors import ResultError
-from hellm_recbole.experiments.tuning import _refuse_other_request, describe_finished_search
-from hellm_recbole.identity import code
-from tests.toy_records import toy_search, toy_trial
-
-REQUEST: dict[str, Any] = {
-    "budget": "trials=3",
-    "identity": {"features of text": "a", "code m.one": "1", "seed": "1"},
-}
+from hellm_recbole.data.split import Split
+from hellm_recbole.experiments.tuning import collect_trials
+from tests.toy_searches import make_task
 
 
-def write_request(folder: Path, **changes: Any) -> Path:
-    path = folder / "request.json"
-    path.write_text(json.dumps({key: value for key, value in {**REQUEST, **changes}.items() if value is not None}))
-    return path
-
-
-@pytest.mark.parametrize("finished", [True, False])
-def test_the_same_search_is_reused_or_resumed(tmp_path: Path, finished: bool) -> None:
-    _refuse_other_request(write_request(tmp_path), REQUEST, finished=finished)
-
-
-@pytest.mark.parametrize("finished", [True, False])
-def test_a_search_on_other_features_is_refused(tmp_path: Path, finished: bool) -> None:
-    path = write_request(tmp_path, identity={**REQUEST["identity"], "features of text": "b"})
-    with pytest.raises(ResultError, match="a search made with other features of text than now; start it from scratch"):
-        _refuse_other_request(path, REQUEST, finished=finished)
-
-
-def test_a_stopped_search_with_other_code_is_refused_and_a_finished_one_reused(tmp_path: Path) -> None:
-    path = write_request(tmp_path, identity={**REQUEST["identity"], "code m.one": "2"})
-    with pytest.raises(ResultError, match=r"other code than now \(m\.one\)"):
-        _refuse_other_request(path, REQUEST, finished=False)
-    _refuse_other_request(path, REQUEST, finished=True)
-
-
-def test_a_stopped_search_of_an_earlier_version_is_refused_and_a_finished_one_reused(tmp_path: Path) -> None:
-    path = write_request(tmp_path, identity=None)
-    with pytest.raises(ResultError, match="was started by an earlier version; start the search from scratch"):
-        _refuse_other_request(path, REQUEST, finished=False)
-    _refuse_other_request(path, REQUEST, finished=True)
-
-
-@pytest.mark.parametrize("finished", [True, False])
-def test_a_search_from_before_a_setting_existed_has_its_old_value(tmp_path: Path, finished: bool) -> None:
-    path = write_request(tmp_path, settings={"emb_dim": 8})
-    _refuse_other_request(path, {**REQUEST, "settings": {"emb_dim": 8, "decay_epochs": 50}}, finished=finished)
-    with pytest.raises(ResultError, match="'decay_epochs': 50"):
-        _refuse_other_request(path, {**REQUEST, "settings": {"emb_dim": 8, "decay_epochs": 60}}, finished=finished)
-
-
-def test_the_description_of_a_finished_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(code, "find_current_digest", {"m.one": "1"}.get)
-    trials = [toy_trial(1, 0.1)]
-    assert describe_finished_search(toy_search(trials, identity=REQUEST["identity"])) == "finished before, kept"
-    changed = {**REQUEST["identity"], "code m.one": "2"}
-    assert "its code has changed since (m.one; --fresh runs it again)" in describe_finished_search(
-        toy_search(trials, identity=changed)
+def test_a_trial_that_crashed_before_its_first_report_is_recorded(toy_split: Split) -> None:
+    folder = "/x/train_trial_d7aeb_0000{}_0_2026-01-01_12-00-00"
+    crashed = SimpleNamespace(
+        metrics={}, error=RuntimeError("Traceback ...\nworker died"), config={"n_layers": 1}, path=folder.format(1)
     )
-    assert "features, code: unknown" in describe_finished_search(toy_search(trials))
+    waiting = SimpleNamespace(metrics={}, error=None, config={"n_layers": 0}, path=folder.format(0))
+    (trial,) = collect_trials(make_task(toy_split, {"n_layers": [1, 2]}), [waiting, crashed])  # type: ignore[arg-type]
+    assert (trial["number"], trial["status"], trial["reason"]) == (2, "failed", "worker died")
+    assert trial["values"] == {"n_layers": 2}
+    assert trial["valid"] == {}
+
+
+def report(number: int, **values: Any) -> SimpleNamespace:
+    """Build the last report of a trial."""
+    metrics = {
+        "best": 0.5, "reports": 3, "ended": False, "epoch": 3, "best_epoch": 2, "valid": {"N@20": 0.5}, "seconds": 1,
+        "curve": [(1, 0.25)], **values,
+    }  # fmt: skip
+    path = f"/x/train_trial_d7aeb_{number:05d}_0_2026-01-01_12-00-00"
+    return SimpleNamespace(metrics=metrics, error=None, config={"n_layers": number % 2}, path=path)
+
+
+def test_the_status_says_how_a_trial_came_to_its_end(toy_split: Split) -> None:
+    task = make_task(toy_split, {"n_layers": [1, 2]}, scheduler="asha")
+    results = [
+        report(3, reports=task.list_rungs()[0]),
+        report(0, ended=True),
+        report(1, reports=task.list_rungs()[0] + 1),
+        report(2, reason="loss is nan"),
+    ]
+    trials = collect_trials(task, results)  # type: ignore[arg-type]
+    assert [trial["status"] for trial in trials] == ["ended", "cut", "failed", "pruned"]
+    assert [trial["values"]["n_layers"] for trial in trials] == [1, 2, 1, 2]
+    assert trials[0]["curve"] == ((1.0, 0.25),)
+    assert trials[2]["reason"] == "loss is nan"
+
+
+def test_no_module_of_runs_or_searches_imports_ray_before_it_is_used() -> None:
+    modules = ", ".join(f"hellm_recbole.experiments.{name}" for name in ("ray_jobs", "tuning"))
+    code = f"import sys, benchmarks.searches, {modules}; print('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
