@@ -1,6 +1,8 @@
-"""Run a model and its variants: `python benchmarks/ablate.py --models HeLLMPre --dataset Beauty`.
+"""Run a model and its variants, and print the ablation table.
 
-Prints the ablation table. The options are those of run.py. Two kinds of variants are skipped, with a message: variants
+python benchmarks/ablate.py --models HeLLMPre --dataset Beauty
+
+Without --models, all models that have variants are run. Two kinds of variants are skipped, with a message: variants
 that need a modality that the dataset does not have, and variants that are equal to the model itself because the dataset
 has no other modality.
 """
@@ -9,56 +11,33 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import hellm_recbole.system.openmp  # noqa: F401
 
-from baselines.registry import REGISTRY
-from benchmarks.comparison import run
-from benchmarks.options import make_run_parser, print_names, read_run_request
-from hellm_recbole.config.variants import list_variants
-from hellm_recbole.errors import ModelError
-from hellm_recbole.experiments.resolve import resolve_runs
-from hellm_recbole.system.console import run_main
+from benchmarks.command_line import pass_request, run_command
+from benchmarks.options import ALL, ShowList, read_run_request
+from hellm_recbole.config.request import RunRequest
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, program: str = "python benchmarks/ablate.py") -> int:
     """Run the models with their variants and print the tables. The exit codes are those of run.py."""
-    options, rest = make_run_parser("ablate.py", __doc__).parse_known_args(argv)
-    if options.list:
-        return run_main(print_names)
-    every = tuple(name for name in REGISTRY if list_variants(name))
-    return run_main(lambda: run(read_run_request(options, rest, every), add_variants))
+    return run_command(run_with_variants, argv, program, __doc__, takes_settings=True)
 
 
-def add_variants(models: Sequence[str], dataset: str, modalities: Sequence[str]) -> list[str]:
-    """Add to each model those of its variants that can run on the dataset.
+@pass_request(read_run_request)
+def run_with_variants(request: RunRequest, show_list: ShowList = False) -> int:
+    """Run the models of the request and their variants."""
+    from benchmarks import overview
+    from benchmarks.ablation_models import add_variants
+    from benchmarks.comparison import run
 
-    Args:
-        models: names of the models.
-        dataset: name of the dataset.
-        modalities: modalities of the dataset.
-
-    Raises:
-        ModelError: a model has no variants.
-    """
-    names = []
-    for model in models:
-        if not list_variants(model):
-            known = ", ".join(name for name in REGISTRY if list_variants(name))
-            raise ModelError(f"{model} has no variants to compare with; models with variants: {known}")
-        names.append(model)
-        for config in resolve_runs(list_variants(model), dataset, REGISTRY, "paper", []):
-            wanted = config.resolved.values.get("modalities")
-            missing = sorted(set(wanted or ()) - set(modalities))
-            if missing:
-                print(f"{config.model} is skipped: {dataset} has no modality {missing[0]}", file=sys.stderr)
-            elif wanted is not None and set(wanted) == set(modalities):
-                print(
-                    f"{config.model} is skipped: {dataset} has no other modality, so it equals {model}", file=sys.stderr
-                )
-            else:
-                names.append(config.model)
-    return names
+    if show_list:
+        overview.print_names()
+        return 0
+    if request.models in ((), (ALL,)):
+        request = replace(request, models=overview.list_models_with_variants())
+    return run(request, add_variants)
 
 
 if __name__ == "__main__":

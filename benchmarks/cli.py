@@ -1,10 +1,20 @@
-"""`hellm-recbole COMMAND ...`: run the commands of `benchmarks/` from an installed package."""
+"""Run models, prepare data, search settings and write reports.
+
+hellm-recbole run --models all --dataset ml-100k --preset quick
+hellm-recbole run --help
+"""
 
 from __future__ import annotations
 
 import importlib
 import sys
 from collections.abc import Sequence
+
+import typer
+
+from benchmarks.command_line import ENTRY_POINT, HELP_OPTIONS, format_description, parse_and_call
+from benchmarks.options import Version
+from hellm_recbole.system.console import run_main
 
 # Command -> the module whose `main` it runs.
 COMMANDS = {
@@ -17,13 +27,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Call `benchmarks.<command>.main` and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in COMMANDS:
-        return int(importlib.import_module(COMMANDS[arguments[0]]).main(arguments[1:]))
-    help_requested = bool(arguments) and arguments[0] in ("-h", "--help")
-    print(
-        f"usage: hellm-recbole {{{','.join(COMMANDS)}}} [options]; `hellm-recbole run --help` shows the options",
-        file=sys.stderr,
+        module = importlib.import_module(COMMANDS[arguments[0]])
+        return int(module.main(arguments[1:], f"{ENTRY_POINT} {arguments[0]}"))
+    return run_main(lambda: parse_and_call(_make_app(), arguments, ENTRY_POINT))
+
+
+def _make_app() -> typer.Typer:
+    """Make the typer app that lists the commands, prints the version, and refuses unknown commands."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+    @app.callback(
+        help=format_description(__doc__ or "", ENTRY_POINT), context_settings={"help_option_names": HELP_OPTIONS}
     )
-    return 0 if help_requested else 2
+    def read_options(version: Version = False) -> None:
+        """Read the options before the name of the command."""
+
+    for name, module in COMMANDS.items():
+        first_line = (importlib.import_module(module).__doc__ or "").partition("\n")[0]
+        app.command(name, help=first_line)(lambda: None)
+    return app
 
 
 if __name__ == "__main__":

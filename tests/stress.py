@@ -82,7 +82,7 @@ def supervise_job(job: dict[str, Any], out: str) -> dict[str, Any]:
 if __name__ == "__main__":
     import torch
 
-    for name in ("run", "report", "prepare", "tune"):
+    for name in ("comparison", "reporting", "preparation", "tuning_tasks", "run", "report", "prepare", "tune"):
         importlib.import_module(f"benchmarks.{name}")
     torch.set_num_threads(1)
     for line in sys.stdin:

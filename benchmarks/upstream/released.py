@@ -20,7 +20,7 @@ import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 
-from hellm_recbole.errors import DataError
+from benchmarks.upstream.checkouts import MMHCL, find_file
 from hellm_recbole.graphs.hypergraph import build_incidence
 from hellm_recbole.graphs.neighbors import find_item_neighbors
 from hellm_recbole.graphs.sparse import build_interaction_matrix, normalize_interactions
@@ -123,9 +123,7 @@ def import_model(checkout: Path, settings: HeLLMPreSettings) -> Any:
     Raises:
         DataError: the folder is not a checkout of MMHCL.
     """
-    codes = checkout / "codes"
-    if not (codes / "Models.py").is_file():
-        raise DataError(f"{checkout} holds no codes/Models.py; pass a checkout of https://github.com/Xu107/MMHCL")
+    codes = find_file(checkout, "codes/Models.py", MMHCL).parent
     values = {
         "UI_layers": settings.n_layers,
         "User_layers": settings.n_user_layers,

@@ -62,7 +62,8 @@ def choose_device(name: str, option: str = "--device") -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise SettingsError(f"{option} {name}: no such device here; use auto, cpu or cuda:N") from error
+        *others, last = ["auto", "cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        raise SettingsError(f"{option} {name}: no such device here; use {', '.join(others)} or {last}") from error
     return device
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import ablate, prepare, report, run, tune
+from benchmarks.prepare_options import KINDS
 from hellm_recbole.data.dataset import Dataset
 from tests.toy import write_prepared
 from tests.toy_records import add_run
@@ -92,7 +93,7 @@ def draw_run(rng: random.Random, folder: Path) -> list[str]:
 def draw_prepare(rng: random.Random, folder: Path) -> list[str]:
     source = folder / f"source{rng.random()}"
     source.mkdir()
-    kind = rng.choice(list(prepare.KINDS))
+    kind = rng.choice(KINDS)
     for name in ("Mine.csv", "Mine.inter", "user_sequences.txt", "train.json", "Mine.parquet", "Mine_items.csv"):
         (source / name).write_bytes(rng.choice(BYTES))
     return rng.choice(
@@ -173,10 +174,7 @@ def run_command(main: Callable[[list[str]], int], arguments: list[str]) -> tuple
     """Run a command in this process and return its exit code and stderr."""
     err = io.StringIO()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):
-        try:
-            code = main(arguments)
-        except SystemExit as ending:  # argparse
-            code = int(ending.code or 0)
+        code = main(arguments)
     return code, err.getvalue()
 
 

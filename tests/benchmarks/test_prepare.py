@@ -156,9 +156,8 @@ def test_options_without_effect_are_refused(
 
 
 def test_check_and_shuffle_ties_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["Mine", "--check", "--shuffle-ties", "1"])
-    assert "not allowed with argument" in capsys.readouterr().err
+    assert main(["Mine", "--check", "--shuffle-ties", "1"]) == 2
+    assert "--check, --shuffle-ties and --export exclude each other" in capsys.readouterr().err
 
 
 def test_beauty_without_text_takes_less_than_five_seconds(tmp_path: Path) -> None:
@@ -202,3 +201,25 @@ def test_two_fields_cannot_share_a_column(
 def test_a_too_large_seed_of_shuffle_ties_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["Mine", "--shuffle-ties", str(2**64), "--output", str(tmp_path)]) == 2
     assert "--shuffle-ties" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        ["--columns", "user=who", "item=what"],
+        ["--columns", "user=who", "--columns", "item=what"],
+        ["--columns=user=who", "--columns=item=what"],
+    ],
+)
+def test_columns_can_be_given_together_or_one_by_one(columns: list[str], tmp_path: Path) -> None:
+    source = tmp_path / "Mine.csv"
+    source.write_text("who,what,timestamp\nu1,a,1\nu1,b,2\nu1,c,3\nu2,b,1\nu2,c,2\nu2,a,3\n")
+    options = ["Mine", "--from", "table", "--k-core", "0", "--source", str(source), "--output", str(tmp_path / "out")]
+    assert main([*options, *columns]) == 0
+    assert (tmp_path / "out" / "Mine" / "Mine.inter").read_text().splitlines()[1].startswith("u1\ta\t")
+
+
+@pytest.mark.parametrize("option", ["--source", "--raw", "--output", "--to"])
+def test_an_empty_path_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["Mine", option, ""]) == 2
+    assert f"Invalid value for '{option}': the name is empty" in capsys.readouterr().err

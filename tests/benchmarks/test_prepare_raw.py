@@ -16,7 +16,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast, CLIPConfig, C
 
 from benchmarks.prepare import main
 from hellm_recbole.config.yaml_files import load_yaml
-from hellm_recbole.data import prepare
+from hellm_recbole.data import modalities
 from hellm_recbole.data.dataset import load_dataset
 from hellm_recbole.data.download import raw_files as raw
 from hellm_recbole.data.manifest import read_manifest
@@ -78,7 +78,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
         monkeypatch.setattr(raw, "load_yaml", values)
         monkeypatch.setattr(raw, "read_download_settings", lambda: raw.DownloadSettings(**settings))  # type: ignore[arg-type]
-        monkeypatch.setattr(prepare, "read_download_settings", raw.read_download_settings)
+        monkeypatch.setattr(modalities, "read_download_settings", raw.read_download_settings)
         yield running
 
 

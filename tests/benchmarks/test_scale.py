@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import scale
+from benchmarks.scaling import enlarge
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
 from tests.toy import write_prepared
@@ -13,7 +14,7 @@ from tests.toy import write_prepared
 
 def test_enlarging_keeps_degrees(toy_split: Split) -> None:
     data = toy_split.make_train_data()
-    large = scale.enlarge(data, 3, seed=0)
+    large = enlarge(data, 3, seed=0)
     assert (large.n_users, large.n_items) == (3 * data.n_users, 3 * data.n_items)
     assert large.history.count_items()[1:].tolist() == np.tile(data.history.count_items()[1:], 3).tolist()
     count, large_count = (np.bincount(d.history.items, minlength=d.n_items + 1)[1:] for d in (data, large))

@@ -42,6 +42,7 @@ def test_an_unknown_part_is_refused(workplace: Path, capsys: pytest.CaptureFixtu
         (["hellmpre"], "needs --released"),
         (["hellmpre", "--released", "."], "holds no codes/Models.py; pass a checkout of"),
         (["multimodal"], "needs --mmrec"),
+        (["hellmpre", "--released", "nowhere"], "nowhere does not exist or is no folder; run `git clone https://"),
         (["multimodal", "--mmrec", "."], "VBPR, public: . holds no src/models/vbpr.py; pass a checkout of"),
     ],
 )

@@ -113,4 +113,4 @@ def test_a_faulty_entry_is_named(
 def test_a_manifest_cannot_be_changed(sequences: Path, prepare_toy: Prepare) -> None:
     manifest = read_manifest(prepare_toy(sequences, "sequences").folder)
     with pytest.raises(ValidationError, match="frozen"):
-        manifest.k_core = 5  # type: ignore[misc]
+        manifest.k_core = 5

@@ -30,15 +30,16 @@ def check_similarity(modality: str, matrix: FloatArray, split: Split) -> Iterato
     history = split.train
     user, item = history.repeat_users(), history.items
     same_user = user[1:] == user[:-1]
-    train = _compute_mean_cosine(matrix, user[1:][same_user], item[:-1][same_user], item[1:][same_user], split.n_users)
+    unit = _normalize_rows(matrix)
+    train = _compute_mean_cosine(unit, user[1:][same_user], item[:-1][same_user], item[1:][same_user], split.n_users)
     is_trained = history.count_items()[split.test.user] > 0
     targets = Targets(split.test.user[is_trained], split.test.item[is_trained])
     last = item[history.indptr[targets.user + 1] - 1]
-    test = _compute_mean_cosine(matrix, targets.user, last, targets.item, split.n_users)
+    test = _compute_mean_cosine(unit, targets.user, last, targets.item, split.n_users)
     both = ~np.isnan(train) & ~np.isnan(test)
     if both.sum() < MIN_COMPARED:
         return
-    random = _compute_random_cosine(matrix, item)
+    random = _compute_random_cosine(unit, item)
     figure = (
         f"{modality}: mean cosine {test[both].mean():.4f} of last training item and test item, "
         f"{train[both].mean():.4f} of consecutive training items, {random:.4f} of random ones"
@@ -72,12 +73,12 @@ def _compute_mean_and_error(values: Float64Array) -> tuple[float, float]:
 
 
 def _compute_mean_cosine(
-    matrix: FloatArray, user: IdArray, first: IdArray, second: IdArray, n_users: int
+    unit: Float64Array, user: IdArray, first: IdArray, second: IdArray, n_users: int
 ) -> Float64Array:
     """Compute the mean cosine of each user's item pairs; pairs of the same item are left out.
 
     Args:
-        matrix: [I + 1, D_m] features.
+        unit: [I + 1, D_m] features, each row of length 1 or 0.
         user: [n] user of each pair.
         first: [n] first item of each pair.
         second: [n] second item of each pair.
@@ -86,7 +87,6 @@ def _compute_mean_cosine(
     Returns:
         [U + 1] mean cosine; NaN for a user without pairs.
     """
-    unit = _normalize_rows(matrix)
     differ = first != second
     user, first, second = user[differ], first[differ], second[differ]
     cosine = np.einsum("pd,pd->p", unit[first], unit[second])
@@ -96,17 +96,16 @@ def _compute_mean_cosine(
     return mean
 
 
-def _compute_random_cosine(matrix: FloatArray, item: IdArray) -> float:
+def _compute_random_cosine(unit: Float64Array, item: IdArray) -> float:
     """Compute the mean cosine over all pairs of interactions with different items.
 
     Let x be the feature vector of an item, normalized to length 1, and c the number of its interactions. Then
     |sum of c x|^2 = sum of c^2 |x|^2 + sum of the cosines over all these pairs, where each pair counts in both orders.
 
     Args:
-        matrix: [I + 1, D_m] features.
+        unit: [I + 1, D_m] features, each row of length 1 or 0.
         item: [E] item ids of the interactions.
     """
-    unit = _normalize_rows(matrix)
     count = np.bincount(item, minlength=len(unit)).astype(np.float64)
     total = count @ unit
     same = np.sum(count**2 * np.sum(unit * unit, axis=1))

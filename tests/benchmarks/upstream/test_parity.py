@@ -8,8 +8,14 @@ from torch import nn
 
 from baselines.registry import REGISTRY
 from benchmarks.upstream import parity
-from benchmarks.upstream.parity import CHANGED, MODALITIES, MMRecModel, Sides, make_data, make_dense, map_parameters
+from benchmarks.upstream.dense_graphs import make_dense
+from benchmarks.upstream.parameter_names import map_parameters
+from benchmarks.upstream.parity_table import MODALITIES
+from benchmarks.upstream.public_models import MMRecModel
+from benchmarks.upstream.sample_data import make_data
+from benchmarks.upstream.sides import CHANGED, Sides
 from hellm_recbole.config.request import Override
+from hellm_recbole.errors import HellmError
 from hellm_recbole.experiments.resolve import resolve_own_run
 
 
@@ -63,7 +69,7 @@ def test_equal_sides_have_no_error_and_different_ones_do() -> None:
 def test_a_gradient_without_a_counterpart_is_an_error() -> None:
     sides = make_sides(1.0)
     sides.pairs.pop()
-    with pytest.raises(parity.HellmError, match=r"toy: 1\.bias of ours has a gradient and no counterpart"):
+    with pytest.raises(HellmError, match=r"toy: 1\.bias of ours has a gradient and no counterpart"):
         sides.compute_gradient_error()
 
 
@@ -74,8 +80,14 @@ def test_a_dense_operator_has_no_padding() -> None:
 
 def test_a_missing_checkout_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert parity.main(["--mmrec", str(tmp_path)]) == 2
-    assert "holds no src/models/freedom.py; pass a checkout of enoche/MMRec" in capsys.readouterr().err
+    assert (
+        "holds no src/models/freedom.py; pass a checkout of https://github.com/enoche/MMRec" in capsys.readouterr().err
+    )
     assert parity.main(["--released", str(tmp_path)]) == 2
     assert "holds no codes/Models.py; pass a checkout of https://github.com/Xu107/MMHCL" in capsys.readouterr().err
+    assert parity.main([]) == 2
+    assert "parity needs --mmrec or --released" in capsys.readouterr().err
+    assert parity.main(["--mmrec", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere does not exist or is no folder; run `git clone https://github.com" in capsys.readouterr().err
     assert parity.main([]) == 2
     assert "parity needs --mmrec or --released" in capsys.readouterr().err

@@ -1,0 +1,184 @@
+"""Read the values of command-line options; a wrong value gives one sentence."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from hellm_recbole.config.limits import LARGEST_CUTOFF, LARGEST_SEED, MOST_THREADS
+from hellm_recbole.config.request import EXPORTS, TEST_LISTS, Override, parse_override
+from hellm_recbole.errors import ModelError, SettingsError, shorten
+from hellm_recbole.system.files import check_name
+
+
+def parse_path(text: str | Path) -> Path:
+    """Parse the name of a file or folder. An empty name is refused: it would be the current folder.
+
+    Raises:
+        typer.BadParameter: the name is empty.
+    """
+    if not str(text).strip():
+        raise typer.BadParameter("the name is empty; name a file or folder (. is the current folder)")
+    return Path(text)
+
+
+def parse_integer(text: str | int) -> int:
+    """Parse an integer.
+
+    Raises:
+        typer.BadParameter: the text is not an integer.
+    """
+    try:
+        return int(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{shorten(str(text))!r} is not an integer") from error
+
+
+def parse_names(text: str, option: str) -> list[str]:
+    """Parse names separated by commas. A repeated name is returned once.
+
+    Args:
+        text: value of the option.
+        option: name of the option, for the error message.
+
+    Raises:
+        ModelError: there is no name.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise ModelError(f"{option} names nothing; give names separated by commas")
+    return list(dict.fromkeys(names))
+
+
+def parse_models(text: str | None) -> tuple[str, ...]:
+    """Parse the names of `--models`. Return no name if the option is not given."""
+    return () if text is None else tuple(parse_names(text, "--models"))
+
+
+def parse_datasets(text: str) -> tuple[str, ...]:
+    """Parse the names of `--dataset`.
+
+    Raises:
+        SettingsError: a name cannot be the name of a folder.
+    """
+    return tuple(check_name(name, "dataset") for name in parse_names(text, "--dataset"))
+
+
+def check_threads(threads: int | None) -> int | None:
+    """Refuse an impossible number of threads, and return a possible one.
+
+    Raises:
+        SettingsError: the number is below 1 or too large.
+    """
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise SettingsError(f"--threads {threads} must be at least 1 and at most {MOST_THREADS}")
+    return threads
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Parse seeds separated by commas. A repeated seed is returned once.
+
+    Raises:
+        SettingsError: a seed is not an integer, is negative or is too large.
+    """
+    given = f"--seeds {shorten(text)!r}"
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise SettingsError(f"{given} must be integers separated by commas, such as 2024,2025") from error
+    check_seeds(seeds, given)
+    return tuple(dict.fromkeys(seeds))
+
+
+def check_seeds(seeds: Sequence[int], given: str) -> None:
+    """Refuse seeds that torch cannot use.
+
+    Args:
+        seeds: random seeds.
+        given: option and value, for the message.
+
+    Raises:
+        SettingsError: a seed is negative or too large.
+    """
+    if min(seeds) < 0 or max(seeds) > LARGEST_SEED:
+        raise SettingsError(f"{given}: a seed must be at least 0 and at most {LARGEST_SEED}")
+
+
+def parse_exports(text: str | None) -> tuple[str, ...]:
+    """Parse the names of `--export`. Return no name if the option is not given.
+
+    Raises:
+        SettingsError: a name is unknown.
+    """
+    exports = [] if text is None else parse_names(text, "--export")
+    for name in exports:
+        if name == "recommendations":
+            raise SettingsError(
+                f"--export {name} is now called {TEST_LISTS}; the lists belong to the test part and do not use the "
+                "user's last item, so they are for analysing a test result and not for serving"
+            )
+        if name not in EXPORTS:
+            raise SettingsError(f"--export {name!r} is unknown; it can be {' or '.join(EXPORTS)}")
+    return tuple(exports)
+
+
+def parse_export_k(text: str | None, exports: Sequence[str]) -> int | None:
+    """Parse the length of exported lists. Return None if the option is not given.
+
+    Raises:
+        SettingsError: the length is not a positive integer, or no lists are exported.
+    """
+    if text is None:
+        return None
+    if TEST_LISTS not in exports:
+        raise SettingsError(f"--export-k is the length of exported lists; use it together with --export {TEST_LISTS}")
+    if not re.fullmatch("[0-9]{1,9}", text) or int(text) < 1:
+        raise SettingsError(f"--export-k {shorten(text)!r} must be an integer from 1 to 999,999,999, for example 10")
+    return int(text)
+
+
+def read_overrides(
+    context: typer.Context, llm: str | None, llm_layers: int | None, settings: Sequence[str]
+) -> tuple[Override, ...]:
+    """Read the settings given by `--llm`, `--llm-layers`, `--set key=value`, and by RecBole's form `--key=value`.
+
+    Args:
+        context: context of the command, with the arguments that are no options.
+        llm: value of `--llm`.
+        llm_layers: value of `--llm-layers`.
+        settings: values of `--set`.
+
+    Raises:
+        SettingsError: an argument has none of these forms.
+    """
+    given = (("llm", llm, "--llm"), ("llm_layers", llm_layers, "--llm-layers"))
+    overrides = [Override(None, key, value, f"{option} {value}") for key, value, option in given if value is not None]
+    overrides += [parse_override(text, "--set ") for text in settings]
+    known = [name for param in context.command.params for name in param.opts if name.startswith("--")]
+    for text in context.args:
+        if text.startswith("--") and "=" not in text and (close := difflib.get_close_matches(text, known, n=1)):
+            raise SettingsError(f"{text} is not understood; did you mean {close[0]}?")
+        overrides.append(parse_override(text.removeprefix("--"), "--" if text.startswith("--") else ""))
+    return tuple(overrides)
+
+
+def parse_cutoffs(text: str) -> list[int]:
+    """Parse the values K of `--cutoffs`.
+
+    Raises:
+        SettingsError: a value is not a positive integer, is too large, or occurs twice.
+    """
+    parts = text.split(",")
+    if not all(re.fullmatch(r"\s*[0-9]{1,7}\s*", part) and 0 < int(part) <= LARGEST_CUTOFF for part in parts):
+        raise SettingsError(
+            f"--cutoffs {shorten(text)!r} must be positive integers separated by commas, such as 1,50, and at most "
+            f"{LARGEST_CUTOFF:,}"
+        )
+    cutoffs = [int(part) for part in parts]
+    if len(set(cutoffs)) < len(cutoffs):
+        raise SettingsError(f"--cutoffs {shorten(text)!r} names one K twice; name each once")
+    return cutoffs

@@ -1,0 +1,41 @@
+"""Print what can be run: models, variants, datasets and presets."""
+
+from __future__ import annotations
+
+from baselines.registry import RECBOLE_BASELINES, REGISTRY
+from hellm_recbole.config.variants import list_all_variants, list_variants
+from hellm_recbole.data.known_datasets import list_datasets
+from hellm_recbole.experiments.model_layers import list_presets
+from hellm_recbole.report.protocols import FAMILY_TITLES
+
+ALL_MODELS = (*RECBOLE_BASELINES, *REGISTRY)  # the models of `--models all`
+
+
+def list_models_with_variants() -> tuple[str, ...]:
+    """List the models that have variants."""
+    return tuple(name for name in REGISTRY if list_variants(name))
+
+
+def print_names() -> None:
+    """Print the names of all models, variants, datasets and presets."""
+    print(f"models    {', '.join(ALL_MODELS)}")
+    print("          and any general or sequential model of RecBole")
+    print(f"variants  {', '.join(list_all_variants())}")
+    print(f"datasets  {', '.join(list_datasets())}")
+    print(f"presets   {', '.join(list_presets())}")
+
+
+def print_overview() -> None:
+    """Print the models of each family, the number of variants, and the names of the datasets and presets."""
+    families = {
+        title: ", ".join(name for name, spec in REGISTRY.items() if spec.family == family)
+        for family, title in FAMILY_TITLES.items()
+    }
+    lines = {f"{title} models": names for title, names in families.items() if names}
+    lines["RecBole's models"] = f"{', '.join(RECBOLE_BASELINES)}, and any other general or sequential model"
+    lines["variants"] = f"{len(list_all_variants())} (run.py --list prints their names)"
+    lines["datasets"] = ", ".join(list_datasets())
+    lines["presets"] = ", ".join(list_presets())
+    width = max(map(len, lines))
+    for title, text in lines.items():
+        print(f"{title:<{width}}  {text}")

@@ -1,0 +1,180 @@
+"""Prepare a dataset as prepare.py was asked, and check, export or shuffle a prepared one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.command_line import EMPTY_LIST
+from benchmarks.prepare_options import PrepareOptions
+from hellm_recbole.config.limits import LARGEST, LARGEST_SEED
+from hellm_recbole.data.dataset import load_dataset, read_source_times
+from hellm_recbole.data.diagnostics.card import format_card
+from hellm_recbole.data.diagnostics.similar_items import find_similar_items
+from hellm_recbole.data.download.raw_files import fetch_raw, list_fetched_kinds
+from hellm_recbole.data.export_mmrec import write_mmrec
+from hellm_recbole.data.feature_files import list_features
+from hellm_recbole.data.importers.archive import unpack_source
+from hellm_recbole.data.importers.sources import TABLE
+from hellm_recbole.data.importers.tabular import FIELDS
+from hellm_recbole.data.prepare import DatasetSettings, Prepared, prepare, read_dataset_settings, read_feature_settings
+from hellm_recbole.data.source_folders import find_source
+from hellm_recbole.data.ties import shuffle_ties
+from hellm_recbole.errors import SettingsError
+from hellm_recbole.system.files import check_name
+
+SOURCE_OPTIONS = ("kind", "source", "raw", "fresh")
+DATASET_KEYS = ("k_core", "text", "category", "columns", "pictures")
+FEATURE_KEYS = ("encoder", "pooling", "image_encoder", "fill", "feature_dtype", "encode_device")
+
+
+def execute(options: PrepareOptions) -> int:
+    """Prepare, check, export or shuffle the dataset, and return the exit code.
+
+    Raises:
+        HellmError: an option is invalid or would have no effect, or the data cannot be read or written.
+    """
+    _refuse_contradictions(options)
+    folder = options.output / check_name(options.name, "dataset")
+    if options.check:
+        print(format_card(folder))
+        if options.neighbors is not None:
+            print(f"\n{find_similar_items(folder, options.neighbors)}")
+    elif options.to is not None:
+        write_mmrec(load_dataset(folder, modalities=None), options.to, read_source_times(folder))
+        print(f"exported {folder} to {options.to}")
+    elif options.shuffle_ties is not None:
+        print(f"prepared {shuffle_ties(folder, options.output, options.shuffle_ties)}")
+    else:
+        _print_prepared(_prepare(options))
+    return 0
+
+
+def _refuse_contradictions(options: PrepareOptions) -> None:
+    """Refuse options that contradict each other, and numbers out of range.
+
+    Raises:
+        SettingsError: there is one.
+    """
+    seed, n_shown = options.shuffle_ties, options.neighbors
+    actions = options.check + (options.export is not None) + (seed is not None)
+    if actions > 1:
+        raise SettingsError("--check, --shuffle-ties and --export exclude each other; use only one of them")
+    if n_shown is not None and not (options.check and 0 < n_shown <= LARGEST):
+        raise SettingsError(f"--neighbors can only be used with --check, and must be from 1 to {LARGEST}")
+    if (options.export is None) != (options.to is None):
+        raise SettingsError("--export and --to must be used together")
+    if seed is not None and not 0 <= seed <= LARGEST_SEED:
+        raise SettingsError(f"--shuffle-ties {seed} must be at least 0 and at most {LARGEST_SEED}")
+    if actions:
+        keys = (*SOURCE_OPTIONS, *DATASET_KEYS, *FEATURE_KEYS)
+        _refuse_options(options, keys, "can only be used to prepare a dataset")
+
+
+def _prepare(options: PrepareOptions) -> Prepared:
+    """Read the settings and prepare the dataset.
+
+    Raises:
+        SettingsError: an option is invalid or would have no effect.
+    """
+    settings = read_dataset_settings(options.name, options.kind, _read_given(options, DATASET_KEYS))
+    encoding = read_feature_settings(_read_given(options, FEATURE_KEYS))
+    if settings.kind != TABLE:
+        _refuse_options(options, ["columns"], f"can only be used with --from {TABLE}")
+    if settings.kind not in list_fetched_kinds():
+        _refuse_options(options, ["category"], f"can only be used with --from {', '.join(list_fetched_kinds())}")
+    if not settings.text:
+        _refuse_options(
+            options, ["encoder", "pooling"], "can only be used with text columns, and this dataset has none (--text)"
+        )
+    if not settings.pictures:
+        _refuse_options(options, ["image_encoder"], "can only be used with --pictures")
+    if not settings.text and not settings.pictures:
+        _refuse_options(options, ["feature_dtype", "encode_device"], "can only be used with --text or --pictures")
+    if settings.kind == TABLE:
+        _refuse_shared_columns(settings.columns)
+    with unpack_source(_find_source_files(options, settings)) as source:
+        if not (settings.text or settings.pictures or list_features(source.parent if source.is_file() else source)):
+            _refuse_options(options, ["fill"], "can only be used with --text, --pictures or feature files")
+        return prepare(options.name, source, settings, encoding, options.output, fresh=options.fresh, progress=True)
+
+
+def _refuse_shared_columns(columns: Sequence[str]) -> None:
+    """Refuse a column that is used for two fields of a table.
+
+    Args:
+        columns: texts of the form FIELD=COLUMN; a field that is not named has its default column.
+
+    Raises:
+        SettingsError: a field is named twice, or two fields share a column.
+    """
+    given = dict(text.partition("=")[::2] for text in columns)
+    required = {field: default for field, default in FIELDS.items() if field in ("user", "item")}
+    columns_read = {**required, **given}
+    if len(given) < len(columns):
+        raise SettingsError("--columns names a field twice; name each field once")
+    for field, column in given.items():
+        other = next((name for name, read in columns_read.items() if read == column and name != field), None)
+        if other is not None:
+            raise SettingsError(
+                f"--columns {field}={column}: {other} is read from that column as well; name another column"
+            )
+
+
+def _refuse_options(options: PrepareOptions, keys: Sequence[str], reason: str) -> None:
+    """Refuse options that would have no effect.
+
+    Args:
+        options: options of the command line.
+        keys: names of the options to refuse.
+        reason: end of the error message.
+
+    Raises:
+        SettingsError: one of the options was given.
+    """
+    for key in keys:
+        if getattr(options, key) not in (None, False):
+            option = "from" if key == "kind" else key.replace("_", "-")
+            raise SettingsError(f"--{option} {reason}; leave it out")
+
+
+def _read_given(options: PrepareOptions, keys: Sequence[str]) -> dict[str, Any]:
+    """Return the settings that were given on the command line. `--text` without columns is an empty list."""
+    given = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
+    if given.get("text") == [EMPTY_LIST]:
+        given["text"] = []
+    return given
+
+
+def _find_source_files(options: PrepareOptions, settings: DatasetSettings) -> Path:
+    """Return the folder or archive of the source files. Raw files that are missing are downloaded if possible.
+
+    Raises:
+        SettingsError: `--raw` is used with another kind of source or together with `--source`.
+    """
+    if options.raw is not None and (options.source is not None or settings.kind not in list_fetched_kinds()):
+        raise SettingsError(f"--raw can only be used with {', '.join(list_fetched_kinds())} and without --source")
+    if options.source is not None:
+        return Path(options.source)
+    if settings.kind not in list_fetched_kinds():
+        return find_source(options.name, settings.kind, settings.category, settings.origin, None)
+    folder = Path(options.raw) if options.raw is not None else options.output / ".raw" / settings.kind
+    assert settings.category is not None
+    for file in fetch_raw(settings.kind, settings.category, folder, progress=True):
+        print(f"{file.path}: {file.n_bytes:,} bytes, SHA-256 {file.sha256}")
+    return folder
+
+
+def _print_prepared(prepared: Prepared) -> None:
+    """Print the warnings, the encoding speed and the folder of a prepared dataset."""
+    if not prepared.fresh:
+        print(f"{prepared.folder} is already prepared; replace it with --fresh")
+        return
+    for modality, speed in prepared.speed.items():
+        if speed.n_encoded:
+            rate = speed.n_encoded / speed.seconds
+            print(f"{modality}: encoded {speed.n_encoded:,} in {speed.seconds:.1f} s, {rate:,.0f} per second")
+    for warning in prepared.warnings:
+        print(warning)
+    print(f"prepared {prepared.folder}")

@@ -1,0 +1,187 @@
+"""The options of prepare.py. Nothing here imports pandas, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from benchmarks.option_values import parse_integer, parse_path
+from benchmarks.options import Version
+from hellm_recbole.config.yaml_files import find_properties, load_yaml
+from hellm_recbole.data.importers.archive import ENDINGS
+
+KINDS = tuple(name for name in load_yaml(find_properties() / "kinds.yaml") if name != "every")
+DATASETS = sorted(path.stem for path in (find_properties() / "dataset").glob("*.yaml"))
+SOURCE, FEATURES, PREPARED = "Source", "Features", "Options for a prepared dataset"
+
+
+def parse_kind(text: str) -> str:
+    """Parse the name of a kind of source.
+
+    Raises:
+        typer.BadParameter: there is no such kind.
+    """
+    if text not in KINDS:
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(KINDS)}")
+    return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions:
+    """What prepare.py was asked for. The help of an option says what its field holds; None means not given."""
+
+    name: Annotated[str, typer.Argument(help=f"name of the dataset; known: {', '.join(DATASETS)}")]
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            parser=parse_kind,
+            metavar="KIND",
+            help=f"kind of source: {', '.join(KINDS)} (default: that of the known dataset)",
+            rich_help_panel=SOURCE,
+        ),
+    ] = None
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            parser=parse_path,
+            metavar="PATH",
+            help=f"folder of the source files, an archive of them ({', '.join(ENDINGS)}), or a table; for a known "
+            "dataset the usual folders are searched",
+            rich_help_panel=SOURCE,
+        ),
+    ] = None
+    raw: Annotated[
+        Path | None,
+        typer.Option(
+            parser=parse_path,
+            metavar="DIR",
+            help="folder of raw files (amazon...); missing files are downloaded",
+            rich_help_panel=SOURCE,
+        ),
+    ] = None
+    category: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="name of the Amazon category (amazon...)", rich_help_panel=SOURCE),
+    ] = None
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD=COL ...",
+            help="columns of a table with the fields user, item, time and split (table)",
+            rich_help_panel=SOURCE,
+        ),
+    ] = None
+    k_core: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_integer,
+            metavar="K",
+            help="smallest number of interactions of a user and of an item; 0 keeps all (default: 0 for sources with "
+            "their own split, 5 for others)",
+            rich_help_panel=SOURCE,
+        ),
+    ] = None
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="replace the dataset if it is already prepared", rich_help_panel=SOURCE),
+    ] = False
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[COL ...]",
+            help="text columns to encode; a|b takes the first that is not empty; --text without columns takes no text",
+            rich_help_panel=FEATURES,
+        ),
+    ] = None
+    pictures: Annotated[
+        bool | None,
+        typer.Option(
+            "--pictures/--no-pictures",
+            help="download and encode the pictures of the items",
+            rich_help_panel=FEATURES,
+        ),
+    ] = None
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="text encoder: packaged:..., a sentence-transformers or Hugging Face id, or a folder",
+            rich_help_panel=FEATURES,
+        ),
+    ] = None
+    pooling: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOW",
+            help="pooling of the token states: auto (as the encoder defines it), mean or cls",
+            rich_help_panel=FEATURES,
+        ),
+    ] = None
+    image_encoder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="image encoder: Hugging Face id or folder of a vision model",
+            rich_help_panel=FEATURES,
+        ),
+    ] = None
+    fill: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOW",
+            help="feature vector of an item without text, picture or features: mean (of the other items) or zero",
+            rich_help_panel=FEATURES,
+        ),
+    ] = None
+    feature_dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE",
+            help="data type of the stored features: float32 or float16",
+            rich_help_panel=FEATURES,
+        ),
+    ] = None
+    encode_device: Annotated[
+        str | None,
+        typer.Option(metavar="DEVICE", help="device of the encoders: auto, cpu or cuda:N", rich_help_panel=FEATURES),
+    ] = None
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="print the data card with its data warnings", rich_help_panel=PREPARED),
+    ] = False
+    neighbors: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_integer,
+            metavar="N",
+            help="with --check: print N items and their nearest neighbours",
+            rich_help_panel=PREPARED,
+        ),
+    ] = None
+    shuffle_ties: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_integer,
+            metavar="SEED",
+            help="make the dataset NAME-tiesSEED, in which interactions at the same time are in random order",
+            rich_help_panel=PREPARED,
+        ),
+    ] = None
+    export: Annotated[
+        Literal["mmrec"] | None,
+        typer.Option(help="write the dataset in the format of another project", rich_help_panel=PREPARED),
+    ] = None
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            parser=parse_path, metavar="DIR", help="with --export: folder to write to", rich_help_panel=PREPARED
+        ),
+    ] = None
+    output: Annotated[Path, typer.Option(parser=parse_path, metavar="DIR", help="folder of the prepared datasets")] = (
+        Path("dataset")
+    )
+    version: Version = False

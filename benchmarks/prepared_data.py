@@ -1,0 +1,27 @@
+"""Load the data of a command, and prepare a known dataset first if that has not been done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hellm_recbole.data.dataset import Dataset, load_dataset
+from hellm_recbole.data.prepare import prepare_if_known
+from hellm_recbole.data.split import Split, split_dataset
+
+DATASET_ROOT = Path("dataset")  # folder of the prepared datasets, in the working folder
+
+
+def load_data(name: str, data_path: Path | None, *, modalities: Sequence[str] | None = None) -> tuple[Dataset, Split]:
+    """Load a dataset and its split. A known dataset is prepared first if its source files are found.
+
+    Args:
+        name: name of the dataset.
+        data_path: folder with the source files, or None to search the usual folders.
+        modalities: modalities whose features are read; None reads all.
+    """
+    prepared = prepare_if_known(name, data_path=data_path, dataset_root=DATASET_ROOT)
+    for warning in prepared.warnings:
+        print(f"{name}: {warning}")
+    dataset = load_dataset(prepared.folder, modalities=modalities)
+    return dataset, split_dataset(dataset)

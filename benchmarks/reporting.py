@@ -1,0 +1,48 @@
+"""Write the reports of report.py: tables, slices and the HTML page of each dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hellm_recbole.config.request import Protocol
+from hellm_recbole.errors import ResultError
+from hellm_recbole.experiments.results import RECORD_FILE
+from hellm_recbole.report import files as report_files
+from hellm_recbole.report.page import PAGE_FILE
+from hellm_recbole.report.page_figures import FIGURES
+from hellm_recbole.system.files import remove_leftovers
+
+
+def list_reported_datasets(output: Path) -> list[str]:
+    """List the datasets that have results.
+
+    Raises:
+        ResultError: there are no results.
+    """
+    datasets = sorted({path.parts[-4] for path in output.glob(f"*/*/*/{RECORD_FILE}")})
+    if not datasets:
+        raise ResultError(f"no record in {output}; run `python benchmarks/run.py --models all --output {output}` first")
+    return datasets
+
+
+def write_reports(
+    output: Path, datasets: Sequence[str], protocol: Protocol, metric: str | None, cutoffs: list[int] | None
+) -> None:
+    """Write and print the report of each dataset.
+
+    Args:
+        output: folder of the results.
+        datasets: names of the datasets.
+        protocol: evaluation protocol of the printed table.
+        metric: metric that sorts the models of a group, or None.
+        cutoffs: cut-offs K, or None for those of the runs.
+
+    Raises:
+        HellmError: a result cannot be read, or the report cannot be made or written.
+    """
+    for dataset in datasets:
+        for folder in (output / dataset, output / dataset / FIGURES):
+            remove_leftovers(folder)
+        print(report_files.write_reports(output, dataset, protocol, metric=metric, cutoffs=cutoffs, page=True))
+        print(f"written to {output / dataset}; the page is {output / dataset / PAGE_FILE}")

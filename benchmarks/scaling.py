@@ -1,0 +1,140 @@
+"""Measure the time and the memory of a model on enlarged data."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+from tabulate import tabulate
+
+from baselines.registry import REGISTRY
+from benchmarks.option_values import check_threads
+from benchmarks.prepared_data import load_data
+from benchmarks.scale_options import ScaleOptions
+from benchmarks.upstream.subprocesses import run_in_subprocess
+from hellm_recbole.config.request import parse_override
+from hellm_recbole.errors import ModelError, SettingsError
+from hellm_recbole.experiments.resolve import resolve_own_run
+from hellm_recbole.system import runtime
+from hellm_recbole.training.timing import time_epoch
+from hellm_recbole.types import FloatArray, Histories, TrainData
+
+NOISE = 0.01  # standard deviation of the noise on copied features, relative to theirs: equal copies would be neighbours
+HEADERS = (
+    "factor",
+    "interactions",
+    "batch",
+    "build",
+    "step",
+    "epoch",
+    "epoch / first",
+    "peak memory",
+    "memory / first",
+)
+
+
+def enlarge(data: TrainData, factor: int, seed: int) -> TrainData:
+    """Make `factor` copies of users and items, and rewire the interactions between the copies.
+
+    Each interaction is copied `factor` times, so the number of interactions is exactly `factor` times as large. The
+    mean degree of the copies of an item is the degree of the item.
+
+    Args:
+        data: training part.
+        factor: number of copies.
+        seed: random seed of the rewiring and of the noise on the features.
+    """
+    rng = np.random.default_rng(seed)
+    user, item = data.history.repeat_users(), data.history.items
+    copies = np.repeat(np.arange(factor), len(user))
+    users = np.tile(user, factor) + copies * data.n_users
+    items = np.tile(item, factor) + rng.integers(0, factor, size=len(users)) * data.n_items
+    history = Histories.from_pairs(users, items, data.n_users * factor)
+    features: dict[str, FloatArray] = {}
+    for name, values in data.features.items():
+        copied = np.tile(values[1:], (factor, 1))
+        copied += rng.standard_normal(copied.shape, dtype=np.float32) * np.float32(NOISE * values[1:].std())
+        features[name] = np.concatenate([values[:1], copied])
+    return TrainData(data.n_users * factor, data.n_items * factor, history, features)
+
+
+def measure_all(options: ScaleOptions) -> None:
+    """Measure each factor in its own process and print the table.
+
+    Raises:
+        SettingsError: an option is invalid.
+        HellmError: a measurement failed.
+    """
+    if options.repeat < 1:
+        raise SettingsError(f"--repeat {options.repeat} must be at least 1")
+    parts = options.factors.split(",")
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise SettingsError(
+            f"--factors {options.factors!r} must be positive integers separated by commas, such as 1,2,4"
+        )
+    threads = check_threads(options.threads) or torch.get_num_threads()
+    lines: list[list[object]] = []
+    first: dict[str, float] = {}
+    for factor in map(int, parts):
+        arguments = ["--model", options.model, "--dataset", options.dataset, "--steps", str(options.steps)]
+        arguments += ["--batch", options.batch, "--repeat", str(options.repeat)]
+        arguments += ["--threads", str(threads), "--one", str(factor)]
+        arguments += [part for value in options.settings or [] for part in ("--set", value)]
+        arguments += [] if options.data_path is None else ["--data-path", str(options.data_path)]
+        measured = run_in_subprocess("benchmarks.scale", arguments)
+        first = first or measured
+        lines.append(_format_line(factor, measured, first))
+    print(f"{options.model} on {options.dataset} enlarged, {threads} threads")
+    print(tabulate(lines, HEADERS, tablefmt="github", disable_numparse=True))
+
+
+def _format_line(factor: int, measured: dict[str, float], first: dict[str, float]) -> list[object]:
+    """Format the measurement of a factor as a line of the table, relative to the measurement of the first factor."""
+    return [
+        factor,
+        f"{measured['interactions']:,}",
+        f"{measured['batch']:,}",
+        f"{measured['build_s']:.1f} s",
+        f"{measured['step_s'] * 1000:.0f} ms",
+        f"{measured['epoch_s']:.1f} s",
+        f"{measured['epoch_s'] / first['epoch_s']:.1f}",
+        f"{measured['bytes'] / 2**20:,.0f} MiB",
+        f"{measured['bytes'] / first['bytes']:.1f}",
+    ]
+
+
+def measure_factor(options: ScaleOptions, factor: int) -> None:
+    """Measure one factor in this process and print the result as JSON.
+
+    Raises:
+        ModelError: the model is not one of this project.
+        HellmError: the data cannot be read, or a setting is wrong.
+    """
+    if options.model not in REGISTRY:
+        raise ModelError(f"{options.model} is not a model of this project; the models are {', '.join(REGISTRY)}")
+    runtime.keep_freed_memory()
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    device = torch.device("cpu")
+    large = enlarge(load_data(options.dataset, options.data_path)[1].make_train_data(), factor, seed=1)
+    overrides = [parse_override(text, "--set ") for text in options.settings or []]
+    config = resolve_own_run(options.model, options.dataset, REGISTRY, "paper", overrides)
+    growth = factor if options.batch == "grows" else 1
+    train = config.train.model_copy(update={"batch_size": config.train.batch_size * growth})
+    config = replace(config, train=train)
+    started = time.perf_counter()
+    learner = config.build_learner(large, 2024, device)
+    build = time.perf_counter() - started
+    epoch, n_steps = min(time_epoch(learner, options.steps) for _ in range(options.repeat))
+    measured = {
+        "interactions": len(large.history.items),
+        "batch": train.batch_size,
+        "build_s": build,
+        "step_s": epoch / n_steps,
+        "epoch_s": epoch,
+        "bytes": runtime.measure_peak_memory(device)["host"],
+    }
+    print(json.dumps(measured))

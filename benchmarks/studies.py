@@ -1,0 +1,81 @@
+"""Set up and draw the hyper-parameter studies of study.py."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from baselines.registry import REGISTRY
+from benchmarks.option_values import parse_names
+from benchmarks.options import ALL
+from benchmarks.prepared_data import load_data
+from benchmarks.searches import make_search_task
+from hellm_recbole.config.request import SearchBudget, SearchRequest
+from hellm_recbole.config.search_space import count_points
+from hellm_recbole.errors import ModelError
+from hellm_recbole.experiments.model_layers import split_variant
+from hellm_recbole.experiments.resolve import resolve_runs
+from hellm_recbole.experiments.search_task import SearchTask
+from hellm_recbole.experiments.sweeps import SearchResult
+from hellm_recbole.report.figures import write_figure
+from hellm_recbole.report.page_figures import FIGURES, name_figure
+from hellm_recbole.report.studies import PREFIX, draw_study, list_studies
+
+
+def make_study_tasks(request: SearchRequest, studies: str) -> list[SearchTask]:
+    """Set up a grid search for each study of each model and dataset of the request.
+
+    Args:
+        request: models, data, settings and machine.
+        studies: value of `--studies`.
+
+    Raises:
+        HellmError: a model, a dataset, a study or a value to try is wrong.
+    """
+    tasks: list[SearchTask] = []
+    for dataset in request.datasets:
+        split = load_data(dataset, request.data_path)[1]
+        for config in resolve_runs(request.models, dataset, REGISTRY, request.preset, request.overrides):
+            for name, axes in select_studies(split_variant(config.model, REGISTRY)[0], studies).items():
+                tasks.append(
+                    make_search_task(
+                        config,
+                        split,
+                        axes,
+                        request,
+                        budget=SearchBudget(count_points(axes), None),
+                        scheduler="none",
+                        search="grid",
+                        name=f"{PREFIX}{name}",
+                    )
+                )
+    return tasks
+
+
+def draw_result(result: SearchResult, output: Path) -> bool:
+    """Write the figure of a study and print its path. Return whether there was anything to draw."""
+    study = draw_study(result)
+    if study is None:
+        print(f"error: {result.name} of {result.row} has nothing to draw: {result.problem}", file=sys.stderr)
+        return False
+    path = write_figure(output / result.dataset / FIGURES, name_figure(result), study.figure)
+    best = ", ".join(f"{key}={value}" for key, value in result.best["values"].items())
+    print(f"{study.title}: best {best}; {study.caption} written to {path} and {path.with_suffix('.png')}", flush=True)
+    return True
+
+
+def select_studies(model: str, requested: str) -> dict[str, dict[str, list[object]]]:
+    """Return the requested studies of a model: name -> values of each setting.
+
+    Raises:
+        ModelError: a study is unknown.
+        SettingsError: the model has no studies.
+    """
+    known = list_studies(model)
+    if requested == ALL:
+        return known
+    names = parse_names(requested, "--studies")
+    for name in names:
+        if name not in known:
+            raise ModelError(f"{model} has no study {name!r}; it has {', '.join(known)}")
+    return {name: known[name] for name in names}

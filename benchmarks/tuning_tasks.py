@@ -1,0 +1,71 @@
+"""Set up the searches of tune.py, one for each model and dataset, and report their outcome."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from baselines.registry import REGISTRY
+from benchmarks.prepared_data import load_data
+from benchmarks.search_spaces import Changed, override_space
+from benchmarks.searches import format_trials, make_search_task
+from hellm_recbole.config.request import SchedulerName, SearchBudget, SearchName, SearchRequest
+from hellm_recbole.config.search_space import read_search_space
+from hellm_recbole.experiments.language_model_check import LanguageModelCheck
+from hellm_recbole.experiments.model_layers import split_variant
+from hellm_recbole.experiments.resolve import resolve_runs
+from hellm_recbole.experiments.run_config import LLMRunConfig
+from hellm_recbole.experiments.search_task import SearchTask
+from hellm_recbole.experiments.sweeps import SearchResult, write_tuned
+
+
+def make_tuning_tasks(
+    request: SearchRequest,
+    changed: Sequence[Changed],
+    only: str | None,
+    *,
+    budget: SearchBudget,
+    scheduler: SchedulerName,
+    search: SearchName,
+    name: str,
+) -> list[SearchTask]:
+    """Set up a search for each model and dataset of the request.
+
+    Args:
+        request: models, data, settings and machine.
+        changed: model or None, key and values of each `--space`.
+        only: value of `--only`.
+        budget: number of trials or minutes of each search.
+        scheduler: "asha" stops poor trials early, "none" does not.
+        search: method that chooses the points.
+        name: name of the searches.
+
+    Raises:
+        HellmError: a model, a dataset or a value to try is wrong, or a language model cannot be used.
+    """
+    tasks = []
+    for dataset in request.datasets:
+        configs = resolve_runs(request.models, dataset, REGISTRY, request.preset, request.overrides)
+        split = load_data(dataset, request.data_path)[1]
+        for config in configs:
+            if isinstance(config, LLMRunConfig):
+                LanguageModelCheck().check(config.model_settings, split.item_text)
+            base = split_variant(config.model, REGISTRY)[0]
+            values = override_space(base, config.model, changed, only)
+            space = read_search_space(base, values, config.resolved.values, with_current=search != "grid")
+            tasks.append(
+                make_search_task(
+                    config, split, space, request, budget=budget, scheduler=scheduler, search=search, name=name
+                )
+            )
+    return tasks
+
+
+def report_outcome(result: SearchResult, output: Path) -> bool:
+    """Print the trials of a search and write the best values. Return whether there are any."""
+    if result.problem is None:
+        print(f"{format_trials(result)}\nwritten to {write_tuned(output, result)}\n", flush=True)
+        return True
+    print(f"error: {result.row} on {result.dataset}: {result.problem}", file=sys.stderr)
+    return False

@@ -1,0 +1,77 @@
+"""Compare the values of models with those of their public code, and print the table of errors."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+
+from benchmarks.upstream.sample_data import BATCHES, make_batches, make_data
+from benchmarks.upstream.sides import CHANGED, build_sides, compute_relative_error
+from hellm_recbole.types import TrainData
+
+MODALITIES = (("image", "text"), ("image",))
+GRAPH_BOUND, BOUND = 1e-6, 1e-10
+LEARNING_RATE = 1e-3
+
+
+def compare(name: str, checkout: Path, data: TrainData) -> list[float]:
+    """Compute the errors of graphs, scores, loss and gradients, and of the parameters after one and after three steps.
+
+    Raises:
+        DataError: the folder is not a checkout of the public code.
+        MissingDependency: a package that MMRec's model imports is not installed.
+        HellmError: a parameter without a counterpart has a gradient.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        sides, graph_error = build_sides(name, checkout.resolve(), data, Path(folder))
+    errors = [graph_error, compute_relative_error(*sides.compute_scores())]
+    optimizers = [torch.optim.Adam(model.parameters(), lr=LEARNING_RATE) for model in (sides.ours, sides.theirs.module)]
+    for step, batch in enumerate(make_batches()):
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=not sides.zero_idle)
+        losses = sides.compute_losses(batch)
+        for loss in losses:
+            loss.backward()
+        if step == 0:
+            errors += [compute_relative_error(*(loss.detach() for loss in losses)), sides.compute_gradient_error()]
+            errors[0] = max(errors[0], sides.share_learned_graph())
+        for optimizer in optimizers:
+            optimizer.step()
+        if step in (0, len(BATCHES) - 1):
+            errors.append(sides.compute_parameter_error())
+    return errors
+
+
+def print_errors(mmrec: Path | None, released: Path | None) -> int:
+    """Compare the models and print the table of errors. Return 1 if an error is above its bound, else 0.
+
+    Args:
+        mmrec: folder with a checkout of MMRec, or None to leave its models out.
+        released: folder with a checkout of MMHCL, or None to leave it out.
+
+    Raises:
+        HellmError: a folder is not a checkout of the public code, or a package that it imports is not installed.
+    """
+    checkouts = {name: released if name == "HeLLMPre" else mmrec for name in CHANGED}
+    rows: list[tuple[str, str, str, list[float]]] = []
+    for name, checkout in checkouts.items():
+        for modalities in MODALITIES if name != "HeLLMPre" else MODALITIES[:1]:
+            for hard in (False, True):
+                if checkout is None:
+                    continue
+                with contextlib.redirect_stdout(io.StringIO()):  # hides the output of the public code
+                    errors = compare(name, checkout, make_data(modalities, hard=hard))
+                rows.append((name, " + ".join(modalities), "second" if hard else "first", errors))
+    lines = [(*what, *(f"{error:.1e}" for error in errors)) for *what, errors in rows]
+    heads = ["Model", "Modalities", "Data", "Graphs", "Scores", "Loss", "Gradients", "1 step", "3 steps"]
+    print(tabulate(lines, headers=heads, disable_numparse=True))
+    failed = [name for name, _, _, (graphs, *others) in rows if graphs > GRAPH_BOUND or not max(others) <= BOUND]
+    if failed:
+        print(f"above {GRAPH_BOUND:g} (graphs) or {BOUND:g}: {', '.join(dict.fromkeys(failed))}", file=sys.stderr)
+    return 1 if failed else 0
