@@ -64,6 +64,7 @@ class ConsoleView:
         self._losses: Mapping[str, float] = {}
         self._value: float | None = None  # validation metric of the last evaluation
         self._progress: Progress | None = None
+        self._closed = False
         self._live = _start_live()
         if self._live is not None:
             self._draw()
@@ -105,6 +106,7 @@ class ConsoleView:
 
     def close(self) -> None:
         """Replace the bar by one line, and close the loggers."""
+        self._closed = True
         if self._live is not None:
             from rich.text import Text
 
@@ -169,19 +171,14 @@ class ConsoleView:
     def _write_validation(self) -> list[Forms]:
         """Write the last validation metric, the best one, and when early stopping would end the run."""
         progress = self._progress
-        if progress is None or self._value is None:
+        if progress is None or progress.best_epoch == 0:
             return []
-        best = f"best {progress.best_value:.4f}"
-        parts: list[Forms] = [
-            (f"{self.metric} {self._value:.4f}",),
-            (
-                f"{best} at epoch {progress.best_epoch}",
-                f"{best} @{progress.best_epoch}",
-                f"{best}@{progress.best_epoch}",
-            ),
-        ]
+        # The last value is not known after a restart, until the next validation.
+        parts: list[Forms] = [] if self._value is None else [(f"{self.metric} {self._value:.4f}",)]
+        best, epoch = f"best {progress.best_value:.4f}", progress.best_epoch
+        parts.append((f"{best} at epoch {epoch}", f"{best} @{epoch}", f"{best}@{epoch}"))
         end = None if self._patience is None else find_early_end(progress, self._patience, self._eval_every)
-        if end is not None and end < self.epochs and not progress.stopped:
+        if end is not None and end < self.epochs and not progress.stopped and not self._closed:
             stop = f"stops at epoch {end}"
             parts.append((f"{stop} without improvement", stop, f"stop @{end}", f"stop@{end}"))
         return parts
@@ -191,6 +188,8 @@ class ConsoleView:
         progress, now = self._progress, time.monotonic()
         if progress is not None and progress.stopped:
             return ("done",)
+        if self._closed:
+            return ("",)
         if self._step is not None and (progress is None or self._live is None):
             step, n_steps = self._step
             left = format_duration((now - self._epoch_started) / step * (n_steps - step))

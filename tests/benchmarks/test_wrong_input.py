@@ -98,36 +98,46 @@ def test_a_known_dataset_without_its_source_names_the_missing_file(
     assert "user_sequences.txt" in err
 
 
-def damage(folder: Path, what: str) -> None:
-    """Break one thing in a prepared dataset, as an edit by hand could."""
-    inter, matrix, tokens = folder / "toy.inter", folder / "text_feat.npy", folder / "text_feat.tokens.txt"
-    lines, values, names = inter.read_text().splitlines(), np.load(matrix), tokens.read_text().splitlines()
+def damage_interactions(path: Path, what: str) -> None:
+    """Break the file of interactions, as an edit by hand could."""
+    lines = path.read_text().splitlines()
+    contents = {
+        "empty file": [],
+        "wrong header": ["user\titem\ttime", *lines[1:]],
+        "duplicate column": ["user_id:token\titem_id:token\titem_id:token", *lines[1:]],
+        "non-numeric field": [*lines[:5], lines[5].rsplit("\t", 1)[0] + "\tsoon", *lines[6:]],
+        "missing field": [*lines[:5], "u1\ti1", *lines[6:]],
+    }
     if what == "missing file":
-        inter.unlink()
-    elif what == "empty file":
-        inter.write_text("")
-    elif what == "wrong header":
-        inter.write_text("\n".join(["user\titem\ttime", *lines[1:]]) + "\n")
-    elif what == "duplicate column":
-        inter.write_text("\n".join(["user_id:token\titem_id:token\titem_id:token", *lines[1:]]) + "\n")
-    elif what == "non-numeric field":
-        inter.write_text("\n".join([*lines[:5], lines[5].rsplit("\t", 1)[0] + "\tsoon", *lines[6:]]) + "\n")
-    elif what == "missing field":
-        inter.write_text("\n".join([*lines[:5], "u1\ti1", *lines[6:]]) + "\n")
-    elif what == "item without features":
-        np.save(matrix, values[:-1])
-        tokens.write_text("\n".join(names[:-1]) + "\n")
-    elif what == "features of no item":
-        np.save(matrix, np.vstack([values, values[:1]]))
-        tokens.write_text("\n".join([*names, "stranger"]) + "\n")
-    elif what == "NaN in features":
+        path.unlink()
+    elif what in contents:
+        path.write_text("".join(f"{line}\n" for line in contents[what]))
+
+
+def damage_features(folder: Path, what: str) -> None:
+    """Break the matrix of text features or its list of items, as an edit by hand could."""
+    matrix, tokens = folder / "text_feat.npy", folder / "text_feat.tokens.txt"
+    values, names = np.load(matrix), tokens.read_text().splitlines()
+    if what == "NaN in features":
         values[3, 1] = np.nan
+    contents = {
+        "item without features": (values[:-1], names[:-1]),
+        "features of no item": (np.vstack([values, values[:1]]), [*names, "stranger"]),
+        "NaN in features": (values, names),
+        "wrong row count": (values[:-2], names),
+        "duplicate token": (values, [names[1], *names[1:]]),
+    }
+    if what in contents:
+        values, names = contents[what]
         np.save(matrix, values)
-    elif what == "wrong row count":
-        np.save(matrix, values[:-2])
-    elif what == "duplicate token":
-        tokens.write_text("\n".join([names[1], *names[1:]]) + "\n")
-    elif what == "half a manifest":
+        tokens.write_text("".join(f"{name}\n" for name in names))
+
+
+def damage(folder: Path, what: str) -> None:
+    """Break one thing in a prepared dataset."""
+    damage_interactions(folder / "toy.inter", what)
+    damage_features(folder, what)
+    if what == "half a manifest":
         manifest = folder / "dataset.json"
         manifest.write_text(manifest.read_text()[:50])
 

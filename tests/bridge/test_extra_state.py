@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +66,7 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
     """A resumed run gives the same numbers. GCMC and FEARec have parameters with several names."""
     values = {**toy.OURS, "patience": 3, "valid_metric": "N@5"}
     settings = [
-        build_settings(kind, Resolved({field.name: values[field.name] for field in fields(kind)}, {}))
+        build_settings(kind, Resolved({key: values[key] for key in kind.model_fields}, {}))
         for kind in (TrainSettings, EvalSettings)
     ]
 

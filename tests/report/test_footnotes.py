@@ -173,6 +173,14 @@ def test_a_settings_file_that_has_changed_since() -> None:
     ]
 
 
+def test_variants_are_looked_up_once_for_all_settings_of_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    lookups = []
+    monkeypatch.setattr("hellm_recbole.identity.settings_files.list_all_variants", lambda: lookups.append(1) or {})
+    settings = {key: {"value": 1, "origin": "model/VBPR.yaml"} for key in ("one", "two", "three")}
+    find_footnotes([[build_run("Unheard", seed=seed, settings=settings)] for seed in (1, 2)])
+    assert len(lookups) == 1
+
+
 def test_records_of_an_earlier_version_are_marked_unknown() -> None:
     assert list_footnotes([build_run("VBPR", identity=None)], [build_run("BM3")]) == [
         ("a", "features, code: unknown (recorded by an earlier version)", [0])
