@@ -37,9 +37,10 @@ BASE ?= HEAD
 golden: $(DEV_INSTALLED) ## compare what this code computes with what BASE computes: make golden BASE=v0.1.0
 	$(BIN)/python tests/golden.py $(BASE)
 
-check: $(DEV_INSTALLED) ## formatting, lint and types
+check: $(DEV_INSTALLED) ## formatting, lint, lengths and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/python tests/check_sizes.py
 	$(BIN)/mypy
 
 format: $(DEV_INSTALLED) ## format the code and fix what ruff can fix

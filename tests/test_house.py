@@ -161,7 +161,15 @@ def test_commands_do_not_import_commands(path: Path) -> None:
 
 # Tests of several modules or of the whole repository. Every other test file has the name and folder of a module.
 GENERAL_TESTS = {
-    *("test_golden", "test_house", "test_packaging", "test_gpu", "test_pretend_gpu", "test_corruption"),
+    *(
+        "test_check_sizes",
+        "test_golden",
+        "test_house",
+        "test_packaging",
+        "test_gpu",
+        "test_pretend_gpu",
+        "test_corruption",
+    ),
     *("baselines/test_contract", "baselines/test_two_threads", "report/test_safe_output"),
     *("bridge/test_metrics_parity", "bridge/test_prepared_ids", "bridge/test_prepared_times"),
     *(f"benchmarks/test_{name}" for name in ("identity", "llm_rows", "malformed", "openmp", "prepare_raw")),
