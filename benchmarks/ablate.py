@@ -15,8 +15,8 @@ from dataclasses import replace
 
 import hellm_recbole.system.openmp  # noqa: F401
 
-from benchmarks.command_line import pass_request, run_command
-from benchmarks.options import ALL, ShowList, read_run_request
+from benchmarks.options.command_line import pass_request, run_command
+from benchmarks.options.shared import ALL, ShowList, read_run_request
 from hellm_recbole.config.request import RunRequest
 
 
@@ -28,9 +28,9 @@ def main(argv: Sequence[str] | None = None, program: str = "python benchmarks/ab
 @pass_request(read_run_request)
 def run_with_variants(request: RunRequest, show_list: ShowList = False) -> int:
     """Run the models of the request and their variants."""
-    from benchmarks import overview
-    from benchmarks.ablation_models import add_variants
-    from benchmarks.comparison import run
+    from benchmarks.tasks import overview
+    from benchmarks.tasks.ablation_models import add_variants
+    from benchmarks.tasks.comparison import run
 
     if show_list:
         overview.print_names()

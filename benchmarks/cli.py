@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import typer
 
-from benchmarks.command_line import ENTRY_POINT, HELP_OPTIONS, format_description, parse_and_call
-from benchmarks.options import Version
+from benchmarks.options.command_line import ENTRY_POINT, HELP_OPTIONS, format_description, parse_and_call
+from benchmarks.options.shared import Version
 from hellm_recbole.system.console import run_main
 
 # Command -> the module whose `main` it runs.

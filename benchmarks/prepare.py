@@ -17,8 +17,8 @@ from collections.abc import Sequence
 
 import hellm_recbole.system.openmp  # noqa: F401
 
-from benchmarks.command_line import pass_request, run_command
-from benchmarks.prepare_options import PrepareOptions
+from benchmarks.options.command_line import pass_request, run_command
+from benchmarks.options.prepare import PrepareOptions
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python benchmarks/prepare.py") -> int:
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python benchmarks/pr
 @pass_request(PrepareOptions)
 def prepare_dataset(options: PrepareOptions) -> int:
     """Prepare, check, export or shuffle the dataset, and return the exit code."""
-    from benchmarks.preparation import execute
+    from benchmarks.tasks.preparation import execute
 
     return execute(options)
 

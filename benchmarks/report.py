@@ -13,9 +13,9 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.command_line import run_command
-from benchmarks.option_values import parse_cutoffs, parse_datasets
-from benchmarks.options import Output, TableProtocol, Version
+from benchmarks.options.command_line import run_command
+from benchmarks.options.shared import Output, TableProtocol, Version
+from benchmarks.options.values import parse_cutoffs, parse_datasets
 
 ReportedDatasets = Annotated[
     str | None,
@@ -49,7 +49,7 @@ def report_results(
     """Write and print the report of each dataset."""
     named = None if dataset is None else parse_datasets(dataset)
     values = None if cutoffs is None else parse_cutoffs(cutoffs)
-    from benchmarks.reporting import list_reported_datasets, write_reports
+    from benchmarks.tasks.reporting import list_reported_datasets, write_reports
 
     write_reports(output, named or list_reported_datasets(output), protocol, metric, values)
     return 0

@@ -20,8 +20,8 @@ import hellm_recbole.system.openmp  # noqa: F401
 
 import typer
 
-from benchmarks.command_line import pass_request, run_command
-from benchmarks.options import ALL, ShowList, read_run_request
+from benchmarks.options.command_line import pass_request, run_command
+from benchmarks.options.shared import ALL, ShowList, read_run_request
 from hellm_recbole.config.request import RunRequest
 from hellm_recbole.errors import ModelError
 
@@ -54,13 +54,13 @@ def run_models(
     Raises:
         ModelError: no model is named.
     """
-    from benchmarks import overview
+    from benchmarks.tasks import overview
 
     if show_list:
         overview.print_names()
         return 0
     if help_model is not None or settings_schema is not None:
-        from benchmarks.model_help import print_model_help, print_settings_schema
+        from benchmarks.tasks.model_help import print_model_help, print_settings_schema
 
         if help_model is not None:
             print_model_help(help_model, request)
@@ -72,7 +72,7 @@ def run_models(
         raise ModelError("name the models to run with --models, for example --models all or --models LightGCN,SASRec")
     if request.models == (ALL,):
         request = replace(request, models=overview.ALL_MODELS)
-    from benchmarks.comparison import run
+    from benchmarks.tasks.comparison import run
 
     return run(request)
 

@@ -151,7 +151,7 @@ def test_commands_do_not_import_commands(path: Path) -> None:
     module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
     found = [other for other in list_imports(path.relative_to(ROOT).as_posix()) if is_inside(other, (*COMMANDS,))]
     assert found == []
-    if is_inside(module, ("benchmarks.run", "benchmarks.comparison", "benchmarks.ablate", "benchmarks.report")):
+    if is_inside(module, ("benchmarks.run", "benchmarks.tasks.comparison", "benchmarks.ablate", "benchmarks.report")):
         assert not [
             name
             for name in list_imports(path.relative_to(ROOT).as_posix())

@@ -21,8 +21,8 @@ import torch
 import typer
 
 from baselines.registry import REGISTRY
-from benchmarks.command_line import run_command
-from benchmarks.option_values import parse_integer, parse_path
+from benchmarks.options.command_line import run_command
+from benchmarks.options.values import parse_integer, parse_path
 from benchmarks.upstream.mmrec import CPU, MODELS, build_public_model
 from benchmarks.upstream.subprocesses import run_in_subprocess
 from benchmarks.upstream.timings import ignore_step

@@ -31,8 +31,8 @@ from collections.abc import Sequence
 
 import hellm_recbole.system.openmp  # noqa: F401
 
-from benchmarks.command_line import run_command
-from benchmarks.options import Version
+from benchmarks.options.command_line import run_command
+from benchmarks.options.shared import Version
 from benchmarks.upstream.checkouts import MMRec, Released
 from hellm_recbole.errors import SettingsError
 

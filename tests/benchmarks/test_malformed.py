@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import ablate, prepare, report, run, tune
-from benchmarks.prepare_options import KINDS
+from benchmarks.options.prepare import KINDS
 from hellm_recbole.data.dataset import Dataset
 from tests.toy import write_prepared
 from tests.toy_records import add_run

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import scale
-from benchmarks.scaling import enlarge
+from benchmarks.tasks.scaling import enlarge
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
 from tests.toy import write_prepared

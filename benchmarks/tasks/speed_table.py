@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from benchmarks.option_values import check_threads
-from benchmarks.prepared_data import DATASET_ROOT, load_data
-from benchmarks.speed_options import PARTS, SpeedOptions
+from benchmarks.options.speed import PARTS, SpeedOptions
+from benchmarks.options.values import check_threads
+from benchmarks.tasks.prepared_data import DATASET_ROOT, load_data
 from benchmarks.upstream import mmrec_timings
 from benchmarks.upstream.checkouts import MMHCL, MMREC
 from benchmarks.upstream.mmrec import MODELS

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from baselines.registry import REGISTRY
-from benchmarks.overview import list_models_with_variants
+from benchmarks.tasks.overview import list_models_with_variants
 from hellm_recbole.config.variants import list_variants
 from hellm_recbole.errors import ModelError
 from hellm_recbole.experiments.resolve import resolve_runs

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command_line import EMPTY_LIST
-from benchmarks.prepare_options import PrepareOptions
+from benchmarks.options.command_line import EMPTY_LIST
+from benchmarks.options.prepare import PrepareOptions
 from hellm_recbole.config.limits import LARGEST, LARGEST_SEED
 from hellm_recbole.data.dataset import load_dataset, read_source_times
 from hellm_recbole.data.diagnostics.card import format_card

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from baselines.registry import REGISTRY
-from benchmarks.prepared_data import load_data
-from benchmarks.search_spaces import Changed, override_space
-from benchmarks.searches import format_trials, make_search_task
+from benchmarks.tasks.prepared_data import load_data
+from benchmarks.tasks.search_spaces import Changed, override_space
+from benchmarks.tasks.searches import format_trials, make_search_task
 from hellm_recbole.config.request import SchedulerName, SearchBudget, SearchName, SearchRequest
 from hellm_recbole.config.search_space import read_search_space
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck

@@ -7,7 +7,7 @@ import pytest
 
 from baselines.registry import REGISTRY
 from benchmarks import ablate, run
-from benchmarks.overview import ALL_MODELS, list_models_with_variants
+from benchmarks.tasks.overview import ALL_MODELS, list_models_with_variants
 
 
 def test_without_models_the_command_prints_what_it_could_run(

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from baselines.registry import REGISTRY
-from benchmarks.prepared_data import load_data
+from benchmarks.tasks.prepared_data import load_data
 from hellm_recbole.config.request import EMBEDDINGS, TEST_LISTS, RunRequest
 from hellm_recbole.config.search_space import can_be_searched
 from hellm_recbole.data.dataset import Dataset

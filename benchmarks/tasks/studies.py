@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 from baselines.registry import REGISTRY
-from benchmarks.option_values import parse_names
-from benchmarks.options import ALL
-from benchmarks.prepared_data import load_data
-from benchmarks.searches import make_search_task
+from benchmarks.options.shared import ALL
+from benchmarks.options.values import parse_names
+from benchmarks.tasks.prepared_data import load_data
+from benchmarks.tasks.searches import make_search_task
 from hellm_recbole.config.request import SearchBudget, SearchRequest
 from hellm_recbole.config.search_space import count_points
 from hellm_recbole.errors import ModelError

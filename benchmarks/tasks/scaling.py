@@ -11,9 +11,9 @@ import torch
 from tabulate import tabulate
 
 from baselines.registry import REGISTRY
-from benchmarks.option_values import check_threads
-from benchmarks.prepared_data import load_data
-from benchmarks.scale_options import ScaleOptions
+from benchmarks.options.scale import ScaleOptions
+from benchmarks.options.values import check_threads
+from benchmarks.tasks.prepared_data import load_data
 from benchmarks.upstream.subprocesses import run_in_subprocess
 from hellm_recbole.config.request import parse_override
 from hellm_recbole.errors import ModelError, SettingsError

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import pytest
 import typer
 
-from benchmarks.command_line import pass_request, run_command, split_values
-from benchmarks.option_values import parse_integer, parse_path
+from benchmarks.options.command_line import pass_request, run_command, split_values
+from benchmarks.options.values import parse_integer, parse_path
 
 OPTIONS = {"--ray": True, "--columns": True, "--text": True, "--models": True, "--fresh": False}
 

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from benchmarks.option_values import parse_integer
-from benchmarks.options import CpuThreads, DataPath, Version
+from benchmarks.options.shared import CpuThreads, DataPath, Version
+from benchmarks.options.values import parse_integer
 from benchmarks.upstream.checkouts import MMRec, Released
 
 PARTS = ("evaluation", "lightgcn", "sasrec", "hellmpre", "multimodal", "llm")

@@ -1,0 +1,1 @@
+"""What the commands do after their options are parsed: comparisons, searches, studies, reports, timings."""
