@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import ray
 import rich.live
 import rich.table
 from rich.console import Console
@@ -84,6 +83,8 @@ def _start_tasks(jobs: Sequence[RunJob], shared: Mapping[str, Any], device: str,
     Raises:
         SettingsError: a run requests more CPUs than any node has.
     """
+    import ray
+
     run_task: Any = ray.remote(execute_job)
     requests = [  # before any run starts, because this may raise an error
         request_resources(job.config.resources.ray_cpus, job.config.resources.ray_gpus) for job in jobs
@@ -119,6 +120,8 @@ def _wait_for_tasks(
         board: the `ProgressBoard` of the tasks.
         locks: locks of the runs; each is released when its run has ended.
     """
+    import ray
+
     pending, done, failed = dict(running), 0, 0
     titles = {job.name: f"{number}/{len(running)} {job.name}" for number, job in enumerate(running.values(), start=1)}
     with _open_view(len(running)) as show:
@@ -141,6 +144,8 @@ def _wait_for_tasks(
 
 def _record_lost_task(job: RunJob, data: Mapping[str, tuple[Dataset, Split]], error: Exception) -> str:
     """Write the result of a run whose task ended without a return value. Return the reason of the failure."""
+    import ray
+
     reason = (
         f"its Ray worker, or the worker of a pretrained model that it reads, died {MAX_RETRIES + 1} times "
         f"({type(error).__name__}), most often because memory ran out; the same command resumes from the last epoch"

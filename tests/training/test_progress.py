@@ -21,6 +21,7 @@ def build_progress(epoch: int, valid: dict[str, float] | None) -> Progress:
 def test_without_a_terminal_long_epochs_print_their_current_step(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # some test runners set it
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     view = ConsoleView("X on Y", 5, 0, "N@20", [])
