@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from hellm_recbole.errors import DataError
 from hellm_recbole.system.files import (
@@ -27,6 +26,7 @@ from hellm_recbole.system.files import (
     remove_leftovers,
 )
 from hellm_recbole.system.locks import FolderLock
+from hellm_recbole.system.work_bar import WorkBar
 from hellm_recbole.types import FloatArray
 
 LAYOUT = 2  # version of the cache layout; part of the cache keys
@@ -102,7 +102,7 @@ def _encode_parts(
     remove_leftovers(folder)
     encode: Callable[[Sequence[T]], FloatArray] | None = None
     parts, n_encoded = [], 0
-    with tqdm(total=len(inputs), unit=unit, desc="encoding", disable=not progress) as bar:
+    with WorkBar("encoding", len(inputs), f"{unit}s", shown=progress) as bar:
         for start in range(0, len(inputs), size):
             batch = inputs[start : start + size]
             path = folder / f"{start:09d}-{len(batch)}.npy"

@@ -25,7 +25,7 @@ from hellm_recbole.experiments.pretrained import PretrainedStore
 from hellm_recbole.experiments.ray_cluster import connect_cluster, enter_worker, refuse_gpu_number, request_resources
 from hellm_recbole.experiments.run import record_lost_run
 from hellm_recbole.system import runtime
-from hellm_recbole.training.progress import LINE_EVERY_S
+from hellm_recbole.system.work_bar import LINE_EVERY_S
 
 MAX_RETRIES = 3  # number of restarts of a run whose worker died; it resumes from its last epoch
 POLL_EVERY_S = 1.0

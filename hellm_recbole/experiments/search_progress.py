@@ -15,7 +15,7 @@ from ray import tune
 from hellm_recbole.experiments.search_state import copy_state, list_state_files
 from hellm_recbole.experiments.search_task import SearchTask
 from hellm_recbole.experiments.trial import BEST, read_number
-from hellm_recbole.training.progress import LINE_EVERY_S
+from hellm_recbole.system.work_bar import LINE_EVERY_S
 
 
 class SearchWatcher(tune.Callback):

@@ -15,11 +15,10 @@ from typing import Any
 from rich.cells import cell_len
 
 from hellm_recbole.system.columns import Forms, fit_parts, format_duration, shorten_name
+from hellm_recbole.system.work_bar import DRAW_EVERY_S, LINE_EVERY_S, start_live
 from hellm_recbole.training.checkpoint import Progress
 from hellm_recbole.training.loggers import STEPS_EVERY_S, Logger
 
-LINE_EVERY_S = 20.0  # least time between two lines, if there is no terminal
-DRAW_EVERY_S = 0.2  # least time between two states of the bar
 BAR_WIDTH = (8, 40)  # least and most columns of the bar itself
 NO_LIMIT = sys.maxsize  # width of a line in a file
 
@@ -65,7 +64,7 @@ class ConsoleView:
         self._value: float | None = None  # validation metric of the last evaluation
         self._progress: Progress | None = None
         self._closed = False
-        self._live = _start_live()
+        self._live = start_live()
         if self._live is not None:
             self._draw()
 
@@ -219,20 +218,3 @@ def find_early_end(progress: Progress, patience: int, eval_every: int) -> int | 
         return None
     last_evaluated = progress.epoch // eval_every * eval_every
     return last_evaluated + (patience - progress.stale) * eval_every
-
-
-def _start_live() -> Any:
-    """Start rich's live display on stderr; None if stderr is not a terminal that can redraw lines."""
-    if not sys.stderr.isatty():
-        return None
-    from rich.console import Console
-    from rich.live import Live
-
-    console = Console(stderr=True, highlight=False)
-    if not console.is_terminal or console.is_dumb_terminal:
-        return None
-    # stdout may be a file: what is printed there must not go to the terminal.
-    live = Live(console=console, auto_refresh=False, redirect_stdout=False)
-    live.start()
-    console.show_cursor(True)  # a process that is killed cannot show it again
-    return live

@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from benchmarks.tasks import comparison, run, study, tune
+from benchmarks import run, study, tune
+from benchmarks.tasks import comparison
 from hellm_recbole.experiments.ranks_file import read_ranks
 from hellm_recbole.experiments.results import read_result
 from hellm_recbole.system.distributed import Part, ProcessGroup

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import io
-import re
 import sys
 import time
 from typing import Any
@@ -10,6 +8,7 @@ import pytest
 
 from hellm_recbole.training.checkpoint import Progress
 from hellm_recbole.training.progress import ConsoleView, find_early_end
+from tests.terminal import open_terminal, read_screen
 
 
 def build_progress(epoch: int, valid: dict[str, float] | None) -> Progress:
@@ -106,16 +105,6 @@ def test_a_line_has_the_width_of_the_console(
     assert capsys.readouterr().err.splitlines()[1] == LINES[columns]
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def read_screen(written: str) -> list[str]:
-    """Return the last state of the bar and what is printed above it, without colours."""
-    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written.rpartition("\x1b[2K")[2]).rstrip("\n").split("\n")
-
-
 BARS = {
     "80": [
         "3/15 LightGCN on ml-100k, seed 2020 ━━━━━━━━━━━━━━━━ epoch 3/100, at most 49 min",
@@ -127,17 +116,6 @@ BARS = {
         "N@20 0.1250, best 0.2500 at epoch 2, stops at epoch 12 without improvement, step 1/10, bpr 0.2500 reg 0.1250",
     ],
 }
-
-
-def open_terminal(monkeypatch: pytest.MonkeyPatch, columns: str = "80") -> Terminal:
-    """Replace stderr by a terminal."""
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    for name, value in {"COLUMNS": columns, "TERM": "xterm-256color"}.items():
-        monkeypatch.setenv(name, value)
-    for name in ("TTY_COMPATIBLE", "FORCE_COLOR", "NO_COLOR"):
-        monkeypatch.delenv(name, raising=False)
-    return terminal
 
 
 @pytest.mark.usefixtures("clock")

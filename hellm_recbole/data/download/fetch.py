@@ -9,7 +9,6 @@ from pathlib import Path
 
 import requests
 from pydantic import Field
-from tqdm import tqdm
 
 from hellm_recbole.config.settings import Settings
 from hellm_recbole.data.download.connection import (
@@ -35,6 +34,7 @@ from hellm_recbole.errors import DataError, OutputError
 from hellm_recbole.system.disk import describe_full, is_full, measure_size
 from hellm_recbole.system.files import ensure_folder
 from hellm_recbole.system.locks import FolderLock
+from hellm_recbole.system.work_bar import BYTES, WorkBar
 
 
 class DownloadSettings(Settings):
@@ -196,7 +196,7 @@ def _fetch(session: requests.Session, url: str, part: Path, timeout_s: float, *,
 def _append(response: requests.Response, part: Path, total: int | None, done: int, *, progress: bool) -> None:
     """Append the body of a response to the part, and check its size."""
     with (
-        tqdm(total=total, initial=done, desc=part.stem, unit="B", unit_scale=True, disable=not progress) as bar,
+        WorkBar(part.stem, total, BYTES, completed=done, shown=progress) as bar,
         part.open("ab") as stream,
     ):
         for block in read_blocks(response):

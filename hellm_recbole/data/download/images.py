@@ -15,7 +15,6 @@ from typing import cast
 
 import requests
 from PIL import Image
-from tqdm import tqdm
 
 from hellm_recbole.data.download.connection import (
     Again,
@@ -29,6 +28,7 @@ from hellm_recbole.data.download.connection import (
 from hellm_recbole.data.download.fetch import DownloadSettings
 from hellm_recbole.data.tsv import read_table
 from hellm_recbole.system.files import atomic_write, ensure_folder, write_text
+from hellm_recbole.system.work_bar import WorkBar
 
 FAILED = "failed.tsv"
 _COLUMNS = ("url", "reason", "again")
@@ -92,7 +92,7 @@ def fetch_pictures(
     try:
         with (
             warnings.catch_warnings(),  # in the main thread, because filters apply to the whole process
-            tqdm(total=len(urls), initial=len(files), desc="pictures", unit="item", disable=not progress) as bar,
+            WorkBar("pictures", len(urls), "items", completed=len(files), shown=progress) as bar,
         ):
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             for item, outcome in workers.run():

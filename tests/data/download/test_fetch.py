@@ -24,6 +24,7 @@ from tests.data.download.server import (
     silent,
 )
 from tests.data.download.small import BODY, GZIP, NO_RETRY, SETTINGS, fetch, names
+from tests.terminal import open_terminal, read_screen
 
 
 def test_the_settings_file_loads() -> None:
@@ -66,14 +67,13 @@ def test_a_full_disk_says_how_much_of_the_file_does_not_fit(
     assert fetch([url], path) == BODY * 50  # it is resumed
 
 
-def test_a_progress_bar_is_shown_only_on_request(
-    server: Server, path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_progress_bar_is_shown_only_on_request(server: Server, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = open_terminal(monkeypatch)
     url = server.add("/a", plain(BODY))
     download([url], path, SETTINGS, progress=False)
-    assert capsys.readouterr().err == ""
+    assert terminal.getvalue() == ""
     download([url], path.with_name("other.bin"), SETTINGS, progress=True)
-    assert "other.bin: 100%" in capsys.readouterr().err
+    assert read_screen(terminal.getvalue())[0].startswith("other.bin ")
 
 
 def test_an_empty_file_is_downloaded(server: Server, path: Path) -> None:

@@ -256,7 +256,7 @@ def test_a_bug_is_not_reported_as_a_missing_picture(
 class Interrupting:
     """A progress bar that raises KeyboardInterrupt at its first update."""
 
-    def __init__(self, **options: object) -> None:
+    def __init__(self, *arguments: object, **options: object) -> None:
         pass
 
     def __enter__(self) -> Self:
@@ -290,7 +290,7 @@ def test_after_a_stop_nothing_more_is_read_or_written(
         "busy": [server.add("/busy", status(503))],
     }
     monkeypatch.setattr(module, "_check_picture", check_slowly)
-    monkeypatch.setattr(module, "tqdm", Interrupting)
+    monkeypatch.setattr(module, "WorkBar", Interrupting)
     with pytest.raises(KeyboardInterrupt):
         fetch(urls, cache, SETTINGS.model_copy(update={"backoff_s": 60.0, "image_bytes": 10**7}))
     may_continue.set()

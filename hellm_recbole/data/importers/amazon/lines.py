@@ -13,10 +13,9 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from hellm_recbole.data.importers.amazon.vintages import Vintage
 from hellm_recbole.errors import DataError
+from hellm_recbole.system.work_bar import BYTES, WorkBar
 
 MAX_LINE_BYTES = 16 * 2**20  # parsed JSON needs up to about 35 times its length in memory
 MAX_LITERAL_BYTES = 2**20  # a syntax tree needs up to about 500 times the length of its text in memory
@@ -52,13 +51,7 @@ class RecordLines:
         try:
             with (
                 self.path.open("rb") as file,
-                tqdm(
-                    total=self.path.stat().st_size,
-                    desc=self.path.name,
-                    unit="B",
-                    unit_scale=True,
-                    disable=not self._progress,
-                ) as bar,
+                WorkBar(self.path.name, self.path.stat().st_size, BYTES, shown=self._progress) as bar,
             ):
                 compressed = file.read(len(_GZIP)) == _GZIP
                 file.seek(0)
@@ -79,8 +72,8 @@ class RecordLines:
                     else:
                         self.n_empty += 1
                     if self.number % _BAR_EVERY == 0:
-                        bar.update(file.tell() - bar.n)
-                bar.update(file.tell() - bar.n)
+                        bar.update(file.tell() - bar.completed)
+                bar.update(file.tell() - bar.completed)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise DataError(
                 f"{self.path}: the gzip file is cut off or broken after line {self.number}; download it again"

@@ -11,6 +11,7 @@ from hellm_recbole.data.importers.amazon.importer import read_amazon
 from hellm_recbole.data.importers.amazon.lines import MAX_LINE_BYTES
 from hellm_recbole.data.importers.amazon.vintages import VINTAGES
 from tests.data.importers.amazon.small import REVIEW, check_error, list_interactions, read, write
+from tests.terminal import open_terminal, read_screen
 
 
 def test_plain_files_with_windows_line_ends_are_the_same_data(tmp_path: Path, reviews: Path) -> None:
@@ -54,8 +55,10 @@ def test_a_very_long_line_is_refused_before_it_is_read_completely(tmp_path: Path
         tracemalloc.stop()
 
 
-def test_progress_counts_the_bytes_of_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = write(tmp_path / "reviews.json.gz", [REVIEW] * 3_000)
+def test_progress_counts_the_bytes_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = open_terminal(monkeypatch)
+    reviews = [{**REVIEW, "reviewText": f"{number:0999}"} for number in range(3_000)]
+    path = write(tmp_path / "reviews.json", reviews)
     read_amazon(path, None, VINTAGES["amazon2014"], progress=True)
-    size = path.stat().st_size
-    assert f"{size:.0f}/{size:.0f}" in capsys.readouterr().err
+    size = f"{path.stat().st_size / 1e6:.1f}"
+    assert f"{size} of {size} MB" in read_screen(terminal.getvalue())[0]
