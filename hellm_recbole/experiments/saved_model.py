@@ -12,6 +12,7 @@ from torch import nn
 
 from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.llm.origin import describe_source
+from hellm_recbole.llm.source import find_hub_id
 from hellm_recbole.system.files import create_scratch_folder, replace_folder
 
 ADAPTER, REST, CARD = "adapter", "rest.safetensors", "README.md"
@@ -43,7 +44,7 @@ def save_language_model(model: nn.Module, record: RunResult, folder: Path) -> No
 
 
 def format_model_card(record: RunResult) -> str:
-    """Return the model card in Markdown: the run result, with the settings at the end."""
+    """Return the model card in Markdown: metadata in the form of the Hugging Face hub, the run result, the settings."""
     values = {key: entry["value"] for key, entry in record.settings.items()}
 
     def format_figures(phase: Mapping[str, float]) -> str:
@@ -51,6 +52,10 @@ def format_model_card(record: RunResult) -> str:
 
     source = describe_source(values["llm"]) if values["llm_weights"] == "pretrained" else None
     lines = [
+        "---",
+        _write_metadata(record, values),
+        "---",
+        "",
         f"# {record.label} on {record.dataset}",
         "",
         f"Language model: {values['llm']}" + (f", first {values['llm_layers']} layers" if values["llm_layers"] else ""),
@@ -71,3 +76,34 @@ def format_model_card(record: RunResult) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _write_metadata(record: RunResult, values: Mapping[str, Any]) -> str:
+    """Write the metadata of a model card as YAML: library, language model, and the metrics of validation and test.
+
+    Args:
+        record: run result.
+        values: settings of the run.
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = [
+        EvalResult(
+            task_type="recommendation",
+            dataset_type=record.dataset,
+            dataset_name=record.dataset,
+            dataset_split="validation" if phase == "valid" else phase,
+            metric_type=name,
+            metric_value=round(value, 6),
+        )
+        for phase, metrics in (("valid", record.metrics["valid"]), ("test", record.metrics["test"]))
+        for name, value in metrics.items()
+    ]
+    data = ModelCardData(
+        model_name=f"{record.label} on {record.dataset}",
+        library_name="peft",
+        tags=["recommender-systems", "sequential-recommendation"],
+        base_model=find_hub_id(values["llm"]) if values["llm_weights"] == "pretrained" else None,
+        eval_results=results,
+    )
+    return data.to_yaml()

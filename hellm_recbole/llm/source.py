@@ -47,6 +47,21 @@ def find_source(llm: str) -> Source:
     return Source(_fetch_from_hub(llm))
 
 
+def find_hub_id(llm: str) -> str | None:
+    """Return the hub id of a language model; None for a folder or a GGUF file.
+
+    Args:
+        llm: `auto`, a hub id, a folder, or a GGUF file.
+
+    >>> find_hub_id("meta-llama/Llama-2-7b-hf"), find_hub_id("./folder")
+    ('meta-llama/Llama-2-7b-hf', None)
+    """
+    if llm == packaged.AUTO:
+        return packaged.HUB_ID
+    is_path = llm.startswith((".", "~", "/")) or llm.endswith(".gguf") or Path(llm).exists()
+    return None if is_path else llm
+
+
 def _fetch_from_hub(llm: str) -> Path:
     """Return the cached files of a hub id; fetch them if they are not in the cache.
 
