@@ -82,7 +82,8 @@ def supervise_job(job: dict[str, Any], out: str) -> dict[str, Any]:
 if __name__ == "__main__":
     import torch
 
-    for name in ("comparison", "reporting", "preparation", "tuning_tasks", "run", "report", "prepare", "tune"):
+    tasks = ("comparison", "reporting", "preparation", "tuning_tasks")
+    for name in (*(f"tasks.{task}" for task in tasks), "run", "report", "prepare", "tune"):
         importlib.import_module(f"benchmarks.{name}")
     torch.set_num_threads(1)
     for line in sys.stdin:

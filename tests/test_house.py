@@ -201,10 +201,10 @@ TESTED_ELSEWHERE = {
     *(f"experiments/{name}" for name in ("dry_run", "ray_cluster", "run")),
     *(f"graphs/{name}" for name in ("propagation",)),
     *(f"identity/{name}" for name in ("parts", "settings_files")),
-    "llm/quiet",
+    "system/quiet",
     "models/modalities",
     *(f"report/{name}" for name in ("figures", "studies")),
-    *(f"system/{name}" for name in ("openmp", "signals")),
+    "system/openmp",
     *(f"training/{name}" for name in ("timing",)),
 }
 

@@ -25,11 +25,11 @@ from hellm_recbole.llm.graph_prefix import GraphPrefix
 from hellm_recbole.llm.loading import load_config, load_model, make_quantization_config, refuse_unloadable
 from hellm_recbole.llm.packing import PackedBatch
 from hellm_recbole.llm.prefix_attention import ATTENTION, Context, register_attention
-from hellm_recbole.llm.quiet import silence_loading
 from hellm_recbole.llm.settings import NO_BACKBONE, RANDOM, BackboneSettings
 from hellm_recbole.llm.source import Source, find_source
 from hellm_recbole.llm.texts import refuse_unknown_tokens, tokenize_items, tokenize_prompt
 from hellm_recbole.models.llm_settings import LLMSettings, refuse_contradictions
+from hellm_recbole.system.quiet import silence_loading
 
 TRIED_LAYERS = 2
 _SUPPORTED_LAYERS = {"full_attention", "sliding_attention"}  # kinds of layers that `prefix_attention` computes

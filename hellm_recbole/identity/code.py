@@ -51,7 +51,7 @@ NEUTRAL = frozenset(
         "hellm_recbole.identity.loading",  # refuses incomplete models
         "hellm_recbole.identity.parts",
         "hellm_recbole.identity.weights",
-        "hellm_recbole.llm.quiet",
+        "hellm_recbole.system.quiet",
         "hellm_recbole.models.base",  # selects the data of a model, which have their own digests
     }
 )

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from hellm_recbole.llm.adapters import adapt_decoder
 from hellm_recbole.llm.loading import load_with_tokenizer
 from hellm_recbole.llm.prefix_attention import Context
-from hellm_recbole.llm.quiet import silence_loading
 from hellm_recbole.llm.settings import BackboneSettings
 from hellm_recbole.llm.source import find_source
 from hellm_recbole.llm.texts import embed_tokens, refuse_unknown_tokens, tokenize_items, tokenize_prompt
+from hellm_recbole.system.quiet import silence_loading
 
 
 class Backbone(nn.Module):

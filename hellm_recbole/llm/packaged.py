@@ -17,8 +17,8 @@ from pathlib import Path
 from hellm_recbole.errors import DataError, MissingDependency
 from hellm_recbole.identity.loading import collect_loading_reports, refuse_missing_weights
 from hellm_recbole.identity.weights import find_cache_root
-from hellm_recbole.llm.quiet import silence_loading
 from hellm_recbole.system.files import create_scratch_folder, ensure_folder, remove_leftovers
+from hellm_recbole.system.quiet import silence_loading
 
 AUTO = "auto"  # value of --llm for the packaged model
 NAME = "gemma-3-270m-q4"  # the weights are rounded to 4 bits, so they are not those of the hub

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from typing import Any
 
 from hellm_recbole.errors import HellmError, strip_controls
 from hellm_recbole.system.disk import explain_write_error, is_full
-from hellm_recbole.system.signals import list_stop_signals, redirect_signals
+from hellm_recbole.system.signals import list_stop_signals, redirect_outside_imports
 from hellm_recbole.system.unexpected import describe_unexpected
 
 EXIT_UNEXPECTED = 1
@@ -46,7 +47,7 @@ def run_main(main: Callable[[], int], after_stop: str = "give the same command a
         raise KeyboardInterrupt
 
     try:
-        with redirect_signals(stop_process, *list_stop_signals()):
+        with redirect_outside_imports(stop_process, signal.SIGINT, *list_stop_signals()):
             code = main()
             sys.stdout.flush()
         return code

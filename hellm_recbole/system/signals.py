@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+IMPORT_POLL_S = 0.02  # time after which a signal that arrived during an import is tried again
 Handler = Callable[[int, FrameType | None], object] | int | None
 
 
@@ -39,6 +40,49 @@ def redirect_signals(handler: Handler, *numbers: int) -> Iterator[None]:
     finally:
         for number, old in replaced.items():
             signal.signal(number, old)
+
+
+def is_importing(frame: FrameType | None) -> bool:
+    """Return whether a module is being imported in a frame or in one of its callers.
+
+    An exception inside an import leaves a half-loaded package, and some packages catch it.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
+@contextmanager
+def redirect_outside_imports(handler: Callable[[int, FrameType | None], object], *numbers: int) -> Iterator[None]:
+    """Use another handler for some signals in the block, and call it after the import if a module is being imported.
+
+    A signal that still waits at the end of the block is dropped.
+
+    Args:
+        handler: handler, which may raise an exception.
+        numbers: numbers of the signals.
+    """
+    waiting: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if is_importing(frame):
+            waiting[:] = waiting or [number]
+            signal.setitimer(signal.ITIMER_REAL, IMPORT_POLL_S)
+        else:
+            handler(number, frame)
+
+    def handle_again(_: int, frame: FrameType | None) -> None:
+        if waiting:
+            handle(waiting[0], frame)
+
+    with redirect_signals(handle_again, signal.SIGALRM), redirect_signals(handle, *numbers):
+        try:
+            yield
+        finally:
+            if waiting:
+                signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from hellm_recbole.errors import ModelError
 from hellm_recbole.llm.adapters import adapt_decoder
-from hellm_recbole.llm.quiet import silence_loading
+from hellm_recbole.system.quiet import silence_loading
 from tests.toy_llm import CONFIGS, settings, tiny_llama
 
 
