@@ -161,7 +161,7 @@ def read_overrides(
     known = [name for param in context.command.params for name in param.opts if name.startswith("--")]
     for text in context.args:
         if text.startswith("--") and "=" not in text and (close := difflib.get_close_matches(text, known, n=1)):
-            raise SettingsError(f"{text} is not understood; did you mean {close[0]}?")
+            raise SettingsError(f"{text} is not understood; did you mean {close[0]}? A setting is written {text}=VALUE")
         overrides.append(parse_override(text.removeprefix("--"), "--" if text.startswith("--") else ""))
     return tuple(overrides)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from baselines.registry import REGISTRY
-from benchmarks.tasks.prepared_data import load_data
+from benchmarks.tasks.prepared_data import load_data, refuse_missing_data
 from hellm_recbole.config.request import EMBEDDINGS, TEST_LISTS, RunRequest
 from hellm_recbole.config.search_space import can_be_searched
 from hellm_recbole.data.dataset import Dataset
@@ -91,6 +91,7 @@ def _run_main_process(request: RunRequest, select_models: ModelSelector | None, 
     resolvers = {name: Resolver(name, REGISTRY, request.preset, request.overrides) for name in request.datasets}
     _check_request(request, resolvers)
     ensure_folder(request.output)
+    refuse_missing_data(request.datasets, request.data_path)
     data = {name: load_data(name, request.data_path) for name in request.datasets}
     chosen = {name: _choose_runs(request, resolver, data[name], select_models) for name, resolver in resolvers.items()}
     contexts = [RunContext(request.output, seed, device, group) for seed in request.seeds]

@@ -6,10 +6,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hellm_recbole.data.dataset import Dataset, load_dataset
-from hellm_recbole.data.prepare import prepare_if_known
+from hellm_recbole.data.prepare import find_known_source, prepare_if_known
 from hellm_recbole.data.split import Split, split_dataset
 
 DATASET_ROOT = Path("dataset")  # folder of the prepared datasets, in the working folder
+
+
+def refuse_missing_data(names: Sequence[str], data_path: Path | None) -> None:
+    """Refuse datasets that are neither prepared nor known, before the first of them is prepared.
+
+    Args:
+        names: names of the datasets.
+        data_path: folder with the source files, or None to search the usual folders.
+
+    Raises:
+        DataError: a dataset is unknown, or its source files are not found.
+        SettingsError: a name cannot be used as a file name.
+        MissingDependency: the package with the source of a dataset is not installed.
+    """
+    for name in names:
+        find_known_source(name, data_path=data_path, dataset_root=DATASET_ROOT)
 
 
 def load_data(name: str, data_path: Path | None, *, modalities: Sequence[str] | None = None) -> tuple[Dataset, Split]:

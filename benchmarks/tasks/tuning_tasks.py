@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from baselines.registry import REGISTRY
-from benchmarks.tasks.prepared_data import load_data
+from benchmarks.tasks.prepared_data import load_data, refuse_missing_data
 from benchmarks.tasks.search_spaces import Changed, override_space
 from benchmarks.tasks.searches import format_trials, make_search_task
 from hellm_recbole.config.request import SchedulerName, SearchBudget, SearchName, SearchRequest
@@ -44,6 +44,7 @@ def make_tuning_tasks(
     Raises:
         HellmError: a model, a dataset or a value to try is wrong, or a language model cannot be used.
     """
+    refuse_missing_data(request.datasets, request.data_path)
     tasks = []
     for dataset in request.datasets:
         configs = resolve_runs(request.models, dataset, REGISTRY, request.preset, request.overrides)

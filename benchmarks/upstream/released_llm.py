@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hellm_recbole.llm.loading import load_config, load_model, refuse_unloadable
-from hellm_recbole.llm.quiet import silence_loading
 from hellm_recbole.llm.source import find_source
 from hellm_recbole.llm.texts import refuse_unknown_tokens, tokenize_prompt
 from hellm_recbole.models.llm_settings import LLMSettings
+from hellm_recbole.system.quiet import silence_loading
 from hellm_recbole.training.sampling import PrefixSource
 from hellm_recbole.types import TrainData, as_ids
 

@@ -167,14 +167,33 @@ def prepare_if_known(name: str, *, data_path: Path | None, dataset_root: Path) -
         MissingDependency: the package with the source or with the encoder is not installed.
         OutputError: `dataset_root` cannot be written to.
     """
+    source = find_known_source(name, data_path=data_path, dataset_root=dataset_root)
+    if source is None:
+        return Prepared(dataset_root / name, fresh=False, speed={})
+    settings = read_dataset_settings(name, None, {})
+    return prepare(name, source, settings, read_feature_settings({}), dataset_root, fresh=False, progress=True)
+
+
+def find_known_source(name: str, *, data_path: Path | None, dataset_root: Path) -> Path | None:
+    """Find the source of a known dataset; None if the dataset is prepared. Nothing is read.
+
+    Args:
+        name: name of the dataset.
+        data_path: folder that is searched first for the source; the source is in it or in its subfolder `name`.
+        dataset_root: folder of the prepared datasets.
+
+    Raises:
+        DataError: the dataset is unknown, or its source is not found.
+        SettingsError: the name cannot be used as a file name.
+        MissingDependency: the package with the source is not installed.
+    """
     check_name(name, "dataset")
     if is_prepared(dataset_root / name):
-        return Prepared(dataset_root / name, fresh=False, speed={})
+        return None
     if name not in list_datasets():
         raise make_unknown_error(name, [path.parent.name for path in dataset_root.glob(f"[!.]*/{MANIFEST}")])
     settings = read_dataset_settings(name, None, {})
-    source = find_source(name, settings.kind, settings.category, settings.origin, data_path)
-    return prepare(name, source, settings, read_feature_settings({}), dataset_root, fresh=False, progress=True)
+    return find_source(name, settings.kind, settings.category, settings.origin, data_path)
 
 
 def make_request(name: str, settings: DatasetSettings, *, table: str | None = None, progress: bool) -> Request:

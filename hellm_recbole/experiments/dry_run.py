@@ -44,9 +44,10 @@ def dry_run(
     """
     errors: list[HellmError] = []
     store = PretrainedStore()
-    for config in configs:
-        if not isinstance(config, LLMRunConfig):
-            continue
+    llm_configs = [config for config in configs if isinstance(config, LLMRunConfig)]
+    if not llm_configs:
+        print(f"{split.dataset}: no model with a language model is named, so there is nothing to estimate")
+    for config in llm_configs:
         model_error = _find_model_error(check, config, split)
         data = _add_pretrained(config, configs, split, context, store)
         try:

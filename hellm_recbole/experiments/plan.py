@@ -39,7 +39,7 @@ def describe_plan(jobs: Sequence[RunJob], earlier: Iterable[RunResult]) -> str:
 
 
 def find_earlier_results(jobs: Iterable[RunJob]) -> list[RunResult]:
-    """Find successful runs of the models of jobs that are not finished, on the same dataset and on this machine.
+    """Find successful runs that tell how long the unfinished jobs take: same model, dataset, device and threads.
 
     A result that cannot be read is left out: the table reports it.
     """
@@ -58,7 +58,7 @@ def find_earlier_results(jobs: Iterable[RunJob]) -> list[RunResult]:
 
 
 def _describe_time(jobs: Sequence[RunJob], earlier: Iterable[RunResult]) -> str:
-    """Describe the time that jobs are expected to take; "unknown" if no earlier run tells it."""
+    """Describe the time that jobs are expected to take; "unknown" if there is no earlier run of their models."""
     by_model: dict[tuple[str, str], list[RunResult]] = {}
     for result in earlier:
         by_model.setdefault((result.label, result.dataset), []).append(result)
@@ -72,21 +72,22 @@ def _describe_time(jobs: Sequence[RunJob], earlier: Iterable[RunResult]) -> str:
             unknown[job.config.label] = None
     if not known_s:
         return "unknown"
-    minutes = f"about {_format_minutes(known_s)} by earlier runs on this machine"
-    return f"{minutes}, without {_join(unknown)}, for which there are none" if unknown else minutes
+    expected = f"{_format_minutes(known_s)}, from earlier runs"
+    return f"{expected}; no earlier run of {_join(unknown)}" if unknown else expected
 
 
 def _estimate_seconds(job: RunJob, result: RunResult) -> float | None:
     """Estimate the seconds of a run from an earlier one; None if that one has no times.
 
-    With the same number of epochs, the run is expected to stop early at the same epoch. Otherwise it is expected to
-    train to the last one.
+    With the same largest number of epochs, the run is expected to stop early at the same epoch. Otherwise it is
+    expected to train to the last one, except for RecBole's models that make a single pass.
     """
     if result.train_seconds is None or result.eval_seconds is None or not result.epochs_run:
         return None
     epochs = job.config.train.epochs
-    same = _find_value(result.settings, "epochs") == epochs
-    n_epochs = result.epochs_run if same or result.epochs_run == 1 else epochs
+    recorded = _find_value(result.settings, "epochs")
+    one_pass = result.epochs_run == 1 and recorded != 1 and result.source == "recbole"  # as Pop and ItemKNN
+    n_epochs = result.epochs_run if recorded == epochs or one_pass else epochs
     return (result.train_seconds + result.eval_seconds) / result.epochs_run * n_epochs
 
 
@@ -99,9 +100,9 @@ def _format_minutes(seconds: float) -> str:
     """Format a time in minutes.
 
     >>> _format_minutes(20.0), _format_minutes(90.0), _format_minutes(7300.0)
-    ('less than 1 minute', '2 minutes', '122 minutes')
+    ('less than 1 minute', 'about 2 minutes', 'about 122 minutes')
     """
-    return "less than 1 minute" if seconds < 60 else _count(round(seconds / 60), "minute")
+    return "less than 1 minute" if seconds < 60 else f"about {_count(round(seconds / 60), 'minute')}"
 
 
 def _count(number: int, noun: str) -> str:

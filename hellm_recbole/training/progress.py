@@ -26,9 +26,9 @@ NO_LIMIT = sys.maxsize  # width of a line in a file
 class ConsoleView:
     """What a run prints while it is trained: epoch, validation metric, best epoch, remaining time and losses.
 
-    Without a terminal, it prints plain lines. The remaining time is the time to the last epoch, or, in a line inside an
-    epoch, to the last step of this epoch. Early stopping may end the run earlier: the line says at which epoch, if no
-    validation before it is better than the best one.
+    Without a terminal, it prints plain lines. The remaining time of a run ends with the last epoch. In a line that is
+    printed inside an epoch, it ends with the last step of this epoch. Early stopping may end the run earlier. The line
+    says at which epoch this happens if no validation before it is better than the best one.
 
     Args:
         name: model and dataset of the run.
@@ -64,6 +64,8 @@ class ConsoleView:
         self._value: float | None = None  # validation metric of the last evaluation
         self._progress: Progress | None = None
         self._closed = False
+        if done:
+            print(f"{self._write_run()}: resumed after epoch {done}", file=sys.stderr, flush=True)
         self._live = start_live()
         if self._live is not None:
             self._draw()

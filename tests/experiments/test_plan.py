@@ -50,15 +50,24 @@ def test_finished_runs_are_counted_and_need_no_time() -> None:
 )
 def test_the_time_is_that_of_earlier_runs(epochs: int, minutes: str) -> None:
     line = describe_plan([make_job("LightGCN", epochs=epochs)], [record_run("LightGCN"), record_run("VBPR")])
-    assert line.endswith(f"expected time about {minutes} by earlier runs on this machine")
+    assert line.endswith(f"expected time about {minutes}, from earlier runs")
+
+
+def test_a_run_of_one_epoch_is_scaled_unless_the_model_makes_one_pass() -> None:
+    short = {
+        "settings": {"epochs": {"value": 1, "origin": "x"}},
+        "epochs_run": 1,
+        "train_seconds": 50.0,
+        "eval_seconds": 10.0,
+    }
+    line = describe_plan([make_job("LightGCN", epochs=10)], [replace(record_run("LightGCN"), **short)])
+    assert line.endswith("expected time about 10 minutes, from earlier runs")
 
 
 def test_models_without_an_earlier_run_are_named() -> None:
     jobs = [make_job("LightGCN", seed) for seed in (1, 2)] + [make_job("VBPR")]
     line = describe_plan(jobs, [record_run("LightGCN"), record_run("LightGCN", dataset="Other")])
-    assert line.endswith(
-        "expected time about 20 minutes by earlier runs on this machine, without VBPR, for which there are none"
-    )
+    assert line.endswith("expected time about 20 minutes, from earlier runs; no earlier run of VBPR")
 
 
 def test_only_successful_runs_of_the_same_model_on_this_machine_tell_the_time(tmp_path: Path) -> None:

@@ -87,7 +87,10 @@ def test_the_address_of_a_cluster_may_be_left_out(arguments: list[str], address:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--model", "LightGCN"], "--model is not understood; did you mean --models?"),
+        (
+            ["--model", "LightGCN"],
+            "--model is not understood; did you mean --models? A setting is written --model=VALUE",
+        ),
         (["--quietly"], "--quietly is not understood; write a setting as --set key=value"),
         (["LightGCN"], "LightGCN is not understood; write a setting as --set key=value"),
         (["--models", ","], "--models names nothing; give names separated by commas"),
