@@ -37,8 +37,8 @@ class BM3Settings(Settings):
     """Hyper-parameters of BM3.
 
     Attributes:
-        emb_dim: D.
-        n_layers: L.
+        emb_dim: D, width of the embeddings.
+        n_layers: L, number of layers on the user-item graph.
         modalities: modalities to align; null uses all modalities of the dataset.
         dropout: dropout probability of the targets.
         modality_weight: w, weight of the alignments.

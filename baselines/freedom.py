@@ -40,7 +40,7 @@ class FREEDOMSettings(NeighborSearchSettings):
     """Hyper-parameters of FREEDOM, and those of the search for neighbours.
 
     Attributes:
-        emb_dim: D.
+        emb_dim: D, width of the embeddings.
         n_layers: L, number of layers on the user-item graph.
         n_item_layers: n, number of layers on the item graph.
         n_neighbors: k, number of neighbours of an item, including the item itself.

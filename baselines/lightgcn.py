@@ -26,8 +26,8 @@ class LightGCNSettings(Settings):
     """Hyper-parameters of LightGCN.
 
     Attributes:
-        emb_dim: D.
-        n_layers: L.
+        emb_dim: D, width of the embeddings.
+        n_layers: L, number of layers on the user-item graph.
         l2_weight: lambda, weight of the L2 penalty.
         init_std: standard deviation of the normal initial embeddings.
     """

@@ -44,8 +44,8 @@ class SLMRecSettings(Settings):
     """Hyper-parameters of SLMRec.
 
     Attributes:
-        emb_dim: D, at least 2.
-        n_layers: L.
+        emb_dim: D, width of the embeddings, at least 2.
+        n_layers: L, number of layers on the user-item graph.
         modalities: modalities of the chain; null uses all modalities of the dataset.
         temperature: temperature of the main loss.
         ssl_weight: alpha, weight of the contrasts of the chain.

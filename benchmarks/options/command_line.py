@@ -61,7 +61,7 @@ def run_command(
 
 
 def parse_and_call(app: typer.Typer, arguments: Sequence[str], program: str) -> int:
-    """Parse the arguments and call the command. Its exceptions are not caught, as typer would do with Ctrl-C.
+    """Parse the arguments and call the command. Exceptions of the command are not caught here.
 
     Raises:
         SettingsError: the command line is wrong.
@@ -79,7 +79,7 @@ def parse_and_call(app: typer.Typer, arguments: Sequence[str], program: str) -> 
 
 
 def split_values(arguments: Sequence[str], options: Mapping[str, bool]) -> list[str]:
-    """Give each option exactly one value. Typer has no options with an optional value or with a list of values.
+    """Give each option exactly one value, because typer has no optional values and no several values after one option.
 
     Args:
         arguments: arguments of the command line.
@@ -115,7 +115,7 @@ def split_values(arguments: Sequence[str], options: Mapping[str, bool]) -> list[
 def pass_request(
     read_request: Callable[..., Request],
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Return a decorator for commands that share options: the command gets a request in place of these options.
+    """Return a decorator for commands that share options: the command takes a request instead of these options.
 
     Args:
         read_request: function that makes the request; its parameters are the shared options. The decorated function

@@ -36,8 +36,8 @@ class Settings(BaseModel):
     A subclass has no defaults, because all values are in `properties/`. It states types and ranges:
     `Literal["a", "b"]` lists allowed values, and pydantic's `Field(ge=0, lt=1)` is a range. In addition, numbers must
     be finite, integers at most `LARGEST`, and lists (`tuple[...]`) without duplicates. Types are strict: `true` is
-    not a number, and 1.0 is not an integer. A check of several settings is a `model_validator(mode="after")` that
-    raises a `ValueError`, whose message names the settings.
+    not a number, and 1.0 is not an integer. Settings that depend on each other are checked by a
+    `model_validator(mode="after")`. It raises a `ValueError` whose message names the settings.
 
     `model_copy(update=...)` changes settings without checking them.
     """

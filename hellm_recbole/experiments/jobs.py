@@ -38,9 +38,9 @@ class RunJob:
         dataset: name of the dataset.
         export_k: number of items in an exported test list; None takes the largest cut-off of the run.
         finished: result of the run if it was finished before the command started.
-        deferred: whether the run has to be compared with the earlier one when its turn comes, because the embeddings
-            that it reads are made or changed before; see `check_earlier_runs`.
-        position: number of the run and of all runs of the command, such as "3/15".
+        deferred: whether the run is compared with the earlier one only when its turn comes, because this command first
+            makes or changes the embeddings that it reads; see `check_earlier_runs`.
+        position: number of the run among all runs of the command, such as "3/15".
     """
 
     config: RunConfig
@@ -192,8 +192,8 @@ def check_earlier_run(job: RunJob, split: Split, store: PretrainedStore) -> RunJ
         store: pretrained embeddings that the command has loaded.
 
     Returns:
-        The job with the result of the finished run. It is deferred if the comparison is not possible yet, because the
-        run reads embeddings that are not exported yet.
+        The job with the result of the finished run. If the run reads embeddings that are not
+        exported yet, the comparison is not possible, and the job is deferred.
 
     Raises:
         ResultError: the earlier run is finished, but something that it depends on has changed since.

@@ -1,4 +1,7 @@
-"""Resolve a request into checked run configs. Wrong models and settings are refused here, before anything runs."""
+"""Resolve a request into checked run configs. Unknown models and wrong settings are refused here.
+
+Modalities are compared with those of the dataset when a model is built.
+"""
 
 from __future__ import annotations
 

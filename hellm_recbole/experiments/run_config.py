@@ -97,8 +97,8 @@ class RunConfig(ABC):
     def choose_features(self, features: Mapping[str, T]) -> dict[str, T]:
         """Select the modalities that the model reads.
 
-        If the model's `modalities` setting names one that the dataset lacks, all are returned, and the model raises
-        the error when it is built.
+        If the setting `modalities` names one that the dataset lacks, all modalities are returned. The model then
+        raises the error when it is built, with the list of those that exist.
 
         Args:
             features: modality -> its features, for all modalities of the dataset.

@@ -57,7 +57,7 @@ class HeLLMPreSettings(NeighborSearchSettings):
     """Hyper-parameters of HeLLMPre, and those of the search for neighbours.
 
     Attributes:
-        emb_dim: D.
+        emb_dim: D, width of the embeddings.
         n_layers: L, number of layers of the user-item graph.
         n_user_layers: L_U, number of layers of the user hypergraph.
         n_item_layers: L_I, number of layers of the item hypergraph.
@@ -108,7 +108,7 @@ class Side(nn.Module):
 
     Args:
         n_rows: number of users or items, padding included.
-        emb_dim: D.
+        emb_dim: D, width of the embeddings.
         hypergraph: operator of the hypergraph, or None.
         n_layers: number of layers of the hypergraph.
     """

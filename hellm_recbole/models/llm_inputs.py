@@ -1,14 +1,14 @@
 """Input of an item: frozen item embeddings, projected to one token that a language model reads.
 
-Three parts of one form, one for each way of training:
+There is one class for each way of training:
 
 - `ItemTokens`: items are always read as their tokens (HeLLM).
-- `CurriculumTokens`: a step reads texts alone with a probability that falls from 1 to 0 over training (LLaRA, Liao et
-  al., SIGIR 2024). Scoring always reads the tokens.
-- `TwoStepTokens`: texts alone are read first, while the adapters are trained; then the adapters are frozen, and the
-  tokens are read (CoLLM, Zhang et al., TKDE 2025). In the first step, scoring reads texts alone, too.
+- `CurriculumTokens`: a step reads only the texts with a probability that falls from 1 to 0 over training (LLaRA,
+  Liao et al., SIGIR 2024). Scoring always reads the tokens.
+- `TwoStepTokens`: only the texts are read first, while the adapters are trained. Then the adapters are frozen, and the
+  tokens are read (CoLLM, Zhang et al., TKDE 2025). In the first part, scoring reads only the texts, too.
 
-Where texts are read alone, the embedding of a word stands in place of each item's token.
+Where only the texts are read, the embedding of one word replaces the token of each item.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ItemTokens(nn.Module):
         self.register_buffer("text_alone", torch.zeros((), dtype=torch.bool))
 
     def set_progress(self, progress: float) -> None:
-        """Decide whether the next step reads texts alone: never.
+        """Do nothing: the next step reads the tokens, as every step.
 
         Args:
             progress: fraction of all epochs that is completed, in [0, 1).

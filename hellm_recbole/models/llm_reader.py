@@ -1,6 +1,7 @@
 """Reading of histories by a language model: from right-padded histories to hidden states.
 
-The parts have one form each, the same in training and scoring:
+There are two readers. Each reads in the same way in training and in scoring. A state is the vector that the language
+model computes for one position. The token of an item is the vector that is put in for this item.
 
 - `CausalReader`: a history is one example, in which the state after each item predicts the next item. The graph prefix
   of an item pools the items up to it, and only the queries of that item see it. The prompt sees the learnable prefix
@@ -8,7 +9,7 @@ The parts have one form each, the same in training and scoring:
 - `EndingReader`: a history is read as `prompt | items | ending`, and the last state predicts the next item. The graph
   prefix pools the whole history, and all queries see it (paper, released code).
 
-Either form reads the text of an item before its token, if item texts are read. Sequences are packed without padding.
+Both read the text of an item before its token, if item texts are read. Sequences are packed without padding.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Reader(nn.Module):
         raise NotImplementedError
 
     def read_targets(self, batch: HistoryBatch) -> Tensor:
-        """Compute the [M, H] states from which the M targets of a batch are predicted, history by history."""
+        """Compute the [M, H] states that predict the M targets of a batch, in the order of the histories."""
         return self.compute_states(batch.items)[(batch.targets != 0)[batch.items != 0]]
 
     def read_last(self, items: Tensor) -> Tensor:
@@ -67,7 +68,7 @@ class Reader(nn.Module):
         return self.compute_states(items)[(items != 0).sum(1).cumsum(0) - 1]
 
     def _get_backbone(self) -> Backbone:
-        """Return the language model, which there must be."""
+        """Return the language model. Only readers that have one call this."""
         assert self.backbone is not None
         return self.backbone
 

@@ -24,8 +24,10 @@ class LLMSettings(LanguageModelSettings):
         prefix_dropout: dropout probability of the prefix networks.
         prefix_norm: normalisation after (released code) or before (paper) the networks.
         prefix_eps: number added to the mean square in the RMS normalisations of the prefix.
-        examples: form of the examples: causal, all or random.
-        head: embedding, linear or frozen-random.
+        examples: how a history becomes examples: causal (one example, each item predicts the next one), all (each
+            beginning of the history is an example) or random (some beginnings are drawn in each epoch).
+        head: vectors that score the items: embedding (the item embeddings that the model reads), linear (a trained
+            table) or frozen-random (a random table that is not trained, as in the released code).
         item_text_tokens: maximum number of tokens of an item's text, read before the item's embedding; 0 reads none.
         tuning: joint; curriculum (LLaRA: a step reads texts alone with a probability that falls from 1 to 0 over
             training); two-step (CoLLM: texts alone in the first part of the epochs, then the adapters are frozen).

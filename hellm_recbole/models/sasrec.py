@@ -33,7 +33,7 @@ class SASRecSettings(Settings):
     """Hyper-parameters of SASRec.
 
     Attributes:
-        emb_dim: D.
+        emb_dim: D, width of the embeddings.
         n_blocks: number of attention blocks.
         n_heads: number of attention heads; it divides D.
         dropout: dropout probability of embeddings, attention weights and feed-forward layers.

@@ -43,8 +43,8 @@ class ReportFrame:
         positions: path of a successful run -> its number in the column `run`.
         variants: name of each known variant -> its model.
         paper: model -> metric -> number of the paper's Table 1; empty if the paper does not have the dataset.
-        embedding_digests: (pretrained model, seed) -> SHA-256 of the item embeddings that are stored now. It has only
-            models whose run has been replaced since another run read their embeddings.
+        embedding_digests: (pretrained model, seed) -> SHA-256 of the item embeddings that are stored now. Only models
+            that were run again after another run had read their embeddings are included.
     """
 
     records: tuple[RunResult, ...]
@@ -65,7 +65,7 @@ class ReportFrame:
         return self.records[0].cutoffs if requested is None else tuple(sorted(set(requested)))
 
     def select_groups(self, keep: Callable[[RunResult], bool]) -> ReportFrame:
-        """Return a frame with only the groups whose runs are kept; `keep` is the same for all runs of a group."""
+        """Return a frame with only the groups whose runs are kept; `keep` returns the same for all runs of a group."""
         return replace(
             self,
             records=tuple(record for record in self.records if keep(record)),
@@ -73,7 +73,7 @@ class ReportFrame:
         )
 
     def drop_variants(self) -> ReportFrame:
-        """Return a frame of whole models, or this one if it has only variants; variants have their own table."""
+        """Return a frame without variants, which have their own table. A frame of only variants stays as it is."""
         if all(record.model in self.variants for record in self.records):
             return self
         return self.select_groups(lambda record: record.model not in self.variants)

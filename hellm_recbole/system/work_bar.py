@@ -30,7 +30,7 @@ def start_live() -> Any:
     # stdout may be a file: what is printed there must not go to the terminal.
     live = Live(console=console, auto_refresh=False, redirect_stdout=False)
     live.start()
-    console.show_cursor(True)  # a process that is killed cannot show it again
+    console.show_cursor(True)  # if the process is killed, the cursor would stay hidden
     return live
 
 

@@ -121,7 +121,7 @@ class ConsoleView:
             logger.close()
 
     def _print_line(self) -> None:
-        """Print a plain line. It has the width of `COLUMNS`, if this variable is set, else any width."""
+        """Print a plain line. If the variable `COLUMNS` is set, it limits the width of the line."""
         columns = os.environ.get("COLUMNS", "")
         width = int(columns) if columns.isdecimal() and int(columns) > 0 else NO_LIMIT
         print(self._compose_line(width), file=sys.stderr, flush=True)
