@@ -177,4 +177,5 @@ def _print_prepared(prepared: Prepared) -> None:
             print(f"{modality}: encoded {speed.n_encoded:,} in {speed.seconds:.1f} s, {rate:,.0f} per second")
     for warning in prepared.warnings:
         print(warning)
-    print(f"prepared {prepared.folder}")
+    name = prepared.folder.name
+    print(f"prepared {prepared.folder}; train on it with run.py --models LightGCN,SASRec --dataset {name}")

@@ -66,7 +66,8 @@ def make_tuning_tasks(
 def report_outcome(result: SearchResult, output: Path) -> bool:
     """Print the trials of a search and write the best values. Return whether there are any."""
     if result.problem is None:
-        print(f"{format_trials(result)}\nwritten to {write_tuned(output, result)}\n", flush=True)
+        written = write_tuned(output, result)
+        print(f"{format_trials(result)}\nwritten to {written}; run.py --tuned uses these values\n", flush=True)
         return True
     print(f"error: {result.row} on {result.dataset}: {result.problem}", file=sys.stderr)
     return False

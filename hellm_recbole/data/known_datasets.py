@@ -31,6 +31,6 @@ def make_unknown_error(name: str, prepared: Sequence[str]) -> DataError:
     matches = difflib.get_close_matches(name.casefold(), name_of_folded, n=1, cutoff=0.5)
     hint = f"did you mean {name_of_folded[matches[0]]!r}?" if matches else f"known datasets: {', '.join(names)}"
     return DataError(
-        f"unknown dataset {name!r}; {hint} (to prepare your own data: benchmarks/prepare.py {name} --from KIND "
-        "--source DIR)"
+        f"unknown dataset {name!r}; {hint} (nor is it in the folder dataset/; to prepare your own data: "
+        f"benchmarks/prepare.py {name} --from KIND --source DIR)"
     )

@@ -292,7 +292,7 @@ def refuse_unknown_metric(train: TrainSettings, evaluation: EvalSettings, resolv
     if train.valid_metric not in metrics:
         raise SettingsError(
             f"{resolved.origin['valid_metric']}: valid_metric is {train.valid_metric!r}; "
-            f"with the given cutoffs it can be {', '.join(metrics)}"
+            f"with the given cutoffs ({resolved.origin['cutoffs']}) it can be {', '.join(metrics)}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Silence transformers while it loads a part of a model."""
+"""Silence transformers while it loads a model."""
 
 from __future__ import annotations
 
@@ -8,19 +8,29 @@ from contextlib import contextmanager
 
 
 @contextmanager
+def hide_loading_bars() -> Iterator[None]:
+    """Hide the progress bars of transformers in the block. In a log, they mix with our own lines."""
+    from transformers.utils import logging
+
+    had_bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if had_bars:
+            logging.enable_progress_bar()
+
+
+@contextmanager
 def silence_loading() -> Iterator[None]:
     """Silence warnings about layers that are not loaded, and progress bars, in the block."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
-    had_bars = logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
-    logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
+        with hide_loading_bars(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.set_verbosity(verbosity)
-        if had_bars:
-            logging.enable_progress_bar()
