@@ -21,7 +21,7 @@ from hellm_recbole.system.console import run_main
 Request = TypeVar("Request")
 ENTRY_POINT = "hellm-recbole"  # the command of the installed package
 HELP_OPTIONS = ["-h", "--help"]
-EMPTY_LIST = "[]"  # value of an option that takes several values and is followed by none
+EMPTY_LIST = "\0"  # value of an option that takes several values and is followed by none; nobody can type it
 # Options whose value may be left out, and the value that they then have.
 VALUE_IF_LEFT_OUT = {"--ray": LOCAL, "--text": EMPTY_LIST}
 TAKES_SEVERAL = ("--columns", "--text")  # options that may be followed by several values
@@ -94,6 +94,8 @@ def split_values(arguments: Sequence[str], options: Mapping[str, bool]) -> list[
     words, found = list(arguments), list[str]()
     while words and words[0] != "--":
         word = words.pop(0)
+        if re.match("-[^-]", word) and word not in HELP_OPTIONS:
+            raise SettingsError(f"{word} is not understood; options begin with two dashes (--help lists all of them)")
         if not options.get(word):
             found.append(word)
             continue

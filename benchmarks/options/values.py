@@ -160,7 +160,8 @@ def read_overrides(
     overrides += [parse_override(text, "--set ") for text in settings]
     known = [name for param in context.command.params for name in param.opts if name.startswith("--")]
     for text in context.args:
-        if text.startswith("--") and "=" not in text and (close := difflib.get_close_matches(text, known, n=1)):
+        is_bare = text.startswith("--") and "=" not in text
+        if is_bare and (close := difflib.get_close_matches(text, known, n=1, cutoff=0.75)):
             raise SettingsError(f"{text} is not understood; did you mean {close[0]}? A setting is written {text}=VALUE")
         overrides.append(parse_override(text.removeprefix("--"), "--" if text.startswith("--") else ""))
     return tuple(overrides)

@@ -17,7 +17,7 @@ from hellm_recbole.config.request import EMBEDDINGS, TEST_LISTS, RunRequest
 from hellm_recbole.config.search_space import can_be_searched
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
-from hellm_recbole.errors import HellmError, SettingsError
+from hellm_recbole.errors import HellmError, SettingsError, SharedRunFailed
 from hellm_recbole.experiments.context import RunContext
 from hellm_recbole.experiments.dry_run import dry_run
 from hellm_recbole.experiments.export import describe_left_out, refuse_embeddings
@@ -62,7 +62,13 @@ def run(request: RunRequest, select_models: ModelSelector | None = None) -> int:
     if group.rank:
         code = _run_worker_process(group)
     else:
-        code = _run_main_process(request, select_models, group)
+        try:
+            code = _run_main_process(request, select_models, group)
+        except SharedRunFailed:
+            raise  # the other processes are inside the run
+        except HellmError:
+            group.send(None)
+            raise
         group.send(None)
     group.leave()
     return code
@@ -103,7 +109,8 @@ def _run_main_process(request: RunRequest, select_models: ModelSelector | None, 
         locks.acquire(jobs)
         jobs = check_earlier_runs(jobs, data, store)  # raises errors before the first epoch, not after hours
         check_language_models(jobs, data, trains_here=request.ray is None)
-        print(describe_plan(jobs, find_earlier_results(jobs)), flush=True)
+        earlier = find_earlier_results(jobs) if request.ray is None else []  # runs on Ray take their time side by side
+        print(describe_plan(jobs, earlier), flush=True)
         announce_removals([job.folder for job in jobs if job.fresh], request.output)
         failed = _execute_and_report(request, jobs, data, store, locks)
     return EXIT_RUN_FAILED if failed else 0

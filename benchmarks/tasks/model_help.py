@@ -10,7 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from baselines.registry import REGISTRY
+from benchmarks.tasks.prepared_data import refuse_missing_data
 from hellm_recbole.config.request import RunRequest
+from hellm_recbole.data.known_datasets import list_datasets
+from hellm_recbole.errors import SettingsError
 from hellm_recbole.experiments.settings_help import build_settings_schema, describe_model_settings
 
 VALUE_WIDTH = 20  # so that the table fits into 80 columns
@@ -19,13 +22,18 @@ VALUE_WIDTH = 20  # so that the table fits into 80 columns
 def print_model_help(name: str, request: RunRequest) -> None:
     """Print a table with key, value, meaning, allowed values and source of each setting of a model.
 
-    The values are those of a run with the options of the command line, on its first dataset.
+    The values are those of a run with the options of the command line.
 
     Raises:
         ModelError: the model is unknown.
+        DataError: the dataset is unknown.
         SettingsError: a value of the command line or of a settings file is wrong.
     """
+    if len(request.datasets) > 1:
+        raise SettingsError("--help-model shows the settings on one dataset; name only one with --dataset")
     dataset = request.datasets[0]
+    if dataset not in list_datasets():
+        refuse_missing_data([dataset], request.data_path)
     described = describe_model_settings(name, dataset, REGISTRY, request.preset, request.overrides)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("setting", no_wrap=True)

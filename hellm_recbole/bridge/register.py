@@ -7,6 +7,7 @@ ours is `HellmLightGCN`.
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -28,7 +29,7 @@ def load_registry() -> dict[str, ModelSpec]:
     """
     found: dict[str, ModelSpec] = {}
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        for name, spec in point.load().items():
+        for name, spec in _load_models(point).items():
             if name in found:
                 raise ModelError(
                     f"model {name} is registered twice, the second time by {point.value}; rename one of the two"
@@ -36,6 +37,22 @@ def load_registry() -> dict[str, ModelSpec]:
             check_spec(name, spec)
             found[name] = spec
     return found
+
+
+def _load_models(point: importlib.metadata.EntryPoint) -> Mapping[str, ModelSpec]:
+    """Load the models of an entry point.
+
+    Raises:
+        ModelError: a module of the package cannot be imported.
+    """
+    try:
+        models: Mapping[str, ModelSpec] = point.load()
+    except (ImportError, AttributeError) as error:
+        raise ModelError(
+            f"the models of {point.value} cannot be imported ({error}); if they import `setting`, derive their "
+            "settings from hellm_recbole.config.settings.Settings instead (see CHANGELOG.md)"
+        ) from error
+    return models
 
 
 @cache

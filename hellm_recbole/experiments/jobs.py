@@ -203,7 +203,9 @@ def check_earlier_run(job: RunJob, split: Split, store: PretrainedStore) -> RunJ
     """
     if job.fresh:
         return job
-    missing = any(needs_export(folder / EMBEDDINGS) for folder in job.pretrained_folders)
+    missing = any(
+        needs_export(folder / EMBEDDINGS) or not (folder / RECORD_FILE).exists() for folder in job.pretrained_folders
+    )
     if missing and (job.folder / RECORD_FILE).exists():
         return replace(job, deferred=True)
     finished = find_finished_run(job.config, split, job.context, store)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import rich.markup
 
 from hellm_recbole.errors import strip_controls
 from hellm_recbole.report.ablation import Ablation, AblationRow
 from hellm_recbole.report.rendering import render_csv_lines, render_markdown_table
 from hellm_recbole.report.terminal import choose_shown_metrics, create_console, create_view, print_view
+
+LOG_WIDTH = 160  # columns in a file or a pipe, so that the names of variants are not cut into lines
 
 
 def render_ablation_markdown(ablation: Ablation) -> str:
@@ -45,9 +50,10 @@ def render_ablation_terminal(ablation: Ablation, width: int | None = None) -> st
 
     Args:
         ablation: table to print.
-        width: width in characters; None takes the width of the terminal.
+        width: width in characters; None takes the width of the terminal, or `LOG_WIDTH` without a terminal.
     """
-    console = create_console(width)
+    in_log = width is None and not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    console = create_console(LOG_WIDTH if in_log else width)
     metrics = choose_shown_metrics(console, list(ablation.rows[0].means))
     presets = ["Preset"] if ablation.several_presets else []
     view = create_view(["Row", *presets], [*metrics, f"{ablation.metric}\nchange", "p", "Seeds"])

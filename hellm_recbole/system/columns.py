@@ -54,7 +54,11 @@ def shorten_name(name: str, width: int) -> str:
     name = name.replace(" on ", "/")
     if cell_len(name) <= width:
         return name
-    kept = name[: max(width, _SHORTEST_NAME) - 3]
+    kept = name
+    while kept and cell_len(kept) > max(width, _SHORTEST_NAME) - 3:
+        kept = kept[:-1]
+    if kept == name:
+        return name
     if name[len(kept)].isdecimal():
         kept = re.sub(r"[\d.]+$", "", kept)
     return f"{kept}..."

@@ -80,3 +80,16 @@ def test_only_successful_runs_of_the_same_model_on_this_machine_tell_the_time(tm
     broken.write_text("{")
     found = find_earlier_results([make_job("LightGCN", seed=9, output=tmp_path)])
     assert [(result.model, result.seed) for result in found] == [("LightGCN", 1)]
+
+
+def test_runs_whose_pretrained_models_change_are_not_counted_as_finished() -> None:
+    reader = replace(make_job("HeLLM"), finished=toy_record())
+    names = reader.config.pretrained_models
+    finished = [replace(make_job(name), finished=toy_record()) for name in names]
+    assert "; 3 finished before" in describe_plan([*finished, reader], [])
+    changed = [make_job(names[0]), *finished[1:]]
+    line = describe_plan([*changed, reader], [])
+    assert "; 1 finished before; 1 compared with earlier runs after the models that they read; at most" in line
+    deferred = replace(make_job("HeLLM"), deferred=True)
+    line = describe_plan([*finished, deferred], [])
+    assert line.endswith("; 2 finished before; 1 compared with earlier runs after the models that they read")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from rich.cells import cell_len
 
 from hellm_recbole.system.columns import fit_parts, format_duration, shorten_name
 
@@ -36,3 +37,11 @@ def test_a_name_is_not_cut_inside_a_number(width: int) -> None:
 )
 def test_a_duration_is_rounded_to_its_unit(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize("name", ["BPR on x", "Pop on ml", "SASRec on 豆瓣电影评论"])
+@pytest.mark.parametrize("width", [1, 5, 8, 12, 16, 17, 18])
+def test_every_name_fits_or_is_cut(name: str, width: int) -> None:
+    short = shorten_name(name, width)
+    assert cell_len(short) <= max(width, 8)
+    assert short

@@ -91,6 +91,8 @@ def test_the_address_of_a_cluster_may_be_left_out(arguments: list[str], address:
             ["--model", "LightGCN"],
             "--model is not understood; did you mean --models? A setting is written --model=VALUE",
         ),
+        (["--epochs", "3"], "--epochs is not understood; write a setting as --set key=value"),
+        (["-epochs=3"], "-epochs=3 is not understood; options begin with two dashes"),
         (["--quietly"], "--quietly is not understood; write a setting as --set key=value"),
         (["LightGCN"], "LightGCN is not understood; write a setting as --set key=value"),
         (["--models", ","], "--models names nothing; give names separated by commas"),

@@ -11,7 +11,7 @@ def test_the_settings_of_a_model_fit_into_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert run.main(["--help-model", "VBPR", "--dataset", "toy", "--set", "VBPR.emb_dim=8"]) == 0
+    assert run.main(["--help-model", "VBPR", "--dataset", "Beauty", "--set", "VBPR.emb_dim=8"]) == 0
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 80
     lines = out.splitlines()
@@ -35,3 +35,13 @@ def test_an_unknown_model_is_refused(option: str, capsys: pytest.CaptureFixture[
     assert err.startswith("error: ")
     assert "VBPR" in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("dataset", "sentence"), [("nope", "unknown dataset 'nope'"), ("Beauty,Toys", "shows the settings on one dataset")]
+)
+def test_an_unknown_dataset_and_several_ones_are_refused(
+    capsys: pytest.CaptureFixture[str], dataset: str, sentence: str
+) -> None:
+    assert run.main(["--help-model", "VBPR", "--dataset", dataset]) == 2
+    assert sentence in capsys.readouterr().err
