@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from hellm_recbole.errors import DataError, HellmError, OutputError
 from hellm_recbole.system.disk import describe_full, is_full, measure_size
+from hellm_recbole.system.temporary_names import match_leftover, name_owner
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _BROKEN = (
@@ -28,6 +29,7 @@ _BROKEN = (
     RuntimeError,
     NotImplementedError,
 )
+_PREFIX = ".hellm-unpacked-"  # of the names of temporary folders
 MAX_BYTES = 64 << 30  # size after unpacking; a larger archive may be made to fill the disk
 
 
@@ -48,7 +50,8 @@ def unpack_source(source: Path) -> Iterator[Path]:
     if not (source.is_file() and source.name.lower().endswith(ENDINGS)):
         yield source
         return
-    folder = Path(tempfile.mkdtemp(prefix="hellm-"))
+    _remove_folders_of_killed_processes()
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=f".tmp-{name_owner()}"))
     try:
         try:
             _unpack(source, folder)
@@ -75,6 +78,13 @@ def unpack_source(source: Path) -> Iterator[Path]:
             ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_folders_of_killed_processes() -> None:
+    """Remove folders with unpacked files that killed processes of this machine left."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        if match_leftover(folder.name) is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _unpack(source: Path, folder: Path) -> None:

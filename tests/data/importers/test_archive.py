@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import io
+import os
 import random
+import subprocess
 import tarfile
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -48,7 +51,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Unpack archives in a folder that the test can see."""
     folder = tmp_path / "temporary"
     folder.mkdir()
-    monkeypatch.setattr(archive.tempfile, "mkdtemp", lambda prefix: str(_make_folder(folder / "one")))
+    monkeypatch.setattr(archive.tempfile, "mkdtemp", lambda **names: str(_make_folder(folder / "one")))
     return folder
 
 
@@ -135,3 +138,19 @@ def test_errors_inside_the_folder_name_the_archive(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "data.zip", {"Toy/a.txt": "1"})
     with pytest.raises(DataError, match=rf"^{path}/a\.txt is broken$"), unpack_source(path) as folder:
         raise DataError(f"{folder}/a.txt is broken")
+
+
+def test_folders_that_killed_processes_left_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for name in (f".hellm-unpacked-x.tmp-{ended.pid}", f".hellm-unpacked-y.tmp-{os.getppid()}", ".hellm-unpacked-z"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("x")
+    source = write_zip(tmp_path / "source.zip", {"a.txt": "a"})
+    with unpack_source(source) as folder:
+        assert (folder / "a.txt").read_text() == "a"
+    assert {path.name for path in tmp_path.glob(".hellm-*")} == {
+        f".hellm-unpacked-y.tmp-{os.getppid()}",
+        ".hellm-unpacked-z",
+    }
