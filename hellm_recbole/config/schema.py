@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import json
 import re
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from pydantic_core import PydanticSerializationError, to_json
@@ -18,9 +18,6 @@ from typing_extensions import TypedDict
 from hellm_recbole.errors import shorten
 from hellm_recbole.system.files import seal
 
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
-
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 _TYPES = {
     "int_type": "of type int",
@@ -28,6 +25,7 @@ _TYPES = {
     "string_type": "of type str",
     "bool_type": "of type bool",
     "dict_type": "an object",
+    "model_type": "an object",
     "tuple_type": "a list",
 }  # pydantic's error types -> words for messages
 
@@ -71,7 +69,7 @@ def read_mapping(value: Any, hints: dict[str, Any], where: str) -> dict[str, Any
         text = to_json(value, inf_nan_mode="constants")  # infinity is refused where a number is expected
         read: dict[str, Any] = _build_adapter(tuple(hints.items())).validate_json(text)
     except ValidationError as error:
-        raise ValueError(_describe_fault(error.errors(include_url=False)[0], where)) from error
+        raise ValueError(describe_fault(error, where)) from error
     except PydanticSerializationError as error:
         raise ValueError(f"{where or 'it'} {_UNREADABLE}") from error
     return read
@@ -102,8 +100,14 @@ def _build_adapter(hints: tuple[tuple[str, Any], ...]) -> TypeAdapter[Any]:
     return TypeAdapter(with_config(_STRICT)(record))  # a `TypedDict` inside it inherits the config
 
 
-def _describe_fault(fault: ErrorDetails, where: str) -> str:
-    """Describe what pydantic refused, with the path of its key."""
+def describe_fault(error: ValidationError, where: str = "") -> str:
+    """Describe the first fault that pydantic found, such as `key counts is [], it must be an object`.
+
+    Args:
+        error: faults that pydantic found.
+        where: key of the checked object; "" for the top level.
+    """
+    fault = error.errors(include_url=False)[0]
     path = where
     for step in fault["loc"]:
         path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else str(step)
@@ -112,7 +116,7 @@ def _describe_fault(fault: ErrorDetails, where: str) -> str:
         return f"{where or 'it'} {_UNREADABLE}"
     if kind == "missing":
         return f"key {path} is missing"
-    if kind == "extra_forbidden":
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"key {path} is unknown"
     if kind == "finite_number":
         return f"key {path} is not a finite number"

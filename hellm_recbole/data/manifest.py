@@ -13,23 +13,15 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hellm_recbole.config.schema import describe_fault
 from hellm_recbole.data.times import TIME
-from hellm_recbole.errors import DataError, shorten
+from hellm_recbole.errors import DataError
 from hellm_recbole.system.files import check_seal, seal, sha256_file
 
 SCHEMA = 1
 MANIFEST = "dataset.json"
 
 _TIES = re.compile(r"(.+)-ties(\d+)")  # name of a variant written by `prepare.py --shuffle-ties`
-_TYPE_NAMES = {  # type of an error of pydantic -> type that the value must have
-    "bool_type": "of type bool",
-    "dict_type": "an object",
-    "float_type": "of type float",
-    "int_type": "of type int",
-    "model_type": "an object",
-    "string_type": "of type str",
-    "tuple_type": "a list",
-}
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]  # JSON has only lists
 
@@ -199,7 +191,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate(check_seal(content))
     except ValidationError as error:
-        raise DataError(f"{path}: {_describe_error(error)}; {advice}") from error
+        raise DataError(f"{path}: {describe_fault(error)}; {advice}") from error
     except ValueError as error:
         raise DataError(
             f"{path} has changed since it was prepared ({error}), so results would not be comparable; {advice}, and "
@@ -218,28 +210,3 @@ def find_changed_files(folder: Path, manifest: Manifest) -> list[str]:
         for name, digest in manifest.files.items()
         if not (folder / name).is_file() or sha256_file(folder / name) != digest
     ]
-
-
-def _describe_error(error: ValidationError) -> str:
-    """Describe the first faulty entry of a manifest, such as `key counts is [], it must be an object`."""
-    fault = error.errors(include_url=False)[0]
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).removeprefix(".")
-    match fault["type"]:
-        case "missing":
-            return f"key {path} is missing"
-        case "extra_forbidden":
-            return f"key {path} is unknown"
-        case "finite_number":
-            return f"key {path} is not a finite number"
-        case kind if kind in _TYPE_NAMES:
-            return f"key {path} is {_shorten(fault['input'])}, it must be {_TYPE_NAMES[kind]}"
-        case _:
-            return f"key {path} is {_shorten(fault['input'])}: {fault['msg'].lower()}"
-
-
-def _shorten(value: Any) -> str:
-    """Return a value as a short text for an error message."""
-    try:
-        return shorten(repr(value))
-    except ValueError:  # an integer with too many digits
-        return "a number with too many digits"

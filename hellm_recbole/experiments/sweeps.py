@@ -15,9 +15,9 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
-from hellm_recbole.config.schema import dump_json, refuse_constant
+from hellm_recbole.config.schema import describe_fault, dump_json, refuse_constant
 from hellm_recbole.config.yaml_files import load_yaml
-from hellm_recbole.errors import ResultError, SettingsError, shorten
+from hellm_recbole.errors import ResultError, SettingsError
 from hellm_recbole.experiments.resolve import Tuned
 from hellm_recbole.experiments.results import Search, Versions
 from hellm_recbole.system.files import check_name, check_seal, ensure_folder, remove_leftovers, seal, write_text
@@ -126,33 +126,6 @@ class _TunedFile(TypedDict):
 
 _SEARCH_READER = TypeAdapter(SearchResult)
 _TUNED_READER = TypeAdapter(_TunedFile)
-_TYPE_NAMES = {  # pydantic's name of a fault -> what the value must be
-    "int_type": "of type int",
-    "float_type": "of type float",
-    "string_type": "of type str",
-    "bool_type": "of type bool",
-    "dict_type": "an object",
-    "tuple_type": "a list",
-}
-
-
-def _describe_fault(error: ValidationError) -> str:
-    """Describe the first fault that pydantic has found in a file, with the key of the value."""
-    fault = error.errors(include_url=False)[0]
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).removeprefix(".")
-    kind, value = fault["type"], shorten(repr(fault["input"]))
-    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"key {where} is unknown"
-    if kind == "missing":
-        return f"key {where} is missing"
-    if kind == "finite_number":
-        return f"key {where} is not a finite number"
-    if kind == "literal_error":
-        allowed = fault["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
-        return f"key {where} is {value}, not one of {allowed}"
-    if kind in _TYPE_NAMES:
-        return f"key {where} is {value}, it must be {_TYPE_NAMES[kind]}"
-    return f"key {where}: {fault['msg']}" if where else fault["msg"]
 
 
 def locate_search(results_dir: Path, dataset: str, label: str, name: str) -> Path:
@@ -214,7 +187,7 @@ def _parse(text: str, path: Path) -> SearchResult:
         # As JSON, because only then the strict mode takes lists for tuples.
         return replace(_SEARCH_READER.validate_json(json.dumps(content)), path=path)
     except ValueError as error:
-        reason = _describe_fault(error) if isinstance(error, ValidationError) else error
+        reason = describe_fault(error) if isinstance(error, ValidationError) else error
         raise ResultError(f"search {path}: {reason}; run it again with --fresh") from error
 
 
@@ -256,7 +229,7 @@ def read_tuned(results_dir: Path, dataset: str, label: str, split_hash: str) -> 
     try:
         content = _TUNED_READER.validate_python(check_seal(load_yaml(path)))
     except (ValueError, SettingsError) as error:
-        reason = _describe_fault(error) if isinstance(error, ValidationError) else error
+        reason = describe_fault(error) if isinstance(error, ValidationError) else error
         raise ResultError(f"tuned values {path}: {reason}; run tune.py again") from error
     if content["split_hash"] != split_hash:
         raise ResultError(
