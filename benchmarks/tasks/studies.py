@@ -8,7 +8,7 @@ from pathlib import Path
 from baselines.registry import REGISTRY
 from benchmarks.options.shared import ALL
 from benchmarks.options.values import parse_names
-from benchmarks.tasks.prepared_data import load_data
+from benchmarks.tasks.prepared_data import load_data, refuse_missing_data
 from benchmarks.tasks.searches import make_search_task
 from hellm_recbole.config.request import SearchBudget, SearchRequest
 from hellm_recbole.config.search_space import count_points
@@ -32,6 +32,7 @@ def make_study_tasks(request: SearchRequest, studies: str) -> list[SearchTask]:
     Raises:
         HellmError: a model, a dataset, a study or a value to try is wrong.
     """
+    refuse_missing_data(request.datasets, request.data_path)
     tasks: list[SearchTask] = []
     for dataset in request.datasets:
         split = load_data(dataset, request.data_path)[1]

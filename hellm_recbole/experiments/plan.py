@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from statistics import fmean
 
 import torch
@@ -22,9 +22,10 @@ def describe_plan(jobs: Sequence[RunJob], earlier: Iterable[RunResult]) -> str:
         jobs: jobs of the command, compared with the runs in their folders.
         earlier: results of earlier runs of the same models on the same datasets and on this machine.
     """
-    undecided = [job for job in jobs if _is_undecided(job, jobs)]
-    to_run = [job for job in jobs if job.finished is None and job not in undecided]
-    n_finished = len(jobs) - len(to_run) - len(undecided)
+    changed = {(job.dataset, job.context.seed, job.config.model) for job in jobs if job.finished is None}
+    decided = [job for job in jobs if not _is_undecided(job, changed)]
+    to_run = [job for job in decided if job.finished is None]
+    n_finished, n_undecided = len(decided) - len(to_run), len(jobs) - len(decided)
     parts = [
         _count(len(jobs), "run"),
         f"models {_join(job.config.label for job in jobs)}",
@@ -33,17 +34,21 @@ def describe_plan(jobs: Sequence[RunJob], earlier: Iterable[RunResult]) -> str:
     ]
     if n_finished:
         parts.append(f"{n_finished} finished before")
-    if undecided:
-        parts.append(f"{len(undecided)} compared with earlier runs after the models that they read")
+    if n_undecided:
+        parts.append(f"{n_undecided} compared with earlier runs after the models that they read")
     if to_run:
         parts.append(f"at most {_count(max(job.config.train.epochs for job in to_run), 'epoch')} each")
         parts.append(f"expected time {_describe_time(to_run, earlier)}")
     return f"plan: {'; '.join(parts)}"
 
 
-def _is_undecided(job: RunJob, jobs: Sequence[RunJob]) -> bool:
-    """Return whether it depends on other runs of the command whether an earlier run of this job is kept."""
-    changed = {(other.dataset, other.context.seed, other.config.model) for other in jobs if other.finished is None}
+def _is_undecided(job: RunJob, changed: Set[tuple[str, int, str]]) -> bool:
+    """Return whether it depends on other runs of the command whether an earlier run of this job is kept.
+
+    Args:
+        job: the job.
+        changed: dataset, seed and model of each run that the command executes.
+    """
     reads_changed = any((job.dataset, job.context.seed, name) in changed for name in job.config.pretrained_models)
     return job.deferred or (job.finished is not None and reads_changed)
 
