@@ -11,6 +11,7 @@ accelerate's `PartialState` joins the processes. The operations on tensors use t
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -146,6 +147,10 @@ def join_process_group() -> ProcessGroup:
             f"no GPU is left for process {local_rank} of this machine, which has {n_gpus}; start fewer processes"
         )
     from accelerate import PartialState  # here, because a process alone does not need it
+
+    # The functions of this module have the group that exists at import as a default argument. Imported later, they
+    # would keep the group alive after `leave`, and the threads of a live group can abort the process at its end.
+    importlib.import_module("torch.distributed.nn.functional")
 
     n_threads = torch.get_num_threads()
     try:

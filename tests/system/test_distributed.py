@@ -12,6 +12,8 @@ from hellm_recbole.system.distributed import SINGLE_PROCESS, ProcessGroup, join_
 
 ROOT = Path(__file__).resolve().parents[2]
 PROCESS = """
+from pathlib import Path
+
 import numpy as np
 import torch
 from hellm_recbole.system.distributed import join_process_group
@@ -40,7 +42,10 @@ if group.rank:
 else:
     group.send(module.weight.detach())
 group.wait()
+import torch.distributed.nn  # transformers imports it once the group exists
 group.leave()
+threads = [comm.read_text() for comm in Path("/proc/self/task").glob("*/comm")]
+assert not any("gloo" in name for name in threads), threads
 """
 
 
