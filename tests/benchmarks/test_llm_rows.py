@@ -326,6 +326,11 @@ def test_a_language_model_that_cannot_be_loaded_is_refused_in_one_sentence(
     assert "'nobody/nothing' is neither a local folder nor a GGUF file, and cannot be fetched" in sentence
     (tmp_path / "empty").mkdir()
     assert "without config.json" in fail_with_sentence(capsys, arguments(tmp_path / "empty", models="LLaRA"), 2)
+    (tmp_path / "meta").mkdir()
+    for name in ("consolidated.00.pth", "params.json", "tokenizer.model"):
+        (tmp_path / "meta" / name).write_bytes(b"")
+    sentence = fail_with_sentence(capsys, arguments(tmp_path / "meta", models="HeLLM"), 2)
+    assert "convert_llama_weights_to_hf.py --input_dir" in sentence
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "config.json").write_text("{}")
     assert "'half' cannot be loaded" in fail_with_sentence(capsys, arguments(Path("half"), models="LLaRA"), 2)
