@@ -36,7 +36,15 @@ def read_item_texts(items: pd.DataFrame | None, ids: list[str], columns: Sequenc
         chosen = [""] * len(ids)
         for column in entry.split("|"):
             if column not in table:
-                raise DataError(f"{where} has no text column {column!r}; choose --text from {', '.join(table.columns)}")
+                raise DataError(_describe_missing_column(column, columns, list(table.columns), where))
             chosen = [first or other for first, other in zip(chosen, table[column], strict=True)]
         texts = [f"{text}. {part}" if text and part else text or part for text, part in zip(texts, chosen, strict=True)]
     return texts
+
+
+def _describe_missing_column(column: str, wanted: Sequence[str], existing: Sequence[str], where: Path) -> str:
+    """Describe a missing text column, and how to prepare the dataset with those of the wanted columns that exist."""
+    entries = ["|".join(part for part in entry.split("|") if part in existing) for entry in wanted]
+    kept = " ".join(f"'{entry}'" if "|" in entry else entry for entry in entries if entry)
+    example = f"; `prepare.py --text {kept}` takes those of {', '.join(wanted)} that exist" if kept else ""
+    return f"{where} has no text column {column!r}; choose --text from {', '.join(existing)}{example}"

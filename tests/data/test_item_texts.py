@@ -33,3 +33,21 @@ def test_unknown_text_columns_are_named(sequences: Path) -> None:
         read_item_texts(read_sequences(sequences, REQUEST).items, ["a"], ["titel"], sequences)
     with pytest.raises(DataError, match="has no item texts"):
         read_item_texts(None, ["a"], ["title"], sequences)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "example"),
+    [
+        (["title|keywords", "brand", "categories"], "`prepare.py --text 'title|keywords'` takes those of"),
+        (["keywords|brand", "title"], "`prepare.py --text keywords title` takes those of keywords"),
+    ],
+)
+def test_a_missing_column_shows_how_to_use_the_others(sequences: Path, wanted: list[str], example: str) -> None:
+    """An item_text.tsv of an earlier version has only title and keywords."""
+    items = read_sequences(sequences, REQUEST).items
+    with pytest.raises(DataError) as caught:
+        read_item_texts(items, ["a"], wanted, sequences)
+    message = str(caught.value)
+    assert message.startswith(f"{sequences} has no text column 'brand'; choose --text from title, keywords; ")
+    assert example in message
+    assert "\n" not in message

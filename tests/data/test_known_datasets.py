@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,13 +8,19 @@ import pytest
 
 from hellm_recbole.config.yaml_files import find_properties, load_yaml
 from hellm_recbole.data import prepare as prepare_module
+from hellm_recbole.data.features import FeatureSettings
+from hellm_recbole.data.importers.sources import find_amazon_files
 from hellm_recbole.data.known_datasets import list_datasets, list_kinds
+from hellm_recbole.data.manifest import read_manifest
 from hellm_recbole.data.prepare import (
     Prepared,
+    prepare,
     prepare_if_known,
     read_dataset_settings,
 )
 from hellm_recbole.errors import DataError
+from tests.data.importers.amazon.small import review, write
+from tests.data.small_encoders import CountingEncoder
 
 Prepare = Callable[..., Prepared]
 
@@ -42,3 +49,57 @@ def test_an_own_dataset_is_known_after_it_is_prepared(
     assert prepare_if_known("Toy", data_path=None, dataset_root=root).folder == folder
     with pytest.raises(DataError, match="did you mean 'Toy'"):
         prepare_if_known("toy", data_path=None, dataset_root=root)
+
+
+def test_beauty_and_toys_join_the_columns_that_their_item_texts_have() -> None:
+    assert read_dataset_settings("Beauty", None, {}).text == ("title|keywords", "brand", "categories")
+    assert read_dataset_settings("Toys", None, {}).text == ("title|keywords", "categories")
+    for name in ("Beauty", "Toys", "Sports"):  # the metadata have descriptions, and no keywords
+        for kind in ("amazon2014", "amazon2018", "amazon2023"):
+            assert read_dataset_settings(name, kind, {}).text == ("title", "brand", "categories", "description")
+
+
+@pytest.mark.parametrize("name", ["Beauty", "Toys"])
+@pytest.mark.parametrize("kind", ["amazon2014", "amazon2018", "amazon2023"])
+def test_the_metadata_of_every_vintage_give_the_papers_text(
+    tmp_path: Path, root: Path, counting: CountingEncoder, settings: FeatureSettings, name: str, kind: str
+) -> None:
+    dataset = read_dataset_settings(name, kind, {"k_core": 0})
+    assert dataset.category is not None
+    (reviews, *_), (metadata, *_) = find_amazon_files(kind, dataset.category)
+    (tmp_path / "raw").mkdir()
+    start = 1390176000
+    rows = [review("u1", "B1", start), review("u1", "B2", start + 1), review("u1", "B3", start + 2)]
+    nested = [["Makeup", "Nails"]] if kind == "amazon2014" else ["Makeup", "Nails"]
+    items = [
+        {"title": "Red", "brand": "OPI", "store": "OPI", "description": "A <b>lacquer</b>"},
+        {"title": "", "description": "Soap"},
+    ]
+    for number, item in enumerate(items, start=1):
+        item.update({"asin": f"B{number}", "parent_asin": f"B{number}", "categories": nested, "category": nested})
+    if kind == "amazon2023":
+        rows = [
+            {"user_id": row["reviewerID"], "parent_asin": row["asin"], "timestamp": row["unixReviewTime"] * 1000}
+            for row in rows
+        ]
+    write(tmp_path / "raw" / reviews, rows)
+    write(tmp_path / "raw" / metadata, [repr(item) if kind == "amazon2014" else json.dumps(item) for item in items])
+    prepared = prepare(name, tmp_path / "raw", dataset, settings, root, fresh=False, progress=False)
+    texts = [text for batch in counting.batches for text in batch]
+    assert sorted(texts) == ["Makeup, Nails. Soap", "Red. OPI. Makeup, Nails. A lacquer"]
+    assert read_manifest(prepared.folder).paper == name
+
+
+def test_earlier_item_texts_are_refused_and_used_on_request(
+    elsewhere: Path, sequences: Path, root: Path, counting: CountingEncoder, settings: FeatureSettings
+) -> None:
+    """An item_text.tsv of an earlier version has only title and keywords."""
+    beauty = sequences.rename(sequences.with_name("Beauty"))
+    default = read_dataset_settings("Beauty", None, {"k_core": 0})
+    with pytest.raises(DataError, match=r"no text column 'brand'; .*`prepare\.py --text 'title\|keywords'` takes"):
+        prepare("Beauty", beauty, default, settings, root, fresh=False, progress=False)
+    assert not (root / "Beauty").exists()
+    chosen = read_dataset_settings("Beauty", None, {"k_core": 0, "text": ["title|keywords"]})
+    prepared = prepare("Beauty", beauty, chosen, settings, root, fresh=False, progress=False)
+    assert read_manifest(prepared.folder).text == ("title|keywords",)
+    assert sorted(text for batch in counting.batches for text in batch) == ["12 red comb", "blue soap", "green brush"]
