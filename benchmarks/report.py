@@ -16,6 +16,7 @@ import typer
 from benchmarks.options.command_line import run_command
 from benchmarks.options.shared import Output, TableProtocol, Version
 from benchmarks.options.values import parse_cutoffs, parse_datasets
+from hellm_recbole.data.known_datasets import DATASET_ROOT
 
 ReportedDatasets = Annotated[
     str | None,
@@ -47,7 +48,7 @@ def report_results(
     version: Version = False,
 ) -> int:
     """Write and print the report of each dataset."""
-    named = None if dataset is None else parse_datasets(dataset)
+    named = None if dataset is None else parse_datasets(dataset, (DATASET_ROOT, output))
     values = None if cutoffs is None else parse_cutoffs(cutoffs)
     from benchmarks.tasks.reporting import list_reported_datasets, write_reports
 

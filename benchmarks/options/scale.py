@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from benchmarks.options.shared import CpuThreads, DataPath, Version
-from benchmarks.options.values import parse_integer
+from benchmarks.options.values import parse_dataset, parse_integer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +16,7 @@ class ScaleOptions:
     """What scale.py was asked for. The help of an option says what its field holds."""
 
     model: Annotated[str, typer.Option(metavar="NAME", help="model of this project")] = "HeLLMPre"
-    dataset: Annotated[str, typer.Option(metavar="NAME", help="dataset to enlarge")] = "Beauty"
+    dataset: Annotated[str, typer.Option(parser=parse_dataset, metavar="NAME", help="dataset to enlarge")] = "Beauty"
     data_path: DataPath = None
     factors: Annotated[str, typer.Option(metavar="N,N", help="enlargement factors, separated by commas")] = "1,2,4,8"
     batch: Annotated[Literal["grows", "fixed"], typer.Option(help="whether the batch size grows with the data")] = (

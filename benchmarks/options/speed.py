@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from benchmarks.options.shared import CpuThreads, DataPath, Version
-from benchmarks.options.values import parse_integer
+from benchmarks.options.values import parse_dataset, parse_integer
 from benchmarks.upstream.checkouts import MMRec, Released
 
 PARTS = ("evaluation", "lightgcn", "sasrec", "hellmpre", "multimodal", "llm")
@@ -20,7 +20,9 @@ Dtype = Literal["float32", "bfloat16"]
 class SpeedOptions:
     """What speed.py was asked for. The help of an option says what its field holds."""
 
-    dataset: Annotated[str, typer.Option(metavar="NAME", help="dataset with a leave-one-out split")] = "Beauty"
+    dataset: Annotated[
+        str, typer.Option(parser=parse_dataset, metavar="NAME", help="dataset with a leave-one-out split")
+    ] = "Beauty"
     data_path: DataPath = None
     parts: Annotated[
         str, typer.Option(metavar="A,B", help=f"parts to time, separated by commas: {', '.join(PARTS)}")

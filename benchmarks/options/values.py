@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import typer
 
 from hellm_recbole.config.limits import LARGEST_CUTOFF, LARGEST_SEED, MOST_THREADS
 from hellm_recbole.config.request import EXPORTS, TEST_LISTS, Override, parse_override
+from hellm_recbole.data.known_datasets import DATASET_ROOT, resolve_name
 from hellm_recbole.errors import ModelError, SettingsError, shorten
 from hellm_recbole.system.files import check_name
 
@@ -59,13 +61,34 @@ def parse_models(text: str | None) -> tuple[str, ...]:
     return () if text is None else tuple(parse_names(text, "--models"))
 
 
-def parse_datasets(text: str) -> tuple[str, ...]:
-    """Parse the names of `--dataset`.
+def parse_datasets(text: str, folders: Collection[Path] = (DATASET_ROOT,)) -> tuple[str, ...]:
+    """Parse the names of `--dataset`. Each dataset is returned once, under the name that it has here.
+
+    Args:
+        text: value of the option.
+        folders: folders in which a subfolder with a given name keeps that name.
 
     Raises:
         SettingsError: a name cannot be the name of a folder.
     """
-    return tuple(check_name(name, "dataset") for name in parse_names(text, "--dataset"))
+    names = parse_names(text, "--dataset")
+    return tuple(dict.fromkeys(parse_dataset(name, folders) for name in names))
+
+
+def parse_dataset(name: str, folders: Collection[Path] = (DATASET_ROOT,)) -> str:
+    """Parse the name of one dataset, and print under which name it is known if that is another one.
+
+    Args:
+        name: name as the user wrote it.
+        folders: folders in which a subfolder with this name keeps it.
+
+    Raises:
+        SettingsError: the name cannot be the name of a folder.
+    """
+    known = resolve_name(check_name(name, "dataset"), folders)
+    if known != name:
+        print(f"dataset {name} is named {known} here", file=sys.stderr)
+    return known
 
 
 def check_threads(threads: int | None) -> int | None:

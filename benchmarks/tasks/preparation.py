@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.options.command_line import EMPTY_LIST
 from benchmarks.options.prepare import PrepareOptions
+from benchmarks.options.values import parse_dataset
 from hellm_recbole.config.limits import LARGEST, LARGEST_SEED
 from hellm_recbole.data.dataset import load_dataset, read_source_times
 from hellm_recbole.data.diagnostics.card import format_card
@@ -22,7 +24,6 @@ from hellm_recbole.data.prepare import DatasetSettings, Prepared, prepare, read_
 from hellm_recbole.data.source_folders import find_source
 from hellm_recbole.data.ties import shuffle_ties
 from hellm_recbole.errors import SettingsError
-from hellm_recbole.system.files import check_name
 
 SOURCE_OPTIONS = ("kind", "source", "raw", "fresh")
 DATASET_KEYS = ("k_core", "text", "category", "columns", "pictures")
@@ -36,7 +37,8 @@ def execute(options: PrepareOptions) -> int:
         HellmError: an option is invalid or would have no effect, or the data cannot be read or written.
     """
     _refuse_contradictions(options)
-    folder = options.output / check_name(options.name, "dataset")
+    options = replace(options, name=parse_dataset(options.name, (options.output,)))
+    folder = options.output / options.name
     if options.check:
         print(format_card(folder))
         if options.neighbors is not None:

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hellm_recbole.data.dataset import Dataset, load_dataset
+from hellm_recbole.data.known_datasets import DATASET_ROOT
 from hellm_recbole.data.prepare import find_known_source, prepare_if_known
 from hellm_recbole.data.split import Split, split_dataset
-
-DATASET_ROOT = Path("dataset")  # folder of the prepared datasets, in the working folder
 
 
 def refuse_missing_data(names: Sequence[str], data_path: Path | None) -> None:

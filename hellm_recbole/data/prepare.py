@@ -21,7 +21,7 @@ from hellm_recbole.data.importers.assemble import recognize_leave_one_out
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.importers.sources import KINDS, TABLE
 from hellm_recbole.data.k_core import filter_k_core
-from hellm_recbole.data.known_datasets import OTHER_KINDS, list_datasets, make_unknown_error
+from hellm_recbole.data.known_datasets import OTHER_KINDS, OTHER_NAMES, list_datasets, make_unknown_error
 from hellm_recbole.data.manifest import MANIFEST, SCHEMA, Counts, FilterCounts, Inputs, Manifest
 from hellm_recbole.data.modalities import FAILED, TEXT, has_missing_rows, make_features, refuse_second_features
 from hellm_recbole.data.replacement import check_replaceable, check_same_inputs, is_prepared
@@ -108,6 +108,7 @@ def read_dataset_settings(name: str, kind: str | None, overrides: Mapping[str, A
         path = find_properties() / "dataset" / f"{name}.yaml"
         own = load_yaml(path)
         other_kinds = own.pop(OTHER_KINDS, None) or {}
+        own.pop(OTHER_NAMES, None)
         if kind is not None and kind != own["kind"]:
             if kind not in other_kinds:
                 raise DataError(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hellm_recbole.data.download.raw_files import list_fetched_kinds
 from hellm_recbole.data.importers.sources import KINDS
-from hellm_recbole.data.known_datasets import list_kinds
+from hellm_recbole.data.known_datasets import list_kinds, list_other_names
 from hellm_recbole.errors import DataError, MissingDependency
 
 ENVIRONMENT = "HELLM_DATA"
@@ -30,10 +30,11 @@ def find_source(name: str, kind: str, category: str | None, origin: str | None, 
         DataError: none of the folders contains the source.
         MissingDependency: the source is part of a package that is not installed.
     """
-    folders = [] if data_path is None else [data_path / name, data_path]
+    names = [name, *list_other_names(name)]
+    folders = [] if data_path is None else [*(data_path / folder for folder in names), data_path]
     if os.environ.get(ENVIRONMENT):
-        folders.append(Path(os.environ[ENVIRONMENT]) / name)
-    folders.append(SHARED / name)
+        folders += [Path(os.environ[ENVIRONMENT]) / folder for folder in names]
+    folders += [SHARED / folder for folder in names]
     if name in PACKAGED_DATASETS:
         package, subfolder = PACKAGED_DATASETS[name]
         spec = importlib.util.find_spec(package)
@@ -59,4 +60,9 @@ def find_source(name: str, kind: str, category: str | None, origin: str | None, 
 
 def list_main_files(name: str, kind: str, category: str | None) -> list[str]:
     """List the main files of a source, the usual one first. A source contains at least one main file."""
-    return [file.format(name=name, category=category) for file in KINDS[kind].main_files]
+    files = KINDS[kind].main_files
+    return list(
+        dict.fromkeys(
+            file.format(name=other, category=category) for other in (name, *list_other_names(name)) for file in files
+        )
+    )

@@ -124,6 +124,23 @@ def test_bad_arguments(capsys: pytest.CaptureFixture[str], arguments: list[str],
     assert sentence in error
 
 
+def test_other_names_of_a_dataset_are_understood(
+    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--from", "sequences", "--source", str(source), "--output", str(tmp_path), "--k-core", "0", "--text"]
+    assert main(["Toys_and_Games", *options]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == "dataset Toys_and_Games is named Toys here\n"
+    assert f"prepared {tmp_path}/Toys; train on it" in captured.out
+    assert main(["toys", "--check", "--output", str(tmp_path)]) == 0
+    assert "Toys (kind sequences)" in capsys.readouterr().out
+    (tmp_path / "Toys").rename(tmp_path / "toys")
+    assert main(["toys", "--check", "--output", str(tmp_path)]) == 0
+    assert capsys.readouterr().err == ""  # a folder of exactly this name comes first
+    assert main(["sports", "--from", "table"]) == 2
+    assert "dataset Sports is of kind amazon2014 or amazon2018 or" in capsys.readouterr().err
+
+
 def test_no_traceback_from_a_shell(tmp_path: Path) -> None:
     arguments = [sys.executable, str(REPOSITORY / "benchmarks" / "prepare.py"), "Nothing"]
     done = subprocess.run(

@@ -10,7 +10,7 @@ from hellm_recbole.config.yaml_files import find_properties, load_yaml
 from hellm_recbole.data import prepare as prepare_module
 from hellm_recbole.data.features import FeatureSettings
 from hellm_recbole.data.importers.sources import find_amazon_files
-from hellm_recbole.data.known_datasets import list_datasets, list_kinds
+from hellm_recbole.data.known_datasets import list_datasets, list_kinds, list_other_names, resolve_name
 from hellm_recbole.data.manifest import read_manifest
 from hellm_recbole.data.prepare import (
     Prepared,
@@ -36,7 +36,42 @@ def test_every_dataset_file_and_every_kind_loads() -> None:
         assert read_dataset_settings("my-own", kind, {"category": "All_Beauty"}).kind == kind
 
 
-@pytest.mark.parametrize(("name", "near"), [("Beuty", "Beauty"), ("toys", "Toys"), ("ml100k", "ml-100k")])
+def test_no_two_datasets_share_a_name() -> None:
+    names = [other.casefold() for name in list_datasets() for other in (name, *list_other_names(name))]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("Sports_and_Outdoors", "Sports"),
+        ("SPORTS_AND_OUTDOORS", "Sports"),
+        ("sports", "Sports"),
+        ("Toys_and_Games", "Toys"),
+        ("toys_and_games-ties3", "Toys-ties3"),
+        ("beauty", "Beauty"),
+        ("tiktok", "TikTok"),
+        ("ML-100K", "ml-100k"),
+        ("Toys", "Toys"),
+        ("Toys_and_Game", "Toys_and_Game"),
+        ("Toys-tiesX", "Toys-tiesX"),
+        ("", ""),
+    ],
+)
+def test_other_names_and_letter_case_are_resolved(tmp_path: Path, given: str, name: str) -> None:
+    assert resolve_name(given, [tmp_path / "absent"]) == name
+
+
+def test_a_folder_of_exactly_the_given_name_comes_first(tmp_path: Path) -> None:
+    (tmp_path / "Toys_and_Games").mkdir()
+    assert resolve_name("Toys_and_Games", [tmp_path]) == "Toys_and_Games"
+    assert resolve_name("toys_and_games", [tmp_path]) == "Toys"
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("Beuty", "Beauty"), ("toys", "Toys"), ("ml100k", "ml-100k"), ("Sports_and_Outdoor", "Sports")],
+)
 def test_an_unknown_dataset_names_the_nearest(root: Path, name: str, near: str) -> None:
     with pytest.raises(DataError, match=f"unknown dataset '{name}'; did you mean '{near}'"):
         prepare_if_known(name, data_path=None, dataset_root=root)

@@ -78,3 +78,13 @@ def test_ml_100k_is_found_in_the_package(elsewhere: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match="pip install --no-deps recbole"):
         find_source("ml-100k", settings.kind, None, None, None)
+
+
+def test_a_source_may_lie_in_a_folder_with_another_name_of_the_dataset(elsewhere: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "Toys_and_Games"
+    folder.mkdir(parents=True)
+    (folder / "user_sequences.txt").write_text("u1 a b c\n")
+    assert find_source("Toys", "sequences", None, None, tmp_path / "data") == folder
+    (tmp_path / "data" / "Toys").mkdir()
+    (tmp_path / "data" / "Toys" / "user_sequences.txt").write_text("u1 a b c\n")
+    assert find_source("Toys", "sequences", None, None, tmp_path / "data") == tmp_path / "data" / "Toys"
