@@ -20,10 +20,12 @@ from hellm_recbole.data.feature_files import list_features
 from hellm_recbole.data.importers.archive import unpack_source
 from hellm_recbole.data.importers.sources import TABLE
 from hellm_recbole.data.importers.tabular import FIELDS
+from hellm_recbole.data.known_datasets import list_kinds, resolve_name
 from hellm_recbole.data.prepare import DatasetSettings, Prepared, prepare, read_dataset_settings, read_feature_settings
 from hellm_recbole.data.source_folders import find_source
 from hellm_recbole.data.ties import shuffle_ties
 from hellm_recbole.errors import SettingsError
+from hellm_recbole.system.files import check_name
 
 SOURCE_OPTIONS = ("kind", "source", "raw", "fresh")
 DATASET_KEYS = ("k_core", "text", "category", "columns", "pictures")
@@ -37,7 +39,7 @@ def execute(options: PrepareOptions) -> int:
         HellmError: an option is invalid or would have no effect, or the data cannot be read or written.
     """
     _refuse_contradictions(options)
-    options = replace(options, name=parse_dataset(options.name, (options.output,)))
+    options = replace(options, name=_find_name(options))
     folder = options.output / options.name
     if options.check:
         print(format_card(folder))
@@ -51,6 +53,22 @@ def execute(options: PrepareOptions) -> int:
     else:
         _print_prepared(_prepare(options))
     return 0
+
+
+def _find_name(options: PrepareOptions) -> str:
+    """Return the name under which the dataset is known, or the given name.
+
+    Data of a kind that the known dataset does not have, such as MMRec's `sports`, are the user's own and keep their
+    name.
+
+    Raises:
+        SettingsError: the name cannot be the name of a folder.
+    """
+    folders = (options.output,)
+    known = resolve_name(check_name(options.name, "dataset"), folders)
+    if options.kind is not None and options.kind not in list_kinds(known):
+        return options.name
+    return parse_dataset(options.name, folders)
 
 
 def _refuse_contradictions(options: PrepareOptions) -> None:

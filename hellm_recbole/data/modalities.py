@@ -54,8 +54,8 @@ def refuse_second_features(source: Path, given: Collection[str], text: Sequence[
     ):
         if requested and modality in given:
             raise DataError(
-                f"modality {modality!r} would exist twice, because the source has {source / (modality + FEATURES)}; "
-                f"give {option}, or remove the file"
+                f"modality {modality!r} would exist twice, because the source {source} has features of it; "
+                f"give {option}, or remove their file"
             )
 
 

@@ -21,7 +21,13 @@ from hellm_recbole.data.importers.assemble import recognize_leave_one_out
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.importers.sources import KINDS, TABLE
 from hellm_recbole.data.k_core import filter_k_core
-from hellm_recbole.data.known_datasets import OTHER_KINDS, OTHER_NAMES, list_datasets, make_unknown_error
+from hellm_recbole.data.known_datasets import (
+    OTHER_KINDS,
+    OTHER_NAMES,
+    list_datasets,
+    list_other_names,
+    make_unknown_error,
+)
 from hellm_recbole.data.manifest import MANIFEST, SCHEMA, Counts, FilterCounts, Inputs, Manifest
 from hellm_recbole.data.modalities import FAILED, TEXT, has_missing_rows, make_features, refuse_second_features
 from hellm_recbole.data.replacement import check_replaceable, check_same_inputs, is_prepared
@@ -219,7 +225,7 @@ def make_request(name: str, settings: DatasetSettings, *, table: str | None = No
                 f"--columns: {entry!r} repeats a field or a column of another entry; give each field its own column"
             )
         columns[field] = column
-    return Request(name, settings.category or "", columns, table, progress)
+    return Request(name, settings.category or "", columns, table, progress, tuple(list_other_names(name)))
 
 
 def prepare(

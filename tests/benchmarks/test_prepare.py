@@ -137,7 +137,17 @@ def test_other_names_of_a_dataset_are_understood(
     (tmp_path / "Toys").rename(tmp_path / "toys")
     assert main(["toys", "--check", "--output", str(tmp_path)]) == 0
     assert capsys.readouterr().err == ""  # a folder of exactly this name comes first
-    assert main(["sports", "--from", "table"]) == 2
+
+
+def test_own_data_of_another_kind_keep_a_name_that_a_known_dataset_has(
+    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--from", "sequences", "--source", str(source), "--output", str(tmp_path), "--k-core", "0", "--text"]
+    assert main(["sports", *options]) == 0  # Sports cannot be made from sequences
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert f"prepared {tmp_path}/sports; train on it" in captured.out
+    assert main(["Sports", *options]) == 2
     assert "dataset Sports is of kind amazon2014 or amazon2018 or" in capsys.readouterr().err
 
 

@@ -106,7 +106,7 @@ def test_the_metadata_of_every_vintage_give_the_papers_text(
     start = 1390176000
     rows = [review("u1", "B1", start), review("u1", "B2", start + 1), review("u1", "B3", start + 2)]
     nested = [["Makeup", "Nails"]] if kind == "amazon2014" else ["Makeup", "Nails"]
-    items = [
+    items: list[dict[str, object]] = [
         {"title": "Red", "brand": "OPI", "store": "OPI", "description": "A <b>lacquer</b>"},
         {"title": "", "description": "Soap"},
     ]

@@ -23,6 +23,7 @@ from hellm_recbole.errors import DataError
 P5_SEQUENCES, P5_MAPS = "sequential_data.txt", "datamaps.json"
 LATTICE_PARTS = {"train": "train.json", "valid": "val.json", "test": "test.json"}
 LATTICE_FOLDER = "5-core"
+_CORE = re.compile(r"[0-9]+-core")
 _BLANKS = re.compile(f"[{BLANKS}]+")
 MMREC_MAPS = ("u_id_mapping.csv", "i_id_mapping.csv")
 
@@ -61,7 +62,7 @@ def read_s3rec(source: Path, request: Request) -> AtomicData:
         for column, key in (("user_id", "id2user"), ("item_id", "id2item")):
             if not isinstance(content.get(key), dict):
                 raise DataError(f"{maps}: no mapping {key!r}; it needs id2user and id2item, or leave the file out")
-            inter[column] = _map_ids(inter[column], _read_original_ids(content[key], maps, key), maps, key)
+            inter[column] = map_ids(inter[column], _read_original_ids(content[key], maps, key), maps, key)
         files.append(maps)
     texts, text_types = read_item_text(source)
     return assemble(source, inter, {}, texts, text_types, time_known=False, rows=None, files=files)
@@ -83,7 +84,60 @@ def _read_original_ids(mapping: Mapping[str, Any], path: Path, key: str) -> dict
 
 def read_lattice(source: Path, request: Request) -> AtomicData:
     """Read kind `lattice`; the row of an item's features is its id. The order in each list is the order in time."""
-    folder = source if (source / LATTICE_PARTS["train"]).is_file() else source / LATTICE_FOLDER
+    folder = find_parts(source)
+    inter, warnings = read_parts(folder)
+    texts, text_types = read_item_text(source)
+    return assemble(
+        source,
+        inter,
+        {},
+        texts,
+        text_types,
+        time_known=False,
+        rows=number_feature_rows,
+        files=list_parts(folder),
+        warnings=warnings,
+    )
+
+
+def list_parts(folder: Path) -> list[Path]:
+    """List the files of the parts train, valid and test in a folder."""
+    return [folder / file for file in LATTICE_PARTS.values()]
+
+
+def find_parts(source: Path) -> Path:
+    """Find the folder of train.json: the source, its folder 5-core, or else its only folder `<k>-core` with that file.
+
+    Returns:
+        The folder; the folder 5-core, which then lacks that file, if there is none.
+
+    Raises:
+        DataError: there are several such folders, and none of them is 5-core.
+    """
+    train = LATTICE_PARTS["train"]
+    usual = source / LATTICE_FOLDER
+    for folder in (source, usual):
+        if (folder / train).is_file():
+            return folder
+    others = sorted(path.parent for path in source.glob(f"*/{train}") if _CORE.fullmatch(path.parent.name))
+    if len(others) > 1:
+        raise DataError(
+            f"{source} holds {train} in {', '.join(path.name for path in others)}; name one of these folders with "
+            "--source, and put the feature files into it"
+        )
+    return others[0] if others else usual
+
+
+def read_parts(folder: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Read the interactions of train.json, val.json and test.json, `{user: [item, ...]}`.
+
+    Returns:
+        [E] interactions with columns user_id, item_id, split and timestamp, which numbers each user's interactions
+        through the three parts; and warnings.
+
+    Raises:
+        DataError: a file is missing or of another format.
+    """
     frames, warnings = [], []
     for part, file in LATTICE_PARTS.items():
         path = folder / file
@@ -100,18 +154,7 @@ def read_lattice(source: Path, request: Request) -> AtomicData:
     inter, padding_warnings = strip_ids(pd.concat(frames, ignore_index=True), "the lists of items")
     warnings += padding_warnings
     inter["timestamp"] = number_rows(inter)
-    texts, text_types = read_item_text(source)
-    return assemble(
-        source,
-        inter,
-        {},
-        texts,
-        text_types,
-        time_known=False,
-        rows=number_feature_rows,
-        files=[folder / file for file in LATTICE_PARTS.values()],
-        warnings=warnings,
-    )
+    return inter, warnings
 
 
 def read_mmrec(source: Path, request: Request) -> AtomicData:
@@ -129,10 +172,10 @@ def read_mmrec(source: Path, request: Request) -> AtomicData:
     files, numbers = [table.path], {}
     for column, field, file in zip(("user_id", "item_id"), ("userID", "itemID"), MMREC_MAPS, strict=True):
         if (path := source / file).is_file():
-            tokens = _read_id_map(read_table(path, typed=False), field)
+            tokens = read_id_map(read_table(path, typed=False), field)
             if column == "item_id":
                 numbers = {token: item for item, token in tokens.items()}
-            inter[column] = _map_ids(inter[column], tokens, path, field)
+            inter[column] = map_ids(inter[column], tokens, path, field)
             files.append(path)
 
     def find_rows(path: Path, items: Sequence[str]) -> Mapping[str, int]:
@@ -145,7 +188,7 @@ def read_mmrec(source: Path, request: Request) -> AtomicData:
     )
 
 
-def _read_id_map(table: Table, field: str) -> dict[str, str]:
+def read_id_map(table: Table, field: str) -> dict[str, str]:
     """Return MMRec's number -> original id, from a table with the column `field` and one other column."""
     table.require((field,), f"it needs two columns, the original id and {field}")
     others = [column for column in table.frame.columns if column != field]
@@ -160,7 +203,7 @@ def _read_id_map(table: Table, field: str) -> dict[str, str]:
     return dict(zip(table.frame[field], table.frame[others[0]], strict=True))
 
 
-def _map_ids(column: pd.Series[str], tokens: Mapping[str, str], path: Path, what: str) -> pd.Series[str]:
+def map_ids(column: pd.Series[str], tokens: Mapping[str, str], path: Path, what: str) -> pd.Series[str]:
     """Return a column of numbers as original ids."""
     mapped = column.map(dict(tokens))
     if mapped.isna().any():

@@ -16,6 +16,7 @@ class Request:
         columns: field (user, item, time, split) -> name of its column in the source.
         table: file name of the table; None looks for a file with the name of the dataset.
         progress: whether to show a progress bar while large files are read.
+        other_names: other names of the dataset, which its files may have.
     """
 
     name: str
@@ -23,3 +24,4 @@ class Request:
     columns: Mapping[str, str]
     table: str | None
     progress: bool
+    other_names: tuple[str, ...] = ()

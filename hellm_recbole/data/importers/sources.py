@@ -5,6 +5,8 @@
 `table`      NAME.csv, .tsv or .parquet with named columns, and optionally NAME_items.* with texts
 `splits`     interactions.tsv (user_id, item_id, split, optionally timestamp) and <modality>_feat.npy, row = item id
 `lattice`    train.json, val.json, test.json (`{user: [item, ...]}`), here or in 5-core/; features as in `splits`
+`hellm`      a dataset's folder of the HeLLM release: lists as in `lattice`, or NAME.txt as in `s3rec`; features as in
+             `splits` or tensors in .pt files; u_id_mapping.csv and i_id_mapping.csv restore the ids, if they exist
 `mmrec`      NAME.inter (userID, itemID, x_label 0/1/2, optionally timestamp), features as in `splits`;
              u_id_mapping.csv and i_id_mapping.csv restore the ids, if they exist
 `recbole`    NAME.inter and optionally NAME.item, atomic files with typed headers
@@ -32,6 +34,7 @@ from hellm_recbole.data.importers.assemble import (
     number_feature_rows,
     read_item_text,
 )
+from hellm_recbole.data.importers.hellm import read_hellm
 from hellm_recbole.data.importers.released import MMREC_MAPS, read_lattice, read_mmrec, read_s3rec, read_sequence_lines
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.importers.tabular import ENDINGS, read_tables
@@ -149,6 +152,11 @@ KINDS: Mapping[str, Kind] = {
     ),
     "splits": Kind((INTERACTIONS,), f"{INTERACTIONS} and its feature files", read_splits),
     "lattice": Kind(("train.json", "5-core/train.json"), "train.json, val.json and test.json", read_lattice),
+    "hellm": Kind(
+        ("{name}.txt", "5-core/train.json", "train.json"),
+        "{name}.txt, or 5-core/ with train.json, val.json and test.json",
+        read_hellm,
+    ),
     "mmrec": Kind(("{name}.inter",), f"its .inter, feature files and {' and '.join(MMREC_MAPS)}", read_mmrec),
     "recbole": Kind(("{name}.inter",), "its .inter and .item files", read_recbole),
     **{kind: _make_amazon_kind(kind) for kind in VINTAGES},

@@ -109,6 +109,18 @@ def test_lattice(tmp_path: Path, prepare_toy: Prepare, inside: str) -> None:
     assert prepared.warnings == ("val.json: 1 users have an empty list", "test.json: 1 users have an empty list")
 
 
+def test_lattice_in_a_folder_of_another_core(tmp_path: Path, prepare_toy: Prepare) -> None:
+    source = tmp_path / "source" / "Clothing"
+    write_lattice(source / "0-core")
+    (source / "notes").mkdir()
+    assert load_dataset(prepare_toy(source, "lattice").folder, modalities=None).n_items == 3
+    write_lattice(source / "10-core")
+    check_error(prepare_toy, source, "lattice", f"{source} holds train.json in 0-core, 10-core; name one of these")
+    write_lattice(source / "5-core", train={"0": [2], "1": [1]})
+    prepared = prepare_toy(source, "lattice", fresh=True)  # 5-core comes first
+    assert load_dataset(prepared.folder, modalities=None).n_interactions == 5
+
+
 @pytest.mark.parametrize(
     ("users", "message"),
     [
