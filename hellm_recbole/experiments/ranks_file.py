@@ -1,4 +1,10 @@
-"""The file of a run's ranks, `ranks.npz`: one integer for each (user, target) pair and masking policy."""
+"""The file of a run's ranks, `ranks.npz`: one integer for each (user, target) pair and masking policy.
+
+The file has two forms. That of a run names users and items by their tokens. That of a published run (`published.py`)
+names neither. Its targets are in the order of the split, and so are two arrays of its users: `targets`, the number of
+targets of each user, and `user_order`, the place of each user when users are sorted by token. The report's bootstrap
+draws users in the latter order, so both forms give the same table.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +13,7 @@ import hashlib
 import io
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
@@ -29,8 +36,8 @@ class PhaseRanks:
     """Ranks of one phase, one entry for each (user, target) pair.
 
     Attributes:
-        user: [T] source token of the user.
-        item: [T] source token of the target.
+        user: [T] source token of the user; in a published file its number, which sorts users as the tokens do.
+        item: [T] source token of the target; in a published file "".
         rank: [T] rank among all candidates, 1 is best, policy `seen`.
         rank_train: [T] policy `train`: only training items are masked.
         rank_none: [T] policy `none`: nothing is masked.
@@ -51,6 +58,8 @@ class PhaseRanks:
         return {"seen": self.rank, "train": self.rank_train, "none": self.rank_none}[policy]
 
 
+# Arrays of a published file, one entry for each user, in the order of the split: number of targets, and place from 0
+_TARGETS, _ORDER = "targets", "user_order"
 _INTEGER_ARRAYS = ("rank", "rank_train", "rank_none", "history_length", "item_count")
 
 
@@ -80,6 +89,41 @@ def write_ranks(folder: Path, valid: PhaseRanks, test: PhaseRanks | None) -> Pat
     return path
 
 
+def write_published_ranks(folder: Path, phases: Mapping[str, PhaseRanks]) -> Path:
+    """Write the ranks of a run without tokens as `ranks.npz`, in integers of 16 bits where these suffice, else of 32.
+
+    Args:
+        folder: folder of the published run.
+        phases: phase -> ranks in the order of the split: the targets of a user are next to each other.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ResultError: the ranks are not in the order of the split.
+        OutputError: the folder cannot be written.
+    """
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for name, phase in phases.items():
+        starts = np.flatnonzero(np.append(True, phase.user[1:] != phase.user[:-1])) if len(phase.user) else np.array([])
+        tokens, first = np.unique(phase.user, return_index=True)
+        if len(starts) != len(tokens):
+            raise ResultError(f"{name} ranks for {folder} are not in the order of the split; run the model again")
+        arrays[f"{name}_{_TARGETS}"] = _shrink(np.diff(np.append(starts, len(phase.user))))
+        arrays[f"{name}_{_ORDER}"] = _shrink(np.argsort(first))
+        arrays |= {f"{name}_{key}": _shrink(getattr(phase, key)) for key in _INTEGER_ARRAYS}
+    path = ensure_folder(folder) / RANKS_FILE
+    with atomic_write(path, sum(array.nbytes for array in arrays.values())) as temporary:
+        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+    return path
+
+
+def _shrink(values: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """Convert numbers that are not negative to uint16, or to uint32 if one of them is too large."""
+    assert values.min(initial=0) >= 0
+    return values.astype(np.uint16 if values.max(initial=0) <= np.iinfo(np.uint16).max else np.uint32)
+
+
 def read_ranks(path: Path, sha256: str | None = None) -> dict[str, PhaseRanks]:
     """Read the ranks of a run.
 
@@ -95,6 +139,9 @@ def read_ranks(path: Path, sha256: str | None = None) -> dict[str, PhaseRanks]:
     """
     arrays = _load_arrays(path, sha256)
     phases = ["valid", *(["test"] if any(name.startswith("test_") for name in arrays) else [])]
+    for phase in phases:
+        if f"{phase}_{_TARGETS}" in arrays:
+            _add_numbers(arrays, phase, path)
     ranks = {phase: _take_phase(arrays, phase, path) for phase in phases}
     if arrays:
         _refuse_file(path, min(arrays), "is unknown")
@@ -115,6 +162,29 @@ def _load_arrays(path: Path, sha256: str | None) -> dict[str, npt.NDArray[Any]]:
             return {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ResultError(f"ranks {path} cannot be read ({error}); run the model again with --fresh") from error
+
+
+def _add_numbers(arrays: dict[str, npt.NDArray[Any]], phase: str, path: Path) -> None:
+    """Convert one phase of a published file to the form of a run: integers of 32 bits, and numbers in place of tokens.
+
+    Raises:
+        ResultError: an array is missing, has the wrong type, or does not fit the others.
+    """
+    targets, order = arrays.pop(f"{phase}_{_TARGETS}"), arrays.pop(f"{phase}_{_ORDER}", None)
+    for key in _INTEGER_ARRAYS:
+        array = arrays.get(f"{phase}_{key}")
+        if array is None or array.dtype.kind != "u" or array.max(initial=0) > np.iinfo(np.int32).max:
+            _refuse_file(path, f"{phase}_{key}", "is missing or of the wrong type")
+        arrays[f"{phase}_{key}"] = array.astype(np.int32)
+    n_targets = len(arrays[f"{phase}_rank"])
+    if targets.ndim != 1 or targets.dtype.kind != "u" or targets.min(initial=1) < 1 or targets.sum() != n_targets:
+        _refuse_file(path, f"{phase}_{_TARGETS}", f"does not count the {n_targets} targets")
+    if order is None or order.dtype.kind != "u" or not np.array_equal(np.sort(order), np.arange(len(targets))):
+        _refuse_file(path, f"{phase}_{_ORDER}", f"does not have each place of the {len(targets)} users once")
+    width = len(str(len(targets)))  # equal lengths, so that numbers are sorted as texts, too
+    numbers = np.array([f"{place + 1:0{width}d}" for place in order.tolist()], dtype=np.str_)
+    arrays[f"{phase}_user"] = np.repeat(numbers, targets.astype(np.int64))
+    arrays[f"{phase}_item"] = np.full(n_targets, "", dtype=np.str_)
 
 
 def _take_phase(arrays: dict[str, npt.NDArray[Any]], phase: str, path: Path) -> PhaseRanks:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hellm_recbole.errors import ResultError
-from hellm_recbole.experiments.ranks_file import PhaseRanks, read_ranks, write_ranks
+from hellm_recbole.experiments.ranks_file import PhaseRanks, read_ranks, write_published_ranks, write_ranks
 from tests.toy_records import toy_ranks
 
 
@@ -68,4 +68,66 @@ def test_half_written_ranks_are_refused(tmp_path: Path, keep: int) -> None:
     path = write_ranks(tmp_path, toy_ranks([1, 2]), toy_ranks([3, 4]))
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ResultError, match=r"ranks\.npz cannot be read"):
+        read_ranks(path)
+
+
+def test_published_ranks_number_the_users_in_the_order_of_their_tokens(tmp_path: Path) -> None:
+    users = [f"z{number}" for number in range(12, 0, -1)]
+    ranks = replace(
+        toy_ranks([*range(1, 14)], train=1, none=2),
+        user=np.array([users[0], *users]),
+        item=np.array([f"secret{number}" for number in range(13)]),
+    )
+    path = write_published_ranks(tmp_path, {"valid": ranks, "test": ranks})
+    assert b"secret" not in path.read_bytes()
+    test = read_ranks(path)["test"]
+    # z12, z12, z11, z10, z9, ..., z1; sorted, the tokens are z1, z10, z11, z12, z2, ..., z9
+    places = "04 04 03 02 12 11 10 09 08 07 06 05 01"
+    assert test.user.tolist() == places.split()
+    assert test.item.tolist() == [""] * 13
+    for name in ("rank", "rank_train", "rank_none", "history_length", "item_count"):
+        np.testing.assert_array_equal(getattr(test, name), getattr(ranks, name))
+        assert getattr(test, name).dtype == np.int32
+
+
+@pytest.mark.parametrize(("largest", "dtype"), [(65535, np.uint16), (65536, np.uint32)])
+def test_published_ranks_have_16_bits_where_these_suffice(tmp_path: Path, largest: int, dtype: type) -> None:
+    ranks = replace(toy_ranks([1, 2]), rank_none=np.array([3, largest], dtype=np.int32))
+    path = write_published_ranks(tmp_path, {"valid": ranks, "test": toy_ranks([4, 5])})
+    with np.load(path, allow_pickle=False) as stored:
+        types = {name: stored[name].dtype for name in stored.files}
+    assert types.pop("valid_rank_none") == dtype
+    assert {*types.values()} == {np.dtype(np.uint16)}
+    assert read_ranks(path)["valid"].rank_none.tolist() == [3, largest]
+
+
+def test_ranks_that_are_not_in_the_order_of_the_split_are_not_published(tmp_path: Path) -> None:
+    ranks = replace(toy_ranks([1, 2, 3]), user=np.array(["a", "b", "a"]))
+    with pytest.raises(ResultError, match="not in the order of the split"):
+        write_published_ranks(tmp_path, {"valid": ranks})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"test_targets": np.array([1], dtype=np.uint16)}, "test_targets does not count the 2 targets"),
+        ({"test_targets": np.array([2, 0], dtype=np.uint16)}, "test_targets does not count the 2 targets"),
+        ({"test_targets": np.array([1.0, 1.0])}, "test_targets does not count the 2 targets"),
+        ({"test_targets": None}, "test_user is missing"),
+        ({"test_user_order": None}, "test_user_order does not have each place of the 2 users once"),
+        ({"test_user_order": np.array([0, 2], dtype=np.uint16)}, "test_user_order does not have each place"),
+        ({"test_user_order": np.array([0, 0], dtype=np.uint16)}, "test_user_order does not have each place"),
+        ({"valid_rank": None}, "valid_rank is missing or of the wrong type"),
+        ({"valid_rank": np.array([1, 2], dtype=np.int32)}, "valid_rank is missing or of the wrong type"),
+        ({"valid_rank": np.array([1, 2**31], dtype=np.uint32)}, "valid_rank is missing or of the wrong type"),
+        ({"valid_rank": np.array([0, 1], dtype=np.uint16)}, "valid_rank has a rank below 1"),
+        ({"valid_rank_none": np.array([1], dtype=np.uint16)}, "valid_rank_none .* another length"),
+    ],
+)
+def test_broken_published_ranks_are_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    path = write_published_ranks(tmp_path, {"valid": toy_ranks([1, 2]), "test": toy_ranks([3, 4])})
+    with np.load(path) as stored:
+        arrays = {**stored, **change}
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    with pytest.raises(ResultError, match=said):
         read_ranks(path)
