@@ -107,6 +107,19 @@ class Search(TypedDict):
     valid: float
 
 
+class Published(TypedDict):
+    """What a published run result says about its publication.
+
+    `run_sha256` is the digest over everything that the run depended on and over its ranks, from before publication
+    (`digest_run`). `settings_sha256` is the digest of the published `settings.yaml`. `cut` lists the keys whose texts
+    held a path of the machine, which was cut.
+    """
+
+    run_sha256: str | None
+    settings_sha256: str
+    cut: tuple[str, ...]
+
+
 class CurvePoint(TypedDict):
     """One epoch: mean of each loss term, validation metrics (empty if not evaluated) and duration in seconds."""
 
@@ -129,6 +142,7 @@ class RunResult:
       same run gives the same numbers again. Both are null if the run did not start, or if an earlier version of this
       project, which did not have them, wrote the file.
     - `ranks_sha256` is the digest of the file of ranks; null if there is none, or if an earlier version wrote it.
+    - `published` describes the publication of a published run, null for others.
     - `path` is the file from which the result was read. Error messages name it.
     """
 
@@ -171,6 +185,7 @@ class RunResult:
     identity: Identity | None = None
     deterministic: bool | None = None
     ranks_sha256: str | None = None
+    published: Published | None = None
     path: Path | None = field(default=None, compare=False)
 
     @property
@@ -284,8 +299,11 @@ def list_result_parts(result: RunResult) -> dict[str, str] | None:
 def digest_run(result: RunResult) -> str | None:
     """Compute a digest over everything that a run depended on and over its ranks.
 
-    Return None if an earlier version of this project, which did not record all of it, wrote the result.
+    A published result has the digest from before its publication, because its ranks are in another file. Return None if
+    an earlier version of this project, which did not record all of it, wrote the result.
     """
+    if result.published is not None:
+        return result.published["run_sha256"]
     parts = list_result_parts(result)
     return None if parts is None else digest_parts({**parts, "ranks": result.ranks_sha256 or ""})
 
@@ -314,7 +332,7 @@ def _parse_result(text: str, path: Path) -> RunResult:
         )
     hints = {name: hint for name, hint in get_type_hints(RunResult).items() if name != "path"}
     added: dict[str, Any] = {"backbone": None, "stages": {}, "search": None, "identity": None, "deterministic": None}
-    added["ranks_sha256"] = None
+    added |= {"ranks_sha256": None, "published": None}
     try:
         raw = {**added, **check_seal(raw)}  # earlier versions wrote files without these keys
         result = RunResult(**read_mapping(raw, hints, ""), path=path)

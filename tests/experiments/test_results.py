@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hellm_recbole.errors import OutputError, ResultError
-from hellm_recbole.experiments.results import check_comparable, find_results, read_result, write_result
+from hellm_recbole.experiments.results import check_comparable, digest_run, find_results, read_result, write_result
 from hellm_recbole.system.files import check_seal, seal
 from tests.toy_records import add_run, toy_record
 
@@ -193,3 +193,12 @@ def test_cutoffs_that_no_table_can_have_are_refused(tmp_path: Path) -> None:
     path.write_text(remove_checksum(path).replace("    20\n  ]", "    2000000000\n  ]"))
     with pytest.raises(ResultError, match="cutoffs must be integers from 1 to 1,000,000"):
         read_result(path)
+
+
+def test_a_published_result_keeps_the_digest_of_its_run(tmp_path: Path) -> None:
+    run = toy_record(ranks_sha256="0" * 64)
+    published: Any = {"run_sha256": digest_run(run), "settings_sha256": "1" * 64, "cut": ("settings.llm.value",)}
+    result = toy_record(ranks_sha256="2" * 64, published=published)
+    assert read_result(write_result(tmp_path, result)) == result
+    assert digest_run(result) == digest_run(run)
+    assert digest_run(toy_record(ranks_sha256="2" * 64)) != digest_run(run)

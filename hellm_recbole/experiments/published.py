@@ -1,0 +1,288 @@
+"""Published runs: finished runs in a small form that a repository can hold and that names no machine, user or item.
+
+A published run is a folder `<dataset>/<model>/<seed>/` with three files:
+
+- `record.json`: the run result, which includes the curve of training (losses and validation metrics of each epoch).
+  Paths of the machine are cut. Its key `published` says which keys held one.
+- `settings.yaml`: the settings that can change a number, as in the folder of the run.
+- `ranks.npz`: the ranks in the order of the split, without tokens (`ranks_file.write_published_ranks`).
+
+A folder of published runs can be read like a folder of results: the report makes its tables from it. There are no
+checkpoints, weights or embeddings in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hellm_recbole.config.harness_settings import NEUTRAL_KEYS
+from hellm_recbole.errors import ResultError
+from hellm_recbole.experiments.machine_paths import cut_paths, cut_value, find_machine_folder, hide_names
+from hellm_recbole.experiments.ranks_file import RANKS_FILE, PhaseRanks, read_ranks, write_published_ranks
+from hellm_recbole.experiments.results import (
+    RECORD_FILE,
+    RunResult,
+    SettingValue,
+    digest_run,
+    read_result,
+    write_result,
+)
+from hellm_recbole.system.files import (
+    create_scratch_folder,
+    remove_leftovers,
+    replace_folder,
+    sha256_file,
+    write_text,
+)
+
+SETTINGS_FILE = "settings.yaml"
+PUBLISHED_FILES = (RECORD_FILE, SETTINGS_FILE, RANKS_FILE)
+PHASES = ("valid", "test")
+_KEPT = frozenset({"counts", "filter", "metrics", "curve", "published", "path"})  # numbers only
+_ADVICE = "restore the file, or publish the run again with publish.py --fresh"
+
+
+@dataclass(frozen=True)
+class PublishedRun:
+    """A published run.
+
+    Attributes:
+        result: run result; its `path` is that of the published `record.json`.
+        ranks: phase -> ranks. Users have numbers instead of tokens, and items have none.
+    """
+
+    result: RunResult
+    ranks: dict[str, PhaseRanks]
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the files of the run."""
+        return sum(path.stat().st_size for path in get_folder(self.result).iterdir())
+
+
+def get_folder(result: RunResult) -> Path:
+    """Return the folder that a run result was read from."""
+    assert result.path is not None
+    return result.path.parent
+
+
+def name_run(result: RunResult) -> str:
+    """Name a run in messages: its label and its seed."""
+    return f"{result.label} {result.seed}"
+
+
+def list_published_folders(folder: Path, dataset: str) -> list[Path]:
+    """List the folders of the published runs of a dataset, broken ones included, sorted by model and seed.
+
+    Args:
+        folder: folder of published runs, such as `results/published`.
+        dataset: name of the dataset.
+    """
+    paths = (folder / dataset).glob("*/*")
+    return sorted(path for path in paths if path.is_dir() and not path.name.startswith("."))
+
+
+def list_published(folder: Path, dataset: str) -> list[RunResult]:
+    """List the results of the published runs of a dataset, sorted by path; the list is empty if there are none.
+
+    Only the files `record.json` are read; `read_published` checks the other files of a run, too.
+
+    Args:
+        folder: folder of published runs, such as `results/published`.
+        dataset: name of the dataset.
+
+    Raises:
+        ResultError: a file is missing or broken, or is not that of a published run.
+    """
+    return [read_published_result(path) for path in list_published_folders(folder, dataset)]
+
+
+def read_published(folder: Path, dataset: str, label: str, seed: int) -> PublishedRun:
+    """Read a published run and check the digests of its files.
+
+    Args:
+        folder: folder of published runs, such as `results/published`.
+        dataset: name of the dataset.
+        label: name of the run in tables (`RunResult.label`).
+        seed: random seed of the run.
+
+    Raises:
+        ResultError: a file is missing, broken or changed, or there are other files in the folder.
+    """
+    return read_published_folder(folder / dataset / label / str(seed))
+
+
+def read_published_folder(folder: Path) -> PublishedRun:
+    """Read a published run from its folder; see `read_published`.
+
+    Raises:
+        ResultError: a file is missing, broken or changed, or there are other files in the folder.
+    """
+    result = read_published_result(folder)
+    assert result.published is not None
+    if unknown := sorted(path.name for path in folder.iterdir() if path.name not in PUBLISHED_FILES):
+        raise ResultError(f"{folder / unknown[0]} does not belong to a published run; remove it")
+    settings = folder / SETTINGS_FILE
+    if not settings.is_file() or sha256_file(settings) != result.published["settings_sha256"]:
+        raise ResultError(f"{settings} is missing or has changed since it was published; {_ADVICE}")
+    with _advise_on_files():
+        return PublishedRun(result, read_ranks(folder / RANKS_FILE, result.ranks_sha256))
+
+
+def read_published_result(folder: Path) -> RunResult:
+    """Read the result of a published run from its folder.
+
+    Raises:
+        ResultError: the file is missing or broken, is not that of a published run, or belongs into another folder.
+    """
+    with _advise_on_files():
+        result = read_result(folder / RECORD_FILE)
+    expected, recorded = folder.parts[-3:], (result.dataset, result.label, str(result.seed))
+    if expected != recorded:
+        raise ResultError(f"run result {result.path} says it is {'/'.join(recorded)}; move its folder to this name")
+    if result.published is None or result.ranks_sha256 is None or result.ranks != RANKS_FILE:
+        raise ResultError(f"{result.path} is not a published run; publish.py writes published runs")
+    return result
+
+
+@contextmanager
+def _advise_on_files() -> Iterator[None]:
+    """Advise to restore a broken file and not to repeat the run, which another machine may have executed.
+
+    Raises:
+        ResultError: the block raised one.
+    """
+    try:
+        yield
+    except ResultError as error:
+        raise ResultError(f"{str(error).rpartition('; ')[0]}; {_ADVICE}") from error
+
+
+def prepare_publication(result: RunResult) -> PublishedRun:
+    """Convert a finished run to the published form in memory.
+
+    Args:
+        result: result of the run.
+
+    Returns:
+        The published run. Its `ranks` still have tokens, which `write_publication` leaves out. Its result has no
+        `ranks_sha256`.
+
+    Raises:
+        ResultError: the run is not finished, is published already, has no test ranks, or its ranks are broken.
+    """
+    if result.published is not None:
+        raise ResultError(f"{result.path} is a published run; publish the run that it was made from")
+    if result.status != "success":
+        raise ResultError(f"{result.path} has status {result.status}; only finished runs can be published")
+    path = get_folder(result) / result.ranks
+    ranks = read_ranks(path, result.ranks_sha256)
+    if tuple(ranks) != PHASES:
+        raise ResultError(f"ranks {path} have no test part; run the model again with --fresh")
+    cut = _cut_result(result)
+    before, after = (_list_texts(each) for each in (result, cut))
+    settings_sha256 = hashlib.sha256(render_settings(cut).encode()).hexdigest()
+    published: Any = {
+        "run_sha256": digest_run(result),
+        "settings_sha256": settings_sha256,
+        "cut": tuple(key for key, text in before.items() if after[key] != text),
+    }
+    return PublishedRun(replace(cut, ranks=RANKS_FILE, ranks_sha256=None, published=published), ranks)
+
+
+def write_publication(run: PublishedRun, folder: Path) -> PublishedRun:
+    """Write a run from `prepare_publication` into a folder of published runs, completely or not at all.
+
+    Args:
+        run: the run.
+        folder: folder of published runs, such as `results/published`. A published run with the same dataset, label and
+            seed is replaced.
+
+    Returns:
+        The run as it is read from its files.
+
+    Raises:
+        ResultError: a text still names a folder of this machine.
+        OutputError: the folder cannot be written.
+    """
+    result = run.result
+    parent, seed = folder / result.dataset / result.label, str(result.seed)
+    remove_leftovers(parent)
+    with create_scratch_folder(parent, seed, "--to") as scratch:
+        ranks_sha256 = sha256_file(write_published_ranks(scratch, run.ranks))
+        write_text(scratch / SETTINGS_FILE, render_settings(result))
+        record = write_result(scratch, replace(result, ranks_sha256=ranks_sha256))
+        for path in (record, scratch / SETTINGS_FILE):
+            if found := find_machine_folder(path.read_text(encoding="utf-8")):
+                raise ResultError(f"{path.name} of {name_run(result)} names {found}, a folder of this machine")
+        replace_folder(scratch, parent / seed)
+    return read_published(folder, result.dataset, result.label, result.seed)
+
+
+def is_same_run(run: PublishedRun, other: PublishedRun) -> bool:
+    """Return whether two published runs have equal results and equal ranks; tokens are not compared."""
+    if replace(run.result, ranks_sha256=None) != replace(other.result, ranks_sha256=None):
+        return False
+    names = [spec.name for spec in dataclasses.fields(PhaseRanks) if spec.name not in ("user", "item")]
+    return all(
+        getattr(run.ranks[phase], name).tolist() == getattr(other.ranks[phase], name).tolist()
+        for phase in PHASES
+        for name in names
+    )
+
+
+def remove_publication_leftovers(folder: Path, dataset: str) -> None:
+    """Remove what a killed publish.py left in the folders of a dataset's published runs."""
+    for path in (folder / dataset).glob("*"):
+        remove_leftovers(path)
+
+
+def render_settings(result: RunResult) -> str:
+    """Write the settings of a run that can change its numbers as YAML, as the run did."""
+    settings = {key: entry["value"] for key, entry in sorted(result.settings.items()) if key not in NEUTRAL_KEYS}
+    return yaml.safe_dump(settings, sort_keys=True, allow_unicode=True)
+
+
+def _cut_result(result: RunResult) -> RunResult:
+    """Cut the paths of the machine out of all texts of a run result."""
+    changes = {
+        spec.name: cut_value(getattr(result, spec.name))
+        for spec in dataclasses.fields(RunResult)
+        if spec.name not in (*_KEPT, "settings")
+    }
+    return replace(result, settings={key: _cut_setting(entry) for key, entry in result.settings.items()}, **changes)
+
+
+def _cut_setting(entry: SettingValue) -> SettingValue:
+    """Cut the paths out of a setting and its origin, which may be an option of the command line."""
+    value, origin = entry["value"], entry["origin"]
+    origin = cut_paths(origin, value if isinstance(value, str) else None)
+    return {"value": cut_value(value), "origin": hide_names(origin) if origin.startswith("--") else origin}
+
+
+def _list_texts(result: RunResult) -> dict[str, str]:
+    """List all texts of a run result: its key, with dots, -> text."""
+    texts: dict[str, str] = {}
+
+    def add(value: Any, key: str) -> None:
+        if isinstance(value, str):
+            texts[key] = value
+        elif isinstance(value, dict):
+            for name, entry in value.items():
+                add(entry, f"{key}.{name}")
+        elif isinstance(value, list | tuple):
+            for index, entry in enumerate(value):
+                add(entry, f"{key}[{index}]")
+
+    for spec in dataclasses.fields(RunResult):
+        if spec.name not in _KEPT:
+            add(getattr(result, spec.name), spec.name)
+    return texts

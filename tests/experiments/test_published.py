@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import getpass
+import json
+import re
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from hellm_recbole.errors import ResultError
+from hellm_recbole.experiments.published import (
+    PUBLISHED_FILES,
+    PublishedRun,
+    is_same_run,
+    list_published,
+    list_published_folders,
+    prepare_publication,
+    read_published,
+    render_settings,
+    write_publication,
+)
+from hellm_recbole.experiments.results import RunResult, digest_run, read_result
+from hellm_recbole.system.files import check_seal, sha256_file
+from tests.toy_records import add_run, rewrite, toy_identity
+
+SETTINGS = {
+    "emb_dim": {"value": 64, "origin": "model/LightGCN.yaml"},
+    "loggers": {"value": ["tensorboard"], "origin": "overall.yaml"},
+    "learning_rate": {"value": 1e-5, "origin": "--set learning_rate=1e-5"},
+}
+
+
+def add_finished_run(results: Path, rank: list[int], **changes: Any) -> RunResult:
+    """Write a finished run whose result has the digest of its ranks, and read it again."""
+    path = add_run(results, rank, **changes)
+    rewrite(path, lambda content: content.update(ranks_sha256=sha256_file(path.with_name("ranks.npz"))))
+    return read_result(path)
+
+
+def publish(results: Path, folder: Path, rank: list[int], **changes: Any) -> PublishedRun:
+    return write_publication(prepare_publication(add_finished_run(results, rank, **changes)), folder)
+
+
+def test_a_published_run_has_the_result_the_settings_and_the_ranks(tmp_path: Path) -> None:
+    result = add_finished_run(tmp_path / "results", [3, 1, 20], train=10, none=30, settings=SETTINGS)
+    run = write_publication(prepare_publication(result), tmp_path / "published")
+    folder = tmp_path / "published" / "Toy" / "LightGCN" / "2024"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(PUBLISHED_FILES)
+    assert replace(run.result, ranks_sha256=result.ranks_sha256, published=None) == result
+    assert run.result.curve == result.curve != ()
+    assert yaml.safe_load((folder / "settings.yaml").read_text()) == {"emb_dim": 64, "learning_rate": 1e-5}
+    for phase in ("valid", "test"):
+        ranks = run.ranks[phase]
+        assert ranks.rank.tolist() == [3, 1, 20]
+        assert ranks.rank_train.tolist() == [13, 11, 30]
+        assert ranks.rank_none.tolist() == [33, 31, 50]
+        assert ranks.history_length.tolist() == [2, 3, 4]
+        assert ranks.item_count.tolist() == [0, 1, 2]
+        assert ranks.user.tolist() == ["1", "2", "3"]
+        assert ranks.item.tolist() == [""] * 3
+    assert run.n_bytes == sum(path.stat().st_size for path in folder.iterdir())
+
+
+def test_the_digest_of_a_published_run_is_that_of_the_run(tmp_path: Path) -> None:
+    result = add_finished_run(tmp_path, [1, 2])
+    run = write_publication(prepare_publication(result), tmp_path / "published")
+    assert digest_run(run.result) == digest_run(result)
+    assert run.result.ranks_sha256 != result.ranks_sha256
+
+
+def test_no_published_text_names_the_machine(tmp_path: Path) -> None:
+    weights = f"{tmp_path}/my models/tiny.gguf"
+    settings = {
+        **SETTINGS,
+        "llm": {"value": weights, "origin": f"--llm {weights}"},
+        "files": {"value": [f"{Path.home()}/a.npy"], "origin": f"--set files={Path.home()}/a.npy"},
+        "who": {"value": 1, "origin": f"--set who={getpass.getuser()}@{socket.gethostname()}"},
+    }
+    text = {"encoder": f"{tmp_path}/encoder", "revision": None, "pooling": None, "columns": (), "sha256": "0"}
+    identity = {**toy_identity(), "features": {"text": text}}
+    run = publish(tmp_path / "results", tmp_path / "published", [1], settings=settings, identity=identity)
+    assert run.result.published is not None
+    keys = ("settings.llm.value", "settings.llm.origin", "settings.files.value[0]", "settings.files.origin")
+    assert {*keys, "identity.features.text.encoder"} <= {*run.result.published["cut"]}
+    assert run.result.settings["llm"] == {"value": ".../tiny.gguf", "origin": "--llm .../tiny.gguf"}
+    folder = tmp_path / "published" / "Toy" / "LightGCN" / "2024"
+    private = [str(tmp_path), str(Path.home()), "my models"]
+    for name in ("record.json", "settings.yaml"):
+        content = (folder / name).read_text()
+        assert [word for word in private if word in content] == []
+        words = set(re.findall(r"[\w.-]+", content))
+        assert not {word for word in (getpass.getuser(), socket.gethostname()) if len(word) > 2} & words
+
+
+def test_a_path_that_was_not_recognized_is_refused(tmp_path: Path) -> None:
+    settings = {**SETTINGS, "odd": {"value": f"[{Path.home()}/a]", "origin": "overall.yaml"}}
+    with pytest.raises(ResultError, match="a folder of this machine"):
+        publish(tmp_path / "results", tmp_path / "published", [1], settings=settings)
+    assert list_published_folders(tmp_path / "published", "Toy") == []
+
+
+def test_published_ranks_hold_no_token_and_are_small_integers(tmp_path: Path) -> None:
+    run = publish(tmp_path / "results", tmp_path / "published", [1, 2, 65535], none=1)
+    path = tmp_path / "published" / "Toy" / "LightGCN" / "2024" / "ranks.npz"
+    with np.load(path, allow_pickle=False) as stored:
+        types = {name: stored[name].dtype for name in stored.files}
+    assert not {
+        name for name in types if "user" in name.replace("user_order", "") or "item" in name.replace("item_count", "")
+    }
+    assert types["test_rank"] == np.uint16
+    assert types["test_rank_none"] == np.uint32, "65536 needs more than 16 bits"
+    assert {str(dtype) for name, dtype in types.items() if name != "test_rank_none"} == {"uint16", "uint32"}
+    assert run.ranks["test"].rank_none.tolist() == [2, 3, 65536]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"status": "failed"}, "has status failed"),
+        ({"published": {"run_sha256": None, "settings_sha256": "", "cut": ()}}, "publish the run that it was made"),
+    ],
+)
+def test_other_runs_are_not_published(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    result = replace(add_finished_run(tmp_path, [1]), **changes)
+    with pytest.raises(ResultError, match=said):
+        prepare_publication(result)
+
+
+@pytest.mark.parametrize("name", PUBLISHED_FILES)
+def test_one_changed_byte_is_found(tmp_path: Path, name: str) -> None:
+    publish(tmp_path / "results", tmp_path / "published", [1, 2], settings=SETTINGS)
+    path = tmp_path / "published" / "Toy" / "LightGCN" / "2024" / name
+    content = bytearray(path.read_bytes())
+    if name == "record.json":
+        content[content.index(b"123456")] = ord("9")
+    else:
+        content[-3] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(ResultError, match=rf"{re.escape(name)}.*; restore the file, or publish the run again"):
+        read_published(tmp_path / "published", "Toy", "LightGCN", 2024)
+
+
+@pytest.mark.parametrize("name", PUBLISHED_FILES)
+def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
+    publish(tmp_path / "results", tmp_path / "published", [1, 2])
+    (tmp_path / "published" / "Toy" / "LightGCN" / "2024" / name).unlink()
+    with pytest.raises(ResultError, match=re.escape(name)):
+        read_published(tmp_path / "published", "Toy", "LightGCN", 2024)
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    publish(tmp_path / "results", tmp_path / "published", [1])
+    (tmp_path / "published" / "Toy" / "LightGCN" / "2024" / "model.safetensors").write_text("")
+    with pytest.raises(ResultError, match=r"model\.safetensors does not belong to a published run"):
+        read_published(tmp_path / "published", "Toy", "LightGCN", 2024)
+
+
+def test_the_folder_of_another_run_is_refused(tmp_path: Path) -> None:
+    publish(tmp_path / "results", tmp_path / "published", [1])
+    folder = tmp_path / "published" / "Toy" / "LightGCN"
+    (folder / "2024").rename(folder / "2025")
+    with pytest.raises(ResultError, match="says it is Toy/LightGCN/2024"):
+        list_published(tmp_path / "published", "Toy")
+
+
+def test_published_runs_are_listed(tmp_path: Path) -> None:
+    folder = tmp_path / "published"
+    assert list_published(folder, "Toy") == []
+    publish(tmp_path / "results", folder, [1, 2])
+    publish(tmp_path / "results", folder, [2, 1], model="SASRec", family="sequential", seed=7)
+    (folder / "Toy" / "table.md").write_text("a report")
+    assert [(result.label, result.seed) for result in list_published(folder, "Toy")] == [
+        ("LightGCN", 2024),
+        ("SASRec", 7),
+    ]
+    assert list_published(folder, "Beauty") == []
+
+
+def test_a_folder_of_results_is_not_read_as_published(tmp_path: Path) -> None:
+    add_finished_run(tmp_path, [1])
+    with pytest.raises(ResultError, match="is not a published run"):
+        list_published(tmp_path, "Toy")
+
+
+def test_equal_runs_are_the_same_whatever_their_files(tmp_path: Path) -> None:
+    result = add_finished_run(tmp_path / "results", [1, 2])
+    run = prepare_publication(result)
+    written = write_publication(run, tmp_path / "published")
+    assert is_same_run(run, written)
+    assert not is_same_run(replace(run, result=replace(run.result, epochs_run=4)), written)
+    other = prepare_publication(add_finished_run(tmp_path / "results", [1, 3], metrics=result.metrics))
+    assert not is_same_run(replace(other, result=run.result), written)
+
+
+def test_publication_replaces_the_whole_folder(tmp_path: Path) -> None:
+    publish(tmp_path / "results", tmp_path / "published", [1])
+    (tmp_path / "published" / "Toy" / "LightGCN" / "2024" / "left.txt").write_text("")
+    run = publish(tmp_path / "results", tmp_path / "published", [2])
+    assert run.ranks["test"].rank.tolist() == [2]
+    assert [path.name for path in (tmp_path / "published" / "Toy" / "LightGCN").iterdir()] == ["2024"]
+
+
+def test_the_settings_are_sealed_with_the_result(tmp_path: Path) -> None:
+    run = publish(tmp_path / "results", tmp_path / "published", [1], settings=SETTINGS)
+    record = tmp_path / "published" / "Toy" / "LightGCN" / "2024" / "record.json"
+    content = check_seal(json.loads(record.read_text()))
+    assert content["published"]["settings_sha256"] == sha256_file(record.with_name("settings.yaml"))
+    assert record.with_name("settings.yaml").read_text() == render_settings(run.result)
