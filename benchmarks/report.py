@@ -2,6 +2,9 @@
 
 python benchmarks/report.py --dataset Beauty
 python benchmarks/report.py --dataset Beauty --cutoffs 1,50
+python benchmarks/report.py --dataset Beauty --from results/published
+
+With --from, the results are only read there, and the report is written to another folder.
 """
 
 from __future__ import annotations
@@ -14,10 +17,12 @@ from typing import Annotated
 import typer
 
 from benchmarks.options.command_line import run_command
-from benchmarks.options.shared import Output, TableProtocol, Version
-from benchmarks.options.values import parse_cutoffs, parse_datasets
+from benchmarks.options.shared import TableProtocol, Version
+from benchmarks.options.values import parse_cutoffs, parse_datasets, parse_path
 from hellm_recbole.data.known_datasets import DATASET_ROOT
 
+RESULTS = Path("results")
+SEPARATE = RESULTS / "report"  # folder of a report whose results are in a folder that is only read
 ReportedDatasets = Annotated[
     str | None,
     typer.Option(metavar="A,B", help="dataset names separated by commas (default: all datasets with results)"),
@@ -33,6 +38,24 @@ Cutoffs = Annotated[
     ),
 ]
 
+Source = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        parser=parse_path,
+        metavar="DIR",
+        help="folder of the results to read, for example results/published (default: the folder of --output)",
+    ),
+]
+ReportOutput = Annotated[
+    Path | None,
+    typer.Option(
+        parser=parse_path,
+        metavar="DIR",
+        help=f"folder to write the report to (default: {RESULTS}, or {SEPARATE} with --from)",
+    ),
+]
+
 
 def main(argv: Sequence[str] | None = None, program: str = "python benchmarks/report.py") -> int:
     """Write tables, slices and the page of each dataset, print its table, and return the exit code."""
@@ -44,15 +67,20 @@ def report_results(
     protocol: TableProtocol = "unified",
     metric: Metric = None,
     cutoffs: Cutoffs = None,
-    output: Output = Path("results"),
+    source: Source = None,
+    output: ReportOutput = None,
     version: Version = False,
 ) -> int:
     """Write and print the report of each dataset."""
-    named = None if dataset is None else parse_datasets(dataset, (DATASET_ROOT, output))
+    folder = output or (RESULTS if source is None else SEPARATE)
+    named = None if dataset is None else parse_datasets(dataset, (DATASET_ROOT, source or folder))
     values = None if cutoffs is None else parse_cutoffs(cutoffs)
-    from benchmarks.tasks.reporting import list_reported_datasets, write_reports
+    from benchmarks.tasks.reporting import list_reported_datasets, refuse_empty_source, write_reports
 
-    write_reports(output, named or list_reported_datasets(output), protocol, metric, values)
+    if source is not None:
+        refuse_empty_source(source, named or ())
+    datasets = named or list_reported_datasets(source or folder)
+    write_reports(source or folder, folder, datasets, protocol, metric, values)
     return 0
 
 

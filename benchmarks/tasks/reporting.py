@@ -26,13 +26,35 @@ def list_reported_datasets(output: Path) -> list[str]:
     return datasets
 
 
+def refuse_empty_source(source: Path, datasets: Sequence[str]) -> None:
+    """Refuse a folder of `--from` that has no results of a dataset. The advice to run models would not fit there.
+
+    Args:
+        source: folder of the results.
+        datasets: names of the datasets; empty for all datasets with results.
+
+    Raises:
+        ResultError: there are no results.
+    """
+    for pattern in datasets or ("*",):
+        if not any(source.glob(f"{pattern}/*/*/{RECORD_FILE}")):
+            where = source if pattern == "*" else source / pattern
+            raise ResultError(f"no record in {where}; check the folder of --from, or publish runs with publish.py")
+
+
 def write_reports(
-    output: Path, datasets: Sequence[str], protocol: Protocol, metric: str | None, cutoffs: list[int] | None
+    source: Path,
+    output: Path,
+    datasets: Sequence[str],
+    protocol: Protocol,
+    metric: str | None,
+    cutoffs: list[int] | None,
 ) -> None:
     """Write and print the report of each dataset.
 
     Args:
-        output: folder of the results.
+        source: folder of the results; nothing is written to it if `output` is another folder.
+        output: folder of the reports.
         datasets: names of the datasets.
         protocol: evaluation protocol of the printed table.
         metric: metric that sorts the models of a group, or None.
@@ -44,5 +66,8 @@ def write_reports(
     for dataset in datasets:
         for folder in (output / dataset, output / dataset / FIGURES):
             remove_leftovers(folder)
-        print(report_files.write_reports(output, dataset, protocol, metric=metric, cutoffs=cutoffs, page=True))
+        table = report_files.write_reports(
+            source, dataset, protocol, metric=metric, cutoffs=cutoffs, page=True, output=output
+        )
+        print(table)
         print(f"written to {output / dataset}; the page is {output / dataset / PAGE_FILE}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -33,14 +33,14 @@ def write_reports(
     metric: str | None = None,
     cutoffs: Sequence[int] | None = None,
     page: bool = False,
+    output: Path | None = None,
 ) -> str:
-    """Write all files of a dataset's report into its folder. Each run is read once.
+    """Write all files of a dataset's report into a folder of its name. Each run is read once.
 
     - `table.{md,csv,tex}` is the table of the protocol `unified`. `table-paper.{md,csv,tex}` is the table of the
       protocol `paper`. It is written if the paper has the dataset or if `protocol` is `paper`.
     - `slices.csv` has the metrics of parts of the test targets.
-    - `ablation.{md,csv}` compares variants with their models, at the cut-offs of the runs. It is written if a variant
-      has finished.
+    - `ablation.{md,csv}` compares variants, if any has finished, with their models, at the cut-offs of the runs.
     - `report.html` and `figures/` are the page, if `page` is true.
 
     Args:
@@ -50,6 +50,7 @@ def write_reports(
         metric: metric that orders the rows inside a group; None takes the one in `properties/report.yaml`.
         cutoffs: cut-offs K of tables, slices and page; None takes those of the runs.
         page: whether to write the page.
+        output: folder that gets the folder of the report; None takes `results_dir`.
 
     Returns:
         The table, and the ablation table if there is one, as text for the terminal, fitted to its width.
@@ -64,9 +65,8 @@ def write_reports(
     protocols = [name for name in get_args(Protocol) if name == "unified" or frame.paper or protocol == "paper"]
     tables = {name: build_table(frame, name, settings, metric=metric, cutoffs=cutoffs) for name in protocols}
     ablation = build_ablation(everything, settings)
-    folder = ensure_folder(results_dir / dataset)
-    for name, table in tables.items():
-        _write_table(folder, STEMS[name], table)
+    folder = ensure_folder((output or results_dir) / dataset)
+    _write_tables(folder, tables)
     slices = build_slices(frame, settings, cutoffs=cutoffs)
     write_text(folder / "slices.csv", render_slices(slices, frame.choose_cutoffs(cutoffs)))
     if ablation is not None:
@@ -83,14 +83,15 @@ def write_reports(
             cutoffs=frame.choose_cutoffs(cutoffs),
         )
         write_page(folder, frame, content, settings)
-    shown = [render_terminal(tables[protocol]), *([] if ablation is None else [render_ablation_terminal(ablation)])]
-    return "\n".join(shown)
+    shown = render_terminal(tables[protocol])
+    return shown if ablation is None else f"{shown}\n{render_ablation_terminal(ablation)}"
 
 
-def _write_table(folder: Path, stem: str, table: Table) -> None:
-    """Write a table as Markdown, CSV and LaTeX."""
-    for ending, render in (("md", render_markdown), ("csv", render_csv), ("tex", render_latex)):
-        write_text(folder / f"{stem}.{ending}", render(table))
+def _write_tables(folder: Path, tables: Mapping[Protocol, Table]) -> None:
+    """Write the table of each protocol as Markdown, CSV and LaTeX."""
+    for protocol, table in tables.items():
+        for ending, render in (("md", render_markdown), ("csv", render_csv), ("tex", render_latex)):
+            write_text(folder / f"{STEMS[protocol]}.{ending}", render(table))
 
 
 def _write_ablation(folder: Path, ablation: Ablation) -> None:

@@ -120,3 +120,28 @@ def test_an_empty_list_of_datasets_is_refused(results: Path, capsys: pytest.Capt
 def test_a_metric_with_a_huge_cutoff_is_refused(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = fail(capsys, "--dataset", "Toy", "--output", str(results), "--metric", "N@2000000000")
     assert "with K at most 1,000,000" in said
+
+
+def test_results_are_read_from_one_folder_and_the_report_is_written_to_another(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def list_files() -> list[Path]:
+        return sorted(results.rglob("*.*"))
+
+    work = tmp_path.parent / f"{tmp_path.name}-work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    before = list_files()
+    assert report.main(["--from", str(results), "--output", "elsewhere"]) == 0
+    assert report.main(["--dataset", "Toy", "--from", str(results)]) == 0
+    assert list_files() == before
+    assert (work / "elsewhere" / "Beauty" / "report.html").is_file()
+    assert (work / "elsewhere" / "Toy" / "report.html").is_file()
+    assert "written to results/report/Toy;" in capsys.readouterr().out
+    assert (work / "results" / "report" / "Toy" / "table.md").is_file()
+
+
+def test_a_folder_to_read_without_records_is_refused(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "check the folder of --from" in fail(capsys, "--from", str(results / "none"))
+    said = fail(capsys, "--dataset", "Toy,Toys", "--from", str(results))
+    assert f"no record in {results / 'Toys'}; check the folder of --from" in said
