@@ -18,7 +18,8 @@ from hellm_recbole.system.console import run_main
 
 # Command -> the module whose `main` it runs.
 COMMANDS = {
-    name: f"benchmarks.{name}" for name in ("run", "prepare", "tune", "report", "ablate", "study", "speed", "scale")
+    name: f"benchmarks.{name}"
+    for name in ("run", "prepare", "tune", "report", "publish", "ablate", "study", "speed", "scale")
 }
 COMMANDS["parity"] = "benchmarks.upstream.parity"
 
