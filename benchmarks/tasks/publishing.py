@@ -10,6 +10,7 @@ from benchmarks.tasks.prepared_data import load_data
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import ModelError, ResultError, SettingsError
 from hellm_recbole.experiments.published import (
+    SETTINGS_FILE,
     PublishedRun,
     get_folder,
     is_same_run,
@@ -22,7 +23,7 @@ from hellm_recbole.experiments.published import (
     write_publication,
 )
 from hellm_recbole.experiments.published_check import check_published_run
-from hellm_recbole.experiments.results import check_comparable, find_results
+from hellm_recbole.experiments.results import RECORD_FILE, check_comparable, find_results
 
 EXIT_DISAGREES = 1
 _KB = 1000
@@ -51,9 +52,13 @@ def publish_runs(
     if folder.resolve() == output.resolve():
         raise SettingsError(f"--to {folder} is the folder of the results; choose another one for published runs")
     for dataset in datasets:
-        results = find_results(output, dataset)
-        labels = _select_labels([result.label for result in results], models, f"run of {dataset} in {output}")
-        results = [result for result in results if result.label in labels]
+        results, started = find_results(output, dataset), _list_unfinished(output, dataset)
+        labels = [*(result.label for result in results), *(label for label, _ in started)]
+        chosen = _select_labels(labels, models, f"run of {dataset} in {output}")
+        results = [result for result in results if result.label in chosen]
+        for label, seed in started:
+            if label in chosen:
+                print(f"{dataset} {label} {seed}: not finished, left out")
         for result in results:
             if result.status != "success":
                 print(f"{dataset} {name_run(result)}: {result.status}, left out")
@@ -62,6 +67,12 @@ def publish_runs(
             raise ResultError(f"no run of {dataset} in {output} is finished; only finished runs can be published")
         remove_publication_leftovers(folder, dataset)
         _publish_dataset([prepare_publication(result) for result in finished], folder, dataset, fresh)
+
+
+def _list_unfinished(output: Path, dataset: str) -> list[tuple[str, str]]:
+    """List (label, seed) of the runs that have started and have no result yet."""
+    folders = (path.parent for path in sorted((output / dataset).glob(f"*/*/{SETTINGS_FILE}")))
+    return [(path.parent.name, path.name) for path in folders if not (path / RECORD_FILE).exists()]
 
 
 def _publish_dataset(runs: Sequence[PublishedRun], folder: Path, dataset: str, fresh: bool) -> None:

@@ -163,7 +163,7 @@ def _advise_on_files() -> Iterator[None]:
     try:
         yield
     except ResultError as error:
-        raise ResultError(f"{str(error).rpartition('; ')[0]}; {_ADVICE}") from error
+        raise ResultError(f"{str(error).rpartition('; ')[0] or error}; {_ADVICE}") from error
 
 
 def prepare_publication(result: RunResult) -> PublishedRun:

@@ -60,7 +60,7 @@ def _check_phase(ranks: PhaseRanks, targets: Targets, seen: Histories, split: Sp
     """Yield the differences between the ranks of one phase and the split."""
     # Numbers are compared with the places of the tokens, because they sort users in the same order.
     places = [np.unique(user, return_inverse=True)[1] for user in (ranks.user, split.user_tokens[targets.user])]
-    if not np.array_equal(*places):
+    if not np.array_equal(places[0], places[1]):
         sizes = [f"{len(each)} targets of {len(np.unique(each))} users" for each in places]
         same = f"ranks of {sizes[0]} are in another order of users"
         yield same if sizes[0] == sizes[1] else " instead of ".join(sizes)

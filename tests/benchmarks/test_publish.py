@@ -129,6 +129,16 @@ def test_models_are_chosen_by_name_or_label(finished: Path, models: str, labels:
     assert sorted(path.name for path in (finished / "results" / "published" / "toy").iterdir()) == labels
 
 
+def test_a_run_that_has_no_result_yet_is_named(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = finished / "results" / "toy" / "GRCN" / "2024"
+    folder.mkdir(parents=True)
+    (folder / "settings.yaml").write_text("epochs: 3\n")
+    assert command("--models", "GRCN,LightGCN") == 0
+    assert capsys.readouterr().out.startswith("toy GRCN 2024: not finished, left out\ntoy LightGCN 2024: published")
+    assert "no run of toy in results is finished" in fail(capsys, "--models", "GRCN")
+    assert not (finished / "results" / "published" / "toy" / "GRCN").exists()
+
+
 def test_wrong_input_is_one_sentence(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "VBPR is no run of toy in results; there are BM3, HeLLM@tiny" in fail(capsys, "--models", "VBPR")
     assert "no run of toy in results is finished" in fail(capsys, "--models", "BM3")
