@@ -16,16 +16,18 @@ import pandas as pd
 
 from hellm_recbole.config.request import EMBEDDINGS
 from hellm_recbole.config.variants import list_all_variants
-from hellm_recbole.config.yaml_files import find_properties, load_yaml
+from hellm_recbole.config.yaml_files import find_properties
 from hellm_recbole.data.embeddings import digest_tables, read_item_embeddings
 from hellm_recbole.errors import DataError, ResultError
 from hellm_recbole.evaluation import metrics
 from hellm_recbole.experiments.ranks_file import PhaseRanks, Policy, read_ranks
 from hellm_recbole.experiments.results import RunResult, check_comparable, digest_run, find_results
 from hellm_recbole.report.groups import Group, group_runs, list_successful
+from hellm_recbole.report.references import FOLDER, select_references
 
 Floats = npt.NDArray[np.float64]
 
+PAPER_TABLE = "table1"  # source of the numbers in the table of the protocol `paper`
 RANK_COLUMNS: dict[Policy, str] = {"seen": "rank", "train": "rank_train", "none": "rank_none"}
 _INTEGER_COLUMNS = (*RANK_COLUMNS.values(), "history_length", "item_count")
 
@@ -195,15 +197,15 @@ def _read_paper_numbers(records: Sequence[RunResult]) -> Mapping[str, Mapping[st
     columns = {record.paper for record in records} - {None}
     if not columns:
         return {}
-    path = find_properties() / "paper" / "table1.yaml"
-    table = load_yaml(path)
-    if len(columns) > 1 or not columns <= table.keys():
+    references = select_references(PAPER_TABLE)
+    datasets = dict.fromkeys(reference.dataset for reference in references)
+    if len(columns) > 1 or not columns <= datasets.keys():
         raise ResultError(
             f"records of {records[0].dataset} name {', '.join(map(str, sorted(columns, key=str)))} as their dataset "
-            f"in the paper; all must name the same one of {', '.join(table)}, the datasets of {path}"
+            f"in the paper; all must name the same one of {', '.join(datasets)}, the datasets of "
+            f"{find_properties() / FOLDER / PAPER_TABLE}.yaml"
         )
-    numbers: Mapping[str, Mapping[str, float]] = table[str(columns.pop())]
-    return numbers
+    return {reference.row: reference.metrics for reference in references if reference.dataset in columns}
 
 
 def _digest_replaced_embeddings(records: Sequence[RunResult]) -> dict[tuple[str, int], str]:
