@@ -2,6 +2,7 @@
 
 python benchmarks/report.py --dataset Beauty
 python benchmarks/report.py --dataset Beauty --cutoffs 1,50
+python benchmarks/report.py --dataset Beauty --ledger
 python benchmarks/report.py --dataset Beauty --from results/published
 
 With --from, the results are only read there, and the report is written to another folder.
@@ -37,7 +38,6 @@ Cutoffs = Annotated[
         help="cut-offs K, separated by commas, for example 1,50; the metrics are computed from the saved ranks",
     ),
 ]
-
 Source = Annotated[
     Path | None,
     typer.Option(
@@ -55,6 +55,14 @@ ReportOutput = Annotated[
         help=f"folder to write the report to (default: {RESULTS}, or {SEPARATE} with --from)",
     ),
 ]
+Ledger = Annotated[
+    bool,
+    typer.Option(
+        "--ledger",
+        help="also print and write published numbers beside those of the runs, and what the runs say about the claims "
+        "of the HeLLM paper",
+    ),
+]
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python benchmarks/report.py") -> int:
@@ -67,6 +75,7 @@ def report_results(
     protocol: TableProtocol = "unified",
     metric: Metric = None,
     cutoffs: Cutoffs = None,
+    ledger: Ledger = False,
     source: Source = None,
     output: ReportOutput = None,
     version: Version = False,
@@ -80,7 +89,7 @@ def report_results(
     if source is not None:
         refuse_empty_source(source, named or ())
     datasets = named or list_reported_datasets(source or folder)
-    write_reports(source or folder, folder, datasets, protocol, metric, values)
+    write_reports(source or folder, folder, datasets, protocol, metric, values, ledger)
     return 0
 
 

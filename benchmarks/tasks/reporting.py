@@ -49,6 +49,7 @@ def write_reports(
     protocol: Protocol,
     metric: str | None,
     cutoffs: list[int] | None,
+    ledger: bool = False,
 ) -> None:
     """Write and print the report of each dataset.
 
@@ -59,6 +60,7 @@ def write_reports(
         protocol: evaluation protocol of the printed table.
         metric: metric that sorts the models of a group, or None.
         cutoffs: cut-offs K, or None for those of the runs.
+        ledger: whether to write and print the ledger.
 
     Raises:
         HellmError: a result cannot be read, or the report cannot be made or written.
@@ -66,8 +68,8 @@ def write_reports(
     for dataset in datasets:
         for folder in (output / dataset, output / dataset / FIGURES):
             remove_leftovers(folder)
-        table = report_files.write_reports(
-            source, dataset, protocol, metric=metric, cutoffs=cutoffs, page=True, output=output
+        text = report_files.write_reports(
+            source, dataset, protocol, metric=metric, cutoffs=cutoffs, page=True, ledger=ledger, output=output
         )
-        print(table)
+        print(text)
         print(f"written to {output / dataset}; the page is {output / dataset / PAGE_FILE}")

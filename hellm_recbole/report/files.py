@@ -1,4 +1,14 @@
-"""The files of a report: tables, ablation, slices and page of a dataset, made from one reading of its runs."""
+"""The files of a report, made from one reading of a dataset's runs.
+
+- `table.{md,csv,tex}` is the table of the protocol `unified`. `table-paper.{md,csv,tex}` is the table of the protocol
+  `paper`. It is written if the paper has the dataset or if this protocol is requested.
+- `slices.csv` has the metrics of parts of the test targets.
+- `ablation.{md,csv}` compares variants with their models, at the cut-offs of the runs. It is written if a variant has
+  finished.
+- `ledger.{md,csv}` has published numbers beside those of the runs, and `claims.csv` the verdicts on the claims of the
+  paper's text. They are written if they are requested.
+- `report.html` and `figures/` are the page. It is written if it is requested.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +25,13 @@ from hellm_recbole.report.ablation_rendering import (
     render_ablation_terminal,
 )
 from hellm_recbole.report.frame import read_frame
+from hellm_recbole.report.ledger import Ledger, build_ledger, has_references
+from hellm_recbole.report.ledger_rendering import (
+    render_claims_csv,
+    render_ledger_csv,
+    render_ledger_markdown,
+    render_ledger_terminal,
+)
 from hellm_recbole.report.rendering import render_csv, render_latex, render_markdown
 from hellm_recbole.report.settings import read_report_settings
 from hellm_recbole.report.slices import build_slices, render_slices
@@ -33,15 +50,12 @@ def write_reports(
     metric: str | None = None,
     cutoffs: Sequence[int] | None = None,
     page: bool = False,
+    ledger: bool = False,
     output: Path | None = None,
 ) -> str:
     """Write all files of a dataset's report into a folder of its name. Each run is read once.
 
-    - `table.{md,csv,tex}` is the table of the protocol `unified`. `table-paper.{md,csv,tex}` is the table of the
-      protocol `paper`. It is written if the paper has the dataset or if `protocol` is `paper`.
-    - `slices.csv` has the metrics of parts of the test targets.
-    - `ablation.{md,csv}` compares variants, if any has finished, with their models, at the cut-offs of the runs.
-    - `report.html` and `figures/` are the page, if `page` is true.
+    The top of this file lists the files.
 
     Args:
         results_dir: folder that contains `<dataset>/<model>/<seed>/record.json`.
@@ -50,10 +64,11 @@ def write_reports(
         metric: metric that orders the rows inside a group; None takes the one in `properties/report.yaml`.
         cutoffs: cut-offs K of tables, slices and page; None takes those of the runs.
         page: whether to write the page.
+        ledger: whether to write the ledger; the page has it in any case if there are published numbers of the dataset.
         output: folder that gets the folder of the report; None takes `results_dir`.
 
     Returns:
-        The table, and the ablation table if there is one, as text for the terminal, fitted to its width.
+        The table, the ablation table if there is one, and the ledger if it is written, as text for the terminal.
 
     Raises:
         ResultError: there are no run results, one is broken, or the runs cannot be compared in one table.
@@ -71,6 +86,8 @@ def write_reports(
     write_text(folder / "slices.csv", render_slices(slices, frame.choose_cutoffs(cutoffs)))
     if ablation is not None:
         _write_ablation(folder, ablation)
+    with_ledger = ledger or (page and has_references(everything))
+    numbers = build_ledger(everything, settings, metric=metric) if with_ledger else None
     if page:
         # matplotlib and jinja2 take long to import, and run.py does not need them.
         from hellm_recbole.report.page import PageContent, write_page
@@ -81,10 +98,13 @@ def write_reports(
             ablation=ablation if cutoffs is None else build_ablation(everything, settings, cutoffs=cutoffs),
             searches=find_searches(results_dir, dataset),
             cutoffs=frame.choose_cutoffs(cutoffs),
+            ledger=numbers,
         )
         write_page(folder, frame, content, settings)
-    shown = render_terminal(tables[protocol])
-    return shown if ablation is None else f"{shown}\n{render_ablation_terminal(ablation)}"
+    shown = [render_terminal(tables[protocol]), *([] if ablation is None else [render_ablation_terminal(ablation)])]
+    if ledger and numbers is not None:
+        shown.append(_write_ledger(folder, numbers))
+    return "\n".join(shown)
 
 
 def _write_tables(folder: Path, tables: Mapping[Protocol, Table]) -> None:
@@ -98,3 +118,11 @@ def _write_ablation(folder: Path, ablation: Ablation) -> None:
     """Write an ablation table as Markdown and CSV."""
     for ending, render in (("md", render_ablation_markdown), ("csv", render_ablation_csv)):
         write_text(folder / f"ablation.{ending}", render(ablation))
+
+
+def _write_ledger(folder: Path, ledger: Ledger) -> str:
+    """Write a ledger as Markdown and CSV, and its claims as CSV; return it as text for the terminal."""
+    write_text(folder / "ledger.md", render_ledger_markdown(ledger))
+    write_text(folder / "ledger.csv", render_ledger_csv(ledger))
+    write_text(folder / "claims.csv", render_claims_csv(ledger))
+    return render_ledger_terminal(ledger)

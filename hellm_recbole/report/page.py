@@ -22,6 +22,8 @@ from hellm_recbole.report.ablation import Ablation
 from hellm_recbole.report.figures import write_figure
 from hellm_recbole.report.finished_rows import find_finished_rows
 from hellm_recbole.report.frame import ReportFrame
+from hellm_recbole.report.ledger import Ledger
+from hellm_recbole.report.ledger_rendering import describe_claims
 from hellm_recbole.report.page_figures import FIGURES, NamedFigure, draw_page_figures
 from hellm_recbole.report.pairs import compare_pairs
 from hellm_recbole.report.protocols import FAMILY_TITLES
@@ -48,6 +50,7 @@ class PageContent:
         ablation: ablation table; None if no variant has finished.
         searches: finished hyper-parameter searches.
         cutoffs: cut-offs K, ascending.
+        ledger: published numbers beside those of the runs; None if no source has the dataset.
     """
 
     table: Table
@@ -55,6 +58,7 @@ class PageContent:
     ablation: Ablation | None
     searches: Sequence[SearchResult]
     cutoffs: tuple[int, ...]
+    ledger: Ledger | None
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,8 @@ def render_page(
         figures=figures,
         ablation=() if content.ablation is None else content.ablation.rows,
         pairs=pairs,
+        ledger=content.ledger,
+        claims=() if content.ledger is None else describe_claims(content.ledger),
     )
 
 

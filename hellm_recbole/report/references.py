@@ -31,7 +31,7 @@ Kind = Literal["paper", "released log", "board", "other paper"]
 Mask = Literal["seen", "train", "none", "by family", "seen as zero"]
 Selection = Literal["validation", "test", "not stated"]
 
-_METRIC = re.compile(r"[RN]@[1-9][0-9]*")
+METRIC = re.compile(r"[RN]@[1-9][0-9]*")
 _NO_SOURCES = ("claims",)  # files of the folder that are read elsewhere
 
 
@@ -256,7 +256,7 @@ def _check_metrics(path: Path, key: str, metrics: Mapping[str, float]) -> None:
         SettingsError: there is one; the message names file and key.
     """
     for name, number in metrics.items():
-        if not _METRIC.fullmatch(name):
+        if not METRIC.fullmatch(name):
             raise SettingsError(f"{path}: {key}.{name} is neither R@K nor N@K")
         if not 0 <= number <= 1:
             raise SettingsError(f"{path}: {key}.{name} = {number:g} must be between 0 and 1")
@@ -271,10 +271,7 @@ def _read_file(path: Path) -> tuple[Source, _File]:
     Raises:
         SettingsError: the file cannot be read, or a key is unknown, missing or of the wrong type.
     """
-    try:
-        content: Any = read_mapping({"file": _keep_json(load_yaml(path))}, {"file": _File}, "")["file"]
-    except ValueError as error:
-        raise SettingsError(f"{path}: {str(error).replace('key file.', 'key ')}") from error
+    content: Any = read_checked_file(path, _File)
     if not {"values", "statistics", "optima"} & content.keys():
         raise SettingsError(f"{path}: key values is missing")
     described = {key: content[key] for key in get_type_hints(Source) if key in content}
@@ -283,13 +280,21 @@ def _read_file(path: Path) -> tuple[Source, _File]:
     return Source(**{**optional, **described, "name": path.stem, "seeds": seeds}), content
 
 
-def _keep_json(content: Mapping[str, Any]) -> Any:
-    """Refuse values that JSON does not have, such as dates.
+def read_checked_file(path: Path, hint: Any) -> Any:
+    """Read a YAML file and check all its keys and types.
+
+    Args:
+        path: path of the file.
+        hint: type of its content, a `TypedDict` of `typing_extensions`.
 
     Raises:
-        ValueError: there is one.
+        SettingsError: the file cannot be read, or a key is unknown, missing or of the wrong type; the message names the
+            file and the key.
     """
+    content = load_yaml(path)
     try:
-        return json.loads(json.dumps(content))
-    except TypeError as error:
-        raise ValueError(f"a value is not text, number, list or mapping ({error})") from error
+        return read_mapping({"file": json.loads(json.dumps(content))}, {"file": hint}, "")["file"]
+    except TypeError as error:  # a date, for example
+        raise SettingsError(f"{path}: a value is not text, number, list or mapping ({error})") from error
+    except ValueError as error:
+        raise SettingsError(f"{path}: {str(error).replace('key file.', 'key ')}") from error

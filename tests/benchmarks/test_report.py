@@ -145,3 +145,12 @@ def test_a_folder_to_read_without_records_is_refused(results: Path, capsys: pyte
     assert "check the folder of --from" in fail(capsys, "--from", str(results / "none"))
     said = fail(capsys, "--dataset", "Toy,Toys", "--from", str(results))
     assert f"no record in {results / 'Toys'}; check the folder of --from" in said
+
+
+def test_the_ledger(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.main(["--output", str(results), "--dataset", "Beauty", "--ledger"]) == 0
+    shown = capsys.readouterr().out
+    assert "recboard" in shown
+    assert "CoLLM and LLaRA are level: cannot be said" in shown
+    for name in ("ledger.md", "ledger.csv", "claims.csv"):
+        assert (results / "Beauty" / name).is_file()

@@ -78,3 +78,25 @@ def test_the_ablation_keeps_the_cutoffs_of_the_runs(tmp_path: Path) -> None:
     assert "R@20" in (tmp_path / "Toy" / "ablation.csv").read_text()
     assert "R@20" not in (tmp_path / "Toy" / "table.csv").read_text()
     assert "<th>R@1</th>" in (tmp_path / "Toy" / "report.html").read_text()
+
+
+def test_the_ledger_is_written_if_it_is_requested(tmp_path: Path) -> None:
+    write_toy_runs(tmp_path)
+    shown = write_reports(tmp_path, "Toy", "unified", ledger=True)
+    assert "No source has numbers of Toy." in shown
+    assert "Multimodal rows are above LightGCN: cannot be said; GRCN" in " ".join(shown.split())
+    written = {path.name for path in (tmp_path / "Toy").iterdir() if path.is_file()}
+    assert written == {"table.md", "table.csv", "table.tex", "slices.csv", "ledger.md", "ledger.csv", "claims.csv"}
+
+
+def test_the_ledger_has_variants(tmp_path: Path) -> None:
+    add_run(tmp_path, build_ranks(10, 1), model="HeLLMPre", family="multimodal", dataset="Beauty", paper="Beauty")
+    run = {"model": "HeLLMPre-without-CL", "family": "multimodal", "dataset": "Beauty", "paper": "Beauty"}
+    add_run(tmp_path, build_ranks(5, 1), **run)
+    write_reports(tmp_path, "Beauty", "unified", ledger=True)
+    line = next(
+        line
+        for line in (tmp_path / "Beauty" / "ledger.csv").read_text().splitlines()
+        if line.startswith("Beauty,table3,paper,HeLLMPre-without-CL,w/o-CL,R@20")
+    )
+    assert ",0.125," in line  # 5 of 40

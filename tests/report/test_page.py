@@ -169,3 +169,21 @@ def test_variants_without_any_hit_do_not_stop_the_page(tmp_path: Path) -> None:
     assert "-100.0 %" in write_page(tmp_path)
     add_run(tmp_path, [900, 900, 900], model="HeLLMPre", family="multimodal")
     assert "HeLLMPre-without-CL" in write_page(tmp_path)
+
+
+def test_the_page_has_published_numbers_of_its_dataset(tmp_path: Path) -> None:
+    fill(tmp_path)
+    assert 'id="ledger"' not in write_page(tmp_path)
+    add_run(tmp_path, [1, 2, 30, 40], dataset="Beauty", paper="Beauty", identity=None)
+    page = write_page(tmp_path, "Beauty")
+    section = page[page.index('id="ledger"') : page.index('id="figures"')]
+    row = next(line for line in section.splitlines() if ">table1<" in line and ">LightGCN<" in line)
+    assert re.findall(r"<td[^>]*>([^<]*)", row)[:4] == ["table1", "LightGCN", "N@20", "0.0269"]
+    # R@20 = 2/4, N@20 = (1 + 1 / log2(3)) / 4
+    row += next(
+        line for line in section.splitlines() if "other data (22,363 users and 12,101 items, here 8 and 9)" in line
+    )
+    assert f"<td>{(1 + 1 / np.log2(3)) / 4:.4f}</td>" in row
+    assert "<li>CoLLM and LLaRA are level: cannot be said; CoLLM, LLaRA were not run.</li>" in section
+    assert not (tmp_path / "Beauty" / "ledger.md").exists()
+    assert not re.search(r"https?://", page)
