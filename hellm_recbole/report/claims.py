@@ -188,25 +188,28 @@ def judge_claims(frame: ReportFrame, settings: ReportSettings) -> tuple[ClaimRes
         short: _resample(frame, [c for c in complete if c.claim.short_histories == short], short, settings)
         for short in {candidate.claim.short_histories for candidate in complete}
     }
-    tested = [_test_claim(candidate, samples[candidate.claim.short_histories], settings) for candidate in complete]
-    corrected = iter(correct_holm(np.array([p for _, p in tested])) if tested else ())
-    pairs = iter(tested)
+    tests = {
+        index: _test_claim(candidate, samples[candidate.claim.short_histories], settings)
+        for index, candidate in enumerate(candidates)
+        if not candidate.missing
+    }
+    corrected = correct_holm(np.array([p for _, p in tests.values()])).tolist()
+    p_values: dict[int, float] = dict(zip(tests, corrected, strict=True))
     results = []
-    for candidate in candidates:
-        if candidate.missing:
+    for index, candidate in enumerate(candidates):
+        if index not in tests:
             results.append(ClaimResult(candidate.claim, "cannot be said", candidate.missing))
             continue
-        sample = samples[candidate.claim.short_histories]
-        (pair, _), p = next(pairs), float(next(corrected))
+        pair, sample = tests[index][0], samples[candidate.claim.short_histories]
         counts = [len(list_successful(group)) for group in candidate.groups.values()]
         results.append(
             ClaimResult(
                 claim=candidate.claim,
-                verdict=_choose_verdict(candidate.claim, pair, p, settings),
+                verdict=_choose_verdict(candidate.claim, pair, p_values[index], settings),
                 missing=(),
                 pair=pair,
                 n_pairs=len(candidate.claim.better) * len(candidate.claim.than),
-                p=p,
+                p=p_values[index],
                 users=sample.users,
                 slice=sample.name,
                 n_seeds=(min(counts), max(counts)),
@@ -222,7 +225,8 @@ def _find_rows(frame: ReportFrame, claim: Claim) -> list[_Candidate]:
     found: dict[tuple[tuple[str, str], ...], _Candidate] = {}
     for preset, tuned in setups or {("", False): None}:
         members = [g for g in finished if (g[0].preset, g[0].search is not None) == (preset, tuned)]
-        for backbone in dict.fromkeys(g[0].backbone for g in members if g[0].backbone is not None) or {None: None}:
+        backbones: list[str | None] = sorted({g[0].backbone for g in members if g[0].backbone is not None})
+        for backbone in backbones or [None]:
             chosen = {g[0].model: g for g in members if g[0].backbone in (None, backbone)}
             rows = {name: chosen[name] for name in (*claim.better, *claim.than) if name in chosen}
             candidate = _Candidate(claim, rows)

@@ -92,12 +92,14 @@ class Ledger:
         lines: lines of all metrics, those of the paper first.
         notes: sentences about the data and the numbers.
         claims: verdicts on the claims of the paper's text.
+        claim_note: sentence about the tests of the claims.
     """
 
     dataset: str
     lines: tuple[LedgerLine, ...]
     notes: tuple[str, ...]
     claims: tuple[ClaimResult, ...]
+    claim_note: str
 
 
 def build_ledger(frame: ReportFrame, settings: ReportSettings, *, metric: str | None = None) -> Ledger:
@@ -128,7 +130,8 @@ def build_ledger(frame: ReportFrame, settings: ReportSettings, *, metric: str | 
             verdict = _judge(reference.metrics[key], ours, obstacles)
             lines.append(LedgerLine(reference, key, key == main, ours, verdict, notes))
     notes = _write_notes(first, statistics, settings) if lines else (f"No source has numbers of {name}.",)
-    return Ledger(first.dataset, tuple(lines), notes, judge_claims(frame, settings))
+    claims = judge_claims(frame, settings)
+    return Ledger(first.dataset, tuple(lines), notes, claims, _write_claim_note(frame, claims, settings))
 
 
 def has_references(frame: ReportFrame) -> bool:
@@ -313,3 +316,13 @@ def _write_notes(record: RunResult, statistics: DatasetStatistics | None, settin
             f"{counts['train'] + counts['test']:,})."
         )
     return tuple(notes)
+
+
+def _write_claim_note(frame: ReportFrame, claims: Sequence[ClaimResult], settings: ReportSettings) -> str:
+    """Say how the claims are tested."""
+    n_tested = sum(not claim.missing for claim in claims)
+    return (
+        f"Mask policy {frame.mask_policy} for every row. Paired bootstrap over users; p is Holm-corrected over the "
+        f"{n_tested} {'claim' if n_tested == 1 else 'claims'} that could be tested, and a verdict needs p < "
+        f"{settings.significance_level:g}. In parentheses: {settings.confidence_level:.0%} interval of the difference."
+    )

@@ -39,7 +39,7 @@ def render_ledger_markdown(ledger: Ledger) -> str:
     table = f"{render_markdown_table(header, lines, align)}\n\n" if lines else ""
     notes = " ".join(map(escape_markdown, ledger.notes))
     claims = "".join(f"- {escape_markdown(sentence)}\n" for sentence in describe_claims(ledger))
-    return f"{table}{notes}\n\n## Claims of the paper's text\n\n{claims}"
+    return f"{table}{notes}\n\n## Claims of the paper's text\n\n{claims}\n{escape_markdown(ledger.claim_note)}\n"
 
 
 def render_ledger_csv(ledger: Ledger) -> str:
@@ -98,7 +98,11 @@ def render_ledger_terminal(ledger: Ledger, width: int | None = None) -> str:
             verdict = line.verdict + (f" ({','.join(marks)})" if marks else "")
             view.add_row(*(rich.markup.escape(strip_controls(text)) for text in (*_list_texts(line), verdict)))
     notes = [*(f"({number}) {note}" for note, number in numbers.items()), *ledger.notes]
-    claims = ["Claims of the paper's text:", *(f"- {sentence}" for sentence in describe_claims(ledger))]
+    claims = [
+        "Claims of the paper's text:",
+        *(f"- {sentence}" for sentence in describe_claims(ledger)),
+        ledger.claim_note,
+    ]
     return print_view(create_console(LOG_WIDTH if in_log else width), view, [*notes, *claims])
 
 

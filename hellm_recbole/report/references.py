@@ -276,7 +276,7 @@ def _read_file(path: Path) -> tuple[Source, _File]:
         raise SettingsError(f"{path}: key values is missing")
     described = {key: content[key] for key in get_type_hints(Source) if key in content}
     seeds = None if content["seeds"] == "not stated" else content["seeds"]
-    optional = {"language_model": None, "features": {}}
+    optional: dict[str, Any] = {"language_model": None, "features": {}}
     return Source(**{**optional, **described, "name": path.stem, "seeds": seeds}), content
 
 

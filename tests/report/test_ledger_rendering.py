@@ -52,7 +52,8 @@ def test_markdown_shows_the_main_metric(ledger: Ledger) -> None:
     assert a[6:] == ["3.000", "1", "above", "selection not stated"]
     assert d == ["a", "D", "R@10", "0.5000", *["\u2013"] * 4, "not run", "selection not stated"]
     assert "## Claims of the paper's text\n\n- A is above B: holds; A 0.7500 and B 0.2500 in R@10" in text
-    assert text.endswith("- A is above C: cannot be said; C was not run.\n")
+    assert "- A is above C: cannot be said; C was not run.\n\nMask policy seen for every row." in text
+    assert "over the 1 claim that could be tested" in text
 
 
 def test_csv_has_every_metric(ledger: Ledger) -> None:
