@@ -173,7 +173,7 @@ def judge_claims(frame: ReportFrame, settings: ReportSettings) -> tuple[ClaimRes
     """Judge the claims of the paper with the runs of a dataset, under the masking policy of the protocol `unified`.
 
     A claim is judged once for each setup (preset, tuned or not, language model) that has all its rows. If there is
-    none, the claim cannot be judged, and the result names the missing rows of the setup that has most of them.
+    none, the claim cannot be judged, and the result names the missing rows of the most complete setup.
 
     Args:
         frame: all runs of the dataset, with variants.
@@ -225,8 +225,8 @@ def _find_rows(frame: ReportFrame, claim: Claim) -> list[_Candidate]:
     found: dict[tuple[tuple[str, str], ...], _Candidate] = {}
     for preset, tuned in setups or {("", False): None}:
         members = [g for g in finished if (g[0].preset, g[0].search is not None) == (preset, tuned)]
-        backbones: list[str | None] = sorted({g[0].backbone for g in members if g[0].backbone is not None})
-        for backbone in backbones or [None]:
+        backbones = sorted({g[0].backbone for g in members if g[0].backbone is not None})
+        for backbone in backbones or (None,):
             chosen = {g[0].model: g for g in members if g[0].backbone in (None, backbone)}
             rows = {name: chosen[name] for name in (*claim.better, *claim.than) if name in chosen}
             candidate = _Candidate(claim, rows)

@@ -129,7 +129,11 @@ def build_ledger(frame: ReportFrame, settings: ReportSettings, *, metric: str | 
             ours = None if group is None else numbers[_get_key(reference, group, key)]
             verdict = _judge(reference.metrics[key], ours, obstacles)
             lines.append(LedgerLine(reference, key, key == main, ours, verdict, notes))
-    notes = _write_notes(first, statistics, settings) if lines else (f"No source has numbers of {name}.",)
+    notes = (
+        (*_write_notes(first, statistics, settings), *_name_other_rows(frame, references))
+        if lines
+        else (f"No source has numbers of {name}.",)
+    )
     claims = judge_claims(frame, settings)
     return Ledger(first.dataset, tuple(lines), notes, claims, _write_claim_note(frame, claims, settings))
 
@@ -316,6 +320,13 @@ def _write_notes(record: RunResult, statistics: DatasetStatistics | None, settin
             f"{counts['train'] + counts['test']:,})."
         )
     return tuple(notes)
+
+
+def _name_other_rows(frame: ReportFrame, references: Sequence[Reference]) -> list[str]:
+    """Name the finished rows of which no source has numbers, if there are any."""
+    published = {reference.row for reference in references}
+    others = [g[0].label for g in frame.groups if list_successful(g) and g[0].model not in published]
+    return [f"No source has numbers of the rows {', '.join(dict.fromkeys(others))}."] if others else []
 
 
 def _write_claim_note(frame: ReportFrame, claims: Sequence[ClaimResult], settings: ReportSettings) -> str:

@@ -124,6 +124,14 @@ def test_rows_that_were_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert (line.verdict, line.ours, line.ratio, line.published) == ("not run", None, None, 1 / 4)
 
 
+def test_rows_without_published_numbers_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for model in ("Pop", "LightGCN", "ItemKNN"):
+        add_run(tmp_path / "results", build_ranks(10, 1), model=model)
+    add_run(tmp_path / "results", None, model="VBPR", family="multimodal")
+    write_sources(tmp_path, monkeypatch, a=SOURCE + name_values(0.25))
+    assert make_ledger(tmp_path).notes[-1] == "No source has numbers of the rows ItemKNN, Pop."
+
+
 def test_a_row_with_two_language_models_has_two_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for backbone, n in (("Llama-2-7b-hf", 20), ("tiny", 10)):
         add_run(tmp_path / "results", build_ranks(n, 1), model="HeLLM", family="llm", backbone=backbone)
