@@ -137,6 +137,7 @@ def settings(folder: Path, **changes: Any) -> LLMSettings:
     values: dict[str, Any] = {
         "item_inputs": ("HeLLMPre", "SASRec"),
         "prefix_graph": "HeLLMPre",
+        "prefix_map": "none",
         "prefix_length": 3,
         "prefix_hidden": 8,
         "prefix_dropout": 0.0,

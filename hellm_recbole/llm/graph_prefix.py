@@ -6,7 +6,8 @@ With h the pooled graph embeddings, f a two-layer network and A learnable, layer
 applied once to the n learnable vectors and once to each graph vector, and not to each of their sums.
 
 **Deviations.** The paper normalises before the network, the released code after it; the code's order is the default.
-The released code also pools padding as item 0; there is no padding here.
+The paper maps the graph embeddings by a trainable square matrix M before they are pooled (Eq. 9); the released code
+does not, and neither does the default here. The released code also pools padding as item 0; there is no padding here.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ class GraphPrefix(nn.Module):
         n_layers: number of layers of the language model.
         length: n, number of prefixes of each layer.
         width: H, hidden width of the language model.
-        pooled: width of the pooled graph embeddings; 0 without a graph.
+        graph_width: D, width of the graph embeddings, of which D * D numbers are pooled; 0 without a graph.
         hidden: hidden width of the networks.
         dropout: dropout probability of the networks.
         norm_first: normalise before the network (the paper) instead of after it (the released code).
         eps: added to the mean square in the RMS normalisations.
+        learned_map: whether there is the trainable map M of Eq. 9. It starts as the identity, so that training starts
+            from the form of the released code, whatever the width, and draws no random number.
     """
 
     def __init__(
@@ -38,11 +41,13 @@ class GraphPrefix(nn.Module):
         n_layers: int,
         length: int,
         width: int,
-        pooled: int,
+        graph_width: int,
         hidden: int,
         dropout: float,
         norm_first: bool,
         eps: float,
+        *,
+        learned_map: bool = False,
     ) -> None:
         super().__init__()
         self.length, self.norm_first = length, norm_first
@@ -50,10 +55,16 @@ class GraphPrefix(nn.Module):
         self.value = nn.Parameter(torch.randn(n_layers, length, width))
         self.key_norm = nn.RMSNorm(width, eps=eps)
         self.value_norm = nn.RMSNorm(width, eps=eps)
+        self.graph_map = nn.Parameter(torch.eye(graph_width)) if learned_map and graph_width else None
+        pooled = graph_width**2
         self.networks = nn.ModuleList(_build_network(pooled, hidden, width, dropout) for _ in range(2 if pooled else 0))
         self.norms = nn.ModuleList(
             nn.RMSNorm(pooled if norm_first else width, eps=eps) for _ in range(2 if pooled else 0)
         )
+
+    def map_graph(self, vectors: Tensor) -> Tensor:
+        """Compute `X M`, the [..., D] graph embeddings that are pooled (Eq. 9); without M these are X itself."""
+        return vectors if self.graph_map is None else vectors @ self.graph_map
 
     def compute_graph_terms(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the [S, H] terms for keys and for values from [S, pooled] pooled graph embeddings."""
@@ -125,12 +136,11 @@ def _project_prefix(learned: Tensor, graph: Tensor | None, norm: nn.RMSNorm, pro
 
 
 def pool_graph(vectors: Tensor, batch: PackedBatch, *, causal: bool) -> Tensor:
-    """Compute the second-order pooling `vec(X^T X)` of graph embeddings (Eq. 8, 9), as the released code does.
-
-    The map M of the paper is left out.
+    """Compute the second-order pooling `vec(X^T X)` of graph embeddings (Eq. 8, 9).
 
     Args:
-        vectors: [B, L, D] graph embeddings of the items of each history; zeros at padding.
+        vectors: [B, L, D] graph embeddings of the items of each history, mapped or not (`GraphPrefix.map_graph`); zeros
+            at padding.
         batch: the [B, L] items, packed.
         causal: whether items 1..t are pooled for each item t, instead of the whole history.
 

@@ -18,6 +18,8 @@ Guo et al., "Multi-Modal Hypergraph Enhanced LLM Learning for Recommendation", 2
 - Before the head, each dimension of the states is normalized to mean 0 and standard deviation 1. Both are measured once
   on a sample of training histories: some dimensions of a language model are a hundred times larger than others.
 - Padding is never pooled (the released code pools padding as item 0).
+
+The paper's trainable map M (Eq. 9) is not applied by the released code; `prefix_map: learned` applies it.
 """
 
 from __future__ import annotations

@@ -134,27 +134,28 @@ def build_reader(settings: LLMSettings, data: TrainData, items: ItemTokens, back
     if settings.prefix_length:
         if settings.prefix_graph is not None:
             graph = torch.from_numpy(data.pretrained[settings.prefix_graph])
-        prefix = build_prefix(settings, backbone, 0 if graph is None else graph.shape[1] ** 2)
+        prefix = build_prefix(settings, backbone, 0 if graph is None else graph.shape[1])
     return reading(items, backbone, prefix, graph, reads_texts=settings.item_text_tokens > 0)
 
 
-def build_prefix(settings: LLMSettings, backbone: Backbone, pooled: int) -> GraphPrefix:
+def build_prefix(settings: LLMSettings, backbone: Backbone, graph_width: int) -> GraphPrefix:
     """Build the prefixes of all layers.
 
     Args:
         settings: hyper-parameters.
         backbone: language model.
-        pooled: width of the pooled graph embeddings; 0 for learnable prefixes only.
+        graph_width: D, width of the graph embeddings; 0 for learnable prefixes only.
     """
     return GraphPrefix(
         backbone.n_layers,
         settings.prefix_length,
         backbone.width,
-        pooled,
+        graph_width,
         settings.prefix_hidden,
         settings.prefix_dropout,
         settings.prefix_norm == "before",
         settings.prefix_eps,
+        learned_map=settings.prefix_map == "learned",
     )
 
 

@@ -92,7 +92,8 @@ class Reader(nn.Module):
         """
         if self.prefix is None or self.graph is None:
             return None
-        return self.prefix.compute_graph_terms(pool_graph(self.graph[items], batch, causal=causal))
+        vectors = self.prefix.map_graph(self.graph[items])  # zeros stay zeros at padding
+        return self.prefix.compute_graph_terms(pool_graph(vectors, batch, causal=causal))
 
     def _insert_texts(self, tokens: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Insert the text of each item before its token.

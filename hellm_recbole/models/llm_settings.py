@@ -19,6 +19,8 @@ class LLMSettings(LanguageModelSettings):
     Attributes:
         item_inputs: models whose item embeddings are concatenated into the input of an item.
         prefix_graph: model whose item embeddings are pooled for the graph prefix; None keeps the learnable part only.
+        prefix_map: map of the graph embeddings before they are pooled: none (released code), or learned, a trained
+            square matrix (paper, M of Eq. 9). Without a graph there is nothing to map.
         prefix_length: n, number of prefixes of each layer; 0 for none.
         prefix_hidden: hidden width of the prefix networks.
         prefix_dropout: dropout probability of the prefix networks.
@@ -48,6 +50,7 @@ class LLMSettings(LanguageModelSettings):
 
     item_inputs: tuple[str, ...]
     prefix_graph: str | None
+    prefix_map: Literal["none", "learned"]
     prefix_length: int = Field(ge=0)
     prefix_hidden: int = Field(ge=1)
     prefix_dropout: float = Field(ge=0, lt=1)

@@ -61,6 +61,16 @@ def test_parameter_counts_are_exact_and_activations_within_a_tenth(
     )
 
 
+def test_the_map_of_the_graph_embeddings_is_counted_with_the_prefix(tiny: Path, toy_split: Split) -> None:
+    data, plain, mapped = make_data(toy_split), settings(tiny), settings(tiny, prefix_map="learned")
+    batches = SequenceSource(data, 32, 20, torch.device("cpu"))
+    before, after = (estimate_memory(chosen, data, batches, 16) for chosen in (plain, mapped))
+    assert after.parts == count_parameters(HeLLM.build(mapped, data))
+    assert after.parts["prefix"] == tuple(count + 6 * 6 for count in before.parts["prefix"])
+    assert after.trained_bytes == before.trained_bytes + 16 * 6 * 6
+    assert after.activation_bytes > before.activation_bytes  # what the gradient of the map needs
+
+
 def test_no_language_model_is_counted_if_there_is_none(tiny: Path, toy_split: Split) -> None:
     data = make_data(toy_split)
     chosen = settings(tiny, llm_weights="none", gradient_checkpointing=False)
