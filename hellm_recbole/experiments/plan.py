@@ -16,7 +16,9 @@ _MAX_NAMED = 8  # number of names or seeds that the line lists
 
 
 def describe_plan(jobs: Sequence[RunJob], earlier: Iterable[RunResult]) -> str:
-    """Describe the runs of a command in one line: models, seeds, datasets, epochs, finished runs, expected time.
+    """Describe the runs of a command in one line.
+
+    It names models, seeds and datasets, finished runs, runs that others read, epochs and the expected time.
 
     Args:
         jobs: jobs of the command, compared with the runs in their folders.
@@ -37,6 +39,8 @@ def describe_plan(jobs: Sequence[RunJob], earlier: Iterable[RunResult]) -> str:
     if n_undecided:
         parts.append(f"{n_undecided} compared with earlier runs after the models that they read")
     if to_run:
+        if n_read := sum(job.is_pretrained for job in to_run):
+            parts.append(f"{n_read} trained first, because other runs read their embeddings")
         parts.append(f"at most {_count(max(job.config.train.epochs for job in to_run), 'epoch')} each")
         parts.append(f"expected time {_describe_time(to_run, earlier)}")
     return f"plan: {'; '.join(parts)}"

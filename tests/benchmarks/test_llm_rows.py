@@ -296,6 +296,49 @@ def test_variants_are_runs_of_their_own(workplace: Path, tiny: Path, capsys: pyt
     assert records["HeLLM-random-llm"].metrics["test"] != records["HeLLM"].metrics["test"]
 
 
+def test_a_variant_of_a_pretrained_model_is_trained_first_and_found_again(
+    workplace: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = arguments(tiny)
+    words[words.index("HeLLM")] = "HeLLM,HeLLM-without-U2U,HeLLM-without-CL"
+    assert run.main(words) == 0
+    shown = capsys.readouterr().out
+    order = "HeLLMPre, SASRec, HeLLMPre-without-U2U, HeLLMPre-without-CL"
+    rows = "HeLLM@tiny-llama, HeLLM-without-U2U@tiny-llama, HeLLM-without-CL@tiny-llama"
+    assert f"plan: 7 runs; models {order}, {rows}; seeds 2024" in shown
+    assert "4 trained first, because other runs read their embeddings" in shown
+    results = workplace / "results" / "toy"
+    whole, u2u, cl = (
+        read_result(results / f"HeLLM{name}@tiny-llama" / "2024" / "record.json")
+        for name in ("", "-without-U2U", "-without-CL")
+    )
+    assert [set(record.stages) for record in (whole, u2u, cl)] == [
+        {"HeLLMPre", "SASRec"},
+        {"HeLLMPre-without-U2U", "SASRec"},
+        {"HeLLMPre-without-CL", "SASRec"},
+    ]
+    assert len({record.stages[name] for record in (whole, u2u, cl) for name in record.stages}) == 4
+    assert whole.stages["SASRec"] == u2u.stages["SASRec"]
+    assert whole.parameters == u2u.parameters  # the pre-training stage differs, not the shape
+    stage = read_result(results / "HeLLMPre-without-U2U" / "2024" / "record.json")
+    assert stage.settings["use_u2u"]["value"] is False
+    assert stage.settings["emb_dim"]["value"] == SMALL["emb_dim"]  # a value for all models reaches it
+    lines = (results / "ablation.md").read_text().splitlines()
+    assert [name for name in rows.split(", ") if any(name in line for line in lines)] == rows.split(", ")
+    assert not any("HeLLMPre" in line for line in lines if "HeLLM-without" in line)
+    words[words.index("--models") + 1] = "HeLLM-without-U2U"
+    assert run.main(words) == 0
+    assert "plan: 3 runs; models HeLLMPre-without-U2U, SASRec, HeLLM-without-U2U@tiny-llama" in (
+        shown := capsys.readouterr().out
+    )
+    assert "datasets toy; 3 finished before\n" in shown
+    table = results / "HeLLMPre-without-U2U" / "2024" / "embeddings" / "embeddings.safetensors"
+    values = load_file(table)
+    save_file({**values, "items": values["items"] + 1}, table)
+    write_sums(table.parent)
+    assert "made with other embeddings of HeLLMPre-without-U2U" in fail_with_sentence(capsys, words, 2)
+
+
 @pytest.mark.parametrize(
     ("more", "code", "parts"),
     [

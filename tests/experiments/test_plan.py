@@ -93,3 +93,14 @@ def test_runs_whose_pretrained_models_change_are_not_counted_as_finished() -> No
     deferred = replace(make_job("HeLLM"), deferred=True)
     line = describe_plan([*finished, deferred], [])
     assert line.endswith("; 2 finished before; 1 compared with earlier runs after the models that they read")
+
+
+def test_runs_that_others_read_are_counted_unless_they_are_finished() -> None:
+    reader = make_job("HeLLM-without-U2U")
+    read = [replace(make_job(name), is_pretrained=True) for name in reader.config.pretrained_models]
+    assert [job.config.model for job in read] == ["HeLLMPre-without-U2U", "SASRec"]
+    line = describe_plan([*read, reader], [])
+    assert "; 2 trained first, because other runs read their embeddings; at most 10 epochs" in line
+    line = describe_plan([replace(read[0], finished=toy_record()), read[1], reader], [])
+    assert "; 1 finished before; 1 trained first, because other runs read their embeddings; at most" in line
+    assert "trained first" not in describe_plan([make_job("SASRec")], [])
