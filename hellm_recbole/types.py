@@ -25,6 +25,8 @@ IdArray = npt.NDArray[np.int64]
 TokenArray = npt.NDArray[np.str_]
 FloatArray = npt.NDArray[np.float32]
 
+USER_TABLE = " (users)"  # end of the name of a table of user embeddings; the name of a model has no space
+
 
 @dataclass(frozen=True)
 class Histories:
@@ -87,6 +89,15 @@ class Targets:
         return len(self.user)
 
 
+def name_user_table(model: str) -> str:
+    """Return the name under which the user embeddings of a pretrained model are passed, beside its item embeddings.
+
+    >>> name_user_table("HeLLMPre")
+    'HeLLMPre (users)'
+    """
+    return f"{model}{USER_TABLE}"
+
+
 @dataclass(frozen=True)
 class TrainData:
     """Data that a model may see while it is built and trained, without validation and test interactions.
@@ -98,6 +109,7 @@ class TrainData:
         features: modality name -> [I + 1, D_m] float32 features. Row i belongs to item id i; row 0 is zero.
         cache: folder for results that are expensive to compute from the features; None for no cache.
         pretrained: model name -> [I + 1, D] item embeddings that were pretrained on the same split; row 0 is zero.
+            `name_user_table` of a model -> its [U + 1, D] user embeddings, for models that read these.
         item_text: [I + 1] text of each item; entry 0 is "". Empty if the dataset has no texts.
         covered: modality name -> [I + 1] bool, whether the item has its own features. The other items have filled-in
             rows. Entry 0 is False.
@@ -137,10 +149,12 @@ class HistoryBatch:
     Attributes:
         items: [B, L] item ids, oldest first.
         targets: [B, L] id of the item that follows each position; 0 at positions without a prediction.
+        user: [B] user ids; None where the source of the batch does not know them, for few models read them.
     """
 
     items: Tensor
     targets: Tensor
+    user: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from hellm_recbole.models.base import LLM
 from hellm_recbole.models.hellm import HeLLM
 from hellm_recbole.models.llm_recommender import LLMRecommender
 from hellm_recbole.models.llm_settings import LLMSettings
-from hellm_recbole.types import FloatArray, Histories, HistoryBatch, TrainData
+from hellm_recbole.types import FloatArray, Histories, HistoryBatch, TrainData, name_user_table
 
 N_ITEMS = 12
 HISTORIES = torch.tensor([[3, 5, 1, 0, 0, 0], [7, 0, 0, 0, 0, 0], [2, 4, 6, 8, 10, 12], [9, 9, 2, 1, 0, 0]])
@@ -132,6 +132,17 @@ def toy_tables(n_items: int, width: int = 6) -> dict[str, FloatArray]:
     return tables
 
 
+def toy_user_tables(n_users: int, width: int = 6) -> dict[str, FloatArray]:
+    """Make random user embeddings of two models, under the names that tables of users have."""
+    rng = np.random.default_rng(6)
+    tables = {}
+    for name in ("HeLLMPre", "LightGCN"):
+        table = rng.normal(size=(n_users + 1, width)).astype(np.float32)
+        table[0] = 0.0
+        tables[name_user_table(name)] = table
+    return tables
+
+
 def settings(folder: Path, **changes: Any) -> LLMSettings:
     """Return the settings of a small HeLLM on the model in `folder`, without any dropout."""
     values: dict[str, Any] = {
@@ -151,6 +162,7 @@ def settings(folder: Path, **changes: Any) -> LLMSettings:
         "placeholder": "item",
         "prompt": "a customer bought products :",
         "ending": "next :",
+        "item_separator": "",
         "max_history": 20,
         "item_dropout": 0.0,
         "head_dropout": 0.0,
@@ -177,7 +189,8 @@ def make_data() -> TrainData:
     """Make training data of one user, with the texts and the embeddings of `N_ITEMS` items."""
     one = np.array([1])
     history = Histories.from_pairs(one, one, 1)
-    return TrainData(1, N_ITEMS, history, {}, pretrained=toy_tables(N_ITEMS), item_text=ITEM_TEXT)
+    tables = {**toy_tables(N_ITEMS), **toy_user_tables(3)}
+    return TrainData(1, N_ITEMS, history, {}, pretrained=tables, item_text=ITEM_TEXT)
 
 
 def build_model(folder: Path, **changes: Any) -> HeLLM:

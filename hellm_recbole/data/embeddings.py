@@ -1,4 +1,4 @@
-"""Read and check exported item embeddings, aligned by item token.
+"""Read and check exported embeddings of items and users, aligned by token.
 
 `hellm_recbole.experiments.export` writes them.
 """
@@ -32,7 +32,40 @@ def read_item_embeddings(folder: Path, item_tokens: TokenArray) -> FloatArray:
     Raises:
         DataError: a file is missing, broken or changed after the export, or an item has no row.
     """
-    table_file, token_file = f"{EMBEDDINGS}.safetensors", "items.txt"
+    return _read_table(folder, "item", item_tokens)
+
+
+def read_user_embeddings(folder: Path, user_tokens: TokenArray) -> FloatArray:
+    """Read the user embeddings of an exported folder.
+
+    Args:
+        folder: folder with the exported embeddings.
+        user_tokens: [U + 1] source token of each user id.
+
+    Returns:
+        [U + 1, D] float32 embeddings in user-id order; row 0 is zero.
+
+    Raises:
+        DataError: a file is missing, broken or changed after the export, or a user has no row.
+    """
+    return _read_table(folder, "user", user_tokens)
+
+
+def _read_table(folder: Path, side: str, wanted: TokenArray) -> FloatArray:
+    """Read one table of an exported folder.
+
+    Args:
+        folder: folder with the exported embeddings.
+        side: item or user.
+        wanted: [N + 1] source token of each id.
+
+    Returns:
+        [N + 1, D] float32 embeddings in the order of the ids; row 0 is zero.
+
+    Raises:
+        DataError: a file is missing, broken or changed after the export, or a token has no row.
+    """
+    table_file, token_file = f"{EMBEDDINGS}.safetensors", f"{side}s.txt"
     if folder.is_dir() and not (folder / SUMS).is_file():
         raise DataError(
             f"embeddings {folder} have no {SUMS}: the export was incomplete or made by an earlier version; export "
@@ -45,15 +78,15 @@ def read_item_embeddings(folder: Path, item_tokens: TokenArray) -> FloatArray:
                 "exports it again from the checkpoint of that run"
             )
         tokens = (folder / token_file).read_text(encoding="utf-8").removesuffix("\n").split("\n")
-        values = load_file(folder / table_file)["items"]
+        values = load_file(folder / table_file)[f"{side}s"]
     except (OSError, KeyError, UnicodeDecodeError, safetensors.SafetensorError) as error:
         raise DataError(f"embeddings {folder} cannot be read ({error}); export them again") from error
     row_of_token = {token: row for row, token in enumerate(tokens)}
-    missing = [str(token) for token in item_tokens[1:] if token not in row_of_token]
+    missing = [str(token) for token in wanted[1:] if token not in row_of_token]
     if missing or len(row_of_token) != len(tokens) or len(tokens) != len(values):
-        fault = f"lack item {missing[0]!r}" if missing else f"have {len(tokens)} tokens and {len(values)} rows"
+        fault = f"lack {side} {missing[0]!r}" if missing else f"have {len(tokens)} tokens and {len(values)} rows"
         raise DataError(f"embeddings {folder} {fault}; export them again on this dataset")
-    rows = np.asarray(values, dtype=np.float32)[[row_of_token[str(token)] for token in item_tokens[1:]]]
+    rows = np.asarray(values, dtype=np.float32)[[row_of_token[str(token)] for token in wanted[1:]]]
     if not np.isfinite(rows).all():
         raise DataError(f"embeddings {folder} contain a value that is not finite; train that model again")
     return np.concatenate([np.zeros((1, rows.shape[1]), dtype=np.float32), rows])

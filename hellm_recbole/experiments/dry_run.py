@@ -20,7 +20,7 @@ from hellm_recbole.experiments.pretrained import PretrainedStore
 from hellm_recbole.experiments.run_config import LLMRunConfig, RunConfig
 from hellm_recbole.training.sampling import make_batch_source
 from hellm_recbole.training.timing import time_epoch
-from hellm_recbole.types import FloatArray, TrainData
+from hellm_recbole.types import USER_TABLE, FloatArray, TrainData
 
 N_STEPS = 3
 GIB = 1024**3
@@ -113,12 +113,14 @@ def _add_pretrained(
     A pretrained model that is not trained yet is replaced by random embeddings of the same width.
     """
     tables: dict[str, FloatArray] = {}
-    for model in config.pretrained_models:
+    for table in config.pretrained_tables:
         try:
-            tables |= store.load(context.output, split, [model], context.seed).tables
+            tables |= store.load(context.output, split, [table], context.seed).tables
         except HellmError:
+            model = table.removesuffix(USER_TABLE)
             width = next(other.resolved.values["emb_dim"] for other in configs if other.model == model)
-            vectors = np.random.default_rng(0).normal(size=(split.n_items + 1, width)).astype(np.float32)
+            n_rows = (split.n_items if table == model else split.n_users) + 1
+            vectors = np.random.default_rng(0).normal(size=(n_rows, width)).astype(np.float32)
             vectors[0] = 0.0
-            tables[model] = vectors
+            tables[table] = vectors
     return config.restrict_data(replace(split.make_train_data(), pretrained=tables))

@@ -120,7 +120,7 @@ def export_run(
     if EMBEDDINGS in what:
         refuse_embeddings([config])
     folder = context.locate_run(config, split.dataset)
-    embeddings = store.load(context.output, split, config.pretrained_models, context.seed)
+    embeddings = store.load(context.output, split, config.pretrained_tables, context.seed)
     learner = build_learner(config, split, context, embeddings)
     load_best(learner, CheckpointFolder(folder / CHECKPOINT))
     learner.prepare()

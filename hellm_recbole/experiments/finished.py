@@ -44,7 +44,7 @@ def find_finished_run(config: RunConfig, split: Split, context: RunContext, stor
     result = read_result(path)
     if result.status != "success":
         return None
-    embeddings = store.load(context.output, split, config.pretrained_models, context.seed)
+    embeddings = store.load(context.output, split, config.pretrained_tables, context.seed)
     old = list_result_parts(result)
     if old is None:  # an earlier version recorded only settings, split and embeddings
         old = list_parts(

@@ -140,14 +140,16 @@ def _check_tokens(config: Any, tokenizer: Any, settings: LLMSettings, item_texts
     Raises:
         DataError: the tokenizer gives a token that has no embedding.
     """
-    prompts = [tokenize_prompt(tokenizer, text) for text in (settings.prompt, settings.ending, settings.placeholder)]
+    prompts = [tokenize_prompt(tokenizer, text) for text in settings.prompts]
+    inner = [tokenize_prompt(tokenizer, text, special=False) for text in settings.inner_texts]
     item_tokens, _, counts = tokenize_items(
         tokenizer, item_texts if settings.item_text_tokens else (), settings.item_text_tokens
     )
     embeddings = _build_without_weights(config).get_input_embeddings()
-    refuse_unknown_tokens([*chain(*prompts), *item_tokens.tolist()], embeddings, settings.llm)
-    longest = int(counts.max()) if len(counts) else 0
-    return settings.prefix_length + len(prompts[0]) + settings.max_history * (longest + 1) + len(prompts[1])
+    refuse_unknown_tokens([*chain(*prompts, *inner), *item_tokens.tolist()], embeddings, settings.llm)
+    longest = (int(counts.max()) if len(counts) else 0) + 1 + len(inner[1])  # of an item: text, token and separator
+    around = settings.prefix_length + len(prompts[0]) + len(inner[0]) + len(prompts[1])
+    return around + (settings.user_model is not None) + settings.max_history * longest
 
 
 def _build_without_weights(config: Any) -> Any:

@@ -101,7 +101,12 @@ def estimate_memory(
 
 def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
     """Count the trained and the total parameters of each part. The first word of a parameter's name tells its part."""
-    names = {"backbone": "language model", "projector": "item projector", "prefix": "prefix"}
+    names = {
+        "backbone": "language model",
+        "projector": "item projector",
+        "users": "user projector",
+        "prefix": "prefix",
+    }
     found: dict[str, tuple[int, int]] = {}
     for name, value in model.named_parameters():
         part = names.get(name.partition(".")[0], "head")

@@ -8,12 +8,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 from hellm_recbole.config.request import EMBEDDINGS
-from hellm_recbole.data.embeddings import digest_tables, read_item_embeddings
+from hellm_recbole.data.embeddings import digest_tables, read_item_embeddings, read_user_embeddings
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, ModelError
 from hellm_recbole.experiments.results import RECORD_FILE, RunResult, digest_run, read_result
 from hellm_recbole.identity.parts import EmbeddingIdentity, list_feature_digests
-from hellm_recbole.types import FloatArray
+from hellm_recbole.types import USER_TABLE, FloatArray
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,9 @@ class PretrainedEmbeddings:
     """Item embeddings of pretrained models, and what the runs that made them depend on.
 
     Attributes:
-        tables: model -> [I + 1, D] float32 item embeddings; row 0 is zero.
-        identities: model -> digest of its table, and identity of the run that made it.
+        tables: model -> [I + 1, D] float32 item embeddings; row 0 is zero. Tables of users, [U + 1, D], have the names
+            that `types.name_user_table` gives.
+        identities: name of a table -> digest of its table, and identity of the run that made it.
     """
 
     tables: Mapping[str, FloatArray]
@@ -44,15 +45,15 @@ class PretrainedStore:
     """
 
     def __init__(self) -> None:
-        self._loaded: dict[Path, tuple[FloatArray, EmbeddingIdentity]] = {}
+        self._loaded: dict[Path, dict[str, tuple[FloatArray, EmbeddingIdentity]]] = {}
 
-    def load(self, results: Path, split: Split, models: Collection[str], seed: int) -> PretrainedEmbeddings:
-        """Load the item embeddings of pretrained models from their finished runs with the same seed and split.
+    def load(self, results: Path, split: Split, tables: Collection[str], seed: int) -> PretrainedEmbeddings:
+        """Load the embeddings of pretrained models from their finished runs with the same seed and split.
 
         Args:
             results: folder of all results.
             split: split on which the models must have been trained.
-            models: names of the pretrained models.
+            tables: names of the pretrained models, for their item embeddings, or of their tables of users.
             seed: random seed of their runs.
 
         Raises:
@@ -60,14 +61,15 @@ class PretrainedStore:
             DataError: embeddings are missing, broken, or of other items.
         """
         found = {}
-        for model in models:
-            folder = locate_pretrained(results, split.dataset, model, seed)
-            if folder not in self._loaded:
-                self._loaded[folder] = _load_table(model, folder, split)
-            found[model] = self._loaded[folder]
+        for name in tables:
+            folder = locate_pretrained(results, split.dataset, name.removesuffix(USER_TABLE), seed)
+            loaded = self._loaded.setdefault(folder, {})
+            if name not in loaded:
+                loaded[name] = _load_table(name, folder, split)
+            found[name] = loaded[name]
         return PretrainedEmbeddings(
-            {model: table for model, (table, _) in found.items()},
-            {model: identity for model, (_, identity) in found.items()},
+            {name: table for name, (table, _) in found.items()},
+            {name: identity for name, (_, identity) in found.items()},
         )
 
     def forget(self, folder: Path) -> None:
@@ -84,26 +86,30 @@ def locate_pretrained(results: Path, dataset: str, model: str, seed: int) -> Pat
     return results / dataset / model / str(seed)
 
 
-def _load_table(model: str, folder: Path, split: Split) -> tuple[FloatArray, EmbeddingIdentity]:
-    """Load the item embeddings of one pretrained model and collect what its run depends on.
+def _load_table(name: str, folder: Path, split: Split) -> tuple[FloatArray, EmbeddingIdentity]:
+    """Load one table of a pretrained model and collect what its run depends on.
 
     Args:
-        model: name of the pretrained model.
+        name: name of the pretrained model, or of its table of users.
         folder: folder of its run.
         split: split on which it must have been trained.
 
     Returns:
-        [I + 1, D] float32 item embeddings with row 0 zero, and their identity.
+        [I + 1, D] or [U + 1, D] float32 embeddings with row 0 zero, and their identity.
 
     Raises:
         ModelError: the run is missing, has not succeeded, or used another split.
         DataError: the embeddings are missing, broken, or of other items.
     """
+    model = name.removesuffix(USER_TABLE)
     result = _read_finished_result(model, folder, split)
-    table = read_item_embeddings(folder / EMBEDDINGS, split.item_tokens)
+    if name == model:
+        table = read_item_embeddings(folder / EMBEDDINGS, split.item_tokens)
+    else:
+        table = read_user_embeddings(folder / EMBEDDINGS, split.user_tokens)
     origin = result.identity
     return table, {
-        "sha256": digest_tables({model: table})[model],
+        "sha256": digest_tables({name: table})[name],
         "run_sha256": digest_run(result),
         "features": None if origin is None else dict(list_feature_digests(origin)),
         "code": None if origin is None else origin["code"]["modules"],

@@ -30,6 +30,7 @@ from hellm_recbole.experiments.recbole_settings import check_recbole_settings
 from hellm_recbole.experiments.results import Search
 from hellm_recbole.experiments.run_config import LLMRunConfig, OwnRunConfig, RecBoleRunConfig, RunConfig
 from hellm_recbole.models.base import LLM, Family, ModelSpec, check_spec
+from hellm_recbole.types import name_user_table
 
 RECBOLE_PREFIX = "RecBole-"  # selects RecBole's model where ours has the same name, as in RecBole-LightGCN
 HARNESS_KEYS = tuple(key for cls in HARNESS_SETTINGS for key in list_field_names(cls))
@@ -115,6 +116,7 @@ class Resolver:
                     f"item_inputs or prefix_graph names {config.model}, but {config.model} has no item embeddings that "
                     f"another model can read; name one of {readable}"
                 )
+        _refuse_missing_user_embeddings(requested, pretrained)
         configs = _order_pretrained_first(requested, pretrained) if pretrained else requested
         self.refuse_unknown_overrides(configs)
         return configs
@@ -183,6 +185,23 @@ def resolve_own_run(
 def is_pretrained_model(config: RunConfig, configs: Iterable[RunConfig]) -> bool:
     """Return whether an LLM run among `configs` reads the embeddings of this run. Tuned runs are never read."""
     return config.search is None and any(config.model in other.pretrained_models for other in configs)
+
+
+def _refuse_missing_user_embeddings(requested: Iterable[RunConfig], pretrained: Iterable[RunConfig]) -> None:
+    """Refuse LLM models that read user embeddings of a model that has none.
+
+    Raises:
+        ModelError: there is such a model.
+    """
+    lacking = {name_user_table(config.model): config.model for config in pretrained if not config.has_user_embeddings}
+    for config in requested:
+        for table in config.pretrained_tables:
+            if table in lacking:
+                raise ModelError(
+                    f"{config.model}: prompt has a place {{user}}, but {lacking[table]} has no embeddings of users, "
+                    "for its vector of a user depends on the history; take {user} out of the prompt, or name a model "
+                    "with user embeddings in prefix_graph or first in item_inputs"
+                )
 
 
 def _order_pretrained_first(requested: Sequence[RunConfig], pretrained: Sequence[RunConfig]) -> list[RunConfig]:

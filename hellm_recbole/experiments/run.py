@@ -138,7 +138,7 @@ def follow_main_process(group: ProcessGroup) -> None:
     while (received := group.receive()) is not None:
         shared = replace(received, context=replace(received.context, group=group))
         config, split, context = shared.config, shared.split, shared.context
-        embeddings = PretrainedStore().load(context.output, split, config.pretrained_models, context.seed)
+        embeddings = PretrainedStore().load(context.output, split, config.pretrained_tables, context.seed)
         learner = build_learner(config, split, context, embeddings)
         shared.train(learner, _SilentView())
         shared.rank(learner)
@@ -186,7 +186,7 @@ def _train_and_rank(
     `fields` holds the fields of the result that are known before training. Those of the pretrained embeddings and of
     the identity are added to it here, so that the result of a run that fails later has them too.
     """
-    embeddings = store.load(context.output, split, config.pretrained_models, context.seed)
+    embeddings = store.load(context.output, split, config.pretrained_tables, context.seed)
     fields["stages"] = embeddings.digests  # the key that earlier versions used for these digests
     fields["identity"] = identity = identify_run(config, split, embeddings.identities)
     shared = _SharedRun(config, split, context, list_run_parts(config, split, context.seed, identity))

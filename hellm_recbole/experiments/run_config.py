@@ -74,8 +74,18 @@ class RunConfig(ABC):
         return ()
 
     @property
+    def pretrained_tables(self) -> tuple[str, ...]:
+        """Tables of these models that this run reads (see `types.TrainData.pretrained`)."""
+        return self.pretrained_models
+
+    @property
     def has_item_embeddings(self) -> bool:
         """Whether another model can read the item embeddings of this one."""
+        return False
+
+    @property
+    def has_user_embeddings(self) -> bool:
+        """Whether the model has user embeddings that another one can read: a vector that no held-out item changes."""
         return False
 
     @property
@@ -163,6 +173,15 @@ class OwnRunConfig(RunConfig):
         return True
 
     @property
+    def has_user_embeddings(self) -> bool:
+        """Whether the model has user embeddings that another one can read, see `RunConfig.has_user_embeddings`.
+
+        The exported user vectors of a model that reads histories are those that ranked the test part: they know the
+        validation item.
+        """
+        return getattr(self.spec.cls, "max_history", None) == 0
+
+    @property
     def reads_texts(self) -> bool:
         """Whether the model reads the item texts."""
         reads = self.spec.reads_texts
@@ -219,6 +238,12 @@ class LLMRunConfig(OwnRunConfig):
         """Pretrained models whose item embeddings this run reads."""
         models: tuple[str, ...] = self.model_settings.pretrained_models
         return models
+
+    @property
+    def pretrained_tables(self) -> tuple[str, ...]:
+        """Tables of these models that this run reads (see `types.TrainData.pretrained`)."""
+        tables: tuple[str, ...] = self.model_settings.pretrained_tables
+        return tables
 
     @property
     def has_item_embeddings(self) -> bool:

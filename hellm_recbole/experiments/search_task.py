@@ -212,7 +212,7 @@ def _collect_trial_data(
     config: RunConfig, split: Split, space: Space, request: SearchRequest
 ) -> tuple[SelectionData, dict[str, str]]:
     """Collect the data that trials get, and everything that all trials depend on, name -> value or digest."""
-    pretrained = PretrainedStore().load(request.output, split, config.pretrained_models, request.seed)
+    pretrained = PretrainedStore().load(request.output, split, config.pretrained_tables, request.seed)
     identity = identify_run(config, split, pretrained.identities)
     parts = list_run_parts(config, split, request.seed, identity)
     if identity["features"] or "modalities" in space:  # trials may read other modalities than the config does

@@ -26,10 +26,16 @@ class Backbone(nn.Module):
         texts: prompts whose token embeddings are kept.
         item_texts: [I + 1] texts of the items; empty if they are not read.
         item_tokens: maximum number of tokens of an item's text.
+        inner_texts: texts inside a prompt, which get no special tokens; they are numbered after `texts`.
     """
 
     def __init__(
-        self, settings: BackboneSettings, texts: Sequence[str], item_texts: Sequence[str] = (), item_tokens: int = 0
+        self,
+        settings: BackboneSettings,
+        texts: Sequence[str],
+        item_texts: Sequence[str] = (),
+        item_tokens: int = 0,
+        inner_texts: Sequence[str] = (),
     ) -> None:
         super().__init__()
         source = find_source(settings.llm)
@@ -37,6 +43,7 @@ class Backbone(nn.Module):
             model, tokenizer = load_with_tokenizer(settings, source)
         decoder = model.get_decoder()
         self.tokens = [tokenize_prompt(tokenizer, text) for text in texts]
+        self.tokens += [tokenize_prompt(tokenizer, text, special=False) for text in inner_texts]
         embeddings = decoder.get_input_embeddings()
         with torch.no_grad():
             words, word_index, count = tokenize_items(tokenizer, item_texts, item_tokens)
@@ -72,7 +79,7 @@ class Backbone(nn.Module):
             self._adapted[0].save_pretrained(folder, save_embedding_layers=False)
 
     def get_prompt(self, number: int) -> Tensor:
-        """Return the [P, H] token embeddings of prompt `number` (its index in `texts`)."""
+        """Return the [P, H] token embeddings of prompt `number` (its index in `texts`, then `inner_texts`)."""
         embedded: Tensor = getattr(self, f"text_{number}")
         return embedded
 

@@ -11,9 +11,15 @@ from torch import Tensor, nn
 from hellm_recbole.errors import DataError
 
 
-def tokenize_prompt(tokenizer: Any, text: str) -> list[int]:
-    """Return the token ids of a prompt, with the tokenizer's own special tokens; no token for an empty prompt."""
-    return list(tokenizer(text, add_special_tokens=True)["input_ids"]) if text else []
+def tokenize_prompt(tokenizer: Any, text: str, *, special: bool = True) -> list[int]:
+    """Return the token ids of a prompt; no token for an empty prompt.
+
+    Args:
+        tokenizer: tokenizer of the language model.
+        text: the prompt, or a part of it.
+        special: whether the tokenizer adds its own special tokens, such as the one for the beginning of a text.
+    """
+    return list(tokenizer(text, add_special_tokens=special)["input_ids"]) if text else []
 
 
 def tokenize_items(tokenizer: Any, texts: Sequence[str], most: int) -> tuple[Tensor, Tensor, Tensor]:

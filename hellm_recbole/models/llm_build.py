@@ -19,13 +19,12 @@ from hellm_recbole.llm.graph_prefix import GraphPrefix
 from hellm_recbole.llm.settings import NO_BACKBONE
 from hellm_recbole.models.llm_average import CausalAverage, EndingAverage
 from hellm_recbole.models.llm_head import EmbeddingVectors, FrozenRandomVectors, ItemVectors, LinearVectors, QueryMap
-from hellm_recbole.models.llm_inputs import CurriculumTokens, ItemTokens, TwoStepTokens
-from hellm_recbole.models.llm_reader import CausalReader, EndingReader, Reader
+from hellm_recbole.models.llm_inputs import CurriculumTokens, ItemTokens, TwoStepTokens, UserTokens
+from hellm_recbole.models.llm_reader import PLACEHOLDER, CausalReader, EndingReader, Reader
 from hellm_recbole.models.llm_recommender import LLMRecommender
-from hellm_recbole.models.llm_settings import CURRICULUM, TWO_STEP, LLMSettings, refuse_contradictions
-from hellm_recbole.types import TrainData, pad_recent
+from hellm_recbole.models.llm_settings import CURRICULUM, TWO_STEP, USER_SLOT, LLMSettings, refuse_contradictions
+from hellm_recbole.types import QueryBatch, TrainData, name_user_table, pad_recent
 
-PLACEHOLDER = 2  # number of the placeholder among the prompts that the language model is loaded with
 READERS = {True: (CausalReader, CausalAverage), False: (EndingReader, EndingAverage)}  # causal -> with, without a model
 M = TypeVar("M", bound=LLMRecommender)
 
@@ -38,7 +37,7 @@ def compose(cls: type[M], settings: LLMSettings, data: TrainData) -> M:
         DataError: the language model cannot be found or loaded.
     """
     refuse_contradictions(settings, data.item_text)
-    refuse_missing_embeddings(settings.pretrained_models, data)
+    refuse_missing_embeddings(settings, data)
     inputs = join_item_tables(settings.item_inputs, data, scaled=settings.scaled_inputs)
     backbone = load_backbone(settings, data)
     width = inputs.shape[1] if backbone is None else backbone.width
@@ -56,13 +55,18 @@ def compose(cls: type[M], settings: LLMSettings, data: TrainData) -> M:
     )
 
 
-def refuse_missing_embeddings(models: tuple[str, ...], data: TrainData) -> None:
-    """Refuse data without the item embeddings of some models.
+def refuse_missing_embeddings(settings: LLMSettings, data: TrainData) -> None:
+    """Refuse data without pretrained embeddings that the settings name.
 
     Raises:
         ModelError: some are missing; the message names the models.
     """
-    missing = [name for name in models if name not in data.pretrained]
+    if settings.user_model is not None and name_user_table(settings.user_model) not in data.pretrained:
+        raise ModelError(
+            f"user embeddings of {settings.user_model} are needed. run.py trains or loads them by itself; elsewhere, "
+            f"take {USER_SLOT} out of the prompt"
+        )
+    missing = [name for name in settings.pretrained_models if name not in data.pretrained]
     if missing:
         raise ModelError(
             f"item embeddings of {' and '.join(missing)} are needed. run.py trains or loads them by itself; "
@@ -94,8 +98,7 @@ def load_backbone(settings: LLMSettings, data: TrainData) -> Backbone | None:
     if settings.llm_weights == NO_BACKBONE:
         return None
     texts = data.item_text if settings.item_text_tokens else ()
-    prompts = settings.prompt, settings.ending, settings.placeholder
-    return Backbone(settings.backbone(), prompts, texts, settings.item_text_tokens)
+    return Backbone(settings.backbone(), settings.prompts, texts, settings.item_text_tokens, settings.inner_texts)
 
 
 def build_item_tokens(settings: LLMSettings, inputs: Tensor, width: int, backbone: Backbone | None) -> ItemTokens:
@@ -118,6 +121,20 @@ def build_item_tokens(settings: LLMSettings, inputs: Tensor, width: int, backbon
     return TwoStepTokens(*common, placeholder=placeholder, adapters=adapters, text_alone_frac=settings.text_alone_frac)
 
 
+def build_user_tokens(settings: LLMSettings, data: TrainData, backbone: Backbone) -> UserTokens | None:
+    """Build the tokens of users, at the same scale as those of items; None if the prompt has no user.
+
+    Args:
+        settings: hyper-parameters.
+        data: training part with the user embeddings.
+        backbone: language model.
+    """
+    if settings.user_model is None:
+        return None
+    table = torch.from_numpy(data.pretrained[name_user_table(settings.user_model)])
+    return UserTokens(table, backbone.width, backbone.token_rms if settings.scaled_inputs else None)
+
+
 def build_reader(settings: LLMSettings, data: TrainData, items: ItemTokens, backbone: Backbone | None) -> Reader:
     """Build the reader of histories: causal or with an ending, with a prefix or without.
 
@@ -135,7 +152,16 @@ def build_reader(settings: LLMSettings, data: TrainData, items: ItemTokens, back
         if settings.prefix_graph is not None:
             graph = torch.from_numpy(data.pretrained[settings.prefix_graph])
         prefix = build_prefix(settings, backbone, 0 if graph is None else graph.shape[1])
-    return reading(items, backbone, prefix, graph, reads_texts=settings.item_text_tokens > 0)
+    users = build_user_tokens(settings, data, backbone)
+    return reading(
+        items,
+        backbone,
+        prefix,
+        graph,
+        users=users,
+        reads_texts=settings.item_text_tokens > 0,
+        reads_separators=bool(settings.item_separator),
+    )
 
 
 def build_prefix(settings: LLMSettings, backbone: Backbone, graph_width: int) -> GraphPrefix:
@@ -176,9 +202,10 @@ def build_head(settings: LLMSettings, inputs: Tensor, width: int) -> tuple[ItemV
     return kind(len(inputs), width), queries
 
 
-def sample_histories(data: TrainData, n_users: int, max_history: int) -> Tensor:
-    """Return the [S, L] right-padded recent items of S users with a history, spread evenly over all such users."""
+def sample_histories(data: TrainData, n_users: int, max_history: int) -> QueryBatch:
+    """Return S users with a history, spread evenly over all such users, with their [S, L] recent items."""
     history = data.history
     users = np.flatnonzero(history.count_items())
     users = users[np.linspace(0, len(users) - 1, n_users).astype(np.int64)]
-    return torch.from_numpy(pad_recent(history.indptr, history.items, users, max_history))
+    recent = pad_recent(history.indptr, history.items, users, max_history)
+    return QueryBatch(torch.from_numpy(users), torch.from_numpy(recent))

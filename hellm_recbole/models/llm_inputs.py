@@ -9,6 +9,9 @@ There is one class for each way of training:
   tokens are read (CoLLM, Zhang et al., TKDE 2025). In the first part, scoring reads only the texts, too.
 
 Where only the texts are read, the embedding of one word replaces the token of each item.
+
+`UserTokens` project frozen user embeddings in the same way, by one matrix without bias, as the released code of HeLLM
+does in a part that it never uses.
 """
 
 from __future__ import annotations
@@ -55,6 +58,33 @@ class ItemTokens(nn.Module):
     def forward(self, items: Tensor) -> Tensor:
         """Compute the [N, H] tokens of [N] items."""
         tokens: Tensor = self.projector(F.dropout(self.inputs[items], self.dropout, self.training)) * self.token_scale
+        return tokens
+
+
+class UserTokens(nn.Module):
+    """Tokens of users: `s W x`, with x the frozen embedding of the user and W a trained matrix.
+
+    Args:
+        inputs: [U + 1, D] user embeddings x, row 0 zero.
+        width: H, width of a token.
+        token_rms: root mean square of the tokens of all users before training, which sets s; None for s = 1.
+    """
+
+    inputs: Tensor
+    token_scale: Tensor
+
+    def __init__(self, inputs: Tensor, width: int, token_rms: float | None) -> None:
+        super().__init__()
+        self.register_buffer("inputs", inputs, persistent=False)
+        self.projector = nn.Linear(inputs.shape[1], width, bias=False)
+        self.register_buffer("token_scale", torch.ones(()))
+        if token_rms is not None:
+            with torch.no_grad():
+                self.token_scale = token_rms / self.projector(inputs[1:]).square().mean().sqrt()
+
+    def forward(self, users: Tensor) -> Tensor:
+        """Compute the [B, H] tokens of [B] users."""
+        tokens: Tensor = self.projector(self.inputs[users]) * self.token_scale
         return tokens
 
 

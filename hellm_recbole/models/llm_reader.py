@@ -9,7 +9,8 @@ model computes for one position. The token of an item is the vector that is put 
 - `EndingReader`: a history is read as `prompt | items | ending`, and the last state predicts the next item. The graph
   prefix pools the whole history, and all queries see it (paper, released code).
 
-Both read the text of an item before its token, if item texts are read. Sequences are packed without padding.
+Both read the text of an item before its token, if item texts are read, and a separator between two items, if there is
+one. The prompt of an `EndingReader` may have a slot for the user's token. Sequences are packed without padding.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from hellm_recbole.llm.backbone import Backbone
 from hellm_recbole.llm.graph_prefix import GraphPrefix, pool_graph
 from hellm_recbole.llm.packing import PackedBatch, sum_groups
 from hellm_recbole.llm.prefix_attention import Context
-from hellm_recbole.models.llm_inputs import ItemTokens
+from hellm_recbole.models.llm_inputs import ItemTokens, UserTokens
 from hellm_recbole.types import HistoryBatch
 
-PROMPT, ENDING = 0, 1  # numbers of the prompts that a `Backbone` is loaded with
+# Numbers of the texts that a `Backbone` is loaded with: prompt up to the user's slot or the items, text after the
+# items, word in place of an item (`llm_build.py` reads it), prompt after the user's slot, text between two items.
+PROMPT, ENDING, PLACEHOLDER, AFTER_USER, SEPARATOR = range(5)
 
 
 class Reader(nn.Module):
@@ -35,7 +38,9 @@ class Reader(nn.Module):
         backbone: language model, or None.
         prefix: prefixes of the layers of the language model, or None.
         graph: [I + 1, D_g] item embeddings that are pooled for the prefix, row 0 zero, or None.
+        users: tokens of the users, or None if the prompt has none.
         reads_texts: whether the text of an item is read before its token.
+        reads_separators: whether the separator is read between two items.
     """
 
     graph: Tensor | None
@@ -47,25 +52,27 @@ class Reader(nn.Module):
         prefix: GraphPrefix | None = None,
         graph: Tensor | None = None,
         *,
+        users: UserTokens | None = None,
         reads_texts: bool = False,
+        reads_separators: bool = False,
     ) -> None:
         super().__init__()
-        self.backbone, self.items, self.prefix = backbone, items, prefix
+        self.backbone, self.items, self.prefix, self.users = backbone, items, prefix, users
         self.register_buffer("graph", graph, persistent=False)
-        self.reads_texts = reads_texts
+        self.reads_texts, self.reads_separators = reads_texts, reads_separators
         self.n_prefix = 0 if prefix is None else prefix.length  # the positions of texts and items start here
 
-    def compute_states(self, items: Tensor) -> Tensor:
-        """Compute the [N, H] states after each of the N items in right-padded [B, L] histories."""
+    def compute_states(self, items: Tensor, user: Tensor | None = None) -> Tensor:
+        """Compute the [N, H] states after each of the N items in right-padded [B, L] histories of [B] users."""
         raise NotImplementedError
 
     def read_targets(self, batch: HistoryBatch) -> Tensor:
         """Compute the [M, H] states that predict the M targets of a batch, in the order of the histories."""
-        return self.compute_states(batch.items)[(batch.targets != 0)[batch.items != 0]]
+        return self.compute_states(batch.items, batch.user)[(batch.targets != 0)[batch.items != 0]]
 
-    def read_last(self, items: Tensor) -> Tensor:
+    def read_last(self, items: Tensor, user: Tensor | None = None) -> Tensor:
         """Compute the [B, H] states after the last item of right-padded [B, L] histories of at least one item."""
-        return self.compute_states(items)[(items != 0).sum(1).cumsum(0) - 1]
+        return self.compute_states(items, user)[(items != 0).sum(1).cumsum(0) - 1]
 
     def _get_backbone(self) -> Backbone:
         """Return the language model. Only readers that have one call this."""
@@ -95,31 +102,44 @@ class Reader(nn.Module):
         vectors = self.prefix.map_graph(self.graph[items])  # zeros stay zeros at padding
         return self.prefix.compute_graph_terms(pool_graph(vectors, batch, causal=causal))
 
-    def _insert_texts(self, tokens: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Insert the text of each item before its token.
+    def _insert_words(self, tokens: Tensor, items: Tensor, is_first: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Insert a separator before the text of each item but the first of a history, and the text before its token.
 
         Args:
             tokens: [N, H] item tokens.
             items: [N] items.
+            is_first: [N] whether the item is the first of its history.
 
         Returns:
-            [M, H] embeddings of all texts and item tokens; [N] number of tokens of each item, its own included; and the
+            [M, H] embeddings of all words and item tokens; [N] number of tokens of each item, its own included; and the
             [N] indices of the item tokens.
         """
-        texts, counts = self._get_backbone().embed_item_texts(items)
-        lengths = counts + 1
+        backbone = self._get_backbone()
+        separator = backbone.get_prompt(SEPARATOR) if self.reads_separators else tokens[:0]
+        n_separators = torch.where(is_first, 0, len(separator))
+        texts, n_words = tokens[:0], torch.zeros_like(items)
+        if self.reads_texts:
+            texts, n_words = backbone.embed_item_texts(items)
+        lengths = n_separators + n_words + 1
         ends = lengths.cumsum(0) - 1
         words = tokens.new_zeros(int(lengths.sum()), tokens.shape[1]).index_copy(0, ends, tokens)
-        is_text = torch.ones(len(words), dtype=torch.bool, device=words.device)
+        index = torch.arange(len(words), device=words.device) - (ends - lengths + 1).repeat_interleave(lengths)
+        is_separator = index < n_separators.repeat_interleave(lengths)
+        is_text = ~is_separator
         is_text[ends] = False
-        return words.masked_scatter(is_text[:, None], texts.to(words.dtype)), lengths, ends
+        words = words.masked_scatter(is_text[:, None], texts.to(words.dtype))
+        separators = separator.to(words.dtype).repeat(int((~is_first).sum()), 1)
+        return words.masked_scatter(is_separator[:, None], separators), lengths, ends
 
 
 class CausalReader(Reader):
     """Reader of `prompt | items`, in which the state after each item predicts the next item."""
 
-    def compute_states(self, items: Tensor) -> Tensor:
-        """Compute the [N, H] states after each item of right-padded [B, L] histories, history by history."""
+    def compute_states(self, items: Tensor, user: Tensor | None = None) -> Tensor:
+        """Compute the [N, H] states after each item of right-padded [B, L] histories, history by history.
+
+        The prompt is the same for all users, who are not read.
+        """
         backbone = self._get_backbone()
         batch = PackedBatch.from_mask(items != 0)
         packed_items = items.flatten()[batch.positions]  # [N]
@@ -127,12 +147,13 @@ class CausalReader(Reader):
         prompt, prompt_position = self._encode_prompt()
         start = self.n_prefix + len(prompt_position)
         graph = self._compute_graph_terms(items, batch, causal=True)
-        if not self.reads_texts:
-            position = start + batch.positions % items.shape[1]
+        index = batch.positions % items.shape[1]
+        if not (self.reads_texts or self.reads_separators):
+            position = start + index
             return backbone.compute_states(
                 tokens, Context(batch, position, self.prefix, graph, prompt, prompt_position)
             )
-        words, lengths, ends = self._insert_texts(tokens, packed_items)
+        words, lengths, ends = self._insert_words(tokens, packed_items, index == 0)
         batch = PackedBatch.from_lengths(sum_groups(lengths, (items != 0).sum(1)))
         if graph is not None:
             graph = graph[0].repeat_interleave(lengths, dim=0), graph[1].repeat_interleave(lengths, dim=0)
@@ -144,15 +165,15 @@ class CausalReader(Reader):
 class EndingReader(Reader):
     """Reader of `prompt | items | ending`, in which the last state predicts the next item."""
 
-    def compute_states(self, items: Tensor) -> Tensor:
-        """Compute the [B, H] state after the ending, for right-padded [B, L] histories."""
+    def compute_states(self, items: Tensor, user: Tensor | None = None) -> Tensor:
+        """Compute the [B, H] state after the ending, for right-padded [B, L] histories of [B] users."""
         backbone = self._get_backbone()
         length = (items != 0).sum(1)
         batch = PackedBatch.from_mask(items != 0)
         packed_items = items.flatten()[batch.positions]  # [N]
         tokens = self.items(packed_items)
-        if self.reads_texts:
-            tokens, lengths, _ = self._insert_texts(tokens, packed_items)
+        if self.reads_texts or self.reads_separators:
+            tokens, lengths, _ = self._insert_words(tokens, packed_items, batch.positions % items.shape[1] == 0)
             length = sum_groups(lengths, length)
         graph = self._compute_graph_terms(items, batch, causal=False)
         before, after = backbone.get_prompt(PROMPT), backbone.get_prompt(ENDING)
@@ -161,18 +182,25 @@ class EndingReader(Reader):
         if graph is None:  # the states of the prompt do not depend on the user
             prompt, prompt_position = self._encode_prompt()
             start, before = start + len(before), before[:0]
+        slot = len(before)
+        if self.users is not None:
+            before = torch.cat([before, before.new_zeros(1, before.shape[1]), backbone.get_prompt(AFTER_USER)])
         words, batch = _surround_tokens(tokens, length, before, after)
+        if self.users is not None:
+            lengths = batch.mask.sum(1)
+            assert user is not None
+            words = words.index_copy(0, lengths.cumsum(0) - lengths + slot, self.users(user).to(words.dtype))
         position = start + batch.positions % batch.mask.shape[1]
         context = Context(batch, position, self.prefix, graph, prompt, prompt_position)
         return backbone.compute_states(words, context)[batch.mask.sum(1).cumsum(0) - 1]
 
     def read_targets(self, batch: HistoryBatch) -> Tensor:
         """Compute the [B, H] states from which the one target of each history is predicted."""
-        return self.compute_states(batch.items)
+        return self.compute_states(batch.items, batch.user)
 
-    def read_last(self, items: Tensor) -> Tensor:
+    def read_last(self, items: Tensor, user: Tensor | None = None) -> Tensor:
         """Compute the [B, H] states after right-padded [B, L] histories of at least one item."""
-        return self.compute_states(items)
+        return self.compute_states(items, user)
 
 
 def _surround_tokens(tokens: Tensor, length: Tensor, before: Tensor, after: Tensor) -> tuple[Tensor, PackedBatch]:

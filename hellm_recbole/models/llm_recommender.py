@@ -29,7 +29,7 @@ class LLMRecommender(FlatNames):
         reader: computes states of histories.
         vectors: vectors of the items.
         queries: maps states to the space of these vectors.
-        sample: [S, L] right-padded histories on which mean and deviation of the states are measured.
+        sample: users with [S, L] histories on which mean and deviation of the states are measured.
         max_history: maximum number of items read, the most recent ones.
         score_rows: number of users read at a time in scoring.
     """
@@ -42,7 +42,7 @@ class LLMRecommender(FlatNames):
         vectors: ItemVectors,
         queries: QueryMap,
         *,
-        sample: Tensor,
+        sample: QueryBatch,
         max_history: int,
         score_rows: int,
     ) -> None:
@@ -68,7 +68,8 @@ class LLMRecommender(FlatNames):
             return
         was_training = self.training
         self.eval()
-        states = self.reader.compute_states(self._sample.to(self.reader.items.inputs.device))
+        device = self.reader.items.inputs.device
+        states = self.reader.compute_states(self._sample.items.to(device), self._sample.user.to(device))
         self.train(was_training)
         self.queries.measure(states)
 
@@ -99,5 +100,5 @@ class LLMRecommender(FlatNames):
         order = torch.argsort(length, stable=True)
         for users in order[length[order] > 0].split(self.score_rows):
             items = batch.items[users, : int(length[users].max())]
-            vectors[users] = self.queries(self.reader.read_last(items))
+            vectors[users] = self.queries(self.reader.read_last(items, batch.user[users]))
         return vectors

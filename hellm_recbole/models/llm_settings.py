@@ -9,7 +9,9 @@ from pydantic import Field
 
 from hellm_recbole.errors import ModelError
 from hellm_recbole.llm.settings import NO_BACKBONE, LanguageModelSettings
+from hellm_recbole.types import name_user_table
 
+USER_SLOT = "{user}"  # place of the user's token in a prompt
 JOINT, CURRICULUM, TWO_STEP = "joint", "curriculum", "two-step"
 
 
@@ -35,7 +37,9 @@ class LLMSettings(LanguageModelSettings):
             training); two-step (CoLLM: texts alone in the first part of the epochs, then the adapters are frozen).
         text_alone_frac: share of the epochs in which two-step tuning reads texts alone.
         placeholder: text whose last token replaces an item's embedding where texts are read alone.
-        prompt: text before the items.
+        prompt: text before the items. `{user}` in it is the place of the user's token, which is made of the user
+            embeddings of the model of the graph prefix, or else of the first of `item_inputs`.
+        item_separator: text between two items.
         ending: text after the items; causal examples do not read it.
         max_history: maximum number of items read, the most recent ones.
         item_dropout: dropout probability of an item's embeddings, before the projection.
@@ -63,6 +67,7 @@ class LLMSettings(LanguageModelSettings):
     text_alone_frac: float = Field(ge=0, le=1)
     placeholder: str
     prompt: str
+    item_separator: str
     ending: str
     max_history: int = Field(ge=1)
     item_dropout: float = Field(ge=0, lt=1)
@@ -76,7 +81,31 @@ class LLMSettings(LanguageModelSettings):
     def pretrained_models(self) -> tuple[str, ...]:
         """Names of the models whose item embeddings are read."""
         graph = () if self.prefix_graph is None or self.prefix_length == 0 else (self.prefix_graph,)
-        return tuple(dict.fromkeys((*self.item_inputs, *graph)))
+        user = () if self.user_model is None else (self.user_model,)
+        return tuple(dict.fromkeys((*self.item_inputs, *graph, *user)))
+
+    @property
+    def user_model(self) -> str | None:
+        """Name of the model whose user embeddings are read; None if no user's token is read."""
+        if USER_SLOT not in self.prompt or self.llm_weights == NO_BACKBONE:
+            return None
+        return self.prefix_graph or next(iter(self.item_inputs), None)
+
+    @property
+    def pretrained_tables(self) -> tuple[str, ...]:
+        """Names of the tables of these models that are read (see `types.TrainData.pretrained`)."""
+        user = () if self.user_model is None else (name_user_table(self.user_model),)
+        return (*self.pretrained_models, *user)
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The texts that start a sequence or follow the items: prompt up to the user's slot, ending, placeholder."""
+        return self.prompt.partition(USER_SLOT)[0], self.ending, self.placeholder
+
+    @property
+    def inner_texts(self) -> tuple[str, ...]:
+        """The texts inside a sequence: prompt after the user's slot, separator."""
+        return self.prompt.partition(USER_SLOT)[2], self.item_separator
 
 
 def refuse_contradictions(settings: LLMSettings, item_texts: Sequence[str]) -> None:
@@ -95,6 +124,13 @@ def refuse_contradictions(settings: LLMSettings, item_texts: Sequence[str]) -> N
         raise ModelError(
             f"tuning = {settings.tuning} reads item texts, and llm_weights = {NO_BACKBONE} leaves no language model "
             f"that could; set tuning to {JOINT}"
+        )
+    if settings.prompt.count(USER_SLOT) > 1:
+        raise ModelError(f"prompt has {settings.prompt.count(USER_SLOT)} places {USER_SLOT}; there can be one")
+    if settings.user_model is not None and settings.examples == "causal":
+        raise ModelError(
+            f"prompt has a place {USER_SLOT}, but examples = causal reads the prompt once for all users; set examples "
+            f"to all or random, or take {USER_SLOT} out of the prompt"
         )
     if not settings.item_inputs:
         raise ModelError("item_inputs is empty; name at least one model, for example SASRec")

@@ -126,6 +126,7 @@ class SequenceSource:
         recent = pad_recent(
             data.history.indptr, data.history.items, users, max_history + 1
         )  # oldest first, right-padded
+        self.users = users
         shifted = np.zeros_like(recent)
         shifted[:, :-1] = recent[:, 1:]
         self.items = np.where(shifted != 0, recent, 0)[:, :-1]
@@ -140,7 +141,9 @@ class SequenceSource:
         order = np.random.default_rng(seed).permutation(len(self.items))
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
-            yield HistoryBatch(as_ids(self.items[rows], self.device), as_ids(self.targets[rows], self.device))
+            yield HistoryBatch(
+                *(as_ids(values[rows], self.device) for values in (self.items, self.targets, self.users))
+            )
 
 
 class PrefixSource:
@@ -199,7 +202,8 @@ class PrefixSource:
             inside = offset < length[:, None]
             items = np.where(inside, self._history.items[np.where(inside, start[rows, None] + offset, 0)], 0)
             targets = np.where(offset == length[:, None] - 1, self._history.items[end[rows], None], 0)
-            yield HistoryBatch(as_ids(items, self.device), as_ids(targets, self.device))
+            users = self._users[owner[rows]]
+            yield HistoryBatch(*(as_ids(values, self.device) for values in (items, targets, users)))
 
 
 def split_micro_batches(batch: HistoryBatch, size: int) -> list[tuple[float, HistoryBatch]]:
@@ -221,7 +225,8 @@ def split_micro_batches(batch: HistoryBatch, size: int) -> list[tuple[float, His
     parts = []
     for rows in order.split(size):
         width = int(length[rows].max())
-        part = HistoryBatch(batch.items[rows, :width], batch.targets[rows, :width])
+        user = None if batch.user is None else batch.user[rows]
+        part = HistoryBatch(batch.items[rows, :width], batch.targets[rows, :width], user)
         n_targets = int((part.targets != 0).sum())
         if n_targets:
             parts.append((n_targets / total, part))

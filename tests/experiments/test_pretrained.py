@@ -97,3 +97,16 @@ def test_embeddings_that_changed_after_the_export_are_refused(tmp_path: Path, to
     (folder / "items.txt").write_text("other\n")
     with pytest.raises(DataError, match="has changed since the export"):
         PretrainedStore().load(tmp_path, toy_split, ["SASRec"], 7)
+
+
+def test_tables_of_users_are_read_beside_those_of_items(tmp_path: Path, toy_split: Split, reads: list[Path]) -> None:
+    items = add_pretrained(tmp_path, toy_split, "LightGCN")
+    store = PretrainedStore()
+    loaded = store.load(tmp_path, toy_split, ["LightGCN", "LightGCN (users)"], 7)
+    np.testing.assert_array_equal(loaded.tables["LightGCN"], items)
+    users = np.ones((toy_split.n_users + 1, 4), dtype=np.float32)
+    users[0] = 0.0
+    np.testing.assert_array_equal(loaded.tables["LightGCN (users)"], users)
+    assert loaded.digests["LightGCN (users)"] == digest_tables({"x": users})["x"]
+    store.load(tmp_path, toy_split, ["LightGCN"], 7)
+    assert len(reads) == 1

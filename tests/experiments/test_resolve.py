@@ -132,3 +132,9 @@ def test_a_model_without_item_embeddings_cannot_be_read() -> None:
     overrides = [parse_override("HeLLM.item_inputs=[CoLLM]", "--set ")]
     with pytest.raises(ModelError, match=r"names CoLLM, but CoLLM has no item embeddings .* name one of"):
         resolve.Resolver("toy", REGISTRY, "quick", overrides).resolve_with_pretrained(["HeLLM"])
+
+
+def test_a_model_that_reads_histories_has_no_user_embeddings() -> None:
+    overrides = [parse_override(text, "--set ") for text in ("LLaRA.prompt=a {user} bought", "LLaRA.examples=all")]
+    with pytest.raises(ModelError, match=r"LLaRA: prompt has a place {user}, but SASRec has no embeddings of users"):
+        resolve.Resolver("toy", REGISTRY, "quick", overrides).resolve_with_pretrained(["LLaRA"])

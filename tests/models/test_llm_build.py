@@ -62,9 +62,12 @@ def test_item_tables_are_joined_at_one_scale() -> None:
 def test_missing_inputs_are_named() -> None:
     with pytest.raises(ModelError, match="embeddings of BM3 are needed"):
         build_model(tiny_llama(), item_inputs=("SASRec", "BM3"))
+    with pytest.raises(ModelError, match="user embeddings of SASRec are needed"):
+        build_model(tiny_llama(), item_inputs=("SASRec",), prefix_graph=None, prompt="{user} bought", examples="all")
 
 
 def test_sampled_histories_are_those_of_users_with_items() -> None:
     user, item = np.array([1, 1, 1, 3]), np.array([5, 6, 7, 8])
     data = replace(make_data(), n_users=3, history=Histories.from_pairs(user, item, 3))
-    assert sample_histories(data, n_users=3, max_history=2).tolist() == [[6, 7], [6, 7], [8, 0]]
+    sample = sample_histories(data, n_users=3, max_history=2)
+    assert (sample.user.tolist(), sample.items.tolist()) == ([1, 1, 3], [[6, 7], [6, 7], [8, 0]])

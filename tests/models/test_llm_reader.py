@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hellm_recbole.models.llm_reader import _surround_tokens
+from hellm_recbole.llm.packing import PackedBatch
+from hellm_recbole.llm.prefix_attention import Context
+from hellm_recbole.models.llm_reader import PROMPT, SEPARATOR, _surround_tokens
 from hellm_recbole.types import QueryBatch
-from tests.toy_llm import CONFIGS, HISTORIES, build_model, make_batch, save_tiny
+from tests.toy_llm import CONFIGS, HISTORIES, ITEM_TEXT, build_model, make_batch, save_tiny
 
 
 @pytest.fixture(scope="module", params=list(CONFIGS))
@@ -61,3 +65,74 @@ def test_checkpointing_gives_the_same_gradients(tiny: Path, examples: str, graph
     for name, gradient in gradients[0].items():
         assert gradient is not None, name
         assert torch.equal(gradient, gradients[1][name]), name
+
+
+WITH_USER = "a customer {user} bought products :"
+SEPARATED = {"item_separator": "next :", "prompt": WITH_USER}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("graph", ["HeLLMPre", None])
+@pytest.mark.parametrize("text_tokens", [0, 2])
+def test_user_and_separators_are_read_word_by_word(tiny: Path, graph: str | None, text_tokens: int) -> None:
+    """Each history alone, with all words written out, as a history without user and separator is read."""
+    inputs = {"item_inputs": ("HeLLMPre", "SASRec"), "examples": "all", "item_text_tokens": text_tokens}
+    model = build_model(tiny, prefix_graph=graph, **inputs, **SEPARATED)
+    backbone, reader = model.backbone, model.reader
+    assert backbone is not None
+    assert reader.users is not None
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    embed = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).get_input_embeddings()
+
+    def read(text: str, *, special: bool = False) -> torch.Tensor:
+        return embed(torch.tensor(tokenizer(text, add_special_tokens=special)["input_ids"], dtype=torch.int64))
+
+    users = torch.tensor([2, 1, 3, 2])
+    found = reader.compute_states(HISTORIES, users)
+    for row, user, state in zip(HISTORIES, users, found, strict=True):
+        items = row[row > 0]
+        words = [read("a customer", special=True), reader.users(user[None]), read(" bought products :")]
+        for number, item in enumerate(items):
+            words += [read("next :")] if number else []
+            if text_tokens and ITEM_TEXT[int(item)]:
+                words.append(read(f"\n{ITEM_TEXT[int(item)]}")[:text_tokens])
+            words.append(reader.items(item[None]))
+        words.append(read("next :", special=True))
+        embedded = torch.cat(words)
+        batch = PackedBatch.from_lengths(torch.tensor([len(embedded)]))
+        graph_terms = reader._compute_graph_terms(items[None], PackedBatch.from_mask(items[None] > 0), causal=False)
+        context = Context(batch, reader.n_prefix + torch.arange(len(embedded)), reader.prefix, graph_terms)
+        assert torch.allclose(state, backbone.compute_states(embedded, context)[-1], atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_separators_stand_between_the_items_of_causal_examples(tiny: Path) -> None:
+    model = build_model(tiny, item_separator="next :", prefix_length=0, prefix_graph=None)
+    assert model.backbone is not None
+    found = model.reader.compute_states(HISTORIES)
+    separator, prompt, index = model.backbone.get_prompt(SEPARATOR), model.backbone.get_prompt(PROMPT), 0
+    for row in HISTORIES:
+        words, ends = [prompt], []
+        for number, item in enumerate(row[row > 0]):
+            words += [separator] if number else []
+            words.append(model.reader.items(item[None]))
+            ends.append(sum(map(len, words)) - 1)
+        embedded = torch.cat(words)
+        context = Context(PackedBatch.from_lengths(torch.tensor([len(embedded)])), torch.arange(len(embedded)))
+        states = model.backbone.compute_states(embedded, context)[ends]
+        assert torch.allclose(found[index : index + len(ends)], states, atol=1e-5, rtol=1e-4)
+        index += len(ends)
+
+
+def test_the_users_token_is_trained_and_reaches_loss_and_scores(tiny: Path) -> None:
+    model = build_model(tiny, examples="all", **SEPARATED)
+    batch = replace(make_batch("all"), user=torch.tensor([1, 2, 3, 3]))
+    model.train().loss(batch)["cross_entropy"].backward()
+    assert model.reader.users is not None
+    gradient = model.reader.users.projector.weight.grad
+    assert gradient is not None
+    assert gradient.abs().sum() > 0
+    assert "users.projector.weight" in dict(model.named_parameters())
+    model.eval()
+    one, other = (model.query(model.encode(), QueryBatch(torch.full((4,), user), HISTORIES)) for user in (1, 2))
+    assert not torch.allclose(one, other)

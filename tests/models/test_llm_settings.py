@@ -18,6 +18,8 @@ from tests.toy_llm import ITEM_TEXT, settings
         ({"tuning": "curriculum"}, "tuning = curriculum reads item texts; set item_text_tokens"),
         ({"tuning": "two-step", "item_text_tokens": 2, "llm_weights": "none"}, "set tuning to joint"),
         ({"item_inputs": (), "prefix_graph": None}, "item_inputs is empty"),
+        ({"prompt": "{user} and {user}", "examples": "all"}, "prompt has 2 places {user}; there can be one"),
+        ({"prompt": "{user} bought"}, "examples = causal reads the prompt once for all users; set examples to all"),
     ],
 )
 def test_contradictions_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -35,3 +37,20 @@ def test_pretrained_models_are_listed_once() -> None:
     assert settings(Path("llm")).pretrained_models == ("HeLLMPre", "SASRec")
     assert settings(Path("llm"), item_inputs=("SASRec",)).pretrained_models == ("SASRec", "HeLLMPre")
     assert settings(Path("llm"), item_inputs=("SASRec",), prefix_length=0).pretrained_models == ("SASRec",)
+
+
+def test_a_prompt_with_a_user_reads_the_users_of_the_graph_or_of_the_first_input() -> None:
+    folder, prompt = Path("llm"), "a {user} bought"
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({}, "HeLLMPre"),
+        ({"item_inputs": ("SASRec",)}, "HeLLMPre"),
+        ({"prefix_graph": None}, "HeLLMPre"),
+        ({"prefix_graph": None, "item_inputs": ("LightGCN",)}, "LightGCN"),
+    ]
+    for values, model in changes:
+        chosen = settings(folder, prompt=prompt, examples="all", **values)
+        assert chosen.user_model == model
+        assert chosen.pretrained_tables == (*chosen.pretrained_models, f"{model} (users)")
+        assert (chosen.prompts[0], chosen.inner_texts[0]) == ("a ", " bought")
+    assert settings(folder, prompt=prompt, llm_weights="none").user_model is None
+    assert settings(folder).pretrained_tables == ("HeLLMPre", "SASRec")

@@ -123,3 +123,15 @@ def test_micro_batches_contain_all_sequences_sorted_by_length() -> None:
     parts = split_micro_batches(HistoryBatch(items, items), 2)
     assert [part.items.tolist() for _, part in parts] == [[[4], [7]], [[5, 6, 0], [1, 2, 3]]]
     assert [share for share, _ in parts] == pytest.approx([2 / 7, 5 / 7])
+
+
+def test_batches_of_histories_know_their_users() -> None:
+    train = build_data([[1, 2, 3], [4], [5, 6, 7, 8]], n_items=8)
+    owner = {1: 1, 2: 1, 3: 1, 4: 2, 5: 3, 6: 3, 7: 3, 8: 3}
+    for source in (PrefixSource(train, 2, 9, None, CPU), SequenceSource(train, 1, 9, CPU)):
+        for batch in source.epoch(3):
+            assert batch.user is not None
+            assert batch.user.tolist() == [owner[item] for item in batch.items[:, 0].tolist()]
+            for _, part in split_micro_batches(batch, 1):
+                assert part.user is not None
+                assert part.user.tolist() == [owner[item] for item in part.items[:, 0].tolist()]
