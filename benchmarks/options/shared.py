@@ -52,7 +52,9 @@ Models = Annotated[
 Datasets = Annotated[
     str, typer.Option("--dataset", metavar="A,B", help="dataset names separated by commas", rich_help_panel=MODELS)
 ]
-Preset = Annotated[str, typer.Option(metavar="NAME", help="preset of settings, quick or paper", rich_help_panel=MODELS)]
+Preset = Annotated[
+    str, typer.Option(metavar="NAME", help="preset of settings: paper, published or quick", rich_help_panel=MODELS)
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(

@@ -32,12 +32,18 @@ from hellm_recbole.experiments.jobs import (
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
 from hellm_recbole.experiments.model_layers import split_variant
 from hellm_recbole.experiments.plan import describe_plan, find_earlier_results
+from hellm_recbole.experiments.preset_features import (
+    describe_other_features,
+    read_wanted_features,
+    suggest_preparation,
+)
 from hellm_recbole.experiments.pretrained import PretrainedStore
 from hellm_recbole.experiments.ray_jobs import run_on_ray
 from hellm_recbole.experiments.resolve import Resolver, Tuned, is_pretrained_model
 from hellm_recbole.experiments.run import follow_main_process
 from hellm_recbole.experiments.run_config import RunConfig
 from hellm_recbole.experiments.sweeps import locate_tuned, read_tuned
+from hellm_recbole.identity.parts import UNKNOWN_ORIGIN
 from hellm_recbole.report.files import write_reports
 from hellm_recbole.system import runtime
 from hellm_recbole.system.distributed import ProcessGroup, join_process_group, refuse_process_group
@@ -100,6 +106,8 @@ def _run_main_process(request: RunRequest, select_models: ModelSelector | None, 
     refuse_missing_data(request.datasets, request.data_path)
     data = {name: load_data(name, request.data_path) for name in request.datasets}
     chosen = {name: _choose_runs(request, resolver, data[name], select_models) for name, resolver in resolvers.items()}
+    for name, runs in chosen.items():
+        _note_other_features(request.preset, data[name][0], runs.configs)
     contexts = [RunContext(request.output, seed, device, group) for seed in request.seeds]
     if request.dry_run:
         return _print_costs(request, chosen, data, contexts[0])
@@ -208,6 +216,23 @@ def _read_tuned_values(configs: Sequence[RunConfig], output: Path, split: Split)
                 f"`python benchmarks/tune.py --models {config.model} --dataset {split.dataset}` first"
             )
     return found
+
+
+def _note_other_features(preset: str, dataset: Dataset, configs: Sequence[RunConfig]) -> None:
+    """Print which item features of a dataset are not those that the preset asks for, if a run reads features.
+
+    Args:
+        preset: name of the preset.
+        dataset: the dataset.
+        configs: run configs on the dataset.
+    """
+    wanted = read_wanted_features(preset)
+    read = {modality for config in configs for modality in config.choose_features(dataset.features)}
+    origins = {modality: dataset.feature_origins.get(modality, UNKNOWN_ORIGIN) for modality in dataset.features}
+    note = describe_other_features(preset, wanted, origins)
+    if read and note is not None:
+        command = suggest_preparation(dataset.name, wanted)
+        print(f"{dataset.name}: {note}{f'; to get them, run {command}' if command else ''}")
 
 
 def _print_costs(

@@ -14,6 +14,11 @@ from hellm_recbole.config.yaml_files import Value, find_properties, load_yaml
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.models.base import ModelSpec
 
+# Sections of a preset besides `overall`, `models` and `datasets`: whether the sections `datasets` of the models' own
+# files apply under it, and the item features that its numbers are for (`preset_features.py`).
+MODEL_DATASETS, FEATURES = "model_datasets", "features"
+_PRESET_SECTIONS = ("overall", "models", DATASETS, MODEL_DATASETS, FEATURES)
+
 
 @dataclass(frozen=True)
 class RunName:
@@ -82,7 +87,8 @@ def merge_model_layers(
         layers[defaults_origin] = {key: value for key, value in defaults.items() if key not in given}
     resolved = merge_layers(layers.items()).override(llm_overrides, f"llm.yaml, {OVERRIDES}")
     resolved = _apply_section(resolved, name.base, OVERRIDES, sections[OVERRIDES])
-    resolved = _apply_section(resolved, name.base, f"{DATASETS}: {dataset}", sections[DATASETS].get(dataset, {}))
+    if read_preset(preset).get(MODEL_DATASETS, True):
+        resolved = _apply_section(resolved, name.base, f"{DATASETS}: {dataset}", sections[DATASETS].get(dataset, {}))
     given_values = _select_overrides(name, overrides, known)
     if reads_language_model:
         chosen = [override.value for override in given_values if override.key == "llm"] or [resolved.values["llm"]]
@@ -159,7 +165,7 @@ def _apply_preset(resolved: Resolved, preset: str, model: str, dataset: str, kno
     Raises:
         SettingsError: the preset is unknown or has an unknown section.
     """
-    layer = _read_preset(preset)
+    layer = read_preset(preset)
     shared = {key: value for key, value in (layer.get("overall") or {}).items() if key in known}
     of_model = (layer.get("models") or {}).get(model) or {}
     on_dataset = ((layer.get(DATASETS) or {}).get(dataset) or {}).get(model) or {}
@@ -169,7 +175,7 @@ def _apply_preset(resolved: Resolved, preset: str, model: str, dataset: str, kno
     )
 
 
-def _read_preset(preset: str) -> dict[str, Value]:
+def read_preset(preset: str) -> dict[str, Value]:
     """Read the file of a preset.
 
     Raises:
@@ -181,7 +187,12 @@ def _read_preset(preset: str) -> dict[str, Value]:
         hint = f"did you mean {near[0]!r}?" if near else f"known presets are {', '.join(list_presets())}"
         raise SettingsError(f"unknown preset {preset!r}; {hint}")
     layer = load_yaml(path)
-    extra = sorted(layer.keys() - {"overall", "models", DATASETS})
+    extra = sorted(layer.keys() - {*_PRESET_SECTIONS})
     if extra:
-        raise SettingsError(f"{path}: unknown section {extra[0]!r}; a preset has overall, models and {DATASETS}")
+        raise SettingsError(
+            f"{path}: unknown section {extra[0]!r}; a preset has overall, models and {DATASETS}, and may have "
+            f"{MODEL_DATASETS} and {FEATURES}"
+        )
+    if not isinstance(layer.get(MODEL_DATASETS, True), bool):
+        raise SettingsError(f"{path}: {MODEL_DATASETS} = {layer[MODEL_DATASETS]!r} must be true or false")
     return layer

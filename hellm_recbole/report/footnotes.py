@@ -1,8 +1,9 @@
 """Footnotes of a table: differences between rows, other than the model, that matter when their numbers are compared.
 
 Rows may differ in item features and texts, in the language model's weights, in pretrained embeddings, in code, and in
-settings given on the command line. Each such row is marked with a letter, and the footnote explains the letter. A
-statement that is true of every row appears once, without a letter.
+settings given on the command line. Features may be others than those that a preset asks for. Each such row is marked
+with a letter, and the footnote explains the letter. A statement that is true of every row appears once, without a
+letter.
 """
 
 from __future__ import annotations
@@ -12,12 +13,21 @@ import string
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from hellm_recbole.config.harness_settings import NEUTRAL_KEYS
+from hellm_recbole.errors import SettingsError
+from hellm_recbole.experiments.preset_features import WantedFeatures, describe_other_features, read_wanted_features
 from hellm_recbole.experiments.results import RunResult, digest_run
 from hellm_recbole.identity.code import find_changed_modules, find_missing_packages
 from hellm_recbole.identity.compare import list_names
-from hellm_recbole.identity.parts import Identity, list_code_digests, list_feature_digests, list_unknown_parts
+from hellm_recbole.identity.parts import (
+    UNKNOWN_ORIGIN,
+    Identity,
+    list_code_digests,
+    list_feature_digests,
+    list_unknown_parts,
+)
 from hellm_recbole.identity.settings_files import find_value
 from hellm_recbole.report.groups import Group, list_successful
 
@@ -59,6 +69,7 @@ def find_footnotes(
     findings = (
         *_find_unknown_parts(successful),
         *_find_different_features(successful),
+        *_find_other_features_than_the_presets(successful),
         *_find_different_language_models(successful),
         *_find_stale_embeddings(successful, embedding_digests or {}),
         *_find_changed_code(successful),
@@ -173,6 +184,31 @@ def _find_different_features(groups: Sequence[Group]) -> Iterator[Finding]:
 
     yield from _find_differences(groups, list_features, describe)
     yield from _find_differences(groups, list_text_digests, describe)
+
+
+def _find_other_features_than_the_presets(groups: Sequence[Group]) -> Iterator[Finding]:
+    """Find rows that read other features than their preset asks for, themselves or through pretrained embeddings.
+
+    The origin of features that only a pretrained model reads is known if the table has the row of that model.
+    """
+    identities = [identity for group in groups for identity in _list_identities(group)]
+    origins = {features["sha256"]: features for one in identities for features in one["features"].values()}
+    for row, group in enumerate(groups):
+        for record in group:
+            read = [] if record.identity is None else list_feature_digests(record.identity)
+            found = {name: origins.get(digest, UNKNOWN_ORIGIN) for name, digest in read}
+            text = describe_other_features(record.preset, _read_wanted_features(record.preset), found) if read else None
+            if text is not None:
+                yield row, text
+
+
+@cache
+def _read_wanted_features(preset: str) -> Mapping[str, WantedFeatures]:
+    """Read which features a preset asks for; none if the preset no longer exists."""
+    try:
+        return read_wanted_features(preset)
+    except SettingsError:
+        return {}
 
 
 def _find_different_language_models(groups: Sequence[Group]) -> Iterator[Finding]:

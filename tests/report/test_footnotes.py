@@ -59,6 +59,22 @@ def test_features_of_pretrained_embeddings_are_compared() -> None:
     assert [rows for _, _, rows in list_footnotes(*rows)] == [[0], [1]]
 
 
+def test_rows_with_other_features_than_their_preset_asks_for_are_named() -> None:
+    through_graph = {"HeLLMPre": {"sha256": "e", "run_sha256": "r", "features": {"text": "a"}, "code": {}}}
+    rows = (
+        [build_run("HeLLMPre", preset="published", identity=toy_identity("a"))],
+        [build_run("LightGCN", preset="published", identity=toy_identity())],
+        [build_run("HeLLM", preset="published", identity=toy_identity(embeddings=through_graph))],
+        [build_run("HeLLMPre", preset="paper", identity=toy_identity("a"))],
+        [build_run("VBPR", preset="gone", identity=toy_identity("a"))],  # a preset that no longer exists
+    )
+    ((text, marked),) = [(text, marked) for _, text, marked in list_footnotes(*rows) if "asks for" in text]
+    assert marked == [0, 2]
+    assert text.startswith("preset published asks for text features of bert-base-uncased with pooling cls on title, ")
+    assert "(these are of MiniLM with pooling auto on title) and image features of " in text
+    assert text.endswith("(there are none)")
+
+
 def test_different_item_texts_are_named() -> None:
     rows = [
         [build_run(name, identity=toy_identity(item_texts={"sha256": digest, "columns": ("title",)}))]

@@ -23,7 +23,7 @@ def test_without_models_the_command_prints_what_it_could_run(
     assert lines["Multimodal models"].split()[0] == "VBPR,"
     assert lines["LLM models"].strip() == "CoLLM, LLaRA, HeLLM"
     assert lines["datasets"].strip().startswith("Beauty, ")
-    assert lines["presets"].strip() == "paper, quick"
+    assert lines["presets"].strip() == "paper, published, quick"
     assert all(name in shown.out for name in ALL_MODELS)
     assert list(tmp_path.iterdir()) == []
 
