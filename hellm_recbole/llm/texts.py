@@ -16,7 +16,7 @@ def tokenize_prompt(tokenizer: Any, text: str, *, special: bool = True) -> list[
 
     Args:
         tokenizer: tokenizer of the language model.
-        text: the prompt, or a part of it.
+        text: a prompt or a part of a prompt.
         special: whether the tokenizer adds its own special tokens, such as the one for the beginning of a text.
     """
     return list(tokenizer(text, add_special_tokens=special)["input_ids"]) if text else []

@@ -19,7 +19,11 @@ Guo et al., "Multi-Modal Hypergraph Enhanced LLM Learning for Recommendation", 2
   on a sample of training histories: some dimensions of a language model are a hundred times larger than others.
 - Padding is never pooled (the released code pools padding as item 0).
 
-The paper's trainable map M (Eq. 9) is not applied by the released code; `prefix_map: learned` applies it.
+Where the paper itself differs from the released code, the code's form is the default, and settings give the paper's:
+
+- Eq. 9: the trainable map M, `prefix_map: learned`. Eq. 10: normalisation before the networks, `prefix_norm: before`.
+- Figure 2: a prompt with a user and commas between the items, `{user}` in `prompt` and `item_separator`.
+- The head is trained: `head: linear`. The preset `published` sets all of these.
 """
 
 from __future__ import annotations
