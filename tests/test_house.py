@@ -174,8 +174,8 @@ GENERAL_TESTS = {
     *("bridge/test_metrics_parity", "bridge/test_prepared_ids", "bridge/test_prepared_times"),
     *(f"benchmarks/test_{name}" for name in ("identity", "llm_rows", "malformed", "openmp", "prepare_raw")),
     *(f"benchmarks/test_{name}" for name in ("report_in_a_browser", "stress", "distributed_runs")),
-    *(f"benchmarks/test_{name}" for name in ("interrupted_runs", "wrong_input", "published")),
-    "experiments/test_published",
+    *(f"benchmarks/test_{name}" for name in ("interrupted_runs", "wrong_input", "published_preset")),
+    "experiments/test_published_preset",
 }
 
 
