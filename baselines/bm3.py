@@ -15,13 +15,14 @@ Deviations: the model accepts any set of modalities (the paper has image and tex
 before dropout, while the public code applies dropout to whole tables. This is much less work and has the same
 distribution, except for a user or item that occurs twice in a batch: here its two targets have different dropout
 masks. Features are trainable tables, as in the public code.
+
+`missing_features: masked`: both alignments of a modality are means over the pairs whose item has features in it (zero
+if the batch has none), because an item without features has no m_i to align. The vectors z are made of embeddings
+alone, so nothing else reads features. The table's rows of such items stay zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -29,8 +30,17 @@ from torch import Tensor, nn
 from hellm_recbole.config.settings import Settings
 from hellm_recbole.graphs.propagation import propagate_mean
 from hellm_recbole.graphs.sparse import SparseOperator, normalize_interactions
-from hellm_recbole.models.modalities import build_feature_maps, build_feature_tables, choose_modalities
-from hellm_recbole.types import Encoded, FloatArray, PairBatch, QueryBatch, TrainData
+from hellm_recbole.models.modalities import (
+    Coverage,
+    ItemFeatures,
+    MissingFeatures,
+    build_feature_maps,
+    build_feature_tables,
+    read_item_features,
+    sum_terms,
+    take_rows,
+)
+from hellm_recbole.types import Encoded, PairBatch, QueryBatch, TrainData
 
 
 class BM3Settings(Settings):
@@ -40,6 +50,7 @@ class BM3Settings(Settings):
         emb_dim: D, width of the embeddings.
         n_layers: L, number of layers on the user-item graph.
         modalities: modalities to align; null uses all modalities of the dataset.
+        missing_features: what the features of an item that has none are: `filled`, or `masked`, see above.
         dropout: dropout probability of the targets.
         modality_weight: w, weight of the alignments.
         norm_weight: lambda, weight of the penalty.
@@ -48,6 +59,7 @@ class BM3Settings(Settings):
     emb_dim: int = Field(ge=1)
     n_layers: int = Field(ge=0)
     modalities: tuple[str, ...] | None
+    missing_features: MissingFeatures
     dropout: float = Field(ge=0, lt=1)
     modality_weight: float = Field(ge=0)
     norm_weight: float = Field(ge=0)
@@ -63,8 +75,9 @@ class BM3(nn.Module):
 
     max_history = 0
 
-    def __init__(self, settings: BM3Settings, interactions: SparseOperator, features: Mapping[str, FloatArray]) -> None:
+    def __init__(self, settings: BM3Settings, interactions: SparseOperator, item_features: ItemFeatures) -> None:
         super().__init__()
+        self.coverage, features = Coverage(item_features.covered), item_features.values
         self.settings, self.interactions = settings, interactions
         n_user_rows, n_item_rows = interactions.shape
         self.user = nn.Embedding(n_user_rows, settings.emb_dim)
@@ -83,9 +96,9 @@ class BM3(nn.Module):
         """Build a model from the training graph and the chosen modalities of `data`.
 
         Raises:
-            ModelError: there is no modality, or a chosen modality is missing.
+            ModelError: there is no modality, a chosen modality is missing, or its mask is.
         """
-        features = choose_modalities("BM3", settings.modalities, data.features)
+        features = read_item_features("BM3", settings.modalities, settings.missing_features, data)
         return cls(settings, SparseOperator(normalize_interactions(data.history, data.n_items)), features)
 
     def compute_vectors(self) -> tuple[Tensor, Tensor]:
@@ -114,15 +127,18 @@ class BM3(nn.Module):
         user_target, item_target = self.make_target(user), self.make_target(item)
         between, within = [], []
         for name, table in self.features.items():
-            projected = self.maps[name](table(batch.positive))
+            rows = self.coverage.select_rows(name, [batch.positive])
+            if rows is not None and len(rows) == 0:
+                continue
+            projected = self.maps[name](table(take_rows(batch.positive, rows)))
             predicted = self.predictor(projected)
-            between.append(compute_cosine_distance(predicted, item_target))
+            between.append(compute_cosine_distance(predicted, take_rows(item_target, rows)))
             within.append(compute_cosine_distance(predicted, self.make_target(projected)))
         norms = users[1:].norm() + items[1:].norm()
         return {
             "user_item": compute_cosine_distance(self.predictor(user), item_target)
             + compute_cosine_distance(self.predictor(item), user_target),
-            "alignment": settings.modality_weight * torch.stack(between).sum(),
-            "within": settings.modality_weight * torch.stack(within).sum(),
+            "alignment": settings.modality_weight * sum_terms(between, items),
+            "within": settings.modality_weight * sum_terms(within, items),
             "norm": settings.norm_weight * norms / (len(items) - 1),
         }

@@ -15,11 +15,16 @@ Deviations: the paper has image and text, with shares 0.1 and 0.9 in the item gr
 With several modalities, image has `image_share` and the others have equal parts of the rest; without image all shares
 are equal. The public code adds 1e-7 to degrees, which has no visible effect on an edge, and its maps have a bias, which
 cancels in every difference. Features are trainable tables, as in the public code.
+
+`missing_features: masked`, for an item without features in a modality: it has no neighbours there and is nobody's. Its
+row of S has the shares of its other modalities, scaled to sum to 1, as if the dataset had only these; without any
+modality the row is empty and `z_I = y_I`. The features' BPR is the mean over the triples of which both items have
+features, because it compares the two (zero if the batch has none). The table's rows of such items stay zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse as sp
@@ -28,12 +33,21 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from hellm_recbole.graphs.neighbors import NeighborSearchSettings, find_item_neighbors
+from hellm_recbole.graphs.neighbors import NeighborSearchSettings, find_item_neighbors, list_neighbor_edges
 from hellm_recbole.graphs.propagation import propagate_mean
-from hellm_recbole.graphs.sparse import SparseOperator, build_interaction_matrix, normalize_bipartite
+from hellm_recbole.graphs.sparse import SparseOperator, build_interaction_matrix, normalize_bipartite, scale_rows
 from hellm_recbole.models.losses import bpr_loss_of_vectors
-from hellm_recbole.models.modalities import build_feature_maps, build_feature_tables, choose_modalities
-from hellm_recbole.types import Encoded, FloatArray, PairBatch, QueryBatch, TrainData
+from hellm_recbole.models.modalities import (
+    Coverage,
+    ItemFeatures,
+    MissingFeatures,
+    build_feature_maps,
+    build_feature_tables,
+    read_item_features,
+    sum_terms,
+    take_rows,
+)
+from hellm_recbole.types import Encoded, PairBatch, QueryBatch, TrainData
 
 
 class FREEDOMSettings(NeighborSearchSettings):
@@ -45,6 +59,7 @@ class FREEDOMSettings(NeighborSearchSettings):
         n_item_layers: n, number of layers on the item graph.
         n_neighbors: k, number of neighbours of an item, including the item itself.
         modalities: modalities of the item graph and the loss; null uses all modalities of the dataset.
+        missing_features: what the features of an item that has none are: `filled`, or `masked`, see above.
         image_share: share of image in the item graph, if there are other modalities.
         edge_dropout: rho, share of the interactions that are left out in an epoch.
         modality_weight: lambda, weight of the features' BPR.
@@ -55,6 +70,7 @@ class FREEDOMSettings(NeighborSearchSettings):
     n_item_layers: int = Field(ge=0)
     n_neighbors: int = Field(ge=1)
     modalities: tuple[str, ...] | None
+    missing_features: MissingFeatures
     image_share: float = Field(ge=0, le=1)
     edge_dropout: float = Field(ge=0, lt=1)
     modality_weight: float = Field(ge=0)
@@ -68,21 +84,27 @@ def compute_shares(names: Sequence[str], image_share: float) -> dict[str, float]
     return {"image": image_share, **dict.fromkeys(others, (1.0 - image_share) / len(others))}
 
 
-def build_item_graph(features: Mapping[str, FloatArray], settings: FREEDOMSettings, data: TrainData) -> sp.csr_matrix:
-    """Build the item graph S, [I + 1, I + 1]; each row sums to 1, row 0 and column 0 (padding) are empty.
+def build_item_graph(features: ItemFeatures, settings: FREEDOMSettings, data: TrainData) -> sp.csr_matrix:
+    """Build the item graph S, [I + 1, I + 1]; row 0 and column 0 (padding) are empty.
+
+    Each row sums to 1, or is empty if the item has no features in any modality of positive share.
 
     Args:
-        features: modality -> [I + 1, D_m] features.
+        features: features of the chosen modalities.
         settings: settings of the model.
         data: training part, with the cache folder.
     """
     k, total = settings.n_neighbors, None
-    for name, share in compute_shares(list(features), settings.image_share).items():
-        index, _ = find_item_neighbors(features[name][1:], k, settings, data.cache)
-        row = np.repeat(np.arange(1, len(index) + 1), k)
+    given = np.zeros(data.n_items + 1)  # sum of the shares of the modalities that each item has
+    for name, share in compute_shares(list(features.values), settings.image_share).items():
+        covered = features.get_covered_items(name)
+        index, _ = find_item_neighbors(features.values[name][1:], k, settings, data.cache, covered)
         weight = np.full(index.size, share / k, dtype=np.float32)
-        graph = sp.csr_matrix((weight, (row, index.ravel().astype(np.int64) + 1)), shape=(data.n_items + 1,) * 2)
+        graph = sp.csr_matrix((weight, list_neighbor_edges(index, covered)), shape=(data.n_items + 1,) * 2)
         total = graph if total is None else total + graph
+        given[1:] += share if covered is None else share * covered
+    if features.covered:
+        total = scale_rows(sp.csr_matrix(total), np.divide(1.0, given, out=np.zeros_like(given), where=given > 0))
     return sp.csr_matrix(total)
 
 
@@ -96,9 +118,10 @@ class FREEDOM(nn.Module):
         settings: FREEDOMSettings,
         training: sp.csr_matrix,
         item_graph: SparseOperator,
-        features: Mapping[str, FloatArray],
+        item_features: ItemFeatures,
     ) -> None:
         super().__init__()
+        self.coverage, features = Coverage(item_features.covered), item_features.values
         self.settings, self.item_graph = settings, item_graph
         normalized = normalize_bipartite(training)
         self.whole_graph = SparseOperator(normalized)
@@ -118,11 +141,11 @@ class FREEDOM(nn.Module):
         """Build a model from the graphs of `data`.
 
         Raises:
-            ModelError: there is no modality, or a chosen modality is missing.
+            ModelError: there is no modality, a chosen modality is missing, or its mask is.
             DataError: there are fewer items than neighbours, or a cache file is broken.
             MissingDependency: the search for neighbours is approximate and faiss is not installed.
         """
-        features = choose_modalities("FREEDOM", settings.modalities, data.features)
+        features = read_item_features("FREEDOM", settings.modalities, settings.missing_features, data)
         item_graph = SparseOperator(build_item_graph(features, settings, data))
         return cls(settings, build_interaction_matrix(data.history, data.n_items), item_graph, features)
 
@@ -167,11 +190,15 @@ class FREEDOM(nn.Module):
         """Compute the BPR on the denoised graph, and the BPR on the features of each modality."""
         users, items = self.compute_vectors(self.whole_graph if self.denoised_graph is None else self.denoised_graph)
         user = F.embedding(batch.user, users)
-        modality_losses = [
-            bpr_loss_of_vectors(user, self.maps[name](table(batch.positive)), self.maps[name](table(batch.negative)))
-            for name, table in self.features.items()
-        ]
+        modality_losses = []
+        for name, table in self.features.items():
+            rows = self.coverage.select_rows(name, [batch.positive, batch.negative])
+            if rows is None or len(rows):
+                positive, negative = (
+                    self.maps[name](table(take_rows(ids, rows))) for ids in (batch.positive, batch.negative)
+                )
+                modality_losses.append(bpr_loss_of_vectors(take_rows(user, rows), positive, negative))
         return {
             "bpr": bpr_loss_of_vectors(user, F.embedding(batch.positive, items), F.embedding(batch.negative, items)),
-            "modality_bpr": self.settings.modality_weight * torch.stack(modality_losses).sum(),
+            "modality_bpr": self.settings.modality_weight * sum_terms(modality_losses, user),
         }

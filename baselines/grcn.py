@@ -15,12 +15,19 @@ Deviations: in the public code the messages of routing are sent to items, so the
 `routing: public` is that behaviour; the default `paper` is that of the paper. The penalty is the mean of squares of the
 released code, without MMRec's additional term over one whole table. An evaluation computes the vectors from the current
 weights, while the public code scores with the vectors of the last training step.
+
+`missing_features: masked`, for an item without features in a modality:
+
+- its f and its C are zero, and routing and the softmax of affinities leave its edges out: an edge without content has
+  no affinity in this modality, and may not take a share from the edges that have one;
+- the maximum over the modalities leaves this modality out on its edges;
+- if it lacks all modalities, nothing can refine its edges. They keep the affinity 1 / degree of the node where they
+  end, which equal inner products would give, so that its interactions are still propagated.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,8 +41,14 @@ from hellm_recbole.config.settings import Settings
 from hellm_recbole.graphs.edges import EdgePattern
 from hellm_recbole.graphs.sparse import build_interaction_matrix
 from hellm_recbole.models.losses import bpr_loss_of_vectors
-from hellm_recbole.models.modalities import build_feature_maps, choose_modalities
-from hellm_recbole.types import Encoded, FloatArray, PairBatch, QueryBatch, TrainData
+from hellm_recbole.models.modalities import (
+    Coverage,
+    ItemFeatures,
+    MissingFeatures,
+    build_feature_maps,
+    read_item_features,
+)
+from hellm_recbole.types import Encoded, PairBatch, QueryBatch, TrainData
 
 
 class GRCNSettings(Settings):
@@ -47,6 +60,7 @@ class GRCNSettings(Settings):
         routing: `paper` or `public`; see the deviations above.
         n_refined_layers: number of propagation layers on the refined user-item graph.
         modalities: modalities to read; null uses all modalities of the dataset.
+        missing_features: what the features of an item that has none are: `filled`, or `masked`, see above.
         l2_weight: weight of the L2 penalty.
     """
 
@@ -55,6 +69,7 @@ class GRCNSettings(Settings):
     routing: Literal["paper", "public"]
     n_refined_layers: int = Field(ge=0)
     modalities: tuple[str, ...] | None
+    missing_features: MissingFeatures
     l2_weight: float = Field(ge=0)
 
 
@@ -80,9 +95,10 @@ class GRCN(nn.Module):
 
     max_history = 0
 
-    def __init__(self, settings: GRCNSettings, edges: EdgePattern, features: Mapping[str, FloatArray]) -> None:
+    def __init__(self, settings: GRCNSettings, edges: EdgePattern, item_features: ItemFeatures) -> None:
         super().__init__()
         self.settings, self.edges = settings, edges
+        self.coverage, features = Coverage(item_features.covered), item_features.values
         n_user_rows, n_item_rows = edges.shape
         width = settings.emb_dim
         for name, matrix in features.items():
@@ -108,26 +124,54 @@ class GRCN(nn.Module):
         """Build a model from the training graph and the chosen modalities of `data`.
 
         Raises:
-            ModelError: there is no modality, or a chosen modality is missing.
+            ModelError: there is no modality, a chosen modality is missing, or its mask is.
         """
-        features = choose_modalities("GRCN", settings.modalities, data.features)
+        features = read_item_features("GRCN", settings.modalities, settings.missing_features, data)
         return cls(settings, EdgePattern.from_matrix(build_interaction_matrix(data.history, data.n_items)), features)
 
     def compute_content(self, name: str) -> Content:
         """Compute the routing, the affinities and the content vectors in one modality."""
-        edges = self.edges
+        edges, kept = self.edges, self._find_known_edges(name)
         item = F.normalize(F.leaky_relu(self.maps[name](getattr(self, f"features_{name}"))), dim=1)
+        item = self.coverage.clear_missing(name, item)
         table: Tensor = self.preferences[name].weight  # type: ignore[assignment]
         user = F.normalize(table, dim=1)
         if self.settings.routing == "paper":
             for _ in range(self.settings.n_routing):
-                attention = edges.compute_row_softmax(edges.compute_dots(user, item))
+                attention = edges.compute_row_softmax(edges.compute_dots(user, item), kept)
                 user = F.normalize(user + edges.multiply(attention, item), dim=1)
         affinity = edges.compute_dots(user, item)
-        to_user, to_item = edges.compute_row_softmax(affinity), edges.compute_column_softmax(affinity)
+        to_user, to_item = edges.compute_row_softmax(affinity, kept), edges.compute_column_softmax(affinity, kept)
         return Content(
             user + edges.multiply(to_user, item), item + edges.multiply_transposed(to_item, user), to_user, to_item
         )
+
+    def _find_known_edges(self, name: str) -> Tensor | None:
+        """Find [E] whether the item of each edge has features in a modality; None if all have."""
+        mask = self.coverage.get_mask(name)
+        return None if mask is None else mask.index_select(0, self.edges.column)
+
+    def _compute_refined_weights(self, affinities: list[Tensor], confidence: Tensor, end: Tensor) -> Tensor:
+        """Compute the weights of the refined edges in one direction.
+
+        Args:
+            affinities: [E] affinity of each edge, one tensor for each of M modalities.
+            confidence: [E, M] confidence of the source of each edge.
+            end: [E] node where each edge ends.
+
+        Returns:
+            [E] weights.
+        """
+        affinity = torch.stack(affinities, dim=1)
+        masks = [self._find_known_edges(name) for name in self.maps]
+        if all(mask is None for mask in masks):
+            return F.relu((affinity * confidence).amax(dim=1))
+        known = torch.stack([torch.ones_like(end, dtype=torch.bool) if m is None else m for m in masks], dim=1)
+        undescribed = ~known.any(dim=1, keepdim=True)
+        equal = 1.0 / torch.bincount(end).to(affinity.dtype).index_select(0, end)
+        affinity = torch.where(undescribed, equal.unsqueeze(1), affinity)
+        weight = (affinity * confidence).masked_fill(~(known | undescribed), -torch.inf)
+        return F.relu(weight.amax(dim=1))
 
     def encode(self) -> Encoded:
         """Compute the vectors Z of all users and items."""
@@ -135,9 +179,8 @@ class GRCN(nn.Module):
         # [E, M] confidence of each edge's source in each modality
         item_confidence = self.item_confidence.weight.index_select(0, edges.column)
         user_confidence = self.user_confidence.weight.index_select(0, edges.row)
-        to_user = torch.stack([part.to_user for part in contents], dim=1) * item_confidence
-        to_item = torch.stack([part.to_item for part in contents], dim=1) * user_confidence
-        user_weight, item_weight = F.relu(to_user.amax(dim=1)), F.relu(to_item.amax(dim=1))  # [E]
+        user_weight = self._compute_refined_weights([part.to_user for part in contents], item_confidence, edges.row)
+        item_weight = self._compute_refined_weights([part.to_item for part in contents], user_confidence, edges.column)
         user, item = F.normalize(self.user.weight, dim=1), F.normalize(self.item.weight, dim=1)
         user_sum, item_sum = user, item
         for _ in range(self.settings.n_refined_layers):

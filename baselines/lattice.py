@@ -20,6 +20,11 @@ Adam still moves the features, maps and omega by its momentum; in newer versions
 `idle_gradients: zero` is the released behaviour. For a row sum that is not positive, the public code computes NaN, and
 this code uses a factor of zero. The public penalty is divided by the configured batch size, and this one by the actual
 batch size; they differ in the last batch of an epoch.
+
+`missing_features: masked`, for an item without features in a modality: it has no neighbours there and is nobody's,
+neither in the fixed nor in the learned graph. In its row, alpha is the softmax over the modalities that it has, so that
+the row is mixed as if the dataset had only these. Without any modality the row is empty and `z_i` is the collaborative
+vector alone. The table's rows of such items stay zero.
 """
 
 from __future__ import annotations
@@ -35,11 +40,23 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from hellm_recbole.graphs.edges import EdgePattern
-from hellm_recbole.graphs.neighbors import IndexArray, NeighborSearchSettings, find_item_neighbors
+from hellm_recbole.graphs.neighbors import (
+    IndexArray,
+    NeighborSearchSettings,
+    find_item_neighbors,
+    list_neighbor_edges,
+)
 from hellm_recbole.graphs.sparse import SparseOperator, build_interaction_matrix, scale_rows
 from hellm_recbole.models.losses import bpr_loss_of_vectors, l2_loss
-from hellm_recbole.models.modalities import build_feature_maps, build_feature_tables, choose_modalities
-from hellm_recbole.types import Encoded, FloatArray, PairBatch, QueryBatch, TrainData
+from hellm_recbole.models.modalities import (
+    Coverage,
+    ItemFeatures,
+    MissingFeatures,
+    build_feature_maps,
+    build_feature_tables,
+    read_item_features,
+)
+from hellm_recbole.types import BoolArray, Encoded, FloatArray, PairBatch, QueryBatch, TrainData
 
 
 class LATTICESettings(NeighborSearchSettings):
@@ -51,6 +68,7 @@ class LATTICESettings(NeighborSearchSettings):
         n_item_layers: n, number of layers on the item graph.
         n_neighbors: k, number of neighbours of an item, including the item itself.
         modalities: modalities of the item graph; null uses all modalities of the dataset.
+        missing_features: what the features of an item that has none are: `filled`, or `masked`, see above.
         fixed_share: lambda_c, share of the graphs of the raw features.
         idle_gradients: `zero` or `none`, the gradients of features, maps and omega in steps with a constant graph.
         l2_weight: weight of the L2 penalty.
@@ -61,16 +79,22 @@ class LATTICESettings(NeighborSearchSettings):
     n_item_layers: int = Field(ge=0)
     n_neighbors: int = Field(ge=1)
     modalities: tuple[str, ...] | None
+    missing_features: MissingFeatures
     fixed_share: float = Field(ge=0, le=1)
     idle_gradients: Literal["zero", "none"]
     l2_weight: float = Field(ge=0)
 
 
-def build_neighbor_pattern(index: IndexArray) -> EdgePattern:
-    """Build the [I + 1, I + 1] pattern of the edges from each item to its [I, k] neighbours, numbered from 0."""
-    n_items, k = index.shape
-    row = torch.arange(1, n_items + 1).repeat_interleave(k)
-    return EdgePattern(row, torch.from_numpy(index.ravel().astype(np.int64)) + 1, (n_items + 1, n_items + 1))
+def build_neighbor_pattern(index: IndexArray, covered: BoolArray | None = None) -> EdgePattern:
+    """Build the [I + 1, I + 1] pattern of the edges from items to their neighbours.
+
+    Args:
+        index: [n, k] neighbours of each item that has some, numbered from 0.
+        covered: [I] whether an item has neighbours; None if all have, n = I.
+    """
+    n_rows = 1 + (len(index) if covered is None else len(covered))
+    row, column = list_neighbor_edges(index, covered)
+    return EdgePattern(torch.from_numpy(row), torch.from_numpy(column), (n_rows, n_rows))
 
 
 def compute_inverse_root(row_sum: Tensor) -> Tensor:
@@ -91,10 +115,12 @@ class LATTICE(nn.Module):
         settings: LATTICESettings,
         training: sp.csr_matrix,
         neighbors: Mapping[str, tuple[IndexArray, FloatArray]],
-        features: Mapping[str, FloatArray],
+        item_features: ItemFeatures,
     ) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings, features = settings, item_features.values
+        self.coverage = Coverage(item_features.covered)
+        self._covered = {name: item_features.get_covered_items(name) for name in features}
         n_user_rows, n_item_rows = training.shape
         transpose = sp.csr_matrix(training.T)
         inverses = [1.0 / (np.asarray(part.sum(axis=1), dtype=np.float64) + 1.0) for part in (training, transpose)]
@@ -102,7 +128,7 @@ class LATTICE(nn.Module):
             self.register_buffer(f"{side}_inverse", torch.from_numpy(inverse.astype(np.float32)), persistent=False)
         self.user_mean = SparseOperator(scale_rows(training, inverses[0].ravel()))
         self.item_mean = SparseOperator(scale_rows(transpose, inverses[1].ravel()))
-        self._fixed_matrices = [_build_fixed_graph(*found) for found in neighbors.values()]
+        self._fixed_matrices = [_build_fixed_graph(*found, self._covered[name]) for name, found in neighbors.items()]
         self.fixed_graphs = nn.ModuleList(SparseOperator(matrix) for matrix in self._fixed_matrices)
         self.user = nn.Embedding(n_user_rows, settings.emb_dim)
         self.item = nn.Embedding(n_item_rows, settings.emb_dim)
@@ -118,14 +144,16 @@ class LATTICE(nn.Module):
         """Build a model from the graphs of `data`.
 
         Raises:
-            ModelError: there is no modality, or a chosen modality is missing.
+            ModelError: there is no modality, a chosen modality is missing, or its mask is.
             DataError: there are fewer items than neighbours, or a cache file is broken.
             MissingDependency: the search for neighbours is approximate and faiss is not installed.
         """
-        features = choose_modalities("LATTICE", settings.modalities, data.features)
+        features = read_item_features("LATTICE", settings.modalities, settings.missing_features, data)
         neighbors = {
-            name: find_item_neighbors(matrix[1:], settings.n_neighbors, settings, data.cache)
-            for name, matrix in features.items()
+            name: find_item_neighbors(
+                matrix[1:], settings.n_neighbors, settings, data.cache, features.get_covered_items(name)
+            )
+            for name, matrix in features.values.items()
         }
         return cls(settings, build_interaction_matrix(data.history, data.n_items), neighbors, features)
 
@@ -133,20 +161,36 @@ class LATTICE(nn.Module):
         """Remove the constant graph, so that the next step builds a new one."""
         self._graph = None
 
+    def compute_shares(self) -> list[Tensor]:
+        """Compute alpha of each modality: a scalar, or [I + 1] numbers if some items lack a modality."""
+        share = self.modality_logits.softmax(dim=0)
+        masks = [self.coverage.get_mask(name) for name in self.features]
+        if all(mask is None for mask in masks):
+            return list(share.unbind())
+        n_rows = len(self.item.weight)
+        parts = [
+            part.expand(n_rows) if mask is None else torch.where(mask, part, 0.0)
+            for part, mask in zip(share.unbind(), masks, strict=True)
+        ]
+        total = torch.stack(parts).sum(dim=0)
+        total = torch.where(total > 0, total, 1.0)  # an item without any modality has shares of zero
+        return [part / total for part in parts]
+
     def compute_learned_edges(self) -> list[tuple[EdgePattern, Tensor]]:
         """Compute the part of each modality in the learned graph, normalised by the row sums over all modalities.
 
         Returns:
             Edges of each modality, and their [E] values with gradient.
         """
-        share = self.modality_logits.softmax(dim=0)
         parts = []
-        for index, (name, table) in enumerate(self.features.items()):
+        for share, (name, table) in zip(self.compute_shares(), self.features.items(), strict=True):
             unit = F.normalize(self.maps[name](table.weight), dim=1)  # [I + 1, D]
             rows = unit.detach()[1:].float().cpu().numpy()
-            neighbors, _ = find_item_neighbors(rows, self.settings.n_neighbors, self.settings, None)
-            pattern = build_neighbor_pattern(neighbors).to(unit.device)
-            parts.append((pattern, share[index] * pattern.compute_dots(unit, unit)))
+            covered = self._covered[name]
+            neighbors, _ = find_item_neighbors(rows, self.settings.n_neighbors, self.settings, None, covered)
+            pattern = build_neighbor_pattern(neighbors, covered).to(unit.device)
+            of_row = share.index_select(0, pattern.row) if share.dim() else share
+            parts.append((pattern, of_row * pattern.compute_dots(unit, unit)))
         row_sum = torch.stack(
             [values.new_zeros(pattern.shape[0]).index_add(0, pattern.row, values) for pattern, values in parts]
         ).sum(dim=0)
@@ -166,9 +210,12 @@ class LATTICE(nn.Module):
         Returns:
             [I + 1, D] item vectors.
         """
-        fixed_share, share = self.settings.fixed_share, self.modality_logits.softmax(dim=0)
+        fixed_share, shares = self.settings.fixed_share, self.compute_shares()
         learned = torch.stack([pattern.multiply(values, nodes) for pattern, values in parts]).sum(dim=0)
-        fixed = torch.stack([share[index] * graph(nodes) for index, graph in enumerate(self.fixed_graphs)]).sum(dim=0)
+        pairs = zip(shares, self.fixed_graphs, strict=True)
+        fixed = torch.stack(
+            [(share.unsqueeze(1) if share.dim() else share) * graph(nodes) for share, graph in pairs]
+        ).sum(dim=0)
         return (1.0 - fixed_share) * learned + fixed_share * fixed
 
     def build_constant_graph(self, parts: list[tuple[EdgePattern, Tensor]]) -> SparseOperator:
@@ -180,9 +227,9 @@ class LATTICE(nn.Module):
             total = total + (1.0 - self.settings.fixed_share) * sp.csr_matrix(
                 (values.detach().cpu().numpy(), edges), shape=shape
             )
-        shares = self.modality_logits.detach().softmax(dim=0).tolist()
-        for matrix, share in zip(self._fixed_matrices, shares, strict=True):
-            total = total + self.settings.fixed_share * share * matrix
+        for matrix, share in zip(self._fixed_matrices, self.compute_shares(), strict=True):
+            factor = self.settings.fixed_share * share.detach().double().cpu().numpy()
+            total = total + (scale_rows(matrix, factor) if share.dim() else float(factor) * matrix)
         return SparseOperator(sp.csr_matrix(total)).to(self.item.weight.device)
 
     def compute_vectors(self, item_h: Tensor) -> tuple[Tensor, Tensor]:
@@ -232,9 +279,15 @@ class LATTICE(nn.Module):
         return {"bpr": bpr, "l2": self.settings.l2_weight * l2_loss(user, positive, negative)}
 
 
-def _build_fixed_graph(index: IndexArray, cosine: FloatArray) -> sp.csr_matrix:
-    """Build the fixed graph `lap(N(X))` of raw features, [I + 1, I + 1], from [I, k] neighbours and cosines."""
-    pattern = build_neighbor_pattern(index)
+def _build_fixed_graph(index: IndexArray, cosine: FloatArray, covered: BoolArray | None) -> sp.csr_matrix:
+    """Build the fixed graph `lap(N(X))` of raw features, [I + 1, I + 1].
+
+    Args:
+        index: [n, k] neighbours of each item that has features.
+        cosine: [n, k] cosines with them.
+        covered: [I] whether an item has features; None if all have.
+    """
+    pattern = build_neighbor_pattern(index, covered)
     values = torch.from_numpy(cosine.ravel()).double()
     factor = compute_inverse_root(values.new_zeros(pattern.shape[0]).index_add(0, pattern.row, values))
     scaled = values * factor[pattern.row] * factor[pattern.column]

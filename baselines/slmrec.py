@@ -18,6 +18,11 @@ With three, the second modality is contrasted at that step.
 Deviations: the paper's feature dropout and feature masking tasks are left out, as in the public code. Copies of a user
 or item in the same batch are negatives of each other, as in the public code. The public scores are the sigmoid of
 these scores, which changes no rank.
+
+`missing_features: masked`: in a modality that an item lacks, its mapped feature is zero, bias included, so that it adds
+nothing to the fusion and sends nothing along the graph. What its users and their other items send to it stays, as this
+is no feature of the item. The contrast of this modality leaves it out, as state and as candidate, and is the mean over
+the other items of the batch (zero if there is none). The other contrasts of the chain keep it.
 """
 
 from __future__ import annotations
@@ -34,7 +39,15 @@ from hellm_recbole.config.settings import Settings
 from hellm_recbole.graphs.propagation import propagate_mean
 from hellm_recbole.graphs.sparse import SparseOperator, normalize_interactions
 from hellm_recbole.models.losses import softmax_cross_entropy_loss
-from hellm_recbole.models.modalities import build_feature_maps, choose_modalities
+from hellm_recbole.models.modalities import (
+    Coverage,
+    ItemFeatures,
+    MissingFeatures,
+    build_feature_maps,
+    read_item_features,
+    sum_terms,
+    take_rows,
+)
 from hellm_recbole.types import Encoded, FloatArray, PairBatch, QueryBatch, TrainData
 
 CHAIN_START, CHAIN_END = ("image", "audio"), ("text",)
@@ -47,6 +60,7 @@ class SLMRecSettings(Settings):
         emb_dim: D, width of the embeddings, at least 2.
         n_layers: L, number of layers on the user-item graph.
         modalities: modalities of the chain; null uses all modalities of the dataset.
+        missing_features: what the features of an item that has none are: `filled`, or `masked`, see above.
         temperature: temperature of the main loss.
         ssl_weight: alpha, weight of the contrasts of the chain.
         ssl_temperature: tau, temperature of the contrasts of the chain.
@@ -55,6 +69,7 @@ class SLMRecSettings(Settings):
     emb_dim: int = Field(ge=2)
     n_layers: int = Field(ge=0)
     modalities: tuple[str, ...] | None
+    missing_features: MissingFeatures
     temperature: float = Field(gt=0)
     ssl_weight: float = Field(ge=0)
     ssl_temperature: float = Field(gt=0)
@@ -91,10 +106,9 @@ class SLMRec(nn.Module):
 
     max_history = 0
 
-    def __init__(
-        self, settings: SLMRecSettings, interactions: SparseOperator, features: Mapping[str, FloatArray]
-    ) -> None:
+    def __init__(self, settings: SLMRecSettings, interactions: SparseOperator, item_features: ItemFeatures) -> None:
         super().__init__()
+        self.coverage, features = Coverage(item_features.covered), item_features.values
         self.settings, self.interactions, self.chain = settings, interactions, order_chain(features)
         n_user_rows, n_item_rows = interactions.shape
         width, n_modalities = settings.emb_dim, len(self.chain)
@@ -124,9 +138,9 @@ class SLMRec(nn.Module):
         """Build a model from the training graph and the chosen modalities of `data`.
 
         Raises:
-            ModelError: there is no modality, or a chosen modality is missing.
+            ModelError: there is no modality, a chosen modality is missing, or its mask is.
         """
-        features = choose_modalities("SLMRec", settings.modalities, data.features)
+        features = read_item_features("SLMRec", settings.modalities, settings.missing_features, data)
         return cls(settings, SparseOperator(normalize_interactions(data.history, data.n_items)), features)
 
     def propagate(self) -> tuple[list[Tensor], list[Tensor]]:
@@ -135,7 +149,8 @@ class SLMRec(nn.Module):
         Returns:
             Two lists, of [U + 1, D] user vectors and of [I + 1, D] item vectors; the first entry is of the embeddings.
         """
-        starts = [self.item.weight, *(self.maps[name](getattr(self, f"features_{name}")) for name in self.chain)]
+        mapped = {name: self.maps[name](getattr(self, f"features_{name}")) for name in self.chain}
+        starts = [self.item.weight, *(self.coverage.clear_missing(name, part) for name, part in mapped.items())]
         pairs = [propagate_mean(self.user.weight, start, self.interactions, self.settings.n_layers) for start in starts]
         return [user for user, _ in pairs], [item for _, item in pairs]
 
@@ -157,13 +172,14 @@ class SLMRec(nn.Module):
         item = F.normalize(self.fuse_item(torch.cat(batch_items, dim=1)), dim=1)
         return {
             "contrast": compute_info_nce_loss(user, item, self.settings.temperature),
-            "ssl": self.settings.ssl_weight * self.compute_chain_loss(batch_items),
+            "ssl": self.settings.ssl_weight * self.compute_chain_loss(batch.positive, batch_items),
         }
 
-    def compute_chain_loss(self, items: list[Tensor]) -> Tensor:
+    def compute_chain_loss(self, ids: Tensor, items: list[Tensor]) -> Tensor:
         """Compute the sum of the contrasts along the chain.
 
         Args:
+            ids: [B] ids of the items.
             items: [B, D] vectors of the items: first of the embeddings, then of each modality of the chain.
 
         Returns:
@@ -177,5 +193,8 @@ class SLMRec(nn.Module):
                 state = steps.pop(0)(state)
             if self.last is not None and index == len(self.chain) - 1:
                 state = self.last(state)
-            terms.append(compute_info_nce_loss(state, self.heads[name](vectors), self.settings.ssl_temperature))
-        return torch.stack(terms).sum()
+            rows = self.coverage.select_rows(name, [ids])
+            if rows is None or len(rows):
+                own, other = take_rows(state, rows), self.heads[name](take_rows(vectors, rows))
+                terms.append(compute_info_nce_loss(own, other, self.settings.ssl_temperature))
+        return sum_terms(terms, state)

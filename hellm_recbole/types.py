@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # torch is loaded where a tensor is made, so that commands wi
 IdArray = npt.NDArray[np.int64]
 TokenArray = npt.NDArray[np.str_]
 FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
 
 USER_TABLE = " (users)"  # end of the name of a table of user embeddings; the name of a model has no space
 

@@ -105,13 +105,18 @@ class EdgePattern(nn.Module):
         products: Tensor = _PatternDots.apply(left, right, self)  # type: ignore[no-untyped-call]
         return products
 
-    def compute_row_softmax(self, logits: Tensor) -> Tensor:
-        """Compute the softmax of the [E] logits over the edges of each row, [E]."""
-        return _compute_segment_softmax(logits, self.row, self.shape[0])
+    def compute_row_softmax(self, logits: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Compute the softmax of the [E] logits over the edges of each row, [E].
 
-    def compute_column_softmax(self, logits: Tensor) -> Tensor:
-        """Compute the softmax of the [E] logits over the edges of each column, [E]."""
-        return _compute_segment_softmax(logits, self.column, self.shape[1])
+        Args:
+            logits: [E] logits.
+            kept: [E] bool, edges that take part; the others get 0. None keeps all.
+        """
+        return _compute_segment_softmax(logits, self.row, self.shape[0], kept)
+
+    def compute_column_softmax(self, logits: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Compute the softmax of the [E] logits over the edges of each column, [E]; see `compute_row_softmax`."""
+        return _compute_segment_softmax(logits, self.column, self.shape[1], kept)
 
     def multiply_outside_autograd(self, values: Tensor, dense: Tensor, transposed: bool) -> Tensor:
         """Compute `M.T @ dense` if `transposed` is true, and `M @ dense` otherwise, outside autograd."""
@@ -182,8 +187,18 @@ def _compute_starts(index: Tensor, n_rows: int) -> Tensor:
     return F.pad(torch.bincount(index, minlength=n_rows).cumsum(0), (1, 0))
 
 
-def _compute_segment_softmax(logits: Tensor, segment: Tensor, n_segments: int) -> Tensor:
-    """Compute the softmax of the [E] logits over the entries of each segment, given the [E] segment of each entry."""
+def _compute_segment_softmax(logits: Tensor, segment: Tensor, n_segments: int, kept: Tensor | None) -> Tensor:
+    """Compute the softmax of the [E] logits over the entries of each segment, given the [E] segment of each entry.
+
+    Entries that are not among the [E] `kept` get 0; a segment may have no other entry.
+    """
+    if kept is not None:
+        logits = logits.masked_fill(~kept, -torch.inf)
     largest = logits.new_full((n_segments,), -torch.inf).scatter_reduce(0, segment, logits.detach(), "amax")
+    if kept is not None:
+        largest = largest.clamp(min=torch.finfo(largest.dtype).min)  # -inf - -inf is not a number
     weight = (logits - largest[segment]).exp()
-    return weight / weight.new_zeros(n_segments).index_add(0, segment, weight).index_select(0, segment)
+    total = weight.new_zeros(n_segments).index_add(0, segment, weight).index_select(0, segment)
+    if kept is not None:
+        total = torch.where(kept, total, 1.0)
+    return weight / total

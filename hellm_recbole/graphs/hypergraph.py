@@ -8,6 +8,7 @@ non-zeros than H (on Amazon Beauty 5.3 million instead of 0.15 million), so it i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
+from hellm_recbole.graphs.neighbors import IndexArray, list_neighbor_edges
 from hellm_recbole.graphs.sparse import SparseOperator, build_interaction_matrix, scale_rows
-from hellm_recbole.types import FloatArray, Histories
+from hellm_recbole.types import BoolArray, FloatArray, Histories
 
 
 class HypergraphOperator(nn.Module):
@@ -86,6 +88,90 @@ class _Convolution(torch.autograd.Function):
         return nodes_gradient, None, None
 
 
+class WeightedHypergraph(nn.Module):
+    """The hypergraph of users with a weight for each hyperedge, `C = R W R^T` with W diagonal (HeLLM Eq. 1 and 2).
+
+    With weights of 1 it is the operator of `build_user_hypergraph`. The weights are an argument, with gradient; C is
+    never computed, and neither is its gradient.
+
+    Args:
+        incidence: binary R, [U + 1, I + 1].
+        normalization: `row` or `symmetric`, see `build_user_hypergraph`.
+
+    Attributes:
+        item_degree: [I + 1] number of users of each hyperedge.
+    """
+
+    item_degree: Tensor
+
+    def __init__(self, incidence: sp.csr_matrix, normalization: str) -> None:
+        super().__init__()
+        self.incidence, self.normalization = SparseOperator(incidence), normalization
+        degree = np.bincount(incidence.indices, minlength=incidence.shape[1])
+        # Whole numbers, which are exact: a conversion of the module to half precision does not change them.
+        self.register_buffer("item_degree", torch.from_numpy(degree), persistent=False)
+
+    def apply_weights(self, weights: Tensor) -> WeightedConvolution:
+        """Normalise the operator for given weights, once for all layers.
+
+        Args:
+            weights: [I + 1] positive weights w of the hyperedges.
+
+        Returns:
+            Convolution, differentiable in its nodes and in the weights.
+        """
+        own = torch.stack([weights, weights * (self.item_degree - 1)], dim=1)  # [I + 1, 2]
+        diagonal, others = self.incidence(own).unbind(dim=1)  # [U + 1] sum_i R_ui w_i, and sum_i R_ui w_i (deg_i - 1)
+        if self.normalization == "symmetric":
+            root = _compute_safe_power(diagonal + others, -0.5)
+            return WeightedConvolution(self.incidence, weights.unsqueeze(1), root, root, None)
+        inverse = _compute_safe_power(others, -1.0)
+        return WeightedConvolution(self.incidence, weights.unsqueeze(1), None, inverse, inverse * diagonal.unsqueeze(1))
+
+
+@dataclass(frozen=True)
+class WeightedConvolution:
+    """The linear operator `X -> after * (R (w * (R^T (before * X)))) - diagonal * X`, [N, D] -> [N, D].
+
+    Attributes:
+        incidence: R.
+        weights: [E, 1] weights w of the hyperedges.
+        before: [N, 1] factors of the nodes before the products; None for 1.
+        after: [N, 1] factors of the nodes after the products.
+        diagonal: [N, 1] diagonal to subtract; None if nothing is subtracted.
+    """
+
+    incidence: SparseOperator
+    weights: Tensor
+    before: Tensor | None
+    after: Tensor
+    diagonal: Tensor | None
+
+    def __call__(self, nodes: Tensor) -> Tensor:
+        """Compute one convolution of the [N, D] node vectors, in their number type."""
+        product = self.after.to(nodes.dtype) * self.incidence(self._collect(nodes))
+        return product if self.diagonal is None else product - self.diagonal.to(nodes.dtype) * nodes
+
+    def convolve_rows(self, nodes: Tensor, rows: Tensor) -> Tensor:
+        """Compute only the rows of the [B] distinct nodes `rows` of one convolution, [N, D] -> [B, D]."""
+        product = self.incidence.multiply_rows(self._collect(nodes), rows)
+        product = self.after.index_select(0, rows).to(nodes.dtype) * product
+        if self.diagonal is None:
+            return product
+        return product - self.diagonal.index_select(0, rows).to(nodes.dtype) * nodes.index_select(0, rows)
+
+    def _collect(self, nodes: Tensor) -> Tensor:
+        """Compute the weighted [E, D] sums of the nodes of each hyperedge."""
+        scaled = nodes if self.before is None else self.before.to(nodes.dtype) * nodes
+        return self.weights.to(nodes.dtype) * self.incidence.multiply_transposed(scaled)
+
+
+def _compute_safe_power(values: Tensor, exponent: float) -> Tensor:
+    """Compute the power of [N] values as [N, 1]; where a value is 0, the power and its gradient are 0."""
+    positive = values > 0
+    return torch.where(positive, torch.where(positive, values, 1.0) ** exponent, 0.0).unsqueeze(1)
+
+
 def build_user_hypergraph(history: Histories, n_items: int, normalization: str) -> HypergraphOperator:
     """Build the hypergraph of users, with one hyperedge for each item (HeLLM Eq. 1 and 2).
 
@@ -116,18 +202,19 @@ def build_user_hypergraph(history: Histories, n_items: int, normalization: str) 
     )
 
 
-def build_incidence(index: np.ndarray, cosine: FloatArray) -> sp.csr_matrix:
+def build_incidence(index: IndexArray, cosine: FloatArray, covered: BoolArray | None = None) -> sp.csr_matrix:
     """Build the binary [I + 1, I + 1] neighbour matrix: entry (i, j) is 1 if j is a neighbour of i.
 
     Row 0 and column 0 (padding) are empty. A neighbour with a cosine of zero or less is left out. In the released code,
     such an entry keeps its similarity while the others become 1, so that it is 0 for an item without features.
 
     Args:
-        index: [I, k] neighbours of each item; item numbers start at 0.
-        cosine: [I, k] cosines of each item with its neighbours.
+        index: [n, k] neighbours of each item that has some; item numbers start at 0.
+        cosine: [n, k] cosines of each item with its neighbours.
+        covered: [I] whether an item has neighbours; None if all have, n = I.
     """
-    n_items, k = index.shape
-    row, column = np.repeat(np.arange(1, n_items + 1), k), index.ravel().astype(np.int64) + 1
+    n_items = len(index) if covered is None else len(covered)
+    row, column = list_neighbor_edges(index, covered)
     positive = cosine.ravel() > 0
     ones = np.ones(int(positive.sum()), dtype=np.float32)
     return sp.csr_matrix((ones, (row[positive], column[positive])), shape=(n_items + 1, n_items + 1))

@@ -26,7 +26,7 @@ from hellm_recbole.system.files import (
     has_valid_checksum,
     remove_leftovers,
 )
-from hellm_recbole.types import FloatArray
+from hellm_recbole.types import BoolArray, FloatArray, IdArray
 
 IndexArray = npt.NDArray[np.int32]
 
@@ -104,7 +104,11 @@ def find_approximate_neighbors(
 
 
 def find_item_neighbors(
-    features: FloatArray, n_neighbors: int, settings: NeighborSearchSettings, cache: Path | None
+    features: FloatArray,
+    n_neighbors: int,
+    settings: NeighborSearchSettings,
+    cache: Path | None,
+    covered: BoolArray | None = None,
 ) -> tuple[IndexArray, FloatArray]:
     """Find the neighbours of each item in one modality, or read them from the cache.
 
@@ -115,17 +119,24 @@ def find_item_neighbors(
         cache: folder of the cache; None uses no cache. The name of a cache file is a hash of the features and of
             everything else that the result depends on. If the folder is not writable, cached files are still read,
             and other results are computed in each run.
+        covered: [N] whether an item takes part; None if all do. The others have no neighbours and are nobody's. Only
+            the rows that take part are searched, hashed and cached, in a numbering of their own.
 
     Returns:
-        [N, k] neighbours, nearest first, numbered from 0, and [N, k] cosines.
+        [n, k] neighbours of the n items that take part, nearest first, numbered from 0 among all N; [n, k] cosines.
 
     Raises:
-        DataError: there are fewer than k items, or the cache file is broken.
+        DataError: fewer than k items take part, or the cache file is broken.
         MissingDependency: the search is approximate and faiss is not installed.
     """
+    if covered is not None:
+        members = np.flatnonzero(covered).astype(np.int32)
+        index, cosine = find_item_neighbors(features[members], n_neighbors, settings, cache)
+        return members[index], cosine
     if len(features) < n_neighbors:
         raise DataError(
-            f"n_neighbors is {n_neighbors}, but there are only {len(features)} items; lower the setting n_neighbors"
+            f"n_neighbors is {n_neighbors}, but there are only {len(features)} items with features; "
+            "lower the setting n_neighbors"
         )
     exact = len(features) <= settings.exact_knn_items
 
@@ -145,6 +156,23 @@ def find_item_neighbors(
     except OutputError as error:
         _warn_not_cached(str(error).partition(";")[0])
     return index, cosine
+
+
+def list_neighbor_edges(index: IndexArray, covered: BoolArray | None = None) -> tuple[IdArray, IdArray]:
+    """List the edges from items to their neighbours, in row-major order.
+
+    Args:
+        index: [n, k] neighbours from `find_item_neighbors`, numbered from 0.
+        covered: [I] whether an item has neighbours, as in `find_item_neighbors`; None if all have.
+
+    Returns:
+        [n k] ids (from 1) of the items, and [n k] ids of their neighbours.
+
+    >>> list_neighbor_edges(np.array([[0, 2], [2, 0]]), np.array([True, False, True]))[0].tolist()
+    [1, 1, 3, 3]
+    """
+    members = np.arange(len(index)) if covered is None else np.flatnonzero(covered)
+    return np.repeat(members + 1, index.shape[1]), index.ravel().astype(np.int64) + 1
 
 
 def _write_cache(path: Path, index: IndexArray, cosine: FloatArray) -> None:

@@ -38,6 +38,24 @@ class SparseOperator(nn.Module):
         product: Tensor = _Product.apply(dense, self.matrix, self.transpose)  # type: ignore[no-untyped-call]
         return product
 
+    def multiply_transposed(self, dense: Tensor) -> Tensor:
+        """Compute `M.T @ dense`: [R, D] -> [C, D], differentiable in `dense`."""
+        product: Tensor = _Product.apply(dense, self.transpose, self.matrix)  # type: ignore[no-untyped-call]
+        return product
+
+    def multiply_rows(self, dense: Tensor, rows: Tensor) -> Tensor:
+        """Compute only the given rows of `M @ dense`, differentiable in `dense`; they are equal bit for bit.
+
+        Args:
+            dense: [C, D] dense matrix.
+            rows: [N] distinct rows of the product to compute.
+
+        Returns:
+            [N, D] rows of the product.
+        """
+        product: Tensor = _RowProduct.apply(dense, rows, self.matrix, self.transpose)  # type: ignore[no-untyped-call]
+        return product
+
 
 def multiply_csr(dense: Tensor, indptr: Tensor, indices: Tensor, weights: Tensor | None) -> Tensor:
     """Multiply a sparse matrix in CSR format by a dense matrix, outside autograd.
@@ -133,6 +151,21 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         return ctx.transpose(gradients[0].contiguous()), None, None
+
+
+class _RowProduct(torch.autograd.Function):
+    """Some rows of the product `M @ dense`; in the gradient, all other rows of the product have none."""
+
+    @staticmethod
+    def forward(ctx: Any, dense: Tensor, rows: Tensor, matrix: _CsrMatrix, transpose: _CsrMatrix) -> Tensor:
+        ctx.transpose = transpose
+        ctx.save_for_backward(rows)
+        return matrix.compute_product_rows(dense, rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (rows,) = ctx.saved_tensors
+        return ctx.transpose.multiply_nonzero_rows(gradients[0].contiguous(), rows), None, None, None
 
 
 def build_interaction_matrix(history: Histories, n_items: int) -> sp.csr_matrix:

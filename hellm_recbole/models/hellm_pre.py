@@ -26,6 +26,16 @@ which costs much less and is not the published loss. A batch of more than `contr
 published batch size) is contrasted in random parts of about that size, so that the cost grows with the batch and not
 with its square. The code divides L2 by the configured batch size, here it is the actual one; they differ in an epoch's
 last, shorter batch only.
+
+Eq. 1 has a weight w_i for each hyperedge of the users (`Norm(R W R^T)` in Eq. 2), which the code fixes to 1.
+`hyperedge_weights: learned` trains it: `w_i = exp(theta_i)` with `theta = 0` at the start, so that weights are positive
+and training starts from the code's operator. Diagonal and normalisation follow: a row is divided by
+`sum_i R_ui w_i (deg_i - 1)`. If all w are multiplied by one number, nothing changes; only their ratios count. Eq. 5 has
+no W, so the item hypergraph has none here either.
+
+`missing_features: masked`, for an item without features in a modality: it is nobody's neighbour there and has no
+neighbours, not even itself, so it is in no hyperedge of that modality. An item without any modality has a zero row in S
+and h = 0; then `z = Z`, and the contrast over the items leaves it out, because it would compare z with a zero vector.
 """
 
 from __future__ import annotations
@@ -39,16 +49,17 @@ from torch import Tensor, nn
 
 from hellm_recbole.graphs.hypergraph import (
     HypergraphOperator,
+    WeightedHypergraph,
     build_incidence,
     build_item_hypergraph,
     build_user_hypergraph,
 )
 from hellm_recbole.graphs.neighbors import NeighborSearchSettings, find_item_neighbors
 from hellm_recbole.graphs.propagation import propagate_mean, propagate_mean_rows
-from hellm_recbole.graphs.sparse import SparseOperator, normalize_interactions
+from hellm_recbole.graphs.sparse import SparseOperator, build_interaction_matrix, normalize_interactions
 from hellm_recbole.models.losses import bpr_loss_of_vectors, l2_loss, node_contrast_loss
-from hellm_recbole.models.modalities import choose_modalities
-from hellm_recbole.types import Encoded, PairBatch, QueryBatch, TrainData
+from hellm_recbole.models.modalities import MissingFeatures, read_item_features, take_rows
+from hellm_recbole.types import BoolArray, Encoded, PairBatch, QueryBatch, TrainData
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -63,11 +74,13 @@ class HeLLMPreSettings(NeighborSearchSettings):
         n_item_layers: L_I, number of layers of the item hypergraph.
         n_neighbors: k, number of neighbours of an item in each modality, itself included.
         modalities: modalities of the item hypergraph; null takes all of the dataset.
+        missing_features: what the features of an item that has none are: `filled`, or `masked`, see above.
         propagation_dtype: number type of the layers on the graphs, float32 or bfloat16; tables and their gradients stay
             in float32.
         use_u2u: whether there is a user hypergraph.
         use_i2i: whether there is an item hypergraph.
         user_normalization: row or symmetric.
+        hyperedge_weights: weights of the user hypergraph's hyperedges: one, or learned; used with `use_u2u` only.
         hyperedges: listed_by or neighbors.
         temperature: temperature of both contrasts.
         user_contrast_weight: lambda_U, weight of the contrast over users.
@@ -87,10 +100,12 @@ class HeLLMPreSettings(NeighborSearchSettings):
     n_item_layers: int = Field(ge=0)
     n_neighbors: int = Field(ge=1)
     modalities: tuple[str, ...] | None
+    missing_features: MissingFeatures
     propagation_dtype: Literal["float32", "bfloat16"]
     use_u2u: bool
     use_i2i: bool
     user_normalization: Literal["row", "symmetric"]
+    hyperedge_weights: Literal["one", "learned"]
     hyperedges: Literal["listed_by", "neighbors"]
     temperature: float = Field(ge=0.02)
     user_contrast_weight: float = Field(ge=0)
@@ -111,11 +126,21 @@ class Side(nn.Module):
         emb_dim: D, width of the embeddings.
         hypergraph: operator of the hypergraph, or None.
         n_layers: number of layers of the hypergraph.
+
+    Attributes:
+        log_weights: [E + 1] theta, logarithms of the hyperedges' weights, padding included; None if they are fixed.
     """
 
-    def __init__(self, n_rows: int, emb_dim: int, hypergraph: HypergraphOperator | None, n_layers: int) -> None:
+    log_weights: nn.Parameter | None
+
+    def __init__(
+        self, n_rows: int, emb_dim: int, hypergraph: HypergraphOperator | WeightedHypergraph | None, n_layers: int
+    ) -> None:
         super().__init__()
         self.n_layers, self.hypergraph = n_layers, hypergraph
+        self.log_weights = None
+        if isinstance(hypergraph, WeightedHypergraph):
+            self.log_weights = nn.Parameter(torch.zeros(len(hypergraph.item_degree)))
         self.bipartite = nn.Embedding(n_rows, emb_dim)
         self.hyper = None if hypergraph is None else nn.Embedding(n_rows, emb_dim)
         for table in (self.bipartite, self.hyper):
@@ -134,11 +159,14 @@ class Side(nn.Module):
         """
         if self.hyper is None or self.hypergraph is None:
             return None
+        hypergraph = self.hypergraph
+        if self.log_weights is not None:
+            hypergraph = hypergraph.apply_weights(self.log_weights.exp())
         nodes: Tensor = self.hyper.weight.to(dtype or self.hyper.weight.dtype)
         for _ in range(self.n_layers if rows is None else self.n_layers - 1):
-            nodes = self.hypergraph(nodes)
+            nodes = hypergraph(nodes)
         if rows is not None:
-            nodes = self.hypergraph.convolve_rows(nodes, rows) if self.n_layers else F.embedding(rows, nodes)
+            nodes = hypergraph.convolve_rows(nodes, rows) if self.n_layers else F.embedding(rows, nodes)
         return nodes.to(self.hyper.weight.dtype)
 
     def get_parameters(self, ids: Tensor) -> Tensor:
@@ -160,16 +188,19 @@ class HeLLMPre(nn.Module):
         interactions: operator of the user-item graph.
         users: operator of the user hypergraph, or None.
         items: operator of the item hypergraph, or None.
+        described: [I + 1] whether an item has features in some modality; None if all have.
     """
 
     max_history = 0
+    described: Tensor | None
 
     def __init__(
         self,
         settings: HeLLMPreSettings,
         interactions: SparseOperator,
-        users: HypergraphOperator | None,
+        users: HypergraphOperator | WeightedHypergraph | None,
         items: HypergraphOperator | None,
+        described: BoolArray | None = None,
     ) -> None:
         super().__init__()
         self.settings, self.interactions = settings, interactions
@@ -179,6 +210,7 @@ class HeLLMPre(nn.Module):
         for graph in (interactions, users, items):
             if graph is not None and self.dtype is not None:
                 graph.to(self.dtype)
+        self.register_buffer("described", None if described is None else torch.from_numpy(described), persistent=False)
         n_user_rows, n_item_rows = interactions.shape
         self.user = Side(n_user_rows, settings.emb_dim, users, settings.n_user_layers)
         self.item = Side(n_item_rows, settings.emb_dim, items, settings.n_item_layers)
@@ -188,20 +220,28 @@ class HeLLMPre(nn.Module):
         """Build a model on the graphs of `data`.
 
         Raises:
-            ModelError: the item hypergraph has no modality, or one is missing.
+            ModelError: the item hypergraph has no modality, or one is missing, or its mask is.
             DataError: there are fewer items than neighbours, or the cache is broken.
             MissingDependency: neighbours are searched approximately and faiss is not installed.
         """
-        users = items = None
-        if settings.use_u2u:
+        users: HypergraphOperator | WeightedHypergraph | None = None
+        items = described = None
+        if settings.use_u2u and settings.hyperedge_weights == "learned":
+            incidence = build_interaction_matrix(data.history, data.n_items)
+            users = WeightedHypergraph(incidence, settings.user_normalization)
+        elif settings.use_u2u:
             users = build_user_hypergraph(data.history, data.n_items, settings.user_normalization)
         if settings.use_i2i:
-            incidences = [
-                build_incidence(*find_item_neighbors(matrix[1:], settings.n_neighbors, settings, data.cache))
-                for matrix in choose_modalities("HeLLMPre", settings.modalities, data.features).values()
-            ]
+            features = read_item_features("HeLLMPre", settings.modalities, settings.missing_features, data)
+            incidences = []
+            for name, matrix in features.values.items():
+                covered = features.get_covered_items(name)
+                found = find_item_neighbors(matrix[1:], settings.n_neighbors, settings, data.cache, covered)
+                incidences.append(build_incidence(*found, covered))
             items = build_item_hypergraph(incidences, settings.hyperedges)
-        return cls(settings, SparseOperator(normalize_interactions(data.history, data.n_items)), users, items)
+            described = features.find_described_items()
+        interactions = SparseOperator(normalize_interactions(data.history, data.n_items))
+        return cls(settings, interactions, users, items, described)
 
     def encode(self) -> Encoded:
         """Compute the fused vectors z of all users and items, which HeLLM reads as graph embeddings."""
@@ -228,6 +268,7 @@ class HeLLMPre(nn.Module):
         users, items = fuse(user_z, user_h), fuse(item_z, item_h)
         user, item = F.embedding(user_index, users), F.embedding(item_index, items)
         positive, negative = item[:size], item[size:]
+        contrasted = None if self.described is None else self.described[item_rows].nonzero().squeeze(1)
         penalised = user, positive, negative
         if settings.l2_on == "parameters":
             positive_rows, negative_rows = self.item.get_parameters(item_ids).split(size)
@@ -236,7 +277,7 @@ class HeLLMPre(nn.Module):
             "bpr": bpr_loss_of_vectors(user, positive, negative),
             "l2": settings.l2_weight * l2_loss(*penalised),
             **self._compute_contrast("user", settings.user_contrast_weight, users, user_z, user_h, n_parts),
-            **self._compute_contrast("item", settings.item_contrast_weight, items, item_z, item_h, n_parts),
+            **self._compute_contrast("item", settings.item_contrast_weight, items, item_z, item_h, n_parts, contrasted),
         }
 
     def _get_tables(self) -> tuple[Tensor, Tensor]:
@@ -266,7 +307,14 @@ class HeLLMPre(nn.Module):
         return rows, index[ids]
 
     def _compute_contrast(
-        self, side: str, weight: float, fused: Tensor, propagated: Tensor, hyper: Tensor | None, n_parts: int
+        self,
+        side: str,
+        weight: float,
+        fused: Tensor,
+        propagated: Tensor,
+        hyper: Tensor | None,
+        n_parts: int,
+        rows: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Compute the weighted contrast of Eq. 7 over one side, as a named term.
 
@@ -277,13 +325,17 @@ class HeLLMPre(nn.Module):
             propagated: [N, D] vectors Z.
             hyper: [N, D] vectors h, or None without a hypergraph.
             n_parts: number of parts in which the nodes are contrasted.
+            rows: rows of the nodes to contrast; None for all.
 
         Returns:
-            Name -> term; empty without weight or hypergraph.
+            Name -> term, zero if there are no nodes; empty without weight or hypergraph.
         """
         if hyper is None or weight == 0:
             return {}
-        anchor = fused if self.settings.contrast_anchor == "fused" else propagated
+        anchor = take_rows(fused if self.settings.contrast_anchor == "fused" else propagated, rows)
+        hyper = take_rows(hyper, rows)
+        if len(anchor) == 0:
+            return {f"{side}_contrast": anchor.new_zeros(())}
         dtype = DTYPES[self.settings.contrast_dtype]
         parts = zip(*(nodes.split(-(-len(nodes) // n_parts)) for nodes in (anchor, hyper)), strict=True)
         terms = [

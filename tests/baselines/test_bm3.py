@@ -35,6 +35,7 @@ def build_settings(**changes: Any) -> BM3Settings:
         "emb_dim": WIDTH,
         "n_layers": 2,
         "modalities": None,
+        "missing_features": "filled",
         "dropout": 0.0,
         "modality_weight": 2.0,
         "norm_weight": 0.1,

@@ -45,6 +45,7 @@ def build_settings(**changes: Any) -> FREEDOMSettings:
         "hnsw_build_effort": 200,
         "hnsw_search_effort": 128,
         "modalities": None,
+        "missing_features": "filled",
         "image_share": 0.1,
         "edge_dropout": 0.8,
         "modality_weight": 0.3,

@@ -39,6 +39,7 @@ def build_settings(**changes: Any) -> GRCNSettings:
         "routing": "paper",
         "n_refined_layers": 2,
         "modalities": None,
+        "missing_features": "filled",
         "l2_weight": 0.1,
     }
     return GRCNSettings(**{**values, **changes})

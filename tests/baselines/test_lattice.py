@@ -48,6 +48,7 @@ def build_settings(**changes: Any) -> LATTICESettings:
         "hnsw_build_effort": 200,
         "hnsw_search_effort": 128,
         "modalities": None,
+        "missing_features": "filled",
         "fixed_share": 0.5,
         "idle_gradients": "zero",
         "l2_weight": 0.01,

@@ -38,6 +38,7 @@ def build_settings(**changes: Any) -> SLMRecSettings:
         "emb_dim": WIDTH,
         "n_layers": 3,
         "modalities": None,
+        "missing_features": "filled",
         "temperature": 0.2,
         "ssl_weight": 0.1,
         "ssl_temperature": 0.5,

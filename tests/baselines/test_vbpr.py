@@ -16,7 +16,11 @@ def test_terms_and_gradients_equal_the_equations(widths: tuple[int, ...], normal
     n_users, n_items, d, weight = 5, 7, 4, 0.3
     features = [torch.randn(n_items + 1, width) for width in widths]
     model = VBPR(
-        VBPRSettings(emb_dim=d, modalities=None, normalize_features=normalize, l2_weight=weight), n_users, features
+        VBPRSettings(
+            emb_dim=d, modalities=None, missing_features="filled", normalize_features=normalize, l2_weight=weight
+        ),
+        n_users,
+        features,
     )
     batch = PairBatch(torch.tensor([1, 2, 2]), torch.tensor([3, 4, 7]), torch.tensor([5, 5, 1]))
     terms = model.loss(batch)
@@ -48,6 +52,6 @@ def test_a_model_without_modality_is_refused() -> None:
     history = Histories.from_pairs(torch.tensor([1]).numpy(), torch.tensor([1]).numpy(), 1)
     with pytest.raises(ModelError, match="needs item features"):
         VBPR.build(
-            VBPRSettings(emb_dim=4, modalities=None, normalize_features=True, l2_weight=0.0),
+            VBPRSettings(emb_dim=4, modalities=None, missing_features="filled", normalize_features=True, l2_weight=0.0),
             TrainData(1, 1, history, {}),
         )

@@ -8,9 +8,9 @@ from torch import Tensor
 from tests.reference.blocks import adjacency, mean_of_layers, symmetric, unit
 
 
-def user_operator(interactions: Tensor, normalization: str) -> Tensor:
-    """Build the [U, U] operator from binary [U, I]."""
-    shared = interactions @ interactions.T
+def user_operator(interactions: Tensor, normalization: str, weights: Tensor | None = None) -> Tensor:
+    """Build the [U, U] operator from binary [U, I], and weights of the [I] hyperedges."""
+    shared = interactions @ (interactions if weights is None else interactions * weights).T
     if normalization == "symmetric":
         return symmetric(shared)
     shared = shared - torch.diag(torch.diag(shared))
