@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from hellm_recbole.types import Encoded, Histories, PairBatch, TrainData
 N_USERS, N_ITEMS, WIDTH = 12, 10, 5
 MODALITY_WIDTHS = {"audio": 6, "image": 4, "text": 8, "video": 3}
 PAPER = ("image", "text")  # the modalities in the papers of the models
+MISSING = {"image": [5, 8], "text": [2, 4, 5]}  # items of `BATCH` that lack a modality; item 5 lacks both
 BATCH = PairBatch(torch.tensor([1, 4, 4, 9, 12]), torch.tensor([2, 3, 2, 7, 10]), torch.tensor([5, 2, 8, 1, 4]))
 IDS = BATCH.user - 1, BATCH.positive - 1, BATCH.negative - 1  # references count from 0
 
@@ -32,6 +34,31 @@ def build_train_data(*names: str) -> TrainData:
         features[name] = values
     history = Histories.from_pairs(user, item, N_USERS)
     return TrainData(N_USERS, N_ITEMS, history, {name: features[name] for name in names})
+
+
+def hide_features(data: TrainData, missing: Mapping[str, Sequence[int]]) -> TrainData:
+    """Say that some items lack a modality; their rows keep the values, as fill values.
+
+    Args:
+        data: training data.
+        missing: modality -> ids of the items that lack it; the others lack none.
+    """
+    covered = {}
+    for name in data.features:
+        covered[name] = np.arange(data.n_items + 1) > 0
+        covered[name][list(missing.get(name, []))] = False
+    return replace(data, covered=covered)
+
+
+def build_case_data(names: Sequence[str], changes: Mapping[str, object]) -> TrainData:
+    """Build the training data of a case: some items lack a modality if its settings mask missing features."""
+    data = build_train_data(*names)
+    return hide_features(data, MISSING) if changes.get("missing_features") == "masked" else data
+
+
+def get_covered(data: TrainData, name: str) -> list[int]:
+    """List the items (from 0) that have a modality."""
+    return [int(item) - 1 for item in np.flatnonzero(data.covered[name])]
 
 
 def build_interactions(data: TrainData) -> Tensor:

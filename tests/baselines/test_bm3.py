@@ -22,9 +22,11 @@ from tests.baselines.small import (
     assert_same_gradients,
     assert_same_terms,
     assert_same_vectors,
+    build_case_data,
     build_interactions,
     build_train_data,
     copy_parameters,
+    get_covered,
     run_backward,
 )
 from tests.reference import bm3 as slow
@@ -63,7 +65,8 @@ def compute_expected_terms(
     def predictor(rows: Tensor) -> Tensor:
         return apply_linear(tables, "predictor", rows)
 
-    return slow.terms(z_user, z_item, contents, IDS[:2], predictor, drop, s.modality_weight, s.norm_weight)
+    covered = [get_covered(data, name) if data.covered else range(data.n_items) for name in names]
+    return slow.terms(z_user, z_item, contents, IDS[:2], predictor, drop, s.modality_weight, s.norm_weight, covered)
 
 
 CASES: list[tuple[tuple[str, ...], dict[str, Any]]] = [
@@ -75,11 +78,15 @@ CASES: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (PAPER, {"modality_weight": 0.0}),
     (PAPER, {"norm_weight": 0.0}),
 ]
+MASKED_CASES: list[tuple[tuple[str, ...], dict[str, Any]]] = [
+    (PAPER, {"missing_features": "masked"}),
+    (("text",), {"missing_features": "masked", "n_layers": 1}),
+]
 
 
-@pytest.mark.parametrize(("names", "changes"), CASES)
+@pytest.mark.parametrize(("names", "changes"), [*CASES, *MASKED_CASES])
 def test_terms_and_gradients_equal_the_dense_reference(names: tuple[str, ...], changes: dict[str, Any]) -> None:
-    data = build_train_data(*names)
+    data = build_case_data(names, changes)
     model = build_model(data, **changes)
     tables = copy_parameters(model)
     got, expected = model.loss(BATCH), compute_expected_terms(model, data, tables, keep_rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -24,9 +25,11 @@ from tests.baselines.small import (
     assert_same_gradients,
     assert_same_terms,
     assert_same_vectors,
+    build_case_data,
     build_interactions,
     build_train_data,
     copy_parameters,
+    get_covered,
     get_features,
     run_backward,
 )
@@ -64,9 +67,15 @@ def compute_expected_vectors(
     """Compute `z_U` and `z_I` of the reference on the graph of the kept interactions."""
     s, names = model.settings, model.settings.modalities or sorted(data.features)
     share = slow.shares(names, s.image_share)
-    similar = slow.item_operator({name: get_features(data, name) for name in names}, share, s.n_neighbors)
+    features, covered = {name: get_features(data, name) for name in names}, list_covered(data, names)
+    similar = slow.item_operator(features, share, s.n_neighbors, covered)
     bipartite = slow.bipartite_operator(build_interactions(data), kept)
     return slow.encode(tables["user.weight"], tables["item.weight"], bipartite, similar, s.n_layers, s.n_item_layers)
+
+
+def list_covered(data: TrainData, names: Sequence[str]) -> dict[str, list[int]]:
+    """List the items (from 0) that have each modality; all, if the data does not say it."""
+    return {name: get_covered(data, name) if data.covered else list(range(N_ITEMS)) for name in names}
 
 
 def list_interactions(data: TrainData) -> list[int]:
@@ -95,6 +104,9 @@ CASES: list[tuple[tuple[str, ...], list[int] | None, dict[str, Any]]] = [
     (("audio", "image", "text"), [13], {"image_share": 0.6, "n_item_layers": 0}),
     (("audio", "image", "text"), None, {"modalities": ("image", "text"), "n_neighbors": 5}),
     (PAPER, [1, 2], {"modality_weight": 0.0}),
+    (PAPER, None, {"missing_features": "masked"}),
+    (("audio", "image", "text"), [0, 1, 5, 9], {"missing_features": "masked", "image_share": 0.4, "n_item_layers": 2}),
+    (("text",), None, {"missing_features": "masked", "n_neighbors": 2}),
 ]
 
 
@@ -102,7 +114,7 @@ CASES: list[tuple[tuple[str, ...], list[int] | None, dict[str, Any]]] = [
 def test_terms_and_gradients_equal_the_dense_reference(
     names: tuple[str, ...], kept: list[int] | None, changes: dict[str, Any]
 ) -> None:
-    data = build_train_data(*names)
+    data = build_case_data(names, changes)
     model = build_model(data, **changes)
     if kept is not None:
         model.prune(torch.tensor(kept))
@@ -110,7 +122,8 @@ def test_terms_and_gradients_equal_the_dense_reference(
     z_user, z_item = compute_expected_vectors(model, data, tables, list_interactions(data) if kept is None else kept)
     chosen = s.modalities or names
     contents = [apply_linear(tables, f"maps.{name}", tables[f"features.{name}.weight"]) for name in chosen]
-    expected = slow.terms(z_user, z_item, contents, IDS, s.modality_weight)
+    covered = list(list_covered(data, chosen).values())
+    expected = slow.terms(z_user, z_item, contents, IDS, s.modality_weight, covered)
     got = model.loss(BATCH)
     assert_same_terms(got, expected)
     run_backward(got)
@@ -122,7 +135,7 @@ def test_terms_and_gradients_equal_the_dense_reference(
 def test_evaluation_is_on_the_whole_graph(
     names: tuple[str, ...], kept: list[int] | None, changes: dict[str, Any]
 ) -> None:
-    data = build_train_data(*names)
+    data = build_case_data(names, changes)
     model = build_model(data, **changes)
     model.prune(torch.tensor(kept or [0]))
     assert_same_vectors(

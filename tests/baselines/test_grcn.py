@@ -23,9 +23,11 @@ from tests.baselines.small import (
     assert_same_gradients,
     assert_same_terms,
     assert_same_vectors,
+    build_case_data,
     build_interactions,
     build_train_data,
     copy_parameters,
+    get_covered,
     get_features,
     run_backward,
 )
@@ -54,14 +56,16 @@ def compute_expected_vectors(model: GRCN, data: TrainData, tables: dict[str, Ten
     """Compute Z of users and of items with the reference."""
     s, graph = model.settings, build_interactions(data)
     contents, attentions = [], []
-    for name in s.modalities or sorted(data.features):
+    names = s.modalities or sorted(data.features)
+    covered = [get_covered(data, name) if data.covered else range(N_ITEMS) for name in names]
+    for name, members in zip(names, covered, strict=True):
         mapped = apply_linear(tables, f"maps.{name}", get_features(data, name))
-        part = slow.content(graph, tables[f"preferences.{name}.weight"], mapped, s.n_routing, s.routing)
+        part = slow.content(graph, tables[f"preferences.{name}.weight"], mapped, s.n_routing, s.routing, members)
         contents.append(part[0])
         attentions.append(part[1])
     ids = torch.cat([tables["user.weight"], tables["item.weight"]])
     confidence = torch.cat([tables["user_confidence.weight"], tables["item_confidence.weight"]])
-    z = torch.cat([slow.refined(graph, ids, attentions, confidence), *contents], dim=1)
+    z = torch.cat([slow.refined(graph, ids, attentions, confidence, covered), *contents], dim=1)
     return z[:N_USERS], z[N_USERS:]
 
 
@@ -79,12 +83,15 @@ CASES: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (("audio", "image", "text"), {"n_routing": 2, "l2_weight": 3.0}),
     (("audio", "image", "text"), {"modalities": ("audio", "text"), "n_routing": 5}),
     (PAPER, {"n_routing": 0}),
+    (PAPER, {"missing_features": "masked"}),
+    (("audio", "image", "text"), {"missing_features": "masked", "n_routing": 1}),
+    (("text",), {"missing_features": "masked", "routing": "public"}),
 ]
 
 
 @pytest.mark.parametrize(("names", "changes"), CASES)
 def test_equals_the_dense_reference(names: tuple[str, ...], changes: dict[str, Any]) -> None:
-    data = build_train_data(*names)
+    data = build_case_data(names, changes)
     model = build_model(data, **changes)
     tables = copy_parameters(model)
     assert_same_vectors(model.encode(), *compute_expected_vectors(model, data, tables))

@@ -26,9 +26,11 @@ from tests.baselines.small import (
     assert_same_gradients,
     assert_same_terms,
     assert_same_vectors,
+    build_case_data,
     build_interactions,
     build_train_data,
     copy_parameters,
+    get_covered,
     get_features,
     run_backward,
 )
@@ -68,7 +70,8 @@ def compute_expected_graph(model: LATTICE, data: TrainData, tables: dict[str, Te
     s, names = model.settings, model.settings.modalities or sorted(data.features)
     mapped = [apply_linear(tables, f"maps.{name}", tables[f"features.{name}.weight"]) for name in names]
     fixed = [get_features(data, name) for name in names]
-    return slow.item_graph(fixed, mapped, tables["modality_logits"], s.n_neighbors, s.fixed_share)
+    covered = [get_covered(data, name) if data.covered else range(data.n_items) for name in names]
+    return slow.item_graph(fixed, mapped, tables["modality_logits"], s.n_neighbors, s.fixed_share, covered)
 
 
 def compute_expected_vectors(
@@ -102,12 +105,15 @@ CASES: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (PAPER, {"n_layers": 0, "n_neighbors": 1}),
     (PAPER, {"n_item_layers": 0}),
     (PAPER, {"n_neighbors": N_ITEMS}),
+    (PAPER, {"missing_features": "masked"}),
+    (("audio", "image", "text"), {"missing_features": "masked", "n_item_layers": 2}),
+    (("text",), {"missing_features": "masked", "fixed_share": 0.9}),
 ]
 
 
 @pytest.mark.parametrize(("names", "changes"), CASES)
 def test_an_epochs_first_step_equals_the_dense_reference(names: tuple[str, ...], changes: dict[str, Any]) -> None:
-    data = build_train_data(*names)
+    data = build_case_data(names, changes)
     model = build_model(data, **changes)
     tables = copy_parameters(model)
     model.start_epoch()
@@ -126,7 +132,7 @@ def test_an_epochs_first_step_equals_the_dense_reference(names: tuple[str, ...],
 def test_later_steps_equal_the_reference_on_the_graph_of_the_first(
     names: tuple[str, ...], changes: dict[str, Any], idle_gradients: str
 ) -> None:
-    data = build_train_data(*names)
+    data = build_case_data(names, changes)
     model = build_model(data, **changes, idle_gradients=idle_gradients)
     constant = compute_expected_graph(model, data, copy_parameters(model)).detach()
     model.start_epoch()
@@ -144,7 +150,7 @@ def test_later_steps_equal_the_reference_on_the_graph_of_the_first(
 
 @pytest.mark.parametrize(("names", "changes"), CASES)
 def test_evaluation_uses_an_item_graph_of_the_current_weights(names: tuple[str, ...], changes: dict[str, Any]) -> None:
-    data = build_train_data(*names)
+    data = build_case_data(names, changes)
     model = build_model(data, **changes)
     model.loss(BATCH)
     change_weights(model)
@@ -236,7 +242,7 @@ def test_a_row_sum_that_is_not_positive_scales_by_zero() -> None:
     opposed = TrainData(data.n_users, data.n_items, data.history, {"text": features})
     model = build_model(opposed, n_neighbors=N_ITEMS, fixed_share=0.5)
     tables = copy_parameters(model)
-    similarity = slow.similarity(get_features(opposed, "text"), N_ITEMS)
+    similarity = slow.similarity(get_features(opposed, "text"), N_ITEMS, range(N_ITEMS))
     assert (similarity.sum(dim=1) <= 0).tolist() == [at == 1 for at in range(N_ITEMS)]
     got, expected = (
         model.loss(BATCH),

@@ -21,9 +21,11 @@ from tests.baselines.small import (
     assert_same_gradients,
     assert_same_terms,
     assert_same_vectors,
+    build_case_data,
     build_interactions,
     build_train_data,
     copy_parameters,
+    get_covered,
     get_features,
     run_backward,
 )
@@ -55,14 +57,19 @@ class Reference:
     """The reference with the parameters of a model."""
 
     def __init__(self, model: SLMRec, data: TrainData) -> None:
-        self.settings, self.tables = model.settings, copy_parameters(model)
+        self.settings, self.tables, self.data = model.settings, copy_parameters(model), data
         self.names = slow.chain_order(model.settings.modalities or list(data.features))
         inputs = [self.tables["item.weight"]]
         for name in self.names:
-            inputs.append(self.apply_linear(f"maps.{name}", slow.unit_rows(get_features(data, name))))
+            mapped = self.apply_linear(f"maps.{name}", slow.unit_rows(get_features(data, name)))
+            inputs.append(torch.stack([row if self.has(i, name) else 0.0 * row for i, row in enumerate(mapped)]))
         user = self.tables["user.weight"]
         self.channels = slow.channels(build_interactions(data), user, inputs, self.settings.n_layers)
         self.user, self.item = slow.encode(self.channels, self.get_linear("fuse_user"), self.get_linear("fuse_item"))
+
+    def has(self, item: int, name: str) -> bool:
+        """Return whether an item (from 0) has a modality."""
+        return not self.data.covered or item in get_covered(self.data, name)
 
     def apply_linear(self, name: str, rows: Tensor) -> Tensor:
         return apply_linear(self.tables, name, rows)
@@ -79,6 +86,7 @@ class Reference:
             self.get_linear("last") if len(self.names) > 1 else None,
             [self.get_linear(f"heads.{name}") for name in self.names],
             s.ssl_temperature,
+            [[b for b, item in enumerate(positive.tolist()) if self.has(item, name)] for name in self.names],
         )
         contrast = slow.contrast(self.user, self.item, user, positive, s.temperature)
         return {"contrast": contrast, "ssl": s.ssl_weight * chain}
@@ -92,12 +100,15 @@ CASES: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (ALL, {"n_layers": 0, "ssl_weight": 0.5}),
     (ALL, {"modalities": ("video", "audio", "image"), "emb_dim": 2}),
     (PAPER, {"ssl_weight": 0.0}),
+    (PAPER, {"missing_features": "masked"}),
+    (("audio", "image", "text"), {"missing_features": "masked", "ssl_weight": 1.0}),
+    (("text",), {"missing_features": "masked", "n_layers": 1}),
 ]
 
 
 @pytest.mark.parametrize(("names", "changes"), CASES)
 def test_equals_the_dense_reference(names: tuple[str, ...], changes: dict[str, Any]) -> None:
-    data = build_train_data(*names)
+    data = build_case_data(names, changes)
     model = build_model(data, **changes)
     reference = Reference(model, data)
     assert_same_vectors(model.encode(), reference.user, reference.item)

@@ -7,6 +7,14 @@ import torch.nn.functional as F
 from baselines.vbpr import VBPR, VBPRSettings
 from hellm_recbole.errors import ModelError
 from hellm_recbole.types import Histories, PairBatch, TrainData
+from tests.baselines.small import (
+    MISSING,
+    build_train_data,
+    copy_parameters,
+    get_covered,
+    get_features,
+    hide_features,
+)
 
 
 @pytest.mark.parametrize("widths", [(3,), (3, 5), (2, 4, 1)])
@@ -46,6 +54,24 @@ def test_terms_and_gradients_equal_the_equations(widths: tuple[int, ...], normal
         assert got.grad is not None
         assert expected.grad is not None
         assert torch.allclose(got.grad, expected.grad, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("names", [("text",), ("image", "text")])
+def test_masked_items_equal_the_equations(names: tuple[str, ...]) -> None:
+    data = hide_features(build_train_data(*names), MISSING)
+    torch.manual_seed(0)
+    settings = VBPRSettings(emb_dim=3, modalities=None, missing_features="masked", normalize_features=True, l2_weight=0)
+    model = VBPR.build(settings, data)
+    torch.nn.init.normal_(model.content_map.bias)
+    tables, found = copy_parameters(model), model.encode().items.detach().double()
+    covered = {name: get_covered(data, name) for name in names}
+    for item in range(data.n_items):
+        parts = [
+            F.normalize(get_features(data, name)[item], dim=0) * float(item in covered[name]) for name in sorted(names)
+        ]
+        content = tables["content_map.weight"] @ torch.cat(parts) + tables["content_map.bias"]
+        content = content if any(item in members for members in covered.values()) else torch.zeros_like(content)
+        assert torch.allclose(found[item + 1], torch.cat([tables["item.weight"][item], content]), atol=1e-6)
 
 
 def test_a_model_without_modality_is_refused() -> None:

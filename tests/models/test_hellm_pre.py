@@ -12,6 +12,7 @@ from hellm_recbole.errors import ModelError
 from hellm_recbole.graphs.sparse import build_interaction_matrix
 from hellm_recbole.models.hellm_pre import HeLLMPre, HeLLMPreSettings
 from hellm_recbole.types import Histories, PairBatch, TrainData
+from tests.baselines.small import get_covered, hide_features
 from tests.reference import hellm_pre as slow
 
 N_USERS, N_ITEMS, WIDTH = 12, 10, 5
@@ -72,11 +73,13 @@ def dense_loss(model: HeLLMPre, data: TrainData) -> tuple[dict[str, torch.Tensor
     )
     fused, hyper = {"user": z_user, "item": z_item}, {}
     if s.use_u2u:
-        operator = slow.user_operator(interactions, s.user_normalization)
+        weights = tables["user.log_weights"].exp() if s.hyperedge_weights == "learned" else None
+        operator = slow.user_operator(interactions, s.user_normalization, weights)
         hyper["user"] = torch.linalg.matrix_power(operator, s.n_user_layers) @ tables["user.hyper.weight"]
     if s.use_i2i:
         features = [torch.from_numpy(data.features[name][1:]).double() for name in sorted(data.features)]
-        operator = slow.item_operator(features, s.n_neighbors, s.hyperedges)
+        covered = [get_covered(data, name) for name in sorted(data.features)] if data.covered else None
+        operator = slow.item_operator(features, s.n_neighbors, s.hyperedges, covered)
         hyper["item"] = torch.linalg.matrix_power(operator, s.n_item_layers) @ tables["item.hyper.weight"]
     plain = dict(fused)
     for side, rows in hyper.items():
@@ -90,7 +93,7 @@ def dense_loss(model: HeLLMPre, data: TrainData) -> tuple[dict[str, torch.Tensor
             table[ids - 1]
             for side, columns in (("user", [BATCH.user]), ("item", [BATCH.positive, BATCH.negative]))
             for name, table in tables.items()
-            if name.startswith(side)
+            if name.startswith(side) and name != "user.log_weights"
             for ids in columns
         ]
     terms = {"bpr": bpr, "l2": s.l2_weight * 0.5 * sum((p**2).sum() for p in penalised) / len(BATCH.user)}
@@ -99,6 +102,9 @@ def dense_loss(model: HeLLMPre, data: TrainData) -> tuple[dict[str, torch.Tensor
         if side in hyper and weight > 0:
             anchor = fused[side] if s.contrast_anchor == "fused" else plain[side]
             rows = torch.arange(len(anchor)) if s.contrast_nodes == "all" else nodes[side].unique() - 1
+            if side == "item" and data.covered:
+                described = {item for name in data.covered for item in get_covered(data, name)}
+                rows = rows[[int(row) in described for row in rows]]
             terms[f"{side}_contrast"] = weight * slow.contrast(anchor[rows], hyper[side][rows], s.temperature)
     torch.stack(list(terms.values())).sum().backward()
     return terms, {name: table.grad for name, table in tables.items()}
@@ -115,14 +121,24 @@ CASES: list[tuple[int, dict[str, Any]]] = [
     (0, {"use_i2i": False}),
     (0, {"use_i2i": False, "use_u2u": False, "l2_on": "parameters"}),
     (1, {"user_contrast_weight": 0.0, "item_contrast_weight": 0.0}),
+    (1, {"hyperedge_weights": "learned"}),
+    (1, {"hyperedge_weights": "learned", "user_normalization": "symmetric", "n_user_layers": 3}),
+    (1, {"hyperedge_weights": "learned", "contrast_nodes": "batch", "l2_on": "parameters"}),
+    (2, {"missing_features": "masked"}),
+    (3, {"missing_features": "masked", "hyperedges": "neighbors", "n_item_layers": 2}),
+    (2, {"missing_features": "masked", "contrast_nodes": "batch", "contrast_anchor": "bipartite"}),
 ]
 
 
 @pytest.mark.parametrize(("n_modalities", "changes"), CASES)
 def test_terms_and_gradients_equal_the_dense_reference(n_modalities: int, changes: dict[str, Any]) -> None:
     data = train_data(n_modalities)
+    if changes.get("missing_features") == "masked":
+        data = hide_features(data, {"audio": [2, 5, 9], "image": [2, 5]})  # two items lack both, and are in the batch
     torch.manual_seed(0)
     model = HeLLMPre.build(settings(**changes), data)
+    if model.user.log_weights is not None:
+        torch.nn.init.normal_(model.user.log_weights)
     terms = model.loss(BATCH)
     torch.stack(list(terms.values())).sum().backward()
     expected, gradients = dense_loss(model, data)

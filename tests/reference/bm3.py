@@ -32,17 +32,24 @@ def terms(
     drop: Rows,
     modality_weight: float,
     norm_weight: float,
+    covered: Sequence[Sequence[int]],
 ) -> dict[str, Tensor]:
-    """Compute all four terms from full tables; `contents` are the mapped features of each modality, [I, D]."""
+    """Compute all four terms from full tables; `contents` are the mapped features of each modality, [I, D].
+
+    In a modality, only the pairs whose item is in `covered` count.
+    """
     u, i = batch
     target_user, target_item = drop(z_user), drop(z_item)
     targets = [drop(content) for content in contents]
-    alignment = [distance(predictor(content[i]), target_item[i]) for content in contents]
-    within = [distance(predictor(content[i]), own[i]) for content, own in zip(contents, targets, strict=True)]
+    alignment = within = torch.zeros((), dtype=torch.float64)
+    for content, own, members in zip(contents, targets, covered, strict=True):
+        if len(pairs := i[[int(item) in members for item in i]]):
+            alignment = alignment + distance(predictor(content[pairs]), target_item[pairs])
+            within = within + distance(predictor(content[pairs]), own[pairs])
     norms = torch.sqrt((z_user**2).sum()) + torch.sqrt((z_item**2).sum())
     return {
         "user_item": distance(predictor(z_user[u]), target_item[i]) + distance(predictor(z_item[i]), target_user[u]),
         "norm": norm_weight * norms / len(z_item),
-        "alignment": modality_weight * torch.stack(alignment).sum(),
-        "within": modality_weight * torch.stack(within).sum(),
+        "alignment": modality_weight * alignment,
+        "within": modality_weight * within,
     }

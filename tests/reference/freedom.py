@@ -19,14 +19,21 @@ def shares(names: Sequence[str], image_share: float) -> dict[str, float]:
     return {name: image_share if name == "image" else (1.0 - image_share) / (len(names) - 1) for name in names}
 
 
-def item_operator(features: Mapping[str, Tensor], share: Mapping[str, float], k: int) -> Tensor:
-    """Compute [I, I] `S = sum_m share_m S^m`, where `S^m_ij = 1 / k` for the k nearest j of i."""
+def item_operator(
+    features: Mapping[str, Tensor], share: Mapping[str, float], k: int, covered: Mapping[str, Sequence[int]]
+) -> Tensor:
+    """Compute [I, I] `S = sum_m share_m S^m`, where `S^m_ij = 1 / k` for the k nearest j of i.
+
+    Only the items in `covered` have neighbours and are neighbours in a modality; shares of each item's own sum to 1.
+    """
     n_items = len(next(iter(features.values())))
     total = torch.zeros(n_items, n_items, dtype=torch.float64)
     for name, matrix in features.items():
-        for i, neighbors in enumerate(nearest(matrix, k)):
+        members = list(covered[name])
+        for i, neighbors in zip(members, nearest(matrix[members], k), strict=True):
+            own = sum(share[other] for other in features if i in covered[other])
             for j in neighbors:
-                total[i, j] += share[name] / k
+                total[i, members[j]] += share[name] / own / k
     return total
 
 
@@ -70,8 +77,16 @@ def terms(
     contents: Sequence[Tensor],
     batch: tuple[Tensor, Tensor, Tensor],
     modality_weight: float,
+    covered: Sequence[Sequence[int]],
 ) -> dict[str, Tensor]:
-    """Compute BPR of the vectors and of each modality's mapped features, [I, D]; ids of user, positive and negative."""
+    """Compute BPR of the vectors and of each modality's mapped features, [I, D]; ids of user, positive and negative.
+
+    In a modality, only the triples whose items are both in `covered` count.
+    """
     u, p, n = batch
-    modality = torch.stack([bpr(z_user[u], content[p], content[n]) for content in contents]).sum()
+    modality = torch.zeros((), dtype=torch.float64)
+    for content, members in zip(contents, covered, strict=True):
+        rows = [b for b in range(len(u)) if int(p[b]) in members and int(n[b]) in members]
+        if rows:
+            modality = modality + bpr(z_user[u[rows]], content[p[rows]], content[n[rows]])
     return {"bpr": bpr(z_user[u], z_item[p], z_item[n]), "modality_bpr": modality_weight * modality}

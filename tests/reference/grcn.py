@@ -35,7 +35,15 @@ def leaky_relu(values: Tensor) -> Tensor:
 
 
 def routed(interactions: Tensor, preference: Tensor, features: Tensor, n_routing: int, routing: str) -> Tensor:
-    """Compute the [U, D] user preferences after routing; `public` changes nothing: messages arrive at items only."""
+    """Compute the [U, D] user preferences after routing; `public` changes nothing: messages arrive at items only.
+
+    Args:
+        interactions: [U, I], without the items that lack the modality.
+        preference: [U, D].
+        features: [I, D].
+        n_routing: number of steps.
+        routing: `paper` or `public`.
+    """
     p = units(preference)
     for _ in range(n_routing):
         rows = []
@@ -51,10 +59,14 @@ def routed(interactions: Tensor, preference: Tensor, features: Tensor, n_routing
 
 
 def content(
-    interactions: Tensor, preference: Tensor, mapped: Tensor, n_routing: int, routing: str
+    interactions: Tensor, preference: Tensor, mapped: Tensor, n_routing: int, routing: str, covered: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """Compute C [N, D] of one modality and its attention [N, N]; rows receive, columns send."""
-    features = units(leaky_relu(mapped))
+    """Compute C [N, D] of one modality and its attention [N, N]; rows receive, columns send.
+
+    Items that are not in `covered` have zero features and, in this modality, no interactions.
+    """
+    has = torch.tensor([float(i in covered) for i in range(len(mapped))], dtype=torch.float64)
+    interactions, features = interactions * has, units(leaky_relu(mapped)) * has[:, None]
     x = torch.cat([routed(interactions, preference, features, n_routing, routing), features])
     graph = adjacency(interactions)
     attention, rows = [], []
@@ -66,7 +78,13 @@ def content(
     return torch.stack(rows), torch.stack(attention)
 
 
-def refined(interactions: Tensor, ids: Tensor, attention: Sequence[Tensor], confidence: Tensor) -> Tensor:
+def refined(
+    interactions: Tensor,
+    ids: Tensor,
+    attention: Sequence[Tensor],
+    confidence: Tensor,
+    covered: Sequence[Sequence[int]],
+) -> Tensor:
     """Compute [N, D] `Y = x0 + x1 + x2` on edges weighted by `ReLU(max_m a^m_e Omega[source, m])`.
 
     Args:
@@ -74,15 +92,21 @@ def refined(interactions: Tensor, ids: Tensor, attention: Sequence[Tensor], conf
         ids: X, [N, D].
         attention: [N, N] of each modality.
         confidence: Omega, [N, M].
+        covered: items that have each modality; without any, an item's edges weigh the same as the others of their end.
     """
-    graph = adjacency(interactions)
+    graph, n_users = adjacency(interactions), len(interactions)
     layers = [units(ids)]
     for _ in range(2):
         rows = []
         for n in range(len(ids)):
             row = torch.zeros_like(ids[n])
             for m in neighbors(graph, n):
-                best = torch.stack([a[n, m] * confidence[m, at] for at, a in enumerate(attention)]).max()
+                item = max(n, m) - n_users
+                known = [at for at, members in enumerate(covered) if item in members]
+                if known:
+                    best = torch.stack([attention[at][n, m] * confidence[m, at] for at in known]).max()
+                else:
+                    best = confidence[m].max() / len(neighbors(graph, n))
                 row = row + torch.relu(best) * layers[-1][m]
             rows.append(row)
         layers.append(torch.stack(rows))

@@ -18,17 +18,18 @@ def user_operator(interactions: Tensor, normalization: str, weights: Tensor | No
     return torch.where(total > 0, shared / torch.where(total > 0, total, 1.0), torch.zeros_like(shared))
 
 
-def item_operator(features: list[Tensor], k: int, hyperedges: str) -> Tensor:
-    """Build the [I, I] operator from one [I, D_m] matrix for each modality."""
+def item_operator(features: list[Tensor], k: int, hyperedges: str, covered: list[list[int]] | None = None) -> Tensor:
+    """Build the [I, I] operator from one [I, D_m] matrix for each modality, and the items that have it."""
     sides = []
-    for matrix in features:
+    for at, matrix in enumerate(features):
         n_items = len(matrix)
+        members = list(range(n_items)) if covered is None else covered[at]
         incidence = torch.zeros(n_items, n_items, dtype=torch.float64)
-        for i in range(n_items):
-            cosine = torch.tensor([float(torch.cosine_similarity(matrix[i], row, dim=0)) for row in matrix])
-            for j in cosine.topk(k).indices.tolist():
-                if cosine[j] > 0:
-                    incidence[i, j] = 1.0
+        for i in members:
+            cosine = torch.tensor([float(torch.cosine_similarity(matrix[i], matrix[j], dim=0)) for j in members])
+            for place in cosine.topk(k).indices.tolist():
+                if cosine[place] > 0:
+                    incidence[i, members[place]] = 1.0
         sides.append(incidence if hyperedges == "listed_by" else incidence.T)
     together = torch.cat(sides, dim=1)
     return symmetric(together @ together.T)

@@ -10,11 +10,16 @@ from torch import Tensor
 from tests.reference.blocks import adjacency, bpr, cosine, half_squares, mean_of_layers, nearest, unit
 
 
-def similarity(features: Tensor, k: int) -> Tensor:
-    """Compute [I, I] cosines of each row with its k nearest, itself included, 0 elsewhere; not symmetric."""
+def similarity(features: Tensor, k: int, covered: Sequence[int]) -> Tensor:
+    """Compute [I, I] cosines of each row with its k nearest, itself included, 0 elsewhere; not symmetric.
+
+    Only the rows in `covered` have neighbours and are neighbours.
+    """
+    members = list(covered)
+    found = dict(zip(members, nearest(features.detach()[members], k), strict=True))
     rows = []
-    for row, neighbors in zip(features, nearest(features.detach(), k), strict=True):
-        zero = row.new_zeros(())
+    for i, row in enumerate(features):
+        neighbors, zero = [members[j] for j in found.get(i, [])], row.new_zeros(())
         rows.append(torch.stack([cosine(row, features[j]) if j in neighbors else zero for j in range(len(features))]))
     return torch.stack(rows)
 
@@ -26,11 +31,27 @@ def laplacian(matrix: Tensor) -> Tensor:
     return torch.diag(torch.stack(scale)) @ matrix @ torch.diag(torch.stack(scale))
 
 
-def item_graph(raw: Sequence[Tensor], mapped: Sequence[Tensor], logits: Tensor, k: int, fixed_share: float) -> Tensor:
-    """Compute [I, I] `A = (1 - c) lap(sum_m alpha_m N(mapped^m)) + c sum_m alpha_m lap(N(raw^m))`."""
-    alpha = torch.exp(logits) / torch.exp(logits).sum()
-    learned = torch.stack([a * similarity(m, k) for a, m in zip(alpha, mapped, strict=True)]).sum(dim=0)
-    fixed = torch.stack([a * laplacian(similarity(m, k)) for a, m in zip(alpha, raw, strict=True)]).sum(dim=0)
+def item_graph(
+    raw: Sequence[Tensor],
+    mapped: Sequence[Tensor],
+    logits: Tensor,
+    k: int,
+    fixed_share: float,
+    covered: Sequence[Sequence[int]],
+) -> Tensor:
+    """Compute [I, I] `A = (1 - c) lap(sum_m alpha_m N(mapped^m)) + c sum_m alpha_m lap(N(raw^m))`.
+
+    In the row of an item, alpha is a softmax over the modalities that have it in `covered`.
+    """
+    rows = []
+    for i in range(len(raw[0])):
+        weights = [torch.exp(logit) * (i in members) for logit, members in zip(logits, covered, strict=True)]
+        total = torch.stack(weights).sum()
+        rows.append(torch.stack([weight / total if total > 0 else weight for weight in weights]))
+    alpha = torch.stack(rows).T.unsqueeze(2)  # [M, I, 1]
+    parts = list(zip(alpha, mapped, raw, covered, strict=True))
+    learned = torch.stack([a * similarity(m, k, members) for a, m, _, members in parts]).sum(dim=0)
+    fixed = torch.stack([a * laplacian(similarity(m, k, members)) for a, _, m, members in parts]).sum(dim=0)
     return (1.0 - fixed_share) * laplacian(learned) + fixed_share * fixed
 
 

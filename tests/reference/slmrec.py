@@ -44,6 +44,7 @@ def chain(
     last: Linear | None,
     heads: Sequence[Linear],
     t: float,
+    kept: Sequence[Sequence[int]],
 ) -> Tensor:
     """Compute the contrasts of each modality with the state of the chain; rows are the positives of the batch.
 
@@ -54,18 +55,19 @@ def chain(
         last: g4, to the last modality.
         heads: of each modality.
         t: temperature.
+        kept: rows that count in each modality.
     """
     state = first(items[0])
-    contrasts = [nce(state, heads[0](items[1]), t)]
+    contrasts = [nce(state[kept[0]], heads[0](items[1])[kept[0]], t)]
     if len(heads) == 2:
         assert last is not None
-        contrasts.append(nce(last(steps[0](state)), heads[1](items[2]), t))
+        contrasts.append(nce(last(steps[0](state))[kept[1]], heads[1](items[2])[kept[1]], t))
     if len(heads) > 2:
         assert last is not None
         for middle in range(1, len(heads) - 1):
             state = steps[middle - 1](state)
-            contrasts.append(nce(state, heads[middle](items[middle + 1]), t))
-        contrasts.append(nce(last(state), heads[-1](items[-1]), t))
+            contrasts.append(nce(state[kept[middle]], heads[middle](items[middle + 1])[kept[middle]], t))
+        contrasts.append(nce(last(state)[kept[-1]], heads[-1](items[-1])[kept[-1]], t))
     return torch.stack(contrasts).sum()
 
 
