@@ -64,3 +64,18 @@ def test_softmax_of_large_logits_stays_finite() -> None:
     logits = torch.full((N_EDGES,), 1e4)
     sums = torch.zeros(N_USERS + 1).index_add(0, PATTERN.row, PATTERN.compute_row_softmax(logits))
     assert torch.allclose(sums[PATTERN.row.unique()], torch.ones(1))
+
+
+def test_edges_that_are_left_out_of_a_softmax_get_zero_and_take_no_share() -> None:
+    torch.manual_seed(2)
+    logits = torch.randn(N_EDGES, requires_grad=True)
+    kept = torch.tensor([True, False, True, False, True])  # edges 1-1, 1-2, 2-2, 2-3, 3-4; item 3 keeps none
+    weight = torch.linspace(-1, 2, N_EDGES)
+    for compute, axis in ((PATTERN.compute_row_softmax, 1), (PATTERN.compute_column_softmax, 0)):
+        found = compute(logits, kept)
+        dense = build_dense(logits, -1e30).masked_fill(build_dense((~kept).float()) > 0, -1e30).softmax(dim=axis)
+        expected = take_edges(dense) * kept
+        assert torch.allclose(found, expected, atol=1e-6)
+        gradients = [torch.autograd.grad((out * weight).sum(), [logits])[0] for out in (found, expected)]
+        assert torch.allclose(*gradients, atol=1e-6)
+        assert torch.equal(compute(logits, torch.ones_like(kept)), compute(logits))

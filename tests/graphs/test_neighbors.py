@@ -13,6 +13,7 @@ from hellm_recbole.graphs.neighbors import (
     find_approximate_neighbors,
     find_item_neighbors,
     find_nearest_neighbors,
+    list_neighbor_edges,
 )
 
 EXACT = NeighborSearchSettings(exact_knn_items=1000, hnsw_links=32, hnsw_build_effort=200, hnsw_search_effort=128)
@@ -121,3 +122,49 @@ def test_neighbours_computed_by_other_code_are_not_read_from_the_cache(
     monkeypatch.setattr(neighbors, "digest_module", lambda name: "edited")
     neighbors.find_item_neighbors(features, 2, EXACT, tmp_path)
     assert len(list(tmp_path.glob("*.npz"))) == 2
+
+
+@pytest.mark.parametrize("approximate", [False, True])
+def test_items_without_features_have_no_neighbours_and_are_nobodys(tmp_path: Path, approximate: bool) -> None:
+    if approximate:
+        pytest.importorskip("faiss")
+    settings = APPROXIMATE if approximate else EXACT
+    covered = np.random.default_rng(3).random(200) < 0.7
+    index, cosine = find_item_neighbors(FEATURES, 4, settings, None, covered)
+    assert index.shape == cosine.shape == (covered.sum(), 4)
+    assert covered[index].all()
+    members = np.flatnonzero(covered)
+    if not approximate:
+        expected = [{int(members[j]) for j in row} for row in sort_neighbors(FEATURES[covered], 4)]
+        assert [set(row.tolist()) for row in index] == expected
+    changed = np.where(covered[:, None], FEATURES, 9.0).astype(np.float32)
+    for values in (FEATURES, changed):  # the second one finds the first one's file: fill values are not in its key
+        found = find_item_neighbors(values, 4, settings, tmp_path, covered)
+        assert np.array_equal(found[0], index)
+        assert np.array_equal(found[1], cosine)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_mask_is_part_of_the_cache_key(tmp_path: Path) -> None:
+    covered = np.arange(200) % 3 > 0
+    for mask in (None, covered, np.roll(covered, 1), covered):
+        found, _ = find_item_neighbors(FEATURES, 4, EXACT, tmp_path, mask)
+        assert np.array_equal(found, find_item_neighbors(FEATURES, 4, EXACT, None, mask)[0])
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_equal_rows_at_other_places_share_a_cache_file_and_keep_their_own_numbers(tmp_path: Path) -> None:
+    covered = np.arange(6) < 4
+    moved = np.concatenate([FEATURES[4:6], FEATURES[:4]])
+    first, _ = find_item_neighbors(FEATURES[:6], 2, EXACT, tmp_path, covered)
+    second, _ = find_item_neighbors(moved, 2, EXACT, tmp_path, np.arange(6) >= 2)
+    assert np.array_equal(second, first + 2)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_edges_lead_from_ids_to_ids() -> None:
+    index = np.array([[0, 2], [2, 0]], dtype=np.int32)
+    row, column = list_neighbor_edges(index, np.array([True, False, True]))
+    assert row.tolist() == [1, 1, 3, 3]
+    assert column.tolist() == [1, 3, 3, 1]
+    assert list_neighbor_edges(index)[0].tolist() == [1, 1, 2, 2]

@@ -109,3 +109,23 @@ def test_an_operator_and_its_gradient_equal_the_dense_product(block: sp.csr_matr
     assert x.grad is not None
     assert torch.allclose(out, matrix @ x, atol=1e-6)
     assert torch.allclose(x.grad, matrix.T @ weight, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "block", [normalize_interactions(HISTORY, N_ITEMS), build_interaction_matrix(HISTORY, N_ITEMS)]
+)
+def test_transposed_products_and_products_of_given_rows_and_their_gradients_equal_the_dense_ones(
+    block: sp.csr_matrix,
+) -> None:
+    operator, matrix = SparseOperator(block), torch.from_numpy(block.toarray())
+    rows = torch.tensor([2, 4, 1])
+    for multiply, expected, n_rows in (
+        (operator.multiply_transposed, matrix.T, N_USERS + 1),
+        (lambda x: operator.multiply_rows(x, rows), matrix[rows], N_ITEMS + 1),
+    ):
+        x = torch.randn(n_rows, 2, requires_grad=True)
+        out = multiply(x)
+        weight = torch.randn_like(out)
+        (gradient,) = torch.autograd.grad((out * weight).sum(), [x])
+        assert torch.allclose(out, expected @ x, atol=1e-6)
+        assert torch.allclose(gradient, expected.T @ weight, atol=1e-6)

@@ -219,3 +219,56 @@ def test_chosen_modalities_make_another_graph() -> None:
     assert one.item.hypergraph is not None
     nodes = torch.randn(N_ITEMS + 1, 3)
     assert not torch.allclose(both.item.hypergraph(nodes), one.item.hypergraph(nodes), atol=1e-3)
+
+
+def test_learned_weights_start_at_the_operator_without_weights_and_are_trained() -> None:
+    data, models = train_data(1), []
+    for choice in ("one", "learned"):
+        torch.manual_seed(0)
+        models.append(HeLLMPre.build(settings(hyperedge_weights=choice), data))
+    one, learned = models
+    assert one.user.log_weights is None
+    assert "user.log_weights" not in one.state_dict()
+    before, start = one.encode(), learned.encode()
+    assert before.users is not None
+    assert start.users is not None
+    assert torch.allclose(before.users, start.users, rtol=1e-6, atol=1e-6)
+    assert torch.equal(before.items, start.items)
+    weights = learned.user.log_weights
+    assert weights is not None
+    assert not weights.any()
+    optimizer = torch.optim.Adam(learned.parameters(), lr=0.01)
+    for _ in range(3):
+        optimizer.zero_grad()
+        torch.stack(list(learned.loss(BATCH).values())).sum().backward()
+        optimizer.step()
+    degree = np.bincount(data.history.items, minlength=N_ITEMS + 1)
+    moved = weights.detach().numpy() != 0
+    assert not moved[degree == 0].any()  # padding and item 10
+    assert moved[degree > 1].all()
+
+
+def test_learned_weights_stay_in_full_while_propagation_has_half_the_bits() -> None:
+    found = []
+    for dtype in ("float32", "bfloat16"):
+        torch.manual_seed(0)
+        model = HeLLMPre.build(settings(hyperedge_weights="learned", propagation_dtype=dtype), train_data(1))
+        torch.stack(list(model.loss(BATCH).values())).sum().backward()
+        weights = model.user.log_weights
+        assert weights is not None
+        assert weights.grad is not None
+        assert weights.dtype == weights.grad.dtype == torch.float32
+        found.append([weights.grad, model.encode().users.detach()])
+    for low, full in zip(*found, strict=True):
+        assert low is not None
+        assert full is not None
+        assert 1e-5 < float((low - full).norm() / full.norm()) < 0.05
+
+
+def test_hyperedge_weights_need_the_user_hypergraph() -> None:
+    model = HeLLMPre.build(settings(hyperedge_weights="learned", use_u2u=False), train_data(1))
+    assert {name for name, _ in model.named_parameters()} == {
+        "user.bipartite.weight",
+        "item.bipartite.weight",
+        "item.hyper.weight",
+    }
