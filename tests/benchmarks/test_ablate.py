@@ -19,7 +19,7 @@ def test_a_model_and_its_variants_run_and_appear_in_the_table(
     shown = capsys.readouterr()
     folder = workplace / "results" / "toy"
     ran = {path.name for path in folder.iterdir() if path.is_dir()}
-    names = ("without-U2U", "without-I2I", "without-CL", "text-only", "image-only")
+    names = ("without-U2U", "without-I2I", "without-CL", "text-only", "image-only", "learned-W")
     assert ran == {"HeLLMPre", *(f"HeLLMPre-{name}" for name in names)}
     assert "HeLLMPre-audio-only is skipped: toy has no modality audio" in shown.err
     assert "HeLLMPre-without-CL" in shown.out
