@@ -169,7 +169,7 @@ class WeightedConvolution:
 def _compute_safe_power(values: Tensor, exponent: float) -> Tensor:
     """Compute the power of [N] values as [N, 1]; where a value is 0, the power and its gradient are 0."""
     positive = values > 0
-    return torch.where(positive, torch.where(positive, values, 1.0) ** exponent, 0.0).unsqueeze(1)
+    return torch.where(positive, torch.where(positive, values, 1.0).pow(exponent), 0.0).unsqueeze(1)
 
 
 def build_user_hypergraph(history: Histories, n_items: int, normalization: str) -> HypergraphOperator:

@@ -49,6 +49,7 @@ from torch import Tensor, nn
 
 from hellm_recbole.graphs.hypergraph import (
     HypergraphOperator,
+    WeightedConvolution,
     WeightedHypergraph,
     build_incidence,
     build_item_hypergraph,
@@ -159,9 +160,12 @@ class Side(nn.Module):
         """
         if self.hyper is None or self.hypergraph is None:
             return None
-        hypergraph = self.hypergraph
-        if self.log_weights is not None:
-            hypergraph = hypergraph.apply_weights(self.log_weights.exp())
+        hypergraph: HypergraphOperator | WeightedConvolution
+        if isinstance(self.hypergraph, WeightedHypergraph):
+            assert self.log_weights is not None
+            hypergraph = self.hypergraph.apply_weights(self.log_weights.exp())
+        else:
+            hypergraph = self.hypergraph
         nodes: Tensor = self.hyper.weight.to(dtype or self.hyper.weight.dtype)
         for _ in range(self.n_layers if rows is None else self.n_layers - 1):
             nodes = hypergraph(nodes)
