@@ -149,7 +149,7 @@ class WeightedConvolution:
 
     def __call__(self, nodes: Tensor) -> Tensor:
         """Compute one convolution of the [N, D] node vectors, in their number type."""
-        product = self.after.to(nodes.dtype) * self.incidence(self._collect(nodes))
+        product: Tensor = self.after.to(nodes.dtype) * self.incidence(self._collect(nodes))
         return product if self.diagonal is None else product - self.diagonal.to(nodes.dtype) * nodes
 
     def convolve_rows(self, nodes: Tensor, rows: Tensor) -> Tensor:
