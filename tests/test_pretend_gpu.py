@@ -68,6 +68,11 @@ OTHER_SETTINGS = [
     ("LLaRA", {"item_text_tokens": 2, "tuning": "curriculum"}),
     ("CoLLM", {"item_text_tokens": 2, "tuning": "two-step", "examples": "random"}),
     ("LATTICE", {"idle_gradients": "none"}),
+    ("HeLLMPre", {"hyperedge_weights": "learned"}),
+    *(
+        (name, {"missing_features": "masked"})
+        for name in ("BM3", "FREEDOM", "GRCN", "HeLLMPre", "LATTICE", "SLMRec", "VBPR")
+    ),
 ]
 
 
@@ -76,7 +81,8 @@ def test_every_model_is_trained_ranked_and_resumed_on_a_gpu(
     toy_split: Split, tmp_path: Path, name: str, values: dict[str, Any]
 ) -> None:
     texts = "", *("a customer bought products".split()[: 1 + index % 4] for index in range(toy_split.n_items))
-    toy_split = replace(toy_split, item_text=tuple(" ".join(text) for text in texts))
+    covered = {modality: np.arange(toy_split.n_items + 1) % step > 0 for modality, step in (("image", 4), ("text", 6))}
+    toy_split = replace(toy_split, item_text=tuple(" ".join(text) for text in texts), covered=covered)
     whole, _ = run(toy_split, tmp_path / "cpu", name, epochs=3, **values)
     with PretendGpu():
         with pytest.raises(KeyboardInterrupt):
