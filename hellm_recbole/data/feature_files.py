@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import tokenize
+import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,7 +69,10 @@ def read_matrix(path: Path) -> FloatArray:
     """
     try:
         values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError, OverflowError, SyntaxError, tokenize.TokenError) as error:
+    except (
+        *(OSError, ValueError, EOFError, MemoryError, OverflowError, SyntaxError),
+        *(tokenize.TokenError, zipfile.BadZipFile),
+    ) as error:
         raise DataError(f"{path} cannot be read as a .npy matrix: {error}; save it again with numpy.save") from error
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "fiu" or values.shape[1] == 0:
         raise DataError(f"{path} must hold one matrix of numbers, with one row for each item")

@@ -55,6 +55,13 @@ def test_faulty_features(
     assert message in str(caught.value)
 
 
+def test_a_damaged_archive_is_refused(sequences: Path, prepare_toy: Prepare) -> None:
+    folder = prepare_toy(sequences, "sequences").folder
+    (folder / "image_feat.npy").write_bytes(b"PK\x03\x04 half of an .npz")
+    with pytest.raises(DataError, match=r"cannot be read as a \.npy matrix: File is not a zip file"):
+        load_dataset(folder, modalities=["image"])
+
+
 def test_a_pickled_matrix_is_refused(sequences: Path, prepare_toy: Prepare) -> None:
     folder = prepare_toy(sequences, "sequences").folder
     np.save(folder / "image_feat.npy", np.array([[{}]] * 4), allow_pickle=True)
