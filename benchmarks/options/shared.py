@@ -16,6 +16,7 @@ from benchmarks.options.values import (
     check_seeds,
     check_threads,
     parse_datasets,
+    parse_embeddings,
     parse_export_k,
     parse_exports,
     parse_integer,
@@ -81,6 +82,16 @@ LanguageModelLayers = Annotated[
         parser=parse_integer,
         metavar="N",
         help="number of first layers of the language model to keep; fewer layers are faster on a CPU (default: all)",
+        rich_help_panel=MODELS,
+    ),
+]
+EmbeddingFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--embeddings",
+        metavar="MODEL=FILE",
+        help="item embeddings that LLM runs read instead of training MODEL first (.npy, .safetensors, .pt or .pth with "
+        "a file of item tokens next to it, or .parquet with item_id); the option can be repeated",
         rich_help_panel=MODELS,
     ),
 ]
@@ -202,6 +213,7 @@ def read_run_request(
     settings: Settings = None,
     llm: LanguageModel = None,
     llm_layers: LanguageModelLayers = None,
+    embeddings: EmbeddingFiles = None,
     seeds: Seeds = "2024",
     tuned: Tuned = False,
     protocol: TableProtocol = "unified",
@@ -233,6 +245,7 @@ def read_run_request(
         output=output,
         device=device,
         threads=check_threads(threads),
+        embeddings=parse_embeddings(embeddings or []),
         seeds=parse_seeds(seeds),
         tuned=tuned,
         ray=ray,
@@ -252,6 +265,7 @@ def read_search_request(
     settings: Settings = None,
     llm: LanguageModel = None,
     llm_layers: LanguageModelLayers = None,
+    embeddings: EmbeddingFiles = None,
     seed: SearchSeed = 2024,
     resume: Resume = False,
     fresh: FreshSearches = False,
@@ -281,6 +295,7 @@ def read_search_request(
         output=output,
         device=device,
         threads=check_threads(threads),
+        embeddings=parse_embeddings(embeddings or []),
         seed=seed,
         resume=resume,
         fresh=fresh,

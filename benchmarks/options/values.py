@@ -190,6 +190,25 @@ def read_overrides(
     return tuple(overrides)
 
 
+def parse_embeddings(texts: Sequence[str]) -> dict[str, Path]:
+    """Parse the values of `--embeddings`: pretrained model -> file.
+
+    Raises:
+        SettingsError: a value is not MODEL=FILE, or a model is named twice.
+    """
+    files: dict[str, Path] = {}
+    for text in texts:
+        model, _, file = (part.strip() for part in text.partition("="))
+        if not model or not file:
+            raise SettingsError(
+                f"--embeddings {shorten(text)!r} is not understood; write MODEL=FILE, such as HeLLMPre=graph.npy"
+            )
+        if model in files:
+            raise SettingsError(f"--embeddings names {model} twice ({files[model]} and {file}); name one file for it")
+        files[check_name(model, "--embeddings")] = Path(file)
+    return files
+
+
 def parse_cutoffs(text: str) -> list[int]:
     """Parse the values K of `--cutoffs`.
 

@@ -21,6 +21,7 @@ from hellm_recbole.errors import HellmError, SettingsError, SharedRunFailed
 from hellm_recbole.experiments.context import RunContext
 from hellm_recbole.experiments.dry_run import dry_run
 from hellm_recbole.experiments.export import describe_left_out, refuse_embeddings
+from hellm_recbole.experiments.external_embeddings import add_embeddings, refuse_wrong_files
 from hellm_recbole.experiments.jobs import (
     JobLocks,
     RunJob,
@@ -100,11 +101,14 @@ def _run_main_process(request: RunRequest, select_models: ModelSelector | None, 
     """
     _refuse_options_of_one_process(request, group)
     device = runtime.choose_device(request.device)
-    resolvers = {name: Resolver(name, REGISTRY, request.preset, request.overrides) for name in request.datasets}
+    external = tuple(request.embeddings)
+    resolvers = {
+        name: Resolver(name, REGISTRY, request.preset, request.overrides, external) for name in request.datasets
+    }
     _check_request(request, resolvers)
     ensure_folder(request.output)
     refuse_missing_data(request.datasets, request.data_path)
-    data = {name: load_data(name, request.data_path) for name in request.datasets}
+    data = {name: _load_with_embeddings(request, name) for name in request.datasets}
     chosen = {name: _choose_runs(request, resolver, data[name], select_models) for name, resolver in resolvers.items()}
     for name, runs in chosen.items():
         _note_other_features(request.preset, data[name][0], runs.configs)
@@ -122,6 +126,16 @@ def _run_main_process(request: RunRequest, select_models: ModelSelector | None, 
         announce_removals([job.folder for job in jobs if job.fresh], request.output)
         failed = _execute_and_report(request, jobs, data, store, locks)
     return EXIT_RUN_FAILED if failed else 0
+
+
+def _load_with_embeddings(request: RunRequest, name: str) -> tuple[Dataset, Split]:
+    """Load a dataset and its split, with the embeddings that come from files.
+
+    Raises:
+        DataError: a file of embeddings does not fit the dataset.
+    """
+    dataset, split = load_data(name, request.data_path)
+    return dataset, add_embeddings(split, request.embeddings)
 
 
 def _refuse_options_of_one_process(request: RunRequest, group: ProcessGroup) -> None:
@@ -150,9 +164,11 @@ def _check_request(request: RunRequest, resolvers: Mapping[str, Resolver]) -> No
 
     Raises:
         ModelError: a model is unknown, or cannot be exported as requested.
-        SettingsError: a setting is wrong.
+        SettingsError: a setting is wrong, or no run reads embeddings that a file is named for.
+        DataError: a file of embeddings does not exist.
     """
     configs = [config for one in resolvers.values() for config in one.resolve_with_pretrained(request.models)]
+    refuse_wrong_files(request.embeddings, configs)
     if EMBEDDINGS in request.exports:
         refuse_embeddings(configs)
     for config in configs:
@@ -266,9 +282,14 @@ def _list_jobs(request: RunRequest, chosen: Mapping[str, _ChosenRuns], contexts:
                     fresh=request.fresh and _is_named(config, request, runs),
                     exports=request.exports,
                     export_k=request.export_k,
-                    is_pretrained=is_pretrained_model(config, runs.configs),
+                    is_pretrained=is_pretrained_model(config, runs.configs, request.embeddings),
                     dataset=name,
                     position=f"{len(jobs) + 1}/{n_jobs}",
+                    external={
+                        model: request.embeddings[model].name
+                        for model in config.pretrained_models
+                        if model in request.embeddings
+                    },
                 )
                 jobs.append(job)
     return jobs

@@ -13,6 +13,7 @@ from benchmarks.tasks.searches import make_search_task
 from hellm_recbole.config.request import SearchBudget, SearchRequest
 from hellm_recbole.config.search_space import count_points
 from hellm_recbole.errors import ModelError
+from hellm_recbole.experiments.external_embeddings import add_embeddings, refuse_wrong_files
 from hellm_recbole.experiments.model_layers import split_variant
 from hellm_recbole.experiments.resolve import resolve_runs
 from hellm_recbole.experiments.search_task import SearchTask
@@ -35,8 +36,10 @@ def make_study_tasks(request: SearchRequest, studies: str) -> list[SearchTask]:
     refuse_missing_data(request.datasets, request.data_path)
     tasks: list[SearchTask] = []
     for dataset in request.datasets:
-        split = load_data(dataset, request.data_path)[1]
-        for config in resolve_runs(request.models, dataset, REGISTRY, request.preset, request.overrides):
+        configs = resolve_runs(request.models, dataset, REGISTRY, request.preset, request.overrides)
+        refuse_wrong_files(request.embeddings, configs)
+        split = add_embeddings(load_data(dataset, request.data_path)[1], request.embeddings)
+        for config in configs:
             for name, axes in select_studies(split_variant(config.model, REGISTRY)[0], studies).items():
                 tasks.append(
                     make_search_task(

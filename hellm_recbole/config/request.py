@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -104,6 +105,7 @@ class Request:
         output: folder of all results.
         device: auto, cpu, cuda or cuda:N.
         threads: number of CPU threads, or of CPUs of a local Ray cluster; None takes all.
+        embeddings: pretrained model -> file of item embeddings that is read instead of training the model.
     """
 
     models: tuple[str, ...]
@@ -114,6 +116,7 @@ class Request:
     output: Path
     device: str
     threads: int | None
+    embeddings: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

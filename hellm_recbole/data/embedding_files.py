@@ -9,6 +9,7 @@ they are in `items.txt`. No code of a file is executed.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,7 +225,9 @@ def _read_torch(path: Path) -> FileEmbeddings:
     from hellm_recbole.identity.loading import LOADING_ERRORS
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns that it may refuse what it then refuses
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (*LOADING_ERRORS, TypeError, IndexError) as error:
         advice = "save the matrix as a tensor with torch.save, or with numpy.save as .npy"
         if named := _NEEDED_CODE.search(str(error)):

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from hellm_recbole.config.harness_settings import NEUTRAL_KEYS
 from hellm_recbole.data.split import Split
-from hellm_recbole.errors import ResultError
+from hellm_recbole.errors import ResultError, shorten, strip_controls
 from hellm_recbole.experiments.context import CHECKPOINT, RunContext
+from hellm_recbole.experiments.external_embeddings import OPTION, find_external
 from hellm_recbole.experiments.identity import identify_run, list_run_parts
 from hellm_recbole.experiments.pretrained import PretrainedStore
 from hellm_recbole.experiments.results import RECORD_FILE, RunResult, list_result_parts, read_result
 from hellm_recbole.experiments.run_config import RunConfig
 from hellm_recbole.identity.code import find_changed_modules
 from hellm_recbole.identity.compare import CODE, describe_changes, list_names, list_parts
-from hellm_recbole.identity.parts import Identity, list_code_digests, list_unknown_parts
+from hellm_recbole.identity.parts import Identity, list_code_digests, list_embedding_files, list_unknown_parts
 from hellm_recbole.training.checkpoint import CheckpointFolder
 
 
@@ -73,7 +75,7 @@ def describe_finished_run(result: RunResult) -> str:
 def refuse_changed_checkpoint(config: RunConfig, split: Split, context: RunContext) -> None:
     """Refuse to resume a run if something that it depends on has changed since its checkpoint was written.
 
-    Pretrained embeddings may not exist yet; they are compared when the run starts.
+    Pretrained embeddings of other runs may not exist yet; they are compared when the run starts.
 
     Raises:
         CheckpointError: something has changed; the message says what.
@@ -81,10 +83,34 @@ def refuse_changed_checkpoint(config: RunConfig, split: Split, context: RunConte
     """
     folder = context.locate_run(config, split.dataset) / CHECKPOINT
     if folder.is_dir():
-        parts = list_run_parts(config, split, context.seed, identify_run(config, split, {}))
-        CheckpointFolder(folder).refuse_changed(
-            parts, unknown=[f"embeddings of {name}" for name in config.pretrained_models]
-        )
+        external = find_external(split, config.pretrained_models)
+        identity = identify_run(config, split, {name: found.identity for name, found in external.items()})
+        parts = list_run_parts(config, split, context.seed, identity)
+        unknown = [f"embeddings of {name}" for name in config.pretrained_models if name not in external]
+        CheckpointFolder(folder).refuse_changed(parts, unknown=unknown)
+
+
+def refuse_lost_files(path: Path, models: Collection[str]) -> None:
+    """Refuse to train pretrained models for an earlier run that has read their embeddings from files.
+
+    Args:
+        path: result of the earlier run.
+        models: pretrained models that would be trained first.
+
+    Raises:
+        ResultError: the earlier run has read embeddings of such a model from a file.
+    """
+    try:
+        files = list_embedding_files(read_result(path).identity)
+    except ResultError:  # there is none, or it is broken, which is reported when its turn comes
+        return
+    for model, file in files.items():
+        if model in models:
+            raise ResultError(
+                f"{path} was made with embeddings of {model} from the file {shorten(strip_controls(file['file']))}; "
+                f"name it again ({OPTION} {model}=FILE), run with --fresh to train {model} instead, or choose "
+                "another --output"
+            )
 
 
 def _list_settings(result: RunResult) -> dict[str, Any]:

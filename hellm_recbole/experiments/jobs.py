@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hellm_recbole.config.request import EMBEDDINGS
@@ -13,7 +13,12 @@ from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, ResultError
 from hellm_recbole.experiments.context import RunContext
 from hellm_recbole.experiments.export import export_run
-from hellm_recbole.experiments.finished import describe_finished_run, find_finished_run, refuse_changed_checkpoint
+from hellm_recbole.experiments.finished import (
+    describe_finished_run,
+    find_finished_run,
+    refuse_changed_checkpoint,
+    refuse_lost_files,
+)
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
 from hellm_recbole.experiments.pretrained import PretrainedStore, locate_pretrained
 from hellm_recbole.experiments.results import RECORD_FILE, RunResult, read_result
@@ -41,6 +46,7 @@ class RunJob:
         deferred: whether the run is compared with the earlier one only when its turn comes, because this command first
             makes or changes the embeddings that it reads; see `check_earlier_runs`.
         position: number of the run among all runs of the command, such as "3/15".
+        external: pretrained model that the run reads -> name of the file that its embeddings come from.
     """
 
     config: RunConfig
@@ -53,6 +59,7 @@ class RunJob:
     finished: RunResult | None = None
     deferred: bool = False
     position: str = ""
+    external: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -65,11 +72,16 @@ class RunJob:
         return self.context.locate_run(self.config, self.dataset)
 
     @property
+    def pretrained_runs(self) -> list[str]:
+        """Pretrained models whose runs this run reads; the embeddings of others come from files."""
+        return [model for model in self.config.pretrained_models if model not in self.external]
+
+    @property
     def pretrained_folders(self) -> list[Path]:
         """Folders of the runs whose embeddings this run reads."""
         return [
             locate_pretrained(self.context.output, self.dataset, model, self.context.seed)
-            for model in self.config.pretrained_models
+            for model in self.pretrained_runs
         ]
 
 
@@ -196,16 +208,21 @@ def check_earlier_run(job: RunJob, split: Split, store: PretrainedStore) -> RunJ
         exported yet, the comparison is not possible, and the job is deferred.
 
     Raises:
-        ResultError: the earlier run is finished, but something that it depends on has changed since.
+        ResultError: the earlier run is finished, but something that it depends on has changed since. Or it has read
+            embeddings from a file, and now a pretrained model would be trained instead.
         CheckpointError: the earlier run is unfinished, and something that it depends on has changed since.
         ModelError: pretrained embeddings that the run reads are missing.
         DataError: the language model cannot be loaded.
     """
     if job.fresh:
         return job
-    missing = any(
-        needs_export(folder / EMBEDDINGS) or not (folder / RECORD_FILE).exists() for folder in job.pretrained_folders
-    )
+    missing = [
+        model
+        for model, folder in zip(job.pretrained_runs, job.pretrained_folders, strict=True)
+        if needs_export(folder / EMBEDDINGS) or not (folder / RECORD_FILE).exists()
+    ]
+    if missing:
+        refuse_lost_files(job.folder / RECORD_FILE, missing)
     if missing and (job.folder / RECORD_FILE).exists():
         return replace(job, deferred=True)
     finished = find_finished_run(job.config, split, job.context, store)

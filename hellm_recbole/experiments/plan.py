@@ -38,6 +38,8 @@ def describe_plan(jobs: Sequence[RunJob], earlier: Iterable[RunResult]) -> str:
         parts.append(f"{n_finished} finished before")
     if n_undecided:
         parts.append(f"{n_undecided} compared with earlier runs after the models that they read")
+    if files := _describe_files(jobs):
+        parts.append(f"embeddings from files: {files}")
     if to_run:
         if n_read := sum(job.is_pretrained for job in to_run):
             parts.append(f"{n_read} trained first, because other runs read their embeddings")
@@ -53,8 +55,16 @@ def _is_undecided(job: RunJob, changed: Set[tuple[str, int, str]]) -> bool:
         job: the job.
         changed: dataset, seed and model of each run that the command executes.
     """
-    reads_changed = any((job.dataset, job.context.seed, name) in changed for name in job.config.pretrained_models)
+    reads_changed = any((job.dataset, job.context.seed, name) in changed for name in job.pretrained_runs)
     return job.deferred or (job.finished is not None and reads_changed)
+
+
+def _describe_files(jobs: Sequence[RunJob]) -> str:
+    """Describe which embeddings come from files, and that a run of such a model in the plan is not read."""
+    files = {model: file for job in jobs for model, file in job.external.items()}
+    trained = {job.config.model for job in jobs}
+    own = " (its run in this plan is a row of its own that nothing reads)"
+    return ", ".join(f"{model} from {file}{own if model in trained else ''}" for model, file in files.items())
 
 
 def find_earlier_results(jobs: Iterable[RunJob]) -> list[RunResult]:

@@ -11,6 +11,7 @@ from hellm_recbole.config.request import EMBEDDINGS
 from hellm_recbole.data.embeddings import digest_tables, read_item_embeddings, read_user_embeddings
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, ModelError
+from hellm_recbole.experiments.external_embeddings import find_external
 from hellm_recbole.experiments.results import RECORD_FILE, RunResult, digest_run, read_result
 from hellm_recbole.identity.parts import EmbeddingIdentity, list_feature_digests
 from hellm_recbole.types import USER_TABLE, FloatArray
@@ -50,6 +51,8 @@ class PretrainedStore:
     def load(self, results: Path, split: Split, tables: Collection[str], seed: int) -> PretrainedEmbeddings:
         """Load the embeddings of pretrained models from their finished runs with the same seed and split.
 
+        Embeddings that the split holds, because the command names a file for them, are taken from there.
+
         Args:
             results: folder of all results.
             split: split on which the models must have been trained.
@@ -60,16 +63,19 @@ class PretrainedStore:
             ModelError: a run is missing, has not succeeded, or used another split.
             DataError: embeddings are missing, broken, or of other items.
         """
-        found = {}
+        external = find_external(split, tables)
+        found = {name: (embeddings.table, embeddings.identity) for name, embeddings in external.items()}
         for name in tables:
+            if name in external:
+                continue
             folder = locate_pretrained(results, split.dataset, name.removesuffix(USER_TABLE), seed)
             loaded = self._loaded.setdefault(folder, {})
             if name not in loaded:
                 loaded[name] = _load_table(name, folder, split)
             found[name] = loaded[name]
         return PretrainedEmbeddings(
-            {name: table for name, (table, _) in found.items()},
-            {name: identity for name, (_, identity) in found.items()},
+            {name: found[name][0] for name in tables},
+            {name: found[name][1] for name in tables},
         )
 
     def forget(self, folder: Path) -> None:

@@ -92,7 +92,7 @@ def _start_tasks(jobs: Sequence[RunJob], shared: Mapping[str, Any], device: str,
     running: dict[Any, RunJob] = {}
     pretrained: dict[tuple[str, int, str], Any] = {}
     for job, request in zip(jobs, requests, strict=True):
-        dependencies = [pretrained[job.dataset, job.context.seed, model] for model in job.config.pretrained_models]
+        dependencies = [pretrained[job.dataset, job.context.seed, model] for model in job.pretrained_runs]
         task = run_task.options(
             num_cpus=request["cpu"], num_gpus=request["gpu"], max_retries=MAX_RETRIES, name=job.name
         )

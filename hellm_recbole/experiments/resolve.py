@@ -6,7 +6,7 @@ Modalities are compared with those of the dataset when a model is built.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -63,12 +63,14 @@ class Resolver:
         registry: name -> entry of each of our models.
         preset: name of the preset.
         overrides: values that win over all others.
+        external: models whose embeddings come from files, so that no run of theirs is needed.
     """
 
     dataset: str
     registry: Mapping[str, ModelSpec]
     preset: str
     overrides: Sequence[Override]
+    external: Collection[str] = ()
     _configs: dict[str, RunConfig] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def resolve(self, model: str, tuned: Tuned | None = None) -> RunConfig:
@@ -96,7 +98,8 @@ class Resolver:
         """Resolve the run configs of several models, and of all pretrained models that they read.
 
         Pretrained models are included whether they were requested or not, and come before the LLM models that read
-        them. They never have tuned values, even if a tuned run of the same model is requested.
+        them. They never have tuned values, even if a tuned run of the same model is requested. Models whose embeddings
+        come from files are included only if they were requested.
 
         Args:
             models: names of models and variants.
@@ -108,7 +111,7 @@ class Resolver:
         """
         requested = [self.resolve(name, tuned.get(name)) for name in models]
         needed = dict.fromkeys(model for config in requested for model in config.pretrained_models)
-        pretrained = [self.resolve(name) for name in needed]
+        pretrained = [self.resolve(name) for name in needed if name not in self.external]
         for config in pretrained:
             if not config.has_item_embeddings:
                 readable = ", ".join(name for name, spec in self.registry.items() if spec.family != LLM)
@@ -116,8 +119,8 @@ class Resolver:
                     f"item_inputs or prefix_graph names {config.model}, but {config.model} has no item embeddings that "
                     f"another model can read; name one of {readable}"
                 )
-        _refuse_missing_user_embeddings(requested, pretrained)
-        configs = _order_pretrained_first(requested, pretrained) if pretrained else requested
+        _refuse_missing_user_embeddings(requested, pretrained, self.external)
+        configs = _order_pretrained_first(requested, pretrained, self.external) if pretrained else requested
         self.refuse_unknown_overrides(configs)
         return configs
 
@@ -182,20 +185,32 @@ def resolve_own_run(
     return config
 
 
-def is_pretrained_model(config: RunConfig, configs: Iterable[RunConfig]) -> bool:
-    """Return whether an LLM run among `configs` reads the embeddings of this run. Tuned runs are never read."""
-    return config.search is None and any(config.model in other.pretrained_models for other in configs)
+def is_pretrained_model(config: RunConfig, configs: Iterable[RunConfig], external: Collection[str] = ()) -> bool:
+    """Return whether an LLM run among `configs` reads the embeddings of this run.
+
+    Tuned runs are never read, and neither are runs of `external` models, whose embeddings come from files.
+    """
+    is_read = any(config.model in other.pretrained_models for other in configs)
+    return is_read and config.search is None and config.model not in external
 
 
-def _refuse_missing_user_embeddings(requested: Iterable[RunConfig], pretrained: Iterable[RunConfig]) -> None:
-    """Refuse LLM models that read user embeddings of a model that has none.
+def _refuse_missing_user_embeddings(
+    requested: Iterable[RunConfig], pretrained: Iterable[RunConfig], external: Collection[str]
+) -> None:
+    """Refuse LLM models that read user embeddings of a model that has none, or whose embeddings come from a file.
 
     Raises:
         ModelError: there is such a model.
     """
     lacking = {name_user_table(config.model): config.model for config in pretrained if not config.has_user_embeddings}
+    from_files = {name_user_table(model): model for model in external}
     for config in requested:
         for table in config.pretrained_tables:
+            if table in from_files:
+                raise ModelError(
+                    f"{config.model}: prompt has a place {{user}}, but the embeddings of {from_files[table]} come from a "
+                    "file, which has items only; take {user} out of the prompt, or train the model"
+                )
             if table in lacking:
                 raise ModelError(
                     f"{config.model}: prompt has a place {{user}}, but {lacking[table]} has no embeddings of users, "
@@ -204,14 +219,19 @@ def _refuse_missing_user_embeddings(requested: Iterable[RunConfig], pretrained: 
                 )
 
 
-def _order_pretrained_first(requested: Sequence[RunConfig], pretrained: Sequence[RunConfig]) -> list[RunConfig]:
+def _order_pretrained_first(
+    requested: Sequence[RunConfig], pretrained: Sequence[RunConfig], external: Collection[str]
+) -> list[RunConfig]:
     """Order runs so that pretrained models come before the LLM models that read them.
 
     Args:
         requested: runs that the user named.
         pretrained: runs of the pretrained models that they read; some may be among `requested`, too.
+        external: models whose embeddings come from files.
     """
-    others = [config for config in requested if config.family != LLM and not is_pretrained_model(config, requested)]
+    others = [
+        config for config in requested if config.family != LLM and not is_pretrained_model(config, requested, external)
+    ]
     return [*others, *pretrained, *(config for config in requested if config.family == LLM)]
 
 

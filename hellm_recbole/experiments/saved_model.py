@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from hellm_recbole.experiments.results import RunResult
+from hellm_recbole.identity.parts import list_embedding_files
 from hellm_recbole.llm.origin import describe_source
 from hellm_recbole.llm.source import find_hub_id
 from hellm_recbole.system.files import create_scratch_folder, replace_folder
@@ -60,7 +61,7 @@ def format_model_card(record: RunResult) -> str:
         "",
         f"Language model: {values['llm']}" + (f", first {values['llm_layers']} layers" if values["llm_layers"] else ""),
         *([source] if source else []),
-        f"Item embeddings of: {', '.join(record.stages)}",
+        f"Item embeddings of: {_list_embeddings(record)}",
         f"Split {record.split_hash[:12]}, history masked ({record.mask_history}), {record.n_candidates:,} candidates, "
         f"seed {record.seed}, epoch {record.best_epoch} of {record.epochs_run} by validation {values['valid_metric']}.",
         "",
@@ -76,6 +77,12 @@ def format_model_card(record: RunResult) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _list_embeddings(record: RunResult) -> str:
+    """List the models whose item embeddings a run has read, and the files of those that were made elsewhere."""
+    files = list_embedding_files(record.identity)
+    return ", ".join(f"{model} (file {files[model]['file']})" if model in files else model for model in record.stages)
 
 
 def _write_metadata(record: RunResult, values: Mapping[str, Any]) -> str:

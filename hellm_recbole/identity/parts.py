@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import NotRequired
 
 import numpy as np
 import numpy.typing as npt
@@ -48,18 +49,30 @@ class LanguageModelIdentity(TypedDict):
     origin: str | None
 
 
+class EmbeddingFile(TypedDict):
+    """A file of embeddings that were made elsewhere: name without folder, SHA-256 of its bytes, [rows, columns]."""
+
+    file: str
+    file_sha256: str
+    shape: tuple[int, int]
+
+
 class EmbeddingIdentity(TypedDict):
     """Pretrained item embeddings: SHA-256 over the [I + 1, D] float32 matrix, and what their run depends on.
 
     `features` maps each modality to the digest of its matrix, and `code` each module to the digest of its code.
     `run_sha256` is the digest over everything the run depends on and over its ranks (see `results.digest_run`). All
     three are null if an earlier version of this project, which did not record them, executed the run.
+
+    `external` is the file of embeddings that were made elsewhere. Then there is no run: `run_sha256` is null, and
+    `features` and `code` are empty. Other embeddings do not have this key.
     """
 
     sha256: str
     run_sha256: str | None
     features: dict[str, str] | None
     code: dict[str, str] | None
+    external: NotRequired[EmbeddingFile]
 
 
 class CodeIdentity(TypedDict):
@@ -117,6 +130,12 @@ def list_code_digests(identity: Identity) -> list[dict[str, str]]:
     """List the code of a run, as module -> digest, followed by the code of the runs whose embeddings it reads."""
     inherited = [embeddings["code"] or {} for embeddings in identity["embeddings"].values()]
     return [identity["code"]["modules"], *inherited]
+
+
+def list_embedding_files(identity: Identity | None) -> dict[str, EmbeddingFile]:
+    """List the files of embeddings that were made elsewhere: pretrained model -> file."""
+    read = {} if identity is None else identity["embeddings"]
+    return {model: embeddings["external"] for model, embeddings in read.items() if "external" in embeddings}
 
 
 def list_unknown_parts(identity: Identity | None, reads_language_model: bool = False) -> list[str]:

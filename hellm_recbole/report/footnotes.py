@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from hellm_recbole.config.harness_settings import NEUTRAL_KEYS
-from hellm_recbole.errors import SettingsError
+from hellm_recbole.errors import SettingsError, shorten, strip_controls
 from hellm_recbole.experiments.preset_features import WantedFeatures, describe_other_features, read_wanted_features
 from hellm_recbole.experiments.results import RunResult, digest_run
 from hellm_recbole.identity.code import find_changed_modules, find_missing_packages
@@ -25,6 +25,7 @@ from hellm_recbole.identity.parts import (
     UNKNOWN_ORIGIN,
     Identity,
     list_code_digests,
+    list_embedding_files,
     list_feature_digests,
     list_unknown_parts,
 )
@@ -72,6 +73,7 @@ def find_footnotes(
         *_find_other_features_than_the_presets(successful),
         *_find_different_language_models(successful),
         *_find_stale_embeddings(successful, embedding_digests or {}),
+        *_find_external_embeddings(successful),
         *_find_changed_code(successful),
         *_find_overrides(successful),
         *_find_changed_settings(successful),
@@ -249,6 +251,15 @@ def _find_stale_embeddings(
                 read, current = embeddings["run_sha256"], current_digests.get((model, record.seed))
                 if read is not None and current is not None and read != current:
                     yield row, f"reads embeddings of another run of {model} than the one in this table"
+
+
+def _find_external_embeddings(groups: Sequence[Group]) -> Iterator[Finding]:
+    """Find rows that read pretrained embeddings from a file, which nothing in the table has made."""
+    for row, group in enumerate(groups):
+        for identity in _list_identities(group):
+            for model, file in list_embedding_files(identity).items():
+                shown = f"{shorten(strip_controls(file['file']))} (SHA-256 {file['file_sha256'][:_DIGITS]})"
+                yield row, f"external: embeddings of {model} are read from the file {shown}"
 
 
 def _find_changed_code(groups: Sequence[Group]) -> Iterator[Finding]:

@@ -134,6 +134,23 @@ def test_embeddings_of_a_run_that_was_replaced() -> None:
     assert "another run of SASRec" in list_footnotes(reader, [other_ranks])[0][1]
 
 
+def test_embeddings_of_a_file_are_external() -> None:
+    def build_reader(model: str, file: str, digest: str) -> list[RunResult]:
+        external = {"file": file, "file_sha256": digest, "shape": (9, 4)}
+        read = {"sha256": "e", "run_sha256": None, "features": {}, "code": {}, "external": external}
+        return [build_run(model, identity=toy_identity(embeddings={"HeLLMPre": read}))]
+
+    trained = {"sha256": "e", "run_sha256": None, "features": {}, "code": {}}
+    rows = (
+        build_reader("HeLLM", "graph\x1b[31m.npy", "a" * 64),
+        [build_run("HeLLMPre")],
+        [build_run("CoLLM", identity=toy_identity(embeddings={"HeLLMPre": trained}))],
+        build_reader("LLaRA", "graph.npy", "b" * 64),
+    )
+    text = "external: embeddings of HeLLMPre are read from the file graph.npy (SHA-256 {})"
+    assert list_footnotes(*rows) == [("a", text.format("a" * 8), [0]), ("b", text.format("b" * 8), [3])]
+
+
 def test_changed_code_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hellm_recbole.identity.code.find_current_digest", {"m.one": "1", "m.two": "2"}.get)
     now = toy_identity(code={"sha256": "", "modules": {"m.one": "1"}})

@@ -75,6 +75,13 @@ def test_all_forms_of_a_setting_are_read_in_the_same_way() -> None:
     ]
 
 
+def test_embeddings_are_named_by_model_in_runs_and_searches() -> None:
+    for search in (False, True):
+        request = read("--embeddings", "HeLLMPre=a=b.npy", "--embeddings", "SASRec = c.pt", search=search)
+        assert isinstance(request, Request)
+        assert request.embeddings == {"HeLLMPre": Path("a=b.npy"), "SASRec": Path("c.pt")}
+
+
 @pytest.mark.parametrize(
     ("arguments", "address"), [(["--ray"], "local"), (["--ray", "auto"], "auto"), (["--ray=ray://h:1"], "ray://h:1")]
 )
@@ -100,6 +107,10 @@ def test_the_address_of_a_cluster_may_be_left_out(arguments: list[str], address:
         (["--threads", "0"], "--threads 0 must be at least 1 and at most 1024"),
         (["--output", " "], "Invalid value for '--output': the name is empty"),
         (["--data-path", ""], "Invalid value for '--data-path': the name is empty"),
+        (["--embeddings", "a.npy"], "--embeddings 'a.npy' is not understood; write MODEL=FILE, such as HeLLMPre="),
+        (["--embeddings", "=a.npy"], "--embeddings '=a.npy' is not understood; write MODEL=FILE"),
+        (["--embeddings", "../x=a.npy"], "--embeddings '../x' is not usable as a file name"),
+        (["--embeddings", "A=a.npy", "--embeddings", "A=b.npy"], "--embeddings names A twice (a.npy and b.npy)"),
         (["--seeds", "1,-1"], "--seeds '1,-1': a seed must be at least 0"),
         (["--export-k", "5"], "--export-k is the length of exported lists; use it together with --export test-lists"),
         (["--export", "recommendations"], "--export recommendations is now called test-lists"),
