@@ -208,8 +208,8 @@ def _refuse_missing_user_embeddings(
         for table in config.pretrained_tables:
             if table in from_files:
                 raise ModelError(
-                    f"{config.model}: prompt has a place {{user}}, but the embeddings of {from_files[table]} come from a "
-                    "file, which has items only; take {user} out of the prompt, or train the model"
+                    f"{config.model}: prompt has a place {{user}}, but the embeddings of {from_files[table]} come "
+                    "from a file, which has items only; take {user} out of the prompt, or train the model"
                 )
             if table in lacking:
                 raise ModelError(

@@ -17,6 +17,7 @@ from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.embedding_files import read_embedding_file
 from hellm_recbole.experiments.ranks_file import read_ranks
 from hellm_recbole.experiments.results import RunResult, read_result
+from tests.benchmarks.test_distributed_runs import run_distributed
 from tests.toy import write_prepared
 
 EXPORTED = Path("embeddings") / "embeddings.safetensors"
@@ -228,6 +229,26 @@ def test_a_dry_run_uses_the_width_of_the_file(workplace: Path, tiny: Path, capsy
     sentence = "a graph prefix made of them has 90,000 inputs, and --dry-run prints how much memory this needs"
     assert run.main([*list_words(tiny, "--dry-run", *name_files(files), "--set", "SASRec.emb_dim=8")]) == 0
     assert sentence in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_workers_of_ray_and_further_processes_get_the_embeddings_with_the_split(
+    workplace: Path, tiny: Path, own: Path, trained: dict[str, Path]
+) -> None:
+    words = [*list_words(tiny, *name_files(trained)), "--set", "eval_block_users=7"]
+    assert run.main([*words, "--output", "ray", "--ray"]) == 0
+    assert_equal_runs(own / RUN, workplace / "ray" / RUN)
+    no_dropout = [f"{name}_dropout" for name in ("item", "head", "prefix", "lora")]
+    words += name_settings(dict.fromkeys(no_dropout, 0))
+    assert run.main([*words, "--output", "one"]) == 0
+    done = run_distributed(workplace, [*words, "--output", "two"])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("embeddings of SASRec come from") == 1
+    one, two = (read_result(workplace / name / RUN / "record.json") for name in ("one", "two"))
+    assert two.device == f"2 x {one.device}"
+    assert two.stages == one.stages
+    for before, after in zip(one.curve, two.curve, strict=True):
+        assert after["losses"] == pytest.approx(before["losses"], rel=1e-5)
 
 
 def test_searches_read_files_too(workplace: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,7 +98,7 @@ def test_a_file_that_does_not_fit_is_refused_with_its_option(tmp_path: Path, toy
 def test_files_that_no_run_reads_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.npy").touch()
     refuse_wrong_files({"SASRec": tmp_path / "a.npy"}, resolve_all("LLaRA"))
-    with pytest.raises(SettingsError, match="no run .* reads embeddings of HeLLMPre; the runs read SASRec"):
+    with pytest.raises(SettingsError, match=r"no run .* reads embeddings of HeLLMPre; the runs read SASRec"):
         refuse_wrong_files({"HeLLMPre": tmp_path / "a.npy"}, resolve_all("LLaRA"))
     with pytest.raises(SettingsError, match="name one that does, such as HeLLM, in --models"):
         refuse_wrong_files({"SASRec": tmp_path / "a.npy"}, resolve_runs(["LightGCN"], "toy", REGISTRY, "quick", []))
