@@ -224,11 +224,12 @@ def _read_torch(path: Path) -> FileEmbeddings:
 
     from hellm_recbole.identity.loading import LOADING_ERRORS
 
+    errors: tuple[type[Exception], ...] = (*LOADING_ERRORS, TypeError, IndexError)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns that it may refuse what it then refuses
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (*LOADING_ERRORS, TypeError, IndexError) as error:
+    except errors as error:
         advice = "save the matrix as a tensor with torch.save, or with numpy.save as .npy"
         if named := _NEEDED_CODE.search(str(error)):
             raise DataError(

@@ -68,7 +68,8 @@ def read_matrix(path: Path) -> FloatArray:
         DataError: the file is missing, not a `.npy` file, or not a matrix of numbers.
     """
     try:
-        values = np.load(path, allow_pickle=False)
+        with path.open("rb") as stream:
+            values = np.load(stream, allow_pickle=False)
     except (
         *(OSError, ValueError, EOFError, MemoryError, OverflowError, SyntaxError),
         *(tokenize.TokenError, zipfile.BadZipFile),
