@@ -53,9 +53,7 @@ def write_reports(
     ledger: bool = False,
     output: Path | None = None,
 ) -> str:
-    """Write all files of a dataset's report into a folder of its name. Each run is read once.
-
-    The top of this file lists the files.
+    """Write the files listed at the top of this module into a folder of the dataset's name. Each run is read once.
 
     Args:
         results_dir: folder that contains `<dataset>/<model>/<seed>/record.json`.
@@ -79,8 +77,7 @@ def write_reports(
     frame = everything.drop_variants()
     protocols = [name for name in get_args(Protocol) if name == "unified" or frame.paper or protocol == "paper"]
     tables = {name: build_table(frame, name, settings, metric=metric, cutoffs=cutoffs) for name in protocols}
-    ablation = build_ablation(everything, settings)
-    folder = ensure_folder((output or results_dir) / dataset)
+    ablation, folder = build_ablation(everything, settings), ensure_folder((output or results_dir) / dataset)
     _write_tables(folder, tables)
     slices = build_slices(frame, settings, cutoffs=cutoffs)
     write_text(folder / "slices.csv", render_slices(slices, frame.choose_cutoffs(cutoffs)))
