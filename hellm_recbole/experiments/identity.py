@@ -15,6 +15,7 @@ from hellm_recbole.identity.parts import (
     FeatureIdentity,
     Identity,
     LanguageModelIdentity,
+    digest_mask,
 )
 from hellm_recbole.identity.weights import digest_language_model, digest_settings
 from hellm_recbole.llm.origin import describe_origin
@@ -34,18 +35,23 @@ def identify_run(config: RunConfig, split: Split, embeddings: Mapping[str, Embed
         DataError: the language model cannot be loaded.
         MissingDependency: the packaged language model is not installed.
     """
-    features: dict[str, FeatureIdentity] = {
-        name: {**split.feature_origins.get(name, UNKNOWN_ORIGIN), "sha256": split.feature_sha256[name]}
-        for name in config.choose_features(split.features)
-    }
     modules = config.identify_code()
     return {
-        "features": features,
+        "features": {name: _identify_features(config, split, name) for name in config.choose_features(split.features)},
         "item_texts": {"sha256": split.text_sha256, "columns": split.text_columns} if config.reads_texts else None,
         "language_model": _identify_language_model(config),
         "embeddings": dict(embeddings),
         "code": {"sha256": digest_all(modules), "modules": modules},
     }
+
+
+def _identify_features(config: RunConfig, split: Split, modality: str) -> FeatureIdentity:
+    """Collect digests and origin of the features of a modality."""
+    origin = split.feature_origins.get(modality, UNKNOWN_ORIGIN)
+    identity: FeatureIdentity = {**origin, "sha256": split.feature_sha256[modality]}
+    if config.resolved.values.get("missing_features") == "masked":
+        identity["covered_sha256"] = digest_mask(split.covered[modality][1:])
+    return identity
 
 
 def list_run_parts(config: RunConfig, split: Split, seed: int, identity: Identity) -> dict[str, str]:

@@ -30,6 +30,9 @@ def list_parts(identity: Identity, settings: Mapping[str, object], split_sha256:
     parts = {f"{SETTING}{key}": json.dumps(value, sort_keys=True) for key, value in settings.items()}
     parts |= {SEED: str(seed), SPLIT: split_sha256}
     parts |= {f"features of {name}": features["sha256"] for name, features in identity["features"].items()}
+    for name, features in identity["features"].items():
+        if "covered_sha256" in features:
+            parts[f"list of items with features of {name}"] = features["covered_sha256"]
     if identity["item_texts"] is not None:
         parts["item texts"] = identity["item_texts"]["sha256"]
     if (model := identity["language_model"]) is not None:

@@ -24,9 +24,14 @@ class FeatureOrigin(TypedDict):
 
 
 class FeatureIdentity(FeatureOrigin):
-    """Features of one modality: SHA-256 over the [I, D_m] float32 matrix in item order, and its origin."""
+    """Features of one modality: SHA-256 over the [I, D_m] float32 matrix in item order, and its origin.
+
+    `covered_sha256` is the digest of the [I] mask of items with features of their own. Only runs that leave the other
+    items out (`missing_features: masked`) have it.
+    """
 
     sha256: str
+    covered_sha256: NotRequired[str]
 
 
 class TextIdentity(TypedDict):
@@ -104,6 +109,15 @@ def digest_matrix(values: npt.NDArray[np.float32]) -> str:
     digest = hashlib.sha256(f"{values.shape} {values.dtype}\n".encode())
     digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()
+
+
+def digest_mask(values: npt.NDArray[np.bool_]) -> str:
+    """Compute the SHA-256 over the length and the values of a mask.
+
+    >>> digest_mask(np.array([True, False])) == digest_mask(np.array([True, True]))
+    False
+    """
+    return hashlib.sha256(f"{len(values)}\n".encode() + np.packbits(values).tobytes()).hexdigest()
 
 
 def digest_texts(texts: Sequence[str]) -> str:

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hellm_recbole.experiments.identity import identify_language_model
+from baselines.registry import REGISTRY
+from hellm_recbole.config.request import Override
+from hellm_recbole.data.split import Split
+from hellm_recbole.experiments.identity import identify_language_model, identify_run
+from hellm_recbole.experiments.resolve import resolve_own_run
 from tests.toy_llm import save_tiny, settings
 
 
@@ -37,3 +43,17 @@ def test_the_digests_cover_used_weights_tokenizer_and_configuration(tmp_path: Pa
     assert third[0][1] != second[0][1]
     assert third[0][1] == third[1][1]
     assert identify_language_model(settings(folder, llm_weights="none")) is None
+
+
+def test_the_mask_of_items_is_part_of_a_run_that_leaves_items_out(toy_split: Split) -> None:
+    def find_mask(value: str, mask: np.ndarray) -> str | None:
+        overrides = [Override(None, "missing_features", value, f"--set missing_features={value}")]
+        config = resolve_own_run("VBPR", "toy", REGISTRY, "paper", overrides)
+        split = replace(toy_split, covered={name: mask for name in toy_split.features})
+        return identify_run(config, split, {})["features"]["image"].get("covered_sha256")
+
+    every = np.ones(len(toy_split.item_tokens), bool)
+    one_less = every.copy()
+    one_less[3] = False
+    assert find_mask("filled", one_less) is None
+    assert find_mask("masked", one_less) not in (None, find_mask("masked", every))
