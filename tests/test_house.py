@@ -207,7 +207,7 @@ TESTED_ELSEWHERE = {
     *(f"graphs/{name}" for name in ("propagation",)),
     *(f"identity/{name}" for name in ("parts", "settings_files")),
     "system/quiet",
-    *(f"report/{name}" for name in ("figures", "studies")),
+    *(f"report/{name}" for name in ("figures",)),
     "system/openmp",
     *(f"training/{name}" for name in ("timing",)),
 }

@@ -11,7 +11,6 @@ from benchmarks.options.values import parse_names
 from benchmarks.tasks.prepared_data import load_data, refuse_missing_data
 from benchmarks.tasks.searches import make_search_task
 from hellm_recbole.config.request import SearchBudget, SearchRequest
-from hellm_recbole.config.search_space import count_points
 from hellm_recbole.errors import ModelError
 from hellm_recbole.experiments.external_embeddings import add_embeddings, refuse_wrong_files
 from hellm_recbole.experiments.model_layers import split_variant
@@ -20,7 +19,7 @@ from hellm_recbole.experiments.search_task import SearchTask
 from hellm_recbole.experiments.sweeps import SearchResult
 from hellm_recbole.report.figures import write_figure
 from hellm_recbole.report.page_figures import FIGURES, name_figure
-from hellm_recbole.report.studies import PREFIX, draw_study, list_studies
+from hellm_recbole.report.studies import PREFIX, Study, draw_study, list_studies
 
 
 def make_study_tasks(request: SearchRequest, studies: str) -> list[SearchTask]:
@@ -40,17 +39,18 @@ def make_study_tasks(request: SearchRequest, studies: str) -> list[SearchTask]:
         refuse_wrong_files(request.embeddings, configs)
         split = add_embeddings(load_data(dataset, request.data_path)[1], request.embeddings)
         for config in configs:
-            for name, axes in select_studies(split_variant(config.model, REGISTRY)[0], studies).items():
+            for name, study in select_studies(split_variant(config.model, REGISTRY)[0], studies).items():
                 tasks.append(
                     make_search_task(
                         config,
                         split,
-                        axes,
+                        study.axes,
                         request,
-                        budget=SearchBudget(count_points(axes), None),
+                        budget=SearchBudget(study.n_points, None),
                         scheduler="none",
                         search="grid",
                         name=f"{PREFIX}{name}",
+                        points=study.points,
                     )
                 )
     return tasks
@@ -68,8 +68,8 @@ def draw_result(result: SearchResult, output: Path) -> bool:
     return True
 
 
-def select_studies(model: str, requested: str) -> dict[str, dict[str, list[object]]]:
-    """Return the requested studies of a model: name -> values of each setting.
+def select_studies(model: str, requested: str) -> dict[str, Study]:
+    """Return the requested studies of a model: name -> its points.
 
     Raises:
         ModelError: a study is unknown.

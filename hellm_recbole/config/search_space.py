@@ -85,6 +85,18 @@ def list_grid(space: Space) -> list[Point]:
     return [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
 
 
+def add_values(space: Space, points: Sequence[Point]) -> dict[str, list[Value]]:
+    """Add the values of further points to a search space, each once.
+
+    >>> add_values({"a": [1, 2]}, [{"a": 0}, {"a": 2}])
+    {'a': [1, 2, 0]}
+    """
+    return {
+        key: [*values, *dict.fromkeys(point[key] for point in points if point[key] not in values)]
+        for key, values in space.items()
+    }
+
+
 def draw_points(space: Space, current: Mapping[str, Value], n: int, seed: int) -> list[Point]:
     """Sample points of the grid without repetition. The first one is the current point.
 

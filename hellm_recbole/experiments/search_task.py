@@ -7,7 +7,7 @@ values of its point, so a worker reads no settings file.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import Field
 
 from hellm_recbole.config.request import Override, SchedulerName, SearchBudget, SearchName, SearchRequest
-from hellm_recbole.config.search_space import Space
+from hellm_recbole.config.search_space import Point, Space, add_values
 from hellm_recbole.config.settings import Settings, load_settings
 from hellm_recbole.config.yaml_files import Value
 from hellm_recbole.data.split import Split
@@ -109,6 +109,8 @@ class SearchTask:
         search: method that chooses the points.
         split_hash: SHA-256 of the dataset's split.
         n_candidates: number of ranked items.
+        grid: setting -> values whose combinations are the grid; `space` holds the values of `points`, too.
+        points: points that a grid search tries after those of the grid.
     """
 
     job: TrialJob
@@ -119,6 +121,8 @@ class SearchTask:
     search: SearchName
     split_hash: str
     n_candidates: int
+    grid: Space
+    points: tuple[Point, ...] = ()
 
     @property
     def space(self) -> Space:
@@ -160,6 +164,8 @@ class SearchTask:
             "settings": fixed,
             "identity": {key: value for key, value in self.job.run_parts.items() if not key.startswith(SETTING)},
         }
+        if self.points:  # most searches have none, and those of earlier versions do not have the key
+            request["points"] = self.points
         copied: dict[str, Any] = json.loads(json.dumps(request))
         return copied
 
@@ -175,6 +181,7 @@ def make_search_task(
     scheduler: SchedulerName,
     search: SearchName,
     name: str,
+    points: Sequence[Point] = (),
 ) -> SearchTask:
     """Set up the search of one run config. The input of the trials does not contain the test part.
 
@@ -188,12 +195,14 @@ def make_search_task(
         scheduler: "asha" stops poor trials early, "none" does not.
         search: method that chooses the points.
         name: name of the search.
+        points: points that a grid search tries after those of the grid.
 
     Raises:
         SettingsError: a value to try is not allowed for its setting, or the device has a number.
         ModelError: a pretrained model that the run reads has no usable result.
     """
     refuse_gpu_number(request.device)
+    grid, space = space, add_values(space, points)
     data, run_parts = _collect_trial_data(config, split, space, request)
     job = TrialJob(
         configs=_resolve_values(config, split.dataset, space, request, registry),
@@ -205,7 +214,9 @@ def make_search_task(
         folder=Path.cwd(),
         run_parts=run_parts,
     )
-    return SearchTask(job, config, name, budget, scheduler, search, split.sha256, split.n_items)
+    return SearchTask(
+        job, config, name, budget, scheduler, search, split.sha256, split.n_items, grid, tuple(map(dict, points))
+    )
 
 
 def _collect_trial_data(

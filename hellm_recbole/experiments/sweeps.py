@@ -54,7 +54,8 @@ class SearchResult:
     `row` is the label of the searched run config. `settings` holds the values that were the same in all trials, and
     `space` the values to try for each searched setting. `trials` are in the order in which they started. `identity`
     holds everything else that all trials depend on, name -> value or digest. It is empty if an earlier version wrote
-    the file. `path` is the file from which the result was read; it is not stored.
+    the file. `points` holds the points outside the grid that were tried in addition; `space` holds their values, too.
+    `path` is the file from which the result was read; it is not stored.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT  # also of the parts that are typed dictionaries
@@ -80,6 +81,7 @@ class SearchResult:
     seconds: float
     trials: tuple[Trial, ...]
     identity: dict[str, str] = field(default_factory=dict)
+    points: tuple[dict[str, Any], ...] = ()
     path: Path | None = field(default=None, compare=False)
 
     @property

@@ -104,13 +104,13 @@ def choose_points(task: SearchTask) -> list[Point]:
         return draw_points(task.space, current, 1, task.job.seed)
     if task.search == "random":
         return draw_points(task.space, current, task.budget.trials or MOST_POINTS, task.job.seed)
-    size = count_points(task.space)
+    size = count_points(task.grid) + len(task.points)
     if task.budget.trials is not None and size > task.budget.trials:
         raise SettingsError(
             f"the grid of {task.base.label} has {size} points and the budget is {task.budget}; raise the budget, make "
             "the grid smaller with --space, or use --search random"
         )
-    return list_grid(task.space)
+    return [*list_grid(task.grid), *task.points]
 
 
 def _find_indices(space: Space, point: Point) -> dict[str, int]:

@@ -123,7 +123,7 @@ def test_a_study_is_run_once_and_drawn_again(workplace: Path, capsys: pytest.Cap
     drawn = {path.name: path.read_bytes() for path in figures.iterdir()}
     assert set(drawn) == {"HeLLMPre-study-width.png", "HeLLMPre-study-width.svg"}
     sweep = read_search(workplace / "results" / "toy" / "sweeps" / "HeLLMPre" / "study-width" / "sweep.json")
-    assert [trial["values"]["emb_dim"] for trial in sweep.trials] == [32, 64, 128, 256]
+    assert [trial["values"]["emb_dim"] for trial in sweep.trials] == [16, 32, 64, 128, 256, 512]
     (figures / "HeLLMPre-study-width.svg").unlink()
     began = time.monotonic()
     assert study.main(options) == 0

@@ -24,6 +24,21 @@ def test_a_grid_has_all_points_and_must_fit_the_budget(toy_split: Split) -> None
         choose_points(make_task(toy_split, SPACE, budget=SearchBudget(5, None)))
 
 
+def test_points_outside_the_grid_are_tried_after_it(toy_split: Split) -> None:
+    further = {"n_layers": 0, "emb_dim": 32}
+    task = make_task(toy_split, SPACE, budget=SearchBudget(7, None), points=[further])
+    points = choose_points(task)
+    assert len(points) == 7
+    assert points[-1] == further
+    assert {"n_layers": 0, "emb_dim": 64} not in points  # its value extends no axis of the grid
+    assert task.space == {"n_layers": [1, 2, 3, 0], "emb_dim": [32, 64]}
+    assert task.job.resolve({"n_layers": 3, "emb_dim": 0}).resolved.values["n_layers"] == 0
+    assert task.describe_request()["points"] == [further]
+    assert "points" not in make_task(toy_split, SPACE).describe_request()  # as in searches of earlier versions
+    with pytest.raises(SettingsError, match="has 7 points and the budget is trials=6"):
+        choose_points(make_task(toy_split, SPACE, budget=SearchBudget(6, None), points=[further]))
+
+
 @pytest.mark.parametrize(("search", "n_points"), [("random", 3), ("optuna", 1)])
 def test_the_first_point_has_the_values_of_the_settings_files(toy_split: Split, search: str, n_points: int) -> None:
     task = make_task(toy_split, SPACE, budget=SearchBudget(3, None), search=search)
