@@ -67,12 +67,16 @@ def _describe_files(jobs: Sequence[RunJob]) -> str:
     return ", ".join(f"{model} from {file}{own if model in trained else ''}" for model, file in files.items())
 
 
-def find_earlier_results(jobs: Iterable[RunJob]) -> list[RunResult]:
+def find_earlier_results(jobs: Iterable[RunJob], threads: int | None = None) -> list[RunResult]:
     """Find successful runs that tell how long the unfinished jobs take: same model, dataset, device and threads.
 
     A result that cannot be read is left out: the table reports it.
+
+    Args:
+        jobs: jobs of the command.
+        threads: number of CPU threads of the jobs; None takes that of this process.
     """
-    threads = torch.get_num_threads()
+    threads = torch.get_num_threads() if threads is None else threads
     folders = {job.folder.parent: runtime.describe_device(job.context.device) for job in jobs if job.finished is None}
     found = []
     for folder, device in folders.items():
@@ -88,21 +92,30 @@ def find_earlier_results(jobs: Iterable[RunJob]) -> list[RunResult]:
 
 def _describe_time(jobs: Sequence[RunJob], earlier: Iterable[RunResult]) -> str:
     """Describe the time that jobs are expected to take; "unknown" if there is no earlier run of their models."""
-    by_model: dict[tuple[str, str], list[RunResult]] = {}
-    for result in earlier:
-        by_model.setdefault((result.label, result.dataset), []).append(result)
+    earlier = list(earlier)
     known_s, unknown = 0.0, dict[str, None]()
     for job in jobs:
-        results = by_model.get((job.config.label, job.dataset), [])
-        times = [seconds for result in results if (seconds := _estimate_seconds(job, result)) is not None]
-        if times:
-            known_s += fmean(times)
-        else:
+        seconds = estimate_job_seconds(job, earlier)
+        if seconds is None:
             unknown[job.config.label] = None
+        else:
+            known_s += seconds
     if not known_s:
         return "unknown"
-    expected = f"{_format_minutes(known_s)}, from earlier runs"
+    expected = f"{format_minutes(known_s)}, from earlier runs"
     return f"{expected}; no earlier run of {_join(unknown)}" if unknown else expected
+
+
+def estimate_job_seconds(job: RunJob, earlier: Iterable[RunResult]) -> float | None:
+    """Estimate the seconds of a run from earlier runs of the same model on the same dataset; None if there are none.
+
+    Args:
+        job: the run.
+        earlier: results of earlier runs on this machine, from `find_earlier_results`.
+    """
+    same = (result for result in earlier if (result.label, result.dataset) == (job.config.label, job.dataset))
+    times = [seconds for result in same if (seconds := _estimate_seconds(job, result)) is not None]
+    return fmean(times) if times else None
 
 
 def _estimate_seconds(job: RunJob, result: RunResult) -> float | None:
@@ -125,10 +138,10 @@ def _find_value(settings: Mapping[str, Mapping[str, object]], key: str) -> objec
     return settings.get(key, {}).get("value")
 
 
-def _format_minutes(seconds: float) -> str:
+def format_minutes(seconds: float) -> str:
     """Format a time in minutes.
 
-    >>> _format_minutes(20.0), _format_minutes(90.0), _format_minutes(7300.0)
+    >>> format_minutes(20.0), format_minutes(90.0), format_minutes(7300.0)
     ('less than 1 minute', 'about 2 minutes', 'about 122 minutes')
     """
     return "less than 1 minute" if seconds < 60 else f"about {_count(round(seconds / 60), 'minute')}"
