@@ -149,7 +149,7 @@ def name_study_metrics(search: SearchResult) -> tuple[str, str]:
 
 
 def render_study_csv(search: SearchResult, best_in_paper: Mapping[str, Any] = _NO_VALUES) -> str:
-    """Render the trials of a study as CSV, in the order of their values; an empty field is a missing value.
+    """Render the trials of a study as CSV, in the order of the study; an empty field is a missing value.
 
     Args:
         search: result of the study.
@@ -177,7 +177,19 @@ def _build_panel(search: SearchResult, key: str, metric: str, labels: Mapping[st
     metric_of_value = {trial["values"][key]: trial["valid"][metric] for trial in search.trials if trial["valid"]}
     values = sorted(metric_of_value)
     series = Series(search.row, 0, values, [metric_of_value[value] for value in values])
-    return Panel(metric, labels.get(key, key), f"{metric}, validation", [series], log_x=spans_decades(values))
+    title, label = f"{search.row} on {search.dataset}", labels.get(key, key)
+    return Panel(title, label, f"{metric}, validation", [series], log_x=spans_decades(values) or _is_geometric(values))
+
+
+def _is_geometric(values: Sequence[float]) -> bool:
+    """Return whether sorted values grow by the same factor, so that a logarithmic axis shows them at equal distances.
+
+    >>> _is_geometric([16, 32, 64]), _is_geometric([1, 5, 10]), _is_geometric([1, 2]), _is_geometric([0, 1, 2])
+    (True, False, False, False)
+    """
+    if len(values) < 3 or values[0] <= 0:
+        return False
+    return bool(np.allclose(np.diff(np.log(values)), np.log(values[1] / values[0])))
 
 
 def _build_grid(search: SearchResult, keys: Sequence[str], metric: str, labels: Mapping[str, str]) -> Grid:
@@ -190,7 +202,7 @@ def _build_grid(search: SearchResult, keys: Sequence[str], metric: str, labels: 
                 metric
             ]
     y_label, x_label = (labels.get(key, key) for key in keys)
-    return Grid(f"{metric}, validation", x_label, y_label, x_values, y_values, values)
+    return Grid(f"{search.dataset}, {metric}, validation", x_label, y_label, x_values, y_values, values)
 
 
 def _mark_value(figure: Figure, value: float) -> None:

@@ -84,6 +84,17 @@ def test_the_best_value_of_the_paper_is_marked_and_named() -> None:
     assert plain.figure.legends == []
 
 
+@pytest.mark.parametrize(("values", "scale"), [([16, 32, 64], "log"), ([1, 5, 10], "linear")])
+def test_values_that_double_have_equal_distances(values: list[int], scale: str) -> None:
+    trials = [toy_trial(n, 0.1, values={"emb_dim": n}) for n in values]
+    study = draw_study(toy_search(trials, row="HeLLMPre", name="study-width", space={"emb_dim": values}))
+    assert study is not None
+    for ax in study.figure.axes:
+        assert ax.get_xscale() == scale
+        assert ax.get_xticks().tolist() == values
+        assert ax.get_title() == "HeLLMPre on Toy"
+
+
 @pytest.mark.parametrize(("user", "n_frames"), [(0.3, 1), (0.03, 0)])  # 0.03 is not in the grid
 def test_the_best_field_of_the_paper_is_framed_if_it_is_in_the_grid(user: float, n_frames: int) -> None:
     search = search_weights((0.1, 0.1), (0.1, 0.3), (0.3, 0.1), (0.3, 0.3))
