@@ -19,7 +19,7 @@ from hellm_recbole.system.console import run_main
 # Command -> the module whose `main` it runs.
 COMMANDS = {
     name: f"benchmarks.{name}"
-    for name in ("run", "prepare", "tune", "report", "publish", "ablate", "study", "speed", "scale")
+    for name in ("run", "prepare", "tune", "report", "publish", "ablate", "study", "reproduce", "speed", "scale")
 }
 COMMANDS["parity"] = "benchmarks.upstream.parity"
 

@@ -1,0 +1,206 @@
+"""Experiments of the paper on toy data, from the command line to the files."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import reproduce, run
+from benchmarks.tasks import reproduction_studies
+from hellm_recbole.config.request import SearchRequest
+from hellm_recbole.experiments.earlier_search import write_request
+from hellm_recbole.experiments.results import read_result
+from hellm_recbole.experiments.search_task import SearchTask
+from hellm_recbole.experiments.sweeps import SearchResult, write_search
+from hellm_recbole.experiments.tuner import choose_points
+from tests.toy_records import rewrite, toy_search, toy_trial
+
+QUICK = ["--dataset", "toy", "--set", "epochs=2", "--set", "batch_size=64", "--threads", "1"]
+VARIANTS = ["HeLLMPre", *(f"HeLLMPre-without-{part}" for part in ("U2U", "I2I", "CL"))]
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_an_ablation_is_run_once_and_made_again_of_what_is_there(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run.main(["--models", "HeLLMPre-without-CL", *QUICK]) == 0
+    capsys.readouterr()
+    assert reproduce.main(["table3", *QUICK]) == 0
+    out = capsys.readouterr().out
+    assert "plan: 4 runs; 1 finished, 3 to run; expected time in all unknown" in out
+    assert "toy has no item texts, so the 7 rows of language models are left out" in out
+    assert "The paper has no numbers for toy." in out
+    results = workplace / "results" / "toy"
+    assert sorted(path.name for path in results.iterdir() if (path / "2024").is_dir()) == sorted(VARIANTS)
+    table = read_table(results / "reproduce" / "table3.csv")
+    assert [line["run"] for line in table] == VARIANTS
+    for line in table:
+        record = read_result(results / line["run"] / "2024" / "record.json")
+        if record.mask_history == "train":
+            assert float(line["R@20"]) == pytest.approx(record.metrics["test"]["R@20"])
+    written = {path.name: path.read_bytes() for path in (results / "reproduce").iterdir()}
+    assert set(written) == {"table3.md", "table3.csv"}
+    for name in written:
+        (results / "reproduce" / name).unlink()
+    assert reproduce.main(["table3", *QUICK, "--only-finished"]) == 0
+    assert "plan: 4 runs; 4 finished, 0 to run" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in (results / "reproduce").iterdir()} == written
+
+
+def test_the_plan_runs_nothing(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert reproduce.main(["table1", *QUICK, "--plan", "--seeds", "1,2"]) == 0
+    out = capsys.readouterr().out
+    assert "plan: 24 runs; 0 finished, 24 to run" in out  # twelve rows need no language model
+    assert "LightGCN, seed 2" in out
+    assert reproduce.main(["figure3", *QUICK, "--plan"]) == 0
+    assert "plan: 4 studies; 0 finished, 4 to run" in capsys.readouterr().out
+    assert not (workplace / "results").exists()
+
+
+def test_a_failed_run_does_not_stop_the_others_and_stands_in_the_table(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = ["--set", "HeLLMPre-without-I2I.learning_rate=1.0e+30"]
+    assert reproduce.main(["table3", *QUICK, *wrong]) == 1
+    shown = capsys.readouterr()
+    table = {line["run"]: line for line in read_table(workplace / "results" / "toy" / "reproduce" / "table3.csv")}
+    assert table["HeLLMPre-without-I2I"]["problem"].startswith("failed: ")
+    assert table["HeLLMPre-without-I2I"]["R@20"] == ""
+    assert all(table[name]["R@20"] for name in VARIANTS if name != "HeLLMPre-without-I2I")
+    assert "HeLLMPre-without-I2I: failed: " in shown.out
+    assert "Traceback" not in shown.err
+    assert reproduce.main(["table3", *QUICK, *wrong, "--only-finished"]) == 0
+
+
+def test_missing_runs_stand_in_the_table_of_what_is_there(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main(["--models", "HeLLMPre", *QUICK]) == 0
+    assert reproduce.main(["table3", *QUICK, "--only-finished"]) == 0
+    assert "HeLLMPre-without-CL: missing: it has not been run." in capsys.readouterr().out
+    rewrite(workplace / "dataset" / "toy" / "dataset.json", lambda content: content.update(paper="Beauty"))
+    rewrite(
+        workplace / "results" / "toy" / "HeLLMPre" / "2024" / "record.json",
+        lambda content: content.update(paper="Beauty"),
+    )
+    assert reproduce.main(["table3", *QUICK, "--only-finished"]) == 0
+    first, *others = read_table(workplace / "results" / "toy" / "reproduce" / "table3.csv")
+    assert first["R@20_paper"] == "0.082"
+    assert [line["R@20_paper"] for line in others] == ["0.0736", "0.0719", "0.0774"]
+
+
+def test_the_statistics_need_no_training(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rewrite(workplace / "dataset" / "toy" / "dataset.json", lambda content: content.update(paper="Toys"))
+    assert reproduce.main(["table2", "--plan"]) == 0
+    assert not (workplace / "results").exists()
+    assert reproduce.main(["table2"]) == 0  # of all prepared datasets
+    (line,) = read_table(workplace / "results" / "reproduce" / "table2.csv")
+    assert (line["dataset"], line["users"], line["paper_interactions"]) == ("toy", "60", "148185")
+    assert int(line["interactions"]) - int(line["interactions_train_and_test"]) == 60
+    assert "leave the validation items out" in capsys.readouterr().out
+    assert [path.name for path in (workplace / "results").iterdir()] == ["reproduce"]
+
+
+def pretend_to_search(tasks: Sequence[SearchTask], request: SearchRequest) -> Iterator[SearchResult]:
+    """Finish searches without training and without Ray: the metrics of a trial follow from its number."""
+    for task in tasks:
+        trials = [toy_trial(n, 0.01 * n, values=point) for n, point in enumerate(choose_points(task), start=1)]
+        asked = task.describe_request()
+        result = toy_search(trials, **{key: value for key, value in asked.items() if key != "points"})
+        folder = task.locate(request.output)
+        folder.mkdir(parents=True)
+        write_request(folder, asked)
+        write_search(folder, result)
+        yield result
+
+
+def test_a_figure_is_drawn_of_its_studies(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(reproduction_studies, "run_searches", pretend_to_search)
+    rewrite(workplace / "dataset" / "toy" / "dataset.json", lambda content: content.update(paper="Beauty"))
+    command = ["figure3", *QUICK, "--studies", "l2"]
+    assert reproduce.main(command) == 0
+    folder = workplace / "results" / "toy" / "reproduce"
+    names = ["figure3-l2.csv", "figure3-l2.png", "figure3-l2.svg", "figure3.md"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    lines = read_table(folder / "figure3-l2.csv")
+    assert [line["l2_weight"] for line in lines] == ["1e-05", "0.0001", "0.001", "0.01", "0.1"]
+    assert {line["l2_weight_best_in_paper"] for line in lines} == {"0.0001"}
+    caption = (folder / "figure3.md").read_text()
+    assert "l2\\_weight 0.0001" in caption or "l2_weight 0.0001" in caption
+    assert "no setting is chosen on the test part" in caption
+    drawn = (folder / "figure3-l2.svg").read_bytes()
+    (folder / "figure3-l2.svg").unlink()
+    capsys.readouterr()
+    assert reproduce.main(command) == 0
+    out = capsys.readouterr().out
+    assert "plan: 1 studies; 1 finished, 0 to run" in out
+    assert "finished before, kept" in out
+    assert (folder / "figure3-l2.svg").read_bytes() == drawn
+    assert reproduce.main(["figure3", *QUICK, "--only-finished"]) == 0
+    assert "width        missing: it has not been run" in capsys.readouterr().out
+    assert reproduce.main(["figure3", *QUICK, "--set", "emb_dim=8"]) == 2  # before any other study is run
+    assert "choose another --output" in capsys.readouterr().err
+    assert len(list(folder.glob("*.csv"))) == 1
+
+
+def test_the_origin_and_a_failed_trial_of_figure_4(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(reproduction_studies, "run_searches", pretend_to_search)
+    assert reproduce.main(["figure4", *QUICK]) == 0
+    assert "plan: 1 studies; 0 finished, 1 to run" in capsys.readouterr().out
+    lines = read_table(workplace / "results" / "toy" / "reproduce" / "figure4-contrast.csv")
+    assert len(lines) == 26
+    assert (lines[-1]["user_contrast_weight"], lines[-1]["item_contrast_weight"]) == ("0.0", "0.0")
+    caption = (workplace / "results" / "toy" / "reproduce" / "figure4.md").read_text()
+    assert "both hypergraphs stay" in caption
+    assert "The paper has no figure of toy." in caption
+
+    def fail_the_origin(content: dict[str, Any]) -> None:
+        content["trials"][-1].update(valid={}, status="failed", reason="the loss is NaN")
+
+    rewrite(workplace / "results" / "toy" / "sweeps" / "HeLLMPre" / "study-contrast" / "sweep.json", fail_the_origin)
+    assert reproduce.main(["figure4", *QUICK]) == 1
+    out = capsys.readouterr().out
+    assert "user_contrast_weight 0, item_contrast_weight 0: no metric (the loss is NaN)" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["tabel1"], "unknown experiment 'tabel1'; did you mean 'table1'?"),
+        ([], "Missing argument 'EXPERIMENT'"),
+        (["table3", "--dataset", "Toyz"], "unknown dataset 'Toyz'; did you mean 'toy'?"),
+        (["table3", "--studies", "width"], "--studies chooses studies of a figure, and table3 has none"),
+        (["figure3", "--dataset", "toy", "--studies", "widht"], "figure3 has no study 'widht'; did you mean 'width'?"),
+        (["figure4", "--dataset", "toy", "--studies", "width"], "figure4 has no study 'width'; it has contrast"),
+        (["figure3", "--dataset", "toy", "--seeds", "1,2"], "a study has one seed, but --seeds names 2"),
+        (["table3", "--dataset", "toy", "--only-finished"], "has no run of table3 with preset paper"),
+        (["figure3", "--dataset", "toy", "--only-finished"], "no finished study of figure3"),
+        (["table3", "--dataset", "toy", "--set", "emb_dimm=8"], "emb_dimm"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    workplace: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
+) -> None:
+    assert reproduce.main(arguments) == 2
+    err = capsys.readouterr().err
+    assert part in err
+    assert err.count("error: ") == 1
+    assert "Traceback" not in err
+
+
+def test_several_processes_are_refused(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert reproduce.main(["table3", *QUICK]) == 2
+    assert "reproduce.py runs in one process" in capsys.readouterr().err
