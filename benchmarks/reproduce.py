@@ -1,4 +1,4 @@
-"""Run an experiment of the HeLLM paper, and set its numbers beside ours.
+"""Reproduce a table or figure of the HeLLM paper.
 
 python benchmarks/reproduce.py table1 --dataset Beauty
 python benchmarks/reproduce.py table3 --dataset Beauty --llm-layers 2 --plan

@@ -16,7 +16,7 @@ from benchmarks.tasks import comparison
 from benchmarks.tasks.prepared_data import DATASET_ROOT, load_data, refuse_missing_data
 from benchmarks.tasks.reproduction_plan import describe_work, list_run_jobs, plan_runs
 from benchmarks.tasks.reproduction_studies import reproduce_studies
-from hellm_recbole.config.paper_experiments import Experiment, ExperimentRow
+from hellm_recbole.config.paper_experiments import Experiment, ExperimentRun
 from hellm_recbole.config.request import RunRequest
 from hellm_recbole.config.yaml_files import find_properties, load_yaml
 from hellm_recbole.data.known_datasets import list_datasets
@@ -76,7 +76,7 @@ def reproduce(
 
 
 @dataclass(frozen=True)
-class _ChosenRows:
+class _ChosenRuns:
     """The rows of an experiment that a dataset can have.
 
     Attributes:
@@ -85,7 +85,7 @@ class _ChosenRows:
         notes: sentences about rows that are left out.
     """
 
-    rows: tuple[ExperimentRow, ...]
+    rows: tuple[ExperimentRun, ...]
     labels: Mapping[str, str]
     notes: tuple[str, ...]
 
@@ -103,7 +103,7 @@ def _reproduce_runs(experiment: Experiment, request: RunRequest, *, plan_only: b
         jobs = list_run_jobs(resolver, chosen[name].models, request)
         planned = plan_runs(jobs, chosen[name].models, in_this_process=request.ray is None)
         title = f"{experiment.name} of the HeLLM paper on {name}: {experiment.title}"
-        print(describe_work(title, planned, "runs"), *chosen[name].notes, sep="\n", flush=True)
+        print(describe_work(title, planned, "run"), *chosen[name].notes, sep="\n", flush=True)
     if plan_only:
         return 0
     code = 0
@@ -119,7 +119,7 @@ def _reproduce_runs(experiment: Experiment, request: RunRequest, *, plan_only: b
     return code
 
 
-def _choose_rows(experiment: Experiment, resolver: Resolver) -> _ChosenRows:
+def _choose_rows(experiment: Experiment, resolver: Resolver) -> _ChosenRuns:
     """Choose the rows of a table that a dataset can have: without item texts, there are no rows of language models.
 
     Raises:
@@ -129,7 +129,7 @@ def _choose_rows(experiment: Experiment, resolver: Resolver) -> _ChosenRows:
     labels = {name: config.label for name, config in configs.items()}
     left_out = [name for name, config in configs.items() if config.family == LLM]
     if not left_out or _has_item_texts(resolver.dataset):
-        return _ChosenRows(experiment.rows, labels, ())
+        return _ChosenRuns(experiment.rows, labels, ())
     rows, section = [], None
     for row in experiment.rows:
         section = row.section or section
@@ -140,7 +140,7 @@ def _choose_rows(experiment: Experiment, resolver: Resolver) -> _ChosenRows:
         f"{resolver.dataset} has no item texts, so the {len(left_out)} rows of language models are left out; "
         f"run.py --models {left_out[0]} --dataset {resolver.dataset} trains one on the items' embeddings alone."
     )
-    return _ChosenRows(tuple(rows), labels, (note,))
+    return _ChosenRuns(tuple(rows), labels, (note,))
 
 
 def _has_item_texts(dataset: str) -> bool:
@@ -152,7 +152,7 @@ def _has_item_texts(dataset: str) -> bool:
     return bool(load_yaml(find_properties() / "dataset" / f"{dataset}.yaml").get("text", True))
 
 
-def _write_table(experiment: Experiment, chosen: _ChosenRows, request: RunRequest, dataset: str) -> str:
+def _write_table(experiment: Experiment, chosen: _ChosenRuns, request: RunRequest, dataset: str) -> str:
     """Write the table of one dataset, and return it as text for the terminal.
 
     Raises:

@@ -24,7 +24,10 @@ from hellm_recbole.report.studies import PREFIX, Study
 from hellm_recbole.system import runtime
 
 FINISHED = "finished"
+_PLURALS = {"run": "runs", "study": "studies"}
 _DELETED = "deleted and run again (--fresh)"
+_STOPPED, _MISSING = "stopped, resumed", "missing"
+_STATES = {"success": FINISHED, "cancelled": _STOPPED, "failed": "failed before, run again"}  # by status of the record
 
 
 @dataclass(frozen=True)
@@ -98,10 +101,10 @@ def _find_run_state(job: RunJob) -> str:
         return _DELETED
     if record.exists():
         try:
-            return FINISHED if read_result(record).status == "success" else "failed before, run again"
+            return _STATES[read_result(record).status]
         except ResultError:
             return "its record cannot be read"
-    return "stopped, resumed" if (job.folder / CHECKPOINT).is_dir() else "missing"
+    return _STOPPED if (job.folder / CHECKPOINT).is_dir() else _MISSING
 
 
 def plan_studies(
@@ -138,7 +141,7 @@ def _find_study_state(folder: Path, *, fresh: bool) -> str:
         return _DELETED
     if (folder / SEARCH_FILE).exists():
         return FINISHED
-    return "stopped, resumed" if is_started(folder) else "missing"
+    return _STOPPED if is_started(folder) else _MISSING
 
 
 def _estimate_trial_seconds(config: RunConfig, dataset: str, request: RunRequest) -> float | None:
@@ -164,12 +167,13 @@ def describe_work(title: str, planned: Sequence[PlannedWork], noun: str) -> str:
     Args:
         title: title of the experiment, with the dataset.
         planned: runs or studies.
-        noun: what they are called: "runs" or "studies".
+        noun: what one of them is called: "run" or "study".
     """
     lines = [[work.name, work.state, _describe_seconds(work)] for work in planned]
     table = tabulate(lines, ["", "state", "expected time"], tablefmt="plain", disable_numparse=True)
     to_run = [work for work in planned if work.state != FINISHED]
-    total = f"plan: {len(planned)} {noun}; {len(planned) - len(to_run)} finished, {len(to_run)} to run"
+    counted = f"{len(planned)} {noun if len(planned) == 1 else _PLURALS[noun]}"
+    total = f"plan: {counted}; {len(planned) - len(to_run)} finished, {len(to_run)} to run"
     known = [work.seconds for work in to_run if work.seconds is not None]
     if to_run:
         unknown = len(to_run) - len(known)

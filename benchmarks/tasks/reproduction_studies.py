@@ -60,7 +60,7 @@ def reproduce_studies(
     for dataset, config in configs.items():
         planned = plan_studies(config, dataset, points, request)
         title = f"{experiment.name} of the HeLLM paper on {dataset}: {experiment.title}"
-        print(describe_work(title, planned, "studies"), flush=True)
+        print(describe_work(title, planned, "study"), flush=True)
     if plan_only:
         return 0
     results: dict[str, list[SearchResult]] = {dataset: [] for dataset in configs}

@@ -19,8 +19,8 @@ Kind = Literal["runs", "studies", "statistics"]
 
 
 @dataclass(frozen=True)
-class ExperimentRow:
-    """A row of a table of runs.
+class ExperimentRun:
+    """A run of an experiment: one row of its table.
 
     Attributes:
         run: name of the run.
@@ -58,13 +58,13 @@ class Experiment:
     datasets: tuple[str, ...]
     notes: tuple[str, ...]
     metrics: tuple[str, ...] = ()
-    rows: tuple[ExperimentRow, ...] = ()
+    rows: tuple[ExperimentRun, ...] = ()
     model: str = ""
     studies: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-class _Row(TypedDict):
+class _Run(TypedDict):
     run: str
     paper: NotRequired[str]
     whole: NotRequired[str]
@@ -79,7 +79,7 @@ class _Entry(TypedDict):
     datasets: tuple[str, ...]
     notes: tuple[str, ...]
     metrics: NotRequired[tuple[str, ...]]
-    rows: NotRequired[tuple[_Row, ...]]
+    rows: NotRequired[tuple[_Run, ...]]
     model: NotRequired[str]
     studies: NotRequired[tuple[str, ...]]
     labels: NotRequired[dict[str, str]]
@@ -131,5 +131,5 @@ def _read_experiment(path: str, name: str, entry: Any) -> Experiment:
                 raise ValueError(f"key {name}.{key} is missing")
     except ValueError as error:
         raise SettingsError(f"{path}: {error}") from error
-    rows = tuple(ExperimentRow(**row) for row in content.pop("rows", ()))
+    rows = tuple(ExperimentRun(**row) for row in content.pop("rows", ()))
     return Experiment(name=name, rows=rows, **content)

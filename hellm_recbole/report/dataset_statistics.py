@@ -77,7 +77,7 @@ def render_statistics_csv(datasets: Sequence[CountedDataset]) -> str:
     """Render the statistics as CSV; an empty field is a number that the paper does not have."""
     lines: list[dict[str, object]] = []
     for dataset in datasets:
-        paper: dict[str, object] = dict(dataset.paper or {})  # type: ignore[arg-type]
+        paper: dict[str, object] = dict(dataset.paper or {})
         lines.append(
             {
                 "dataset": dataset.name,

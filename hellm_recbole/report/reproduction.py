@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hellm_recbole.config.paper_experiments import Experiment, ExperimentRow
+from hellm_recbole.config.paper_experiments import Experiment, ExperimentRun
 from hellm_recbole.report.captions import describe_problem, write_notes, write_seed_note
 from hellm_recbole.report.footnotes import Footnote, find_footnotes, list_marks
 from hellm_recbole.report.frame import ReportFrame
@@ -19,7 +19,7 @@ from hellm_recbole.report.protocols import choose_policies
 from hellm_recbole.report.references import Reference, select_references
 
 FOLDER = "reproduce"  # folder of the tables and figures, inside that of a dataset's results
-_NOT_RUN = "missing: it has not been run"
+NOT_RUN = "it has not been run"
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class PairedTable:
 
 def build_paired_table(
     experiment: Experiment,
-    rows: Sequence[ExperimentRow],
+    rows: Sequence[ExperimentRun],
     labels: Mapping[str, str],
     frame: ReportFrame,
     preset: str,
@@ -164,8 +164,8 @@ def _average(frame: ReportFrame, group: Group, metrics: Sequence[str]) -> np.nda
 
 
 def _build_row(
-    row: ExperimentRow,
-    rows: Sequence[ExperimentRow],
+    row: ExperimentRun,
+    rows: Sequence[ExperimentRun],
     labels: Mapping[str, str],
     group: Group,
     ours: Mapping[str, np.ndarray | None],
@@ -199,7 +199,7 @@ def _build_row(
             paper_change=_compute_change(paper, whole_paper),
         )
     seeds = tuple(record.seed for record in list_successful(group))
-    problem = None if seeds else describe_problem(group[-1]) if group else _NOT_RUN
+    problem = None if seeds else describe_problem(group[-1]) if group else NOT_RUN
     label = None if reference is None else reference.label
     return PairedRow(labels[row.run], row.section, label, row.whole, seeds, problem, numbers)
 

@@ -7,7 +7,7 @@ import rich.markup
 from hellm_recbole.errors import strip_controls
 from hellm_recbole.report.escaping import escape_markdown
 from hellm_recbole.report.rendering import MISSING, render_csv_lines, render_markdown_table
-from hellm_recbole.report.reproduction import PairedNumber, PairedRow, PairedTable
+from hellm_recbole.report.reproduction import NOT_RUN, PairedNumber, PairedRow, PairedTable
 from hellm_recbole.report.terminal import create_console, create_view, print_view
 
 
@@ -25,8 +25,7 @@ def render_paired_markdown(table: PairedTable) -> str:
     n_names = len(header) - len(_list_columns(table))
     align = ["left"] * n_names + ["right"] * (len(header) - n_names)
     footnotes = "".join(f"- {escape_markdown(str(footnote))}\n" for footnote in table.footnotes)
-    missing = [f"{escape_markdown(row.run)}: {escape_markdown(row.problem)}." for row in table.rows if row.problem]
-    caption = " ".join([*missing, *map(escape_markdown, table.notes), *_explain_columns(table)])
+    caption = " ".join([*map(escape_markdown, (*_list_problems(table), *table.notes)), *_explain_columns(table)])
     text = render_markdown_table(header, lines, align)
     return f"# {escape_markdown(table.title)}\n\n{text}\n\n{caption}\n" + (f"\n{footnotes}" if footnotes else "")
 
@@ -74,10 +73,9 @@ def render_paired_terminal(table: PairedTable, width: int | None = None) -> str:
             view.add_row(f"[italic]{rich.markup.escape(row.section)}[/]")
         letters = f" ({','.join(row.marks)})" if row.marks else ""
         names = [f" {strip_controls(row.run)}{letters}", *([row.paper_row or MISSING] if table.has_paper else [])]
-        cells = ["[red]missing[/]"] if row.problem else _list_terminal_cells(table, row)
-        view.add_row(*map(rich.markup.escape, names), *cells)
+        view.add_row(*map(rich.markup.escape, names), *_list_terminal_cells(table, row))
     notes = [
-        *(f"{row.run}: {row.problem}." for row in table.rows if row.problem),
+        *_list_problems(table),
         *(["In parentheses: the paper's number."] if table.has_paper else []),
         *table.notes,
         *(f"({footnote.mark}) {footnote.text}." if footnote.mark else str(footnote) for footnote in table.footnotes),
@@ -118,8 +116,15 @@ def _list_terminal_cells(table: PairedTable, row: PairedRow) -> list[str]:
         if table.is_ablation:
             pairs.append((_format_change(number.change), _format_change(number.paper_change)))
         spread = "" if number.sd is None else f"\n\u00b1{number.sd:.4f} "
-        cells += [f"{ours} {spread}" + (f"\n({paper})" if table.has_paper else "") for ours, paper in pairs]
+        cells += [f"{ours} {spread}" + ("" if paper == MISSING else f"\n({paper})") for ours, paper in pairs]
     return cells
+
+
+def _list_problems(table: PairedTable) -> list[str]:
+    """Write why rows have no numbers of ours: one sentence for all missing runs, and one for each failed run."""
+    missing = [row.run for row in table.rows if row.problem == NOT_RUN]
+    failed = [f"{row.run} {row.problem}." for row in table.rows if row.problem not in (None, NOT_RUN)]
+    return [*([f"Missing, not run yet: {', '.join(missing)}."] if missing else []), *failed]
 
 
 def _explain_columns(table: PairedTable) -> list[str]:

@@ -10,7 +10,7 @@ import yaml
 
 from baselines.registry import REGISTRY
 from hellm_recbole.config import paper_experiments
-from hellm_recbole.config.paper_experiments import FILE, Experiment, ExperimentRow, find_experiment, read_experiments
+from hellm_recbole.config.paper_experiments import FILE, Experiment, ExperimentRun, find_experiment, read_experiments
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.experiments.resolve import resolve_run
 from hellm_recbole.report.references import read_optima, select_references
@@ -82,7 +82,7 @@ def read_one(folder: Path, monkeypatch: pytest.MonkeyPatch, entry: Any) -> Exper
 def test_an_experiment_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"section": "s", "run": "A", "paper": "B"}, {"run": "C", "whole": "A"}]
     experiment = read_one(tmp_path, monkeypatch, {**ENTRY, "rows": rows})
-    assert experiment.rows == (ExperimentRow("A", "B", None, "s"), ExperimentRow("C", None, "A", None))
+    assert experiment.rows == (ExperimentRun("A", "B", None, "s"), ExperimentRun("C", None, "A", None))
     assert (experiment.name, experiment.title, experiment.metrics) == ("t", "T", ("R@20",))
 
 

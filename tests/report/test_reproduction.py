@@ -27,7 +27,7 @@ def test_each_run_stands_beside_its_row_of_the_paper(tmp_path: Path) -> None:
     assert (number.ours, number.paper) == (0.5, 0.0774)
     assert number.change == pytest.approx(-1 / 3)
     assert number.paper_change == pytest.approx(0.0774 / 0.0820 - 1)
-    assert missing.problem == "missing: it has not been run"
+    assert missing.problem == "it has not been run"
     assert missing.numbers["R@20"].ours is None
     assert missing.numbers["R@20"].change is None
     assert missing.numbers["R@20"].paper_change == pytest.approx(0.0736 / 0.0820 - 1)
@@ -63,7 +63,7 @@ def test_runs_of_other_presets_and_models_are_left_out(tmp_path: Path) -> None:
     add_toy_run(tmp_path, "HeLLMPre-without-CL", [1, 1], preset="quick")
     add_toy_run(tmp_path, "LightGCN", [1, 1])
     table = build_toy_table(tmp_path)
-    assert table.rows[1].problem == "missing: it has not been run"
+    assert table.rows[1].problem == "it has not been run"
     assert "LightGCN" not in {row.run for row in table.rows}
     labels = {row.run: row.run for row in ROWS}
     assert build_paired_table(EXPERIMENT, ROWS[1:], labels, read_frame(tmp_path, "Toy"), "paper") is None

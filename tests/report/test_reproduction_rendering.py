@@ -39,7 +39,7 @@ def test_an_ablation_shows_the_change_of_both(results: Path) -> None:
     assert lines[2][:6] == ["HeLLMPre-without-CL", "w/o-CL", "0.5000", "0.0774", "-33.3 %", "-5.6 %"]
     assert lines[4][:6] == ["HeLLMPre-without-U2U", "w/o-U2U", MISSING, "0.0736", MISSING, "-10.2 %"]
     assert markdown.startswith("# Table 3, Toy\n")
-    assert "HeLLMPre-without-U2U: missing: it has not been run." in markdown
+    assert "Missing, not run yet: HeLLMPre-without-U2U, Pop." in markdown
 
 
 def test_other_tables_show_the_difference_from_the_paper(results: Path) -> None:
@@ -62,7 +62,7 @@ def test_the_csv_has_full_precision_and_a_section_in_each_line(results: Path) ->
     assert float(lines[1]["R@20_change_percent"]) == pytest.approx(-100 / 3, abs=1e-12)
     assert lines[1]["whole"] == "HeLLMPre"
     assert (lines[2]["R@20"], lines[2]["R@20_paper"], lines[2]["problem"]) == (
-        "", "0.0736", "missing: it has not been run",
+        "", "0.0736", "it has not been run",
     )  # fmt: skip
     assert lines[3]["R@20_paper"] == ""
 
@@ -73,8 +73,18 @@ def test_the_terminal_shows_the_papers_number_in_parentheses(results: Path) -> N
     assert "0.8750" in shown
     assert "±0.1768" in shown
     assert "(0.0820)" in shown
-    assert "missing" in shown
+    assert "(0.0736)" in shown  # also where ours is missing
+    assert "Missing, not run yet: HeLLMPre-without-U2U, Pop." in shown
+    assert f"({MISSING})" not in shown
     assert "In parentheses: the paper's number." in shown
+
+
+def test_a_failed_run_has_a_sentence_with_its_reason(results: Path) -> None:
+    add_toy_run(results, "Pop", None)
+    table = build_toy_table(results)
+    for text in (render_paired_markdown(table), render_paired_terminal(table, width=120)):
+        assert "Pop failed: loss is NaN at step 7." in text
+        assert "not run yet: HeLLMPre-without-U2U." in text
 
 
 def test_names_from_the_results_are_not_executed(tmp_path: Path) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hellm_recbole.config.paper_experiments import Experiment, ExperimentRow
+from hellm_recbole.config.paper_experiments import Experiment, ExperimentRun
 from hellm_recbole.report.frame import read_frame
 from hellm_recbole.report.reproduction import PairedTable, build_paired_table
 from tests.toy_records import add_run
 
 ROWS = (
-    ExperimentRow("HeLLMPre", "HeLLMPre", None, "Whole"),
-    ExperimentRow("HeLLMPre-without-CL", "HeLLMPre-without-CL", "HeLLMPre"),
-    ExperimentRow("HeLLMPre-without-U2U", "HeLLMPre-without-U2U", "HeLLMPre", "Others"),
-    ExperimentRow("Pop"),
+    ExperimentRun("HeLLMPre", "HeLLMPre", None, "Whole"),
+    ExperimentRun("HeLLMPre-without-CL", "HeLLMPre-without-CL", "HeLLMPre"),
+    ExperimentRun("HeLLMPre-without-U2U", "HeLLMPre-without-U2U", "HeLLMPre", "Others"),
+    ExperimentRun("Pop"),
 )
 EXPERIMENT = Experiment("table3", "Table 3", "runs", (), ("A note.",), ("R@20", "N@20"), ROWS)
 

@@ -51,8 +51,10 @@ def plan(models: list[str], request: RunRequest, *, in_this_process: bool = True
 def test_each_run_has_a_state_and_a_time(tmp_path: Path) -> None:
     add_run(tmp_path, [1, 2], model="LightGCN", **HERE, **TIMES)
     add_run(tmp_path, None, model="VBPR")
+    add_run(tmp_path, None, model="BM3", status="cancelled")
     (tmp_path / "Toy" / "GRCN" / "2024" / "checkpoint").mkdir(parents=True)
     request = make_run_request(tmp_path, seeds=(2024, 2025))
+    assert plan(["BM3"], request)[0].state == "stopped, resumed"
     assert plan(["LightGCN", "VBPR", "GRCN"], request) == [
         PlannedWork("LightGCN, seed 2024", FINISHED, 0.0),
         PlannedWork("VBPR, seed 2024", "failed before, run again", None),
@@ -77,17 +79,17 @@ def test_earlier_runs_of_the_rows_are_deleted_with_fresh(tmp_path: Path) -> None
 
 def test_the_description_sums_up_what_is_known() -> None:
     planned = [PlannedWork("a", FINISHED, 0.0), PlannedWork("b", "missing", 90.0), PlannedWork("c", "missing", 300.0)]
-    *lines, total = describe_work("Title", planned, "runs").splitlines()
+    *lines, total = describe_work("Title", planned, "run").splitlines()
     assert lines[0] == "Title"
     assert [line.split()[:2] for line in lines[2:]] == [["a", FINISHED], ["b", "missing"], ["c", "missing"]]
     assert lines[3].endswith("about 2 minutes")
     assert total == "plan: 3 runs; 1 finished, 2 to run; expected time in all about 6 minutes"
     unknown = [*planned, PlannedWork("d", "missing", None)]
-    assert describe_work("Title", unknown, "runs").endswith(
+    assert describe_work("Title", unknown, "run").endswith(
         "expected time in all about 6 minutes, and 1 of unknown time, because no earlier run tells it"
     )
-    assert describe_work("Title", unknown[-1:], "studies").endswith("1 to run; expected time in all unknown")
-    assert describe_work("Title", planned[:1], "runs").endswith("plan: 1 runs; 1 finished, 0 to run")
+    assert describe_work("Title", unknown[-1:], "study").endswith("1 to run; expected time in all unknown")
+    assert describe_work("Title", planned[:1], "run").endswith("plan: 1 run; 1 finished, 0 to run")
 
 
 @pytest.mark.parametrize(("threads", "minutes"), [(1, 40.0), (2, 20.0), (9, 10.0)])  # four trials of 10 minutes
