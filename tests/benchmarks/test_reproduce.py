@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ import pytest
 from benchmarks import reproduce, run
 from benchmarks.tasks import reproduction_studies
 from hellm_recbole.config.request import SearchRequest
+from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.experiments.earlier_search import write_request
 from hellm_recbole.experiments.results import read_result
 from hellm_recbole.experiments.search_task import SearchTask
 from hellm_recbole.experiments.sweeps import SearchResult, write_search
 from hellm_recbole.experiments.tuner import choose_points
+from tests.toy import write_prepared
 from tests.toy_records import rewrite, toy_search, toy_trial
 
 QUICK = ["--dataset", "toy", "--set", "epochs=2", "--set", "batch_size=64", "--threads", "1"]
@@ -53,6 +57,33 @@ def test_an_ablation_is_run_once_and_made_again_of_what_is_there(
     assert reproduce.main(["table3", *QUICK, "--only-finished"]) == 0
     assert "plan: 4 runs; 4 finished, 0 to run" in capsys.readouterr().out
     assert {path.name: path.read_bytes() for path in (results / "reproduce").iterdir()} == written
+
+
+def test_all_rows_of_an_ablation_with_a_language_model(
+    workplace: Path, tiny: Path, toy_dataset: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = ("", *(f"item {number}" for number in range(1, toy_dataset.n_items + 1)))
+    shutil.rmtree(workplace / "dataset" / "toy")
+    write_prepared(workplace / "dataset" / "toy", replace(toy_dataset, item_text=texts, paper="Beauty"))
+    small = [f"--set={name}" for name in ("emb_dim=8", "prefix_hidden=8", "micro_batch_size=16")]
+    command = ["table3", *QUICK, *small, "--llm", str(tiny)]
+    assert reproduce.main([*command, "--plan"]) == 0
+    out = capsys.readouterr().out
+    assert "SASRec, seed 2024 (its embeddings are read)" in out
+    assert "plan: 12 runs; 0 finished, 12 to run" in out
+    assert reproduce.main(command) == 0
+    table = {line["run"]: line for line in read_table(workplace / "results" / "toy" / "reproduce" / "table3.csv")}
+    assert len(table) == 11
+    for part, paper in (("U2U", 0.0736), ("I2I", 0.0719), ("CL", 0.0774)):
+        first, second = table[f"HeLLM-without-{part}@tiny-llama"], table[f"HeLLMPre-without-{part}"]
+        assert first["R@20_paper"] == second["R@20_paper"] == str(paper)  # both readings of the same row
+        assert float(first["R@20_paper_change_percent"]) == pytest.approx(100 * (paper / 0.1021 - 1))
+        assert float(second["R@20_paper_change_percent"]) == pytest.approx(100 * (paper / 0.0820 - 1))
+        whole = float(table["HeLLM@tiny-llama"]["R@20"])
+        assert float(first["R@20_change_percent"]) == pytest.approx(100 * (float(first["R@20"]) / whole - 1))
+    out = " ".join(capsys.readouterr().out.split())
+    assert "its LLM rows read LLaMA-2-7B" in out
+    assert "no item texts" not in out
 
 
 def test_the_plan_runs_nothing(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
