@@ -100,10 +100,11 @@ def _reproduce_runs(experiment: Experiment, request: RunRequest, *, plan_only: b
     resolvers = {name: Resolver(name, REGISTRY, request.preset, request.overrides) for name in request.datasets}
     chosen = {name: _choose_rows(experiment, resolver) for name, resolver in resolvers.items()}
     for name, resolver in resolvers.items():
-        jobs = list_run_jobs(resolver, chosen[name].models, request)
-        planned = plan_runs(jobs, chosen[name].models, in_this_process=request.ray is None)
-        title = f"{experiment.name} of the HeLLM paper on {name}: {experiment.title}"
-        print(describe_work(title, planned, "run"), *chosen[name].notes, sep="\n", flush=True)
+        jobs = list_run_jobs(resolver, chosen[name].models, request)  # refuses wrong settings
+        if plan_only or not only_finished:
+            planned = plan_runs(jobs, chosen[name].models, in_this_process=request.ray is None)
+            title = f"{experiment.name} of the HeLLM paper on {name}: {experiment.title}"
+            print(describe_work(title, planned, "run"), *chosen[name].notes, sep="\n", flush=True)
     if plan_only:
         return 0
     code = 0

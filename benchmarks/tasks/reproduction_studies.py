@@ -57,10 +57,11 @@ def reproduce_studies(
         for dataset in request.datasets
     }
     points = select_studies(experiment.model, ",".join(names))
-    for dataset, config in configs.items():
-        planned = plan_studies(config, dataset, points, request)
-        title = f"{experiment.name} of the HeLLM paper on {dataset}: {experiment.title}"
-        print(describe_work(title, planned, "study"), flush=True)
+    if plan_only or not only_finished:
+        for dataset, config in configs.items():
+            planned = plan_studies(config, dataset, points, request)
+            title = f"{experiment.name} of the HeLLM paper on {dataset}: {experiment.title}"
+            print(describe_work(title, planned, "study"), flush=True)
     if plan_only:
         return 0
     results: dict[str, list[SearchResult]] = {dataset: [] for dataset in configs}
@@ -176,8 +177,8 @@ def _write_caption(
     """Write title, best values and caption of a figure on one dataset, and return a short form for the terminal."""
     optima = _find_optima(experiment, dataset)
     by_name = {result.name.removeprefix(PREFIX): result for result in results}
-    lines = [_describe_best(name, by_name.get(name), optima) for name in names]
-    header = ["study", "our best", "validation", "the paper's best", "which stands in"]
+    header = ["study", "our best", "validation", *(["the paper's best", "which stands in"] if optima else [])]
+    lines = [_describe_best(name, by_name.get(name), optima)[: len(header)] for name in names]
     notes = [*_describe_trials(by_name), *([] if optima else [f"The paper has no figure of {dataset}."])]
     notes += experiment.notes
     folder = ensure_folder(output / dataset / FOLDER)
@@ -214,7 +215,8 @@ def _describe_trials(results: Mapping[str, SearchResult]) -> list[str]:
     failed = []
     for name, result in results.items():
         epochs = max((trial["epochs"] for trial in result.trials), default=0)
-        sentence = f"seed {result.seed}, preset {result.preset}, trials of at most {epochs} epochs"
+        limit = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+        sentence = f"seed {result.seed}, preset {result.preset}, trials of at most {limit}"
         sentences.setdefault(sentence, []).append(name)
         for trial in result.trials:
             if not trial["valid"]:
