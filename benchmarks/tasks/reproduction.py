@@ -13,13 +13,13 @@ import torch
 
 from baselines.registry import REGISTRY
 from benchmarks.tasks import comparison
-from benchmarks.tasks.prepared_data import DATASET_ROOT, load_data, refuse_missing_data
+from benchmarks.tasks.prepared_data import load_data, refuse_missing_data
 from benchmarks.tasks.reproduction_plan import describe_work, list_run_jobs, plan_runs
 from benchmarks.tasks.reproduction_studies import reproduce_studies
 from hellm_recbole.config.paper_experiments import Experiment, ExperimentRun
 from hellm_recbole.config.request import RunRequest
 from hellm_recbole.config.yaml_files import find_properties, load_yaml
-from hellm_recbole.data.known_datasets import list_datasets
+from hellm_recbole.data.known_datasets import DATASET_ROOT, list_datasets
 from hellm_recbole.data.manifest import MANIFEST, read_manifest
 from hellm_recbole.errors import ResultError, SettingsError
 from hellm_recbole.experiments.resolve import Resolver

@@ -10,13 +10,12 @@ from tabulate import tabulate
 
 from baselines.registry import REGISTRY
 from benchmarks.options.values import parse_names
-from benchmarks.tasks.prepared_data import DATASET_ROOT
 from benchmarks.tasks.reproduction_plan import describe_work, locate_study, plan_studies
 from benchmarks.tasks.studies import make_study_tasks, select_studies
 from hellm_recbole.config.paper_experiments import Experiment
 from hellm_recbole.config.request import LOCAL, RunRequest, SearchRequest
 from hellm_recbole.config.yaml_files import find_properties, load_yaml
-from hellm_recbole.data.known_datasets import list_datasets
+from hellm_recbole.data.known_datasets import DATASET_ROOT, list_datasets
 from hellm_recbole.data.manifest import MANIFEST, read_manifest
 from hellm_recbole.errors import ModelError, ResultError, SettingsError
 from hellm_recbole.experiments.earlier_search import describe_finished_search, find_finished_search

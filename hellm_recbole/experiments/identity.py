@@ -48,7 +48,13 @@ def identify_run(config: RunConfig, split: Split, embeddings: Mapping[str, Embed
 def _identify_features(config: RunConfig, split: Split, modality: str) -> FeatureIdentity:
     """Collect digests and origin of the features of a modality."""
     origin = split.feature_origins.get(modality, UNKNOWN_ORIGIN)
-    identity: FeatureIdentity = {**origin, "sha256": split.feature_sha256[modality]}
+    identity = FeatureIdentity(
+        encoder=origin["encoder"],
+        revision=origin["revision"],
+        pooling=origin["pooling"],
+        columns=origin["columns"],
+        sha256=split.feature_sha256[modality],
+    )
     if config.resolved.values.get("missing_features") == "masked":
         identity["covered_sha256"] = digest_mask(split.covered[modality][1:])
     return identity
