@@ -1,4 +1,4 @@
-"""Publish finished runs in a small form, and check published runs.
+"""Publish finished runs in a small form, or check them.
 
 python benchmarks/publish.py --dataset Beauty
 python benchmarks/publish.py --dataset Beauty --models HeLLM,SASRec
