@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from hellm_recbole.data.embeddings import read_item_embeddings
+from hellm_recbole.data.embeddings import export_embeddings, read_item_embeddings
 from hellm_recbole.data.encoding_cache import _read_cache, _write_cache
 from hellm_recbole.errors import HellmError
 from hellm_recbole.experiments.earlier_search import refuse_other_request
-from hellm_recbole.experiments.export import export_embeddings
 from hellm_recbole.experiments.ranks_file import read_ranks
 from hellm_recbole.experiments.results import read_result
 from hellm_recbole.experiments.search_state import copy_state, restore_state

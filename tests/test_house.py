@@ -200,7 +200,6 @@ TESTED_ELSEWHERE = {
     *(f"bridge/{name}" for name in ("dataset", "finder", "model", "reference", "requirement")),
     *(f"config/{name}" for name in ("variants",)),
     *(f"data/download/{name}" for name in ("raw_files",)),
-    *(f"data/{name}" for name in ("embeddings",)),
     *(f"data/importers/{name}" for name in ("request",)),
     *("errors", "types"),
     *(f"experiments/{name}" for name in ("dry_run", "ray_cluster", "run")),

@@ -13,6 +13,7 @@ import torch
 
 from baselines.registry import REGISTRY
 from benchmarks.tasks.prepared_data import load_data, refuse_missing_data
+from hellm_recbole.config.model_layers import split_variant
 from hellm_recbole.config.request import EMBEDDINGS, TEST_LISTS, RunRequest
 from hellm_recbole.config.search_space import can_be_searched
 from hellm_recbole.data.dataset import Dataset
@@ -31,7 +32,6 @@ from hellm_recbole.experiments.jobs import (
     execute_jobs,
 )
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
-from hellm_recbole.experiments.model_layers import split_variant
 from hellm_recbole.experiments.plan import describe_plan, find_earlier_results
 from hellm_recbole.experiments.preset_features import (
     describe_other_features,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from baselines.registry import RECBOLE_BASELINES, REGISTRY
+from hellm_recbole.config.model_layers import list_presets
 from hellm_recbole.config.variants import list_all_variants, list_variants
 from hellm_recbole.data.known_datasets import list_datasets
-from hellm_recbole.experiments.model_layers import list_presets
 from hellm_recbole.report.protocols import FAMILY_TITLES
 
 ALL_MODELS = (*RECBOLE_BASELINES, *REGISTRY)  # the models of `--models all`

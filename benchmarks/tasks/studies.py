@@ -10,10 +10,10 @@ from benchmarks.options.shared import ALL
 from benchmarks.options.values import parse_names
 from benchmarks.tasks.prepared_data import load_data, refuse_missing_data
 from benchmarks.tasks.searches import make_search_task
+from hellm_recbole.config.model_layers import split_variant
 from hellm_recbole.config.request import SearchBudget, SearchRequest
 from hellm_recbole.errors import ModelError
 from hellm_recbole.experiments.external_embeddings import add_embeddings, refuse_wrong_files
-from hellm_recbole.experiments.model_layers import split_variant
 from hellm_recbole.experiments.resolve import resolve_runs
 from hellm_recbole.experiments.search_task import SearchTask
 from hellm_recbole.experiments.sweeps import SearchResult

@@ -10,11 +10,11 @@ from baselines.registry import REGISTRY
 from benchmarks.tasks.prepared_data import load_data, refuse_missing_data
 from benchmarks.tasks.search_spaces import Changed, override_space
 from benchmarks.tasks.searches import format_trials, make_search_task
+from hellm_recbole.config.model_layers import split_variant
 from hellm_recbole.config.request import SchedulerName, SearchBudget, SearchName, SearchRequest
 from hellm_recbole.config.search_space import read_search_space
 from hellm_recbole.experiments.external_embeddings import add_embeddings, refuse_wrong_files
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
-from hellm_recbole.experiments.model_layers import split_variant
 from hellm_recbole.experiments.resolve import resolve_runs
 from hellm_recbole.experiments.run_config import LLMRunConfig
 from hellm_recbole.experiments.search_task import SearchTask

@@ -1,7 +1,4 @@
-"""Read and check exported embeddings of items and users, aligned by token.
-
-`hellm_recbole.experiments.export` writes them.
-"""
+"""Write embeddings with their tokens, and read and check embeddings of items and users, aligned by token."""
 
 from __future__ import annotations
 
@@ -11,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import safetensors
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from hellm_recbole.config.request import EMBEDDINGS
 from hellm_recbole.errors import DataError
-from hellm_recbole.system.files import SUMS, find_changed_file
+from hellm_recbole.system.files import SUMS, create_scratch_folder, find_changed_file, replace_folder, write_sums
 from hellm_recbole.types import FloatArray, TokenArray
 
 
@@ -103,3 +100,43 @@ def needs_export(folder: Path) -> bool:
 def digest_tables(tables: Mapping[str, FloatArray]) -> dict[str, str]:
     """Compute the SHA-256 of the embedding table of each model."""
     return {name: hashlib.sha256(np.ascontiguousarray(table).data).hexdigest() for name, table in tables.items()}
+
+
+def export_embeddings(
+    folder: Path,
+    user_tokens: TokenArray,
+    user_vectors: FloatArray,
+    item_tokens: TokenArray,
+    item_vectors: FloatArray,
+) -> None:
+    """Write `embeddings.safetensors` (tensors `users` and `items`), `users.txt`, `items.txt` and `SHA256SUMS`.
+
+    Line r of a text file is the token of row r of its tensor. There is no padding row.
+
+    Args:
+        folder: folder to create or to replace, completely or not at all.
+        user_tokens: [U] tokens of the users.
+        user_vectors: [U, D] embeddings of the users.
+        item_tokens: [I] tokens of the items.
+        item_vectors: [I, D] embeddings of the items.
+
+    Raises:
+        DataError: a tensor and its tokens differ in number, or the padding token is among the tokens.
+        OutputError: a file cannot be written.
+    """
+    sides = {"users": (user_tokens, user_vectors), "items": (item_tokens, item_vectors)}
+    for name, (tokens, vectors) in sides.items():
+        if len(tokens) != len(vectors) or np.any(tokens == ""):
+            raise DataError(
+                f"embeddings for {folder}: {len(tokens)} tokens and {len(vectors)} rows of {name}; pass one "
+                "row for each token, without the padding row"
+            )
+    n_bytes = sum(vectors.nbytes for _, vectors in sides.values())
+    with create_scratch_folder(folder.parent, folder.name, n_bytes=n_bytes) as temporary:
+        for name, (tokens, _) in sides.items():
+            text = "".join(f"{token}\n" for token in tokens)
+            (temporary / f"{name}.txt").write_text(text, encoding="utf-8")
+        arrays = {name: np.ascontiguousarray(vectors) for name, (_, vectors) in sides.items()}
+        save_file(arrays, temporary / f"{EMBEDDINGS}.safetensors")
+        write_sums(temporary)
+        replace_folder(temporary, folder)

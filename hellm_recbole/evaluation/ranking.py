@@ -67,13 +67,17 @@ class ModelScorer:
 
     def compute_scores(self, user: IdArray, history: Histories) -> Tensor:
         """Compute the scores of all items for a batch of users, [B, I] float32; see `types.Scorer`."""
-        assert self._encoded is not None, "call prepare() before scores()"
         recent = pad_recent(history.indptr, history.items, user, self.model.max_history)
-        query = self.model.query(self._encoded, QueryBatch(as_ids(user, self.device), as_ids(recent, self.device)))
-        items = self._encoded.items[1:]
-        if self._buffer is None or len(self._buffer) < len(user):
-            self._buffer = torch.empty(len(user), len(items), device=self.device)
-        out = torch.mm(query.float(), items.float().T, out=self._buffer[: len(user)])
+        return self.score_batch(QueryBatch(as_ids(user, self.device), as_ids(recent, self.device)))
+
+    def score_batch(self, batch: QueryBatch) -> Tensor:
+        """Compute the scores of all items for a batch of users with their histories, [B, I] float32."""
+        assert self._encoded is not None, "call prepare() before scores()"
+        query = self.model.query(self._encoded, batch)
+        items, n_users = self._encoded.items[1:], len(batch.user)
+        if self._buffer is None or len(self._buffer) < n_users:
+            self._buffer = torch.empty(n_users, len(items), device=self.device)
+        out = torch.mm(query.float(), items.float().T, out=self._buffer[:n_users])
         if self._encoded.item_bias is not None:
             out += self._encoded.item_bias[1:]
         return out
@@ -117,7 +121,7 @@ def rank_targets(
         block_targets = slice(target_bounds[start], target_bounds[start + len(block)])
         row_of = np.repeat(np.arange(len(block)), np.diff(target_bounds[start : start + len(block) + 1]))
         scores = scorer.compute_scores(block, seen)
-        _refuse_nan(scores, block, who)
+        refuse_nan(scores, block, who)
         block_ranks = _rank_block(scores, row_of, targets.item[block_targets], block, train, seen)
         for policy, values in block_ranks.items():
             ranks[policy][block_targets] = values
@@ -203,7 +207,7 @@ def _count_masked_at_least(
     return np.bincount(target[counted], minlength=len(item))
 
 
-def _refuse_nan(scores: Tensor, users: IdArray, who: str) -> None:
+def refuse_nan(scores: Tensor, users: IdArray, who: str) -> None:
     """Refuse scores with a NaN: every comparison with NaN is false, so the target would seem to rank high.
 
     Args:

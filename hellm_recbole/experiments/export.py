@@ -22,36 +22,31 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors.numpy import save_file
 
 from hellm_recbole import __version__
 from hellm_recbole.config.request import EMBEDDINGS, TEST_LISTS
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import MIN_EVALUATED, Split
-from hellm_recbole.errors import DataError, ModelError, TrainingDiverged
+from hellm_recbole.errors import ModelError, TrainingDiverged
+from hellm_recbole.evaluation.embeddings import encode_and_export
 from hellm_recbole.experiments.context import CHECKPOINT, RunContext
 from hellm_recbole.experiments.pretrained import PretrainedStore
 from hellm_recbole.experiments.run import build_learner
 from hellm_recbole.experiments.run_config import RecBoleRunConfig, RunConfig
 from hellm_recbole.system.files import (
     atomic_write,
-    create_scratch_folder,
     ensure_folder,
-    replace_folder,
-    write_sums,
     write_text,
 )
 from hellm_recbole.training.checkpoint import CheckpointFolder
-from hellm_recbole.training.learner import Learner
 from hellm_recbole.training.trainer import load_best
-from hellm_recbole.types import FloatArray, IdArray, QueryBatch, Scorer, TokenArray, as_ids, pad_recent
+from hellm_recbole.types import FloatArray, IdArray, Scorer, TokenArray, as_ids
 
 LISTS_FILE = f"{TEST_LISTS}.parquet"
 LEFT_OUT_FILE = f"{TEST_LISTS}.left-out.tsv"
@@ -132,7 +127,7 @@ def export_run(
         write_lists(folder / LISTS_FILE, lists, split, describe_lists(config, split, context.seed, k))
         write_left_out(folder / LEFT_OUT_FILE, split)
     if EMBEDDINGS in what:
-        _encode_and_export(learner, split, folder, context.device)
+        encode_and_export(learner.module, split, folder, context.device)
 
 
 @torch.no_grad()
@@ -279,61 +274,3 @@ def describe_left_out(dataset: Dataset, split: Split) -> str:
         f"{split.dataset}: {LISTS_FILE} of each run is for analysing its test result, not for serving; users with a "
         f"list: {split.n_users - len(tokens):,}; users without a list: {without}; {dropped}"
     )
-
-
-def _encode_and_export(learner: Learner, split: Split, folder: Path, device: torch.device) -> None:
-    """Compute and write the embeddings. The user vectors are the query vectors that scored the test targets."""
-    model: Any = learner.module
-    encoded = model.encode()
-    seen = split.make_test_history()
-    vectors = []
-    for block in np.array_split(np.arange(1, split.n_users + 1), max(split.n_users // 1024, 1)):
-        recent = pad_recent(seen.indptr, seen.items, block, model.max_history)
-        vectors.append(model.query(encoded, QueryBatch(as_ids(block, device), as_ids(recent, device))).cpu())
-    export_embeddings(
-        folder / EMBEDDINGS,
-        split.user_tokens[1:],
-        torch.cat(vectors).numpy(),
-        split.item_tokens[1:],
-        encoded.items[1:].cpu().numpy(),
-    )
-
-
-def export_embeddings(
-    folder: Path,
-    user_tokens: TokenArray,
-    user_vectors: FloatArray,
-    item_tokens: TokenArray,
-    item_vectors: FloatArray,
-) -> None:
-    """Write `embeddings.safetensors` (tensors `users` and `items`), `users.txt`, `items.txt` and `SHA256SUMS`.
-
-    Line r of a text file is the token of row r of its tensor. There is no padding row.
-
-    Args:
-        folder: folder to create or to replace, completely or not at all.
-        user_tokens: [U] tokens of the users.
-        user_vectors: [U, D] embeddings of the users.
-        item_tokens: [I] tokens of the items.
-        item_vectors: [I, D] embeddings of the items.
-
-    Raises:
-        DataError: a tensor and its tokens differ in number, or the padding token is among the tokens.
-        OutputError: a file cannot be written.
-    """
-    sides = {"users": (user_tokens, user_vectors), "items": (item_tokens, item_vectors)}
-    for name, (tokens, vectors) in sides.items():
-        if len(tokens) != len(vectors) or np.any(tokens == ""):
-            raise DataError(
-                f"embeddings for {folder}: {len(tokens)} tokens and {len(vectors)} rows of {name}; pass one "
-                "row for each token, without the padding row"
-            )
-    n_bytes = sum(vectors.nbytes for _, vectors in sides.values())
-    with create_scratch_folder(folder.parent, folder.name, n_bytes=n_bytes) as temporary:
-        for name, (tokens, _) in sides.items():
-            text = "".join(f"{token}\n" for token in tokens)
-            (temporary / f"{name}.txt").write_text(text, encoding="utf-8")
-        arrays = {name: np.ascontiguousarray(vectors) for name, (_, vectors) in sides.items()}
-        save_file(arrays, temporary / f"{EMBEDDINGS}.safetensors")
-        write_sums(temporary)
-        replace_folder(temporary, folder)

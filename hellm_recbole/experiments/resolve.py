@@ -20,12 +20,12 @@ from hellm_recbole.config.harness_settings import (
     TrainSettings,
 )
 from hellm_recbole.config.layers import Resolved, describe_unknown_keys
+from hellm_recbole.config.model_layers import RunName, merge_model_layers, split_variant
 from hellm_recbole.config.request import Override
 from hellm_recbole.config.settings import build_all_settings, list_field_names
 from hellm_recbole.config.variants import list_variants
 from hellm_recbole.config.yaml_files import Value
 from hellm_recbole.errors import MissingDependency, ModelError, SettingsError
-from hellm_recbole.experiments.model_layers import RunName, merge_model_layers, split_variant
 from hellm_recbole.experiments.recbole_settings import check_recbole_settings
 from hellm_recbole.experiments.results import Search
 from hellm_recbole.experiments.run_config import LLMRunConfig, OwnRunConfig, RecBoleRunConfig, RunConfig

@@ -184,8 +184,7 @@ class OwnRunConfig(RunConfig):
     @property
     def reads_texts(self) -> bool:
         """Whether the model reads the item texts."""
-        reads = self.spec.reads_texts
-        return bool(getattr(self.model_settings, "item_text_tokens", 0)) if reads is None else reads
+        return self.spec.gets_texts(self.model_settings)
 
     @property
     def source(self) -> Literal["hellm_recbole", "recbole"]:
@@ -199,12 +198,7 @@ class OwnRunConfig(RunConfig):
 
     def choose_features(self, features: Mapping[str, T]) -> dict[str, T]:
         """Select the modalities that the model reads, see `RunConfig.choose_features`."""
-        reads = self.spec.reads_features
-        if not (hasattr(self.model_settings, "modalities") if reads is None else reads):
-            return {}
-        chosen = getattr(self.model_settings, "modalities", None)
-        names = features if chosen is None or not set(chosen) <= features.keys() else chosen
-        return {name: features[name] for name in names}
+        return self.spec.choose_features(self.model_settings, features)
 
     def identify_code(self) -> dict[str, str]:
         """Compute a digest of each module of the run's code, see `RunConfig.identify_code`."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from hellm_recbole.config.harness_settings import PairSettings, StepSettings
 from hellm_recbole.config.settings import Settings
@@ -13,6 +14,7 @@ Family = Literal["collaborative", "multimodal", "sequential", "llm"]
 FAMILIES: tuple[Family, ...] = ("collaborative", "multimodal", "sequential", "llm")
 BatchKind = Literal["pairs", "sequences"]
 LLM: Family = "llm"
+T = TypeVar("T")
 _METHODS = {
     "build": "build(settings, data), the class method that builds the model,",
     "loss": "loss(batch), the method that returns named terms to minimise,",
@@ -51,6 +53,26 @@ class ModelSpec:
         sampling = (PairSettings,) if self.batches == "pairs" else ()
         steps = (StepSettings,) if self.family == LLM else ()
         return (self.settings, *sampling, *steps)
+
+    def gets_texts(self, settings: Any) -> bool:
+        """Return whether a model with these settings gets the item texts."""
+        return bool(getattr(settings, "item_text_tokens", 0)) if self.reads_texts is None else self.reads_texts
+
+    def choose_features(self, settings: Any, features: Mapping[str, T]) -> dict[str, T]:
+        """Select the modalities that a model with these settings gets.
+
+        If the setting `modalities` names one that the dataset lacks, all modalities are returned. The model then
+        raises the error when it is built, with the list of those that exist.
+
+        Args:
+            settings: settings of the model.
+            features: modality -> its features, for all modalities of the dataset.
+        """
+        if not (hasattr(settings, "modalities") if self.reads_features is None else self.reads_features):
+            return {}
+        chosen = getattr(settings, "modalities", None)
+        names = features if chosen is None or not set(chosen) <= features.keys() else chosen
+        return {name: features[name] for name in names}
 
 
 def check_spec(name: str, spec: ModelSpec) -> None:

@@ -16,7 +16,16 @@ from hellm_recbole.models.base import ModelSpec, check_module
 from hellm_recbole.system.distributed import SINGLE_PROCESS, ProcessGroup
 from hellm_recbole.training.sampling import derive_epoch_seed, make_batch_source, split_micro_batches
 from hellm_recbole.training.schedule import set_learning_rate
-from hellm_recbole.types import FollowsProgress, Histories, HistoryBatch, IdArray, PairBatch, StartsEpochs, TrainData
+from hellm_recbole.types import (
+    FollowsProgress,
+    Histories,
+    HistoryBatch,
+    IdArray,
+    PairBatch,
+    QueryBatch,
+    StartsEpochs,
+    TrainData,
+)
 
 OnStep = Callable[[int, int, dict[str, float]], None]  # called with the step, the steps of the epoch, mean losses
 
@@ -189,6 +198,10 @@ class ModelLearner:
     def compute_scores(self, user: IdArray, history: Histories) -> Tensor:
         """Compute the scores of all items; see `types.Scorer`."""
         return self._scorer.compute_scores(user, history)
+
+    def score_batch(self, batch: QueryBatch) -> Tensor:
+        """Compute the scores of all items for a batch of users with their histories, [B, I] float32."""
+        return self._scorer.score_batch(batch)
 
 
 def _build_optimizer(module: nn.Module, train: TrainSettings, steps: StepSettings | None) -> torch.optim.Optimizer:

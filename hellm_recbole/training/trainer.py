@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -21,7 +22,7 @@ from hellm_recbole.system.distributed import SINGLE_PROCESS, ProcessGroup
 from hellm_recbole.system.runtime import use_deterministic_sums
 from hellm_recbole.system.signals import delay_signals
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
-from hellm_recbole.training.learner import Learner
+from hellm_recbole.training.learner import Learner, OnStep
 from hellm_recbole.training.sampling import (
     derive_epoch_seed,
 )
@@ -89,7 +90,7 @@ def fit(
     while not progress.stopped:
         epoch = progress.epoch + 1
         started = time.perf_counter()
-        losses = _train_epoch(learner, train, epoch, seed, view)
+        losses = train_epoch(learner, train, epoch, seed, partial(view.step, epoch))
         trained = time.perf_counter()
         evaluated = epoch % train.eval_every == 0 or epoch == epochs
         valid = evaluate(learner, data, evaluation, who, group) if evaluated else None
@@ -139,12 +140,26 @@ def add_epoch(
     )
 
 
-def _train_epoch(learner: Learner, train: TrainSettings, epoch: int, seed: int, view: View) -> dict[str, float]:
-    """Train one epoch with its learning rate and its random seed, and return the mean of each loss term."""
+def train_epoch(learner: Learner, train: TrainSettings, epoch: int, seed: int, on_step: OnStep) -> dict[str, float]:
+    """Train one epoch with its learning rate and its random seed.
+
+    Args:
+        learner: learner of the run.
+        train: settings of the loop.
+        epoch: number of the epoch; the first one is 1.
+        seed: random seed of the run.
+        on_step: function to call after each training step.
+
+    Returns:
+        Mean of each loss term over the epoch.
+
+    Raises:
+        TrainingDiverged: a loss term is NaN or infinite.
+    """
     set_learning_rate(learner.optimizer, train, epoch - 1)
     device = next((value.device for value in learner.module.parameters()), torch.device("cpu"))
     with use_deterministic_sums(device):
-        return learner.train_epoch(epoch, derive_epoch_seed(seed, epoch), lambda *step: view.step(epoch, *step))
+        return learner.train_epoch(epoch, derive_epoch_seed(seed, epoch), on_step)
 
 
 def _save(learner: Learner, checkpoint: CheckpointFolder, progress: Progress) -> None:

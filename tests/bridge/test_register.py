@@ -12,8 +12,8 @@ import torch
 from baselines.lightgcn import LightGCN
 from hellm_recbole.bridge import register
 from hellm_recbole.config.yaml_files import find_properties, load_yaml
+from hellm_recbole.data.embeddings import export_embeddings
 from hellm_recbole.errors import DataError, ModelError, SettingsError
-from hellm_recbole.experiments.export import export_embeddings
 from hellm_recbole.types import Histories
 from tests.bridge import toy
 from tests.toy_llm import tiny_llama

@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hellm_recbole.data.embeddings import digest_tables
+from hellm_recbole.data.embeddings import digest_tables, export_embeddings
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import DataError, ModelError
 from hellm_recbole.experiments import pretrained
-from hellm_recbole.experiments.export import export_embeddings
 from hellm_recbole.experiments.pretrained import PretrainedStore, locate_pretrained
 from tests.toy_records import add_run, toy_identity
 

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from baselines.registry import REGISTRY
+from hellm_recbole.config import model_layers
 from hellm_recbole.config.request import Override, parse_override
 from hellm_recbole.config.yaml_files import find_properties
 from hellm_recbole.errors import ModelError, SettingsError
-from hellm_recbole.experiments import model_layers, resolve
+from hellm_recbole.experiments import resolve
 from hellm_recbole.experiments.results import Search
 from hellm_recbole.experiments.run_config import RunConfig
 from tests.toy_llm import tiny_llama

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from hellm_recbole.config.request import EMBEDDINGS
-from hellm_recbole.data.embeddings import digest_tables
+from hellm_recbole.data.embeddings import digest_tables, export_embeddings
 from hellm_recbole.errors import ResultError
-from hellm_recbole.experiments.export import export_embeddings
 from hellm_recbole.experiments.ranks_file import RANKS_FILE, read_ranks
 from hellm_recbole.experiments.results import RECORD_FILE, digest_run
 from hellm_recbole.report.files import write_reports

@@ -19,11 +19,11 @@ from safetensors.numpy import save_file
 
 from baselines.registry import REGISTRY
 from hellm_recbole.data.dataset import Dataset
+from hellm_recbole.data.embeddings import export_embeddings
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.errors import OutputError
 from hellm_recbole.experiments import run
 from hellm_recbole.experiments.context import RunContext
-from hellm_recbole.experiments.export import export_embeddings
 from hellm_recbole.experiments.pretrained import PretrainedStore
 from hellm_recbole.experiments.resolve import resolve_runs
 from hellm_recbole.experiments.run import execute_run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from hellm_recbole.config.request import Override
 from hellm_recbole.config.variants import list_variants
 from hellm_recbole.config.yaml_files import Value, find_properties, load_yaml
 from hellm_recbole.errors import SettingsError
-from hellm_recbole.models.base import ModelSpec
 
 # Sections of a preset besides `overall`, `models` and `datasets`: whether the sections `datasets` of the models' own
 # files apply under it, and the item features that its numbers are for (`preset_features.py`).
@@ -40,7 +39,7 @@ class RunName:
         return find_properties() / "model" / f"{self.base}.yaml"
 
 
-def split_variant(name: str, registry: Mapping[str, ModelSpec]) -> tuple[str, str | None]:
+def split_variant(name: str, registry: Iterable[str]) -> tuple[str, str | None]:
     """Split a name into registered model and variant. A name without a variant gives (name, None)."""
     for model in registry:
         if name.startswith(f"{model}-") and name in list_variants(model):  # the first test saves reading most files

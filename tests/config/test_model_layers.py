@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 
 from baselines.registry import REGISTRY
+from hellm_recbole.config import model_layers
+from hellm_recbole.config.model_layers import list_presets, split_variant
 from hellm_recbole.config.request import parse_override
 from hellm_recbole.config.variants import list_variants
 from hellm_recbole.config.yaml_files import find_properties
 from hellm_recbole.errors import SettingsError
-from hellm_recbole.experiments import model_layers, resolve
-from hellm_recbole.experiments.model_layers import list_presets, split_variant
+from hellm_recbole.experiments import resolve
 
 PRESET = """
 overall: {epochs: 3, patience: 2}
