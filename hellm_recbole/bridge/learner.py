@@ -20,7 +20,7 @@ from hellm_recbole.config.harness_settings import EvalSettings, TrainSettings
 from hellm_recbole.config.yaml_files import Value
 from hellm_recbole.errors import ModelError, SettingsError, TrainingDiverged, advise_on_divergence
 from hellm_recbole.training.learner import OnStep
-from hellm_recbole.types import Histories, IdArray, TrainData, as_ids, pad_recent
+from hellm_recbole.types import Histories, IdArray, QueryBatch, TrainData, as_ids, pad_recent
 
 _HARNESS_KEYS = {*TrainSettings.model_fields, *EvalSettings.model_fields}
 
@@ -148,20 +148,26 @@ class RecBoleLearner:
         Returns:
             [B, I] float32 scores, without RecBole's padding column.
         """
+        width = self._config["MAX_ITEM_LIST_LENGTH"] if self._is_sequential else 0
+        recent = pad_recent(history.indptr, history.items, user, width)
+        return self.score_batch(QueryBatch(as_ids(user, self.device), as_ids(recent, self.device)))
+
+    @torch.no_grad()
+    def score_batch(self, batch: QueryBatch) -> Tensor:
+        """Compute the scores of all items for a batch of users, [B, I] float32.
+
+        Args:
+            batch: users, with MAX_ITEM_LIST_LENGTH history items each if the model is sequential.
+        """
         from recbole.data.interaction import Interaction
 
         self.module.eval()
         model: Any = self.module
-        columns = {self._config["USER_ID_FIELD"]: as_ids(user, self.device)}
+        user = batch.user
+        columns = {self._config["USER_ID_FIELD"]: user}
         if self._is_sequential:
-            width = self._config["MAX_ITEM_LIST_LENGTH"]
-            item_list = self._config["ITEM_ID_FIELD"] + self._config["LIST_SUFFIX"]
-            lengths = history.indptr[user + 1] - history.indptr[user]
-            padded = np.zeros((len(user), width), dtype=np.int64)
-            recent = pad_recent(history.indptr, history.items, user, width)
-            padded[:, : recent.shape[1]] = recent
-            columns[item_list] = as_ids(padded, self.device)
-            columns[self._config["ITEM_LIST_LENGTH_FIELD"]] = as_ids(np.clip(lengths, 1, width), self.device)
+            columns[self._config["ITEM_ID_FIELD"] + self._config["LIST_SUFFIX"]] = batch.items
+            columns[self._config["ITEM_LIST_LENGTH_FIELD"]] = (batch.items != 0).sum(dim=1).clamp(min=1)
         if self._has_full_ranking:
             try:
                 return _remove_padding(model.full_sort_predict(Interaction(columns)), len(user))

@@ -15,16 +15,24 @@ RecBole module (`np`, `sp`, `torch`, `pd`) is replaced by a `Namespace` with a c
 |               | ids such as `NA` and `None` are read as missing    | only empty ids are missing                      |
 |               | sampling never ends if no candidate is left        | checked before training (`negatives.py`)        |
 |               | BERT4Rec's loss of a batch without masks is NaN    | the loss is 0                                   |
+|               | our models have other settings, splits and steps   | `entry_patches.py`                              |
 """
 
 from __future__ import annotations
 
-import functools
 import importlib
 from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+from hellm_recbole.bridge.entry_patches import (
+    extend_config,
+    offer_datasets,
+    offer_trainers,
+    report_to_ray,
+    skip_flops,
+)
+from hellm_recbole.bridge.namespace import Namespace
 from hellm_recbole.bridge.sampling_patches import (
     check_line,
     check_masks,
@@ -47,20 +55,6 @@ _GENERAL = "recbole.model.general_recommender"
 _KNOWLEDGE = "recbole.model.knowledge_aware_recommender"
 _DATASETS = "recbole.data.dataset"
 _QUICK_START = "recbole.quick_start.quick_start"
-
-
-class Namespace(ModuleType):
-    """A copy of a module's names in which some are replaced, for use by one RecBole module."""
-
-    def __init__(self, original: ModuleType, **replaced: object) -> None:
-        """Take all names from `original`, except those in `replaced`."""
-        super().__init__(original.__name__)
-        self.__dict__.update(replaced)
-        self.__dict__["_original"] = original
-
-    def __getattr__(self, name: str) -> Any:
-        """Return a name that is not replaced."""
-        return getattr(self.__dict__["_original"], name)
 
 
 def apply(module: ModuleType) -> None:
@@ -102,7 +96,7 @@ def _turn_off_anomaly_detection(module: ModuleType) -> None:
     torch.autograd.set_detect_anomaly(False)
 
 
-def _load_pickled(*args: Any, **options: Any) -> Any:
+def load_pickled(*args: Any, **options: Any) -> Any:
     """Load a checkpoint with pickled objects, as `torch.load` did before torch 2.6.
 
     A RecBole checkpoint contains a pickled `Config`, which `weights_only=True` rejects. Unpickling runs code from the
@@ -118,30 +112,19 @@ def _allow_pickled_checkpoints(module: ModuleType) -> None:
     """Let a RecBole module load checkpoints that contain pickled objects."""
     import torch
 
-    module.torch = Namespace(torch, load=_load_pickled)  # type: ignore[attr-defined]
+    module.torch = Namespace(torch, load=load_pickled)  # type: ignore[attr-defined]
 
 
-def _patch_config(module: ModuleType) -> None:
-    """Stop `Config` from changing numpy, and let it read the default settings of our models.
+def _keep_numpy(module: ModuleType) -> None:
+    """Stop `Config` from writing removed names into numpy for the whole process.
 
-    RecBole's `Config` writes removed names into numpy for the whole process. They are not needed, because other patches
-    provide them where they are used. Our models have no settings file inside RecBole, so their classes provide the
-    default settings.
+    They are not needed, because other patches provide them where they are used.
     """
-    config: Any = module.Config
-    original_load = config._load_internal_config_dict
 
     def compatibility_settings(self: Any) -> None:
         """Do nothing: each RecBole module already has the numpy names that it uses."""
 
-    @functools.wraps(original_load)
-    def load_internal(self: Any, model: str, model_class: type, dataset: str) -> None:
-        original_load(self, model, model_class, dataset)
-        if hasattr(model_class, "recbole_defaults"):
-            self.internal_config_dict.update(model_class.recbole_defaults())
-
-    config.compatibility_settings = compatibility_settings
-    config._load_internal_config_dict = load_internal
+    module.Config.compatibility_settings = compatibility_settings
 
 
 def _fix_pandas_tables(module: ModuleType) -> None:
@@ -214,7 +197,7 @@ def _replace_load_data_and_model(module: ModuleType) -> None:
 
     def load_data_and_model(model_file: str) -> tuple[Any, Any, Any, Any, Any, Any]:
         """Load the config, the model, the dataset and the three loaders of a RecBole checkpoint."""
-        checkpoint = _load_pickled(model_file)
+        checkpoint = load_pickled(model_file)
         config = checkpoint["config"]
         quick_start.init_seed(config["seed"], config["reproducibility"])
         quick_start.init_logger(config)
@@ -241,13 +224,14 @@ def _export_load_data_and_model(module: ModuleType) -> None:
 
 
 PATCHES: dict[str, tuple[Patch, ...]] = {
-    "recbole.config.configurator": (_patch_config,),
+    "recbole.config.configurator": (_keep_numpy, extend_config),
     "recbole.evaluator.metrics": (_restore_numpy_aliases,),
     "recbole.trainer.hyper_tuning": (_restore_numpy_aliases,),
     "recbole.data.interaction": (_restore_numpy_aliases,),
     "recbole.data.transform": (skip_impossible_negatives,),
     "recbole.data.dataloader.general_dataloader": (check_masks,),
     "recbole.sampler.sampler": (check_samplers,),
+    _DATASETS: (offer_datasets,),
     f"{_DATASETS}.dataset": (_fix_pandas_tables, _fix_field_lengths),
     f"{_DATASETS}.kg_dataset": (_fix_field_lengths,),
     f"{_DATASETS}.sequential_dataset": (_fix_field_lengths,),
@@ -259,6 +243,7 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
     f"{_GENERAL}.ncl": (_restore_dok_update,),
     f"{_KNOWLEDGE}.kgin": (_restore_dok_update,),
     f"{_KNOWLEDGE}.mcclk": (_restore_dok_update,),
+    "recbole.trainer": (offer_trainers,),
     "recbole.trainer.trainer": (_allow_pickled_checkpoints,),
     f"{_GENERAL}.convncf": (_allow_pickled_checkpoints,),
     f"{_GENERAL}.nais": (_allow_pickled_checkpoints,),
@@ -268,6 +253,6 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
     "recbole.model.sequential_recommender.bert4rec": (fix_loss_without_mask,),
     "recbole.model.sequential_recommender.s3rec": (_allow_pickled_checkpoints, check_s3rec),
     "recbole.model.sequential_recommender.sine": (_turn_off_anomaly_detection,),
-    _QUICK_START: (_replace_load_data_and_model,),
+    _QUICK_START: (_replace_load_data_and_model, skip_flops, report_to_ray),
     "recbole.quick_start": (_export_load_data_and_model,),
 }

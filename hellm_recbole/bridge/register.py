@@ -1,23 +1,52 @@
-"""Registered models of this project as RecBole model classes, which `finder.py` offers to RecBole.
+"""The models that RecBole finds by name: those of this project with their variants, and RecBole's own in our harness.
 
-A registered model keeps its name unless RecBole has a model with the same name. `LightGCN` remains RecBole's model, and
-ours is `HellmLightGCN`.
+A model keeps its name unless RecBole has a model with the same name: `LightGCN` remains RecBole's model, and ours is
+`HellmLightGCN`. The same prefix gives RecBole's own models as `benchmarks/run.py` trains them: `HellmBPR` is RecBole's
+BPR with our split, seeds and evaluation. A variant adds its name, as in `HeLLM-without-prefix`.
 """
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from hellm_recbole.bridge.recbole_models import list_models_by_folder
+from hellm_recbole.bridge.recbole_models import list_models_by_folder, list_recbole_models
+from hellm_recbole.config.variants import list_variants
 from hellm_recbole.errors import ModelError
 from hellm_recbole.models.base import ModelSpec, check_spec
 
 ENTRY_POINTS = "hellm_recbole.models"
 PREFIX = "Hellm"
-_FAMILY = {"pairs": "general_recommender", "sequences": "sequential_recommender"}
+SEQUENTIAL = "sequential_recommender"
+_FAMILY = {"pairs": "general_recommender", "sequences": SEQUENTIAL}
+
+
+@dataclass(frozen=True)
+class OfferedModel:
+    """A model or variant that RecBole finds by name.
+
+    Attributes:
+        recbole_name: name in RecBole.
+        base: name of the model in our registry, or of RecBole's own model.
+        variant: name of the variant; None for the model itself.
+        family: last part of the name of RecBole's package, such as general_recommender.
+        spec: entry of the model in our registry; None for RecBole's own models.
+    """
+
+    recbole_name: str
+    base: str
+    variant: str | None
+    family: str
+    spec: ModelSpec | None
+
+    @property
+    def name(self) -> str:
+        """Name of the model or variant for `benchmarks/run.py` and in tables."""
+        return self.base if self.variant is None else f"{self.base}-{self.variant}"
 
 
 @cache
@@ -56,28 +85,67 @@ def _load_models(point: importlib.metadata.EntryPoint) -> Mapping[str, ModelSpec
 
 
 @cache
-def _map_recbole_names() -> dict[tuple[str, str], tuple[str, str]]:
-    """Map (RecBole's model family, name in lower case) to (name in RecBole, name in our registry)."""
-    names_in_use = {name.lower() for name in list_models_by_folder()}
-    names = {}
-    for name, spec in load_registry().items():
-        recbole_name = f"{PREFIX}{name}" if name.lower() in names_in_use else name
-        names[_FAMILY[spec.batches], recbole_name.lower()] = (recbole_name, name)
-    return names
+def list_offered_models() -> dict[str, OfferedModel]:
+    """Map RecBole's name of each offered model to the model."""
+    registry, folders = load_registry(), list_models_by_folder()
+    names_in_use = {name.lower() for name in folders}
+    offered = []
+    for name, spec in registry.items():
+        recbole_name, family = f"{PREFIX}{name}" if name.lower() in names_in_use else name, _FAMILY[spec.batches]
+        variants = [variant.removeprefix(f"{name}-") for variant in list_variants(name)]
+        offered += [
+            OfferedModel(recbole_name if variant is None else f"{recbole_name}-{variant}", name, variant, family, spec)
+            for variant in (None, *variants)
+        ]
+    ours = {name.lower() for name in registry}
+    offered += [
+        OfferedModel(f"{PREFIX}{name}", name, None, folders[name], None)
+        for name in list_recbole_models()
+        if name.lower() not in ours
+    ]
+    return {model.recbole_name: model for model in offered}
+
+
+@cache
+def _list_by_module() -> dict[tuple[str, str], OfferedModel]:
+    """Map (RecBole's model family, name in lower case) to the offered model."""
+    return {(model.family, name.lower()): model for name, model in list_offered_models().items()}
 
 
 def is_offered(family: str, lower_name: str) -> bool:
-    """Return whether one of our models belongs to a module name of RecBole.
+    """Return whether an offered model belongs to a module name of RecBole.
 
     Args:
         family: last part of the name of RecBole's package, such as general_recommender.
         lower_name: name of the model in lower case.
+
+    Raises:
+        ModelError: the name is that of one of our models with an unknown variant.
     """
-    return (family, lower_name) in _map_recbole_names()
+    if (family, lower_name) in _list_by_module():
+        return True
+    for model in list_offered_models().values():
+        start = f"{model.recbole_name.lower()}-"
+        if model.family == family and model.variant is None and lower_name.startswith(start):
+            raise ModelError(describe_unknown_variant(model, lower_name.removeprefix(start)))
+    return False
+
+
+def describe_unknown_variant(model: OfferedModel, variant: object) -> str:
+    """Describe that a model has no variant of this name, and which one it has."""
+    variants = [name.removeprefix(f"{model.base}-") for name in list_variants(model.base)]
+    near = difflib.get_close_matches(str(variant), variants, n=1)
+    listed = f"its variants are {', '.join(variants)}" if variants else "it has no variants"
+    return f"{model.recbole_name} has no variant {variant!r}; " + (f"did you mean {near[0]!r}?" if near else listed)
+
+
+def find_offered_model(name: str) -> OfferedModel | None:
+    """Find a model by its name for `benchmarks/run.py`, such as SASRec for RecBole's `HellmSASRec`."""
+    return next((model for model in list_offered_models().values() if model.name == name), None)
 
 
 def make_adapter_class(family: str, lower_name: str, module: str) -> type[Any]:
-    """Create the RecBole model class of one of our models.
+    """Create the RecBole model class of an offered model.
 
     Args:
         family: last part of the name of RecBole's package, such as general_recommender.
@@ -86,8 +154,7 @@ def make_adapter_class(family: str, lower_name: str, module: str) -> type[Any]:
     """
     from hellm_recbole.bridge import model
 
-    recbole_name, name = _map_recbole_names()[family, lower_name]
-    spec = load_registry()[name]
-    base = model.PairAdapter if spec.batches == "pairs" else model.SequenceAdapter
-    doc = f"hellm_recbole's {name} as a RecBole model."
-    return type(recbole_name, (base,), {"__module__": module, "__doc__": doc, "spec": spec, "registry_name": name})
+    offered = _list_by_module()[family, lower_name]
+    base = model.SequentialAdapter if family == SEQUENTIAL else model.GeneralAdapter
+    doc = f"{offered.name} of hellm_recbole's harness as a RecBole model."
+    return type(offered.recbole_name, (base,), {"__module__": module, "__doc__": doc, "offered": offered})

@@ -84,15 +84,14 @@ def test_our_own_targets_are_each_users_last_items(histories: dict[str, list[str
 
 
 @pytest.mark.parametrize("model", ["HellmLightGCN", "HellmSASRec"])
-def test_our_models_in_recbole_read_histories_in_time_order(
+def test_our_models_in_recbole_have_the_split_of_the_command(
     histories: dict[str, list[str]], tmp_path: Path, model: str
 ) -> None:
-    from recbole.utils import get_model
-
-    config, dataset, (train, _, _) = load_recbole_data(model, tmp_path / "dataset")
-    found = get_model(model)(config, train._dataset).history(config, train._dataset)
+    _, dataset, (train, _, _) = load_recbole_data(model, tmp_path / "dataset")
+    split = train._dataset.split
+    assert split.sha256 == split_dataset(load_dataset(tmp_path / "dataset" / "Mine", modalities=None)).sha256
     tokens = {
-        str(dataset.id2token("user_id", user)): dataset.id2token("item_id", found.get_items(user)).tolist()
+        str(dataset.id2token("user_id", user)): split.item_tokens[split.train.get_items(user)].tolist()
         for user in range(1, N_USERS + 1)
     }
     assert tokens == {user: items[:-2] for user, items in histories.items()}

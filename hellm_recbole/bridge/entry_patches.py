@@ -1,0 +1,119 @@
+"""Patches of RecBole's entry points, through which it finds the dataset and the trainer of our models.
+
+`patches.py` says which module gets which patch.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hellm_recbole.bridge.namespace import Namespace
+
+
+def extend_config(module: ModuleType) -> None:
+    """Let `Config` read the defaults of our models, and let a given `data_path` hold for ml-100k too.
+
+    Our models have no settings file inside RecBole. RecBole itself reads ml-100k from its own package, whatever
+    `data_path` says; the folder in `data_path` is read if the user names one and it has this dataset.
+    """
+    config: Any = module.Config
+    original_load, original_defaults = config._load_internal_config_dict, config._set_default_parameters
+
+    @functools.wraps(original_load)
+    def load_internal(self: Any, model: str, model_class: type, dataset: str) -> None:
+        original_load(self, model, model_class, dataset)
+        if (offered := getattr(model_class, "offered", None)) is not None:
+            from hellm_recbole.bridge.settings import add_defaults
+
+            add_defaults(self, offered, dataset)
+
+    @functools.wraps(original_defaults)
+    def set_defaults(self: Any) -> None:
+        original_defaults(self)
+        given = self.external_config_dict.get("data_path")
+        if (
+            given is not None
+            and (folder := Path(given) / self.dataset)
+            and (folder / f"{self.dataset}.inter").is_file()
+        ):
+            self.final_config_dict["data_path"] = str(folder)
+
+    config._load_internal_config_dict = load_internal
+    config._set_default_parameters = set_defaults
+
+
+def offer_datasets(module: ModuleType) -> None:
+    """Let `recbole.data.create_dataset` find `<model>Dataset` for our models."""
+
+    def find(is_sequential: bool) -> Any:
+        from hellm_recbole.bridge import harness_dataset
+
+        return harness_dataset.HarnessSequentialDataset if is_sequential else harness_dataset.HarnessDataset
+
+    _offer_names(module, "Dataset", find)
+
+
+def offer_trainers(module: ModuleType) -> None:
+    """Let `recbole.utils.get_trainer` find `<model>Trainer` for our models."""
+
+    def find(is_sequential: bool) -> Any:
+        from hellm_recbole.bridge.trainer import HarnessTrainer
+
+        return HarnessTrainer
+
+    _offer_names(module, "Trainer", find)
+
+
+def _offer_names(module: ModuleType, ending: str, find: Callable[[bool], Any]) -> None:
+    """Offer a name `<model><ending>` of a module for each of our models.
+
+    Args:
+        module: RecBole's package.
+        ending: ending of the names.
+        find: function that returns the value, given whether the model is sequential.
+    """
+
+    def get_attribute(name: str) -> Any:
+        from hellm_recbole.bridge.register import SEQUENTIAL, list_offered_models
+
+        model = list_offered_models().get(name.removesuffix(ending)) if name.endswith(ending) else None
+        if model is None:
+            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+        return find(model.family == SEQUENTIAL)
+
+    module.__getattr__ = get_attribute  # type: ignore[method-assign]
+
+
+def skip_flops(module: ModuleType) -> None:
+    """Do not count the operations of our models: RecBole copies the whole model for it, with its language model."""
+    quick_start: Any = module
+    original = quick_start.get_flops
+
+    @functools.wraps(original)
+    def get_flops(model: Any, *args: Any, **options: Any) -> Any:
+        return 1 if hasattr(model, "offered") else original(model, *args, **options)  # 1: as for RecBole's Pop
+
+    quick_start.get_flops = get_flops
+
+
+def report_to_ray(module: ModuleType) -> None:
+    """Pass the metrics of `objective_function` to Ray as a dict, as Ray 2.7 and later require.
+
+    Outside of a Ray Tune session, as in RecBole's `HyperTuning`, nothing is reported.
+    """
+    quick_start: Any = module
+    tune = quick_start.tune
+
+    def report(**metrics: float) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Ray warns if there is no session
+            is_trial = tune.get_context().get_trial_id() is not None
+        if is_trial:
+            tune.report(metrics)
+
+    quick_start.tune = Namespace(tune, report=report)
