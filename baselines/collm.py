@@ -2,13 +2,16 @@
 
 Zhang et al., "CoLLM: Integrating Collaborative Embeddings Into Large Language Models for Recommendation", TKDE 2025.
 
-- Input of an item: LightGCN's embedding, projected to one token (`llm_inputs.ItemTokens`). There is no prefix.
+- Input of an item: LightGCN's embedding, projected to one token by two linear maps with GELU between them
+  (`llm_inputs.ItemTokens`). There is no prefix, neither of a graph nor learnable.
 - Two-step tuning (variant `two-step`): adapters are trained on item texts alone; then they are frozen, and the
   projection is trained (`llm_inputs.TwoStepTokens`).
 
 **Deviations.** The yes/no question about one item is replaced by ranking all items, as in the HeLLM paper, and prompt,
-head and training are HeLLM's (`models/hellm.py` lists how they differ from its released code). Both steps are parts of
-one training, so the optimizer is not restarted between them. Users have no token.
+head and training are HeLLM's (`models/hellm.py` lists how they differ from its released code). The HeLLM paper says
+nothing of two steps, so the plain model is trained in one, and reads no titles. With `two-step`, both steps are parts
+of one training: the optimizer is not restarted between them, and titles stay in the prompt. Users have no token.
+LightGCN is trained on pairs (CoLLM's own: on labels).
 """
 
 from __future__ import annotations

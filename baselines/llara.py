@@ -2,13 +2,16 @@
 
 Liao et al., "LLaRA: Large Language-Recommendation Assistant", SIGIR 2024.
 
-- Input of an item: SASRec's embedding, projected to one token (`llm_inputs.ItemTokens`). There is no prefix.
+- Input of an item: SASRec's embedding, projected to one token by two linear maps with GELU between them
+  (`llm_inputs.ItemTokens`). There is no prefix, neither of a graph nor learnable.
 - Hybrid prompt (variant `text`): the text of each item, then its token (`llm_reader.py`).
 - Curriculum (variant `text-curriculum`): with training progress p, a step reads the hybrid prompt with probability p,
   otherwise texts with a placeholder word instead of each token (`llm_inputs.CurriculumTokens`).
 
 **Deviations.** Choosing among 20 titles is replaced by ranking all items, as in the HeLLM paper, and prompt, head and
-training are HeLLM's (`models/hellm.py` lists how they differ from its released code).
+training are HeLLM's (`models/hellm.py` lists how they differ from its released code). HeLLM's prompt has no titles, so
+the plain model reads the tokens alone; with `text` or `text-curriculum` it reads ten items, as LLaRA does, without
+commas between them. Whether a step reads texts alone is drawn once for each batch.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 `install` does almost nothing until recbole is imported. From then on RecBole 1.2.1 works with current releases of
 NumPy, SciPy, torch and pandas (`patches.py`) and finds our models by name (`finder.py`, `register.py`). `learner.py`
-trains and evaluates RecBole's models in our harness.
+trains and evaluates RecBole's models in our harness. `settings.py`, `harness_dataset.py`, `model.py`, `trainer.py` and
+`pretrained.py` do the opposite: through RecBole's entry point, they run models as `benchmarks/run.py` does.
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ from hellm_recbole.bridge.register import OfferedModel
 from hellm_recbole.bridge.settings import RunSettings, build_run_settings
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import DataError
+from hellm_recbole.llm.settings import NO_BACKBONE
+from hellm_recbole.llm.source import find_source
 from hellm_recbole.models.base import LLM
 from hellm_recbole.models.llm_settings import refuse_contradictions
 from hellm_recbole.training.learner import ModelLearner
@@ -146,7 +148,9 @@ def _build_learner(config: Any, offered: OfferedModel, run: RunSettings, split: 
         return RecBoleLearner(offered.base, data, run.values, seed, device)
     data = add_item_data(data, config, split.item_tokens, offered.spec, run.model)
     if offered.spec.family == LLM:
-        refuse_contradictions(run.model, data.item_text)  # before pretrained models are trained
+        refuse_contradictions(run.model, data.item_text)
+        if run.model.llm_weights != NO_BACKBONE:
+            find_source(run.model.llm)  # a missing one is refused before pretrained models are trained
         name = get_row_name(config, offered)
         data = replace(data, pretrained=load_pretrained(config, split, run.model.pretrained_models, name))
     return ModelLearner(offered.spec, run.model, data, run.train, run.pairs, seed, device, run.steps)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hellm_recbole.identity.code import digest_recbole_code
 from tests.bridge.door import QUIET
 
 pytestmark = pytest.mark.usefixtures("workplace")
@@ -54,3 +55,9 @@ def test_the_metrics_of_a_trial_are_reported_to_ray_as_a_dict(monkeypatch: pytes
     monkeypatch.setattr(tune, "get_context", lambda: SimpleNamespace(get_trial_id=lambda: "a"))
     quick_start.tune.report(recall=0.5)
     assert reported == [{"recall": 0.5}]
+
+
+def test_the_code_of_a_run_of_the_command_does_not_contain_the_adapters() -> None:
+    modules = digest_recbole_code("recbole.model.general_recommender.bpr")
+    assert "hellm_recbole.bridge.patches" in modules
+    assert not modules.keys() & {f"hellm_recbole.bridge.{name}" for name in ("model", "trainer", "register")}

@@ -11,6 +11,7 @@ import torch
 
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.errors import DataError, HellmError, ModelError
+from tests.bridge import toy
 from tests.bridge.door import QUIET, rank_by_recbole
 from tests.toy import write_prepared
 from tests.toy_llm import tiny_llama
@@ -96,6 +97,16 @@ def test_bad_input_is_refused_in_one_sentence(
     with pytest.raises(error, match=message) as caught:
         run_recbole(model=model, dataset="toy", config_dict={**QUIET, **common, **values})
     assert "\n" not in str(caught.value)
+    assert not (workplace / "saved" / "embeddings").exists()  # no pretrained model was trained first
+
+
+def test_a_dataset_of_recbole_itself_can_be_filtered_and_its_texts_are_encoded(workplace: Path) -> None:
+    from recbole.quick_start import run_recbole
+
+    values = {**QUIET, **toy.FEW, "epochs": 1, "emb_dim": 8}
+    result = run_recbole(model="VBPR", dataset="ml-100k", config_dict=values)
+    assert 0 < result["test_result"]["recall@10"] <= 1
+    assert [*(workplace / "saved" / "encodings").iterdir()]
 
 
 def test_a_dataset_that_is_not_split_is_refused(workplace: Path) -> None:

@@ -67,7 +67,7 @@ def test_the_last_epoch_is_evaluated_and_unrounded_values_select(monkeypatch: py
 
 def test_another_metric_of_recbole_can_select() -> None:
     trainer, (train, valid, _) = assemble("VBPR", metrics=["MRR"], topk=[10], valid_metric="MRR@10")
-    score, result = trainer.fit(train, valid, saved=False)
+    score, result = trainer.fit(train, valid, saved=False, show_progress=True)
     assert score == result["mrr@10"]
 
 
