@@ -172,7 +172,7 @@ GENERAL_TESTS = {
     ),
     *("baselines/test_contract", "baselines/test_two_threads", "report/test_safe_output"),
     "baselines/test_missing_features",
-    *("bridge/test_metrics_parity", "bridge/test_prepared_ids", "bridge/test_prepared_times"),
+    *(f"bridge/test_{name}" for name in ("metrics_parity", "prepared_ids", "prepared_times", "same_ranks")),
     *(f"benchmarks/test_{name}" for name in ("identity", "llm_rows", "malformed", "openmp", "prepare_raw")),
     *(f"benchmarks/test_{name}" for name in ("report_in_a_browser", "stress", "distributed_runs")),
     *(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from hellm_recbole.bridge import patches
+from hellm_recbole.bridge import entry_patches
 from hellm_recbole.bridge.finder import BridgeFinder
 
 
@@ -18,6 +18,6 @@ def install() -> None:
     """Install the import hook and patch the RecBole modules that are already imported. A second call does nothing."""
     if not any(isinstance(finder, BridgeFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, BridgeFinder())
-    for name in patches.PATCHES:
+    for name in entry_patches.PATCHES:
         if name in sys.modules:
-            patches.apply(sys.modules[name])
+            entry_patches.apply(sys.modules[name])

@@ -1,6 +1,6 @@
-"""Patches of RecBole's entry points, through which it finds the dataset and the trainer of our models.
+"""Patches of RecBole's entry points, through which it finds settings, datasets and trainers of our models.
 
-`patches.py` says which module gets which patch.
+`PATCHES` lists them together with those of `patches.py`, which our own runs need as well.
 """
 
 from __future__ import annotations
@@ -12,7 +12,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from hellm_recbole.bridge import patches
 from hellm_recbole.bridge.namespace import Namespace
+
+_PATCHED = "__hellm_patched__"
+
+
+def apply(module: ModuleType) -> None:
+    """Apply the patches of an imported RecBole module. A second call does nothing."""
+    if not getattr(module, _PATCHED, False):
+        for patch in PATCHES[module.__name__]:
+            patch(module)
+        setattr(module, _PATCHED, True)
 
 
 def extend_config(module: ModuleType) -> None:
@@ -117,3 +128,15 @@ def report_to_ray(module: ModuleType) -> None:
             tune.report(metrics)
 
     quick_start.tune = Namespace(tune, report=report)
+
+
+_ENTRY_PATCHES: dict[str, tuple[patches.Patch, ...]] = {
+    "recbole.config.configurator": (extend_config,),
+    "recbole.data.dataset": (offer_datasets,),
+    "recbole.trainer": (offer_trainers,),
+    "recbole.quick_start.quick_start": (skip_flops, report_to_ray),
+}
+PATCHES: dict[str, tuple[patches.Patch, ...]] = {
+    name: (*patches.PATCHES.get(name, ()), *_ENTRY_PATCHES.get(name, ()))
+    for name in (*patches.PATCHES, *_ENTRY_PATCHES)
+}

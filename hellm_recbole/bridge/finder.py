@@ -1,7 +1,7 @@
 """Import hook that patches RecBole's modules on import and adds our models to RecBole.
 
 RecBole finds a model by importing `recbole.model.<family>.<name in lower case>`. If RecBole has no such file but our
-registry has such a model, the hook creates a module that contains an adapter class (`register.py`).
+registry has such a model, the hook creates a module that contains an adapter class (`model.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from hellm_recbole.bridge import patches
+from hellm_recbole.bridge import entry_patches, patches
 
 _FAMILIES = ("recbole.model.general_recommender", "recbole.model.sequential_recommender")
 
@@ -35,7 +35,7 @@ class _PatchingLoader(Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
-        patches.apply(module)
+        entry_patches.apply(module)
 
 
 class _AdapterLoader(Loader):
@@ -49,9 +49,9 @@ class _AdapterLoader(Loader):
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        from hellm_recbole.bridge import register
+        from hellm_recbole.bridge import model
 
-        adapter = register.make_adapter_class(self._family, self._lower_name, module.__name__)
+        adapter = model.make_adapter_class(self._family, self._lower_name, module.__name__)
         setattr(module, adapter.__name__, adapter)
 
 
@@ -64,7 +64,7 @@ class BridgeFinder(MetaPathFinder):
         """Return the spec of a RecBole module with patches or of one of our models; None for all other modules."""
         if not fullname.startswith("recbole.") or not _supports_installed_recbole():
             return None
-        if fullname in patches.PATCHES:
+        if fullname in entry_patches.PATCHES:
             spec = _find_spec_elsewhere(self, fullname, path, target)
             if spec is not None and spec.loader is not None:
                 spec.loader = _PatchingLoader(spec.loader)

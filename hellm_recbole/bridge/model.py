@@ -18,7 +18,7 @@ from hellm_recbole.bridge.harness_dataset import HarnessDataset
 from hellm_recbole.bridge.item_data import add_item_data
 from hellm_recbole.bridge.learner import RecBoleLearner
 from hellm_recbole.bridge.pretrained import get_row_name, load_pretrained
-from hellm_recbole.bridge.register import OfferedModel
+from hellm_recbole.bridge.register import SEQUENTIAL, OfferedModel, list_by_module
 from hellm_recbole.bridge.settings import RunSettings, build_run_settings
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import DataError
@@ -154,3 +154,17 @@ def _build_learner(config: Any, offered: OfferedModel, run: RunSettings, split: 
         name = get_row_name(config, offered)
         data = replace(data, pretrained=load_pretrained(config, split, run.model.pretrained_models, name))
     return ModelLearner(offered.spec, run.model, data, run.train, run.pairs, seed, device, run.steps)
+
+
+def make_adapter_class(family: str, lower_name: str, module: str) -> type[Any]:
+    """Create the RecBole model class of an offered model.
+
+    Args:
+        family: last part of the name of RecBole's package, such as general_recommender.
+        lower_name: name of the model in RecBole, in lower case.
+        module: name of the module that will contain the class.
+    """
+    offered = list_by_module()[family, lower_name]
+    base = SequentialAdapter if family == SEQUENTIAL else GeneralAdapter
+    doc = f"{offered.name} of hellm_recbole's harness as a RecBole model."
+    return type(offered.recbole_name, (base,), {"__module__": module, "__doc__": doc, "offered": offered})

@@ -3,6 +3,7 @@
 Each patch is applied to one RecBole module directly after the module has run (see `finder.py`). The packages numpy,
 scipy, torch and pandas are not changed. Where RecBole uses a name that was removed or changed, the global of the
 RecBole module (`np`, `sp`, `torch`, `pd`) is replaced by a `Namespace` with a compatible version of that one name.
+`entry_patches.py` has the patches that lead RecBole to our models.
 
 | breaks with   | problem                                            | fix                                             |
 |---------------|----------------------------------------------------|-------------------------------------------------|
@@ -15,7 +16,6 @@ RecBole module (`np`, `sp`, `torch`, `pd`) is replaced by a `Namespace` with a c
 |               | ids such as `NA` and `None` are read as missing    | only empty ids are missing                      |
 |               | sampling never ends if no candidate is left        | checked before training (`negatives.py`)        |
 |               | BERT4Rec's loss of a batch without masks is NaN    | the loss is 0                                   |
-|               | our models have other settings, splits and steps   | `entry_patches.py`                              |
 """
 
 from __future__ import annotations
@@ -25,13 +25,6 @@ from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from hellm_recbole.bridge.entry_patches import (
-    extend_config,
-    offer_datasets,
-    offer_trainers,
-    report_to_ray,
-    skip_flops,
-)
 from hellm_recbole.bridge.namespace import Namespace
 from hellm_recbole.bridge.sampling_patches import (
     check_line,
@@ -46,7 +39,6 @@ Patch = Callable[[ModuleType], None]
 
 SERIES = "1.2."  # start of the RecBole versions that the patches support
 
-_PATCHED = "__hellm_patched__"
 _MISSING_NUMBERS = (  # texts that pandas reads as a missing number by default
     *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"),
     *("NULL", "NaN", "None", "n/a", "nan", "null"),
@@ -55,14 +47,6 @@ _GENERAL = "recbole.model.general_recommender"
 _KNOWLEDGE = "recbole.model.knowledge_aware_recommender"
 _DATASETS = "recbole.data.dataset"
 _QUICK_START = "recbole.quick_start.quick_start"
-
-
-def apply(module: ModuleType) -> None:
-    """Apply the patches of an imported RecBole module. A second call does nothing."""
-    if not getattr(module, _PATCHED, False):
-        for patch in PATCHES[module.__name__]:
-            patch(module)
-        setattr(module, _PATCHED, True)
 
 
 def _restore_numpy_aliases(module: ModuleType) -> None:
@@ -224,14 +208,13 @@ def _export_load_data_and_model(module: ModuleType) -> None:
 
 
 PATCHES: dict[str, tuple[Patch, ...]] = {
-    "recbole.config.configurator": (_keep_numpy, extend_config),
+    "recbole.config.configurator": (_keep_numpy,),
     "recbole.evaluator.metrics": (_restore_numpy_aliases,),
     "recbole.trainer.hyper_tuning": (_restore_numpy_aliases,),
     "recbole.data.interaction": (_restore_numpy_aliases,),
     "recbole.data.transform": (skip_impossible_negatives,),
     "recbole.data.dataloader.general_dataloader": (check_masks,),
     "recbole.sampler.sampler": (check_samplers,),
-    _DATASETS: (offer_datasets,),
     f"{_DATASETS}.dataset": (_fix_pandas_tables, _fix_field_lengths),
     f"{_DATASETS}.kg_dataset": (_fix_field_lengths,),
     f"{_DATASETS}.sequential_dataset": (_fix_field_lengths,),
@@ -243,7 +226,6 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
     f"{_GENERAL}.ncl": (_restore_dok_update,),
     f"{_KNOWLEDGE}.kgin": (_restore_dok_update,),
     f"{_KNOWLEDGE}.mcclk": (_restore_dok_update,),
-    "recbole.trainer": (offer_trainers,),
     "recbole.trainer.trainer": (_allow_pickled_checkpoints,),
     f"{_GENERAL}.convncf": (_allow_pickled_checkpoints,),
     f"{_GENERAL}.nais": (_allow_pickled_checkpoints,),
@@ -253,6 +235,6 @@ PATCHES: dict[str, tuple[Patch, ...]] = {
     "recbole.model.sequential_recommender.bert4rec": (fix_loss_without_mask,),
     "recbole.model.sequential_recommender.s3rec": (_allow_pickled_checkpoints, check_s3rec),
     "recbole.model.sequential_recommender.sine": (_turn_off_anomaly_detection,),
-    _QUICK_START: (_replace_load_data_and_model, skip_flops, report_to_ray),
+    _QUICK_START: (_replace_load_data_and_model,),
     "recbole.quick_start": (_export_load_data_and_model,),
 }

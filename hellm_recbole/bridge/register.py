@@ -12,7 +12,6 @@ import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from hellm_recbole.bridge.recbole_models import list_models_by_folder, list_recbole_models
 from hellm_recbole.config.variants import list_variants
@@ -107,7 +106,7 @@ def list_offered_models() -> dict[str, OfferedModel]:
 
 
 @cache
-def _list_by_module() -> dict[tuple[str, str], OfferedModel]:
+def list_by_module() -> dict[tuple[str, str], OfferedModel]:
     """Map (RecBole's model family, name in lower case) to the offered model."""
     return {(model.family, name.lower()): model for name, model in list_offered_models().items()}
 
@@ -122,7 +121,7 @@ def is_offered(family: str, lower_name: str) -> bool:
     Raises:
         ModelError: the name is that of one of our models with an unknown variant.
     """
-    if (family, lower_name) in _list_by_module():
+    if (family, lower_name) in list_by_module():
         return True
     for model in list_offered_models().values():
         start = f"{model.recbole_name.lower()}-"
@@ -142,19 +141,3 @@ def describe_unknown_variant(model: OfferedModel, variant: object) -> str:
 def find_offered_model(name: str) -> OfferedModel | None:
     """Find a model by its name for `benchmarks/run.py`, such as SASRec for RecBole's `HellmSASRec`."""
     return next((model for model in list_offered_models().values() if model.name == name), None)
-
-
-def make_adapter_class(family: str, lower_name: str, module: str) -> type[Any]:
-    """Create the RecBole model class of an offered model.
-
-    Args:
-        family: last part of the name of RecBole's package, such as general_recommender.
-        lower_name: name of the model in RecBole, in lower case.
-        module: name of the module that will contain the class.
-    """
-    from hellm_recbole.bridge import model
-
-    offered = _list_by_module()[family, lower_name]
-    base = model.SequentialAdapter if family == SEQUENTIAL else model.GeneralAdapter
-    doc = f"{offered.name} of hellm_recbole's harness as a RecBole model."
-    return type(offered.recbole_name, (base,), {"__module__": module, "__doc__": doc, "offered": offered})

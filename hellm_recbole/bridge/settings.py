@@ -236,7 +236,8 @@ def build_run_settings(config: Any, offered: OfferedModel) -> RunSettings:
         if negatives["distribution"] == "none":
             values["train_neg_sample_args"] = None
         classes: list[type[Any]] = [TrainSettings, EvalSettings]
-        return RunSettings(*build_all_settings(classes, resolved, extra_known=values), values)
+        train, evaluation = build_all_settings(classes, resolved, extra_known=values)
+        return RunSettings(train, evaluation, values)
     _refuse_other_negatives(negatives, offered)
     classes = [TrainSettings, EvalSettings, *spec.settings_classes]
     built: dict[Any, Any] = dict(zip(classes, build_all_settings(classes, resolved), strict=True))

@@ -45,7 +45,6 @@ NEUTRAL = frozenset(
         *(f"hellm_recbole.config.{name}" for name in ("harness_settings", "layers", "limits")),
         *(f"hellm_recbole.config.{name}" for name in ("settings", "yaml_files")),
         "hellm_recbole.data.dataset",  # its results, split, features and texts, have their own digests
-        "hellm_recbole.bridge.entry_patches",  # leads RecBole to our models, which our own runs do not need
         "hellm_recbole.bridge.finder",  # finds modules
         "hellm_recbole.identity.code",
         "hellm_recbole.identity.compare",

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 import torch
 
 import hellm_recbole
-from hellm_recbole.bridge import finder, install, patches
+from hellm_recbole.bridge import entry_patches, finder, install
 from hellm_recbole.bridge.requirement import require_recbole
 from hellm_recbole.errors import MissingDependency
 from tests.bridge import toy
@@ -57,9 +57,9 @@ print(c.Config.compatibility_settings is not before, recbole.quick_start.load_da
 
 def test_every_patched_module_exists_in_recbole() -> None:
     """A renamed module would silently stay without its patches."""
-    for name in patches.PATCHES:
+    for name in entry_patches.PATCHES:
         module = __import__(name, fromlist=["_"])
-        assert vars(module)[patches._PATCHED] is True
+        assert vars(module)[entry_patches._PATCHED] is True
 
 
 def test_other_packages_are_not_changed() -> None:
