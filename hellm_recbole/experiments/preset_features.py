@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hellm_recbole.config.model_layers import FEATURES, read_preset
 from hellm_recbole.errors import SettingsError
-from hellm_recbole.experiments.model_layers import FEATURES, read_preset
 from hellm_recbole.identity.parts import FeatureOrigin
 
 TEXT = "text"

@@ -23,8 +23,8 @@ from hellm_recbole.data.embedding_files import (
     read_embedding_file,
     refuse_unreadable_file,
 )
+from hellm_recbole.data.embeddings import export_embeddings
 from hellm_recbole.errors import DataError
-from hellm_recbole.experiments.export import export_embeddings
 
 TOKENS = ["b", "a", "c"]
 VALUES = np.array([[1.5, -2.0], [0.25, 3.0], [4.0, 0.0]], dtype=np.float32)
