@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 import rich.markup
 
@@ -15,6 +17,7 @@ from hellm_recbole.report.ledger import Ledger, LedgerLine
 from hellm_recbole.report.rendering import MISSING, render_csv_lines, render_markdown_table
 from hellm_recbole.report.terminal import create_console, create_view, print_view
 
+_WIDE = 100  # columns that ratio and number of seeds need in addition
 _NUMBERS = ("Metric", "Published", "Ours", "Interval", "Ratio", "Seeds")
 _COLUMNS = (
     "dataset", "source", "kind", "row", "label", "metric", "main", "published", "deviation", "read_off", "seeds",
@@ -82,28 +85,59 @@ def render_claims_csv(ledger: Ledger) -> str:
 
 
 def render_ledger_terminal(ledger: Ledger, width: int | None = None) -> str:
-    """Render the main metric of each line, and the claims, for the terminal; notes of lines are below the view.
+    """Render the main metric of the rows that were run, and the claims, for the terminal.
+
+    Below the view are the notes of its lines and the names of the rows that were not run. A narrow terminal shows
+    neither ratio nor number of seeds.
 
     Args:
         ledger: ledger to print.
         width: width in characters; None takes the width of the terminal, or `LOG_WIDTH` without a terminal.
     """
     in_log = width is None and not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    view = create_view(["Source", "Row"], _NUMBERS)
-    view.add_column("Verdict", overflow="fold")
-    numbers: dict[str, int] = {}
-    for line in ledger.lines:
-        if line.main:
-            marks = [str(numbers.setdefault(note, len(numbers) + 1)) for note in line.notes]
-            verdict = line.verdict + (f" ({','.join(marks)})" if marks else "")
-            view.add_row(*(rich.markup.escape(strip_controls(text)) for text in (*_list_texts(line), verdict)))
-    notes = [*(f"({number}) {note}" for note, number in numbers.items()), *ledger.notes]
-    claims = [
+    console = create_console(LOG_WIDTH if in_log else width)
+    numbers = _NUMBERS[1:] if console.width >= _WIDE else _NUMBERS[1:4]
+    view = create_view(["Row"], numbers)
+    view.add_column("Verdict")
+    notes: dict[str, int] = {}
+    for (source, metric), lines in _group_by_source(line for line in ledger.lines if line.main and line.ours):
+        view.add_row(f"[italic]{_escape(source)}, {metric}[/]")
+        for line in lines:
+            _, row, _, *texts = _list_texts(line)
+            verdict, _, reason = line.verdict.partition(": ")
+            marks = [
+                str(notes.setdefault(note, len(notes) + 1)) for note in (*([reason] if reason else []), *line.notes)
+            ]
+            verdict += f" ({','.join(marks)})" if marks else ""
+            view.add_row(f" {_escape(row)}", *map(_escape, texts[: len(numbers)]), _escape(verdict))
+    below = [
+        *(f"({number}) {note}" for note, number in notes.items()),
+        *_list_rows_not_run(ledger),
+        *ledger.notes,
         "Claims of the paper's text:",
         *(f"- {sentence}" for sentence in describe_claims(ledger)),
         ledger.claim_note,
     ]
-    return print_view(create_console(LOG_WIDTH if in_log else width), view, [*notes, *claims])
+    return print_view(console, view, below)
+
+
+def _list_rows_not_run(ledger: Ledger) -> list[str]:
+    """Write one line for each source that has numbers of rows that were not run."""
+    missing: dict[str, list[str]] = {}
+    for line in ledger.lines:
+        if line.main and line.ours is None:
+            missing.setdefault(line.reference.source.name, []).append(line.reference.row)
+    return [f"Not run, of {source}: {', '.join(rows)}." for source, rows in missing.items()]
+
+
+def _group_by_source(lines: Iterable[LedgerLine]) -> Iterator[tuple[tuple[str, str], Iterable[LedgerLine]]]:
+    """Group consecutive lines of one source and one metric."""
+    return groupby(lines, key=lambda line: (line.reference.source.name, line.metric))
+
+
+def _escape(text: str) -> str:
+    """Remove or mark everything in a text that rich or a terminal would execute."""
+    return rich.markup.escape(strip_controls(text))
 
 
 def describe_claims(ledger: Ledger) -> list[str]:

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {  # command -> arguments that it accepts, so that it goes on to import torch
     **dict.fromkeys(("ablate", "report", "run", "scale", "speed", "study", "tune"), ""),
     "prepare": "toy",
+    "publish": "--dataset=toy",
     "reproduce": "table1",
     "upstream/parity": "--mmrec=.",
 }

@@ -147,7 +147,8 @@ def test_a_folder_to_read_without_records_is_refused(results: Path, capsys: pyte
     assert f"no record in {results / 'Toys'}; check the folder of --from" in said
 
 
-def test_the_ledger(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_ledger(results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     assert report.main(["--output", str(results), "--dataset", "Beauty", "--ledger"]) == 0
     shown = capsys.readouterr().out
     assert "recboard" in shown

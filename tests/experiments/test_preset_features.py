@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from hellm_recbole.config import model_layers
 from hellm_recbole.config.yaml_files import find_properties
 from hellm_recbole.errors import SettingsError
-from hellm_recbole.experiments import model_layers
 from hellm_recbole.experiments.preset_features import (
     WantedFeatures,
     describe_other_features,

@@ -83,7 +83,8 @@ def test_the_terminal_shows_notes_once(ledger: Ledger) -> None:
     text = render_ledger_terminal(ledger, 120)
     assert text.count("selection not stated") == 1
     assert "above (1)" in text
-    assert "not run (1)" in text
+    assert "Not run, of a: D." in text
+    assert ("Ratio" in text, "Ratio" in render_ledger_terminal(ledger, 80)) == (True, False)
     assert "- A is above C: cannot be said; C was not run." in " ".join(text.split())
 
 
