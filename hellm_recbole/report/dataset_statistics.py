@@ -21,6 +21,7 @@ _HEADER = (
     *("Interactions", "counted as in the paper", "paper's interactions"),
     *("Sparsity", "computed as in the paper", "paper's sparsity"),
 )
+_COUNTED = "train\n+ test"  # two lines, so that the names of the datasets fit a terminal of 80 characters
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def render_statistics_csv(datasets: Sequence[CountedDataset]) -> str:
 def render_statistics_terminal(
     title: str, datasets: Sequence[CountedDataset], notes: Sequence[str], width: int | None = None
 ) -> str:
-    """Render the statistics for the terminal, with the paper's number below ours.
+    """Render the statistics for the terminal, with the paper's number, if there is one, below ours.
 
     Args:
         title: title of the table.
@@ -105,14 +106,15 @@ def render_statistics_terminal(
         width: width in characters; None takes the width of the terminal.
     """
     console = create_console(width)
-    view = create_view(["Dataset"], ["Users", "Items", "Interactions", "train + test", "Sparsity", "train + test"])
+    view = create_view(["Dataset"], ["Users", "Items", "Interactions", _COUNTED, "Sparsity", _COUNTED])
     for dataset in datasets:
         name, users, users_paper, items, items_paper, *counts = map(rich.markup.escape, _list_cells(dataset))
         total, counted, counted_paper, sparsity, sparsity_counted, sparsity_paper = counts
         pairs = [(users, users_paper), (items, items_paper), (total, ""), (counted, counted_paper), (sparsity, "")]
         pairs.append((sparsity_counted, sparsity_paper))
-        view.add_row(name, *(f"{ours} " + (f"\n({paper})" if paper else "") for ours, paper in pairs))
-    return print_view(console, view, [title, "In parentheses: the paper's number.", *notes])
+        view.add_row(name, *(f"{ours} " + ("" if paper in ("", MISSING) else f"\n({paper})") for ours, paper in pairs))
+    has_paper = any(dataset.paper is not None for dataset in datasets)
+    return print_view(console, view, [title, *(["In parentheses: the paper's number."] if has_paper else []), *notes])
 
 
 def _list_cells(dataset: CountedDataset) -> list[str]:

@@ -59,3 +59,16 @@ def test_the_formats_show_both_counts_and_the_papers() -> None:
     shown = render_statistics_terminal("Title", datasets, ["A note."], width=120)
     assert "(176,139)" in shown
     assert "99.927 %" in shown
+
+
+def test_names_fit_80_characters_and_nothing_stands_below_a_dataset_that_the_paper_does_not_have() -> None:
+    other = CountedDataset("ml-100k", 943, 1349, 99287, 943, None)
+    shown = render_statistics_terminal("Title", [count("Sports"), other], ["A note."], width=80)
+    lines = [line.split() for line in shown.splitlines()]
+    assert [line[0].strip("\u2500") for line in lines if line][1:4] == ["Dataset", "", "Sports"]
+    assert max(map(len, shown.splitlines())) <= 80
+    assert MISSING not in shown
+    after = lines[next(index for index, line in enumerate(lines) if line[:1] == ["ml-100k"]) + 1]
+    assert after == []
+    assert "In parentheses" in shown
+    assert "In parentheses" not in render_statistics_terminal("Title", [other], ["A note."], width=80)
