@@ -54,13 +54,15 @@ ModelSelector = Callable[[Sequence[str], str, Sequence[str]], list[str]]  # (mod
 EXIT_RUN_FAILED = 1
 
 
-def run(request: RunRequest, select_models: ModelSelector | None = None) -> int:
+def run(request: RunRequest, select_models: ModelSelector | None = None, *, quiet: bool = False) -> int:
     """Run all models on all datasets, print and write the tables, and return the exit code.
 
     Args:
         request: what to run.
         select_models: function that returns the models to run on a dataset, given the requested models, the name of the
             dataset and its modalities. None runs the requested models.
+        quiet: whether to print neither the plan nor the tables, for a caller that prints its own; the files of the
+            tables are written all the same.
     """
     runtime.keep_freed_memory()
     if request.threads is not None:
@@ -70,7 +72,7 @@ def run(request: RunRequest, select_models: ModelSelector | None = None) -> int:
         code = _run_worker_process(group)
     else:
         try:
-            code = _run_main_process(request, select_models, group)
+            code = _run_main_process(request, select_models, group, quiet=quiet)
         except SharedRunFailed:
             raise  # the other processes are inside the run
         except HellmError:
@@ -94,7 +96,9 @@ def _run_worker_process(group: ProcessGroup) -> int:
     return 0
 
 
-def _run_main_process(request: RunRequest, select_models: ModelSelector | None, group: ProcessGroup) -> int:
+def _run_main_process(
+    request: RunRequest, select_models: ModelSelector | None, group: ProcessGroup, *, quiet: bool
+) -> int:
     """Read the data, run the models, write the tables, and return the exit code.
 
     Only the process of rank 0 does this. The other processes of a distributed run execute `_run_worker_process`.
@@ -122,9 +126,10 @@ def _run_main_process(request: RunRequest, select_models: ModelSelector | None, 
         jobs = check_earlier_runs(jobs, data, store)  # raises errors before the first epoch, not after hours
         check_language_models(jobs, data, trains_here=request.ray is None)
         earlier = find_earlier_results(jobs) if request.ray is None else []  # runs on Ray take their time side by side
-        print(describe_plan(jobs, earlier), flush=True)
+        if not quiet:
+            print(describe_plan(jobs, earlier), flush=True)
         announce_removals([job.folder for job in jobs if job.fresh], request.output)
-        failed = _execute_and_report(request, jobs, data, store, locks)
+        failed = _execute_and_report(request, jobs, data, store, locks, quiet=quiet)
     return EXIT_RUN_FAILED if failed else 0
 
 
@@ -310,25 +315,30 @@ def _execute_and_report(
     data: Mapping[str, tuple[Dataset, Split]],
     store: PretrainedStore,
     locks: JobLocks,
+    *,
+    quiet: bool,
 ) -> int:
     """Execute the jobs and report each dataset as soon as its runs have ended. Return the number of failed runs."""
     if request.ray is not None:
         store.clear()  # each worker loads what its runs read
         failed = run_on_ray(jobs, data, request.ray, request.threads, request.device, locks)
         for name in request.datasets:
-            _report(request, name, data[name])
+            _report(request, name, data[name], quiet=quiet)
         return failed
     failed = 0
     for name in request.datasets:
         failed += execute_jobs([job for job in jobs if job.dataset == name], data[name], store, locks)
-        _report(request, name, data[name])
+        _report(request, name, data[name], quiet=quiet)
     return failed
 
 
-def _report(request: RunRequest, name: str, data: tuple[Dataset, Split]) -> None:
-    """Write and print the tables of a dataset."""
+def _report(request: RunRequest, name: str, data: tuple[Dataset, Split], *, quiet: bool) -> None:
+    """Write the tables of a dataset, and print them unless this is `quiet`."""
     remove_leftovers(request.output / name)
-    print(write_reports(request.output, name, request.protocol))
+    tables = write_reports(request.output, name, request.protocol)
+    if quiet:
+        return
+    print(tables)
     if TEST_LISTS in request.exports:
         print(describe_left_out(*data))
     print(f"written to {request.output / name}")
