@@ -47,6 +47,7 @@ class Experiment:
         notes: sentences of the caption.
         metrics: metrics of a table of runs.
         rows: rows of a table of runs.
+        row_notes: run -> sentence of the caption that is true only of a table with the row of this run.
         model: model of the studies; empty for other experiments.
         studies: names of the studies.
         labels: setting of a study -> label of its axis.
@@ -59,6 +60,7 @@ class Experiment:
     notes: tuple[str, ...]
     metrics: tuple[str, ...] = ()
     rows: tuple[ExperimentRun, ...] = ()
+    row_notes: Mapping[str, str] = field(default_factory=dict)
     model: str = ""
     studies: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -80,6 +82,7 @@ class _Entry(TypedDict):
     notes: tuple[str, ...]
     metrics: NotRequired[tuple[str, ...]]
     rows: NotRequired[tuple[_Run, ...]]
+    row_notes: NotRequired[dict[str, str]]
     model: NotRequired[str]
     studies: NotRequired[tuple[str, ...]]
     labels: NotRequired[dict[str, str]]
@@ -129,6 +132,10 @@ def _read_experiment(path: str, name: str, entry: Any) -> Experiment:
         for key in _NEEDED[content["kind"]]:
             if not content.get(key):
                 raise ValueError(f"key {name}.{key} is missing")
+        runs = {row["run"] for row in content.get("rows", ())}
+        for run in content.get("row_notes", {}):
+            if run not in runs:
+                raise ValueError(f"key {name}.row_notes.{run} names no row of {name}")
     except ValueError as error:
         raise SettingsError(f"{path}: {error}") from error
     rows = tuple(ExperimentRun(**row) for row in content.pop("rows", ()))

@@ -5,7 +5,7 @@ The masking policy of each row is that of the protocol `paper`, for only so can 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +20,7 @@ from hellm_recbole.report.references import Reference, select_references
 
 FOLDER = "reproduce"  # folder of the tables and figures, inside that of a dataset's results
 NOT_RUN = "it has not been run"
+STOPPED = "it was stopped before it finished"
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,8 @@ def build_paired_table(
     frame: ReportFrame,
     preset: str,
     notes: Sequence[str] = (),
+    *,
+    stopped: Collection[str] = (),
 ) -> PairedTable | None:
     """Build the table of an experiment from the runs of one dataset; None if none of its runs is there.
 
@@ -117,6 +120,7 @@ def build_paired_table(
         frame: all runs of the dataset.
         preset: preset of the runs.
         notes: further sentences of the caption.
+        stopped: labels with a run that was stopped and has no record.
     """
     groups = {group[0].label: group for group in frame.groups if group[0].preset == preset}
     kept = [groups[labels[row.run]] for row in rows if labels[row.run] in groups]
@@ -133,6 +137,7 @@ def build_paired_table(
         replace(
             _build_row(row, rows, labels, groups.get(labels[row.run], ()), ours, references, experiment.metrics),
             marks=list_marks(footnotes, position[labels[row.run]]) if labels[row.run] in position else (),
+            problem=_find_problem(groups.get(labels[row.run], ()), stopped=labels[row.run] in stopped),
         )
         for row in rows
     ]
@@ -148,6 +153,7 @@ def build_paired_table(
             *_describe_paper(found, dataset),
             *notes,
             *experiment.notes,
+            *(note for run, note in experiment.row_notes.items() if run in ours),
         ),
         footnotes=tuple(footnotes),
     )
@@ -172,7 +178,7 @@ def _build_row(
     references: Mapping[str, Reference],
     metrics: Sequence[str],
 ) -> PairedRow:
-    """Build one row.
+    """Build one row, without its marks and its problem.
 
     Args:
         row: row of the experiment.
@@ -199,9 +205,22 @@ def _build_row(
             paper_change=_compute_change(paper, whole_paper),
         )
     seeds = tuple(record.seed for record in list_successful(group))
-    problem = None if seeds else describe_problem(group[-1]) if group else NOT_RUN
     label = None if reference is None else reference.label
-    return PairedRow(labels[row.run], row.section, label, row.whole, seeds, problem, numbers)
+    return PairedRow(labels[row.run], row.section, label, row.whole, seeds, None, numbers)
+
+
+def _find_problem(group: Group, *, stopped: bool) -> str | None:
+    """Find out why a row has no numbers of ours; None if it has some.
+
+    Args:
+        group: runs of the row; empty if there are none.
+        stopped: whether a run of the row was stopped and has no record.
+    """
+    if list_successful(group):
+        return None
+    if stopped or (group and group[-1].status == "cancelled"):
+        return STOPPED
+    return describe_problem(group[-1]) if group else NOT_RUN
 
 
 def _select(values: np.ndarray | None, column: int) -> np.ndarray | None:

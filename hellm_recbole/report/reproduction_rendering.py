@@ -7,7 +7,7 @@ import rich.markup
 from hellm_recbole.errors import strip_controls
 from hellm_recbole.report.escaping import escape_markdown
 from hellm_recbole.report.rendering import MISSING, render_csv_lines, render_markdown_table
-from hellm_recbole.report.reproduction import NOT_RUN, PairedNumber, PairedRow, PairedTable
+from hellm_recbole.report.reproduction import NOT_RUN, STOPPED, PairedNumber, PairedRow, PairedTable
 from hellm_recbole.report.terminal import create_console, create_view, print_view
 
 
@@ -34,7 +34,8 @@ def render_paired_csv(table: PairedTable) -> str:
     """Render the table as CSV with numbers at full precision; an empty field is a missing value.
 
     `<metric>_paper` is the paper's number and `<metric>_against_paper_percent` the difference of ours from it.
-    `<metric>_change_percent` and `<metric>_paper_change_percent` are the changes against the run `whole`.
+    `<metric>_change_percent` and `<metric>_paper_change_percent` are the changes against the run `whole`. All these
+    columns, and `paper_row`, `whole` and `<metric>_sd`, are left out where they would be empty in all lines.
     """
     lines, section = [], None
     for row in table.rows:
@@ -55,7 +56,10 @@ def render_paired_csv(table: PairedTable) -> str:
             values = (number.ours, number.sd, number.paper, *percents)
             line |= {f"{metric}{name}": value for name, value in zip(names, values, strict=True)}
         lines.append(line)
-    return render_csv_lines(lines, list(lines[0]))
+    needed = {*("section", "run", "n_seeds", "seeds", "problem"), *table.metrics}
+    return render_csv_lines(
+        lines, [name for name in lines[0] if name in needed or any(line[name] is not None for line in lines)]
+    )
 
 
 def render_paired_terminal(table: PairedTable, width: int | None = None) -> str:
@@ -121,10 +125,12 @@ def _list_terminal_cells(table: PairedTable, row: PairedRow) -> list[str]:
 
 
 def _list_problems(table: PairedTable) -> list[str]:
-    """Write why rows have no numbers of ours: one sentence for all missing runs, and one for each failed run."""
-    missing = [row.run for row in table.rows if row.problem == NOT_RUN]
-    failed = [f"{row.run} {row.problem}." for row in table.rows if row.problem not in (None, NOT_RUN)]
-    return [*([f"Missing, not run yet: {', '.join(missing)}."] if missing else []), *failed]
+    """Write why rows have no numbers: one sentence for all missing runs, one for all stopped, one for each failed."""
+    beginnings = {NOT_RUN: "Missing, not run yet", STOPPED: "Stopped before they finished"}
+    runs = {problem: [row.run for row in table.rows if row.problem == problem] for problem in beginnings}
+    sentences = [f"{beginnings[problem]}: {', '.join(names)}." for problem, names in runs.items() if names]
+    failed = [f"{row.run} {row.problem}." for row in table.rows if row.problem not in (None, *beginnings)]
+    return [*sentences, *failed]
 
 
 def _explain_columns(table: PairedTable) -> list[str]:

@@ -90,6 +90,7 @@ def test_an_experiment_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ("entry", "part"),
     [
         (ENTRY, "key t.rows is missing"),
+        ({**ENTRY, "rows": [{"run": "A"}], "row_notes": {"B": "x"}}, "key t.row_notes.B names no row of t"),
         ({**ENTRY, "kind": "studies", "model": "M"}, "key t.studies is missing"),
         ({**ENTRY, "kind": "other"}, "key t.kind is 'other', not one of runs, studies, statistics"),
         ({**ENTRY, "rows": [{"paper": "B"}]}, "key t.rows[0].run is missing"),

@@ -58,6 +58,22 @@ def test_seeds_are_averaged_and_a_failed_run_has_its_reason(tmp_path: Path) -> N
     assert without.numbers["R@20"].paper == 0.0774
 
 
+def test_a_stopped_run_is_not_a_missing_one(tmp_path: Path) -> None:
+    add_toy_run(tmp_path, "HeLLMPre", [1, 1])
+    add_toy_run(tmp_path, "HeLLMPre-without-CL", None, status="cancelled", reason="stopped by Ctrl-C")
+    table = build_toy_table(tmp_path, stopped={"HeLLMPre", "HeLLMPre-without-U2U"})
+    stopped = "it was stopped before it finished"
+    assert [row.problem for row in table.rows] == [None, stopped, stopped, "it has not been run"]
+
+
+def test_a_note_about_a_row_stands_only_in_a_table_that_has_the_row(tmp_path: Path) -> None:
+    add_toy_run(tmp_path, "HeLLMPre", [1, 1])
+    experiment = replace(EXPERIMENT, row_notes={"HeLLMPre-without-U2U": "Of U2U.", "Pop": "Of Pop."})
+    assert build_toy_table(tmp_path, experiment).notes[-3:] == ("A note.", "Of U2U.", "Of Pop.")
+    assert build_toy_table(tmp_path, experiment, rows=ROWS[:3]).notes[-2:] == ("A note.", "Of U2U.")
+    assert build_toy_table(tmp_path, experiment, rows=ROWS[:1]).notes[-1] == "A note."
+
+
 def test_runs_of_other_presets_and_models_are_left_out(tmp_path: Path) -> None:
     add_toy_run(tmp_path, "HeLLMPre", [1, 1])
     add_toy_run(tmp_path, "HeLLMPre-without-CL", [1, 1], preset="quick")

@@ -67,6 +67,29 @@ def test_the_csv_has_full_precision_and_a_section_in_each_line(results: Path) ->
     assert lines[3]["R@20_paper"] == ""
 
 
+def test_columns_that_would_be_empty_are_not_in_the_csv(tmp_path: Path) -> None:
+    plain = replace(EXPERIMENT, rows=tuple(replace(row, whole=None) for row in ROWS), metrics=("R@20",))
+    add_toy_run(tmp_path, "HeLLMPre", [1, 30], paper=None)
+    always = ["section", "run", "n_seeds", "seeds", "problem", "R@20"]
+    assert render_paired_csv(build_toy_table(tmp_path, plain)).splitlines()[0].split(",") == always
+    add_toy_run(tmp_path, "HeLLMPre", [1, 30])
+    assert render_paired_csv(build_toy_table(tmp_path, plain)).splitlines()[0].split(",") == [
+        *("section", "run", "paper_row", "n_seeds", "seeds", "problem"),
+        *("R@20", "R@20_paper", "R@20_against_paper_percent"),
+    ]
+    add_toy_run(tmp_path, "HeLLMPre", [1, 30], seed=2025)
+    assert "R@20_sd" in render_paired_csv(build_toy_table(tmp_path, plain)).splitlines()[0].split(",")
+    only_ours = render_paired_csv(build_toy_table(tmp_path, plain, rows=plain.rows[:1]))
+    assert "problem" in only_ours.splitlines()[0].split(",")  # empty, but readers look for it
+
+
+def test_stopped_runs_have_a_sentence_of_their_own(results: Path) -> None:
+    table = build_toy_table(results, stopped={"HeLLMPre-without-U2U"})
+    for text in (render_paired_markdown(table), render_paired_terminal(table, width=120)):
+        assert "Missing, not run yet: Pop." in text
+        assert "Stopped before they finished: HeLLMPre-without-U2U." in text
+
+
 def test_the_terminal_shows_the_papers_number_in_parentheses(results: Path) -> None:
     add_toy_run(results, "HeLLMPre", [1, 1, 1, 1], seed=2025)
     shown = render_paired_terminal(build_toy_table(results), width=100)
