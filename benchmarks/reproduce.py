@@ -6,7 +6,8 @@ python benchmarks/reproduce.py figure3 --dataset Toys --studies neighbors,width
 
 The experiments are table1, table2, table3, figure3 and figure4. The command prints its plan, runs what is missing in
 the folder of the results, and writes the table or figure to `<output>/<dataset>/reproduce/`. Finished runs are not
-repeated, and runs that were stopped are resumed. The exit code is 0, 1 if a run failed, or 2 if an input is wrong.
+repeated, and runs that were stopped are resumed; if something that they depend on has changed, they are refused. The
+exit code is 0, 1 if a run failed, or 2 if an input is wrong.
 """
 
 from __future__ import annotations

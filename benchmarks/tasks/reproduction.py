@@ -14,7 +14,7 @@ import torch
 from baselines.registry import REGISTRY
 from benchmarks.tasks import comparison
 from benchmarks.tasks.prepared_data import load_data, refuse_missing_data
-from benchmarks.tasks.reproduction_plan import describe_work, list_run_jobs, plan_runs
+from benchmarks.tasks.reproduction_plan import describe_work, find_stopped_runs, list_run_jobs, plan_runs
 from benchmarks.tasks.reproduction_studies import reproduce_studies
 from hellm_recbole.config.paper_experiments import Experiment, ExperimentRun
 from hellm_recbole.config.request import RunRequest
@@ -114,7 +114,7 @@ def _reproduce_runs(experiment: Experiment, request: RunRequest, *, plan_only: b
             return chosen[dataset].models
 
         models = dict.fromkeys(model for rows in chosen.values() for model in rows.models)
-        code = comparison.run(replace(request, models=tuple(models)), select_rows)
+        code = comparison.run(replace(request, models=tuple(models)), select_rows, quiet=True)
     for name, rows in chosen.items():
         print(_write_table(experiment, rows, request, name))
     return code
@@ -157,17 +157,20 @@ def _write_table(experiment: Experiment, chosen: _ChosenRuns, request: RunReques
     """Write the table of one dataset, and return it as text for the terminal.
 
     Raises:
-        ResultError: no run of the experiment is there, or runs cannot be compared.
+        ResultError: no run of the experiment has ended, or runs cannot be compared.
         OutputError: a file cannot be written.
     """
     table = None
     if find_results(request.output, dataset):
         frame = read_frame(request.output, dataset)
-        table = build_paired_table(experiment, chosen.rows, chosen.labels, frame, request.preset, chosen.notes)
+        stopped = find_stopped_runs(request.output, dataset, chosen.labels.values())
+        table = build_paired_table(
+            experiment, chosen.rows, chosen.labels, frame, request.preset, chosen.notes, stopped=stopped
+        )
     if table is None:
         raise ResultError(
-            f"{request.output / dataset} has no run of {experiment.name} with preset {request.preset}; without "
-            "--only-finished the command runs them"
+            f"{request.output / dataset} has no run of {experiment.name} with preset {request.preset} that has "
+            "ended; without --only-finished the command runs them"
         )
     folder = ensure_folder(request.output / dataset / FOLDER)
     remove_leftovers(folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -26,8 +26,14 @@ from hellm_recbole.system import runtime
 FINISHED = "finished"
 _PLURALS = {"run": "runs", "study": "studies"}
 _DELETED = "deleted and run again (--fresh)"
-_STOPPED, _MISSING = "stopped, resumed", "missing"
-_STATES = {"success": FINISHED, "cancelled": _STOPPED, "failed": "failed before, run again"}  # by status of the record
+_STOPPED, _FAILED, _MISSING = "stopped before it finished", "failed before", "missing"
+_STATES = {"success": FINISHED, "cancelled": _STOPPED, "failed": _FAILED}  # by status of the record
+# The plan compares no inputs, so it can only say on what condition earlier work is used.
+_CONDITIONS = {
+    FINISHED: "a finished {noun} is kept if its settings and inputs have not changed",
+    _STOPPED: "a stopped {noun} is resumed if nothing that it depends on has changed",
+    _FAILED: "a failed {noun} is run again, from its checkpoint if nothing that it depends on has changed",
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class PlannedWork:
 
     Attributes:
         name: what the plan calls it.
-        state: `FINISHED`, or what is there and will be done.
+        state: `FINISHED`, or what else is there.
         seconds: expected time until it has ended; None if it is unknown. A finished one has 0.
     """
 
@@ -104,7 +110,24 @@ def _find_run_state(job: RunJob) -> str:
             return _STATES[read_result(record).status]
         except ResultError:
             return "its record cannot be read"
-    return _STOPPED if (job.folder / CHECKPOINT).is_dir() else _MISSING
+    return _STOPPED if _is_stopped(job.folder) else _MISSING
+
+
+def _is_stopped(folder: Path) -> bool:
+    """Return whether a run was stopped without time to write its record: it has a checkpoint and no record."""
+    return (folder / CHECKPOINT).is_dir() and not (folder / RECORD_FILE).exists()
+
+
+def find_stopped_runs(output: Path, dataset: str, labels: Iterable[str]) -> frozenset[str]:
+    """Find the labels with a run, of any seed, that was stopped and has no record, for a table of what is there.
+
+    Args:
+        output: folder of all results.
+        dataset: name of the dataset.
+        labels: labels of the runs.
+    """
+    folders = {label: (output / dataset / label).glob("*") for label in labels}
+    return frozenset(label for label, seeds in folders.items() if any(map(_is_stopped, seeds)))
 
 
 def plan_studies(
@@ -162,7 +185,7 @@ def _has_epochs(search: SearchResult, config: RunConfig) -> bool:
 
 
 def describe_work(title: str, planned: Sequence[PlannedWork], noun: str) -> str:
-    """Describe a plan: a line for each run or study, then their number and the expected time in all.
+    """Describe a plan: a line for each run or study, their number and the expected time in all, and what is not known.
 
     Args:
         title: title of the experiment, with the dataset.
@@ -181,7 +204,19 @@ def describe_work(title: str, planned: Sequence[PlannedWork], noun: str) -> str:
         total += f"; expected time in all {expected}"
         if known and unknown:
             total += f", and {unknown} of unknown time, because no earlier run tells it"
-    return f"{title}\n{table}\n{total}"
+    return "\n".join([title, table, total, *_describe_conditions(planned, noun)])
+
+
+def _describe_conditions(planned: Sequence[PlannedWork], noun: str) -> list[str]:
+    """Describe on what condition earlier runs or studies are used, in one line; none if there are no earlier ones."""
+    states = {work.state for work in planned}
+    conditions = [text.format(noun=noun) for state, text in _CONDITIONS.items() if state in states]
+    if not conditions:
+        return []
+    return [
+        f"not compared yet: {'; '.join(conditions)}; otherwise the command refuses it, and --fresh starts it from "
+        "scratch"
+    ]
 
 
 def _describe_seconds(work: PlannedWork) -> str:

@@ -42,6 +42,11 @@ def test_an_ablation_is_run_once_and_made_again_of_what_is_there(
     assert "plan: 4 runs; 1 finished, 3 to run; expected time in all unknown" in out
     assert "toy has no item texts, so the 7 rows of language models are left out" in out
     assert "The paper has no numbers for toy." in out
+    assert out.count("plan: ") == 1
+    assert out.count("written to ") == 1
+    assert "best (bold)" not in out  # neither the tables of run.py
+    assert "readings" not in out  # nor notes about rows that are left out
+    assert "HeLLM-without-any-prefix" not in out
     results = workplace / "results" / "toy"
     assert sorted(path.name for path in results.iterdir() if (path / "2024").is_dir()) == sorted(VARIANTS)
     table = read_table(results / "reproduce" / "table3.csv")
@@ -52,6 +57,7 @@ def test_an_ablation_is_run_once_and_made_again_of_what_is_there(
             assert float(line["R@20"]) == pytest.approx(record.metrics["test"]["R@20"])
     written = {path.name: path.read_bytes() for path in (results / "reproduce").iterdir()}
     assert set(written) == {"table3.md", "table3.csv"}
+    assert {"table.md", "ablation.md"} <= {path.name for path in results.iterdir()}
     for name in written:
         (results / "reproduce" / name).unlink()
     assert reproduce.main(["table3", *QUICK, "--only-finished"]) == 0
@@ -84,6 +90,25 @@ def test_all_rows_of_an_ablation_with_a_language_model(
     out = " ".join(capsys.readouterr().out.split())
     assert "its LLM rows read LLaMA-2-7B" in out
     assert "no item texts" not in out
+    assert "Both readings of w/o-U2U, w/o-I2I and w/o-CL are here" in out
+    assert "HeLLM-without-any-prefix, which is not here" in out
+
+
+def test_the_plan_and_the_table_say_the_same_of_a_stopped_run(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run.main(["--models", "HeLLMPre", *QUICK]) == 0
+    (workplace / "results" / "toy" / VARIANTS[1] / "2024" / "checkpoint").mkdir(parents=True)
+    capsys.readouterr()
+    assert reproduce.main(["table3", *QUICK, "--plan"]) == 0
+    plan = capsys.readouterr().out
+    assert "stopped before it finished" in next(line for line in plan.splitlines() if line.startswith(VARIANTS[1]))
+    assert "a finished run is kept if its settings and inputs have not changed" in plan
+    assert "a stopped run is resumed if nothing that it depends on has changed" in plan
+    assert reproduce.main(["table3", *QUICK, "--only-finished"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"Missing, not run yet: {VARIANTS[2]}, {VARIANTS[3]}." in shown
+    assert f"Stopped before they finished: {VARIANTS[1]}." in shown
 
 
 def test_the_plan_runs_nothing(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from benchmarks.tasks.reproduction_plan import (
     FINISHED,
     PlannedWork,
     describe_work,
+    find_stopped_runs,
     list_run_jobs,
     locate_study,
     plan_runs,
@@ -54,11 +55,11 @@ def test_each_run_has_a_state_and_a_time(tmp_path: Path) -> None:
     add_run(tmp_path, None, model="BM3", status="cancelled")
     (tmp_path / "Toy" / "GRCN" / "2024" / "checkpoint").mkdir(parents=True)
     request = make_run_request(tmp_path, seeds=(2024, 2025))
-    assert plan(["BM3"], request)[0].state == "stopped, resumed"
+    assert plan(["BM3"], request)[0].state == "stopped before it finished"
     assert plan(["LightGCN", "VBPR", "GRCN"], request) == [
         PlannedWork("LightGCN, seed 2024", FINISHED, 0.0),
-        PlannedWork("VBPR, seed 2024", "failed before, run again", None),
-        PlannedWork("GRCN, seed 2024", "stopped, resumed", None),
+        PlannedWork("VBPR, seed 2024", "failed before", None),
+        PlannedWork("GRCN, seed 2024", "stopped before it finished", None),
         PlannedWork("LightGCN, seed 2025", "missing", 600.0),
         PlannedWork("VBPR, seed 2025", "missing", None),
         PlannedWork("GRCN, seed 2025", "missing", None),
@@ -79,17 +80,44 @@ def test_earlier_runs_of_the_rows_are_deleted_with_fresh(tmp_path: Path) -> None
 
 def test_the_description_sums_up_what_is_known() -> None:
     planned = [PlannedWork("a", FINISHED, 0.0), PlannedWork("b", "missing", 90.0), PlannedWork("c", "missing", 300.0)]
-    *lines, total = describe_work("Title", planned, "run").splitlines()
+    *lines, total, _conditions = describe_work("Title", planned, "run").splitlines()
     assert lines[0] == "Title"
     assert [line.split()[:2] for line in lines[2:]] == [["a", FINISHED], ["b", "missing"], ["c", "missing"]]
     assert lines[3].endswith("about 2 minutes")
     assert total == "plan: 3 runs; 1 finished, 2 to run; expected time in all about 6 minutes"
     unknown = [*planned, PlannedWork("d", "missing", None)]
-    assert describe_work("Title", unknown, "run").endswith(
-        "expected time in all about 6 minutes, and 1 of unknown time, because no earlier run tells it"
+    assert (
+        describe_work("Title", unknown, "run")
+        .splitlines()[-2]
+        .endswith("expected time in all about 6 minutes, and 1 of unknown time, because no earlier run tells it")
     )
     assert describe_work("Title", unknown[-1:], "study").endswith("1 to run; expected time in all unknown")
-    assert describe_work("Title", planned[:1], "run").endswith("plan: 1 run; 1 finished, 0 to run")
+    assert "\nplan: 1 run; 1 finished, 0 to run\n" in describe_work("Title", planned[:1], "run")
+
+
+@pytest.mark.parametrize(
+    ("state", "condition"),
+    [
+        (FINISHED, "a finished study is kept if its settings and inputs have not changed"),
+        ("stopped before it finished", "a stopped study is resumed if nothing that it depends on has changed"),
+        ("failed before", "a failed study is run again, from its checkpoint if nothing that it depends on has changed"),
+    ],
+)
+def test_the_description_says_on_what_condition_earlier_work_is_used(state: str, condition: str) -> None:
+    planned = [PlannedWork("a", state, None), PlannedWork("b", "missing", None), PlannedWork("c", state, None)]
+    assert describe_work("Title", planned, "study").splitlines()[-1] == (
+        f"not compared yet: {condition}; otherwise the command refuses it, and --fresh starts it from scratch"
+    )
+    assert "not compared yet" not in describe_work("Title", planned[1:2], "study")
+
+
+def test_stopped_runs_have_a_checkpoint_and_no_record(tmp_path: Path) -> None:
+    for label in ("Pop", "BPR", "GRCN"):
+        (tmp_path / "Toy" / label / "7").mkdir(parents=True)
+    for label in ("Pop", "BPR"):
+        (tmp_path / "Toy" / label / "7" / "checkpoint").mkdir()
+    (tmp_path / "Toy" / "BPR" / "7" / "record.json").touch()
+    assert find_stopped_runs(tmp_path, "Toy", ["Pop", "BPR", "GRCN", "VBPR"]) == {"Pop"}
 
 
 @pytest.mark.parametrize(("threads", "minutes"), [(1, 40.0), (2, 20.0), (9, 10.0)])  # four trials of 10 minutes
@@ -115,7 +143,7 @@ def test_finished_studies_tell_the_time_of_others(tmp_path: Path) -> None:
     (started / "request.json").write_text("{}")
     found = plan_studies(config, "Toy", studies, make_run_request(tmp_path))
     assert [(work.state, work.seconds) for work in found] == [
-        (FINISHED, 0.0), ("stopped, resumed", 180.0), ("missing", 180.0),
+        (FINISHED, 0.0), ("stopped before it finished", 180.0), ("missing", 180.0),
     ]  # fmt: skip
     other = resolve_run("HeLLMPre", "Toy", REGISTRY, "paper", [replace(EPOCHS, value=99)])
     assert plan_studies(other, "Toy", studies, make_run_request(tmp_path))[2].seconds is None
