@@ -214,8 +214,7 @@ def _describe_conditions(planned: Sequence[PlannedWork], noun: str) -> list[str]
     if not conditions:
         return []
     return [
-        f"not compared yet: {'; '.join(conditions)}; otherwise the command refuses it, and --fresh starts it from "
-        "scratch"
+        f"not compared yet: {'; '.join(conditions)}; otherwise the command refuses it, and --fresh starts from scratch"
     ]
 
 

@@ -106,7 +106,7 @@ def test_the_description_sums_up_what_is_known() -> None:
 def test_the_description_says_on_what_condition_earlier_work_is_used(state: str, condition: str) -> None:
     planned = [PlannedWork("a", state, None), PlannedWork("b", "missing", None), PlannedWork("c", state, None)]
     assert describe_work("Title", planned, "study").splitlines()[-1] == (
-        f"not compared yet: {condition}; otherwise the command refuses it, and --fresh starts it from scratch"
+        f"not compared yet: {condition}; otherwise the command refuses it, and --fresh starts from scratch"
     )
     assert "not compared yet" not in describe_work("Title", planned[1:2], "study")
 
