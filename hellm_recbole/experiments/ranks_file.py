@@ -60,6 +60,12 @@ class PhaseRanks:
 
 # Arrays of a published file, one entry for each user, in the order of the split: number of targets, and place from 0
 _TARGETS, _ORDER = "targets", "user_order"
+# What NumPy raises for a broken file: TypeError if the file is an array alone, RuntimeError if a member is encrypted,
+# and MemoryError if a member says that it is huge
+_DAMAGE = (
+    *(OSError, ValueError, EOFError, TypeError, RuntimeError, MemoryError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 _INTEGER_ARRAYS = ("rank", "rank_train", "rank_none", "history_length", "item_count")
 
 
@@ -152,16 +158,21 @@ def _load_arrays(path: Path, sha256: str | None) -> dict[str, npt.NDArray[Any]]:
     """Load all arrays of a file: name -> array.
 
     Raises:
-        ResultError: the file is missing, is damaged, or does not have the given digest.
+        ResultError: the file is missing, is damaged, has an array that is not one-dimensional, or does not have the
+            given digest.
     """
     try:
         content = path.read_bytes()
         if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
             raise ValueError(DIGEST_MISMATCH)
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            arrays = {name: stored[name] for name in stored.files}
+    except _DAMAGE as error:
         raise ResultError(f"ranks {path} cannot be read ({error}); run the model again with --fresh") from error
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray) or array.ndim != 1:
+            _refuse_file(path, name, "is damaged: it is not a one-dimensional array")
+    return arrays
 
 
 def _add_numbers(arrays: dict[str, npt.NDArray[Any]], phase: str, path: Path) -> None:
@@ -177,7 +188,11 @@ def _add_numbers(arrays: dict[str, npt.NDArray[Any]], phase: str, path: Path) ->
             _refuse_file(path, f"{phase}_{key}", "is missing or of the wrong type")
         arrays[f"{phase}_{key}"] = array.astype(np.int32)
     n_targets = len(arrays[f"{phase}_rank"])
-    if targets.ndim != 1 or targets.dtype.kind != "u" or targets.min(initial=1) < 1 or targets.sum() != n_targets:
+    if (
+        targets.dtype.kind != "u"
+        or not 1 <= targets.min(initial=1) <= targets.max(initial=1) <= max(n_targets, 1)  # so that no sum overflows
+        or targets.sum() != n_targets
+    ):
         _refuse_file(path, f"{phase}_{_TARGETS}", f"does not count the {n_targets} targets")
     if order is None or order.dtype.kind != "u" or not np.array_equal(np.sort(order), np.arange(len(targets))):
         _refuse_file(path, f"{phase}_{_ORDER}", f"does not have each place of the {len(targets)} users once")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,12 @@ def test_ranks_that_are_not_in_the_order_of_the_split_are_not_published(tmp_path
         ({"valid_rank": np.array([1, 2**31], dtype=np.uint32)}, "valid_rank is missing or of the wrong type"),
         ({"valid_rank": np.array([0, 1], dtype=np.uint16)}, "valid_rank has a rank below 1"),
         ({"valid_rank_none": np.array([1], dtype=np.uint16)}, "valid_rank_none .* another length"),
+        ({"valid_rank": np.array(5)}, "valid_rank is damaged: it is not a one-dimensional array"),
+        ({"test_targets": np.array(2, dtype=np.uint16)}, "test_targets is damaged"),
+        ({"test_user_order": np.array(0, dtype=np.uint16)}, "test_user_order is damaged"),
+        ({"test_user_order": np.zeros((2, 1), dtype=np.uint16)}, "test_user_order is damaged"),
+        ({"valid_rank": np.array([])}, "valid_rank is missing or of the wrong type"),
+        ({"test_targets": np.array([2**64 - 1, 3], dtype=np.uint64)}, "test_targets does not count the 2 targets"),
     ],
 )
 def test_broken_published_ranks_are_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
@@ -130,4 +137,16 @@ def test_broken_published_ranks_are_refused(tmp_path: Path, change: dict[str, An
         arrays = {**stored, **change}
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
     with pytest.raises(ResultError, match=said):
+        read_ranks(path)
+
+
+def test_a_file_with_an_array_alone_or_with_another_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ranks.npz"
+    with path.open("wb") as stream:
+        np.save(stream, np.arange(3))
+    with pytest.raises(ResultError, match="cannot be read"):
+        read_ranks(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("valid_rank", "text")
+    with pytest.raises(ResultError, match="valid_rank is damaged"):
         read_ranks(path)
