@@ -21,6 +21,7 @@ from benchmarks.options.command_line import run_command
 from benchmarks.options.shared import TableProtocol, Version
 from benchmarks.options.values import parse_cutoffs, parse_datasets, parse_path
 from hellm_recbole.data.known_datasets import DATASET_ROOT
+from hellm_recbole.errors import SettingsError
 
 RESULTS = Path("results")
 SEPARATE = RESULTS / "report"  # folder of a report whose results are in a folder that is only read
@@ -82,6 +83,10 @@ def report_results(
 ) -> int:
     """Write and print the report of each dataset."""
     folder = output or (RESULTS if source is None else SEPARATE)
+    if source is not None and source.resolve() == folder.resolve():
+        raise SettingsError(
+            f"--from {source} is only read, so the report cannot be written there; choose another folder with --output"
+        )
     named = None if dataset is None else parse_datasets(dataset, (DATASET_ROOT, source or folder))
     values = None if cutoffs is None else parse_cutoffs(cutoffs)
     from benchmarks.tasks.reporting import list_reported_datasets, refuse_empty_source, write_reports

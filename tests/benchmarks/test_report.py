@@ -141,6 +141,15 @@ def test_results_are_read_from_one_folder_and_the_report_is_written_to_another(
     assert (work / "results" / "report" / "Toy" / "table.md").is_file()
 
 
+def test_the_folder_that_is_only_read_is_not_that_of_the_report(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(results.rglob("*"))
+    said = fail(capsys, "--from", str(results), "--output", str(results / "x" / ".."))
+    assert f"--from {results} is only read, so the report cannot be written there; choose another folder" in said
+    assert sorted(results.rglob("*")) == before
+
+
 def test_a_folder_to_read_without_records_is_refused(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "check the folder of --from" in fail(capsys, "--from", str(results / "none"))
     said = fail(capsys, "--dataset", "Toy,Toys", "--from", str(results))
