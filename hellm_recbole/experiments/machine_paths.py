@@ -6,6 +6,7 @@ import getpass
 import re
 import socket
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ _SHORTEST_NAME = 3  # shorter names of users and computers occur inside commands
 # A path begins at the start of a text or after one of these signs: not after "[" or "<", as in "[/INST]" or "</s>".
 _BEFORE = r"(?:^|(?<=[\s=:,;'\"(]))"
 _START = r"(?:(?:file:)?/+|~[\w.-]*/|\.{1,2}/|[A-Za-z]:[/\\]|\\\\|[\w.-]+/[\w.-]+/)"
+# An absolute path, with a name after its first sign
+_ABSOLUTE = r"(?:(?:file:)?/+|~[\w.-]*/|[A-Za-z]:[/\\]|\\\\)(?=[^\s/\\])"
 _PATH = re.compile(_BEFORE + _START + r"[^\s,;'\"]*")
 
 
@@ -46,15 +49,35 @@ def is_path(text: str) -> bool:
 def cut_value(value: Any) -> Any:
     """Cut the paths out of a value of JSON, at any depth. A text that begins like a path is cut as a whole.
 
+    Use it for values that name files or models: words such as `sci-fi/fantasy/horror` would be cut, too.
+
     >>> cut_value({"weights": "/data/my models/a.gguf", "epochs": 5, "files": ["../x/b.npy", "adam"]})
     {'weights': '.../a.gguf', 'epochs': 5, 'files': ['.../b.npy', 'adam']}
     """
+    return _change_texts(
+        value, lambda text: _take_last_name(text) if is_path(text) and "\n" not in text else cut_paths(text)
+    )
+
+
+def cut_absolute_paths(value: Any) -> Any:
+    """Cut each text that is an absolute path as a whole, at any depth of a value of JSON. Other texts stay.
+
+    >>> cut_absolute_paths(["/data/my models/a.gguf", "~/b.npy", "sci-fi/fantasy/horror", "see /data/a", "/"])
+    ['.../a.gguf', '.../b.npy', 'sci-fi/fantasy/horror', 'see /data/a', '/']
+    """
+    return _change_texts(
+        value, lambda text: _take_last_name(text) if re.match(_ABSOLUTE, text) and "\n" not in text else text
+    )
+
+
+def _change_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Apply a function to all texts of a value of JSON, at any depth."""
     if isinstance(value, str):
-        return _take_last_name(value) if is_path(value) and "\n" not in value else cut_paths(value)
+        return change(value)
     if isinstance(value, dict):
-        return {key: cut_value(entry) for key, entry in value.items()}
+        return {key: _change_texts(entry, change) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(cut_value(entry) for entry in value)
+        return type(value)(_change_texts(entry, change) for entry in value)
     return value
 
 

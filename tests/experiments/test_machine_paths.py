@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hellm_recbole.experiments.machine_paths import cut_paths, cut_value, find_machine_folder, hide_names, is_path
+from hellm_recbole.experiments.machine_paths import (
+    cut_absolute_paths,
+    cut_paths,
+    cut_value,
+    find_machine_folder,
+    hide_names,
+    is_path,
+)
 
 NAMES = st.from_regex(r"[a-z][a-z0-9-]{0,8}", fullmatch=True)
 
@@ -82,3 +89,25 @@ def test_a_folder_of_this_machine_is_found() -> None:
     assert find_machine_folder("tensorboard, adam") is None
     for folder in (Path.home(), Path.cwd(), Path(tempfile.gettempdir())):
         assert find_machine_folder(f'"[{folder}/x]"') is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        ("/data/my models/tiny", ".../tiny"),
+        ("~ada/tiny", ".../tiny"),
+        ("file:///data/tiny", ".../tiny"),
+        (r"C:\Users\ada\tiny.gguf", ".../tiny.gguf"),
+        (r"\\server\share\tiny.gguf", ".../tiny.gguf"),
+    ],
+)
+def test_a_text_that_is_an_absolute_path_is_cut(text: str, cut: str) -> None:
+    assert cut_absolute_paths(text) == cut
+    assert cut_absolute_paths({"a": [(text, 1, None)]}) == {"a": [(cut, 1, None)]}
+
+
+@pytest.mark.parametrize(
+    "text", ["a/b/c", "see /data/a", "/", " / ", "// a", "../a", "\n/a", "/a\n/b", "</s>", "~", ""]
+)
+def test_a_text_that_is_no_absolute_path_stays(text: str) -> None:
+    assert cut_absolute_paths(text) == text
