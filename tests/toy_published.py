@@ -11,7 +11,7 @@ from hellm_recbole.data.split import Split
 from hellm_recbole.evaluation.metrics import average_metrics
 from hellm_recbole.evaluation.ranking import rank_targets
 from hellm_recbole.experiments.ranks_file import PhaseRanks, write_ranks
-from hellm_recbole.experiments.recording import build_phase_ranks
+from hellm_recbole.experiments.recording import build_phase_ranks, count_split
 from hellm_recbole.experiments.results import RunResult, write_result
 from hellm_recbole.system.files import sha256_file
 from hellm_recbole.types import Histories, IdArray
@@ -46,6 +46,7 @@ def describe_random_run(split: Split, ranks: dict[str, PhaseRanks], **changes: A
     return toy_record(
         **{
             "dataset": split.dataset,
+            "counts": count_split(split),
             "split_kind": split.kind,
             "split_hash": split.sha256,
             "n_candidates": split.n_items,

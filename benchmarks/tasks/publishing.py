@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from baselines.registry import RECBOLE_BASELINES, REGISTRY
 from benchmarks.tasks.prepared_data import load_data
+from hellm_recbole.config.variants import list_all_variants
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import ModelError, ResultError, SettingsError
 from hellm_recbole.experiments.published import (
@@ -24,6 +26,7 @@ from hellm_recbole.experiments.published import (
 )
 from hellm_recbole.experiments.published_check import check_published_run
 from hellm_recbole.experiments.results import RECORD_FILE, check_comparable, find_results
+from hellm_recbole.models.base import Family
 
 EXIT_DISAGREES = 1
 _KB = 1000
@@ -44,13 +47,12 @@ def publish_runs(
         fresh: whether to replace published runs that differ.
 
     Raises:
-        SettingsError: both folders are the same.
+        SettingsError: both folders are the same, or the published runs would be among the runs of a dataset.
         ModelError: a model has no run.
         ResultError: there is no finished run, a run is broken, or a different run is published already.
         OutputError: a file cannot be written.
     """
-    if folder.resolve() == output.resolve():
-        raise SettingsError(f"--to {folder} is the folder of the results; choose another one for published runs")
+    _refuse_folder(folder, output, datasets)
     for dataset in datasets:
         results, started = find_results(output, dataset), _list_unfinished(output, dataset)
         labels = [*(result.label for result in results), *(label for label, _ in started)]
@@ -67,6 +69,24 @@ def publish_runs(
             raise ResultError(f"no run of {dataset} in {output} is finished; only finished runs can be published")
         remove_publication_leftovers(folder, dataset)
         _publish_dataset([prepare_publication(result) for result in finished], folder, dataset, fresh)
+
+
+def _refuse_folder(folder: Path, output: Path, datasets: Sequence[str]) -> None:
+    """Refuse a folder for published runs that is the folder of the results, or is inside that of a dataset in it.
+
+    Raises:
+        SettingsError: it is one.
+    """
+    target, results = folder.resolve(), output.resolve()
+    if target == results:
+        raise SettingsError(f"--to {folder} is the folder of the results; choose another one for published runs")
+    if not target.is_relative_to(results):
+        return
+    name = target.relative_to(results).parts[0]
+    if name in datasets or any(any((results / name).glob(f"*/*/{file}")) for file in (SETTINGS_FILE, RECORD_FILE)):
+        raise SettingsError(
+            f"--to {folder} is inside {output / name}, the results of a dataset; choose another one for published runs"
+        )
 
 
 def _list_unfinished(output: Path, dataset: str) -> list[tuple[str, str]]:
@@ -141,9 +161,18 @@ def check_runs(folder: Path, datasets: Sequence[str], models: Sequence[str] | No
 def _find_problems(path: Path, split: Split) -> list[str]:
     """Find what is wrong with a published run. A broken file is a problem, so that the other runs are checked, too."""
     try:
-        return check_published_run(read_published_folder(path), split)
+        run = read_published_folder(path)
+        return check_published_run(run, split, _find_kind(run.result.model))
     except ResultError as error:
         return [str(error)]
+
+
+def _find_kind(model: str) -> tuple[Family, str] | None:
+    """Find the family and the source of a model or variant of the registry; None for other models."""
+    name = list_all_variants().get(model, model)
+    if name in REGISTRY:
+        return REGISTRY[name].family, "hellm_recbole"
+    return ("collaborative", "recbole") if name in RECBOLE_BASELINES else None
 
 
 def _select_labels(labels: Sequence[str], models: Sequence[str] | None, what: str) -> set[str]:

@@ -3,7 +3,7 @@
 A published run is a folder `<dataset>/<model>/<seed>/` with three files:
 
 - `record.json`: the run result, which includes the curve of training (losses and validation metrics of each epoch).
-  Paths of the machine are cut. Its key `published` says which keys held one.
+  Paths of the machine are cut. Its key `published` says which keys held one, and has the metrics of all three masks.
 - `settings.yaml`: the settings that can change a number, as in the folder of the run.
 - `ranks.npz`: the ranks in the order of the split, without tokens (`ranks_file.write_published_ranks`).
 
@@ -15,18 +15,25 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
 from hellm_recbole.config.harness_settings import NEUTRAL_KEYS
 from hellm_recbole.errors import ResultError
-from hellm_recbole.experiments.machine_paths import cut_paths, cut_value, find_machine_folder, hide_names
-from hellm_recbole.experiments.ranks_file import RANKS_FILE, PhaseRanks, read_ranks, write_published_ranks
+from hellm_recbole.evaluation.metrics import average_metrics
+from hellm_recbole.experiments.machine_paths import (
+    cut_absolute_paths,
+    cut_paths,
+    cut_value,
+    find_machine_folder,
+    hide_names,
+)
+from hellm_recbole.experiments.ranks_file import RANKS_FILE, PhaseRanks, Policy, read_ranks, write_published_ranks
 from hellm_recbole.experiments.results import (
     RECORD_FILE,
     RunResult,
@@ -47,6 +54,9 @@ SETTINGS_FILE = "settings.yaml"
 PUBLISHED_FILES = (RECORD_FILE, SETTINGS_FILE, RANKS_FILE)
 PHASES = ("valid", "test")
 _KEPT = frozenset({"counts", "filter", "metrics", "curve", "published", "path"})  # numbers only
+_FREE_TEXTS = frozenset({"prompt", "ending", "item_separator", "placeholder"})  # settings that a language model reads
+_SOURCES = frozenset({"llm"})  # settings that name a model or a file
+_SOURCE_ENDINGS = ("_path", "_dir", "_file", "_folder")
 _ADVICE = "restore the file, or publish the run again with publish.py --fresh"
 
 
@@ -133,6 +143,8 @@ def read_published_folder(folder: Path) -> PublishedRun:
     settings = folder / SETTINGS_FILE
     if not settings.is_file() or sha256_file(settings) != result.published["settings_sha256"]:
         raise ResultError(f"{settings} is missing or has changed since it was published; {_ADVICE}")
+    if _parse_settings(settings.read_bytes()) != _parse_settings(render_settings(result)):
+        raise ResultError(f"{settings} does not have the settings of {RECORD_FILE} beside it; {_ADVICE}")
     with _advise_on_files():
         return PublishedRun(result, read_ranks(folder / RANKS_FILE, result.ranks_sha256))
 
@@ -151,6 +163,14 @@ def read_published_result(folder: Path) -> RunResult:
     if result.published is None or result.ranks_sha256 is None or result.ranks != RANKS_FILE:
         raise ResultError(f"{result.path} is not a published run; publish.py writes published runs")
     return result
+
+
+def _parse_settings(text: str | bytes) -> Any:
+    """Parse the text of `settings.yaml`; None if it is not YAML."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
 
 
 @contextmanager
@@ -194,8 +214,31 @@ def prepare_publication(result: RunResult) -> PublishedRun:
         "run_sha256": digest_run(result),
         "settings_sha256": settings_sha256,
         "cut": tuple(key for key, text in before.items() if after[key] != text),
+        "metrics": summarize_ranks(ranks, result.cutoffs),
     }
     return PublishedRun(replace(cut, ranks=RANKS_FILE, ranks_sha256=None, published=published), ranks)
+
+
+def summarize_ranks(ranks: Mapping[str, PhaseRanks], cutoffs: Sequence[int]) -> dict[str, dict[str, dict[str, float]]]:
+    """Compute the metrics of the ranks of each phase under each masking policy.
+
+    Args:
+        ranks: phase -> ranks.
+        cutoffs: cut-offs K.
+
+    Returns:
+        Phase -> policy -> metric ("R@K", "N@K", or "mean_rank", the mean over targets) -> value.
+    """
+    return {
+        phase: {
+            policy: {
+                **average_metrics(each.user, each.get_ranks(policy), cutoffs),
+                "mean_rank": float(each.get_ranks(policy).mean()),
+            }
+            for policy in get_args(Policy)
+        }
+        for phase, each in ranks.items()
+    }
 
 
 def write_publication(run: PublishedRun, folder: Path) -> PublishedRun:
@@ -229,7 +272,7 @@ def write_publication(run: PublishedRun, folder: Path) -> PublishedRun:
 
 def is_same_run(run: PublishedRun, other: PublishedRun) -> bool:
     """Return whether two published runs have equal results and equal ranks; tokens are not compared."""
-    if replace(run.result, ranks_sha256=None) != replace(other.result, ranks_sha256=None):
+    if _leave_ranks_out(run.result) != _leave_ranks_out(other.result):
         return False
     names = [spec.name for spec in dataclasses.fields(PhaseRanks) if spec.name not in ("user", "item")]
     return all(
@@ -237,6 +280,12 @@ def is_same_run(run: PublishedRun, other: PublishedRun) -> bool:
         for phase in PHASES
         for name in names
     )
+
+
+def _leave_ranks_out(result: RunResult) -> RunResult:
+    """Remove from a published result what follows from its ranks, which are compared themselves."""
+    published: Any = {key: value for key, value in (result.published or {}).items() if key != "metrics"}
+    return replace(result, ranks_sha256=None, published=published)
 
 
 def remove_publication_leftovers(folder: Path, dataset: str) -> None:
@@ -252,20 +301,29 @@ def render_settings(result: RunResult) -> str:
 
 
 def _cut_result(result: RunResult) -> RunResult:
-    """Cut the paths of the machine out of all texts of a run result."""
+    """Cut the paths of the machine out of the texts of a run result. Only its identity names files in longer texts."""
     changes = {
-        spec.name: cut_value(getattr(result, spec.name))
+        spec.name: cut_absolute_paths(getattr(result, spec.name))
         for spec in dataclasses.fields(RunResult)
-        if spec.name not in (*_KEPT, "settings")
+        if spec.name not in (*_KEPT, "settings", "identity")
     }
-    return replace(result, settings={key: _cut_setting(entry) for key, entry in result.settings.items()}, **changes)
+    settings = {key: _cut_setting(key, entry) for key, entry in result.settings.items()}
+    return replace(result, settings=settings, identity=cut_value(result.identity), **changes)
 
 
-def _cut_setting(entry: SettingValue) -> SettingValue:
-    """Cut the paths out of a setting and its origin, which may be an option of the command line."""
+def _cut_setting(key: str, entry: SettingValue) -> SettingValue:
+    """Cut the paths out of a setting and its origin, which may be an option of the command line.
+
+    Texts that a language model reads stay as they are: words such as `sci-fi/fantasy/horror` look like paths there. If
+    one names a folder of this machine, `write_publication` refuses it.
+    """
     value, origin = entry["value"], entry["origin"]
+    typed = origin.startswith("--")
+    if key in _FREE_TEXTS:
+        return {"value": value, "origin": origin if typed else cut_paths(origin)}
     origin = cut_paths(origin, value if isinstance(value, str) else None)
-    return {"value": cut_value(value), "origin": hide_names(origin) if origin.startswith("--") else origin}
+    cut = cut_value if key in _SOURCES or key.endswith(_SOURCE_ENDINGS) else cut_absolute_paths
+    return {"value": cut(value), "origin": hide_names(origin) if typed else origin}
 
 
 def _list_texts(result: RunResult) -> dict[str, str]:

@@ -1,59 +1,87 @@
-"""Check published runs against a prepared dataset: its split, the masks and candidates, and the metrics."""
+"""Check published runs against a prepared dataset: its split, the masks and candidates, and the metrics.
+
+The check finds damaged, mixed up and edited files. It cannot find everything: who changes the ranks of a run, within
+what the masks allow, and then computes all metrics and digests again makes a published run that agrees. Only repeating
+the run finds that. Its digest `run_sha256` belongs to the ranks before publication, which are not published.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from hellm_recbole.data.split import Split
 from hellm_recbole.evaluation.metrics import average_metrics
-from hellm_recbole.experiments.published import PHASES, PublishedRun
+from hellm_recbole.experiments.published import PHASES, PublishedRun, summarize_ranks
 from hellm_recbole.experiments.ranks_file import PhaseRanks
+from hellm_recbole.experiments.recording import count_split
+from hellm_recbole.experiments.results import RunResult
+from hellm_recbole.models.base import Family
 from hellm_recbole.types import Histories, IdArray, Targets
 
 _TOLERANCE = 1e-12  # machines add the same numbers in another order
 
 
-def check_published_run(run: PublishedRun, split: Split) -> list[str]:
+def check_published_run(run: PublishedRun, split: Split, kind: tuple[Family, str] | None = None) -> list[str]:
     """Check a published run against the split of a prepared dataset.
 
-    - The split has the same kind, hash and number of items, and the same users have as many targets.
+    - The split has the same kind, hash, counts and number of items, and the same users have as many targets.
     - History lengths and item counts are those of the split, so the ranks belong to its targets in its order.
     - A rank is at most the number of candidates: all items without those that the policy masks. Masking an item can
-      improve the rank of the target by at most one.
-    - The metrics of the result are those of the ranks.
+      improve the rank of the target by at most one. The policy `seen` masks what `train` masks and more, so its rank
+      is at most that of `train`, which is at most that of `none`.
+    - The metrics of the result are those of the ranks. So are those of its publication, under all three policies.
+    - The model has its family and its source.
 
     Args:
         run: the published run.
         split: split of the prepared dataset.
+        kind: family and source of the model; None if it is not known.
 
     Returns:
         One phrase for each difference; empty if all agrees.
     """
-    result = run.result
     problems = [
         f"{what} is {ours}, and {theirs} in the dataset"
-        for what, ours, theirs in (
-            ("the dataset", result.dataset, split.dataset),
-            ("the kind of split", result.split_kind, split.kind),
-            ("the split hash", result.split_hash[:12], split.sha256[:12]),
-            ("the number of candidates", result.n_candidates, split.n_items),
-        )
+        for what, ours, theirs in _compare_with_split(run.result, split)
         if ours != theirs
     ]
+    fits = not problems
+    problems += _check_kind(run.result, kind)
     if tuple(run.ranks) != PHASES:
         return [*problems, f"the ranks have the parts {', '.join(run.ranks)}"]
-    if not problems:
+    if empty := [phase for phase in PHASES if not len(run.ranks[phase].user)]:
+        return [*problems, f"the ranks have no targets in {' and '.join(empty)}"]
+    if fits:
         for phase, targets, seen in zip(
             PHASES, (split.valid, split.test), (split.train, split.make_test_history()), strict=True
         ):
             problems += [f"{phase}: {problem}" for problem in _check_phase(run.ranks[phase], targets, seen, split)]
-    return problems + [
-        f"{phase}: {problem}" for phase in PHASES for problem in _check_metrics(run, phase) if phase in run.ranks
-    ]
+    problems += [f"{phase}: {problem}" for phase in PHASES for problem in _check_metrics(run, phase)]
+    return [*problems, *_check_published_metrics(run)]
+
+
+def _compare_with_split(result: RunResult, split: Split) -> Iterator[tuple[str, object, object]]:
+    """Yield what the result and the split both know: its name, its value in the result, its value in the split."""
+    yield "the dataset", result.dataset, split.dataset
+    yield "the kind of split", result.split_kind, split.kind
+    yield "the split hash", result.split_hash[:12], split.sha256[:12]
+    yield "the number of candidates", result.n_candidates, split.n_items
+    recorded: Mapping[str, object] = result.counts
+    for name, count in count_split(split).items():
+        yield f"the count {name}", recorded[name], count
+
+
+def _check_kind(result: RunResult, kind: tuple[Family, str] | None) -> Iterator[str]:
+    """Yield the difference between the family and source of a result and those of its model."""
+    if kind is not None and (result.family, result.source) != kind:
+        yield (
+            f"the model has family {result.family} and source {result.source}, and {kind[0]} and {kind[1]} in the "
+            "registry"
+        )
 
 
 def _check_phase(ranks: PhaseRanks, targets: Targets, seen: Histories, split: Split) -> Iterator[str]:
@@ -80,6 +108,9 @@ def _check_phase(ranks: PhaseRanks, targets: Targets, seen: Histories, split: Sp
             yield f"{name} of {wrong} targets is larger than the number of candidates"
         if wrong := int(np.sum((values > none) | (values < none - n_masked))):
             yield f"{name} of {wrong} targets does not fit rank_none and the number of masked items"
+    gain = ranks.rank_train - ranks.rank  # by the items that only the policy `seen` masks
+    if wrong := int(np.sum((gain < 0) | (gain > masked["rank"] - masked["rank_train"]))):
+        yield f"rank of {wrong} targets does not fit rank_train and the number of items masked in addition"
 
 
 def _count_masked(history: Histories, targets: Targets) -> IdArray:
@@ -104,7 +135,36 @@ def _check_metrics(run: PublishedRun, phase: str) -> Iterator[str]:
     result, ranks = run.result, run.ranks[phase]
     recorded = result.metrics["valid"] if phase == "valid" else result.metrics["test"]
     computed = average_metrics(ranks.user, ranks.get_ranks(result.mask_history), result.cutoffs)
-    for name in sorted(recorded.keys() | computed.keys()):
+    for name in _find_differing(recorded, computed):
         a, b = recorded.get(name, math.nan), computed.get(name, math.nan)
-        if not math.isclose(a, b, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE):
-            yield f"{name} is {a:.6g} in the record, and {b:.6g} from the ranks"
+        yield f"{name} is {a:.6g} in the record, and {b:.6g} from the ranks"
+
+
+def _check_published_metrics(run: PublishedRun) -> Iterator[str]:
+    """Yield the phases and masking policies whose published metrics are not those of the ranks."""
+    published = run.result.published
+    recorded = None if published is None else published.get("metrics")
+    if recorded is None:
+        yield "the record lacks the metrics of all masks, so its ranks cannot be checked; publish the run with --fresh"
+        return
+    computed = summarize_ranks(run.ranks, run.result.cutoffs)
+    if {phase: {*policies} for phase, policies in recorded.items()} != {
+        phase: {*policies} for phase, policies in computed.items()
+    }:
+        yield "the published metrics are not those of both phases and all masks"
+        return
+    for phase, policies in computed.items():
+        for policy, values in policies.items():
+            if names := _find_differing(recorded[phase][policy], values):
+                yield f"{phase}: with mask {policy}, the record has another {', '.join(names)} than the ranks"
+
+
+def _find_differing(recorded: Mapping[str, float], computed: Mapping[str, float]) -> list[str]:
+    """Find the metrics that differ by more than rounding, or that only one side has."""
+    return [
+        name
+        for name in sorted(recorded.keys() | computed.keys())
+        if not math.isclose(
+            recorded.get(name, math.nan), computed.get(name, math.nan), rel_tol=_TOLERANCE, abs_tol=_TOLERANCE
+        )
+    ]

@@ -34,7 +34,7 @@ def collect_initial_fields(config: RunConfig, dataset: Dataset, split: Split, co
     return {
         "schema": SCHEMA,
         "dataset": split.dataset,
-        "counts": _count_split(split),
+        "counts": count_split(split),
         "filter": {"k_core": dataset.k_core, "dropped": dataset.n_dropped},
         "split_kind": split.kind,
         "split_hash": split.sha256,
@@ -70,7 +70,7 @@ def collect_initial_fields(config: RunConfig, dataset: Dataset, split: Split, co
     }
 
 
-def _count_split(split: Split) -> Counts:
+def count_split(split: Split) -> Counts:
     """Count users, items and interactions of the dataset and of the parts of its split."""
     return {
         "users": split.n_users,

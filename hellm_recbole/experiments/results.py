@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_type_hints
+from typing import Any, Literal, NoReturn, NotRequired, get_type_hints
 
 from typing_extensions import TypedDict
 
@@ -23,7 +23,7 @@ from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.identity.compare import digest_parts, list_parts
 from hellm_recbole.identity.parts import Identity
 from hellm_recbole.models.base import Family
-from hellm_recbole.system.files import check_seal, ensure_folder, write_text
+from hellm_recbole.system.files import SEAL, check_seal, ensure_folder, write_text
 
 SCHEMA = 1
 RECORD_FILE = "record.json"
@@ -112,12 +112,14 @@ class Published(TypedDict):
 
     `run_sha256` is the digest over everything that the run depended on and over its ranks, from before publication
     (`digest_run`). `settings_sha256` is the digest of the published `settings.yaml`. `cut` lists the keys whose texts
-    held a path of the machine, which was cut.
+    held a path of the machine, which was cut. `metrics` maps each phase and masking policy to the metrics of its ranks
+    and to their mean, `mean_rank`; an earlier version published runs without it.
     """
 
     run_sha256: str | None
     settings_sha256: str
     cut: tuple[str, ...]
+    metrics: NotRequired[dict[str, dict[str, dict[str, float]]]]
 
 
 class CurvePoint(TypedDict):
@@ -330,6 +332,8 @@ def _parse_result(text: str, path: Path) -> RunResult:
             f"run result {path} has schema {shorten(repr(raw.get('schema')))}, this version reads {SCHEMA}; "
             "run it again with --fresh"
         )
+    if raw.get("published") is not None and SEAL not in raw:
+        _refuse_file(path, SEAL, "is missing, which every published run has")
     hints = {name: hint for name, hint in get_type_hints(RunResult).items() if name != "path"}
     added: dict[str, Any] = {"backbone": None, "stages": {}, "search": None, "identity": None, "deterministic": None}
     added |= {"ranks_sha256": None, "published": None}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import shutil
 import socket
 import subprocess
@@ -13,11 +14,13 @@ import pytest
 from benchmarks import publish, report
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
+from hellm_recbole.system.files import check_seal, sha256_file
 from tests.toy import write_prepared
 from tests.toy_published import CUTOFFS, add_random_run
 from tests.toy_records import add_run, rewrite
 
 ROOT = Path(__file__).resolve().parents[2]
+ARRAYS = ("targets", "user_order", "rank", "rank_train", "rank_none", "history_length", "item_count")
 
 
 @pytest.fixture
@@ -145,6 +148,10 @@ def test_wrong_input_is_one_sentence(finished: Path, capsys: pytest.CaptureFixtu
     assert "no run of toy in none" in fail(capsys, "--output", "none")
     assert "no published run of toy in results/published" in fail(capsys, "--check")
     assert "is the folder of the results" in fail(capsys, "--to", "results")
+    assert "is inside results/toy, the results of a dataset" in fail(capsys, "--to", "results/toy")
+    assert "is inside results/toy, the results" in fail(capsys, "--to", "results/x/../toy/LightGCN/p")
+    add_run(finished / "results", None, dataset="other")
+    assert "is inside results/other, the results" in fail(capsys, "--to", "results/other/published")
     assert "contradict each other" in fail(capsys, "--check", "--fresh")
     assert publish.main([]) == 2
     assert "Missing option '--dataset'" in capsys.readouterr().err
@@ -230,3 +237,48 @@ def test_git_tracks_only_published_runs_of_the_results(tmp_path: Path) -> None:
         text=True,
     )
     assert sorted(listed.stdout.splitlines()) == sorted([".gitignore", *tracked])
+
+
+def seal_ranks(path: Path, **arrays: np.ndarray) -> None:
+    """Change arrays of published ranks, and compute the digest of the file anew."""
+    with np.load(path, allow_pickle=False) as stored:
+        changed = {**stored, **arrays}
+    np.savez(path, **changed)
+    rewrite(path.with_name("record.json"), lambda content: content.update(ranks_sha256=sha256_file(path)))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [np.array(5), np.zeros((2, 2), dtype=np.uint16)])
+def test_damaged_ranks_stop_no_check_of_other_runs(
+    finished: Path, value: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command() == 0
+    published = finished / "results" / "published" / "toy"
+    seal_ranks(published / "HeLLM@tiny" / "2024" / "ranks.npz", test_rank=value)
+    empty = {f"{phase}_{name}": np.zeros(0, dtype=np.uint16) for phase in ("valid", "test") for name in ARRAYS}
+    seal_ranks(published / "LightGCN" / "2024" / "ranks.npz", **empty)
+    capsys.readouterr()
+    assert command("--check") == 1
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert lines[0].startswith("toy HeLLM@tiny 2024: ")
+    assert "test_rank is damaged" in lines[0]
+    assert lines[1] == "toy LightGCN 2024: the ranks have no targets in valid and test"
+    assert lines[2:] == ["toy SASRec 7: agrees"]
+    assert captured.err == ""
+
+
+def test_edited_records_disagree(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command() == 0
+    published = finished / "results" / "published" / "toy"
+    record = published / "HeLLM@tiny" / "2024" / "record.json"
+    record.write_text(json.dumps(check_seal(json.loads(record.read_text()))))
+    rewrite(published / "LightGCN" / "2024" / "record.json", lambda content: content.update(family="multimodal"))
+    rewrite(published / "SASRec" / "7" / "record.json", lambda content: content["counts"].update(users=9))
+    capsys.readouterr()
+    assert command("--check") == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert "sha256 is missing" in lines[0]
+    assert lines[1].startswith("toy LightGCN 2024: the model has family multimodal and source hellm_recbole, and coll")
+    assert lines[2] == "toy SASRec 7: the count users is 9, and 60 in the dataset"
+    assert len(lines) == 3

@@ -211,3 +211,75 @@ def test_the_settings_are_sealed_with_the_result(tmp_path: Path) -> None:
     content = check_seal(json.loads(record.read_text()))
     assert content["published"]["settings_sha256"] == sha256_file(record.with_name("settings.yaml"))
     assert record.with_name("settings.yaml").read_text() == render_settings(run.result)
+
+
+def test_a_published_run_without_its_seal_is_refused(tmp_path: Path) -> None:
+    publish(tmp_path / "results", tmp_path / "published", [1])
+    record = tmp_path / "published" / "Toy" / "LightGCN" / "2024" / "record.json"
+    content = check_seal(json.loads(record.read_text()))
+    content["versions"]["torch"] = "1.0"
+    record.write_text(json.dumps(content))
+    with pytest.raises(ResultError, match="sha256 is missing, which every published run has; restore the file"):
+        list_published(tmp_path / "published", "Toy")
+
+
+@pytest.mark.parametrize("changed", [{"emb_dim": 128}, {"emb_dim": 64, "more": 1}, {}])
+def test_settings_that_are_not_those_of_the_record_are_refused(tmp_path: Path, changed: dict[str, int]) -> None:
+    settings = {"emb_dim": SETTINGS["emb_dim"]}
+    publish(tmp_path / "results", tmp_path / "published", [1], settings=settings)
+    path = tmp_path / "published" / "Toy" / "LightGCN" / "2024" / "settings.yaml"
+    path.write_text(yaml.safe_dump(changed))
+    record = path.with_name("record.json")
+    rewrite(record, lambda content: content["published"].update(settings_sha256=sha256_file(path)))
+    with pytest.raises(ResultError, match=r"does not have the settings of record\.json beside it; restore the file"):
+        read_published(tmp_path / "published", "Toy", "LightGCN", 2024)
+
+
+def test_texts_for_a_language_model_are_published_as_they_are(tmp_path: Path) -> None:
+    prompt = "A sci-fi/fantasy/horror fan, see /books/list or ./it, bought:"
+    settings = {
+        "prompt": {"value": prompt, "origin": f"--set prompt={prompt}"},
+        "ending": {"value": "/Next one/of/these:", "origin": "llm.yaml"},
+        "item_separator": {"value": "/", "origin": "/data/ada/mine.yaml"},
+        "lora_targets": {"value": ["a/b/c", "/data/d"], "origin": "llm.yaml"},
+        "llm": {"value": "models/of/tiny", "origin": "--llm models/of/tiny"},
+    }
+    run = publish(tmp_path / "results", tmp_path / "published", [1], settings=settings)
+    published = run.result.settings
+    assert published["prompt"] == settings["prompt"]
+    assert published["ending"] == settings["ending"]
+    assert published["item_separator"] == {"value": "/", "origin": ".../mine.yaml"}
+    assert published["lora_targets"]["value"] == ["a/b/c", ".../d"]
+    assert published["llm"] == {"value": ".../tiny", "origin": "--llm .../tiny"}
+    assert run.result.published is not None
+    cut = ("item_separator.origin", "lora_targets.value[1]", "llm.value", "llm.origin")
+    assert {*run.result.published["cut"]} == {f"settings.{key}" for key in cut}
+
+
+def test_a_prompt_that_names_a_folder_of_the_machine_is_refused(tmp_path: Path) -> None:
+    settings = {"prompt": {"value": f"Read {Path.home()}/x first.", "origin": "llm.yaml"}}
+    with pytest.raises(ResultError, match="a folder of this machine"):
+        publish(tmp_path / "results", tmp_path / "published", [1], settings=settings)
+    assert list_published_folders(tmp_path / "published", "Toy") == []
+
+
+def test_a_published_run_has_the_metrics_of_all_masks(tmp_path: Path) -> None:
+    run = publish(tmp_path / "results", tmp_path / "published", [3, 1, 20], train=10, none=30)
+    assert run.result.published is not None
+    metrics = run.result.published["metrics"]
+    assert [(phase, [*policies]) for phase, policies in metrics.items()] == [
+        ("valid", ["seen", "train", "none"]),
+        ("test", ["seen", "train", "none"]),
+    ]
+    test = metrics["test"]
+    assert {policy: values["mean_rank"] for policy, values in test.items()} == {"seen": 8, "train": 18, "none": 38}
+    assert [test[policy]["R@20"] for policy in ("seen", "train", "none")] == pytest.approx([1, 2 / 3, 0])
+    assert test["seen"].items() >= run.result.metrics["test"].items()
+
+
+def test_a_run_published_without_the_metrics_of_all_masks_is_the_same_run(tmp_path: Path) -> None:
+    run = prepare_publication(add_finished_run(tmp_path / "results", [1, 2]))
+    write_publication(run, tmp_path / "published")
+    record = tmp_path / "published" / "Toy" / "LightGCN" / "2024" / "record.json"
+    rewrite(record, lambda content: content["published"].pop("metrics"))
+    assert is_same_run(run, read_published(tmp_path / "published", "Toy", "LightGCN", 2024))

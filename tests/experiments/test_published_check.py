@@ -9,9 +9,9 @@ import pytest
 
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split, split_dataset
-from hellm_recbole.experiments.published import PublishedRun
+from hellm_recbole.experiments.published import PublishedRun, summarize_ranks
 from hellm_recbole.experiments.published_check import check_published_run
-from tests.toy_published import describe_random_run, rank_randomly
+from tests.toy_published import CUTOFFS, describe_random_run, rank_randomly
 
 
 def publish_randomly(split: Split) -> PublishedRun:
@@ -20,7 +20,13 @@ def publish_randomly(split: Split) -> PublishedRun:
     for phase, ranks in rank_randomly(split, seed=3).items():
         numbers = {user: f"{number:04d}" for number, user in enumerate(sorted({*ranks.user.tolist()}))}
         numbered[phase] = replace(ranks, user=np.array([numbers[user] for user in ranks.user.tolist()]))
-    return PublishedRun(describe_random_run(split, numbered), numbered)
+    published: Any = {
+        "run_sha256": None,
+        "settings_sha256": "0" * 64,
+        "cut": (),
+        "metrics": summarize_ranks(numbered, CUTOFFS),
+    }
+    return PublishedRun(describe_random_run(split, numbered, published=published), numbered)
 
 
 def change_test(run: PublishedRun, **arrays: Callable[[Any], Any]) -> PublishedRun:
@@ -130,3 +136,76 @@ def test_missing_targets_are_found(toy_split: Split) -> None:
     assert "test: 59 targets of 59 users instead of 60 targets of 60 users" in check_published_run(short, toy_split)
     valid = replace(run, ranks={"valid": run.ranks["valid"]})
     assert "the ranks have the parts valid" in check_published_run(valid, toy_split)
+
+
+def test_other_counts_are_found(toy_split: Split) -> None:
+    run = publish_randomly(toy_split)
+    counts: Any = {**run.result.counts, "train": 7}
+    problems = check_published_run(replace(run, result=replace(run.result, counts=counts)), toy_split)
+    assert problems == [f"the count train is 7, and {len(toy_split.train.items)} in the dataset"]
+
+
+@pytest.mark.parametrize("kind", [("sequential", "hellm_recbole"), ("collaborative", "recbole")])
+def test_another_family_or_source_is_found(toy_split: Split, kind: Any) -> None:
+    run = publish_randomly(toy_split)
+    assert check_published_run(run, toy_split, ("collaborative", "hellm_recbole")) == []
+    (problem,) = check_published_run(run, toy_split, kind)
+    assert problem.startswith("the model has family collaborative and source hellm_recbole, and ")
+    assert problem.endswith(f"{kind[0]} and {kind[1]} in the registry")
+
+
+def test_ranks_are_found_that_changed_beyond_all_cutoffs(toy_split: Split) -> None:
+    """The masks allow the change, and it changes no metric of the result."""
+    run = publish_randomly(toy_split)
+    ranks = run.ranks["test"]
+    position = int(np.flatnonzero((ranks.rank > max(CUTOFFS) + 1) & (ranks.rank_train > ranks.rank))[0])
+
+    def worsen(array: Any) -> Any:
+        array[position] += 1
+        return array
+
+    problems = check_published_run(change_test(run, rank=worsen), toy_split)
+    assert problems == ["test: with mask seen, the record has another mean_rank than the ranks"]
+
+
+@pytest.mark.parametrize("policy", ["seen", "train", "none"])
+@pytest.mark.parametrize("phase", ["valid", "test"])
+def test_other_published_metrics_are_found(toy_split: Split, phase: str, policy: str) -> None:
+    run = publish_randomly(toy_split)
+    assert run.result.published is not None
+    run.result.published["metrics"][phase][policy]["N@5"] += 1e-6
+    said = f"{phase}: with mask {policy}, the record has another N@5 than the ranks"
+    assert check_published_run(run, toy_split) == [said]
+
+
+def test_missing_published_metrics_are_found(toy_split: Split) -> None:
+    run = publish_randomly(toy_split)
+    assert run.result.published is not None
+    metrics = run.result.published["metrics"]
+    del metrics["test"]["none"]
+    said = "the published metrics are not those of both phases and all masks"
+    assert check_published_run(run, toy_split) == [said]
+    del run.result.published["metrics"]
+    (problem,) = check_published_run(run, toy_split)
+    assert "lacks the metrics of all masks" in problem
+
+
+def test_the_rank_with_fewer_masked_items_is_never_better(toy_split: Split) -> None:
+    run = publish_randomly(toy_split)
+    ranks = run.ranks["test"]
+    assert np.all((ranks.rank <= ranks.rank_train) & (ranks.rank_train <= ranks.rank_none))
+    position = int(np.flatnonzero(ranks.rank_train < ranks.rank_none)[0])
+    for difference in (1, -2):  # leave-one-out masks one more item at test than in training
+        rank = ranks.rank.copy()
+        rank[position] = ranks.rank_train[position] + difference
+        changed = replace(run, ranks={**run.ranks, "test": replace(ranks, rank=rank)})
+        problems = check_published_run(changed, toy_split)
+        assert "test: rank of 1 targets does not fit rank_train and the number of items masked in addition" in problems
+
+
+@pytest.mark.filterwarnings("error")
+def test_ranks_without_targets_are_found(toy_split: Split) -> None:
+    run = publish_randomly(toy_split)
+    names = ("user", "item", "rank", "rank_train", "rank_none", "history_length", "item_count")
+    empty = change_test(run, **dict.fromkeys(names, lambda array: array[:0]))
+    assert check_published_run(empty, toy_split) == ["the ranks have no targets in test"]
