@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from hellm_recbole.data.importers.assemble import add_times, assemble, number_fe
 from hellm_recbole.data.importers.ids import BLANKS, strip_ids
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.tsv import Table, read_lines, read_table, read_text
-from hellm_recbole.errors import DataError
+from hellm_recbole.errors import DataError, shorten
 
 P5_SEQUENCES, P5_MAPS = "sequential_data.txt", "datamaps.json"
 LATTICE_PARTS = {"train": "train.json", "valid": "val.json", "test": "test.json"}
@@ -215,11 +216,20 @@ def _read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        DataError: the file is missing, is not JSON or holds no object.
+        DataError: the file is missing, is not JSON or holds no object, or an object has a key twice, of which Python
+            would keep the last value only.
     """
     text = read_text(path)
+
+    def build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        built = dict(pairs)
+        if len(built) < len(pairs):
+            repeated = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+            raise DataError(f"{path}: the key {shorten(repr(repeated))} occurs twice; join its values or keep one")
+        return built
+
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=build_object)
         if "\\ud" in text.lower():  # the escape may be half of a surrogate pair
             json.dumps(content, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:

@@ -84,6 +84,7 @@ def test_s3rec_and_p5(tmp_path: Path, prepare_toy: Prepare, file: str) -> None:
         ('{"id2user": {"1": "a"}, "id2item": {"1": "x", "2": "x"}}', "id2item gives 'x' to both '1' and '2'"),
         ('{"id2user": {"1": null}, "id2item": {}}', "id2user of '1' is None, not an id"),
         ('{"id2user": {"1": "\\ud800"}, "id2item": {"1": "x", "2": "y", "3": "z"}}', "surrogates not allowed"),
+        ('{"id2user": {"1": "a", "1": "b"}, "id2item": {}}', "datamaps.json: the key '1' occurs twice"),
     ],
 )
 def test_faulty_datamaps(tmp_path: Path, prepare_toy: Prepare, content: str, message: str) -> None:
@@ -133,3 +134,12 @@ def test_lattice_in_a_folder_of_another_core(tmp_path: Path, prepare_toy: Prepar
 def test_faulty_lattice(tmp_path: Path, prepare_toy: Prepare, users: object, message: str) -> None:
     write_lattice(tmp_path / "source" / "Clothing", val=users)
     check_error(prepare_toy, tmp_path / "source" / "Clothing", "lattice", message)
+
+
+@pytest.mark.parametrize("kind", ["lattice", "hellm"])
+@pytest.mark.parametrize("file", ["train.json", "val.json", "test.json"])
+def test_a_user_who_occurs_twice_is_refused(tmp_path: Path, prepare_toy: Prepare, kind: str, file: str) -> None:
+    source = tmp_path / "source" / "Clothing"
+    write_lattice(source)
+    (source / file).write_text('{"0": [0, 1], "1": [2], "0": [2]}')
+    check_error(prepare_toy, source, kind, f"{file}: the key '0' occurs twice; join its values or keep one")
