@@ -9,31 +9,25 @@ they are in `items.txt`. No code of a file is executed.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from hellm_recbole.data.feature_files import N_LISTED, read_matrix
+from hellm_recbole.data.torch_files import MATRIX, convert_matrix, load_torch_file
 from hellm_recbole.data.tsv import read_lines
 from hellm_recbole.errors import DataError, shorten, take_last_line
 from hellm_recbole.identity.compare import list_names
 from hellm_recbole.system.files import SUMS, find_changed_file
 from hellm_recbole.types import FloatArray, TokenArray
 
-if TYPE_CHECKING:
-    import torch
-
 PADDING = "[PAD]"  # token of a first row that belongs to no item, as in RecBole and in tables of SASRec
 ITEMS = "items"  # name of the items' tensor in a file with several tensors, as in `--export embeddings`
 EXPORTED_TOKENS = "items.txt"
 ID_COLUMN = "item_id"
-_MATRIX = "one matrix of numbers, with one row for each item"
-_NEEDED_CODE = re.compile(r"GLOBAL ([\w.]+)")  # in the message of torch about a file that is more than tensors
-_ADVICE_OF_TORCH = "Weights only load failed"
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
 
@@ -222,29 +216,15 @@ def _read_torch(path: Path) -> FileEmbeddings:
     """Read a tensor, or a mapping of tensors, that `torch.save` wrote, and its token file."""
     import torch
 
-    from hellm_recbole.identity.loading import LOADING_ERRORS
-
-    errors: tuple[type[Exception], ...] = (*LOADING_ERRORS, TypeError, IndexError)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns that it may refuse what it then refuses
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except errors as error:
-        advice = "save the matrix as a tensor with torch.save, or with numpy.save as .npy"
-        if named := _NEEDED_CODE.search(str(error)):
-            raise DataError(
-                f"{path} holds more than tensors ({named[1]}): reading it would execute code that the file names, so "
-                f"it is refused; {advice}"
-            ) from error
-        reason = take_last_line(error)
-        if _ADVICE_OF_TORCH in str(error):  # many lines, and part of the advice in them is unsafe
-            reason = "it is damaged, or torch.save did not write it"
-        raise DataError(f"{path} cannot be read as tensors: {reason}; {advice}") from error
+    content = load_torch_file(path, "save the matrix as a tensor with torch.save, or with numpy.save as .npy")
     if isinstance(content, Mapping):
-        tensors = {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
-        content = tensors[_choose_name(path, list(tensors))]
-    if not isinstance(content, torch.Tensor):
-        raise DataError(f"{path} must hold {_MATRIX}")
+        named = [(str(name), value) for name, value in content.items() if isinstance(value, torch.Tensor)]
+        names = [name for name, _ in named]
+        if len(set(names)) < len(names):
+            raise DataError(
+                f"{path} holds two tensors whose names are written the same, such as 1 and '1'; keep one matrix in it"
+            )
+        content = dict(named)[_choose_name(path, names)]
     return _add_tokens(path, _convert_tensor(path, content), _locate_tokens(path))
 
 
@@ -262,18 +242,15 @@ def _choose_name(path: Path, names: Sequence[str]) -> str:
     return names[0]
 
 
-def _convert_tensor(path: Path, tensor: torch.Tensor) -> FloatArray:
+def _convert_tensor(path: Path, value: object) -> FloatArray:
     """Convert a tensor to a float32 matrix.
 
     Raises:
         DataError: it is not a dense matrix of numbers with at least one row and one column.
     """
-    import torch
-
-    is_number = tensor.dtype != torch.bool and not tensor.is_complex() and not tensor.is_quantized
-    if not is_number or tensor.layout != torch.strided or tensor.ndim != 2 or tensor.numel() == 0:
-        raise DataError(f"{path} must hold {_MATRIX}")
-    values: FloatArray = tensor.detach().to(torch.float32).numpy()
+    values = convert_matrix(path, value)
+    if not len(values):
+        raise DataError(f"{path} must hold {MATRIX}")
     return values
 
 

@@ -164,6 +164,15 @@ def test_several_tensors_need_one_called_items(tmp_path: Path) -> None:
     assert "holds no tensor" in catch_sentence(lambda: read_embedding_file(path))
 
 
+def test_two_tensors_with_the_same_written_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "graph.pt"
+    torch.save({1: torch.as_tensor(VALUES), "1": torch.as_tensor(2 * VALUES)}, path)
+    write_tokens(path, TOKENS)
+    assert "graph.pt holds two tensors whose names are written the same" in catch_sentence(
+        lambda: read_embedding_file(path)
+    )
+
+
 class Harmful:
     """Makes a folder when a reader of pickled objects builds it."""
 

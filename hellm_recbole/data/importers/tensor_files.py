@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from hellm_recbole.data.feature_files import FEATURES, list_features
+from hellm_recbole.data.torch_files import convert_matrix, load_torch_file
 from hellm_recbole.errors import DataError
 from hellm_recbole.types import FloatArray
 
@@ -46,30 +44,14 @@ def list_tensor_features(folder: Path) -> dict[str, Path]:
 def read_tensor(path: Path) -> FloatArray:
     """Read a matrix that `torch.save` has written. Only tensors are read; code in the file is never run.
 
-    transformers reads the file with `torch.load(weights_only=True)`, after a check that this version of torch is safe.
-
     Returns:
         [n, D_m] float32 features.
 
     Raises:
         DataError: the file is missing, is damaged, or holds anything but one matrix of numbers.
     """
-    import torch  # loaded only where there is such a file
-    from transformers.modeling_utils import load_state_dict
-
-    from hellm_recbole.identity.loading import LOADING_ERRORS
-
-    try:
-        value: Any = load_state_dict(path, map_location="cpu", weights_only=True)
-    except LOADING_ERRORS as error:
-        raise DataError(
-            f"{path} is damaged, or holds objects other than tensors, which could run code and are not loaded; save "
-            f"its matrix with numpy.save as {_name_modality(path)}{FEATURES}"
-        ) from error
-    is_matrix = isinstance(value, torch.Tensor) and value.layout == torch.strided and value.ndim == 2
-    if not is_matrix or value.is_complex() or value.dtype == torch.bool or value.shape[1] == 0:
-        raise DataError(f"{path} must hold one matrix of numbers, with one row for each item")
-    return np.ascontiguousarray(value.detach().to(torch.float32).numpy())
+    advice = f"save its matrix with numpy.save as {_name_modality(path)}{FEATURES}"
+    return convert_matrix(path, load_torch_file(path, advice))
 
 
 def _name_modality(path: Path) -> str:

@@ -37,7 +37,7 @@ def test_a_matrix_is_read_as_float32(tmp_path: Path, dtype: torch.dtype) -> None
 def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
     path, made = tmp_path / "img_feat.pt", tmp_path / "made"
     torch.save(Touch(made), path)
-    with pytest.raises(DataError, match=r"img_feat\.pt is damaged, or holds objects .*numpy\.save as image_feat\.npy"):
+    with pytest.raises(DataError, match=r"img_feat\.pt holds more than tensors \(.*mkdir.*as image_feat\.npy"):
         read_tensor(path)
     assert not made.exists()
 
@@ -48,7 +48,8 @@ def test_a_damaged_file_is_one_sentence(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
         read_tensor(path)
-    assert "text_feat.pt is damaged" in str(caught.value)
+    assert "text_feat.pt is not a file of torch tensors, or is damaged" in str(caught.value)
+    assert str(caught.value).endswith("save its matrix with numpy.save as text_feat.npy")
     assert "\n" not in str(caught.value)
 
 
