@@ -17,7 +17,7 @@ from hellm_recbole.experiments.pretrained import PretrainedStore
 from hellm_recbole.experiments.results import RECORD_FILE, RunResult, list_result_parts, read_result
 from hellm_recbole.experiments.run_config import RunConfig
 from hellm_recbole.identity.code import find_changed_modules
-from hellm_recbole.identity.compare import CODE, describe_changes, list_names, list_parts
+from hellm_recbole.identity.compare import CODE, FILE, describe_changes, list_names, list_parts
 from hellm_recbole.identity.parts import Identity, list_code_digests, list_embedding_files, list_unknown_parts
 from hellm_recbole.training.checkpoint import CheckpointFolder
 
@@ -90,27 +90,41 @@ def refuse_changed_checkpoint(config: RunConfig, split: Split, context: RunConte
         CheckpointFolder(folder).refuse_changed(parts, unknown=unknown)
 
 
-def refuse_lost_files(path: Path, models: Collection[str]) -> None:
+def refuse_lost_files(folder: Path, models: Collection[str]) -> None:
     """Refuse to train pretrained models for an earlier run that has read their embeddings from files.
 
     Args:
-        path: result of the earlier run.
+        folder: folder of the earlier run, which is finished or has a checkpoint.
         models: pretrained models that would be trained first.
 
     Raises:
         ResultError: the earlier run has read embeddings of such a model from a file.
     """
+    held = {RECORD_FILE: _list_record_files(folder), CHECKPOINT: _list_checkpoint_files(folder)}
+    for name, files in held.items():
+        for model in models:
+            if model in files:
+                file = shorten(strip_controls(files[model]))
+                raise ResultError(
+                    f"{folder / name} was made with embeddings of {model} from the file {file}; "
+                    f"name it again ({OPTION} {model}=FILE), run with --fresh to train {model} instead, or choose "
+                    "another --output"
+                )
+
+
+def _list_record_files(folder: Path) -> dict[str, str]:
+    """List the files of embeddings in the record of an earlier run: pretrained model -> name of its file."""
     try:
-        files = list_embedding_files(read_result(path).identity)
+        files = list_embedding_files(read_result(folder / RECORD_FILE).identity)
     except ResultError:  # there is none, or it is broken, which is reported when its turn comes
-        return
-    for model, file in files.items():
-        if model in models:
-            raise ResultError(
-                f"{path} was made with embeddings of {model} from the file {shorten(strip_controls(file['file']))}; "
-                f"name it again ({OPTION} {model}=FILE), run with --fresh to train {model} instead, or choose "
-                "another --output"
-            )
+        return {}
+    return {model: file["file"] for model, file in files.items()}
+
+
+def _list_checkpoint_files(folder: Path) -> dict[str, str]:
+    """List the files of embeddings in the checkpoint of an earlier run, which has no record if it was killed."""
+    run = CheckpointFolder(folder / CHECKPOINT).read_run()
+    return {key.removeprefix(FILE): file for key, file in run.items() if key.startswith(FILE)}
 
 
 def _list_settings(result: RunResult) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from hellm_recbole.data.split import Split
 from hellm_recbole.experiments.run_config import LLMRunConfig, RunConfig
 from hellm_recbole.identity.code import digest_all
-from hellm_recbole.identity.compare import list_parts
+from hellm_recbole.identity.compare import FILE, list_parts
 from hellm_recbole.identity.parts import (
     UNKNOWN_ORIGIN,
     EmbeddingIdentity,
@@ -16,6 +16,7 @@ from hellm_recbole.identity.parts import (
     Identity,
     LanguageModelIdentity,
     digest_mask,
+    list_embedding_files,
 )
 from hellm_recbole.identity.weights import digest_language_model, digest_settings
 from hellm_recbole.llm.origin import describe_origin
@@ -63,13 +64,16 @@ def _identify_features(config: RunConfig, split: Split, modality: str) -> Featur
 def list_run_parts(config: RunConfig, split: Split, seed: int, identity: Identity) -> dict[str, str]:
     """List everything that a run depends on, including settings, split and seed: name -> value or digest.
 
+    The names of files of embeddings are listed, too, so that a stopped run can name them.
+
     Args:
         config: config of the run.
         split: split of the dataset.
         seed: random seed of the run.
         identity: everything else that the run depends on, from `identify_run`.
     """
-    return list_parts(identity, config.reproducibility_settings(), split.sha256, seed)
+    parts = list_parts(identity, config.reproducibility_settings(), split.sha256, seed)
+    return parts | {f"{FILE}{model}": found["file"] for model, found in list_embedding_files(identity).items()}
 
 
 def _identify_language_model(config: RunConfig) -> LanguageModelIdentity | None:

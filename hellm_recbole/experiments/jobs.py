@@ -222,7 +222,7 @@ def check_earlier_run(job: RunJob, split: Split, store: PretrainedStore) -> RunJ
         if needs_export(folder / EMBEDDINGS) or not (folder / RECORD_FILE).exists()
     ]
     if missing:
-        refuse_lost_files(job.folder / RECORD_FILE, missing)
+        refuse_lost_files(job.folder, missing)
     if missing and (job.folder / RECORD_FILE).exists():
         return replace(job, deferred=True)
     finished = find_finished_run(job.config, split, job.context, store)

@@ -12,6 +12,7 @@ from hellm_recbole.config.yaml_files import Value, find_properties, load_yaml
 from hellm_recbole.identity.parts import Identity
 
 SETTING, CODE, SEED, SPLIT = "setting ", "code ", "seed", "split"
+FILE = "file of embeddings of "  # not compared: the digest of the embeddings is, wherever they come from
 ADDED_SETTINGS = "added_settings.yaml"  # in properties/: settings that were constants of the code in earlier versions
 _MAX_NAMED = 4  # number of changes or names that a message lists
 
@@ -86,7 +87,8 @@ def describe_changes(before: Parts, now: Parts) -> str:
         before: what the run depended on, from `list_parts`.
         now: what it would depend on now, from `list_parts`.
 
-    A setting that `before` lacks because its version had a constant in its place has the value of that constant.
+    A setting that `before` lacks because its version had a constant in its place has the value of that constant. Names
+    of files of embeddings are not compared.
 
     >>> describe_changes({"setting emb_dim": "64", "split": "a"}, {"setting emb_dim": "8", "split": "a"})
     'emb_dim = 64 and now it is 8'
@@ -94,7 +96,8 @@ def describe_changes(before: Parts, now: Parts) -> str:
     'other features of text than now, and other code than now (x.y)'
     """
     before = complete_parts(before, now)
-    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    named = (key for key in before.keys() | now.keys() if not key.startswith(FILE))
+    changed = sorted(key for key in named if before.get(key) != now.get(key))
     modules = [key.removeprefix(CODE) for key in changed if key.startswith(CODE)]
     phrases = [_describe_change(key, before, now) for key in changed if not key.startswith(CODE)]
     if modules:

@@ -110,6 +110,14 @@ class CheckpointFolder:
         progress = Progress(**{**state["progress"], "curve": tuple(state["progress"]["curve"])})
         return progress, self._read_tensors(state, "last")
 
+    def read_run(self) -> Mapping[str, str]:
+        """Read what the stopped run depended on; empty if there is no checkpoint, or it is corrupt (see `load`)."""
+        try:
+            run = self._read_state()["progress"]["run"]
+        except (CheckpointError, KeyError, TypeError):
+            return {}
+        return run if isinstance(run, dict) else {}
+
     def refuse_changed(self, run: Mapping[str, str], unknown: Collection[str] = ()) -> None:
         """Refuse to resume a stopped run if something that it depends on has changed.
 

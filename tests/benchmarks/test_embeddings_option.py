@@ -183,6 +183,11 @@ def test_a_run_that_has_read_a_file_does_not_train_the_model_by_accident(
     assert run.main([*words, *name_files(trained)]) == 0
     sentence = fail_with_sentence(capsys, words)
     assert "was made with embeddings of HeLLMPre from the file embeddings.safetensors; name it again" in sentence
+    record = workplace / "results" / RUN / "record.json"
+    record.rename(workplace / "record.json")  # as if it had been killed
+    sentence = fail_with_sentence(capsys, words)
+    assert "2024/checkpoint was made with embeddings of HeLLMPre from the file embeddings.safetensors;" in sentence
+    (workplace / "record.json").rename(record)
     assert not list((workplace / "results" / "toy" / "HeLLMPre").glob("*/*"))
     capsys.readouterr()
     for model in READ:  # runs that made the same embeddings: nothing that the numbers depend on has changed

@@ -22,12 +22,14 @@ from hellm_recbole.experiments.external_embeddings import (
     refuse_wrong_files,
 )
 from hellm_recbole.experiments.finished import refuse_lost_files
+from hellm_recbole.experiments.identity import identify_run, list_run_parts
 from hellm_recbole.experiments.jobs import RunJob
 from hellm_recbole.experiments.plan import describe_plan
 from hellm_recbole.experiments.pretrained import PretrainedStore
 from hellm_recbole.experiments.resolve import Resolver, is_pretrained_model, resolve_runs
 from hellm_recbole.identity.parts import list_code_digests, list_feature_digests, list_unknown_parts
 from hellm_recbole.system.files import sha256_file
+from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
 from tests.toy_llm import tiny_llama
 from tests.toy_records import add_run, toy_identity, toy_record
 from tests.toy_searches import make_request, make_task
@@ -139,11 +141,31 @@ def test_a_job_waits_only_for_runs_that_it_reads_and_the_plan_names_the_files() 
 
 def test_an_earlier_run_that_read_a_file_is_named_before_the_model_is_trained(tmp_path: Path) -> None:
     identity = toy_identity(embeddings={"SASRec": EXTERNAL})
-    path = add_run(tmp_path, [1], model="HeLLM", identity=identity, stages={"SASRec": "e"})
+    folder = add_run(tmp_path, [1], model="HeLLM", identity=identity, stages={"SASRec": "e"}).parent
     with pytest.raises(ResultError, match=r"with embeddings of SASRec from the file sasrec.npy; name it again \(--emb"):
-        refuse_lost_files(path, ["SASRec"])
-    refuse_lost_files(path, ["HeLLMPre"])
+        refuse_lost_files(folder, ["SASRec"])
+    refuse_lost_files(folder, ["HeLLMPre"])
     refuse_lost_files(tmp_path / "none", ["SASRec"])
+
+
+def test_a_killed_run_that_read_a_file_is_named_before_the_model_is_trained(tmp_path: Path, toy_split: Split) -> None:
+    write_file(tmp_path / "sasrec.npy", toy_split)
+    split = add_embeddings(toy_split, {"SASRec": tmp_path / "sasrec.npy"})
+    assert isinstance(split, SplitWithEmbeddings)
+    (config,) = resolve_all("LLaRA", external=("SASRec",))
+    identity = identify_run(config, split, {name: one.identity for name, one in split.embeddings.items()})
+    run = list_run_parts(config, split, 1, identity)
+    checkpoint = CheckpointFolder(tmp_path / "run" / "checkpoint")
+    checkpoint.save(Progress(run, 1, 0, 0.0, 0, False, 0.0, 0.0, ()), {"a": torch.zeros(1)}, None)
+    with pytest.raises(
+        ResultError, match=r"run/checkpoint was made with embeddings of SASRec from the file sasrec\.npy"
+    ):
+        refuse_lost_files(tmp_path / "run", ["SASRec"])
+    refuse_lost_files(tmp_path / "run", ["HeLLMPre"])
+    renamed = {**run, "file of embeddings of SASRec": "other.npy"}
+    checkpoint.refuse_changed(renamed)  # the same embeddings, wherever they come from
+    (checkpoint.folder / "state.json").write_text("{")
+    refuse_lost_files(tmp_path / "run", ["SASRec"])  # corrupt, which is reported when its turn comes
 
 
 def test_nothing_is_unknown_and_nothing_is_inherited_from_a_file() -> None:

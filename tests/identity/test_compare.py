@@ -39,6 +39,7 @@ def test_each_part_has_a_name_and_a_value() -> None:
 
 def test_every_change_is_described() -> None:
     assert describe_changes({"seed": "1"}, {"seed": "1"}) == ""
+    assert describe_changes({"file of embeddings of A": "a.npy"}, {}) == ""
     assert describe_changes({"setting llm": '"a"'}, {"setting llm": '"b"'}) == "llm = a and now it is b"
     assert describe_changes({}, {"setting k": "5"}) == "k = not set and now it is 5"
     assert describe_changes({"split": "a"}, {"split": "b"}) == "another split than now"
