@@ -297,7 +297,7 @@ def test_only_the_bridge_imports_recbole(path: str) -> None:
 
 # Files of other programs are read as tensors alone: torch refuses everything else in them.
 TENSOR_READERS = {
-    "hellm_recbole/data/embedding_files.py": ["torch.load(path, map_location='cpu', weights_only=True)"],
+    "hellm_recbole/data/torch_files.py": ["torch.load(path, map_location='cpu', weights_only=True)"],
 }
 
 
