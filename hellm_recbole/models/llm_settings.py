@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hellm_recbole.errors import ModelError
 from hellm_recbole.llm.settings import NO_BACKBONE, LanguageModelSettings
 from hellm_recbole.types import name_user_table
 
 USER_SLOT = "{user}"  # place of the user's token in a prompt
+BRACES = "{}"
 JOINT, CURRICULUM, TWO_STEP = "joint", "curriculum", "two-step"
 
 
@@ -76,6 +77,22 @@ class LLMSettings(LanguageModelSettings):
     scale_sample_users: int = Field(ge=1)
     state_eps: float = Field(ge=0)
     score_rows: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _check_braces(self) -> Self:
+        """Refuse braces that the language model would read as they are, though they look like a place for something.
+
+        Raises:
+            ValueError: there are braces where nothing is put in.
+        """
+        if any(brace in self.prompt.replace(USER_SLOT, "") for brace in BRACES):
+            raise ValueError(
+                f"prompt has braces that are not {USER_SLOT}, the only place that it can have; change or remove them"
+            )
+        for key, text in (("item_separator", self.item_separator), ("ending", self.ending)):
+            if any(brace in text for brace in BRACES):
+                raise ValueError(f"{key} has braces, but only the text before the items can have a place; remove them")
+        return self
 
     @property
     def pretrained_models(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from hellm_recbole.errors import ModelError
 from hellm_recbole.models.llm_settings import refuse_contradictions
@@ -25,6 +26,18 @@ from tests.toy_llm import ITEM_TEXT, settings
 def test_contradictions_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         refuse_contradictions(settings(Path("llm"), **changes), ITEM_TEXT)
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        *(("prompt", text) for text in ("{User} bought", "{user bought", "user} bought", "{user} {item}", "{{user}}")),
+        *((key, text) for key in ("ending", "item_separator") for text in ("for {user}", "{", "}")),
+    ],
+)
+def test_braces_that_nothing_replaces_are_refused(key: str, text: str) -> None:
+    with pytest.raises(ValidationError, match=f"{key} has braces"):
+        settings(Path("llm"), **{key: text}, examples="all")
 
 
 def test_texts_are_needed_only_if_a_language_model_reads_them() -> None:
