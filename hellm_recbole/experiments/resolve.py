@@ -29,6 +29,7 @@ from hellm_recbole.errors import MissingDependency, ModelError, SettingsError
 from hellm_recbole.experiments.recbole_settings import check_recbole_settings
 from hellm_recbole.experiments.results import Search
 from hellm_recbole.experiments.run_config import LLMRunConfig, OwnRunConfig, RecBoleRunConfig, RunConfig
+from hellm_recbole.experiments.unread_settings import refuse_unread_override
 from hellm_recbole.models.base import LLM, Family, ModelSpec, check_spec
 from hellm_recbole.types import name_user_table
 
@@ -125,10 +126,11 @@ class Resolver:
         return configs
 
     def refuse_unknown_overrides(self, configs: Sequence[RunConfig]) -> None:
-        """Refuse an override whose setting none of these runs has.
+        """Refuse an override whose setting none of these runs has, or reads.
 
         Raises:
-            SettingsError: there is such an override; the message suggests the nearest key.
+            SettingsError: there is such an override; the message suggests the nearest key, or names the setting that
+                leaves it without effect.
         """
         for override in self.overrides:
             matching = [
@@ -142,6 +144,7 @@ class Resolver:
                 known = {key for config in matching for key in config.resolved.values}
                 unknown = Resolved({override.key: override.value}, {override.key: override.origin})
                 raise SettingsError("; ".join(describe_unknown_keys(unknown, known)))
+            refuse_unread_override(override, matching)
 
 
 def resolve_runs(

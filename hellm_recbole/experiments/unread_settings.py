@@ -1,0 +1,56 @@
+"""Settings of the command line that another setting leaves without effect.
+
+Only values that a user gave are refused, and only if no run of the command reads them: a preset or a variant sets many
+values at once, and an ablation leaves parts out whose settings then have no effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from hellm_recbole.config.request import Override
+from hellm_recbole.config.yaml_files import Value
+from hellm_recbole.errors import SettingsError
+from hellm_recbole.experiments.run_config import RunConfig
+from hellm_recbole.llm.settings import NO_BACKBONE
+from hellm_recbole.models.llm_settings import USER_SLOT
+
+
+def refuse_unread_override(override: Override, configs: Iterable[RunConfig]) -> None:
+    """Refuse an override that changes nothing in any run, because of another setting of the run.
+
+    Args:
+        override: the override.
+        configs: runs that it is for.
+
+    Raises:
+        SettingsError: no run reads its value; the message names both settings.
+    """
+    chosen = [
+        config.resolved.values for config in configs if config.resolved.origin.get(override.key) == override.origin
+    ]
+    reasons = [describe_unread(override.key, values) for values in chosen]
+    if reasons and all(reasons):
+        raise SettingsError(f"{override.origin}: {reasons[0]}")
+
+
+def describe_unread(key: str, values: Mapping[str, Value]) -> str:
+    """Say why a run does not read the value of a setting; "" if it does.
+
+    >>> describe_unread("hyperedge_weights", {"hyperedge_weights": "learned", "use_u2u": True})
+    ''
+
+    Args:
+        key: name of the setting.
+        values: values of all settings of the run.
+    """
+    value = values[key]
+    if key == "hyperedge_weights" and value == "learned" and values.get("use_u2u") is False:
+        return "hyperedge_weights = learned has no effect with use_u2u = false; leave one of them out"
+    if key == "prefix_map" and value == "learned" and values.get("prefix_length") == 0:
+        return "prefix_map = learned has no effect with prefix_length = 0; leave it out, or set prefix_length above 0"
+    if key == "prefix_map" and value == "learned" and "prefix_graph" in values and values["prefix_graph"] is None:
+        return "prefix_map = learned has no effect without prefix_graph; leave it out, or name a model in prefix_graph"
+    if key == "prompt" and USER_SLOT in str(value) and values.get("llm_weights") == NO_BACKBONE:
+        return f"prompt has a place {USER_SLOT}, but llm_weights = {NO_BACKBONE} reads no prompt; leave one of them out"
+    return ""
