@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWr
 
 from hellm_recbole.config.layers import Resolved, describe_unknown_keys
 from hellm_recbole.config.limits import LARGEST
-from hellm_recbole.config.yaml_files import Value, find_properties, load_yaml
+from hellm_recbole.config.yaml_files import Value, find_properties, load_yaml, quote_option
 from hellm_recbole.errors import SettingsError, shorten
 
 if TYPE_CHECKING:
@@ -162,7 +162,9 @@ def _describe_faults(cls: type[Settings], error: ValidationError, resolved: Reso
         seen.add(key)
         if key:
             shown = shorten(repr(resolved.values[key]))
-            yield f"{shorten(resolved.origin[key])}: {key} = {shown} {_describe_fault(cls, key, fault)}"
+            quoted = quote_option(resolved.origin[key]) if fault["type"] == "string_type" else ""
+            hint = f"; to give a text, write {shorten(quoted, 100)}" if quoted else ""
+            yield f"{shorten(resolved.origin[key])}: {key} = {shown} {_describe_fault(cls, key, fault)}{hint}"
         else:  # values that contradict each other
             message = str(fault["ctx"]["error"])
             yield f"{_find_origins(resolved, list_field_names(cls), message)}: {message}"

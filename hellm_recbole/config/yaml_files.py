@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +102,27 @@ def parse_value(text: str, where: str) -> Value:
     try:
         return yaml.load(text, Loader=_Loader)
     except _YAML_ERRORS as error:
-        raise SettingsError(f"{shorten(where)}: {shorten(text)!r} is not a YAML value") from error
+        quoted = quote_option(where)
+        hint = f"; if it is a text, write {shorten(quoted, 100)}" if quoted else ""
+        raise SettingsError(f"{shorten(where)}: {shorten(text)!r} is not a YAML value{hint}") from error
+
+
+def quote_option(option: str) -> str:
+    """Return an option such as `--set KEY=VALUE` as a user writes it in a shell to give the value as a text.
+
+    Without quotes of its own, a text such as `{user}` is a mapping in YAML, and the shell removes the outer quotes.
+
+    Returns:
+        The option; "" if it is not of this form.
+
+    >>> print(quote_option("--set HeLLM.prompt={user} bought"))
+    --set 'HeLLM.prompt="{user} bought"'
+    """
+    name, space, given = option.partition(" ")
+    key, equals, text = given.partition("=")
+    if not (name.startswith("--") and space and equals):
+        return ""
+    return f"{name} {shlex.quote(f'{key}={json.dumps(text, ensure_ascii=False)}')}"
 
 
 def _parse_mapping(text: str, where: str) -> dict[str, Value]:

@@ -1,4 +1,5 @@
 import math
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -52,3 +53,13 @@ def test_requests_and_settings_need_neither_torch_nor_ray(module):
 def test_requests_do_not_need_pydantic():
     code = "import sys, hellm_recbole.config.request; print('pydantic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize("text", ["item_separator=, ", "HeLLM.prompt={user} bought", "ending=[1"])
+def test_a_text_that_is_not_yaml_is_answered_with_its_quotes(text: str) -> None:
+    with pytest.raises(SettingsError, match="is not a YAML value; if it is a text, write --set ") as caught:
+        parse_override(text, "--set ")
+    option, argument = shlex.split(str(caught.value).partition("write ")[2])  # as a shell passes it on
+    key, _, value = text.partition("=")
+    given = parse_override(argument, f"{option} ")
+    assert (given.key, given.value) == (key.rpartition(".")[2], value)

@@ -108,3 +108,17 @@ def test_several_errors_of_one_key_are_one_error() -> None:
 
 def test_keys_are_in_the_order_of_the_class() -> None:
     assert list_field_names(Toy) == ("width", "rate", "name", "flags", "heads")
+
+
+def test_a_text_of_the_command_line_that_is_none_in_yaml_is_answered_with_its_quotes() -> None:
+    class Texts(Settings):
+        prompt: str
+
+    origin = "--set prompt={user}"
+    with pytest.raises(SettingsError) as caught:
+        build_settings(Texts, Resolved({"prompt": {"user": None}}, {"prompt": origin}))
+    assert str(caught.value) == (
+        f"{origin}: prompt = {{'user': None}} must be of type str; to give a text, write --set 'prompt=\"{{user}}\"'"
+    )
+    with pytest.raises(SettingsError, match=r"must be of type str$"):
+        build_settings(Texts, Resolved({"prompt": 3}, {"prompt": "overall.yaml"}))
