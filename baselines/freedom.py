@@ -98,7 +98,7 @@ def build_item_graph(features: ItemFeatures, settings: FREEDOMSettings, data: Tr
     given = np.zeros(data.n_items + 1)  # sum of the shares of the modalities that each item has
     for name, share in compute_shares(list(features.values), settings.image_share).items():
         covered = features.get_covered_items(name)
-        index, _ = find_item_neighbors(features.values[name][1:], k, settings, data.cache, covered)
+        index, _ = find_item_neighbors(features.values[name][1:], k, settings, data.cache, covered, name)
         weight = np.full(index.size, share / k, dtype=np.float32)
         graph = sp.csr_matrix((weight, list_neighbor_edges(index, covered)), shape=(data.n_items + 1,) * 2)
         total = graph if total is None else total + graph

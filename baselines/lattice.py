@@ -151,7 +151,7 @@ class LATTICE(nn.Module):
         features = read_item_features("LATTICE", settings.modalities, settings.missing_features, data)
         neighbors = {
             name: find_item_neighbors(
-                matrix[1:], settings.n_neighbors, settings, data.cache, features.get_covered_items(name)
+                matrix[1:], settings.n_neighbors, settings, data.cache, features.get_covered_items(name), name
             )
             for name, matrix in features.values.items()
         }
@@ -187,7 +187,7 @@ class LATTICE(nn.Module):
             unit = F.normalize(self.maps[name](table.weight), dim=1)  # [I + 1, D]
             rows = unit.detach()[1:].float().cpu().numpy()
             covered = self._covered[name]
-            neighbors, _ = find_item_neighbors(rows, self.settings.n_neighbors, self.settings, None, covered)
+            neighbors, _ = find_item_neighbors(rows, self.settings.n_neighbors, self.settings, None, covered, name)
             pattern = build_neighbor_pattern(neighbors, covered).to(unit.device)
             of_row = share.index_select(0, pattern.row) if share.dim() else share
             parts.append((pattern, of_row * pattern.compute_dots(unit, unit)))

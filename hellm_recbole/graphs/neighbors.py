@@ -109,6 +109,7 @@ def find_item_neighbors(
     settings: NeighborSearchSettings,
     cache: Path | None,
     covered: BoolArray | None = None,
+    modality: str = "",
 ) -> tuple[IndexArray, FloatArray]:
     """Find the neighbours of each item in one modality, or read them from the cache.
 
@@ -121,6 +122,7 @@ def find_item_neighbors(
             and other results are computed in each run.
         covered: [N] whether an item takes part; None if all do. The others have no neighbours and are nobody's. Only
             the rows that take part are searched, hashed and cached, in a numbering of their own.
+        modality: name of the modality, for messages.
 
     Returns:
         [n, k] neighbours of the n items that take part, nearest first, numbered from 0 among all N; [n, k] cosines.
@@ -131,11 +133,12 @@ def find_item_neighbors(
     """
     if covered is not None:
         members = np.flatnonzero(covered).astype(np.int32)
-        index, cosine = find_item_neighbors(features[members], n_neighbors, settings, cache)
+        index, cosine = find_item_neighbors(features[members], n_neighbors, settings, cache, modality=modality)
         return members[index], cosine
     if len(features) < n_neighbors:
+        there_are = "there is only 1 item" if len(features) == 1 else f"there are only {len(features)} items"
         raise DataError(
-            f"n_neighbors is {n_neighbors}, but there are only {len(features)} items with features; "
+            f"n_neighbors is {n_neighbors}, but {there_are} with features{modality and f' of modality {modality}'}; "
             "lower the setting n_neighbors"
         )
     exact = len(features) <= settings.exact_knn_items

@@ -240,7 +240,7 @@ class HeLLMPre(nn.Module):
             incidences = []
             for name, matrix in features.values.items():
                 covered = features.get_covered_items(name)
-                found = find_item_neighbors(matrix[1:], settings.n_neighbors, settings, data.cache, covered)
+                found = find_item_neighbors(matrix[1:], settings.n_neighbors, settings, data.cache, covered, name)
                 incidences.append(build_incidence(*found, covered))
             items = build_item_hypergraph(incidences, settings.hyperedges)
             described = features.find_described_items()

@@ -112,7 +112,7 @@ def test_a_batch_of_items_without_any_features_has_finite_gradients(name: str, t
 def test_a_modality_with_few_items_is_used_or_refused_with_a_reason(name: str, toy_split: Split) -> None:
     data = hide_features(toy_split.make_train_data(), {"text": list(range(4, 41))})  # three items have a text
     if "n_neighbors" in list_field_names(REGISTRY[name].settings):
-        with pytest.raises(DataError, match="n_neighbors is 4, but there are only 3 items with features"):
+        with pytest.raises(DataError, match="is 4, but there are only 3 items with features of modality text; lower"):
             build_model(name, data, missing_features="masked")
     else:
         assert all(torch.isfinite(values).all() for values in train(name, data, "masked").values())

@@ -88,6 +88,10 @@ def test_the_error_for_a_broken_cache_says_to_delete_the_file(tmp_path: Path, da
 def test_more_neighbours_than_items_are_refused() -> None:
     with pytest.raises(DataError, match="lower the setting n_neighbors"):
         find_item_neighbors(FEATURES[:3], 4, EXACT, None)
+    with pytest.raises(
+        DataError, match="n_neighbors is 2, but there is only 1 item with features of modality image; lower"
+    ):
+        find_item_neighbors(FEATURES, 2, EXACT, None, np.arange(len(FEATURES)) == 1, "image")
 
 
 def test_a_cache_that_cannot_be_written_is_still_read_and_a_warning_is_printed_once(

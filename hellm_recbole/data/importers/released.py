@@ -190,7 +190,16 @@ def read_mmrec(source: Path, request: Request) -> AtomicData:
 
 
 def read_id_map(table: Table, field: str) -> dict[str, str]:
-    """Return MMRec's number -> original id, from a table with the column `field` and one other column."""
+    """Return MMRec's number -> original id, from a table with the column `field` and one other column.
+
+    Raises:
+        DataError: the table has other columns or commas between them, or an id or a number occurs twice.
+    """
+    if len(table.frame.columns) == 1 and "," in (header := table.frame.columns[0]):
+        raise DataError(
+            f"{table.path}:1: the header {shorten(header)!r} has commas; the file must be tab-separated despite its "
+            "name, so save it with tabs"
+        )
     table.require((field,), f"it needs two columns, the original id and {field}")
     others = [column for column in table.frame.columns if column != field]
     if len(others) != 1:

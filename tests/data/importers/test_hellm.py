@@ -184,6 +184,7 @@ def map_ids(**ids: list[str]) -> Callable[[Path], None]:
         (map_ids(items=[*ITEMS, "B5"]), "i_id_mapping.csv has 5 ids, but the interactions have 4"),
         (map_ids(items=["B2", "B1", "B3", "B4"]), "i_id_mapping.csv: 'B2' comes before 'B1', but the HeLLM release"),
         (map_ids(users=["A1", "A1"]), "u_id_mapping.csv:3: reviewerID 'A1' occurs before"),
+        (write_text("i_id_mapping.csv", "asin,item_id\nB1,0\n"), "'asin,item_id' has commas; the file must be tab-sep"),
         (write_text("i_id_mapping.csv", "asin\titemID\nB1\t0\n"), "i_id_mapping.csv:1: no column 'item_id' among"),
     ],
 )
