@@ -252,8 +252,8 @@ def _note_other_features(preset: str, dataset: Dataset, configs: Sequence[RunCon
     origins = {modality: dataset.feature_origins.get(modality, UNKNOWN_ORIGIN) for modality in dataset.features}
     note = describe_other_features(preset, wanted, origins)
     if read and note is not None:
-        command = suggest_preparation(dataset.name, wanted)
-        print(f"{dataset.name}: {note}{f'; to get them, run {command}' if command else ''}")
+        advice = suggest_preparation(dataset.name, wanted, origins, dataset.item_columns)
+        print(f"{dataset.name}: {note}{f'; {advice}' if advice else ''}")
 
 
 def _print_costs(

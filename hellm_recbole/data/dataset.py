@@ -53,6 +53,7 @@ class Dataset:
         feature_origins: modality -> encoder and text columns that made its features, where this is known.
         text_columns: columns that `item_text` was made from.
         n_dropped_users: number of users that the filter dropped; None if it is not known.
+        item_columns: all columns of the table of items; empty if there is no table.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Dataset:
     feature_origins: Mapping[str, FeatureOrigin] = field(default_factory=dict)
     text_columns: tuple[str, ...] = ()
     n_dropped_users: int | None = None
+    item_columns: tuple[str, ...] = ()
 
     @property
     def n_users(self) -> int:
@@ -128,6 +130,7 @@ def load_dataset(folder: Path, *, modalities: Sequence[str] | None, verify: bool
         feature_origins={name: _get_feature_origin(manifest, name) for name in manifest.modalities},
         text_columns=manifest.text,
         n_dropped_users=before.users - (len(user_tokens) - 1),
+        item_columns=_read_item_columns(folder / f"{manifest.name}.item"),
     )
     # This check comes last: an error about the content of a file is more helpful than "it has changed".
     if verify and (changed := find_changed_files(folder, manifest)):
@@ -198,6 +201,15 @@ def _load_texts(folder: Path, manifest: Manifest, item_tokens: TokenArray) -> tu
         return ()
     table = read_table(path, typed=True)
     return ("", *read_item_texts(table.frame, [str(token) for token in item_tokens[1:]], manifest.text, folder))
+
+
+def _read_item_columns(path: Path) -> tuple[str, ...]:
+    """Read the names of the columns of a table of items from its first line; there are none without a table."""
+    if not path.is_file():
+        return ()
+    with path.open(encoding="utf-8", errors="replace") as file:  # a damaged file is reported by whoever reads its rows
+        header = file.readline().rstrip("\r\n")
+    return tuple(field.partition(":")[0] for field in header.split("\t") if field)
 
 
 def _get_feature_origin(manifest: Manifest, modality: str) -> FeatureOrigin:

@@ -8,8 +8,8 @@ available, but they are never silent: `run.py` prints the difference, and the ta
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hellm_recbole.config.model_layers import FEATURES, read_preset
@@ -90,18 +90,35 @@ def describe_other_features(
     return f"preset {preset} asks for {' and '.join(parts)}" if parts else None
 
 
-def suggest_preparation(dataset: str, wanted: Mapping[str, WantedFeatures]) -> str:
-    """Return the command that prepares a dataset with the text features that a preset asks for; "" if it asks for none.
+def suggest_preparation(
+    dataset: str,
+    wanted: Mapping[str, WantedFeatures],
+    origins: Mapping[str, FeatureOrigin],
+    item_columns: Collection[str],
+) -> str:
+    """Suggest a command that prepares a dataset with text features as near as possible to those that a preset wants.
 
     Args:
         dataset: name of the dataset.
         wanted: modality -> features that the preset asks for.
+        origins: modality -> origin of the features that there are.
+        item_columns: columns of the dataset's table of items.
+
+    Returns:
+        A clause that names the command; "" if the preset asks for no text features, if the items have none of the
+        columns, or if the command would make the features that there are.
     """
     if (text := wanted.get(TEXT)) is None:
         return ""
-    columns = " ".join(map(shlex.quote, text.columns))
+    kept = tuple(column for column in text.columns if column in item_columns)
+    origin = origins.get(TEXT)
+    if not kept or (origin is not None and replace(text, columns=kept).are_met(origin)):
+        return ""
+    goal = "" if kept == text.columns else f" of {', '.join(kept)}, the only ones of these columns that the items have"
     pooling = "" if text.pooling is None else f" --pooling {text.pooling}"
-    return f"benchmarks/prepare.py {shlex.quote(dataset)} --text {columns} --encoder {text.encoder}{pooling} --fresh"
+    columns = " ".join(map(shlex.quote, kept))
+    command = f"benchmarks/prepare.py {shlex.quote(dataset)} --text {columns} --encoder {text.encoder}{pooling} --fresh"
+    return f"to get text features{goal}, run {command}"
 
 
 def _describe_origin(origin: FeatureOrigin) -> str:

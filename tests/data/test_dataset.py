@@ -29,6 +29,15 @@ def test_a_dataset_is_loaded_as_it_was_written(sequences: Path, root: Path, prep
     ]
 
 
+def test_the_columns_of_the_items_are_known(sequences: Path, splits: Path, prepare_toy: Prepare) -> None:
+    with_table = prepare_toy(sequences, "sequences").folder
+    (with_table / "Toy.item").write_text("item_id:token\ttitle:token_seq\n")
+    assert load_dataset(with_table, modalities=None, verify=False).item_columns == ("item_id", "title")
+    without_table = prepare_toy(splits, "splits").folder
+    assert not list(without_table.glob("*.item"))
+    assert load_dataset(without_table, modalities=None).item_columns == ()
+
+
 def test_an_unknown_modality_names_the_nearest(splits: Path, prepare_toy: Prepare) -> None:
     folder = prepare_toy(splits, "splits").folder
     with pytest.raises(DataError, match=r"no modality 'imagee' .*did you mean 'image'"):

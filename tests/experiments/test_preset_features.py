@@ -52,11 +52,26 @@ def test_encoder_pooling_and_columns_must_all_be_those_asked_for(origin: Feature
     assert not BERT.are_met(origin)
 
 
-def test_the_command_that_prepares_them_is_named() -> None:
-    assert suggest_preparation("Beauty", WANTED) == (
-        "benchmarks/prepare.py Beauty --text title brand --encoder bert-base-uncased --pooling cls --fresh"
+def test_the_command_that_prepares_text_features_is_named() -> None:
+    command = "benchmarks/prepare.py Beauty --text title brand --encoder bert-base-uncased --pooling cls --fresh"
+    columns = ("item_id", "brand", "title")
+    assert suggest_preparation("Beauty", WANTED, {}, columns) == f"to get text features, run {command}"
+    assert suggest_preparation("Beauty", {}, {}, columns) == ""
+
+
+def test_the_command_names_only_columns_that_the_items_have() -> None:
+    assert suggest_preparation("toy", WANTED, {"text": UNKNOWN_ORIGIN}, ("item_id", "title")) == (
+        "to get text features of title, the only ones of these columns that the items have, run benchmarks/prepare.py "
+        "toy --text title --encoder bert-base-uncased --pooling cls --fresh"
     )
-    assert suggest_preparation("Beauty", {}) == ""
+    for columns in ((), ("item_id", "movie_title")):
+        assert suggest_preparation("ml-100k", WANTED, {}, columns) == ""
+
+
+def test_no_command_is_named_that_would_make_the_same_features_again() -> None:
+    for columns in (("title",), ("title", "brand")):
+        origins = {"text": build_origin("bert-base-uncased", "cls", columns)}
+        assert suggest_preparation("Beauty", WANTED, origins, columns) == ""
 
 
 def test_presets_ask_for_features_or_not() -> None:
