@@ -33,7 +33,14 @@ from hellm_recbole.experiments.machine_paths import (
     find_machine_folder,
     hide_names,
 )
-from hellm_recbole.experiments.ranks_file import RANKS_FILE, PhaseRanks, Policy, read_ranks, write_published_ranks
+from hellm_recbole.experiments.ranks_file import (
+    RANKS_FILE,
+    PhaseRanks,
+    Policy,
+    lacks_tokens,
+    read_ranks,
+    write_published_ranks,
+)
 from hellm_recbole.experiments.results import (
     RECORD_FILE,
     RunResult,
@@ -57,6 +64,7 @@ _KEPT = frozenset({"counts", "filter", "metrics", "curve", "published", "path"})
 _FREE_TEXTS = frozenset({"prompt", "ending", "item_separator", "placeholder"})  # settings that a language model reads
 _SOURCES = frozenset({"llm"})  # settings that name a model or a file
 _SOURCE_ENDINGS = ("_path", "_dir", "_file", "_folder")
+_FRESH = "--fresh"  # part of every advice to repeat a run
 _ADVICE = "restore the file, or publish the run again with publish.py --fresh"
 
 
@@ -184,6 +192,38 @@ def _advise_on_files() -> Iterator[None]:
         yield
     except ResultError as error:
         raise ResultError(f"{str(error).rpartition('; ')[0] or error}; {_ADVICE}") from error
+
+
+@contextmanager
+def advise_on_published_runs(folder: Path) -> Iterator[None]:
+    """Advise to restore a broken file if the runs in a folder are published ones.
+
+    Args:
+        folder: folder of a dataset's runs, published or not.
+
+    Raises:
+        ResultError: the block raised one. Its advice is another if it was to repeat a run that is published.
+    """
+    try:
+        yield
+    except ResultError as error:
+        if _FRESH not in str(error).rpartition("; ")[2] or not _holds_published_runs(folder):
+            raise
+        with _advise_on_files():
+            raise
+
+
+def _holds_published_runs(folder: Path) -> bool:
+    """Return whether a folder of a dataset's runs holds published ones, by their ranks or their results."""
+    return any(lacks_tokens(path / RANKS_FILE) or _is_published(path) for path in folder.glob("*/*"))
+
+
+def _is_published(folder: Path) -> bool:
+    """Return whether the result in a folder is that of a published run; False if it cannot be read."""
+    try:
+        return read_result(folder / RECORD_FILE).published is not None
+    except ResultError:
+        return False
 
 
 def prepare_publication(result: RunResult) -> PublishedRun:

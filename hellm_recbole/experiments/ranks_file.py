@@ -130,6 +130,15 @@ def _shrink(values: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.unsignedinte
     return values.astype(np.uint16 if values.max(initial=0) <= np.iinfo(np.uint16).max else np.uint32)
 
 
+def lacks_tokens(path: Path) -> bool:
+    """Return whether a file holds ranks without tokens, as those of a published run; False if it cannot be read."""
+    try:
+        with zipfile.ZipFile(path) as stored:
+            return f"valid_{_TARGETS}.npy" in stored.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
 def read_ranks(path: Path, sha256: str | None = None) -> dict[str, PhaseRanks]:
     """Read the ranks of a run.
 

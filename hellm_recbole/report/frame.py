@@ -20,6 +20,7 @@ from hellm_recbole.config.yaml_files import find_properties
 from hellm_recbole.data.embeddings import digest_tables, read_item_embeddings
 from hellm_recbole.errors import DataError, ResultError
 from hellm_recbole.evaluation import metrics
+from hellm_recbole.experiments.published import advise_on_published_runs
 from hellm_recbole.experiments.ranks_file import PhaseRanks, Policy, read_ranks
 from hellm_recbole.experiments.results import RunResult, check_comparable, digest_run, find_results
 from hellm_recbole.report.groups import Group, group_runs, list_successful
@@ -132,14 +133,16 @@ def read_frame(results_dir: Path, dataset: str) -> ReportFrame:
             different protocols or targets, seeds of one row have different settings or data, or a run names a dataset
             that the paper's table does not have.
     """
-    records = tuple(find_results(results_dir, dataset))
+    with advise_on_published_runs(results_dir / dataset):
+        records = tuple(find_results(results_dir, dataset))
     if not records:
         raise ResultError(
             f"no record of dataset {dataset} in {results_dir / dataset}; "
             f"run `python benchmarks/run.py --models all --dataset {dataset} --output {results_dir}` first"
         )
     check_comparable(records)
-    ranks = _read_test_ranks(records)
+    with advise_on_published_runs(results_dir / dataset):
+        ranks = _read_test_ranks(records)
     return ReportFrame(
         records=records,
         groups=group_runs(records),

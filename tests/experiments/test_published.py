@@ -25,6 +25,7 @@ from hellm_recbole.experiments.published import (
     write_publication,
 )
 from hellm_recbole.experiments.results import RunResult, digest_run, read_result
+from hellm_recbole.report.frame import read_frame
 from hellm_recbole.system.files import check_seal, sha256_file
 from tests.toy_records import add_run, rewrite, toy_identity
 
@@ -143,6 +144,27 @@ def test_one_changed_byte_is_found(tmp_path: Path, name: str) -> None:
     path.write_bytes(bytes(content))
     with pytest.raises(ResultError, match=rf"{re.escape(name)}.*; restore the file, or publish the run again"):
         read_published(tmp_path / "published", "Toy", "LightGCN", 2024)
+
+
+@pytest.mark.parametrize("name", ["record.json", "ranks.npz"])
+@pytest.mark.parametrize("content", [b"", b"{"])
+def test_a_report_advises_to_restore_a_broken_published_file(tmp_path: Path, name: str, content: bytes) -> None:
+    publish(tmp_path / "results", tmp_path / "published", [1, 2])
+    for root, advice in (
+        ("published", "restore the file, or publish the run again with publish.py --fresh"),
+        ("results", "again with --fresh"),
+    ):
+        (tmp_path / root / "Toy" / "LightGCN" / "2024" / name).write_bytes(content)
+        with pytest.raises(ResultError, match=rf"{re.escape(name)}.*{advice}$"):
+            read_frame(tmp_path / root, "Toy")
+
+
+def test_other_advice_on_published_runs_is_kept(tmp_path: Path) -> None:
+    publish(tmp_path / "results", tmp_path / "published", [1, 2])
+    dataset = tmp_path / "published" / "Toy"
+    (dataset / "LightGCN").rename(dataset / "BPR")
+    with pytest.raises(ResultError, match="move the copied or renamed folder out of"):
+        read_frame(tmp_path / "published", "Toy")
 
 
 @pytest.mark.parametrize("name", PUBLISHED_FILES)
