@@ -50,7 +50,8 @@ class BM3Settings(Settings):
         emb_dim: D, width of the embeddings.
         n_layers: L, number of layers on the user-item graph.
         modalities: modalities to align; null uses all modalities of the dataset.
-        missing_features: what the features of an item that has none are: `filled`, or `masked`, see above.
+        missing_features: how items without a text or picture are treated: `filled`, like any other item, with the fill
+            value of the data; `masked`, left out of the modality.
         dropout: dropout probability of the targets.
         modality_weight: w, weight of the alignments.
         norm_weight: lambda, weight of the penalty.

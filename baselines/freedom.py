@@ -59,7 +59,8 @@ class FREEDOMSettings(NeighborSearchSettings):
         n_item_layers: n, number of layers on the item graph.
         n_neighbors: k, number of neighbours of an item, including the item itself.
         modalities: modalities of the item graph and the loss; null uses all modalities of the dataset.
-        missing_features: what the features of an item that has none are: `filled`, or `masked`, see above.
+        missing_features: how items without a text or picture are treated: `filled`, like any other item, with the fill
+            value of the data; `masked`, left out of the modality.
         image_share: share of image in the item graph, if there are other modalities.
         edge_dropout: rho, share of the interactions that are left out in an epoch.
         modality_weight: lambda, weight of the features' BPR.

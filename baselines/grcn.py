@@ -60,7 +60,8 @@ class GRCNSettings(Settings):
         routing: `paper` or `public`; see the deviations above.
         n_refined_layers: number of propagation layers on the refined user-item graph.
         modalities: modalities to read; null uses all modalities of the dataset.
-        missing_features: what the features of an item that has none are: `filled`, or `masked`, see above.
+        missing_features: how items without a text or picture are treated: `filled`, like any other item, with the fill
+            value of the data; `masked`, left out of the modality.
         l2_weight: weight of the L2 penalty.
     """
 

@@ -68,7 +68,8 @@ class LATTICESettings(NeighborSearchSettings):
         n_item_layers: n, number of layers on the item graph.
         n_neighbors: k, number of neighbours of an item, including the item itself.
         modalities: modalities of the item graph; null uses all modalities of the dataset.
-        missing_features: what the features of an item that has none are: `filled`, or `masked`, see above.
+        missing_features: how items without a text or picture are treated: `filled`, like any other item, with the fill
+            value of the data; `masked`, left out of the modality.
         fixed_share: lambda_c, share of the graphs of the raw features.
         idle_gradients: `zero` or `none`, the gradients of features, maps and omega in steps with a constant graph.
         l2_weight: weight of the L2 penalty.

@@ -60,7 +60,8 @@ class SLMRecSettings(Settings):
         emb_dim: D, width of the embeddings, at least 2.
         n_layers: L, number of layers on the user-item graph.
         modalities: modalities of the chain; null uses all modalities of the dataset.
-        missing_features: what the features of an item that has none are: `filled`, or `masked`, see above.
+        missing_features: how items without a text or picture are treated: `filled`, like any other item, with the fill
+            value of the data; `masked`, left out of the modality.
         temperature: temperature of the main loss.
         ssl_weight: alpha, weight of the contrasts of the chain.
         ssl_temperature: tau, temperature of the contrasts of the chain.

@@ -39,7 +39,8 @@ class VBPRSettings(Settings):
     Attributes:
         emb_dim: D, width of the collaborative half and of the content half.
         modalities: modalities to read; null uses all modalities of the dataset.
-        missing_features: what the features of an item that has none are: `filled`, or `masked`, see above.
+        missing_features: how items without a text or picture are treated: `filled`, like any other item, with the fill
+            value of the data; `masked`, left out of the modality.
         normalize_features: whether each feature row is scaled to unit length.
         l2_weight: weight of the L2 penalty.
     """

@@ -75,7 +75,8 @@ class HeLLMPreSettings(NeighborSearchSettings):
         n_item_layers: L_I, number of layers of the item hypergraph.
         n_neighbors: k, number of neighbours of an item in each modality, itself included.
         modalities: modalities of the item hypergraph; null takes all of the dataset.
-        missing_features: what the features of an item that has none are: `filled`, or `masked`, see above.
+        missing_features: how items without a text or picture are treated: `filled`, like any other item, with the fill
+            value of the data; `masked`, left out of the modality.
         propagation_dtype: number type of the layers on the graphs, float32 or bfloat16; tables and their gradients stay
             in float32.
         use_u2u: whether there is a user hypergraph.
