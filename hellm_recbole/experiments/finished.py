@@ -62,14 +62,25 @@ def find_finished_run(config: RunConfig, split: Split, context: RunContext, stor
     return result
 
 
-def describe_finished_run(result: RunResult) -> str:
-    """Describe a finished run that is not run again, and whether everything it depends on is still the same."""
+def describe_finished_run(result: RunResult, files: Mapping[str, str] | None = None) -> str:
+    """Describe a finished run that is not run again, and whether everything it depends on is still the same.
+
+    Args:
+        result: result of the run.
+        files: pretrained model -> name of the file that the command names for its embeddings. A run that has read the
+            same embeddings from another run is kept, and stays without the mark of embeddings from files.
+    """
+    parts = ["finished before, kept"]
+    read = list_embedding_files(result.identity)
+    for model, file in (files or {}).items():
+        if model not in read:
+            parts.append(f"{file} holds the same embeddings of {model} as the run that this one has read")
     unknown = list_unknown_parts(result.identity, result.backbone is not None)
     if result.identity is None or unknown:
-        return f"finished before, kept; {', '.join(unknown)}: unknown (recorded by an earlier version)"
-    if changed := find_changed_modules(*list_code_digests(result.identity)):
-        return f"finished before, kept; its code has changed since ({list_names(changed)}; --fresh runs it again)"
-    return "finished before, kept"
+        parts.append(f"{', '.join(unknown)}: unknown (recorded by an earlier version)")
+    elif changed := find_changed_modules(*list_code_digests(result.identity)):
+        parts.append(f"its code has changed since ({list_names(changed)}; --fresh runs it again)")
+    return "; ".join(parts)
 
 
 def refuse_changed_checkpoint(config: RunConfig, split: Split, context: RunContext) -> None:

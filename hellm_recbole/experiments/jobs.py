@@ -229,7 +229,7 @@ def check_earlier_run(job: RunJob, split: Split, store: PretrainedStore) -> RunJ
     if finished is None:
         refuse_changed_checkpoint(job.config, split, job.context)
     else:
-        print(f"{job.name}: {describe_finished_run(finished)}")
+        print(f"{job.name}: {describe_finished_run(finished, job.external)}")
     return replace(job, finished=finished)
 
 
@@ -314,7 +314,7 @@ def run_job(
         except HellmError as error:
             return str(error)
         if result is not None and job.finished is None:
-            print(f"{job.name}: {describe_finished_run(result)}")
+            print(f"{job.name}: {describe_finished_run(result, job.external)}")
     if result is None:
         store.forget(job.folder)
         result = execute_run(

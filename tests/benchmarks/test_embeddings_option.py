@@ -194,6 +194,9 @@ def test_a_run_that_has_read_a_file_does_not_train_the_model_by_accident(
         shutil.copytree(own / "toy" / model, workplace / "results" / "toy" / model, dirs_exist_ok=True)
     assert run.main([*words, *name_settings(OF_PRETRAINED)]) == 0
     assert "HeLLM@tiny-llama on toy, seed 2024: finished before, kept\n" in capsys.readouterr().out
+    assert run.main([*words, *name_files(trained), "--output", str(own)]) == 0  # has read no file
+    same = "embeddings.safetensors holds the same embeddings of SASRec as the run that this one has read"
+    assert same in capsys.readouterr().out
 
 
 def test_wrong_files_are_one_sentence_before_anything_is_trained(

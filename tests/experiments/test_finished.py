@@ -57,3 +57,17 @@ def test_a_change_of_the_code_is_described() -> None:
     assert describe_finished_run(changed) == (
         "finished before, kept; its code has changed since (baselines.lightgcn; --fresh runs it again)"
     )
+
+
+def test_a_file_with_the_embeddings_that_a_run_has_read_from_another_run_is_described() -> None:
+    def read(**external: object) -> dict[str, object]:
+        return {"sha256": "", "run_sha256": None, "features": {}, "code": {}, **external}
+
+    file = {"file": "item.npy", "file_sha256": "", "shape": (3, 2)}
+    embeddings = {"SASRec": read(), "HeLLMPre": read(external=file)}
+    identity = toy_identity(code={"sha256": "", "modules": {}}, embeddings=embeddings)
+    record = toy_record(identity=identity)
+    assert describe_finished_run(record, {"HeLLMPre": "item.npy"}) == "finished before, kept"
+    assert describe_finished_run(record, {"SASRec": "graph.npy", "HeLLMPre": "item.npy"}) == (
+        "finished before, kept; graph.npy holds the same embeddings of SASRec as the run that this one has read"
+    )
