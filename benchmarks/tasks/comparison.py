@@ -32,6 +32,7 @@ from hellm_recbole.experiments.jobs import (
     execute_jobs,
 )
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
+from hellm_recbole.experiments.masked_features import describe_masked_features
 from hellm_recbole.experiments.plan import describe_plan, find_earlier_results
 from hellm_recbole.experiments.preset_features import (
     describe_other_features,
@@ -116,6 +117,8 @@ def _run_main_process(
     chosen = {name: _choose_runs(request, resolver, data[name], select_models) for name, resolver in resolvers.items()}
     for name, runs in chosen.items():
         _note_other_features(request.preset, data[name][0], runs.configs)
+        if (masked := describe_masked_features(runs.configs, data[name][0].covered)) is not None:
+            print(f"{name}: {masked}")
     contexts = [RunContext(request.output, seed, device, group) for seed in request.seeds]
     if request.dry_run:
         return _print_costs(request, chosen, data, contexts[0])

@@ -199,3 +199,14 @@ def test_list(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     for name in ("LightGCN", "ItemKNN", "Beauty", "ml-100k", "quick"):
         assert name in shown
+
+
+def test_a_run_that_leaves_out_items_without_features_says_how_many(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--models", "VBPR", "--set", "missing_features=masked", "--dry-run")
+    assert command(*words) == 0
+    same = "toy: missing_features masked: no item lacks image or text features, so masked changes nothing\n"
+    assert same in capsys.readouterr().out
+    assert command("--models", "VBPR", "--dry-run") == 0
+    assert "missing_features" not in capsys.readouterr().out
