@@ -51,7 +51,7 @@ class Series:
     """One line or one set of points of a figure.
 
     Attributes:
-        name: name in the legend, usually that of a row of the table.
+        name: name in the legend, usually that of a row of the table; "" if the title of the panel names it.
         index: number from 0 that selects colour, line style and marker; a row of the table has the same one everywhere.
         x: x values.
         y: y values, as many as `x` has.
@@ -269,8 +269,10 @@ def _label_axes(ax: Axes, panel: Panel) -> None:
         ax.xaxis.set_minor_formatter(NullFormatter())
     if panel.ticks:
         ax.set_xticks(range(len(panel.ticks)), panel.ticks)
+        ax.set_xlim(-0.5, len(panel.ticks) - 0.5)  # room for half a label on both sides
         if max(map(len, panel.ticks)) > 12:
-            ax.tick_params(axis="x", rotation=15)
+            for label in ax.get_xticklabels():
+                label.set(rotation=15, horizontalalignment="right", rotation_mode="anchor")
 
 
 def set_exact_ticks(figure: Figure, values: Sequence[float]) -> None:
@@ -282,11 +284,11 @@ def set_exact_ticks(figure: Figure, values: Sequence[float]) -> None:
 
 
 def _add_legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    """Add one legend for all axes below them, if there is more than one series."""
+    """Add one legend for all axes below them; a single named series has one, too."""
     entries: Mapping[str, Any] = {
         label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
     }
-    if len(entries) > 1:
+    if entries:
         figure.legend(
             list(entries.values()), list(entries), loc="outside lower center", ncols=min(len(entries), 6), frameon=False
         )

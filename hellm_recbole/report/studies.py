@@ -176,7 +176,7 @@ def _build_panel(search: SearchResult, key: str, metric: str, labels: Mapping[st
     """Build the curve of a metric over the values of one setting, the best validation value of each trial."""
     metric_of_value = {trial["values"][key]: trial["valid"][metric] for trial in search.trials if trial["valid"]}
     values = sorted(metric_of_value)
-    series = Series(search.row, 0, values, [metric_of_value[value] for value in values])
+    series = Series("", 0, values, [metric_of_value[value] for value in values])
     title, label = f"{search.row} on {search.dataset}", labels.get(key, key)
     return Panel(title, label, f"{metric}, validation", [series], log_x=spans_decades(values) or _is_geometric(values))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from hellm_recbole.report.figures import (
     Grid,
@@ -50,6 +51,23 @@ def test_figures_name_their_axes_and_rows(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
     dots = draw_scatter([Panel("t", "minutes", "N@20", [Series("a", 0, [1.0], [0.2]), Series("b", 1, [2.0], [0.1])])])
     assert [text.get_text() for text in dots.legends[0].get_texts()] == ["a", "b"]
+
+
+def test_a_single_row_is_named_in_the_legend() -> None:
+    one = Panel("t", "epoch", "N@20", [Series("VBPR", 0, [1, 2], [0.1, 0.2])])
+    (legend,) = draw_lines([one, one]).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["VBPR"]
+    assert draw_lines([Panel("VBPR", "k", "N@20", [Series("", 0, [1, 2], [0.1, 0.2])])]).legends == []
+
+
+@pytest.mark.parametrize("ticks", [("1", "2-9", "10-12345"), ("cold", "tail 1-20", "head 21000-345678")])
+def test_the_names_of_categories_stay_below_their_axes(ticks: tuple[str, ...]) -> None:
+    figure = draw_lines([Panel("t", "x", "y", [Series("a", 0, [0, 1, 2], [1, 2, 3])], ticks=ticks)] * 2)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    for ax in figure.axes:
+        ends = [label.get_window_extent(canvas.get_renderer()).x1 for label in ax.get_xticklabels()]
+        assert max(ends) <= ax.get_window_extent().x1
 
 
 def test_bars_and_heat_maps_show_their_values() -> None:
