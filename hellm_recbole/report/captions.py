@@ -95,8 +95,15 @@ def write_stamp(records: Sequence[RunResult]) -> str | None:
     return f"No strong baseline: LLM rows stand here without {_join(missing)} on the same split."
 
 
-def write_mark_note(settings: ReportSettings, n_tests: int) -> str:
-    """Write the sentence that explains the star; `n_tests` is the number of comparisons in the table."""
+def write_mark_note(settings: ReportSettings, n_tests: int) -> str | None:
+    """Write the sentence that explains the star; None if the table has no comparison.
+
+    Args:
+        settings: settings of the report.
+        n_tests: number of comparisons in the table.
+    """
+    if n_tests == 0:
+        return None
     return (
         f"the best row of a column is better than its best rival at p < {settings.significance_level:g}: two-sided "
         f"paired bootstrap over users ({settings.n_resamples:,} resamples, seed {settings.bootstrap_seed}; values "

@@ -330,8 +330,10 @@ def _name_other_rows(frame: ReportFrame, references: Sequence[Reference]) -> lis
 
 
 def _write_claim_note(frame: ReportFrame, claims: Sequence[ClaimResult], settings: ReportSettings) -> str:
-    """Say how the claims are tested."""
+    """Say how the claims are tested, or that none could be."""
     n_tested = sum(not claim.missing for claim in claims)
+    if n_tested == 0:
+        return "No claim could be tested."
     return (
         f"Mask policy {frame.mask_policy} for every row. Paired bootstrap over users; p is Holm-corrected over the "
         f"{n_tested} {'claim' if n_tested == 1 else 'claims'} that could be tested, and a verdict needs p < "

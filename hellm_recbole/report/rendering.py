@@ -59,7 +59,8 @@ def render_markdown(table: Table) -> str:
         lines.append(line + [""] * (len(header) - len(line)))
         group = title
     text = render_markdown_table(header, lines, ["left", "left", *["right"] * (len(header) - 2)])
-    caption = [*map(escape_markdown, table.notes), "**Best**, <u>second</u> of a column.", f"\\* {table.mark_note}"]
+    caption = [*map(escape_markdown, table.notes), "**Best**, <u>second</u> of a column."]
+    caption += [] if table.mark_note is None else [f"\\* {table.mark_note}"]
     stamp = "" if table.stamp is None else f"**{escape_markdown(table.stamp)}**\n\n"
     footnotes = "".join(f"- {escape_markdown(str(footnote))}\n" for footnote in table.footnotes)
     return f"{stamp}{text}\n\n{' '.join(caption)}\n" + (f"\n{footnotes}" if footnotes else "")
@@ -171,7 +172,7 @@ def _list_latex_sentences(table: Table) -> list[str]:
         *([] if table.stamp is None else [rf"\textbf{{{escape_latex(table.stamp)}}}"]),
         *map(escape_latex, table.notes),
         r"\textbf{Best}, \underline{second} of a column.",
-        f"$^{{*}}$ {escape_latex(table.mark_note)}",
+        *([] if table.mark_note is None else [f"$^{{*}}$ {escape_latex(table.mark_note)}"]),
         *(escape_latex(str(footnote)) for footnote in table.footnotes),
     ]
 

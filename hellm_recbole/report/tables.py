@@ -79,7 +79,7 @@ class Table:
         rows: rows sorted by family, then best first.
         notes: sentences of the caption.
         footnotes: differences between rows other than the model; `Row.marks` refers to them by letter.
-        mark_note: sentence that explains the star.
+        mark_note: sentence that explains the star; None if nothing was compared, so that there is no star.
         split_hash: hash of the data split, which is the same for all rows.
         stamp: warning above the table; None where there is nothing to warn about.
     """
@@ -90,7 +90,7 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     footnotes: tuple[Footnote, ...]
-    mark_note: str
+    mark_note: str | None
     split_hash: str
     stamp: str | None
 

@@ -99,7 +99,7 @@ def _list_notes(table: Table) -> list[str]:
         *table.notes,
         *(["In parentheses: the paper's number."] if table.paper_metrics else []),
         "\u00b9 best (bold), \u00b2 second (underlined) of a column.",
-        f"* {table.mark_note}",
+        *([] if table.mark_note is None else [f"* {table.mark_note}"]),
         *(f"({footnote.mark}) {footnote.text}." if footnote.mark else str(footnote) for footnote in table.footnotes),
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hellm_recbole.report.rendering import render_latex, render_markdown
 from hellm_recbole.report.terminal import render_terminal
 from tests.report.toy_tables import build_ranks, make_table, write_toy_runs
 from tests.toy_records import add_run
@@ -20,6 +21,16 @@ def test_the_caption_says_what_was_measured(tmp_path: Path) -> None:
         "Holm-corrected over the 8 comparisons",
     ):
         assert sentence in text
+
+
+def test_a_table_without_comparisons_explains_no_star(tmp_path: Path) -> None:
+    add_run(tmp_path, build_ranks(10, 1))
+    table = make_table(tmp_path)
+    assert table.mark_note is None
+    for text in (render_terminal(table, 400), render_markdown(table), render_latex(table)):
+        assert "Holm" not in text
+        assert "bootstrap" not in text
+        assert "None" not in text
 
 
 def test_a_failed_seed_is_in_the_notes_and_not_in_the_mean(tmp_path: Path) -> None:

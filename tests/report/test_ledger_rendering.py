@@ -56,6 +56,13 @@ def test_markdown_shows_the_main_metric(ledger: Ledger) -> None:
     assert "over the 1 claim that could be tested" in text
 
 
+def test_tests_of_claims_are_described_only_if_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_run(tmp_path, build_ranks(30, 1), model="A")
+    write_sources(tmp_path, monkeypatch, CLAIMS, a=SOURCE + VALUES)
+    ledger = build_ledger(read_frame(tmp_path, "Toy"), read_report_settings())
+    assert ledger.claim_note == "No claim could be tested."
+
+
 def test_csv_has_every_metric(ledger: Ledger) -> None:
     lines = list(csv.DictReader(io.StringIO(render_ledger_csv(ledger))))
     assert [(line["row"], line["metric"], line["main"]) for line in lines] == [

@@ -86,6 +86,21 @@ def test_the_page_has_all_rows_and_figures(tmp_path: Path) -> None:
         ET.parse(path)
 
 
+def test_the_links_have_the_order_of_the_sections(tmp_path: Path) -> None:
+    fill(tmp_path)
+    page = write_page(tmp_path)
+    assert re.findall(r'<h2 id="(\w+)"', page) == re.findall(r'<a href="#(\w+)"', page)
+    assert "Holm-corrected over the" in page
+    add_run(tmp_path, [1, 2, 30, 40], dataset="Beauty", paper="Beauty", identity=None)
+    page = write_page(tmp_path, "Beauty")
+    links = re.findall(r'<a href="#(\w+)"', page)
+    assert re.findall(r'<h2 id="(\w+)"', page) == links == ["table", "paper", "ledger", "figures"]
+    assert "Holm-corrected" not in page
+    assert '<td class="text wrap">not comparable: other data' in page
+    assert '<td class="text wrap">selection not stated' in page
+    assert re.search(r"td\.wrap \{[^}]*white-space: normal", page)
+
+
 def test_the_page_makes_no_network_request(tmp_path: Path) -> None:
     fill(tmp_path)
     page = write_page(tmp_path)
