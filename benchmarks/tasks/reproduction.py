@@ -24,6 +24,7 @@ from hellm_recbole.data.manifest import MANIFEST, read_manifest
 from hellm_recbole.errors import ResultError, SettingsError
 from hellm_recbole.experiments.resolve import Resolver
 from hellm_recbole.experiments.results import find_results
+from hellm_recbole.experiments.run_config import RunConfig
 from hellm_recbole.models.base import LLM
 from hellm_recbole.report.dataset_statistics import (
     count_dataset,
@@ -61,6 +62,8 @@ def reproduce(
             "reproduce.py runs in one process; train the LLM models with `accelerate launch benchmarks/run.py`, and "
             "this command then keeps these runs"
         )
+    if plan_only and only_finished:
+        raise SettingsError("--plan prints what would run, and --only-finished runs nothing; give one of them")
     if studies is not None and experiment.kind != "studies":
         raise SettingsError(f"--studies chooses studies of a figure, and {experiment.name} has none")
     if request.threads is not None:
@@ -131,6 +134,7 @@ def _choose_rows(experiment: Experiment, resolver: Resolver) -> _ChosenRuns:
     left_out = [name for name, config in configs.items() if config.family == LLM]
     if not left_out or _has_item_texts(resolver.dataset):
         return _ChosenRuns(experiment.rows, labels, ())
+    _refuse_settings_of_left_out_rows(experiment, resolver, configs, left_out)
     rows, section = [], None
     for row in experiment.rows:
         section = row.section or section
@@ -142,6 +146,24 @@ def _choose_rows(experiment: Experiment, resolver: Resolver) -> _ChosenRuns:
         f"run.py --models {left_out[0]} --dataset {resolver.dataset} trains one on the items' embeddings alone."
     )
     return _ChosenRuns(tuple(rows), labels, (note,))
+
+
+def _refuse_settings_of_left_out_rows(
+    experiment: Experiment, resolver: Resolver, configs: Mapping[str, RunConfig], left_out: Sequence[str]
+) -> None:
+    """Refuse a setting of the command line that only rows without item texts would read.
+
+    Raises:
+        SettingsError: there is such a setting.
+    """
+    for override in resolver.overrides:
+        key, origin = override.key, override.origin
+        readers = [name for name, config in configs.items() if config.resolved.origin.get(key) == origin]
+        if readers and set(readers) <= set(left_out):
+            raise SettingsError(
+                f"{origin}: {resolver.dataset} has no item texts, so no row of {experiment.name} there reads "
+                "this setting; leave it out, or give each dataset a command of its own"
+            )
 
 
 def _has_item_texts(dataset: str) -> bool:

@@ -242,6 +242,12 @@ def test_the_origin_and_a_failed_trial_of_figure_4(
         (["figure3", "--dataset", "toy", "--seeds", "1,2"], "a study has one seed, but --seeds names 2"),
         (["table3", "--dataset", "toy", "--only-finished"], "has no run of table3 with preset paper"),
         (["figure3", "--dataset", "toy", "--only-finished"], "no finished study of figure3"),
+        (["table3", "--dataset", "toy", "--plan", "--only-finished"], "give one of them"),
+        (["table3", "--dataset", "toy", "--llm-layers", "2"], "toy has no item texts, so no row of table3 there reads"),
+        (
+            ["table1", "--dataset", "toy", "--set", "HeLLM.epochs=6", "--plan"],
+            "no row of table1 there reads this setting",
+        ),
         (["table3", "--dataset", "toy", "--set", "emb_dimm=8"], "emb_dimm"),
         (["table3", "--dataset", "toy", "--set", "emb_dimm=8", "--only-finished"], "emb_dimm"),
     ],
