@@ -12,8 +12,6 @@ from hellm_recbole.config.request import Override
 from hellm_recbole.config.yaml_files import Value
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.experiments.run_config import RunConfig
-from hellm_recbole.llm.settings import NO_BACKBONE
-from hellm_recbole.models.llm_settings import USER_SLOT
 
 
 def refuse_unread_override(override: Override, configs: Iterable[RunConfig]) -> None:
@@ -51,6 +49,15 @@ def describe_unread(key: str, values: Mapping[str, Value]) -> str:
         return "prefix_map = learned has no effect with prefix_length = 0; leave it out, or set prefix_length above 0"
     if key == "prefix_map" and value == "learned" and "prefix_graph" in values and values["prefix_graph"] is None:
         return "prefix_map = learned has no effect without prefix_graph; leave it out, or name a model in prefix_graph"
-    if key == "prompt" and USER_SLOT in str(value) and values.get("llm_weights") == NO_BACKBONE:
+    return _describe_unread_prompt(str(value), values) if key == "prompt" else ""
+
+
+def _describe_unread_prompt(prompt: str, values: Mapping[str, Value]) -> str:
+    """Say why a run does not read a prompt with a place for the user; "" if it does."""
+    # Imported here, because the report, which needs no code of models, imports this module.
+    from hellm_recbole.llm.settings import NO_BACKBONE
+    from hellm_recbole.models.llm_settings import USER_SLOT
+
+    if USER_SLOT in prompt and values.get("llm_weights") == NO_BACKBONE:
         return f"prompt has a place {USER_SLOT}, but llm_weights = {NO_BACKBONE} reads no prompt; leave one of them out"
     return ""
