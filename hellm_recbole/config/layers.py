@@ -2,7 +2,8 @@
 
 The layers are, in this order: `overall.yaml`; `model/<Name>.yaml`; the model's sections `overrides` and `datasets`; a
 preset; the model's variant; `--set`. The first two may not set the same key. Each later layer overrides the earlier
-ones. No value is set in code: all values are in `properties/`.
+ones. If a model's file names another one in `inherits`, the values and these sections of that file come before its own.
+No value is set in code: all values are in `properties/`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from hellm_recbole.errors import SettingsError, shorten
 
 # Sections of a model's file: values that override overall.yaml, values for single datasets, and named variants.
 OVERRIDES, DATASETS, VARIANTS = SECTIONS = ("overrides", "datasets", "variants")
+INHERITS = "inherits"  # key of a model's file: the model whose values, overrides and values for datasets it has, too
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hellm_recbole.config.layers import DATASETS, OVERRIDES, SECTIONS, VARIANTS, Resolved, merge_layers
+from hellm_recbole.config.layers import DATASETS, INHERITS, OVERRIDES, SECTIONS, VARIANTS, Resolved, merge_layers
 from hellm_recbole.config.request import Override
 from hellm_recbole.config.variants import list_variants
 from hellm_recbole.config.yaml_files import Value, find_properties, load_yaml
@@ -40,7 +40,9 @@ class RunName:
 
 
 def split_variant(name: str, registry: Iterable[str]) -> tuple[str, str | None]:
-    """Split a name into registered model and variant. A name without a variant gives (name, None)."""
+    """Split a name into registered model and variant. A registered name gives (name, None)."""
+    if name in registry:
+        return name, None
     for model in registry:
         if name.startswith(f"{model}-") and name in list_variants(model):  # the first test saves reading most files
             return model, name.removeprefix(f"{model}-")
@@ -78,52 +80,83 @@ def merge_model_layers(
     Raises:
         SettingsError: a file cannot be read, the preset is unknown, or two of the first layers set the same key.
     """
-    values, sections = _read_model_file(name, required=defaults is None)
-    layers = _list_first_layers(name.base, values, reads_language_model=reads_language_model)
+    files = _read_model_files(name, required=defaults is None)
+    layers = _list_first_layers(files, reads_language_model=reads_language_model)
     llm_overrides = layers["llm.yaml"].pop(OVERRIDES) if reads_language_model else {}
     if defaults is not None:
         given = {key for layer in layers.values() for key in layer}
         layers[defaults_origin] = {key: value for key, value in defaults.items() if key not in given}
     resolved = merge_layers(layers.items()).override(llm_overrides, f"llm.yaml, {OVERRIDES}")
-    resolved = _apply_section(resolved, name.base, OVERRIDES, sections[OVERRIDES])
-    if read_preset(preset).get(MODEL_DATASETS, True):
-        resolved = _apply_section(resolved, name.base, f"{DATASETS}: {dataset}", sections[DATASETS].get(dataset, {}))
+    has_datasets = read_preset(preset).get(MODEL_DATASETS, True)
+    for file in files:
+        resolved = _apply_section(resolved, file.model, OVERRIDES, file.sections[OVERRIDES])
+        if has_datasets:
+            of_dataset = file.sections[DATASETS].get(dataset, {})
+            resolved = _apply_section(resolved, file.model, f"{DATASETS}: {dataset}", of_dataset)
     given_values = _select_overrides(name, overrides, known)
     if reads_language_model:
         chosen = [override.value for override in given_values if override.key == "llm"] or [resolved.values["llm"]]
         resolved = resolved.override(*_read_language_model_values(str(chosen[-1])))
     resolved = _apply_preset(resolved, preset, name.base, dataset, known)
     if name.variant is not None:
-        variant_values = sections[VARIANTS][name.variant]
+        variant_values = files[-1].sections[VARIANTS][name.variant]
         resolved = _apply_section(resolved, name.base, f"{VARIANTS}: {name.variant}", variant_values)
     for override in given_values:
         resolved = resolved.override({override.key: override.value}, override.origin)
     return resolved
 
 
-def _read_model_file(name: RunName, *, required: bool) -> tuple[dict[str, Value], dict[str, Mapping[str, Value]]]:
-    """Read the settings file of a model: its values, and its sections, which may be empty.
+@dataclass(frozen=True)
+class _ModelFile:
+    """The settings file of a model.
+
+    Attributes:
+        model: name of the model.
+        values: setting -> value.
+        sections: name of each section, which may be empty -> its content.
+    """
+
+    model: str
+    values: dict[str, Value]
+    sections: dict[str, Mapping[str, Value]]
+
+
+def _read_model_files(name: RunName, *, required: bool) -> list[_ModelFile]:
+    """Read the settings file of a model, after the file of the model that it inherits from, if there is one.
 
     Args:
         name: name of the model.
         required: whether a missing file is an error.
 
     Raises:
-        SettingsError: the file cannot be read.
+        SettingsError: a file cannot be read, or the inherited one inherits itself.
     """
     values = load_yaml(name.file) if required or name.file.exists() else {}
+    parent = values.pop(INHERITS, None)
+    files = [_divide_sections(name.base, values)]
+    if parent is not None:
+        path = name.file.with_name(f"{parent}.yaml")
+        if not path.exists():
+            raise SettingsError(f"{name.file}: {INHERITS} = {parent!r}, but there is no file {path}")
+        inherited = load_yaml(path)
+        if INHERITS in inherited:
+            raise SettingsError(f"{name.file}: {INHERITS} = {parent!r}, whose file inherits from another one itself")
+        files.insert(0, _divide_sections(str(parent), inherited))
+    return files
+
+
+def _divide_sections(model: str, values: dict[str, Value]) -> _ModelFile:
+    """Divide the content of a settings file into values and sections."""
     sections = {section: values.pop(section, None) or {} for section in SECTIONS}
-    return values, sections
+    return _ModelFile(model, values, sections)
 
 
-def _list_first_layers(
-    model: str, values: Mapping[str, Value], *, reads_language_model: bool
-) -> dict[str, dict[str, Value]]:
+def _list_first_layers(files: Sequence[_ModelFile], *, reads_language_model: bool) -> dict[str, dict[str, Value]]:
     """Read the layers that may not have a key in common: origin -> values."""
     layers = {"overall.yaml": load_yaml(find_properties() / "overall.yaml")}
     if reads_language_model:
         layers["llm.yaml"] = load_yaml(find_properties() / "llm.yaml")
-    return {**layers, f"model/{model}.yaml": dict(values)}
+    return {**layers, **{f"model/{file.model}.yaml": file.values for file in files}}
 
 
 def _apply_section(resolved: Resolved, model: str, section: str, values: Mapping[str, Value]) -> Resolved:

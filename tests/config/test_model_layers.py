@@ -58,6 +58,72 @@ def test_a_name_is_taken_apart_into_model_and_variant() -> None:
     assert split_variant("HeLLMPre-unknown", REGISTRY) == ("HeLLMPre-unknown", None)
 
 
+def test_a_registered_name_is_no_variant() -> None:
+    assert split_variant("SASRec-text-llm", REGISTRY) == ("SASRec-text-llm", None)
+    variant = list_variants("HeLLMPre")[0]
+    assert split_variant(variant, [*REGISTRY, variant]) == (variant, None)
+
+
+@pytest.fixture
+def inheriting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the settings folder in which VBPR's file has all sections, for models that inherit from it."""
+    real = find_properties()
+    for part in real.iterdir():
+        if part.name != "model":
+            (tmp_path / part.name).symlink_to(part)
+    (tmp_path / "model").mkdir()
+    parent = (real / "model" / "VBPR.yaml").read_text()
+    sections = "overrides: {epochs: 7, patience: 3}\ndatasets: {tiny: {patience: 4}, large: {patience: 5}}\n"
+    (tmp_path / "model" / "VBPR.yaml").write_text(parent + sections)
+    monkeypatch.setattr(model_layers, "find_properties", lambda: tmp_path)
+    return tmp_path / "model"
+
+
+def resolve_child(folder: Path, text: str, dataset: str = "tiny") -> tuple[dict[str, object], dict[str, str]]:
+    """Resolve a model with VBPR's settings class and a settings file of its own."""
+    (folder / "Child.yaml").write_text(text)
+    (config,) = resolve.resolve_runs(["Child"], dataset, {"Child": REGISTRY["VBPR"]}, "paper", [])
+    return dict(config.resolved.values), dict(config.resolved.origin)
+
+
+def test_a_model_file_can_inherit_from_another(inheriting: Path) -> None:
+    child = "inherits: VBPR\noverrides: {l2_weight: 0.5, patience: 9}\ndatasets: {large: {epochs: 8}}\n"
+    values, origin = resolve_child(inheriting, child)
+    assert (values["emb_dim"], origin["emb_dim"]) == (64, "model/VBPR.yaml")
+    assert (values["epochs"], origin["epochs"]) == (7, "model/VBPR.yaml, overrides")
+    assert (values["l2_weight"], origin["l2_weight"]) == (0.5, "model/Child.yaml, overrides")
+    assert (values["patience"], origin["patience"]) == (9, "model/Child.yaml, overrides")
+    values, origin = resolve_child(inheriting, child, "large")
+    assert (values["epochs"], origin["epochs"]) == (8, "model/Child.yaml, datasets: large")
+
+
+def test_values_for_a_dataset_are_inherited(inheriting: Path) -> None:
+    assert resolve_child(inheriting, "inherits: VBPR", "large")[0]["patience"] == 5
+    assert resolve_child(inheriting, "inherits: VBPR", "other")[0]["patience"] == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("inherits: VBRP", r"Child.yaml: inherits = 'VBRP', but there is no file .*VBRP.yaml"),
+        ("inherits: Middle", r"Child.yaml: inherits = 'Middle', whose file inherits from another one itself"),
+        ("inherits: VBPR\nemb_dim: 8", r"model/Child.yaml and model/VBPR.yaml both set 'emb_dim'"),
+    ],
+)
+def test_a_wrong_inheritance_is_refused(inheriting: Path, text: str, said: str) -> None:
+    (inheriting / "Middle.yaml").write_text("inherits: VBPR")
+    with pytest.raises(SettingsError, match=said):
+        resolve_child(inheriting, text)
+
+
+def test_the_language_models_row_differs_in_its_modalities_only() -> None:
+    text, llm = (
+        resolve.resolve_run(name, "Beauty", REGISTRY, "paper", []) for name in ("SASRec-text", "SASRec-text-llm")
+    )
+    assert llm.resolved.values == {**text.resolved.values, "modalities": ["text", "text_llm"]}
+    assert text.resolved.values["modalities"] == ["text"]
+
+
 def test_a_later_layer_wins() -> None:
     (config,) = resolve.resolve_runs(["LightGCN"], "toy", REGISTRY, "quick", [])
     origin = config.resolved.origin
