@@ -9,6 +9,7 @@ from baselines.grcn import GRCN, GRCNSettings
 from baselines.lattice import LATTICE, LATTICESettings
 from baselines.lightgcn import LightGCN, LightGCNSettings
 from baselines.llara import LLaRA
+from baselines.sasrec_text import SASRecText, SASRecTextSettings
 from baselines.slmrec import SLMRec, SLMRecSettings
 from baselines.vbpr import VBPR, VBPRSettings
 from hellm_recbole.models.base import ModelSpec
@@ -27,6 +28,8 @@ REGISTRY: dict[str, ModelSpec] = {
     "FREEDOM": ModelSpec(FREEDOM, FREEDOMSettings, "multimodal", "pairs"),
     "HeLLMPre": ModelSpec(HeLLMPre, HeLLMPreSettings, "multimodal", "pairs"),
     "SASRec": ModelSpec(SASRec, SASRecSettings, "sequential", "sequences"),
+    "SASRec-text": ModelSpec(SASRecText, SASRecTextSettings, "sequential", "sequences"),
+    "SASRec-text-llm": ModelSpec(SASRecText, SASRecTextSettings, "sequential", "sequences"),
     "CoLLM": ModelSpec(CoLLM, LLMSettings, "llm", "sequences"),
     "LLaRA": ModelSpec(LLaRA, LLMSettings, "llm", "sequences"),
     "HeLLM": ModelSpec(HeLLM, LLMSettings, "llm", "sequences"),

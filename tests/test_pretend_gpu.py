@@ -69,9 +69,10 @@ OTHER_SETTINGS = [
     ("CoLLM", {"item_text_tokens": 2, "tuning": "two-step", "examples": "random"}),
     ("LATTICE", {"idle_gradients": "none"}),
     ("HeLLMPre", {"hyperedge_weights": "learned"}),
+    ("SASRec-text", {"loss": "full", "id_embedding": False}),
     *(
         (name, {"missing_features": "masked"})
-        for name in ("BM3", "FREEDOM", "GRCN", "HeLLMPre", "LATTICE", "SLMRec", "VBPR")
+        for name in ("BM3", "FREEDOM", "GRCN", "HeLLMPre", "LATTICE", "SASRec-text", "SLMRec", "VBPR")
     ),
 ]
 

@@ -127,7 +127,7 @@ class SASRec(nn.Module):
     def loss(self, batch: HistoryBatch) -> dict[str, Tensor]:
         """Compute the cross-entropy over all items, mean over the positions that have a target."""
         states, targets = [], []
-        for items, next_items in _group_by_length(batch.items, batch.targets):
+        for items, next_items in group_by_length(batch.items, batch.targets):
             has_target = next_items != 0
             states.append(self.compute_states(items)[has_target])
             targets.append(next_items[has_target])
@@ -150,7 +150,7 @@ class SASRec(nn.Module):
         return vectors
 
 
-def _group_by_length(items: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
+def group_by_length(items: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Divide a batch into groups of histories with lengths in (2^(g-1), 2^g], so that there is little padding.
 
     Args:
@@ -161,10 +161,18 @@ def _group_by_length(items: Tensor, targets: Tensor) -> list[tuple[Tensor, Tenso
         Items and targets of each group, cut to its longest history. Empty histories are left out.
     """
     length = (items != 0).sum(dim=1)
-    group = torch.where(length > 0, length.clamp(min=1).log2().ceil().long(), -1)
     parts = []
-    for value in torch.unique(group[group >= 0]).tolist():
-        rows = torch.nonzero(group == value).squeeze(1)
+    for rows in find_length_groups(length):
         width = int(length[rows].max())
         parts.append((items[rows, :width], targets[rows, :width]))
     return parts
+
+
+def find_length_groups(length: Tensor) -> list[Tensor]:
+    """Divide [B] lengths into groups in (2^(g-1), 2^g]: the rows of each group; lengths of 0 are in none.
+
+    >>> [rows.tolist() for rows in find_length_groups(torch.tensor([3, 0, 1, 4, 5]))]
+    [[2], [0, 3], [4]]
+    """
+    group = torch.where(length > 0, length.clamp(min=1).log2().ceil().long(), -1)
+    return [torch.nonzero(group == value).squeeze(1) for value in torch.unique(group[group >= 0]).tolist()]

@@ -16,7 +16,7 @@ from hellm_recbole.config.settings import list_field_names
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import DataError, ModelError
 from hellm_recbole.experiments.resolve import resolve_own_run
-from hellm_recbole.types import PairBatch, TrainData
+from hellm_recbole.types import HistoryBatch, PairBatch, TrainData
 from tests.baselines.small import hide_features
 
 NAMES = [name for name, spec in REGISTRY.items() if "missing_features" in list_field_names(spec.settings)]
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.parametrize("name", NAMES)
 
 
 def build_model(name: str, data: TrainData, **values: Any) -> Any:
-    shared = {"emb_dim": 6, **values}
+    shared = {"emb_dim": 6, "modalities": ["image", "text"], **values}
     if "n_neighbors" in list_field_names(REGISTRY[name].settings):
         shared.setdefault("n_neighbors", 4)
     overrides = [Override(name, key, value, f"{key}={value}") for key, value in shared.items()]
@@ -44,13 +44,21 @@ def train(name: str, data: TrainData, missing_features: str) -> dict[str, Tensor
         if hasattr(model, "start_epoch"):
             model.start_epoch()
         for _ in range(N_STEPS):
-            batch = PairBatch(*(torch.randint(1, n + 1, (90,)) for n in (data.n_users, data.n_items, data.n_items)))
+            batch = draw_batch(name, data)
             optimizer.zero_grad(set_to_none=False)
             torch.stack(list(model.loss(batch).values())).sum().backward()
             optimizer.step()
     with torch.no_grad():
         encoded = model.eval().encode()
-    return {"users": encoded.users, "items": encoded.items, **model.state_dict()}
+    users = {} if encoded.users is None else {"users": encoded.users}
+    return {**users, "items": encoded.items, **model.state_dict()}
+
+
+def draw_batch(name: str, data: TrainData) -> PairBatch | HistoryBatch:
+    """Draw a batch of the kind that a model trains on, from all users and items."""
+    if REGISTRY[name].batches == "pairs":
+        return PairBatch(*(torch.randint(1, n + 1, (90,)) for n in (data.n_users, data.n_items, data.n_items)))
+    return HistoryBatch(*torch.randint(1, data.n_items + 1, (2, 15, 6)))
 
 
 def fill(data: TrainData, seed: int | None) -> TrainData:
@@ -66,13 +74,13 @@ def fill(data: TrainData, seed: int | None) -> TrainData:
 
 def differ(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
     """Return whether any vector of a user or an item differs."""
-    return any(not torch.equal(left[side], right[side]) for side in ("users", "items"))
+    return any(not torch.equal(left[side], right[side]) for side in ("users", "items") if side in left)
 
 
 def test_all_models_that_read_features_can_mask(name: str) -> None:
     readers = {key for key, spec in REGISTRY.items() if "modalities" in list_field_names(spec.settings)}
     assert name in readers
-    assert len(readers) == len(NAMES) == 7
+    assert len(readers) == len(NAMES) == 9
 
 
 def test_masked_numbers_do_not_depend_on_the_fill_values(name: str, toy_split: Split) -> None:
@@ -101,7 +109,11 @@ def test_masking_changes_nothing_bit_for_bit_if_all_items_have_features(name: st
 
 def test_a_batch_of_items_without_any_features_has_finite_gradients(name: str, toy_split: Split) -> None:
     model = build_model(name, hide_features(toy_split.make_train_data(), MISSING), missing_features="masked")
-    batch = PairBatch(torch.tensor([1, 2, 3]), torch.tensor([3, 18, 3]), torch.tensor([18, 3, 18]))
+    batch: PairBatch | HistoryBatch = PairBatch(
+        torch.tensor([1, 2, 3]), torch.tensor([3, 18, 3]), torch.tensor([18, 3, 18])
+    )
+    if REGISTRY[name].batches == "sequences":
+        batch = HistoryBatch(torch.tensor([[3, 18]]), torch.tensor([[18, 3]]))
     terms = model.loss(batch)
     assert terms.keys() == build_model(name, toy_split.make_train_data()).loss(batch).keys()
     torch.stack(list(terms.values())).sum().backward()

@@ -50,6 +50,8 @@ def build_config(name: str) -> RunConfig:
     values: dict[str, Any] = {"epochs": 1}
     if name in REGISTRY and REGISTRY[name].family == LLM:
         values |= {"llm": str(tiny_llama()), "batch_size": 256, "micro_batch_size": 256, "warmup_epochs": 0}
+    if name == "SASRec-text-llm":
+        values |= {"modalities": ["text"]}  # ml-100k has no other
     overrides = [Override(name, key, value, f"{key}={value}") for key, value in values.items()]
     return resolve_runs([name], "ml-100k", REGISTRY, "quick", overrides)[0]
 
