@@ -9,7 +9,7 @@ indexed by an id has U + 1 or I + 1 rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -239,6 +239,17 @@ class FollowsProgress(Protocol):
 
         Args:
             progress: fraction of all epochs that is completed, in [0, 1).
+        """
+
+
+@runtime_checkable
+class ListsUndecayed(Protocol):
+    """A model, or a part of one, with parameters to which weight decay does not apply if `decay_vectors` is false."""
+
+    def list_undecayed(self) -> Collection[str]:
+        """List the names of parameters of two or more dimensions without weight decay, such as tables of positions.
+
+        Names are those of the part's own `named_parameters`. Parameters with at most one dimension need not be listed.
         """
 
 

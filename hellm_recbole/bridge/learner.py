@@ -36,7 +36,10 @@ class RecBoleLearner:
         module: RecBole's model.
         optimizer: optimizer that RecBole's trainer builds; None for traditional models, which need none.
         one_pass: whether one epoch completes the training. This is so for traditional models.
+        average: None; there is no moving average of the weights of RecBole's models.
     """
+
+    average = None
 
     def __init__(
         self, name: str, data: TrainData, settings: Mapping[str, Value], seed: int, device: torch.device

@@ -26,6 +26,7 @@ from hellm_recbole.llm.settings import NO_BACKBONE
 from hellm_recbole.llm.source import find_source
 from hellm_recbole.models.base import LLM
 from hellm_recbole.models.llm_settings import refuse_contradictions
+from hellm_recbole.training.averaging import use_average
 from hellm_recbole.training.learner import ModelLearner
 from hellm_recbole.training.state import collect_model_state, load_model_state
 from hellm_recbole.types import QueryBatch
@@ -43,6 +44,8 @@ class _Adapter(torch.nn.Module):
         learner: learner that trains and scores the model; `trainer.py` uses it.
         model: module of the learner.
     """
+
+    _RAW = "raw."  # prefix of the weights that training goes on from, in a state whose `model` part are averages
 
     offered: ClassVar[OfferedModel]
     input_type = InputType.POINTWISE  # RecBole's training loader then samples no negatives
@@ -72,6 +75,7 @@ class _Adapter(torch.nn.Module):
         self.learner = _build_learner(config, self.offered, self.run, self.split)
         self.model = self.learner.module
         self._is_prepared = False
+        self._raw: dict[str, Tensor] = {}
 
     @property
     def has_item_embeddings(self) -> bool:
@@ -105,17 +109,39 @@ class _Adapter(torch.nn.Module):
         return self.full_sort_predict(interaction).gather(1, interaction[self.ITEM_ID].unsqueeze(1)).squeeze(1)
 
     def state_dict(self, *args: Any, **options: Any) -> dict[str, Tensor]:  # type: ignore[override]
-        """Return what training has changed: without the weights of a language model, and with Pop's counts."""
-        return collect_model_state(self.learner)
+        """Return what training has changed: without the weights of a language model, and with Pop's counts.
+
+        If the run keeps a moving average of the weights, they are returned averaged, and as `raw.<name>` as they are.
+        """
+        average = self.learner.average
+        with use_average(average):
+            state = collect_model_state(self.learner)
+            raw = {} if average is None else average.collect_state()  # exchanged with the weights
+        return state | {f"{self._RAW}{name}": value for name, value in raw.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> None:
-        """Load a state from `state_dict`.
+        """Load a state from `state_dict`, with averaged weights if the run keeps an average.
 
         Raises:
             CheckpointError: the state belongs to another model.
         """
         self._is_prepared = False
-        load_model_state(self.learner, dict(state_dict))
+        self._raw = {
+            key.removeprefix(self._RAW): value for key, value in state_dict.items() if key.startswith(self._RAW)
+        }
+        state = {key: value for key, value in state_dict.items() if not key.startswith(self._RAW)}
+        load_model_state(self.learner, state)
+
+    def load_raw_weights(self) -> None:
+        """Go on from the weights of the state that was loaded last, and keep the loaded averages as averages.
+
+        Raises:
+            CheckpointError: the state belongs to another model.
+        """
+        average = self.learner.average
+        if average is not None:
+            average.load_state(self._raw)
+            average.swap()
 
 
 class GeneralAdapter(_Adapter, GeneralRecommender):  # type: ignore[misc]

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from hellm_recbole.bridge.requirement import require_recbole
+from hellm_recbole.config.layers import Resolved
 from hellm_recbole.config.yaml_files import Value, load_yaml
-from hellm_recbole.errors import ModelError
+from hellm_recbole.errors import ModelError, SettingsError
 
 Kind = Literal["general", "sequential", "traditional"]
 
@@ -36,6 +37,8 @@ RECBOLE_KEYS = {
     "optimizer": "learner",
     "epochs": "epochs",
 }
+# Training settings that only models of this project have -> the value that leaves each off.
+_OWN_TRAINING: dict[str, Value] = {"decay_vectors": True, "warmup_steps": 0, "average_decay": 0.0}
 _MODEL_KEYS = ("batch_size", "learning_rate", "weight_decay")  # each model has its own values of these
 
 
@@ -98,6 +101,26 @@ def read_recbole_settings(name: str) -> dict[str, Value]:
     if kind == "sequential":
         values["MAX_ITEM_LIST_LENGTH"] = load_yaml(properties / "dataset" / "sample.yaml")["MAX_ITEM_LIST_LENGTH"]
     return values | {key: value for key, value in model_values.items() if key not in RECBOLE_KEYS.values()}
+
+
+def refuse_own_training(resolved: Resolved, name: str) -> None:
+    """Refuse training settings that RecBole's models do not have, because RecBole builds their optimizer and steps.
+
+    Args:
+        resolved: values of all settings with their origins.
+        name: RecBole's name of the model.
+
+    Raises:
+        SettingsError: such a setting is on; the message names the first one.
+    """
+    on = [key for key, off in _OWN_TRAINING.items() if resolved.values[key] != off]
+    on += ["schedule"] if resolved.values["schedule"] == "linear" else []
+    if on:
+        key, value = on[0], str(resolved.values[on[0]]).lower()
+        raise SettingsError(
+            f"{resolved.origin[key]}: {key} = {value} is not available for RecBole's {name}, only for models of this "
+            f"project; leave it out, or name the models that it is for, as in HeLLMPre.{key}={value}"
+        )
 
 
 def find_recbole_module(name: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hellm_recbole.bridge.recbole_models import read_recbole_settings
+from hellm_recbole.bridge.recbole_models import read_recbole_settings, refuse_own_training
 from hellm_recbole.bridge.register import SEQUENTIAL, OfferedModel, describe_unknown_variant, list_offered_models
 from hellm_recbole.config.harness_settings import EvalSettings, PairSettings, StepSettings, TrainSettings
 from hellm_recbole.config.layers import Resolved
@@ -237,6 +237,7 @@ def build_run_settings(config: Any, offered: OfferedModel) -> RunSettings:
             values["train_neg_sample_args"] = None
         classes: list[type[Any]] = [TrainSettings, EvalSettings]
         train, evaluation = build_all_settings(classes, resolved, extra_known=values)
+        refuse_own_training(resolved, offered.base)
         return RunSettings(train, evaluation, values)
     _refuse_other_negatives(negatives, offered)
     classes = [TrainSettings, EvalSettings, *spec.settings_classes]

@@ -23,6 +23,7 @@ from hellm_recbole.bridge.pretrained import write_embeddings
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.evaluation.metrics import average_metrics
 from hellm_recbole.evaluation.ranking import refuse_nan
+from hellm_recbole.training.averaging import use_average
 from hellm_recbole.training.trainer import train_epoch
 from hellm_recbole.types import Histories, IdArray
 
@@ -49,6 +50,7 @@ class HarnessTrainer(Trainer):  # type: ignore[misc]
     - The last epoch is always evaluated, and the unrounded NDCG or recall selects the best epoch.
     - An item that the user has seen is masked, for sequential models too.
     - Ties count against the model, in RecBole's metrics too.
+    - If the run keeps a moving average of the weights, the averaged ones are evaluated and saved.
 
     Attributes:
         ranks: ranks of the last evaluation with full sort; None before it.
@@ -120,8 +122,23 @@ class HarnessTrainer(Trainer):  # type: ignore[misc]
             self.logger.info(f"Item embeddings of {model.offered.name} are in {folder}")
         return result
 
-    def evaluate(self, eval_data: Any, *args: Any, **options: Any) -> Any:
+    def resume_checkpoint(self, resume_file: Any) -> None:
+        """Go on from a checkpoint as RecBole does.
+
+        Raises:
+            CheckpointError: the checkpoint belongs to another model.
+        """
+        super().resume_checkpoint(resume_file)
+        self.model.load_raw_weights()
+
+    def evaluate(self, eval_data: Any, load_best_model: bool = True, *args: Any, **options: Any) -> Any:
         """Evaluate as RecBole does, in blocks of `eval_block_users` users, and keep the ranks.
+
+        Args:
+            eval_data: RecBole's loader of the evaluated part.
+            load_best_model: whether to load the best model first, whose saved weights are the averaged ones.
+            args: further arguments of RecBole's method.
+            options: further arguments of RecBole's method.
 
         Returns:
             RecBole's metrics.
@@ -130,10 +147,11 @@ class HarnessTrainer(Trainer):  # type: ignore[misc]
             TrainingDiverged: a score is NaN.
         """
         self.ranks = None
-        if not isinstance(eval_data, FullSortEvalDataLoader):
-            return super().evaluate(eval_data, *args, **options)
-        self._ranked, self._seen = [], eval_data._dataset.seen
-        result = super().evaluate(self._make_blocks(eval_data), *args, **options)
+        with use_average(None if load_best_model else self.model.learner.average):
+            if not isinstance(eval_data, FullSortEvalDataLoader):
+                return super().evaluate(eval_data, load_best_model, *args, **options)
+            self._ranked, self._seen = [], eval_data._dataset.seen
+            result = super().evaluate(self._make_blocks(eval_data), load_best_model, *args, **options)
         user, item, rank = (np.concatenate(columns) for columns in zip(*self._ranked, strict=True))
         self.ranks = FullSortRanks(user, item, rank)
         return result

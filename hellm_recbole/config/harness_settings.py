@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hellm_recbole.config.limits import LARGEST_CUTOFF, LARGEST_FLOAT, MOST_EPOCHS
 from hellm_recbole.config.settings import Settings
@@ -22,12 +22,20 @@ class TrainSettings(Settings):
         optimizer: adam or adamw.
         learning_rate: learning rate of the optimizer.
         weight_decay: weight decay of the optimizer (L2 gradient for adam, decoupled for adamw).
+        decay_vectors: whether weight decay applies to all parameters. If not, parameters with at most one dimension
+            (biases, gains of normalisations) and those that the model lists itself, such as positions, have none.
         clip_norm: largest gradient norm; 0 turns clipping off.
-        schedule: learning rate schedule: constant, cosine (to 0 over `epochs`) or exponential
-            (`decay_rate ** (epoch / decay_epochs)`).
+        schedule: learning rate schedule: constant, linear or cosine (to `learning_rate_floor` over `epochs`; linear
+            changes the rate in each step) or exponential (`decay_rate ** (epoch / decay_epochs)`).
+        learning_rate_floor: learning rate at the end of the linear and the cosine schedule, as a fraction of
+            `learning_rate`.
         decay_rate: decay rate of the exponential schedule.
         decay_epochs: number of epochs in which the exponential schedule multiplies the learning rate by `decay_rate`.
         warmup_epochs: number of epochs of linear warm-up at the start.
+        warmup_steps: number of steps of linear warm-up from 0, in place of `warmup_epochs`; the rate then changes in
+            each step. 0 turns it off.
+        average_decay: largest decay of the moving average of the weights, for each step. The averaged weights are
+            evaluated, selected and saved. 0 turns the average off.
     """
 
     epochs: int = Field(ge=1, le=MOST_EPOCHS)
@@ -38,11 +46,25 @@ class TrainSettings(Settings):
     optimizer: Literal["adam", "adamw"]
     learning_rate: float = Field(gt=0, le=LARGEST_FLOAT)
     weight_decay: float = Field(ge=0, le=LARGEST_FLOAT)
+    decay_vectors: bool
     clip_norm: float = Field(ge=0, le=LARGEST_FLOAT)
-    schedule: Literal["constant", "cosine", "exponential"]
+    schedule: Literal["constant", "linear", "cosine", "exponential"]
+    learning_rate_floor: float = Field(ge=0, le=1)
     decay_rate: float = Field(gt=0, le=1)
     decay_epochs: int = Field(ge=1, le=MOST_EPOCHS)
     warmup_epochs: int = Field(ge=0, le=MOST_EPOCHS)
+    warmup_steps: int = Field(ge=0)
+    average_decay: float = Field(ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _check_warmup(self) -> TrainSettings:
+        """Refuse two lengths of the warm-up."""
+        if self.warmup_epochs and self.warmup_steps:
+            raise ValueError(
+                f"warmup_epochs = {self.warmup_epochs} and warmup_steps = {self.warmup_steps} are two lengths of the "
+                "same warm-up; set one of them to 0"
+            )
+        return self
 
 
 class PairSettings(Settings):
@@ -62,13 +84,11 @@ class StepSettings(Settings):
         micro_batch_size: number of sequences in a forward pass. Gradients are summed over the whole batch, so it
             changes results only by rounding and dropout. It is halved when memory runs out.
         adam_beta2: decay rate of the optimizer's second moment.
-        learning_rate_floor: smallest learning rate of the cosine schedule, as a fraction of `learning_rate`.
         examples_per_user: number of history prefixes sampled for each user in an epoch, if examples are random.
     """
 
     micro_batch_size: int = Field(ge=1)
     adam_beta2: float = Field(gt=0, lt=1)
-    learning_rate_floor: float = Field(ge=0, le=1)
     examples_per_user: int = Field(ge=1)
 
 

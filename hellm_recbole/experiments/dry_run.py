@@ -54,7 +54,8 @@ def dry_run(
             batches = make_batch_source(
                 config.model_settings, config.train, config.pairs, config.steps, data, context.device
             )
-            estimate = estimate_memory(config.model_settings, data, batches, config.steps.micro_batch_size)
+            size, averages = config.steps.micro_batch_size, config.train.average_decay > 0
+            estimate = estimate_memory(config.model_settings, data, batches, size, averages=averages)
         except HellmError as error:
             errors.append(model_error or error)
             continue

@@ -23,6 +23,7 @@ from hellm_recbole.training.sampling import BatchSource, split_micro_batches
 from hellm_recbole.types import HistoryBatch, TrainData
 
 ADAM_BYTES = 16  # bytes of a trained parameter in single precision: value, gradient, two moments
+AVERAGE_BYTES = 4  # bytes of the moving average of a trained parameter
 QUANTIZED_BYTES = {"8bit": 1.0, "4bit": 0.5}
 RESERVE = 0.9  # usable fraction of a device's memory; fragmentation and libraries take the rest
 
@@ -34,7 +35,7 @@ class MemoryEstimate:
     Attributes:
         parts: part of the model -> (trained, total) numbers of parameters.
         weight_bytes: bytes of the frozen weights.
-        trained_bytes: bytes of the trained parameters with gradients and moments.
+        trained_bytes: bytes of the trained parameters with gradients, moments and, if the run keeps one, their average.
         activation_bytes: bytes saved by autograd for the longest micro-batch among the first of an epoch.
         micro_batch_size: number of sequences that `activation_bytes` was measured for.
     """
@@ -57,7 +58,7 @@ class MemoryEstimate:
 
 
 def estimate_memory(
-    settings: LLMSettings, data: TrainData, batches: BatchSource, micro_batch_size: int
+    settings: LLMSettings, data: TrainData, batches: BatchSource, micro_batch_size: int, *, averages: bool = False
 ) -> MemoryEstimate:
     """Estimate parameters and memory. At most two layers of the language model are in memory at any time.
 
@@ -66,16 +67,18 @@ def estimate_memory(
         data: training part with pretrained embeddings, or with any embeddings of the same widths.
         batches: training batches of the run.
         micro_batch_size: number of sequences read at a time.
+        averages: whether the run keeps a moving average of the trained parameters.
 
     Raises:
         DataError: the configuration of the language model is not available.
     """
     longest = _find_longest_micro_batch(batches, micro_batch_size)
+    trained_bytes = ADAM_BYTES + AVERAGE_BYTES * averages
     if settings.llm_weights == NO_BACKBONE:
         model = compose(LLMRecommender, settings, data).train()
         parts = count_parameters(model)
         trained = sum(count for count, _ in parts.values())
-        return MemoryEstimate(parts, 0, trained * ADAM_BYTES, _count_saved_bytes(model, longest), micro_batch_size)
+        return MemoryEstimate(parts, 0, trained * trained_bytes, _count_saved_bytes(model, longest), micro_batch_size)
     total, n_layers = count_weights(settings.backbone())
     saved_bytes = []
     parts = {}
@@ -96,7 +99,7 @@ def estimate_memory(
     adapters = parts["language model"][0]
     parts["language model"] = adapters, adapters + total.frozen
     weight_size = QUANTIZED_BYTES.get(settings.quantization, float(size))
-    return MemoryEstimate(parts, int(total.frozen * weight_size), trained * ADAM_BYTES, activation, micro_batch_size)
+    return MemoryEstimate(parts, int(total.frozen * weight_size), trained * trained_bytes, activation, micro_batch_size)
 
 
 def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:

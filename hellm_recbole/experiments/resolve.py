@@ -11,7 +11,12 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from hellm_recbole.bridge.recbole_models import find_recbole_kind, list_recbole_models, read_recbole_settings
+from hellm_recbole.bridge.recbole_models import (
+    find_recbole_kind,
+    list_recbole_models,
+    read_recbole_settings,
+    refuse_own_training,
+)
 from hellm_recbole.config.harness_settings import (
     HARNESS_SETTINGS,
     EvalSettings,
@@ -302,6 +307,7 @@ def _resolve_recbole_run(
     )
     built = _build_settings([], resolved, known, name)
     check_recbole_settings(resolved, defaults)
+    refuse_own_training(resolved, recbole_name)
     family: Family = "sequential" if find_recbole_kind(recbole_name) == "sequential" else "collaborative"
     return RecBoleRunConfig(**_collect_shared_fields(name, family, preset, resolved, built), recbole_name=recbole_name)
 

@@ -49,7 +49,17 @@ def describe_unread(key: str, values: Mapping[str, Value]) -> str:
         return "prefix_map = learned has no effect with prefix_length = 0; leave it out, or set prefix_length above 0"
     if key == "prefix_map" and value == "learned" and "prefix_graph" in values and values["prefix_graph"] is None:
         return "prefix_map = learned has no effect without prefix_graph; leave it out, or name a model in prefix_graph"
-    return _describe_unread_prompt(str(value), values) if key == "prompt" else ""
+    return _describe_unread_prompt(str(value), values) if key == "prompt" else _describe_unread_training(key, values)
+
+
+def _describe_unread_training(key: str, values: Mapping[str, Value]) -> str:
+    """Say why a run does not read the value of a training setting; "" if it does."""
+    value, schedule = values[key], values.get("schedule")
+    if key == "learning_rate_floor" and value != 0 and schedule not in ("linear", "cosine"):
+        return f"{key} = {value} has no effect with schedule = {schedule}; leave it out, or choose linear or cosine"
+    if key == "decay_vectors" and value is False and values.get("weight_decay") == 0:
+        return f"{key} = false has no effect with weight_decay = 0; leave it out, or set weight_decay above 0"
+    return ""
 
 
 def _describe_unread_prompt(prompt: str, values: Mapping[str, Value]) -> str:

@@ -14,8 +14,10 @@ from hellm_recbole.errors import TrainingDiverged, advise_on_divergence
 from hellm_recbole.evaluation.ranking import ModelScorer
 from hellm_recbole.models.base import ModelSpec, check_module
 from hellm_recbole.system.distributed import SINGLE_PROCESS, ProcessGroup
+from hellm_recbole.training.averaging import WeightAverage
+from hellm_recbole.training.optimizer import build_optimizer
 from hellm_recbole.training.sampling import derive_epoch_seed, make_batch_source, split_micro_batches
-from hellm_recbole.training.schedule import set_learning_rate
+from hellm_recbole.training.schedule import changes_rate_by_step, set_learning_rate
 from hellm_recbole.types import (
     FollowsProgress,
     Histories,
@@ -40,6 +42,10 @@ class Learner(Protocol):
     @property
     def optimizer(self) -> torch.optim.Optimizer | None:
         """The optimizer; None if no parameter is optimised."""
+
+    @property
+    def average(self) -> WeightAverage | None:
+        """The moving average of the weights; None if the run keeps none."""
 
     @property
     def one_pass(self) -> bool:
@@ -102,7 +108,8 @@ class ModelLearner:
         torch.manual_seed(seed)
         self.module: nn.Module = spec.cls.build(model_settings, data).to(device)
         check_module(spec.cls.__name__, self.module)
-        self.optimizer: torch.optim.Optimizer = _build_optimizer(self.module, train, steps)
+        self.optimizer: torch.optim.Optimizer = build_optimizer(self.module, train, steps)
+        self.average = WeightAverage(self.module, train.average_decay) if train.average_decay > 0 else None
         self._train, self._steps, self._group = train, steps, group
         self._micro_batch_size = 0 if steps is None else steps.micro_batch_size
         self._batches = make_batch_source(model_settings, train, pairs, steps, data, device)
@@ -116,6 +123,8 @@ class ModelLearner:
         """
         torch.manual_seed(rng_seed)
         self.module.train()
+        if self.average is not None and epoch == 1:
+            self.average.restart()
         if isinstance(self.module, StartsEpochs):
             self.module.start_epoch()
         if self._group.rank:  # each process draws its own dropout masks
@@ -123,15 +132,13 @@ class ModelLearner:
         n_steps = self._batches.count_batches()
         sums: dict[str, float] = {}
         for step, batch in enumerate(self._batches.epoch(rng_seed), start=1):
-            if self._steps is not None:
-                done = epoch - 1 + (step - 1) / n_steps
-                set_learning_rate(self.optimizer, self._train, done, self._steps.learning_rate_floor)
-                if isinstance(self.module, FollowsProgress):
-                    self.module.set_progress(done / self._train.epochs)
+            self._prepare_step(epoch - 1 + (step - 1) / n_steps, n_steps)
             terms = self._compute_gradients(batch)
             if self._train.clip_norm > 0:
                 nn.utils.clip_grad_norm_(self.module.parameters(), self._train.clip_norm)
             self.optimizer.step()
+            if self.average is not None:
+                self.average.update((epoch - 1) * n_steps + step - 1)
             for name, value in terms.items():
                 if not math.isfinite(value):
                     advice = advise_on_divergence(epoch, step, "lower learning_rate or set clip_norm")
@@ -142,6 +149,18 @@ class ModelLearner:
                 sums[name] = sums.get(name, 0.0) + value
             on_step(step, n_steps, {name: total / step for name, total in sums.items()})
         return {name: total / n_steps for name, total in sums.items()}
+
+    def _prepare_step(self, done: float, n_steps: int) -> None:
+        """Set what changes from step to step: the learning rate and the model's progress.
+
+        Args:
+            done: number of completed epochs.
+            n_steps: number of steps of an epoch.
+        """
+        if self._steps is not None or changes_rate_by_step(self._train):
+            set_learning_rate(self.optimizer, self._train, done, n_steps)
+        if isinstance(self.module, FollowsProgress):
+            self.module.set_progress(done / self._train.epochs)
 
     def _compute_gradients(self, batch: PairBatch | HistoryBatch) -> dict[str, float]:
         """Compute the gradients of a whole batch, in micro-batches if the settings say so.
@@ -202,14 +221,3 @@ class ModelLearner:
     def score_batch(self, batch: QueryBatch) -> Tensor:
         """Compute the scores of all items for a batch of users with their histories, [B, I] float32."""
         return self._scorer.score_batch(batch)
-
-
-def _build_optimizer(module: nn.Module, train: TrainSettings, steps: StepSettings | None) -> torch.optim.Optimizer:
-    """Build the optimizer of all parameters that require a gradient.
-
-    It uses fused kernels, which are several times as fast on a CPU.
-    """
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimizer_class = torch.optim.Adam if train.optimizer == "adam" else torch.optim.AdamW
-    betas = (0.9, 0.999 if steps is None else steps.adam_beta2)
-    return optimizer_class(parameters, lr=train.learning_rate, betas=betas, weight_decay=train.weight_decay, fused=True)

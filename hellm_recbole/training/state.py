@@ -1,6 +1,6 @@
 """The state of a learner as named tensors, which is what a checkpoint contains.
 
-Names are `model.<parameter or buffer>`, `extra.<name>` and `optimizer.<parameter index>.<name>`.
+Names are `model.<parameter or buffer>`, `extra.<name>`, `average.<parameter>` and `optimizer.<parameter index>.<name>`.
 """
 
 from __future__ import annotations
@@ -31,17 +31,24 @@ def collect_model_state(learner: Learner) -> dict[str, Tensor]:
 
 
 def collect_full_state(learner: Learner) -> dict[str, Tensor]:
-    """Collect the model state and the optimizer state."""
-    return collect_model_state(learner) | ({} if learner.optimizer is None else pack_optimizer(learner.optimizer))
+    """Collect the state of the model, of the moving average of its weights, and of the optimizer."""
+    averages = {} if learner.average is None else learner.average.collect_state()
+    return (
+        collect_model_state(learner)
+        | {f"average.{name}": value for name, value in averages.items()}
+        | ({} if learner.optimizer is None else pack_optimizer(learner.optimizer))
+    )
 
 
 def load_model_state(learner: Learner, state: dict[str, Tensor]) -> None:
     """Load a state from `collect_model_state` or `collect_full_state` into the learner, without its optimizer.
 
+    A state without averages leaves the moving average empty.
+
     Raises:
         CheckpointError: the state belongs to another model.
     """
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "extra": {}, "optimizer": {}}
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "extra": {}, "average": {}, "optimizer": {}}
     for key, value in state.items():
         part, name = key.split(".", 1)
         parts[part][name] = value
@@ -54,6 +61,10 @@ def load_model_state(learner: Learner, state: dict[str, Tensor]) -> None:
             f"the checkpoint does not fit the model ({error}); run with --fresh to train from scratch"
         ) from error
     learner.load_extra_state(parts["extra"])
+    if learner.average is not None:
+        learner.average.clear()
+        if parts["average"]:
+            learner.average.load_state(parts["average"])
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -3,6 +3,9 @@
 Each epoch depends only on the parameters, the optimizer state and (seed, epoch): batches, dropout and all other random
 draws use a seed made of both numbers. So a checkpoint needs no random state. On a CPU, with the same number of threads,
 a run that was killed and resumed ends with exactly the numbers of an uninterrupted run.
+
+If the run keeps a moving average of the weights, training goes on from the weights themselves, and their average is
+evaluated, selected, and loaded at the end.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from hellm_recbole.evaluation.ranking import rank_targets
 from hellm_recbole.system.distributed import SINGLE_PROCESS, ProcessGroup
 from hellm_recbole.system.runtime import use_deterministic_sums
 from hellm_recbole.system.signals import delay_signals
+from hellm_recbole.training.averaging import use_average
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.training.learner import Learner, OnStep
 from hellm_recbole.training.sampling import (
@@ -93,7 +97,8 @@ def fit(
         losses = train_epoch(learner, train, epoch, seed, partial(view.step, epoch))
         trained = time.perf_counter()
         evaluated = epoch % train.eval_every == 0 or epoch == epochs
-        valid = evaluate(learner, data, evaluation, who, group) if evaluated else None
+        with use_average(learner.average):
+            valid = evaluate(learner, data, evaluation, who, group) if evaluated else None
         seconds = (trained - started, time.perf_counter() - trained)
         progress = add_epoch(progress, train, epochs, losses=losses, valid=valid, seconds=seconds)
         if group.rank == 0:
@@ -166,7 +171,10 @@ def _save(learner: Learner, checkpoint: CheckpointFolder, progress: Progress) ->
     """Write the checkpoint after an epoch; a signal that stops the run is handled afterwards."""
     improved = progress.best_epoch == progress.epoch
     with delay_signals():
-        checkpoint.save(progress, collect_full_state(learner), collect_model_state(learner) if improved else None)
+        last = collect_full_state(learner)
+        with use_average(learner.average):
+            best = collect_model_state(learner) if improved else None
+        checkpoint.save(progress, last, best)
 
 
 def load_best(learner: Learner, checkpoint: CheckpointFolder) -> None:

@@ -31,6 +31,10 @@ OURS = {
     "decay_rate": 1.0,
     "decay_epochs": 50,
     "warmup_epochs": 0,
+    "warmup_steps": 0,
+    "decay_vectors": True,
+    "learning_rate_floor": 0.0,
+    "average_decay": 0.0,
     "cutoffs": [5],
     "eval_block_users": 7,
 }
