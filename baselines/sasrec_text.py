@@ -29,8 +29,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from hellm_recbole.models.feature_items import FeatureItems, FeatureItemSettings, build_feature_items
+from hellm_recbole.models.length_groups import find_length_groups, group_by_length
 from hellm_recbole.models.losses import softmax_cross_entropy_loss
-from hellm_recbole.models.sasrec import find_length_groups, group_by_length
 from hellm_recbole.types import Encoded, HistoryBatch, QueryBatch, TrainData
 
 

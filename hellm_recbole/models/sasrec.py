@@ -25,6 +25,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from hellm_recbole.config.settings import Settings
+from hellm_recbole.models.length_groups import group_by_length
 from hellm_recbole.models.losses import softmax_cross_entropy_loss
 from hellm_recbole.types import Encoded, HistoryBatch, QueryBatch, TrainData
 
@@ -148,31 +149,3 @@ class SASRec(nn.Module):
             states = self.compute_states(batch.items[rows, : int(last.max()) + 1])
             vectors[rows] = states[torch.arange(len(rows), device=states.device), last]
         return vectors
-
-
-def group_by_length(items: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Divide a batch into groups of histories with lengths in (2^(g-1), 2^g], so that there is little padding.
-
-    Args:
-        items: [B, L] right-padded histories.
-        targets: [B, L] next items; 0 where there is none.
-
-    Returns:
-        Items and targets of each group, cut to its longest history. Empty histories are left out.
-    """
-    length = (items != 0).sum(dim=1)
-    parts = []
-    for rows in find_length_groups(length):
-        width = int(length[rows].max())
-        parts.append((items[rows, :width], targets[rows, :width]))
-    return parts
-
-
-def find_length_groups(length: Tensor) -> list[Tensor]:
-    """Divide [B] lengths into groups in (2^(g-1), 2^g]: the rows of each group; lengths of 0 are in none.
-
-    >>> [rows.tolist() for rows in find_length_groups(torch.tensor([3, 0, 1, 4, 5]))]
-    [[2], [0, 3], [4]]
-    """
-    group = torch.where(length > 0, length.clamp(min=1).log2().ceil().long(), -1)
-    return [torch.nonzero(group == value).squeeze(1) for value in torch.unique(group[group >= 0]).tolist()]
