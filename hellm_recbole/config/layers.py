@@ -18,6 +18,7 @@ from hellm_recbole.errors import SettingsError, shorten
 # Sections of a model's file: values that override overall.yaml, values for single datasets, and named variants.
 OVERRIDES, DATASETS, VARIANTS = SECTIONS = ("overrides", "datasets", "variants")
 INHERITS = "inherits"  # key of a model's file: the model whose values, overrides and values for datasets it has, too
+WITHOUT = "without"  # of a model's file: list of the settings of llm.yaml that the model does not have
 
 
 @dataclass(frozen=True)

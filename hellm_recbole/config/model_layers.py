@@ -7,7 +7,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hellm_recbole.config.layers import DATASETS, INHERITS, OVERRIDES, SECTIONS, VARIANTS, Resolved, merge_layers
+from hellm_recbole.config.layers import (
+    DATASETS,
+    INHERITS,
+    OVERRIDES,
+    SECTIONS,
+    VARIANTS,
+    WITHOUT,
+    Resolved,
+    merge_layers,
+)
 from hellm_recbole.config.request import Override
 from hellm_recbole.config.variants import list_variants
 from hellm_recbole.config.yaml_files import Value, find_properties, load_yaml
@@ -152,11 +161,22 @@ def _divide_sections(model: str, values: dict[str, Value]) -> _ModelFile:
 
 
 def _list_first_layers(files: Sequence[_ModelFile], *, reads_language_model: bool) -> dict[str, dict[str, Value]]:
-    """Read the layers that may not have a key in common: origin -> values."""
+    """Read the layers that may not have a key in common: origin -> values.
+
+    Raises:
+        SettingsError: a file cannot be read, or the model leaves out a setting that `llm.yaml` does not have.
+    """
     layers = {"overall.yaml": load_yaml(find_properties() / "overall.yaml")}
+    own = {f"model/{file.model}.yaml": dict(file.values) for file in files}
     if reads_language_model:
-        layers["llm.yaml"] = load_yaml(find_properties() / "llm.yaml")
-    return {**layers, **{f"model/{file.model}.yaml": file.values for file in files}}
+        shared = load_yaml(find_properties() / "llm.yaml")
+        for name, values in own.items():
+            for key in values.pop(WITHOUT, None) or []:
+                if key not in shared:
+                    raise SettingsError(f"{name}: {WITHOUT} lists {key!r}, which llm.yaml does not set; remove it")
+                del shared[key]
+        layers["llm.yaml"] = shared
+    return {**layers, **own}
 
 
 def _apply_section(resolved: Resolved, model: str, section: str, values: Mapping[str, Value]) -> Resolved:

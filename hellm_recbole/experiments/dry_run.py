@@ -55,7 +55,7 @@ def dry_run(
                 config.model_settings, config.train, config.pairs, config.steps, data, context.device
             )
             size, averages = config.steps.micro_batch_size, config.train.average_decay > 0
-            estimate = estimate_memory(config.model_settings, data, batches, size, averages=averages)
+            estimate = estimate_memory(config.spec.cls, config.model_settings, data, batches, size, averages=averages)
         except HellmError as error:
             errors.append(model_error or error)
             continue

@@ -28,7 +28,7 @@ from hellm_recbole.llm.prefix_attention import ATTENTION, Context, register_atte
 from hellm_recbole.llm.settings import NO_BACKBONE, RANDOM, BackboneSettings
 from hellm_recbole.llm.source import Source, find_source
 from hellm_recbole.llm.texts import refuse_unknown_tokens, tokenize_items, tokenize_prompt
-from hellm_recbole.models.llm_settings import LLMSettings, refuse_contradictions
+from hellm_recbole.models.llm_settings import ReaderSettings, refuse_contradictions
 from hellm_recbole.system.quiet import silence_loading
 
 TRIED_LAYERS = 2
@@ -49,7 +49,7 @@ class LanguageModelCheck:
         self._finite: set[tuple[Source, int | None]] = set()
         self._configs: dict[tuple[Source, int | None], tuple[Any, Any, dict[str, Any]]] = {}
 
-    def check(self, settings: LLMSettings, item_texts: Sequence[str]) -> None:
+    def check(self, settings: ReaderSettings, item_texts: Sequence[str]) -> None:
         """Refuse a language model that a run could not load or train.
 
         Args:
@@ -134,7 +134,7 @@ def _refuse_unsupported_layers(config: Any, settings: BackboneSettings) -> None:
         )
 
 
-def _check_tokens(config: Any, tokenizer: Any, settings: LLMSettings, item_texts: Sequence[str]) -> int:
+def _check_tokens(config: Any, tokenizer: Any, settings: ReaderSettings, item_texts: Sequence[str]) -> int:
     """Refuse tokens without an embedding, and return the number of positions of the longest possible sequence.
 
     Raises:
@@ -142,13 +142,13 @@ def _check_tokens(config: Any, tokenizer: Any, settings: LLMSettings, item_texts
     """
     prompts = [tokenize_prompt(tokenizer, text) for text in settings.prompts]
     inner = [tokenize_prompt(tokenizer, text, special=False) for text in settings.inner_texts]
-    item_tokens, _, counts = tokenize_items(
-        tokenizer, item_texts if settings.item_text_tokens else (), settings.item_text_tokens
-    )
+    texts = item_texts if settings.text_tokens else ()
+    item_tokens, _, counts = tokenize_items(tokenizer, texts, settings.text_tokens)
     embeddings = _build_without_weights(config).get_input_embeddings()
     refuse_unknown_tokens([*chain(*prompts, *inner), *item_tokens.tolist()], embeddings, settings.llm)
-    longest = (int(counts.max()) if len(counts) else 0) + 1 + len(inner[1])  # of an item: text, token and separator
-    around = settings.prefix_length + len(prompts[0]) + len(inner[0]) + len(prompts[1])
+    separator = sum(map(len, inner[1:]))
+    longest = (int(counts.max()) if len(counts) else 0) + 1 + separator  # of an item: text, token and separator
+    around = settings.prefix_length + sum(map(len, (*prompts[:2], *inner[:1])))
     return around + (settings.user_model is not None) + settings.max_history * longest
 
 
@@ -160,7 +160,7 @@ def _build_without_weights(config: Any) -> Any:
         return AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation=ATTENTION)
 
 
-def _try_forward(config: Any, settings: LLMSettings, n_positions: int) -> None:
+def _try_forward(config: Any, settings: ReaderSettings, n_positions: int) -> None:
     """Run a few tokens through two layers of zeros, in the same way as a run does with all layers.
 
     Args:
@@ -229,7 +229,7 @@ def _run_decoder(decoder: Any, width: int, context: Context) -> None:
     )
 
 
-def _describe_failure(error: Exception, settings: LLMSettings, config: Any) -> str:
+def _describe_failure(error: Exception, settings: ReaderSettings, config: Any) -> str:
     """Describe why the architecture is not supported."""
     who = f"language model {settings.llm!r} ({config.model_type})"
     if settings.prefix_length and any(name in str(error) for name in ("k_proj", "v_proj")):

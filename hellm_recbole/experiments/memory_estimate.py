@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hellm_recbole.llm.loading import count_weights
 from hellm_recbole.llm.settings import NO_BACKBONE, RANDOM
-from hellm_recbole.models.llm_build import compose
 from hellm_recbole.models.llm_recommender import LLMRecommender
-from hellm_recbole.models.llm_settings import LLMSettings
+from hellm_recbole.models.llm_settings import ReaderSettings
 from hellm_recbole.training.sampling import BatchSource, split_micro_batches
 from hellm_recbole.types import HistoryBatch, TrainData
 
@@ -58,11 +58,18 @@ class MemoryEstimate:
 
 
 def estimate_memory(
-    settings: LLMSettings, data: TrainData, batches: BatchSource, micro_batch_size: int, *, averages: bool = False
+    cls: Any,
+    settings: ReaderSettings,
+    data: TrainData,
+    batches: BatchSource,
+    micro_batch_size: int,
+    *,
+    averages: bool = False,
 ) -> MemoryEstimate:
     """Estimate parameters and memory. At most two layers of the language model are in memory at any time.
 
     Args:
+        cls: class of the model, with `build(settings, data)`.
         settings: settings of the model.
         data: training part with pretrained embeddings, or with any embeddings of the same widths.
         batches: training batches of the run.
@@ -75,7 +82,7 @@ def estimate_memory(
     longest = _find_longest_micro_batch(batches, micro_batch_size)
     trained_bytes = ADAM_BYTES + AVERAGE_BYTES * averages
     if settings.llm_weights == NO_BACKBONE:
-        model = compose(LLMRecommender, settings, data).train()
+        model = cls.build(settings, data).train()
         parts = count_parameters(model)
         trained = sum(count for count, _ in parts.values())
         return MemoryEstimate(parts, 0, trained * trained_bytes, _count_saved_bytes(model, longest), micro_batch_size)
@@ -85,7 +92,7 @@ def estimate_memory(
     for n_small in (1, 2):
         changes = {"llm_layers": min(n_small, n_layers), "llm_weights": RANDOM, "gradient_checkpointing": False}
         small = settings.model_copy(update={**changes, "quantization": "none"})
-        model = compose(LLMRecommender, small, data).train()
+        model = cls.build(small, data).train()
         parts = _extrapolate(parts, count_parameters(model), n_layers) if n_small == 2 else count_parameters(model)
         saved_bytes.append(_count_saved_bytes(model, longest))
     fixed, per_layer = 2 * saved_bytes[0] - saved_bytes[1], saved_bytes[1] - saved_bytes[0]
@@ -106,6 +113,8 @@ def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
     """Count the trained and the total parameters of each part. The first word of a parameter's name tells its part."""
     names = {
         "backbone": "language model",
+        "item_vectors": "item vectors",
+        "head_items": "item vectors",
         "projector": "item projector",
         "users": "user projector",
         "prefix": "prefix",
@@ -115,7 +124,7 @@ def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
         part = names.get(name.partition(".")[0], "head")
         trained, total = found.get(part, (0, 0))
         found[part] = trained + value.numel() * value.requires_grad, total + value.numel()
-    return {part: found[part] for part in (*names.values(), "head") if part in found}
+    return {part: found[part] for part in dict.fromkeys((*names.values(), "head")) if part in found}
 
 
 def _extrapolate(

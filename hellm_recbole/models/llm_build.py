@@ -22,7 +22,14 @@ from hellm_recbole.models.llm_head import EmbeddingVectors, FrozenRandomVectors,
 from hellm_recbole.models.llm_inputs import CurriculumTokens, ItemTokens, TwoStepTokens, UserTokens
 from hellm_recbole.models.llm_reader import PLACEHOLDER, CausalReader, EndingReader, Reader
 from hellm_recbole.models.llm_recommender import LLMRecommender
-from hellm_recbole.models.llm_settings import CURRICULUM, TWO_STEP, USER_SLOT, LLMSettings, refuse_contradictions
+from hellm_recbole.models.llm_settings import (
+    CURRICULUM,
+    TWO_STEP,
+    USER_SLOT,
+    LLMSettings,
+    ReaderSettings,
+    refuse_contradictions,
+)
 from hellm_recbole.types import QueryBatch, TrainData, name_user_table, pad_recent
 
 READERS = {True: (CausalReader, CausalAverage), False: (EndingReader, EndingAverage)}  # causal -> with, without a model
@@ -55,7 +62,7 @@ def compose(cls: type[M], settings: LLMSettings, data: TrainData) -> M:
     )
 
 
-def refuse_missing_embeddings(settings: LLMSettings, data: TrainData) -> None:
+def refuse_missing_embeddings(settings: ReaderSettings, data: TrainData) -> None:
     """Refuse data without pretrained embeddings that the settings name.
 
     Raises:
@@ -88,7 +95,7 @@ def join_item_tables(models: tuple[str, ...], data: TrainData, *, scaled: bool) 
     return torch.cat(tables, dim=1)
 
 
-def load_backbone(settings: LLMSettings, data: TrainData) -> Backbone | None:
+def load_backbone(settings: ReaderSettings, data: TrainData) -> Backbone | None:
     """Load the language model with its prompts, and with item texts if they are read; None if there is to be none.
 
     Raises:
@@ -97,8 +104,8 @@ def load_backbone(settings: LLMSettings, data: TrainData) -> Backbone | None:
     """
     if settings.llm_weights == NO_BACKBONE:
         return None
-    texts = data.item_text if settings.item_text_tokens else ()
-    return Backbone(settings.backbone(), settings.prompts, texts, settings.item_text_tokens, settings.inner_texts)
+    texts = data.item_text if settings.text_tokens else ()
+    return Backbone(settings.backbone(), settings.prompts, texts, settings.text_tokens, settings.inner_texts)
 
 
 def build_item_tokens(settings: LLMSettings, inputs: Tensor, width: int, backbone: Backbone | None) -> ItemTokens:
@@ -147,11 +154,7 @@ def build_reader(settings: LLMSettings, data: TrainData, items: ItemTokens, back
     reading, averaging = READERS[settings.examples == "causal"]
     if backbone is None:
         return averaging(items)
-    prefix = graph = None
-    if settings.prefix_length:
-        if settings.prefix_graph is not None:
-            graph = torch.from_numpy(data.pretrained[settings.prefix_graph])
-        prefix = build_prefix(settings, backbone, 0 if graph is None else graph.shape[1])
+    prefix, graph = build_graph_prefix(settings, data, backbone)
     users = build_user_tokens(settings, data, backbone)
     return reading(
         items,
@@ -164,7 +167,25 @@ def build_reader(settings: LLMSettings, data: TrainData, items: ItemTokens, back
     )
 
 
-def build_prefix(settings: LLMSettings, backbone: Backbone, graph_width: int) -> GraphPrefix:
+def build_graph_prefix(
+    settings: ReaderSettings, data: TrainData, backbone: Backbone
+) -> tuple[GraphPrefix | None, Tensor | None]:
+    """Build the prefixes of all layers, and return them with the [I + 1, D_g] graph embeddings that they pool.
+
+    Both are None without a prefix; the embeddings are None if all of the prefix is learned.
+
+    Args:
+        settings: hyper-parameters.
+        data: training part with the embeddings of the graph prefix.
+        backbone: language model.
+    """
+    if not settings.prefix_length:
+        return None, None
+    graph = None if settings.prefix_graph is None else torch.from_numpy(data.pretrained[settings.prefix_graph])
+    return build_prefix(settings, backbone, 0 if graph is None else graph.shape[1]), graph
+
+
+def build_prefix(settings: ReaderSettings, backbone: Backbone, graph_width: int) -> GraphPrefix:
     """Build the prefixes of all layers.
 
     Args:

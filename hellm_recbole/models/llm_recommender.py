@@ -68,7 +68,7 @@ class LLMRecommender(FlatNames):
             return
         was_training = self.training
         self.eval()
-        device = self.reader.items.inputs.device
+        device = self.queries.state_mean.device
         states = self.reader.compute_states(self._sample.items.to(device), self._sample.user.to(device))
         self.train(was_training)
         self.queries.measure(states)
@@ -79,14 +79,26 @@ class LLMRecommender(FlatNames):
 
     def loss(self, batch: HistoryBatch) -> dict[str, Tensor]:
         """Compute the cross-entropy over all items (Eq. 14), mean over the positions that have a target."""
-        query = self.queries(self.reader.read_targets(batch))
+        states = self.reader.read_targets(batch)
         encoded = self.encode()
+        query = self.compute_queries(states, encoded, batch.items[batch.targets != 0])
         items = encoded.items[1:]
         if encoded.item_bias is not None:  # the bias becomes one more column
             query = torch.cat([query, query.new_ones(len(query), 1)], dim=1)
             items = torch.cat([items, encoded.item_bias[1:, None]], dim=1)
         targets = batch.targets[batch.targets != 0]
         return {"cross_entropy": softmax_cross_entropy_loss(query, items, targets - 1)}
+
+    def compute_queries(self, states: Tensor, encoded: Encoded, last: Tensor) -> Tensor:
+        """Compute the [N, D] vectors that score the items.
+
+        Args:
+            states: [N, H] states after the last items.
+            encoded: vectors of the items.
+            last: [N] last item that each state has read; a model with another head may read its vector, too.
+        """
+        query: Tensor = self.queries(states)
+        return query
 
     def encode(self) -> Encoded:
         """Return vectors and biases of all items."""
@@ -100,5 +112,7 @@ class LLMRecommender(FlatNames):
         order = torch.argsort(length, stable=True)
         for users in order[length[order] > 0].split(self.score_rows):
             items = batch.items[users, : int(length[users].max())]
-            vectors[users] = self.queries(self.reader.read_last(items, batch.user[users]))
+            states = self.reader.read_last(items, batch.user[users])
+            last = items.gather(1, length[users, None] - 1).squeeze(1)
+            vectors[users] = self.compute_queries(states, encoded, last)
         return vectors

@@ -1,4 +1,7 @@
-"""Settings of HeLLM, CoLLM and LLaRA. Only `llm_build.py` reads them; the parts of the models get ready values."""
+"""Settings of the models whose language model reads histories of items: HeLLM, CoLLM and LLaRA, and HeLLM-plus.
+
+Only the functions that build a model read them; its parts get ready values.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ BRACES = "{}"
 JOINT, CURRICULUM, TWO_STEP = "joint", "curriculum", "two-step"
 
 
-class LLMSettings(LanguageModelSettings):
-    """Hyper-parameters of HeLLM, CoLLM and LLaRA.
+class ReaderSettings(LanguageModelSettings):
+    """Hyper-parameters of every model whose language model reads histories of items.
 
     Attributes:
         item_inputs: models whose item embeddings are concatenated into the input of an item.
@@ -29,24 +32,11 @@ class LLMSettings(LanguageModelSettings):
         prefix_dropout: dropout probability of the prefix networks.
         prefix_norm: normalisation after (released code) or before (paper) the networks.
         prefix_eps: number added to the mean square in the RMS normalisations of the prefix.
-        examples: how a history becomes examples: causal (one example, each item predicts the next one), all (each
-            beginning of the history is an example) or random (some beginnings are drawn in each epoch).
-        head: vectors that score the items: embedding (the item embeddings that the model reads), linear (a trained
-            table) or frozen-random (a random table that is not trained, as in the released code).
-        item_text_tokens: maximum number of tokens of an item's text, read before the item's embedding; 0 reads none.
-        tuning: joint; curriculum (LLaRA: a step reads texts alone with a probability that falls from 1 to 0 over
-            training); two-step (CoLLM: texts alone in the first part of the epochs, then the adapters are frozen).
-        text_alone_frac: share of the epochs in which two-step tuning reads texts alone.
-        placeholder: text whose last token replaces an item's embedding where texts are read alone.
-        prompt: text before the items. `{user}` in it is the place of the user's token, which is made of the user
-            embeddings of the model of the graph prefix, or else of the first of `item_inputs`.
-        item_separator: text between two items.
-        ending: text after the items; causal examples do not read it.
+        prompt: text before the items. In `LLMSettings`, `{user}` in it is the place of the user's token, which is made
+            of the user embeddings of the model of the graph prefix, or else of the first of `item_inputs`.
         max_history: maximum number of items read, the most recent ones.
         item_dropout: dropout probability of an item's embeddings, before the projection.
         head_dropout: dropout probability of the states, before the head.
-        scaled_inputs: whether item tables are brought to mean square 1, item tokens to the mean square of word tokens,
-            and each dimension of the states to mean 0 and deviation 1.
         scale_sample_users: number of users whose histories are used to measure mean and deviation of the states.
         state_eps: share of the deviation over all dimensions that is added to the deviation of each dimension, so that
             a dimension that hardly changes does not become too large.
@@ -61,22 +51,76 @@ class LLMSettings(LanguageModelSettings):
     prefix_dropout: float = Field(ge=0, lt=1)
     prefix_norm: Literal["after", "before"]
     prefix_eps: float = Field(gt=0)
+    prompt: str
+    max_history: int = Field(ge=1)
+    item_dropout: float = Field(ge=0, lt=1)
+    head_dropout: float = Field(ge=0, lt=1)
+    scale_sample_users: int = Field(ge=1)
+    state_eps: float = Field(ge=0)
+    score_rows: int = Field(ge=1)
+
+    @property
+    def pretrained_models(self) -> tuple[str, ...]:
+        """Names of the models whose item embeddings are read."""
+        graph = () if self.prefix_graph is None or self.prefix_length == 0 else (self.prefix_graph,)
+        user = () if self.user_model is None else (self.user_model,)
+        return tuple(dict.fromkeys((*self.item_inputs, *graph, *user)))
+
+    @property
+    def user_model(self) -> str | None:
+        """Name of the model whose user embeddings are read; None if no user's token is read."""
+        return None
+
+    @property
+    def pretrained_tables(self) -> tuple[str, ...]:
+        """Names of the tables of these models that are read (see `types.TrainData.pretrained`)."""
+        user = () if self.user_model is None else (name_user_table(self.user_model),)
+        return (*self.pretrained_models, *user)
+
+    @property
+    def text_tokens(self) -> int:
+        """Maximum number of tokens of an item's text that are read in a history; 0 if none is."""
+        return 0
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The texts that start a sequence or follow the items, in the order of their numbers in `llm_reader.py`."""
+        return (self.prompt,)
+
+    @property
+    def inner_texts(self) -> tuple[str, ...]:
+        """The texts inside a sequence, which get no special tokens."""
+        return ()
+
+
+class LLMSettings(ReaderSettings):
+    """Hyper-parameters of HeLLM, CoLLM and LLaRA.
+
+    Attributes:
+        examples: how a history becomes examples: causal (one example, each item predicts the next one), all (each
+            beginning of the history is an example) or random (some beginnings are drawn in each epoch).
+        head: vectors that score the items: embedding (the item embeddings that the model reads), linear (a trained
+            table) or frozen-random (a random table that is not trained, as in the released code).
+        item_text_tokens: maximum number of tokens of an item's text, read before the item's embedding; 0 reads none.
+        tuning: joint; curriculum (LLaRA: a step reads texts alone with a probability that falls from 1 to 0 over
+            training); two-step (CoLLM: texts alone in the first part of the epochs, then the adapters are frozen).
+        text_alone_frac: share of the epochs in which two-step tuning reads texts alone.
+        placeholder: text whose last token replaces an item's embedding where texts are read alone.
+        item_separator: text between two items.
+        ending: text after the items; causal examples do not read it.
+        scaled_inputs: whether item tables are brought to mean square 1, item tokens to the mean square of word tokens,
+            and each dimension of the states to mean 0 and deviation 1.
+    """
+
     examples: Literal["causal", "all", "random"]
     head: Literal["embedding", "linear", "frozen-random"]
     item_text_tokens: int = Field(ge=0)
     tuning: Literal["joint", "curriculum", "two-step"]
     text_alone_frac: float = Field(ge=0, le=1)
     placeholder: str
-    prompt: str
     item_separator: str
     ending: str
-    max_history: int = Field(ge=1)
-    item_dropout: float = Field(ge=0, lt=1)
-    head_dropout: float = Field(ge=0, lt=1)
     scaled_inputs: bool
-    scale_sample_users: int = Field(ge=1)
-    state_eps: float = Field(ge=0)
-    score_rows: int = Field(ge=1)
 
     @model_validator(mode="after")
     def _check_braces(self) -> Self:
@@ -95,13 +139,6 @@ class LLMSettings(LanguageModelSettings):
         return self
 
     @property
-    def pretrained_models(self) -> tuple[str, ...]:
-        """Names of the models whose item embeddings are read."""
-        graph = () if self.prefix_graph is None or self.prefix_length == 0 else (self.prefix_graph,)
-        user = () if self.user_model is None else (self.user_model,)
-        return tuple(dict.fromkeys((*self.item_inputs, *graph, *user)))
-
-    @property
     def user_model(self) -> str | None:
         """Name of the model whose user embeddings are read; None if no user's token is read."""
         if USER_SLOT not in self.prompt or self.llm_weights == NO_BACKBONE:
@@ -109,10 +146,9 @@ class LLMSettings(LanguageModelSettings):
         return self.prefix_graph or next(iter(self.item_inputs), None)
 
     @property
-    def pretrained_tables(self) -> tuple[str, ...]:
-        """Names of the tables of these models that are read (see `types.TrainData.pretrained`)."""
-        user = () if self.user_model is None else (name_user_table(self.user_model),)
-        return (*self.pretrained_models, *user)
+    def text_tokens(self) -> int:
+        """Maximum number of tokens of an item's text that are read in a history; 0 if none is."""
+        return self.item_text_tokens
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -125,8 +161,10 @@ class LLMSettings(LanguageModelSettings):
         return self.prompt.partition(USER_SLOT)[2], self.item_separator
 
 
-def refuse_contradictions(settings: LLMSettings, item_texts: Sequence[str]) -> None:
-    """Refuse settings that contradict each other or the dataset.
+def refuse_contradictions(settings: LanguageModelSettings, item_texts: Sequence[str]) -> None:
+    """Refuse settings of HeLLM, CoLLM or LLaRA that contradict each other or the dataset.
+
+    Those of a model with settings of its own are checked when they are resolved.
 
     Args:
         settings: hyper-parameters.
@@ -135,6 +173,8 @@ def refuse_contradictions(settings: LLMSettings, item_texts: Sequence[str]) -> N
     Raises:
         ModelError: they do; the message names the settings.
     """
+    if not isinstance(settings, LLMSettings):
+        return
     if settings.tuning != JOINT and not settings.item_text_tokens:
         raise ModelError(f"tuning = {settings.tuning} reads item texts; set item_text_tokens, for example to 16")
     if settings.tuning != JOINT and settings.llm_weights == NO_BACKBONE:

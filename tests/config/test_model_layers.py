@@ -138,3 +138,21 @@ def test_an_unknown_preset_is_refused() -> None:
     assert {"paper", "quick"} <= {*list_presets()}
     with pytest.raises(SettingsError, match="unknown preset 'quik'; did you mean 'quick'"):
         resolve.resolve_runs(["LightGCN"], "toy", REGISTRY, "quik", [])
+
+
+def resolve_language_model_row(folder: Path, text: str) -> dict[str, object]:
+    """Resolve a model with the settings class and the settings file of HeLLM-plus, and `text` added to the file."""
+    real = (find_properties() / "model" / "HeLLM-plus.yaml").read_text()
+    (folder / "Child.yaml").write_text(real.replace("without: [", f"without: [{text}"))
+    (config,) = resolve.resolve_runs(["Child"], "tiny", {"Child": REGISTRY["HeLLM-plus"]}, "paper", [])
+    return dict(config.resolved.values)
+
+
+def test_a_model_can_leave_out_shared_settings_of_language_models(inheriting: Path) -> None:
+    values = resolve_language_model_row(inheriting, "")
+    assert "prompt" in values
+    assert not {"head", "tuning", "without"} & values.keys()
+    with pytest.raises(SettingsError, match=r"model/Child.yaml: without lists 'haed', which llm.yaml does not set"):
+        resolve_language_model_row(inheriting, "haed, ")
+    with pytest.raises(SettingsError, match="prompt is not set"):
+        resolve_language_model_row(inheriting, "prompt, ")

@@ -43,7 +43,7 @@ def test_parameter_counts_are_exact_and_activations_within_a_tenth(
     data = make_data(toy_split)
     chosen = settings(tiny, llm_layers=n_layers, gradient_checkpointing=checkpointing)
     batches = SequenceSource(data, 32, 20, torch.device("cpu"))
-    estimate = estimate_memory(chosen, data, batches, 16)
+    estimate = estimate_memory(HeLLM, chosen, data, batches, 16)
     model = HeLLM.build(chosen, data).train()
     assert estimate.parts == count_parameters(model)
     assert sum(total for _, total in estimate.parts.values()) == sum(p.numel() for p in model.parameters())
@@ -52,7 +52,7 @@ def test_parameter_counts_are_exact_and_activations_within_a_tenth(
             _count_saved_bytes(model, _find_longest_micro_batch(batches, 16)), rel=0.1
         )
     elif n_layers > 1:
-        whole = estimate_memory(settings(tiny, llm_layers=n_layers), data, batches, 16)
+        whole = estimate_memory(HeLLM, settings(tiny, llm_layers=n_layers), data, batches, 16)
         assert estimate.activation_bytes < whole.activation_bytes
     assert (
         estimate.compute_max_micro_batch_size(estimate.total_bytes * 2)
@@ -64,7 +64,7 @@ def test_parameter_counts_are_exact_and_activations_within_a_tenth(
 def test_the_map_of_the_graph_embeddings_is_counted_with_the_prefix(tiny: Path, toy_split: Split) -> None:
     data, plain, mapped = make_data(toy_split), settings(tiny), settings(tiny, prefix_map="learned")
     batches = SequenceSource(data, 32, 20, torch.device("cpu"))
-    before, after = (estimate_memory(chosen, data, batches, 16) for chosen in (plain, mapped))
+    before, after = (estimate_memory(HeLLM, chosen, data, batches, 16) for chosen in (plain, mapped))
     assert after.parts == count_parameters(HeLLM.build(mapped, data))
     assert after.parts["prefix"] == tuple(count + 6 * 6 for count in before.parts["prefix"])
     assert after.trained_bytes == before.trained_bytes + 16 * 6 * 6
@@ -75,7 +75,7 @@ def test_no_language_model_is_counted_if_there_is_none(tiny: Path, toy_split: Sp
     data = make_data(toy_split)
     chosen = settings(tiny, llm_weights="none", gradient_checkpointing=False)
     batches = SequenceSource(data, 32, 20, torch.device("cpu"))
-    estimate = estimate_memory(chosen, data, batches, 16)
+    estimate = estimate_memory(HeLLM, chosen, data, batches, 16)
     model = HeLLM.build(chosen, data).train()
     assert estimate.parts == count_parameters(model)
     assert "language model" not in estimate.parts
