@@ -13,6 +13,7 @@ from hellm_recbole.report.frame import ReportFrame
 from hellm_recbole.report.groups import list_successful
 from hellm_recbole.report.protocols import describe_policies
 from hellm_recbole.report.settings import ReportSettings
+from hellm_recbole.report.shared_parts import write_shared_parts_note
 
 STRONG_BASELINES = ("Pop", "ItemKNN", "SASRec")  # a table with an LLM row needs these models for comparison
 _HASH_DIGITS = 12
@@ -45,6 +46,7 @@ def write_notes(
             if protocol == "paper"
             else "The paper's own numbers stand in table-paper, where each family keeps the mask policy of its source."
         )
+    notes += write_shared_parts_note(records)
     notes += find_repacked_models(records)
     for group in frame.groups:
         if list_successful(group):
