@@ -14,6 +14,7 @@ from baselines.slmrec import SLMRec, SLMRecSettings
 from baselines.vbpr import VBPR, VBPRSettings
 from hellm_recbole.models.base import ModelSpec
 from hellm_recbole.models.hellm import HeLLM
+from hellm_recbole.models.hellm_plus import HeLLMPlus, HeLLMPlusSettings
 from hellm_recbole.models.hellm_pre import HeLLMPre, HeLLMPreSettings
 from hellm_recbole.models.llm_settings import LLMSettings
 from hellm_recbole.models.sasrec import SASRec, SASRecSettings
@@ -33,6 +34,7 @@ REGISTRY: dict[str, ModelSpec] = {
     "CoLLM": ModelSpec(CoLLM, LLMSettings, "llm", "sequences"),
     "LLaRA": ModelSpec(LLaRA, LLMSettings, "llm", "sequences"),
     "HeLLM": ModelSpec(HeLLM, LLMSettings, "llm", "sequences"),
+    "HeLLM-plus": ModelSpec(HeLLMPlus, HeLLMPlusSettings, "llm", "sequences"),
 }
 
 # Models of `--models all` that are RecBole's own implementations.

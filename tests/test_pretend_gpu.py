@@ -69,6 +69,7 @@ OTHER_SETTINGS = [
     ("CoLLM", {"item_text_tokens": 2, "tuning": "two-step", "examples": "random"}),
     ("LATTICE", {"idle_gradients": "none"}),
     ("HeLLMPre", {"hyperedge_weights": "learned"}),
+    ("HeLLM-plus", {"text_head": False, "cosine_head": False, "llm_dtype": "bfloat16"}),
     ("SASRec-text", {"loss": "full", "id_embedding": False}),
     *(
         (name, {"missing_features": "masked"})

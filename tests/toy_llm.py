@@ -96,7 +96,11 @@ def small_values(name: str) -> dict[str, Any]:
         return {"schedule": "constant", "warmup_steps": 0, **modalities}
     if REGISTRY[name].family != LLM:
         return {}
+    items: dict[str, Any] = {}
+    if name == "HeLLM-plus":  # the modalities of the toy data, and a table with a row of padding
+        items = {"modalities": ["image", "text"], "id_embedding": True, "id_dropout": 0.0}
     return {
+        **items,
         "llm": str(tiny_llama()),
         "batch_size": 16,
         "micro_batch_size": 12,
@@ -127,10 +131,10 @@ def initialize_for_scoring(model: nn.Module) -> None:
 
 
 def toy_tables(n_items: int, width: int = 6) -> dict[str, FloatArray]:
-    """Make random item embeddings of three models, as those of untrained models."""
+    """Make random item embeddings of some models, as those of untrained models."""
     rng = np.random.default_rng(5)
     tables = {}
-    for name in ("HeLLMPre", "LightGCN", "SASRec"):
+    for name in ("HeLLMPre", "LightGCN", "SASRec", "SASRec-text-llm"):
         tables[name] = rng.normal(size=(n_items + 1, width)).astype(np.float32)
         tables[name][0] = 0.0
     return tables

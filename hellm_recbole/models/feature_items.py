@@ -107,7 +107,7 @@ def _normalize_rows(rows: np.ndarray) -> np.ndarray:
 
 
 class FeatureItems(nn.Module):
-    """Item vectors of unit length: a network of the features, plus by choice a pretrained and an own embedding.
+    """Item vectors: a network of the features, plus by choice a pretrained and an own embedding.
 
     Args:
         features: [I + 1, F] joined features f, from `whiten_features`; row 0 is zero.
@@ -116,6 +116,7 @@ class FeatureItems(nn.Module):
         pretrained: [I + 1, D_e] frozen embeddings e, which a trained matrix P maps to the width; None for none.
         id_embedding: whether items have embeddings d of their own, which start at zero.
         id_dropout: dropout probability of d.
+        unit: whether vectors have length 1.
     """
 
     features: Tensor
@@ -130,6 +131,7 @@ class FeatureItems(nn.Module):
         pretrained: Tensor | None = None,
         id_embedding: bool = False,
         id_dropout: float = 0.0,
+        unit: bool = True,
     ) -> None:
         super().__init__()
         n_rows, n_columns = features.shape
@@ -142,7 +144,7 @@ class FeatureItems(nn.Module):
         self.item = nn.Embedding(n_rows, width, padding_idx=0) if id_embedding else None
         if self.item is not None:
             nn.init.zeros_(self.item.weight)
-        self.id_dropout = id_dropout
+        self.id_dropout, self.unit = id_dropout, unit
 
     def forward(self, items: Tensor | None = None) -> Tensor:
         """Compute the vectors of some items, [N] -> [N, D], or of all, [I + 1, D]. Those of padding are zero.
@@ -158,11 +160,17 @@ class FeatureItems(nn.Module):
             vectors = vectors + self.projection(self.pretrained[items])
         if self.item is not None:
             vectors = vectors + F.dropout(self.item(items), self.id_dropout, self.training)
-        return F.normalize(vectors, dim=1).masked_fill((items == 0).unsqueeze(1), 0.0)
+        return (F.normalize(vectors, dim=1) if self.unit else vectors).masked_fill((items == 0).unsqueeze(1), 0.0)
 
 
 def build_feature_items(
-    model: str, settings: FeatureItemSettings, data: TrainData, width: int, pretrained: Tensor | None = None
+    model: str,
+    settings: FeatureItemSettings,
+    data: TrainData,
+    width: int,
+    pretrained: Tensor | None = None,
+    *,
+    unit: bool = True,
 ) -> FeatureItems:
     """Build the item vectors of a model from the features in `data`.
 
@@ -172,6 +180,7 @@ def build_feature_items(
         data: training part with the features.
         width: D, width of an item vector.
         pretrained: [I + 1, D_e] frozen embeddings that are added after a linear map; None for none.
+        unit: whether vectors have length 1.
 
     Raises:
         ModelError: there is no modality, a chosen modality is missing, or its mask is.
@@ -185,4 +194,5 @@ def build_feature_items(
         pretrained=pretrained,
         id_embedding=settings.id_embedding,
         id_dropout=settings.id_dropout,
+        unit=unit,
     )

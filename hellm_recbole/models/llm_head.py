@@ -5,6 +5,7 @@ The score of item i after a state h is `q . v_i + b_i` (Eq. 14 of HeLLM takes th
 - `EmbeddingVectors`: v is the frozen embedding that is also the input of the item, and b is trained.
 - `LinearVectors`: v is a row of a trained matrix, as in a classifier.
 - `FrozenRandomVectors`: v is a row of a random matrix that is never trained (released code of HeLLM).
+- `SharedVectors`: v is the trained vector that is also the input of the item, without a bias (HeLLM-plus).
 - `QueryMap`: `q = W (h - m) * a + c`, with m and a the mean and the inverse deviation of each dimension of the states;
   W is the identity where v has the width of a state.
 """
@@ -70,7 +71,15 @@ class FrozenRandomVectors(nn.Module):
         return Encoded(items=self.classes)
 
 
-ItemVectors = EmbeddingVectors | LinearVectors | FrozenRandomVectors
+class SharedVectors(nn.Module):
+    """The given vectors of the items, without a bias."""
+
+    def forward(self, inputs: Tensor) -> Encoded:
+        """Return the [I + 1, D] vectors of all items."""
+        return Encoded(items=inputs)
+
+
+ItemVectors = EmbeddingVectors | LinearVectors | FrozenRandomVectors | SharedVectors
 
 
 def _draw_vectors(n_rows: int, width: int) -> Tensor:

@@ -7,6 +7,7 @@ There is one class for each way of training:
   Liao et al., SIGIR 2024). Scoring always reads the tokens.
 - `TwoStepTokens`: only the texts are read first, while the adapters are trained. Then the adapters are frozen, and the
   tokens are read (CoLLM, Zhang et al., TKDE 2025). In the first part, scoring reads only the texts, too.
+- `VectorTokens`: items are always read as tokens, which are made of vectors that are trained too (HeLLM-plus).
 
 Where only the texts are read, the embedding of one word replaces the token of each item.
 
@@ -58,6 +59,48 @@ class ItemTokens(nn.Module):
     def forward(self, items: Tensor) -> Tensor:
         """Compute the [N, H] tokens of [N] items."""
         tokens: Tensor = self.projector(F.dropout(self.inputs[items], self.dropout, self.training)) * self.token_scale
+        return tokens
+
+
+class VectorTokens(nn.Module):
+    """Tokens of items that are made of trained vectors: `s * (W_2 GELU(W_1 dropout(sqrt(D) v) + b_1) + b_2)`.
+
+    The factor sqrt(D) brings a vector of length 1 to mean square 1, so that it is not smaller than the bias b_1.
+
+    Args:
+        item_vectors: module that computes the vectors v of [N] items, or of all [I + 1] items if none are given.
+        width: H, width of a token.
+        dropout: dropout probability of the vectors.
+        token_rms: root mean square of the tokens of all items before training, which sets s; None for s = 1.
+    """
+
+    token_scale: Tensor
+
+    def __init__(self, item_vectors: nn.Module, width: int, dropout: float, token_rms: float | None) -> None:
+        super().__init__()
+        self.dropout, self.item_vectors = dropout, item_vectors
+        with torch.no_grad():
+            vectors = item_vectors.eval()()[1:]
+            item_vectors.train()
+        in_width = vectors.shape[1]
+        self.factor = in_width**0.5
+        self.projector = nn.Sequential(nn.Linear(in_width, width), nn.GELU(), nn.Linear(width, width))
+        self.register_buffer("token_scale", torch.ones(()))
+        if token_rms is not None:
+            with torch.no_grad():
+                self.token_scale = token_rms / self.projector(vectors * self.factor).square().mean().sqrt()
+
+    def set_progress(self, progress: float) -> None:
+        """Do nothing: every step reads the tokens.
+
+        Args:
+            progress: fraction of all epochs that is completed, in [0, 1).
+        """
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Compute the [N, H] tokens of [N] items."""
+        vectors = F.dropout(self.item_vectors(items) * self.factor, self.dropout, self.training)
+        tokens: Tensor = self.projector(vectors) * self.token_scale
         return tokens
 
 

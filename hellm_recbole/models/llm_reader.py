@@ -22,7 +22,7 @@ from hellm_recbole.llm.backbone import Backbone
 from hellm_recbole.llm.graph_prefix import GraphPrefix, pool_graph
 from hellm_recbole.llm.packing import PackedBatch, sum_groups
 from hellm_recbole.llm.prefix_attention import Context
-from hellm_recbole.models.llm_inputs import ItemTokens, UserTokens
+from hellm_recbole.models.llm_inputs import ItemTokens, UserTokens, VectorTokens
 from hellm_recbole.types import HistoryBatch
 
 # Numbers of the texts that a `Backbone` is loaded with: prompt up to the user's slot or the items, text after the
@@ -47,7 +47,7 @@ class Reader(nn.Module):
 
     def __init__(
         self,
-        items: ItemTokens,
+        items: ItemTokens | VectorTokens,
         backbone: Backbone | None = None,
         prefix: GraphPrefix | None = None,
         graph: Tensor | None = None,

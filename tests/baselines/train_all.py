@@ -31,7 +31,7 @@ from hellm_recbole.training.trainer import fit
 from hellm_recbole.types import FloatArray
 from tests.toy_llm import tiny_llama
 
-PRETRAINED_MODELS = ("LightGCN", "HeLLMPre", "SASRec")
+PRETRAINED_MODELS = ("LightGCN", "HeLLMPre", "SASRec", "SASRec-text-llm")
 OTHERS = ("RecBole-LightGCN",)  # it reads vectors with `table[ids]`: the training loop must make the sums deterministic
 NAMES = (*RECBOLE_BASELINES, *OTHERS, *sorted(REGISTRY, key=lambda name: REGISTRY[name].family == LLM))
 SEED = 3
@@ -50,7 +50,7 @@ def build_config(name: str) -> RunConfig:
     values: dict[str, Any] = {"epochs": 1}
     if name in REGISTRY and REGISTRY[name].family == LLM:
         values |= {"llm": str(tiny_llama()), "batch_size": 256, "micro_batch_size": 256, "warmup_epochs": 0}
-    if name == "SASRec-text-llm":
+    if name in ("SASRec-text-llm", "HeLLM-plus"):
         values |= {"modalities": ["text"]}  # ml-100k has no other
     overrides = [Override(name, key, value, f"{key}={value}") for key, value in values.items()]
     return resolve_runs([name], "ml-100k", REGISTRY, "quick", overrides)[0]

@@ -27,6 +27,7 @@ ROWS = {  # the fifteen rows of `run.py --models all` -> name in RecBole
     "CoLLM": "CoLLM",
     "LLaRA": "LLaRA",
     "HeLLM": "HeLLM",
+    "HeLLM-plus": "HeLLM-plus",
 }
 SEED = 7
 QUIET: dict[str, Any] = {"state": "error", "show_progress": False, "gpu_id": "", "seed": SEED}

@@ -18,9 +18,12 @@ SETTINGS: dict[str, Any] = {"epochs": 3, "batch_size": 64}
 
 def give_settings(row: str) -> dict[str, Any]:
     """Return the settings of a row on the toy dataset, as values for RecBole."""
-    if row not in ("HeLLM", "CoLLM", "LLaRA"):
+    if row not in ("HeLLM", "CoLLM", "LLaRA", "HeLLM-plus"):
         return SETTINGS
-    return {**SETTINGS, "llm": str(tiny_llama()), f"{row}.prefix_hidden": 8, f"{row}.micro_batch_size": 24}
+    values = {**SETTINGS, "llm": str(tiny_llama()), f"{row}.prefix_hidden": 8, f"{row}.micro_batch_size": 24}
+    # The toy dataset has no second encoding of the texts, which SASRec-text-llm reads.
+    own = {"item_inputs": ["HeLLMPre", "SASRec"], "modalities": ["text"]} if row == "HeLLM-plus" else {}
+    return values | {f"{row}.{key}": value for key, value in own.items()}
 
 
 @pytest.mark.parametrize("row", [row if row in QUICK else pytest.param(row, marks=pytest.mark.slow) for row in ROWS])

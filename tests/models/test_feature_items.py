@@ -218,3 +218,14 @@ def test_masked_items_without_features_share_a_finite_vector() -> None:
     for name, value in items.named_parameters():
         assert value.grad is not None, name
         assert torch.isfinite(value.grad).all(), name
+
+
+def test_vectors_can_keep_their_lengths() -> None:
+    data = build_train_data("text")
+    torch.manual_seed(0)
+    unit = build_feature_items("M", make_settings(), data, 4)
+    longer = build_feature_items("M", make_settings(), data, 4, unit=False)
+    longer.load_state_dict(unit.state_dict())
+    assert longer()[1:].norm(dim=1).std() > 0.01
+    torch.testing.assert_close(F.normalize(longer(), dim=1), unit())
+    assert not longer()[0].any()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from hellm_recbole.models.llm_head import EmbeddingVectors, FrozenRandomVectors, LinearVectors, QueryMap
+from hellm_recbole.models.llm_head import EmbeddingVectors, FrozenRandomVectors, LinearVectors, QueryMap, SharedVectors
 
 
 def test_each_head_trains_what_it_should() -> None:
@@ -18,6 +18,9 @@ def test_each_head_trains_what_it_should() -> None:
     assert not list(frozen.parameters())
     assert list(frozen.state_dict()) == ["classes"]
     assert frozen(inputs).items.abs().max() <= 0.5  # 1 / sqrt(H)
+    shared = SharedVectors()(inputs)
+    assert shared.items is inputs
+    assert shared.item_bias is None
 
 
 def test_measured_states_have_mean_0_and_deviation_1() -> None:
