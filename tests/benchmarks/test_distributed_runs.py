@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,10 +39,21 @@ VALUES = {
 DROPOUTS = ("item_dropout", "head_dropout", "prefix_dropout", "lora_dropout")
 
 
-def make_options(tiny: Path, output: str, *more: str, dropout: float = 0.0) -> list[str]:
-    values = VALUES | dict.fromkeys(DROPOUTS, dropout)
+PLUS_VALUES = {
+    "HeLLM-plus.epochs": 2,
+    "HeLLM-plus.item_inputs": "[HeLLMPre,SASRec]",
+    "HeLLM-plus.modalities": "[text]",
+    "HeLLM-plus.feature_hidden": 8,
+    "HeLLM-plus.average_decay": 0.9,
+}
+
+
+def make_options(tiny: Path, output: str, *more: str, dropout: float = 0.0, model: str = "HeLLM") -> list[str]:
+    values: dict[str, Any] = VALUES | dict.fromkeys(DROPOUTS, dropout)
+    if model != "HeLLM":
+        values = {key: value for key, value in values.items() if not key.startswith("HeLLM.")} | PLUS_VALUES
     settings = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
-    options = ["--dataset", "toy", "--models", "HeLLM", "--threads", "1", "--llm", str(tiny), "--output", output]
+    options = ["--dataset", "toy", "--models", model, "--threads", "1", "--llm", str(tiny), "--output", output]
     return [*options, *settings, *more]
 
 
@@ -105,12 +117,14 @@ def load_best_state(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(next((folder / "checkpoint").glob("best-*.safetensors")))
 
 
-def test_two_processes_train_and_rank_like_one(workplace: Path, tiny: Path) -> None:
-    assert run.main(make_options(tiny, "one")) == 0
-    done = run_distributed(workplace, make_options(tiny, "two"))
+@pytest.mark.parametrize("model", ["HeLLM", pytest.param("HeLLM-plus", marks=pytest.mark.slow)])
+def test_two_processes_train_and_rank_like_one(workplace: Path, tiny: Path, model: str) -> None:
+    folder = Path("toy") / f"{model}@tiny-llama" / "2024"
+    assert run.main(make_options(tiny, "one", model=model)) == 0
+    done = run_distributed(workplace, make_options(tiny, "two", model=model))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("written to") == 1
-    one, two = workplace / "one" / RUN_FOLDER, workplace / "two" / RUN_FOLDER
+    one, two = workplace / "one" / folder, workplace / "two" / folder
     alone, shared = read_result(one / "record.json"), read_result(two / "record.json")
     assert shared.device == f"2 x {alone.device}"
     assert shared.stages == alone.stages
@@ -122,10 +136,10 @@ def test_two_processes_train_and_rank_like_one(workplace: Path, tiny: Path) -> N
 
     shutil.copytree(workplace / "one", workplace / "three")  # trained by one process, ranked by two
     for name in ("record.json", "ranks.npz"):
-        (workplace / "three" / RUN_FOLDER / name).unlink()
-    done = run_distributed(workplace, make_options(tiny, "three"))
+        (workplace / "three" / folder / name).unlink()
+    done = run_distributed(workplace, make_options(tiny, "three", model=model))
     assert done.returncode == 0, done.stderr
-    three = workplace / "three" / RUN_FOLDER
+    three = workplace / "three" / folder
     assert read_result(three / "record.json").metrics == alone.metrics
     ranks, again = read_ranks(one / "ranks.npz"), read_ranks(three / "ranks.npz")
     for phase in ("valid", "test"):
