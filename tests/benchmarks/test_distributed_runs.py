@@ -30,6 +30,7 @@ VALUES = {
     "HeLLMPre.epochs": 1,
     "SASRec.epochs": 1,
     "HeLLM.epochs": 2,
+    "HeLLM.average_decay": 0.5,
     "emb_dim": 8,
     "prefix_hidden": 8,
     "batch_size": 24,

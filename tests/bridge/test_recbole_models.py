@@ -6,7 +6,9 @@ import sys
 import pytest
 
 from hellm_recbole.bridge import recbole_models
-from hellm_recbole.errors import ModelError
+from hellm_recbole.config.layers import Resolved
+from hellm_recbole.config.yaml_files import find_properties, load_yaml
+from hellm_recbole.errors import ModelError, SettingsError
 
 
 def test_names_and_kinds() -> None:
@@ -76,3 +78,14 @@ def test_the_names_are_listed_without_importing_recbole_or_torch() -> None:
         "assert not {'recbole', 'torch', 'ray'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_training_settings_that_recboles_models_do_not_have_are_refused_unless_they_are_off() -> None:
+    values = load_yaml(find_properties() / "overall.yaml")
+    origin = dict.fromkeys(values, "overall.yaml")
+    recbole_models.refuse_own_training(Resolved(values, origin), "BPR")
+    recbole_models.refuse_own_training(Resolved({**values, "schedule": "cosine"}, origin), "BPR")
+    on = {"average_decay": 0.5, "warmup_steps": 1, "decay_vectors": False, "schedule": "linear"}
+    for key, value in on.items():
+        with pytest.raises(SettingsError, match=f"^overall.yaml: {key} = {str(value).lower()} is not available for"):
+            recbole_models.refuse_own_training(Resolved({**values, key: value}, origin), "BPR")

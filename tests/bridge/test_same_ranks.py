@@ -47,3 +47,17 @@ def test_ranks_are_equal_on_movielens(tmp_path: Path, monkeypatch: pytest.Monkey
     expected = {path.parts[-3].partition("@")[0]: read_test_ranks(path) for path in find_ranks(Path("results/ml-100k"))}
     equal = [row for row, name in ROWS.items() if rank_by_recbole("ml-100k", name, values)[0] == expected[row]]
     assert equal == [*ROWS]
+
+
+@pytest.mark.parametrize("row", ["VBPR", "SASRec"])
+def test_ranks_are_equal_with_averaged_weights_and_rates_by_step(row: str, workplace: Path) -> None:
+    values: dict[str, Any] = {**SETTINGS, "average_decay": 0.9, "schedule": "linear", "warmup_steps": 3}
+    values |= {"decay_vectors": False, "weight_decay": 0.1, "learning_rate": 0.01}
+    arguments = [part for key, value in values.items() for part in ("--set", f"{key}={str(value).lower()}")]
+    expected = rank_by_command("toy", row, workplace / "results", *arguments)
+    found, _ = rank_by_recbole("toy", ROWS[row], {**values, "data_path": "dataset"})
+    assert found == expected
+    assert len(set(expected.values())) > 3
+    plain = [part for part in arguments if part not in ("--set", "average_decay=0.9")]
+    words = [part for value in plain for part in ("--set", value)]
+    assert rank_by_command("toy", row, workplace / "plain", *words) != expected

@@ -129,6 +129,8 @@ def test_the_evaluation_is_that_of_the_command_unless_the_user_says_otherwise() 
         ),
         ("HellmSASRec", {"train_neg_sample_args": {"distribution": "uniform"}}, "SASRec samples no negatives"),
         ("VBPR", {"train_neg_sample_args": {"distribution": "popularity"}}, "one uniform negative for each positive"),
+        ("HellmBPR", {"average_decay": 0.9}, "average_decay = 0.9 is not available for RecBole's BPR"),
+        ("HellmGRU4Rec", {"schedule": "linear"}, "schedule = linear is not available for RecBole's GRU4Rec"),
         ("VBPR", {"preset": "quik"}, "unknown preset 'quik'; did you mean 'quick'"),
         ("HeLLM", {"variant": "without-prefx"}, "HeLLM has no variant 'without-prefx'; did you mean 'without-prefix'"),
         ("VBPR", {"variant": "x"}, "VBPR has no variant 'x'; it has no variants"),

@@ -71,13 +71,15 @@ def test_another_metric_of_recbole_can_select() -> None:
     assert score == result["mrr@10"]
 
 
-def test_a_resumed_training_ends_like_an_uninterrupted_one() -> None:
-    whole, (train, valid, _) = assemble("HellmSASRec", epochs=3)
+@pytest.mark.parametrize("average_decay", [0.0, 0.95])
+def test_a_resumed_training_ends_like_an_uninterrupted_one(average_decay: float) -> None:
+    values = {"epochs": 3, "average_decay": average_decay, "learning_rate": 1e-3}
+    whole, (train, valid, _) = assemble("HellmSASRec", **values)
     whole.fit(train, valid)
-    first, (train, valid, _) = assemble("HellmSASRec", epochs=3)
+    first, (train, valid, _) = assemble("HellmSASRec", **values)
     first.epochs = 2
     first.fit(train, valid)
-    second, (train, valid, _) = assemble("HellmSASRec", epochs=3)
+    second, (train, valid, _) = assemble("HellmSASRec", **values)
     second.resume_checkpoint(first.saved_model_file)
     second.fit(train, valid)
     assert second.best_valid_score == whole.best_valid_score

@@ -134,3 +134,13 @@ def test_a_dry_run_refuses_what_a_run_would_refuse(
     assert "predicted peak" in out  # needs only the configuration
     assert refuse("--dry-run", "--llm-layers", "9")[1] == refuse("--llm-layers", "9")[1]
     assert not list((tmp_path / "results").rglob("*.json"))
+
+
+def test_an_average_of_the_weights_needs_four_bytes_a_trained_parameter(tiny: Path, toy_split: Split) -> None:
+    data = make_data(toy_split)
+    batches = SequenceSource(data, 32, 20, torch.device("cpu"))
+    for weights in ("random", "none"):
+        chosen = settings(tiny, llm_weights=weights, gradient_checkpointing=False)
+        plain, averaged = (estimate_memory(chosen, data, batches, 16, averages=one) for one in (False, True))
+        trained = sum(count for count, _ in plain.parts.values())
+        assert averaged.trained_bytes - plain.trained_bytes == 4 * trained > 0

@@ -35,6 +35,13 @@ def resolve(models: str, *given: str, preset: str = "quick") -> None:
         ("HeLLM-no-llm", (PROMPT, BATCH), "prompt has a place {user}, but llm_weights = none reads no prompt"),
         ("HeLLMPre", ("hyperedge_weights=learned", "use_u2u=false"), "has no effect with use_u2u = false"),
         ("HeLLMPre-without-U2U", ("hyperedge_weights=learned",), "has no effect with use_u2u = false"),
+        (
+            "HeLLMPre",
+            ("learning_rate_floor=0.1",),
+            "learning_rate_floor = 0.1 has no effect with schedule = exponential",
+        ),
+        ("HeLLM", ("learning_rate_floor=0.1", "schedule=constant"), "no effect with schedule = constant"),
+        ("HeLLMPre", ("decay_vectors=false",), "decay_vectors = false has no effect with weight_decay = 0"),
     ],
 )
 def test_a_setting_that_no_run_reads_is_refused(models: str, given: tuple[str, ...], said: str) -> None:
@@ -53,6 +60,11 @@ def test_a_setting_that_no_run_reads_is_refused(models: str, given: tuple[str, .
         ("HeLLM HeLLM-no-llm", (PROMPT, BATCH)),
         ("HeLLM-no-llm", ('prompt="bought:"',)),
         ("HeLLMPre HeLLMPre-without-U2U", ("hyperedge_weights=learned",)),
+        ("HeLLMPre", ("learning_rate_floor=0.1", "schedule=linear")),
+        ("HeLLM", ("learning_rate_floor=0.1",)),
+        ("HeLLMPre", ("learning_rate_floor=0.0",)),
+        ("HeLLMPre", ("decay_vectors=false", "weight_decay=0.1")),
+        ("HeLLMPre", ("decay_vectors=true",)),
     ],
 )
 def test_a_setting_that_a_run_reads_is_not(models: str, given: tuple[str, ...]) -> None:

@@ -120,3 +120,52 @@ def test_a_process_without_memory_for_one_example_stops_the_other_processes(
     with pytest.raises(torch.OutOfMemoryError, match="nothing fits" if here else "another process"):
         learner.train_epoch(1, 1, lambda *args: None)
     assert flags == [here]
+
+
+@pytest.mark.parametrize("name", ["LightGCN", "HeLLM"])
+def test_training_goes_on_from_the_weights_and_keeps_their_average(toy_split: Split, name: str) -> None:
+    """The plain average is made of the weights after each step; the weights are those of a run without average."""
+    values = {"batch_size": 8, "learning_rate": 0.05}
+    plain = small_learner(small_config(name, **values), toy_split.make_train_data())
+    learner = small_learner(small_config(name, average_decay=0.3, **values), toy_split.make_train_data())
+    weights, raw = dict(plain.module.named_parameters()), dict(learner.module.named_parameters())
+    average = {key: value.detach().double() for key, value in weights.items() if value.requires_grad}
+    seen = 0
+
+    def add_weights(step: int, n_steps: int, losses: dict[str, float]) -> None:
+        nonlocal seen
+        decay = min(0.3, (1 + seen) / (10 + seen))
+        seen += 1
+        for key in average:
+            average[key] = decay * average[key] + (1 - decay) * weights[key].detach().double()
+
+    for epoch in (1, 2):
+        plain.train_epoch(epoch, epoch, add_weights)
+        learner.train_epoch(epoch, epoch, lambda *args: None)
+    assert learner.average is not None
+    assert seen > 3
+    found = learner.average.collect_state()
+    assert found.keys() == average.keys()
+    for key, value in average.items():
+        assert torch.equal(raw[key], weights[key]), key
+        assert torch.allclose(found[key].double(), value, rtol=1e-4, atol=1e-6), key
+    assert any(not torch.allclose(found[key], weights[key]) for key in average)
+
+
+def test_the_rate_of_every_model_changes_in_each_step_of_a_linear_schedule(toy_split: Split) -> None:
+    values = {"schedule": "linear", "warmup_steps": 2, "learning_rate_floor": 0.5, "epochs": 2, "batch_size": 64}
+    for name in ("LightGCN", "SASRec", "LLaRA"):
+        learner = small_learner(small_config(name, learning_rate=0.01, **values), toy_split.make_train_data())
+        rates: list[float] = []
+        total = 0
+
+        def keep_rate(step: int, n_steps: int, losses: dict[str, float], learner: Any = learner) -> None:
+            nonlocal total
+            rates.append(learner.optimizer.param_groups[0]["lr"])  # noqa: B023 -- used in this turn of the loop
+            total = 2 * n_steps
+
+        for epoch in (1, 2):
+            learner.train_epoch(epoch, epoch, keep_rate)
+        warm = [0.0, 0.005]
+        falling = [0.01 * (1 - 0.5 * step / (total - 2)) for step in range(total - 2)]
+        assert rates == pytest.approx(warm[:total] + falling), name

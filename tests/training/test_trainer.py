@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from baselines.freedom import FREEDOM
 from baselines.registry import REGISTRY
@@ -15,7 +16,8 @@ from hellm_recbole.errors import CheckpointError, SettingsError, TrainingDiverge
 from hellm_recbole.system.console import run_main
 from hellm_recbole.system.signals import redirect_signals
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
-from hellm_recbole.training.trainer import add_epoch
+from hellm_recbole.training.learner import Learner
+from hellm_recbole.training.trainer import add_epoch, evaluate
 from tests.toy_records import rewrite
 from tests.training.small_runs import Silent, remove_times, run, small_config
 
@@ -149,3 +151,59 @@ def test_progress_after_an_epoch() -> None:
     assert progress.stopped
     assert (progress.train_seconds, progress.eval_seconds) == (10.0, 2.5)
     assert progress.curve[1] == {"epoch": 2, "losses": {"bpr": 1.0}, "valid": None, "seconds": 2.0}
+
+
+@pytest.mark.parametrize("name", ["HeLLM", "HeLLMPre", "LATTICE", "SASRec"])
+@pytest.mark.parametrize("view", [{"stop_after_epochs": 1}, {"stop_after_epochs": 3}, {"stop_in_step": 5}])
+def test_a_run_with_an_average_and_rates_by_step_is_resumed_exactly(
+    toy_split: Split, tmp_path: Path, name: str, view: dict[str, int]
+) -> None:
+    values: dict[str, Any] = {"average_decay": 0.9, "schedule": "linear", "warmup_steps": 7, "learning_rate_floor": 0.1}
+    values |= {"decay_vectors": False, "weight_decay": 0.1, "optimizer": "adamw"}
+    whole, learner = run(toy_split, tmp_path / "whole", name, **values)
+    with pytest.raises(KeyboardInterrupt):
+        run(toy_split, tmp_path / "parts", name, Silent(**view), **values)
+    parts, resumed = run(toy_split, tmp_path / "parts", name, **values)
+    assert remove_times(parts) == remove_times(whole)
+    for key, value in learner.module.state_dict().items():
+        assert torch.equal(value, resumed.module.state_dict()[key]), key
+    states = [load_file(next((tmp_path / part).glob("last-*.safetensors"))) for part in ("whole", "parts")]
+    assert states[0].keys() == states[1].keys() >= {f"average.{key}" for key in list_trained(learner.module)}
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
+def list_trained(module: torch.nn.Module) -> list[str]:
+    return [name for name, value in module.named_parameters() if value.requires_grad]
+
+
+def test_the_averaged_weights_are_evaluated_and_selected(toy_split: Split, tmp_path: Path) -> None:
+    """Weights of a run without average are those of the run with one, whose metrics are those of the averages."""
+    values = {"learning_rate": 0.05, "epochs": 4}
+    _, plain = run(toy_split, tmp_path / "plain", "LightGCN", **values)
+    progress, learner = run(toy_split, tmp_path / "averaged", "LightGCN", average_decay=0.95, **values)
+    last = {name: load_file(next((tmp_path / name).glob("last-*.safetensors"))) for name in ("plain", "averaged")}
+    for key, value in last["plain"].items():
+        assert torch.equal(value, last["averaged"][key]), key
+    config = small_config("LightGCN", average_decay=0.95, **values)
+    data = toy_split.make_selection_data()
+    found = []
+    for prefix in ("average.", "model."):
+        with torch.no_grad():
+            for name, parameter in plain.module.named_parameters():
+                parameter.copy_(last["averaged"][prefix + name])
+        found.append(evaluate(plain, data, config.evaluation, "test"))
+    assert progress.curve[-1]["valid"] == found[0] != found[1]
+    assert evaluate(learner, data, config.evaluation, "test")["N@10"] == progress.best_value
+    best = CheckpointFolder(tmp_path / "averaged").load_best()
+    assert all(torch.equal(value, best[f"model.{key}"]) for key, value in list_state(learner))
+    assert not any(key.startswith("average.") for key in best)
+
+
+def list_state(learner: Learner) -> list[tuple[str, torch.Tensor]]:
+    return list(learner.module.state_dict().items())
+
+
+def test_a_checkpoint_without_an_average_has_no_part_of_it(toy_split: Split, tmp_path: Path) -> None:
+    run(toy_split, tmp_path, "LightGCN", epochs=1)
+    (path,) = tmp_path.glob("last-*.safetensors")
+    assert {key.partition(".")[0] for key in load_file(path)} == {"model", "optimizer"}
