@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 import hellm_recbole.system.openmp  # noqa: F401
@@ -70,11 +71,13 @@ def run_models(
     if not request.models:
         overview.print_overview()
         raise ModelError("name the models to run with --models, for example --models all or --models LightGCN,SASRec")
-    if request.models == (ALL,):
-        request = replace(request, models=overview.ALL_MODELS)
+    from benchmarks.tasks.all_models import leave_out_models
     from benchmarks.tasks.comparison import run
 
-    return run(request)
+    if request.models != (ALL,):
+        return run(request)
+    request = replace(request, models=overview.ALL_MODELS)
+    return run(request, partial(leave_out_models, request))
 
 
 if __name__ == "__main__":

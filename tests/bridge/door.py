@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks import run
 from hellm_recbole.experiments.ranks_file import RANKS_FILE, read_ranks
 
-ROWS = {  # the fifteen rows of `run.py --models all` -> name in RecBole
+ROWS = {  # the rows of `run.py --models all` on data with texts only -> name in RecBole
     "Pop": "HellmPop",
     "ItemKNN": "HellmItemKNN",
     "BPR": "HellmBPR",
@@ -24,6 +24,7 @@ ROWS = {  # the fifteen rows of `run.py --models all` -> name in RecBole
     "FREEDOM": "FREEDOM",
     "HeLLMPre": "HeLLMPre",
     "SASRec": "HellmSASRec",
+    "SASRec-text": "SASRec-text",
     "CoLLM": "CoLLM",
     "LLaRA": "LLaRA",
     "HeLLM": "HeLLM",

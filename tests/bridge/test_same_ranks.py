@@ -1,4 +1,4 @@
-"""Each of the fifteen rows of `run.py --models all` has the same test ranks through RecBole's entry point."""
+"""Each row of `run.py --models all` on data with texts only has the same test ranks through RecBole's entry point."""
 
 from __future__ import annotations
 
