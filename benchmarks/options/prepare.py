@@ -106,10 +106,13 @@ class PrepareOptions:
         ),
     ] = None
     encoder: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            metavar="NAME",
-            help="text encoder: packaged:..., a sentence-transformers or Hugging Face id, or a folder",
+            metavar="[text_X=]NAME",
+            help="text encoder: packaged:..., a sentence-transformers or Hugging Face id, a folder or a GGUF file; a "
+            "causal language model gives the mean of its token states after one block. text_X=NAME, which may be "
+            "repeated, makes the further modality text_X, also in a prepared dataset; models read it only if their "
+            "setting modalities names it. Example: --encoder text_llm=packaged:gemma-3-270m-q4",
             rich_help_panel=FEATURES,
         ),
     ] = None
@@ -118,6 +121,49 @@ class PrepareOptions:
         typer.Option(
             metavar="HOW",
             help="pooling of the token states: auto (as the encoder defines it), mean or cls",
+            rich_help_panel=FEATURES,
+        ),
+    ] = None
+    encoder_layer: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_integer,
+            metavar="N",
+            help="causal language model as text encoder: number of the block (default: the middle one)",
+            rich_help_panel=FEATURES,
+        ),
+    ] = None
+    encoder_tokens: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_integer,
+            metavar="N",
+            help="causal language model as text encoder: maximum number of tokens of a text (default: 96)",
+            rich_help_panel=FEATURES,
+        ),
+    ] = None
+    encoder_dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE",
+            help="causal language model as text encoder: number type, float32 or bfloat16",
+            rich_help_panel=FEATURES,
+        ),
+    ] = None
+    encoder_weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHICH",
+            help="causal language model as text encoder: pretrained weights, or random ones of the same shape",
+            rich_help_panel=FEATURES,
+        ),
+    ] = None
+    encoder_seed: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_integer,
+            metavar="SEED",
+            help="random seed of --encoder-weights random",
             rich_help_panel=FEATURES,
         ),
     ] = None

@@ -10,6 +10,7 @@ from benchmarks.tasks.overview import list_models_with_variants
 from hellm_recbole.config.variants import list_variants
 from hellm_recbole.errors import ModelError
 from hellm_recbole.experiments.resolve import resolve_runs
+from hellm_recbole.models.base import select_default_modalities
 
 
 def add_variants(models: Sequence[str], dataset: str, modalities: Sequence[str]) -> list[str]:
@@ -34,7 +35,7 @@ def add_variants(models: Sequence[str], dataset: str, modalities: Sequence[str])
             missing = sorted(set(wanted or ()) - set(modalities))
             if missing:
                 print(f"{config.model} is skipped: {dataset} has no modality {missing[0]}", file=sys.stderr)
-            elif wanted is not None and set(wanted) == set(modalities):
+            elif wanted is not None and set(wanted) == set(select_default_modalities(modalities)):
                 print(
                     f"{config.model} is skipped: {dataset} has no other modality, so it equals {model}", file=sys.stderr
                 )

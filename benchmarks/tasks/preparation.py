@@ -17,19 +17,27 @@ from hellm_recbole.data.diagnostics.similar_items import find_similar_items
 from hellm_recbole.data.download.raw_files import fetch_raw, list_fetched_kinds
 from hellm_recbole.data.export_mmrec import write_mmrec
 from hellm_recbole.data.feature_files import list_features
+from hellm_recbole.data.features import TEXT, FeatureSettings, parse_encoder
+from hellm_recbole.data.further_encodings import add_to_prepared
 from hellm_recbole.data.importers.archive import unpack_source
 from hellm_recbole.data.importers.sources import TABLE
 from hellm_recbole.data.importers.tabular import FIELDS
 from hellm_recbole.data.known_datasets import list_kinds, resolve_name
 from hellm_recbole.data.prepare import DatasetSettings, Prepared, prepare, read_dataset_settings, read_feature_settings
+from hellm_recbole.data.replacement import is_prepared
 from hellm_recbole.data.source_folders import find_source
 from hellm_recbole.data.ties import shuffle_ties
 from hellm_recbole.errors import SettingsError
+from hellm_recbole.llm.settings import RANDOM
+from hellm_recbole.llm.text_encoder import PACKAGED_MODEL, find_language_model, find_text_encoder
 from hellm_recbole.system.files import check_name
 
 SOURCE_OPTIONS = ("kind", "source", "raw", "fresh")
 DATASET_KEYS = ("k_core", "text", "category", "columns", "pictures")
-FEATURE_KEYS = ("encoder", "pooling", "image_encoder", "fill", "feature_dtype", "encode_device")
+# Options that only a causal language model as text encoder reads
+LANGUAGE_MODEL_KEYS = ("encoder_layer", "encoder_tokens", "encoder_dtype", "encoder_weights", "encoder_seed")
+TEXT_KEYS = ("encoder", "pooling", *LANGUAGE_MODEL_KEYS)
+FEATURE_KEYS = (*TEXT_KEYS, "image_encoder", "fill", "feature_dtype", "encode_device")
 
 
 def execute(options: PrepareOptions) -> int:
@@ -98,16 +106,19 @@ def _prepare(options: PrepareOptions) -> Prepared:
     Raises:
         SettingsError: an option is invalid or would have no effect.
     """
+    encoding = read_feature_settings({**_read_given(options, FEATURE_KEYS), **_read_encoders(options)})
+    _refuse_unread_options(options, encoding)
+    if _adds_encodings_only(options):
+        folder = options.output / options.name
+        added = add_to_prepared(folder, encoding, find_text_encoder, progress=True)
+        return Prepared(folder, fresh=False, speed=added)
     settings = read_dataset_settings(options.name, options.kind, _read_given(options, DATASET_KEYS))
-    encoding = read_feature_settings(_read_given(options, FEATURE_KEYS))
     if settings.kind != TABLE:
         _refuse_options(options, ["columns"], f"can only be used with --from {TABLE}")
     if settings.kind not in list_fetched_kinds():
         _refuse_options(options, ["category"], f"can only be used with --from {', '.join(list_fetched_kinds())}")
     if not settings.text:
-        _refuse_options(
-            options, ["encoder", "pooling"], "can only be used with text columns, and this dataset has none (--text)"
-        )
+        _refuse_options(options, TEXT_KEYS, "can only be used with text columns, and this dataset has none (--text)")
     if not settings.pictures:
         _refuse_options(options, ["image_encoder"], "can only be used with --pictures")
     if not settings.text and not settings.pictures:
@@ -117,7 +128,70 @@ def _prepare(options: PrepareOptions) -> Prepared:
     with unpack_source(_find_source_files(options, settings)) as source:
         if not (settings.text or settings.pictures or list_features(source.parent if source.is_file() else source)):
             _refuse_options(options, ["fill"], "can only be used with --text, --pictures or feature files")
-        return prepare(options.name, source, settings, encoding, options.output, fresh=options.fresh, progress=True)
+        return prepare(
+            options.name,
+            source,
+            settings,
+            encoding,
+            options.output,
+            fresh=options.fresh,
+            progress=True,
+            find=find_text_encoder,
+        )
+
+
+def _read_encoders(options: PrepareOptions) -> dict[str, Any]:
+    """Read the text encoders of the command line, as the settings `encoder` and `further_encoders`.
+
+    Raises:
+        SettingsError: an encoder is malformed, or a modality has two.
+    """
+    encoders: dict[str, str] = {}
+    for given in options.encoder or []:
+        try:
+            modality, encoder = parse_encoder(given)
+        except ValueError as error:
+            raise SettingsError(f"--encoder {given!r} {error}") from error
+        if modality in encoders:
+            raise SettingsError(
+                f"--encoder gives the modality {modality} twice ({encoders[modality]} and {encoder}); give each "
+                "encoder a modality of its own, such as text_llm=NAME"
+            )
+        encoders[modality] = encoder
+    further = [f"{modality}={encoder}" for modality, encoder in encoders.items() if modality != TEXT]
+    return {
+        **({"encoder": encoders[TEXT]} if TEXT in encoders else {}),
+        **({"further_encoders": further} if further else {}),
+    }
+
+
+def _adds_encodings_only(options: PrepareOptions) -> bool:
+    """Return whether the command only adds further encodings to a prepared dataset, for which no source is needed."""
+    given = [parse_encoder(text)[0] for text in options.encoder or []]
+    others = ("kind", "source", "raw", "fresh", "pictures", "image_encoder", *DATASET_KEYS)
+    return (
+        bool(given)
+        and TEXT not in given
+        and all(getattr(options, key) in (None, False) for key in others)
+        and is_prepared(options.output / options.name)
+    )
+
+
+def _refuse_unread_options(options: PrepareOptions, encoding: FeatureSettings) -> None:
+    """Refuse options for causal language models if no text encoder is one, and a seed that nothing draws from.
+
+    Raises:
+        SettingsError: such an option was given.
+        DataError: a text encoder cannot be found.
+    """
+    if encoding.encoder_weights != RANDOM:
+        _refuse_options(options, ["encoder_seed"], f"can only be used with --encoder-weights {RANDOM}")
+    if all(getattr(options, key) is None for key in LANGUAGE_MODEL_KEYS):
+        return
+    encoders = {encoding.encoder, *encoding.list_further_encoders().values()}
+    if not any(find_language_model(encoder) for encoder in encoders):
+        reason = f"can only be used with a causal language model as --encoder, such as {PACKAGED_MODEL}"
+        _refuse_options(options, LANGUAGE_MODEL_KEYS, reason)
 
 
 def _refuse_shared_columns(columns: Sequence[str]) -> None:
@@ -160,8 +234,11 @@ def _refuse_options(options: PrepareOptions, keys: Sequence[str], reason: str) -
 
 
 def _read_given(options: PrepareOptions, keys: Sequence[str]) -> dict[str, Any]:
-    """Return the settings that were given on the command line. `--text` without columns is an empty list."""
-    given = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
+    """Return the settings that were given on the command line, without encoders of texts.
+
+    `--text` without columns is an empty list.
+    """
+    given = {key: getattr(options, key) for key in keys if getattr(options, key) is not None and key != "encoder"}
     if given.get("text") == [EMPTY_LIST]:
         given["text"] = []
     return given
@@ -188,13 +265,18 @@ def _find_source_files(options: PrepareOptions, settings: DatasetSettings) -> Pa
 
 def _print_prepared(prepared: Prepared) -> None:
     """Print the warnings, the encoding speed and the folder of a prepared dataset."""
-    if not prepared.fresh:
+    if not prepared.fresh and not prepared.speed:
         print(f"{prepared.folder} is already prepared; replace it with --fresh")
         return
     for modality, speed in prepared.speed.items():
         if speed.n_encoded:
             rate = speed.n_encoded / speed.seconds
             print(f"{modality}: encoded {speed.n_encoded:,} in {speed.seconds:.1f} s, {rate:,.0f} per second")
+    if not prepared.fresh:
+        names = ", ".join(prepared.speed)
+        print(f"added {names} to {prepared.folder}; models read it if their setting modalities names it, such as")
+        print(f"--set HeLLMPre.modalities=[text,{names.replace(' ', '')}]")
+        return
     for warning in prepared.warnings:
         print(warning)
     name = prepared.folder.name

@@ -9,6 +9,7 @@ from hellm_recbole.data.dataset import Dataset, load_dataset
 from hellm_recbole.data.known_datasets import DATASET_ROOT
 from hellm_recbole.data.prepare import find_known_source, prepare_if_known
 from hellm_recbole.data.split import Split, split_dataset
+from hellm_recbole.llm.text_encoder import find_text_encoder
 
 
 def refuse_missing_data(names: Sequence[str], data_path: Path | None) -> None:
@@ -35,7 +36,7 @@ def load_data(name: str, data_path: Path | None, *, modalities: Sequence[str] | 
         data_path: folder with the source files, or None to search the usual folders.
         modalities: modalities whose features are read; None reads all.
     """
-    prepared = prepare_if_known(name, data_path=data_path, dataset_root=DATASET_ROOT)
+    prepared = prepare_if_known(name, data_path=data_path, dataset_root=DATASET_ROOT, find=find_text_encoder)
     for warning in prepared.warnings:
         print(f"{name}: {warning}")
     dataset = load_dataset(prepared.folder, modalities=modalities)

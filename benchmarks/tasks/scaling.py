@@ -119,9 +119,10 @@ def measure_factor(options: ScaleOptions, factor: int) -> None:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     device = torch.device("cpu")
-    large = enlarge(load_data(options.dataset, options.data_path)[1].make_train_data(), factor, seed=1)
+    data = load_data(options.dataset, options.data_path)[1].make_train_data()
     overrides = [parse_override(text, "--set ") for text in options.settings or []]
     config = resolve_own_run(options.model, options.dataset, REGISTRY, "paper", overrides)
+    large = enlarge(config.restrict_data(data), factor, seed=1)
     growth = factor if options.batch == "grows" else 1
     train = config.train.model_copy(update={"batch_size": config.train.batch_size * growth})
     config = replace(config, train=train)

@@ -11,12 +11,11 @@ import numpy.typing as npt
 
 from hellm_recbole.data.dataset import CACHE
 from hellm_recbole.data.feature_files import FEATURES, check_tokens, list_features, read_coverage, read_features
-from hellm_recbole.data.features import encode_texts
+from hellm_recbole.data.features import TEXT, encode_texts
 from hellm_recbole.data.importers.sources import KINDS
 from hellm_recbole.data.item_texts import read_item_texts
 from hellm_recbole.data.known_datasets import list_datasets
 from hellm_recbole.data.manifest import MANIFEST, read_manifest
-from hellm_recbole.data.modalities import TEXT
 from hellm_recbole.data.prepare import make_request, read_dataset_settings, read_feature_settings
 from hellm_recbole.data.tsv import read_table
 from hellm_recbole.models.base import ModelSpec

@@ -94,7 +94,7 @@ def write_dataset(
         inter = fit_times(data.inter)
         _write_tables(folder, manifest.name, data, inter)
         modalities = {
-            modality: _write_features(folder, modality, matrix.select_items(data.item_ids()))
+            modality: write_features(folder, modality, matrix.select_items(data.item_ids()))
             for modality, matrix in features.items()
         }
         if dropped_items:
@@ -124,8 +124,8 @@ def _write_tables(folder: Path, name: str, data: AtomicData, inter: pd.DataFrame
         _write_table(folder / f"{name}.item", item_table, data.item_types)
 
 
-def _write_features(folder: Path, modality: str, matrix: FeatureMatrix) -> Modality:
-    """Write the feature matrix of all items, and return its entry in the manifest."""
+def write_features(folder: Path, modality: str, matrix: FeatureMatrix) -> Modality:
+    """Write the feature matrix of all items into a folder, and return its entry in the manifest."""
     path, dtype = folder / f"{modality}{FEATURES}", np.dtype(np.float16 if matrix.half else np.float32)
     np.save(path, matrix.values.astype(dtype, copy=False))
     _write_tokens(folder / f"{modality}{TOKENS}", matrix.tokens)

@@ -218,12 +218,22 @@ def _get_feature_origin(manifest: Manifest, modality: str) -> FeatureOrigin:
     For features that were supplied as a file, the origin is not known.
     """
     about = manifest.modalities[modality]
-    return {
+    origin: FeatureOrigin = {
         "encoder": about.encoder,
         "revision": about.revision,
         "pooling": about.pooling,
         "columns": () if about.pooling is None else manifest.text,  # pictures are not pooled, and have no columns
     }
+    if about.layer is not None:
+        origin["encoding"] = {
+            "layer": about.layer,
+            "max_tokens": about.max_tokens,
+            "dtype": about.weights_dtype,
+            "weights": about.weights,
+            "origin": about.origin,
+            "text_sha256": about.text_sha256,
+        }
+    return origin
 
 
 def encode_parts(table: Table) -> npt.NDArray[np.int8]:

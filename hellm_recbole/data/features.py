@@ -5,13 +5,14 @@ Items without text, picture or row in a feature file get fill values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from hellm_recbole.config.settings import Settings
 from hellm_recbole.data.encoding_cache import LAYOUT, Speed, compute_hash, encode_with_cache
@@ -23,15 +24,49 @@ from hellm_recbole.system.files import (
 from hellm_recbole.system.runtime import choose_device
 from hellm_recbole.types import FloatArray
 
-_REVISION = 12  # length of the hash prefix that identifies an encoder's files in the manifest
+REVISION = 12  # length of the hash prefix that identifies an encoder's files in the manifest
 DEVICE_OPTION = "--encode-device"
+TEXT, IMAGE = "text", "image"  # names of the modalities that texts and pictures become
+_NAMED_ENCODER = re.compile(
+    r"([A-Za-z0-9_]+)=(.*)", re.DOTALL
+)  # MODALITY=ENCODER; a path such as ./a=b is no such form
+_FURTHER_TEXT = re.compile(r"text_[a-z0-9_]+")
+
+
+def parse_encoder(text: str) -> tuple[str, str]:
+    """Parse a text encoder of the form `[MODALITY=]ENCODER`.
+
+    Returns:
+        Name of the modality, `text` if it is left out, and name of the encoder.
+
+    Raises:
+        ValueError: the modality is not one of texts, or the encoder is empty.
+
+    >>> parse_encoder("text_llm=google/gemma-3-270m"), parse_encoder("bert-base-uncased")
+    (('text_llm', 'google/gemma-3-270m'), ('text', 'bert-base-uncased'))
+    """
+    found = _NAMED_ENCODER.fullmatch(text)
+    modality, encoder = (found[1], found[2]) if found else (TEXT, text)
+    if modality == IMAGE:
+        raise ValueError(
+            f"is an encoder of texts for the modality {IMAGE}; name the one of pictures by --image-encoder"
+        )
+    if modality != TEXT and not _FURTHER_TEXT.fullmatch(modality):
+        raise ValueError(
+            f"is for the modality {modality!r}, but encodings of texts are named text, or text_ and small letters "
+            "(such as text_llm); a path with = is written ./a=b"
+        )
+    if not encoder.strip():
+        raise ValueError("is empty; give a Hugging Face id or a folder")
+    return modality, encoder
 
 
 class FeatureSettings(Settings):
     """Settings of the encoders of text and pictures.
 
     Attributes:
-        encoder: text encoder: `packaged:...`, a sentence-transformers or Hugging Face id, or a local folder.
+        encoder: text encoder: `packaged:...`, a sentence-transformers or Hugging Face id, a folder, or a GGUF file.
+        further_encoders: entries `text_NAME=ENCODER`: text encoders whose features are modalities of their own.
         pooling: pooling of token states: `auto` (the encoder's own), `mean` or `cls`.
         image_encoder: picture encoder: a Hugging Face id or a local folder.
         fill: fill values for items without text, picture or row in a feature file: `mean` (of the other rows) or
@@ -40,9 +75,17 @@ class FeatureSettings(Settings):
         encode_device: device for encoding: auto, cpu or cuda:N.
         encode_batch_size: number of texts or pictures in a batch.
         encode_part: number of texts or pictures in a part of the cache.
+        encoder_layer: number of the block of a causal language model after which token states are averaged; None: the
+            middle one.
+        encoder_tokens: maximum number of tokens of a text that a causal language model reads.
+        encoder_dtype: number type of the weights of a causal language model.
+        encoder_weights: weights of a causal language model: pretrained or random.
+        encoder_seed: random seed of random weights.
+        encoder_part: number of texts in a part of the cache, for causal language models.
     """
 
     encoder: str
+    further_encoders: tuple[str, ...]
     pooling: Literal["auto", "mean", "cls"]
     image_encoder: str
     fill: Literal["mean", "zero"]
@@ -50,10 +93,86 @@ class FeatureSettings(Settings):
     encode_device: str
     encode_batch_size: int = Field(ge=1)
     encode_part: int = Field(ge=1)
+    encoder_layer: int | None = Field(ge=1)
+    encoder_tokens: int = Field(ge=1)
+    encoder_dtype: Literal["float32", "bfloat16"]
+    encoder_weights: Literal["pretrained", "random"]
+    encoder_seed: int = Field(ge=0)
+    encoder_part: int = Field(ge=1)
+
+    @field_validator("further_encoders")
+    @classmethod
+    def _check_further_encoders(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse entries that name no further modality, or one of another entry."""
+        names = [parse_encoder(entry)[0] for entry in entries]
+        if TEXT in names:
+            raise ValueError("contains an entry without a modality such as text_llm=")
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"names the modality {twice[0]} twice")
+        return entries
+
+    def list_further_encoders(self) -> dict[str, str]:
+        """Return the further text encoders: modality -> encoder."""
+        return dict(parse_encoder(entry) for entry in self.further_encoders)
+
+    def describe_weights(self) -> str:
+        """Describe which weights a causal language model encodes with: `pretrained`, or `random` and the seed."""
+        return self.encoder_weights if self.encoder_weights != "random" else f"random, seed {self.encoder_seed}"
+
+
+@dataclass(frozen=True)
+class FoundEncoder:
+    """A text encoder whose files have been found. It is loaded only if something must be encoded.
+
+    Attributes:
+        about: entries for the manifest; `encoder` and `revision` are among them.
+        key: JSON values on which the encoding of a text depends.
+        part: number of texts in a part of the cache.
+        load: function that loads the encoder.
+    """
+
+    about: Mapping[str, Any]
+    key: Sequence[Any]
+    part: int
+    load: Callable[[], Callable[[Sequence[str]], FloatArray]]
+
+
+FindEncoder = Callable[[str, str, FeatureSettings], FoundEncoder]  # (modality, encoder, settings) -> its files
+
+
+def find_sentence_encoder(modality: str, encoder: str, settings: FeatureSettings) -> FoundEncoder:
+    """Find the files of an encoder of sentence-transformers, or of a plain Hugging Face encoder.
+
+    Args:
+        modality: name of the modality that its encodings become; it changes nothing here.
+        encoder: name or folder of the encoder.
+        settings: pooling, device and batch size.
+
+    Raises:
+        MissingDependency: the packaged encoder is not installed.
+        DataError: the encoder is not a folder and cannot be fetched from the hub.
+    """
+    # Imported here, because it loads torch, and most commands encode nothing.
+    from hellm_recbole.data.encoders import TextEncoder, find_encoder, hash_encoder, load_text_encoder
+
+    revision = hash_encoder(find_encoder(encoder))
+
+    def load() -> TextEncoder:
+        device = choose_device(settings.encode_device, DEVICE_OPTION)
+        return load_text_encoder(encoder, settings.pooling, device, settings.encode_batch_size)
+
+    about = {"encoder": encoder, "revision": revision[:REVISION], "pooling": settings.pooling}
+    return FoundEncoder(about, [revision, settings.pooling], settings.encode_part, load)
 
 
 def encode_texts(
-    ids: Sequence[str], texts: Sequence[str], settings: FeatureSettings, cache: Path, *, progress: bool
+    ids: Sequence[str],
+    texts: Sequence[str],
+    settings: FeatureSettings,
+    cache: Path,
+    *,
+    progress: bool,
+    found: FoundEncoder | None = None,
 ) -> tuple[FeatureMatrix, Speed]:
     """Encode the texts of items as features.
 
@@ -63,6 +182,7 @@ def encode_texts(
         settings: settings of the encoder, and the fill values for items without text.
         cache: folder for encodings.
         progress: whether to show a progress bar.
+        found: the encoder; None takes the sentence encoder of the settings.
 
     Returns:
         Features of all items; amount and duration of encoding.
@@ -71,40 +191,24 @@ def encode_texts(
         DataError: no item has a text, the encoder cannot be loaded, or a file of the cache is broken.
         MissingDependency: a package is not installed.
     """
-    # Imported here, because these load torch, and most commands encode nothing.
-    from hellm_recbole.data.encoders import find_encoder, hash_encoder, load_text_encoder
-
     own = {item: text for item, text in zip(ids, texts, strict=True) if text}
     if not own:
         raise DataError(
             "no item has a text in the chosen columns; choose other columns with --text, or give --text without a value"
         )
-    folder = find_encoder(settings.encoder)
-    revision = hash_encoder(folder)
+    found = found or find_sentence_encoder(TEXT, settings.encoder, settings)
     # Texts of similar length share a batch, so it needs little padding. The first batch needs the most memory.
     distinct = sorted(dict.fromkeys(own.values()), key=len, reverse=True)
-    key = compute_hash([LAYOUT, distinct, revision, settings.pooling])
-    rows, speed = encode_with_cache(
-        distinct,
-        lambda: load_text_encoder(
-            settings.encoder,
-            settings.pooling,
-            choose_device(settings.encode_device, DEVICE_OPTION),
-            settings.encode_batch_size,
-        ),
-        cache / key,
-        settings.encode_part,
-        progress=progress,
-        unit="text",
-    )
+    folder = cache / compute_hash([LAYOUT, distinct, *found.key])
+    rows, speed = encode_with_cache(distinct, found.load, folder, found.part, progress=progress, unit="text")
     if len(rows) > 1 and (rows == rows[0]).all():
         raise DataError(
-            f"encoder {settings.encoder!r} gives the same vector for all texts; pass a whole model with its tokenizer"
+            f"encoder {found.about['encoder']!r} gives the same vector for all texts; pass a whole model with its "
+            "tokenizer"
         )
     row_of_text = {text: row for row, text in enumerate(distinct)}
     values = rows[[row_of_text[text] for text in own.values()]]
-    about = {"encoder": settings.encoder, "revision": revision[:_REVISION], "pooling": settings.pooling}
-    return _fill_missing_rows(ids, list(own), values, settings, about), speed
+    return _fill_missing_rows(ids, list(own), values, settings, found.about), speed
 
 
 def encode_pictures(
@@ -126,7 +230,8 @@ def encode_pictures(
         DataError: no item has a picture, the encoder cannot be loaded, or a file of the cache is broken.
         MissingDependency: a package is not installed.
     """
-    from hellm_recbole.data.encoders import find_encoder, hash_encoder, load_picture_encoder  # see `encode_texts`
+    # Imported here, because it loads torch, and most commands encode nothing.
+    from hellm_recbole.data.encoders import find_encoder, hash_encoder, load_picture_encoder
 
     own = {item: files[item] for item in ids if item in files}
     if not own:
@@ -150,7 +255,7 @@ def encode_pictures(
     )
     row_of_digest = {digests[file]: row for row, file in enumerate(distinct)}
     values = rows[[row_of_digest[digests[file]] for file in own.values()]]
-    about = {"encoder": settings.image_encoder, "revision": revision[:_REVISION]}
+    about = {"encoder": settings.image_encoder, "revision": revision[:REVISION]}
     return _fill_missing_rows(ids, list(own), values, settings, about), speed
 
 

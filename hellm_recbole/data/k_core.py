@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hellm_recbole.data.atomic import AtomicData
+from hellm_recbole.data.manifest import Counts
 from hellm_recbole.errors import DataError
 from hellm_recbole.types import IdArray
 
@@ -57,3 +58,18 @@ def filter_k_core(data: AtomicData, k_core: int, name: str) -> AtomicData:
             f"dataset {name}: the {k_core}-core filter drops all {len(mask)} interactions; choose a lower --k-core"
         )
     return replace(data, inter=data.inter[mask].reset_index(drop=True))
+
+
+def report_dropped(k_core: int, before: Counts, after: Counts) -> list[str]:
+    """Return a sentence about what the filter dropped, or nothing if it dropped nothing."""
+    if before == after:
+        return []
+    interactions, users, items = (
+        f"{had - has:,} of {had:,} {name}"
+        for name, had, has in (
+            ("interactions", before.interactions, after.interactions),
+            ("users", before.users, after.users),
+            ("items", before.items, after.items),
+        )
+    )
+    return [f"the {k_core}-core filter dropped {interactions}, {users} and {items}; --k-core 0 keeps all"]

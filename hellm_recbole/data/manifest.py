@@ -60,6 +60,12 @@ class Modality(_Entries):
         encoder: encoder that made the features; None for features of the source.
         revision: start of the hash of the encoder's files.
         pooling: pooling of token states.
+        layer: number of the block of a causal language model whose token states were pooled.
+        max_tokens: maximum number of tokens of a text that it read.
+        weights_dtype: number type of its weights.
+        weights: `pretrained`, or `random` and the seed.
+        origin: what was done to its weights before, as for a GGUF file; None if nothing was.
+        text_sha256: SHA-256 over the texts in the order of the items; only of further encodings.
         coverage: share of items with features of their own.
         fill: fill values of the other items.
         filled_with_mean: number of filled items; manifests of earlier versions have it in place of `missing`.
@@ -75,6 +81,12 @@ class Modality(_Entries):
     encoder: str | None = None
     revision: str | None = None
     pooling: str | None = None
+    layer: int | None = None
+    max_tokens: int | None = None
+    weights_dtype: str | None = None
+    weights: str | None = None
+    origin: str | None = None
+    text_sha256: str | None = None
     coverage: float | None = None
     fill: str | None = None
     filled_with_mean: int | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hellm_recbole.data.atomic import AtomicData
@@ -11,11 +11,20 @@ from hellm_recbole.data.download.images import fetch_pictures
 from hellm_recbole.data.download.raw_files import read_download_settings
 from hellm_recbole.data.encoding_cache import Speed
 from hellm_recbole.data.feature_files import FEATURES, FeatureMatrix
-from hellm_recbole.data.features import FeatureSettings, encode_pictures, encode_texts, fill_features
+from hellm_recbole.data.features import (
+    IMAGE,
+    TEXT,
+    FeatureSettings,
+    FindEncoder,
+    FoundEncoder,
+    encode_pictures,
+    encode_texts,
+    fill_features,
+)
 from hellm_recbole.data.item_texts import read_item_texts
 from hellm_recbole.errors import DataError
+from hellm_recbole.identity.parts import digest_texts
 
-TEXT, IMAGE = "text", "image"  # names of the modalities that texts and pictures become
 FAILED = "image_failed.tsv"  # items whose pictures could not be fetched, with the reason
 
 
@@ -36,7 +45,9 @@ class MadeFeatures:
     warnings: list[str] = field(default_factory=list)
 
 
-def refuse_second_features(source: Path, given: Collection[str], text: Sequence[str], pictures: bool) -> None:
+def refuse_second_features(
+    source: Path, given: Collection[str], text: Sequence[str], pictures: bool, further: Collection[str] = ()
+) -> None:
     """Refuse to encode a modality of which the source has features.
 
     Args:
@@ -44,6 +55,7 @@ def refuse_second_features(source: Path, given: Collection[str], text: Sequence[
         given: modalities of the source.
         text: columns of the texts to encode; empty if none are.
         pictures: whether pictures are encoded.
+        further: modalities of the further encodings of the texts.
 
     Raises:
         DataError: a modality would exist twice.
@@ -51,6 +63,7 @@ def refuse_second_features(source: Path, given: Collection[str], text: Sequence[
     for requested, modality, option in (
         (text, TEXT, "--text without a value"),
         (pictures, IMAGE, "--no-pictures"),
+        *((True, name, "the encoder another name") for name in further),
     ):
         if requested and modality in given:
             raise DataError(
@@ -68,6 +81,7 @@ def make_features(
     encoding: FeatureSettings,
     cache: Path,
     *,
+    find: FindEncoder,
     progress: bool,
 ) -> MadeFeatures:
     """Fill the features of the source, and encode texts and pictures.
@@ -80,6 +94,7 @@ def make_features(
         pictures: whether to fetch and encode pictures.
         encoding: settings of the encoders.
         cache: folder for encodings and pictures.
+        find: function that finds the text encoders.
         progress: whether to show progress bars.
 
     Raises:
@@ -95,7 +110,12 @@ def make_features(
     )
     if text:
         texts = read_item_texts(data.items, items, text, source)
-        made.features[TEXT], made.speed[TEXT] = encode_texts(items, texts, encoding, cache, progress=progress)
+        encoders = {TEXT: encoding.encoder, **encoding.list_further_encoders()}
+        found = {modality: find(modality, encoder, encoding) for modality, encoder in encoders.items()}
+        for modality, encoder in found.items():
+            made.features[modality], made.speed[modality] = encode_modality(
+                modality, encoder, items, texts, encoding, cache, progress=progress
+            )
     if pictures:
         urls = {item: data.image_urls[item] for item in items if item in data.image_urls}
         if not urls:
@@ -108,6 +128,37 @@ def make_features(
         encoded = encode_pictures(items, fetched.files, encoding, cache, progress=progress)
         made.features[IMAGE], made.speed[IMAGE] = encoded
     return made
+
+
+def encode_modality(
+    modality: str,
+    found: FoundEncoder,
+    items: Sequence[str],
+    texts: Sequence[str],
+    encoding: FeatureSettings,
+    cache: Path,
+    *,
+    progress: bool,
+) -> tuple[FeatureMatrix, Speed]:
+    """Encode the texts of items as one modality; the manifest of a further encoding states a digest of the texts.
+
+    Args:
+        modality: name of the modality.
+        found: its encoder.
+        items: [n] items.
+        texts: [n] text of each item.
+        encoding: settings of the encoders.
+        cache: folder for encodings.
+        progress: whether to show a progress bar.
+
+    Raises:
+        DataError: no item has a text, or the encoder cannot be loaded.
+        MissingDependency: the encoder's package is not installed.
+    """
+    matrix, speed = encode_texts(items, texts, encoding, cache, progress=progress, found=found)
+    if modality == TEXT:
+        return matrix, speed
+    return replace(matrix, about={**found.about, "text_sha256": digest_texts(texts), **matrix.about}), speed
 
 
 def has_missing_rows(imported: AtomicData) -> bool:

@@ -16,11 +16,12 @@ from hellm_recbole.data.atomic import AtomicData, write_dataset
 from hellm_recbole.data.diagnostics.card import write_card
 from hellm_recbole.data.download.raw_files import list_fetched_kinds
 from hellm_recbole.data.encoding_cache import Speed
-from hellm_recbole.data.features import DEVICE_OPTION, FeatureSettings
+from hellm_recbole.data.features import DEVICE_OPTION, TEXT, FeatureSettings, FindEncoder, find_sentence_encoder
+from hellm_recbole.data.further_encodings import ENCODINGS, add_encodings, check_same_encoding
 from hellm_recbole.data.importers.assemble import recognize_leave_one_out
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.importers.sources import KINDS, TABLE
-from hellm_recbole.data.k_core import filter_k_core
+from hellm_recbole.data.k_core import filter_k_core, report_dropped
 from hellm_recbole.data.known_datasets import (
     OTHER_KINDS,
     OTHER_NAMES,
@@ -28,8 +29,8 @@ from hellm_recbole.data.known_datasets import (
     list_other_names,
     make_unknown_error,
 )
-from hellm_recbole.data.manifest import MANIFEST, SCHEMA, Counts, FilterCounts, Inputs, Manifest
-from hellm_recbole.data.modalities import FAILED, TEXT, has_missing_rows, make_features, refuse_second_features
+from hellm_recbole.data.manifest import MANIFEST, SCHEMA, FilterCounts, Inputs, Manifest
+from hellm_recbole.data.modalities import FAILED, has_missing_rows, make_features, refuse_second_features
 from hellm_recbole.data.replacement import check_replaceable, check_same_inputs, is_prepared
 from hellm_recbole.data.source_folders import find_source
 from hellm_recbole.errors import DataError, SettingsError
@@ -85,7 +86,7 @@ class Prepared:
     Attributes:
         folder: folder of the dataset.
         fresh: whether the dataset was prepared now; False: it existed before.
-        speed: modality -> amount and duration of encoding.
+        speed: modality -> amount and duration of encoding. If `fresh` is False, these modalities were added to it.
         warnings: sentences about dropped data and data warnings.
     """
 
@@ -160,13 +161,16 @@ def read_feature_settings(overrides: Mapping[str, Any]) -> FeatureSettings:
     return settings
 
 
-def prepare_if_known(name: str, *, data_path: Path | None, dataset_root: Path) -> Prepared:
+def prepare_if_known(
+    name: str, *, data_path: Path | None, dataset_root: Path, find: FindEncoder = find_sentence_encoder
+) -> Prepared:
     """Return a prepared dataset; prepare a known dataset if that has not been done.
 
     Args:
         name: name of the dataset.
         data_path: folder that is searched first for the source; the source is in it or in its subfolder `name`.
         dataset_root: folder of the prepared datasets.
+        find: function that finds the text encoders.
 
     Raises:
         DataError: the dataset is unknown, its source is not found, or its files are faulty.
@@ -178,7 +182,8 @@ def prepare_if_known(name: str, *, data_path: Path | None, dataset_root: Path) -
     if source is None:
         return Prepared(dataset_root / name, fresh=False, speed={})
     settings = read_dataset_settings(name, None, {})
-    return prepare(name, source, settings, read_feature_settings({}), dataset_root, fresh=False, progress=True)
+    encoding = read_feature_settings({})
+    return prepare(name, source, settings, encoding, dataset_root, fresh=False, progress=True, find=find)
 
 
 def find_known_source(name: str, *, data_path: Path | None, dataset_root: Path) -> Path | None:
@@ -237,6 +242,7 @@ def prepare(
     *,
     fresh: bool,
     progress: bool,
+    find: FindEncoder = find_sentence_encoder,
 ) -> Prepared:
     """Prepare a dataset and write it to `dataset_root/name`.
 
@@ -248,8 +254,9 @@ def prepare(
         settings: settings of the dataset.
         encoding: settings of the encoders of texts and pictures.
         dataset_root: folder of the prepared datasets.
-        fresh: whether to replace a dataset that was prepared before.
+        fresh: whether to replace a dataset that was prepared before. If not, further encodings are added to it.
         progress: whether to show progress bars.
+        find: function that finds the text encoders.
 
     Raises:
         DataError: the source is faulty, or the folder of the dataset contains other files.
@@ -275,7 +282,7 @@ def prepare(
     with FolderLock(folder, f"dataset {name}"):
         remove_leftovers(dataset_root)
         check_replaceable(folder, fresh)
-        return _prepare(name, source, settings, encoding, dataset_root, table, fresh=fresh, progress=progress)
+        return _prepare(name, source, settings, encoding, dataset_root, table, find, fresh=fresh, progress=progress)
 
 
 def _prepare(
@@ -285,6 +292,7 @@ def _prepare(
     encoding: FeatureSettings,
     dataset_root: Path,
     table: str | None,
+    find: FindEncoder,
     *,
     fresh: bool,
     progress: bool,
@@ -295,11 +303,16 @@ def _prepare(
     inputs = _list_inputs(source, settings, encoding, imported)
     if not fresh and is_prepared(folder):
         check_same_inputs(folder, inputs)
-        return Prepared(folder, fresh=False, speed={})
+        check_same_encoding(folder, encoding)
+        return Prepared(folder, fresh=False, speed=add_encodings(folder, encoding, find, progress=progress))
     data = _filter_interactions(imported, settings.k_core, name)
-    refuse_second_features(source, imported.features, settings.text, settings.pictures)
-    cache = ensure_folder(dataset_root) / ".cache"
-    made = make_features(name, source, data, settings.text, settings.pictures, encoding, cache, progress=progress)
+    refuse_second_features(
+        source, imported.features, settings.text, settings.pictures, encoding.list_further_encoders()
+    )
+    cache = ensure_folder(dataset_root) / ENCODINGS
+    made = make_features(
+        name, source, data, settings.text, settings.pictures, encoding, cache, find=find, progress=progress
+    )
     before, after = imported.counts(), data.counts()
     sentences = [*data.warnings, *made.warnings]
     manifest = Manifest(
@@ -328,7 +341,7 @@ def _prepare(
         write_dataset(temporary, data, made.features, manifest, dropped_items)
         diagnostics = write_card(temporary)
         replace_folder(temporary, folder)
-    filter_report = _report_dropped(settings.k_core, before, after)
+    filter_report = report_dropped(settings.k_core, before, after)
     warnings = (*filter_report, *sentences, *_report_unused_texts(data, settings), *diagnostics)
     return Prepared(folder, fresh=True, speed=made.speed, warnings=warnings)
 
@@ -365,21 +378,6 @@ def _list_inputs(source: Path, settings: DatasetSettings, encoding: FeatureSetti
         "source": {str(path.relative_to(source)): sha256_file(path) for path in imported.files},
     }
     return Inputs.model_validate(entries)
-
-
-def _report_dropped(k_core: int, before: Counts, after: Counts) -> list[str]:
-    """Return a sentence about what the filter dropped, or nothing if it dropped nothing."""
-    if before == after:
-        return []
-    interactions, users, items = (
-        f"{had - has:,} of {had:,} {name}"
-        for name, had, has in (
-            ("interactions", before.interactions, after.interactions),
-            ("users", before.users, after.users),
-            ("items", before.items, after.items),
-        )
-    )
-    return [f"the {k_core}-core filter dropped {interactions}, {users} and {items}; --k-core 0 keeps all"]
 
 
 def _report_unused_texts(data: AtomicData, settings: DatasetSettings) -> list[str]:

@@ -56,6 +56,8 @@ def _identify_features(config: RunConfig, split: Split, modality: str) -> Featur
         columns=origin["columns"],
         sha256=split.feature_sha256[modality],
     )
+    if "encoding" in origin:
+        identity["encoding"] = origin["encoding"]
     if config.resolved.values.get("missing_features") == "masked":
         identity["covered_sha256"] = digest_mask(split.covered[modality][1:])
     return identity

@@ -14,13 +14,32 @@ import numpy.typing as npt
 from typing_extensions import TypedDict
 
 
+class EncodingIdentity(TypedDict):
+    """How a causal language model has encoded item texts: the mean of the token states after block `layer`.
+
+    `dtype` is the number type of its weights, and `origin` what was done to them before, null if nothing was.
+    `text_sha256` is the digest of the texts; it is null for the modality `text`.
+    """
+
+    layer: int
+    max_tokens: int | None
+    dtype: str | None
+    weights: str | None
+    origin: str | None
+    text_sha256: str | None
+
+
 class FeatureOrigin(TypedDict):
-    """Origin of item features. The fields are null or empty if it is unknown, as for features that a user provides."""
+    """Origin of item features. The fields are null or empty if it is unknown, as for features that a user provides.
+
+    Only features that a causal language model has made have `encoding`.
+    """
 
     encoder: str | None
     revision: str | None
     pooling: str | None
     columns: tuple[str, ...]
+    encoding: NotRequired[EncodingIdentity]
 
 
 class FeatureIdentity(FeatureOrigin):

@@ -25,7 +25,7 @@ from hellm_recbole.identity.loading import (
     refuse_missing_weights,
 )
 from hellm_recbole.llm.prefix_attention import ATTENTION, register_attention
-from hellm_recbole.llm.settings import BackboneSettings
+from hellm_recbole.llm.settings import CheckpointSettings
 from hellm_recbole.llm.source import Source, find_source
 
 _WHOLE_MODEL = "pass the folder of a whole causal language model with its tokenizer, as save_pretrained writes it"
@@ -34,7 +34,7 @@ _TEXT_PART = {r"^(?:model\.)?language_model\.(?:model\.)?": "model."}
 
 
 @contextmanager
-def refuse_unloadable(settings: BackboneSettings, source: Source) -> Iterator[None]:
+def refuse_unloadable(settings: CheckpointSettings, source: Source) -> Iterator[None]:
     """Turn the errors of libraries in the block, about files that they cannot load, into one sentence.
 
     Args:
@@ -55,7 +55,7 @@ def refuse_unloadable(settings: BackboneSettings, source: Source) -> Iterator[No
         ) from error
 
 
-def load_with_tokenizer(settings: BackboneSettings, source: Source) -> tuple[Any, Any]:
+def load_with_tokenizer(settings: CheckpointSettings, source: Source) -> tuple[Any, Any]:
     """Load the language model, with its output head, and its tokenizer."""
     register_attention()
     with refuse_unloadable(settings, source):
@@ -64,7 +64,7 @@ def load_with_tokenizer(settings: BackboneSettings, source: Source) -> tuple[Any
     return model, tokenizer
 
 
-def load_config(settings: BackboneSettings, source: Source) -> tuple[Any, Any, dict[str, Any]]:
+def load_config(settings: CheckpointSettings, source: Source) -> tuple[Any, Any, dict[str, Any]]:
     """Load the configuration of a language model, cut to the kept layers, and its tokenizer; no weights are read.
 
     Args:
@@ -95,7 +95,11 @@ def load_config(settings: BackboneSettings, source: Source) -> tuple[Any, Any, d
 
 
 def load_model(
-    config: Any, settings: BackboneSettings, source: Source, options: dict[str, Any], attention: str | None = ATTENTION
+    config: Any,
+    settings: CheckpointSettings,
+    source: Source,
+    options: dict[str, Any],
+    attention: str | None = ATTENTION,
 ) -> Any:
     """Load the language model with pretrained or random weights.
 
@@ -167,7 +171,7 @@ def _merge_adapter(model: Any, folder: Path) -> Any:
     return adapted.merge_and_unload()
 
 
-def _keep_layers(config: Any, settings: BackboneSettings) -> None:
+def _keep_layers(config: Any, settings: CheckpointSettings) -> None:
     """Cut a configuration to its first `n_layers` layers.
 
     Raises:
@@ -184,7 +188,7 @@ def _keep_layers(config: Any, settings: BackboneSettings) -> None:
         config.layer_types = config.layer_types[: settings.n_layers]
 
 
-def make_quantization_config(settings: BackboneSettings) -> Any:
+def make_quantization_config(settings: CheckpointSettings) -> Any:
     """Make the configuration with which transformers quantises the weights.
 
     Raises:
@@ -218,7 +222,7 @@ class Weights:
     width: int
 
 
-def count_weights(settings: BackboneSettings) -> tuple[Weights, int]:
+def count_weights(settings: CheckpointSettings) -> tuple[Weights, int]:
     """Compute the size and the number of layers of a language model, from its configuration alone.
 
     Raises:

@@ -70,8 +70,8 @@ class LanguageModelSettings(Settings):
 
 
 @dataclass(frozen=True)
-class BackboneSettings:
-    """Which language model is loaded, and which adapters are added to it; values come from the settings of a model.
+class CheckpointSettings:
+    """Which language model is loaded, and how.
 
     Attributes:
         llm: `auto`, a hub id, a folder, or a GGUF file.
@@ -79,6 +79,20 @@ class BackboneSettings:
         weights: pretrained, or random (the same shape, freshly initialised).
         dtype: number type of the frozen weights.
         quantization: none, 8bit or 4bit (bitsandbytes, CUDA only).
+    """
+
+    llm: str
+    n_layers: int | None
+    weights: str
+    dtype: torch.dtype
+    quantization: str
+
+
+@dataclass(frozen=True)
+class BackboneSettings(CheckpointSettings):
+    """Which language model is loaded, and which adapters are added to it; values come from the settings of a model.
+
+    Attributes:
         sampled_tokens: number of token embeddings used to measure their mean square, spread over the whole table.
         lora_rank: rank of each adapter.
         lora_alpha: alpha; adapters are scaled by alpha / rank.
@@ -87,11 +101,6 @@ class BackboneSettings:
         checkpointing: whether activations are recomputed in the backward pass.
     """
 
-    llm: str
-    n_layers: int | None
-    weights: str
-    dtype: torch.dtype
-    quantization: str
     sampled_tokens: int
     lora_rank: int
     lora_alpha: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
@@ -14,6 +14,7 @@ Family = Literal["collaborative", "multimodal", "sequential", "llm"]
 FAMILIES: tuple[Family, ...] = ("collaborative", "multimodal", "sequential", "llm")
 BatchKind = Literal["pairs", "sequences"]
 LLM: Family = "llm"
+FURTHER_TEXT = "text_"  # start of the names of further encodings of the item texts
 T = TypeVar("T")
 _METHODS = {
     "build": "build(settings, data), the class method that builds the model,",
@@ -21,6 +22,18 @@ _METHODS = {
     "encode": "encode(), the method that returns item vectors and user vectors,",
     "query": "query(encoded, batch), the method that returns vectors of the users of a batch,",
 }
+
+
+def select_default_modalities(names: Iterable[str]) -> list[str]:
+    """Select the modalities that a model reads if its settings name none: all but further encodings of the texts.
+
+    Pictures add something that texts do not have, but `text_llm` is another view of the same texts as `text`. So a
+    dataset that gets a further encoding keeps the numbers of all models that do not name it.
+
+    >>> select_default_modalities(["text_llm", "text", "image"])
+    ['text', 'image']
+    """
+    return [name for name in names if not name.startswith(FURTHER_TEXT)]
 
 
 @dataclass(frozen=True)
@@ -34,8 +47,9 @@ class ModelSpec:
         settings: class of the model's settings; values come from `properties/model/<Name>.yaml`.
         family: group of the results table that the model belongs to.
         batches: kind of batch that its `loss` takes.
-        reads_features: whether the model gets the item features of the dataset, all or those of its setting
-            `modalities`; None means that it gets them if it has that setting.
+        reads_features: whether the model gets the item features of the dataset: those of its setting `modalities`, or
+            those that are read by default (see `select_default_modalities`); None means that it gets them if it has
+            that setting.
         reads_texts: whether the model gets the item texts; None means that it gets them if its setting
             `item_text_tokens` is not 0.
     """
@@ -61,8 +75,9 @@ class ModelSpec:
     def choose_features(self, settings: Any, features: Mapping[str, T]) -> dict[str, T]:
         """Select the modalities that a model with these settings gets.
 
-        If the setting `modalities` names one that the dataset lacks, all modalities are returned. The model then
-        raises the error when it is built, with the list of those that exist.
+        If the setting `modalities` names one that the dataset lacks, or names none and the dataset has none that is
+        read by default, all modalities are returned. The model then raises the error when it is built, with the list
+        of those that exist.
 
         Args:
             settings: settings of the model.
@@ -71,7 +86,9 @@ class ModelSpec:
         if not (hasattr(settings, "modalities") if self.reads_features is None else self.reads_features):
             return {}
         chosen = getattr(settings, "modalities", None)
-        names = features if chosen is None or not set(chosen) <= features.keys() else chosen
+        if chosen is None:
+            chosen = select_default_modalities(features)
+        names = chosen if chosen and set(chosen) <= features.keys() else features
         return {name: features[name] for name in names}
 
 
