@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks.prepare import main
 from hellm_recbole.data import encoders
+from tests.toy_llm import tiny_llama
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BEAUTY = REPOSITORY.parent / "shared" / "datasets" / "Beauty"
@@ -54,6 +55,60 @@ def test_prepare_then_check(
     card = capsys.readouterr().out
     assert "coverage 75.00%" in card
     assert "1 items have the mean" in card
+
+
+@pytest.fixture
+def known_words(source: Path) -> None:
+    """Texts of words that the tiny language model knows."""
+    text = "item_id\ttitle\tkeywords\na\ta customer\t\nb\t\tnext\nc\tbought products\t\nd\t\t\n"
+    (source / "item_text.tsv").write_text(text)
+
+
+@pytest.mark.usefixtures("known_words")
+def test_a_language_model_is_a_further_encoder(
+    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lengths(*settings: object) -> Callable[[Sequence[str]], np.ndarray]:
+        return lambda texts: np.array([[len(text)] for text in texts], dtype=np.float32)
+
+    monkeypatch.setattr(encoders, "load_text_encoder", lengths)
+    (tmp_path / "encoder").mkdir()
+    text, llm = ("--encoder", str(tmp_path / "encoder")), ("--encoder", f"text_llm={tiny_llama()}")
+    assert main(command(tmp_path, source, "--k-core", "1", *text)) == 0
+    folder = tmp_path / "dataset" / "Mine"
+    only_text = (folder / "text_feat.npy").read_bytes()
+    capsys.readouterr()
+    add = ["Mine", "--output", str(tmp_path / "dataset"), *llm, "--encoder-layer", "1"]
+    assert main(add) == 0  # without the source
+    out = capsys.readouterr().out
+    assert "text_llm: encoded 3 in " in out
+    assert f"added text_llm to {folder}; models read it if their setting modalities names it, such as\n--set" in out
+    assert (folder / "text_feat.npy").read_bytes() == only_text
+    added = np.load(folder / "text_llm_feat.npy")
+    assert main(add) == 0
+    assert "is already prepared" in capsys.readouterr().out
+    assert main([*add[:-1], "2"]) == 2
+    assert "has text_llm features of another revision, layer; give the encoding another name" in capsys.readouterr().err
+    assert main(command(tmp_path, source, "--k-core", "1", *text, *llm, "--encoder-layer", "1")) == 0  # with the source
+    assert "is already prepared" in capsys.readouterr().out
+    assert main(command(tmp_path, source, "--k-core", "1", *text, *llm, "--encoder-layer", "1", "--fresh")) == 0
+    assert f"prepared {folder}; train on it" in capsys.readouterr().out  # both at once, from the cache
+    np.testing.assert_array_equal(np.load(folder / "text_llm_feat.npy"), added)
+    assert (folder / "text_feat.npy").read_bytes() == only_text
+    assert main(["Mine", "--output", str(tmp_path / "dataset"), *llm, "--encoder-layer", "4"]) == 2
+    assert "has 3 blocks; give at most 3" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("known_words")
+def test_a_language_model_encodes_the_modality_text(
+    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = command(tmp_path, source, "--k-core", "1", "--encoder", str(tiny_llama()))
+    assert main(options) == 0
+    assert np.load(tmp_path / "dataset" / "Mine" / "text_feat.npy").shape == (4, 16)
+    capsys.readouterr()
+    assert main([*options, "--encoder-tokens", "5"]) == 2
+    assert "has text features of another max tokens; replace it with --fresh" in capsys.readouterr().err
 
 
 def damage(source: Path, name: str, content: str | None) -> None:
@@ -112,6 +167,23 @@ def test_bad_input_is_one_sentence(
             ["Beauty", "--image-encoder", " "],
             "--image-encoder ' ' is empty; give a Hugging",
         ),
+        (["Beauty", "--encoder", "image=x"], "is an encoder of texts for the modality image; name the one of pictures"),
+        (["Beauty", "--encoder", "sound=x"], "is for the modality 'sound', but encodings of texts are named text, or"),
+        (["Beauty", "--encoder", "text_llm= "], "--encoder 'text_llm= ' is empty; give a Hugging Face id or a folder"),
+        (
+            ["Beauty", "--encoder", "text_llm=x", "--encoder", "text_llm=y"],
+            "--encoder gives the modality text_llm twice (x and y); give each encoder a modality of its own",
+        ),
+        (
+            ["Beauty", "--encoder", "x", "--encoder", "text=y"],
+            "--encoder gives the modality text twice (x and y); give",
+        ),
+        (
+            ["Beauty", "--encoder", "text_llm=packaged:all-MiniLM-L6-v2", "--encoder-layer", "3"],
+            "--encoder-layer can only be used with a causal language model as --encoder, such as packaged:gemma-3-270m",
+        ),
+        (["Beauty", "--encoder-seed", "3"], "--encoder-seed can only be used with --encoder-weights random; leave it"),
+        (["Beauty", "--encoder-dtype", "int8"], "encoder_dtype = 'int8' must be one of float32, bfloat16"),
         (["Beauty", "--k-core", "-2"], "k_core = -2 must be >= 0"),
         (["Beauty", "--source", "nowhere"], "source folder nowhere does not exist"),
         (["Mine", "--from", "recbole"], "dataset Mine: no Mine.inter in any of"),

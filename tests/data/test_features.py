@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from hellm_recbole.data import encoders
-from hellm_recbole.data.features import FeatureSettings, encode_pictures, encode_texts
-from hellm_recbole.errors import DataError
+from hellm_recbole.data.features import FeatureSettings, encode_pictures, encode_texts, parse_encoder
+from hellm_recbole.errors import DataError, SettingsError
 from tests.data.small_encoders import CountingEncoder, draw_pictures, make_settings, make_vision_model
 
 
@@ -52,6 +52,34 @@ def test_items_without_a_picture_and_equal_pictures(tmp_path: Path) -> None:
 def test_no_text_at_all(settings: FeatureSettings, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no item has a text"):
         encode_texts(["i"], [""], settings, tmp_path / "cache", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("bert-base-uncased", ("text", "bert-base-uncased")),
+        ("text=a/b", ("text", "a/b")),
+        ("text_llm=packaged:x", ("text_llm", "packaged:x")),
+        ("./folder=1/x", ("text", "./folder=1/x")),
+        ("text_a=b=c", ("text_a", "b=c")),
+    ],
+)
+def test_an_encoder_may_name_its_modality(text: str, parsed: tuple[str, str]) -> None:
+    assert parse_encoder(text) == parsed
+
+
+@pytest.mark.parametrize(
+    ("entries", "sentence"),
+    [
+        (["text_a=x", "text_a=y"], "further_encoders = .* names the modality text_a twice"),
+        (["x"], "contains an entry without a modality such as text_llm="),
+        (["image=x"], "is an encoder of texts for the modality image"),
+        (["text_=x"], "is for the modality 'text_', but encodings of texts are named text"),
+    ],
+)
+def test_wrong_entries_of_further_encoders(entries: list[str], sentence: str) -> None:
+    with pytest.raises(SettingsError, match=sentence):
+        make_settings("none", further_encoders=entries)
 
 
 def test_an_encoder_with_the_same_vector_for_all_texts_is_refused(

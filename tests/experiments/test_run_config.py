@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hellm_recbole.config.request import Override
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import ModelError
 from hellm_recbole.experiments.context import RunContext
+from hellm_recbole.experiments.identity import identify_run
 from hellm_recbole.experiments.resolve import resolve_own_run, resolve_run
 from hellm_recbole.experiments.run_config import LLMRunConfig, OwnRunConfig, RecBoleRunConfig, RunConfig
 from hellm_recbole.system.distributed import SINGLE_PROCESS, ProcessGroup
@@ -60,6 +62,18 @@ def test_a_model_gets_only_the_features_and_texts_that_it_reads(toy_split: Split
     assert sorted(resolve("BM3", modalities=["image"]).restrict_data(data).features) == ["image"]
     unknown = resolve("BM3", modalities=["sound"])  # the model itself refuses it
     assert sorted(unknown.choose_features(data.features)) == modalities
+
+
+def test_a_further_encoding_changes_nothing_for_models_that_do_not_name_it(toy_split: Split) -> None:
+    more = {**toy_split.features, "text_llm": toy_split.features["text"] + 1}
+    split = replace(toy_split, features=more)
+    for name in ("VBPR", "BM3", "FREEDOM", "LATTICE", "SLMRec", "GRCN", "HeLLMPre"):
+        config = resolve(name)
+        before, after = (identify_run(config, each, {})["features"] for each in (toy_split, split))
+        assert after == before
+        assert config.restrict_data(split.make_train_data()).features.keys() == before.keys()
+    read = resolve("VBPR", modalities=["text", "text_llm"]).restrict_data(split.make_train_data())
+    assert list(read.features) == ["text", "text_llm"]
 
 
 def test_only_llm_runs_are_trained_by_the_whole_group() -> None:

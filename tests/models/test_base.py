@@ -51,6 +51,19 @@ def test_registered_models_are_complete(name: str) -> None:
     check_spec(name, REGISTRY[name])
 
 
+@pytest.mark.parametrize("name", [name for name in REGISTRY if "modalities" in REGISTRY[name].settings.model_fields])
+def test_further_encodings_of_the_texts_are_read_only_if_they_are_named(name: str) -> None:
+    features = {"image": 1, "text": 2, "text_llm": 3, "text_2": 4}
+    settings = resolve_runs([name], "toy", REGISTRY, "paper", [])[0].model_settings  # type: ignore[attr-defined]
+    if settings.modalities is None:
+        assert REGISTRY[name].choose_features(settings, features) == {"image": 1, "text": 2}
+    named = settings.model_copy(update={"modalities": ("text_llm", "text")})
+    assert REGISTRY[name].choose_features(named, features) == {"text_llm": 3, "text": 2}
+    # The model is given what there is, and its error lists it.
+    unread = settings.model_copy(update={"modalities": None})
+    assert REGISTRY[name].choose_features(unread, {"text_llm": 3}) == {"text_llm": 3}
+
+
 def test_a_complete_model_passes() -> None:
     check_spec("Whole", SPEC)
     check_spec("Part", replace(SPEC, cls=without()))
