@@ -49,7 +49,7 @@ class BM3Settings(Settings):
     Attributes:
         emb_dim: D, width of the embeddings.
         n_layers: L, number of layers on the user-item graph.
-        modalities: modalities to align; null uses all modalities of the dataset.
+        modalities: modalities to align; null uses all of the dataset but `text_...`.
         missing_features: how items without a text or picture are treated: `filled`, like any other item, with the fill
             value of the data; `masked`, left out of the modality.
         dropout: dropout probability of the targets.

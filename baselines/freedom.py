@@ -58,7 +58,7 @@ class FREEDOMSettings(NeighborSearchSettings):
         n_layers: L, number of layers on the user-item graph.
         n_item_layers: n, number of layers on the item graph.
         n_neighbors: k, number of neighbours of an item, including the item itself.
-        modalities: modalities of the item graph and the loss; null uses all modalities of the dataset.
+        modalities: modalities of the item graph and the loss; null uses all of the dataset but `text_...`.
         missing_features: how items without a text or picture are treated: `filled`, like any other item, with the fill
             value of the data; `masked`, left out of the modality.
         image_share: share of image in the item graph, if there are other modalities.

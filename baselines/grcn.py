@@ -59,7 +59,7 @@ class GRCNSettings(Settings):
         n_routing: r, number of routing steps.
         routing: `paper` or `public`; see the deviations above.
         n_refined_layers: number of propagation layers on the refined user-item graph.
-        modalities: modalities to read; null uses all modalities of the dataset.
+        modalities: modalities to read; null uses all of the dataset but `text_...`.
         missing_features: how items without a text or picture are treated: `filled`, like any other item, with the fill
             value of the data; `masked`, left out of the modality.
         l2_weight: weight of the L2 penalty.

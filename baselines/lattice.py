@@ -67,7 +67,7 @@ class LATTICESettings(NeighborSearchSettings):
         n_layers: L, number of layers on the user-item graph.
         n_item_layers: n, number of layers on the item graph.
         n_neighbors: k, number of neighbours of an item, including the item itself.
-        modalities: modalities of the item graph; null uses all modalities of the dataset.
+        modalities: modalities of the item graph; null uses all of the dataset but `text_...`.
         missing_features: how items without a text or picture are treated: `filled`, like any other item, with the fill
             value of the data; `masked`, left out of the modality.
         fixed_share: lambda_c, share of the graphs of the raw features.

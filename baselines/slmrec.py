@@ -59,7 +59,7 @@ class SLMRecSettings(Settings):
     Attributes:
         emb_dim: D, width of the embeddings, at least 2.
         n_layers: L, number of layers on the user-item graph.
-        modalities: modalities of the chain; null uses all modalities of the dataset.
+        modalities: modalities of the chain; null uses all of the dataset but `text_...`.
         missing_features: how items without a text or picture are treated: `filled`, like any other item, with the fill
             value of the data; `masked`, left out of the modality.
         temperature: temperature of the main loss.

@@ -38,7 +38,7 @@ class VBPRSettings(Settings):
 
     Attributes:
         emb_dim: D, width of the collaborative half and of the content half.
-        modalities: modalities to read; null uses all modalities of the dataset.
+        modalities: modalities to read; null uses all of the dataset but `text_...`.
         missing_features: how items without a text or picture are treated: `filled`, like any other item, with the fill
             value of the data; `masked`, left out of the modality.
         normalize_features: whether each feature row is scaled to unit length.

@@ -138,7 +138,7 @@ class PrepareOptions:
         typer.Option(
             parser=parse_integer,
             metavar="N",
-            help="causal language model as text encoder: maximum number of tokens of a text (default: 96)",
+            help="causal language model as text encoder: maximum number of tokens of a text",
             rich_help_panel=FEATURES,
         ),
     ] = None

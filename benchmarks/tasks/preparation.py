@@ -17,7 +17,7 @@ from hellm_recbole.data.diagnostics.similar_items import find_similar_items
 from hellm_recbole.data.download.raw_files import fetch_raw, list_fetched_kinds
 from hellm_recbole.data.export_mmrec import write_mmrec
 from hellm_recbole.data.feature_files import list_features
-from hellm_recbole.data.features import TEXT, FeatureSettings, parse_encoder
+from hellm_recbole.data.features import TEXT, FeatureSettings, FoundEncoder, parse_encoder
 from hellm_recbole.data.further_encodings import add_to_prepared
 from hellm_recbole.data.importers.archive import unpack_source
 from hellm_recbole.data.importers.sources import TABLE
@@ -28,8 +28,6 @@ from hellm_recbole.data.replacement import is_prepared
 from hellm_recbole.data.source_folders import find_source
 from hellm_recbole.data.ties import shuffle_ties
 from hellm_recbole.errors import SettingsError
-from hellm_recbole.llm.settings import RANDOM
-from hellm_recbole.llm.text_encoder import PACKAGED_MODEL, find_language_model, find_text_encoder
 from hellm_recbole.system.files import check_name
 
 SOURCE_OPTIONS = ("kind", "source", "raw", "fresh")
@@ -110,7 +108,7 @@ def _prepare(options: PrepareOptions) -> Prepared:
     _refuse_unread_options(options, encoding)
     if _adds_encodings_only(options):
         folder = options.output / options.name
-        added = add_to_prepared(folder, encoding, find_text_encoder, progress=True)
+        added = add_to_prepared(folder, encoding, _find_text_encoder, progress=True)
         return Prepared(folder, fresh=False, speed=added)
     settings = read_dataset_settings(options.name, options.kind, _read_given(options, DATASET_KEYS))
     if settings.kind != TABLE:
@@ -136,7 +134,7 @@ def _prepare(options: PrepareOptions) -> Prepared:
             options.output,
             fresh=options.fresh,
             progress=True,
-            find=find_text_encoder,
+            find=_find_text_encoder,
         )
 
 
@@ -177,6 +175,13 @@ def _adds_encodings_only(options: PrepareOptions) -> bool:
     )
 
 
+def _find_text_encoder(modality: str, encoder: str, settings: FeatureSettings) -> FoundEncoder:
+    """Find a text encoder; see `find_text_encoder`. Its module loads torch, which only encoding needs."""
+    from hellm_recbole.llm.text_encoder import find_text_encoder
+
+    return find_text_encoder(modality, encoder, settings)
+
+
 def _refuse_unread_options(options: PrepareOptions, encoding: FeatureSettings) -> None:
     """Refuse options for causal language models if no text encoder is one, and a seed that nothing draws from.
 
@@ -184,10 +189,12 @@ def _refuse_unread_options(options: PrepareOptions, encoding: FeatureSettings) -
         SettingsError: such an option was given.
         DataError: a text encoder cannot be found.
     """
-    if encoding.encoder_weights != RANDOM:
-        _refuse_options(options, ["encoder_seed"], f"can only be used with --encoder-weights {RANDOM}")
+    if encoding.encoder_weights != "random":
+        _refuse_options(options, ["encoder_seed"], "can only be used with --encoder-weights random")
     if all(getattr(options, key) is None for key in LANGUAGE_MODEL_KEYS):
         return
+    from hellm_recbole.llm.text_encoder import PACKAGED_MODEL, find_language_model  # see `_find_text_encoder`
+
     encoders = {encoding.encoder, *encoding.list_further_encoders().values()}
     if not any(find_language_model(encoder) for encoder in encoders):
         reason = f"can only be used with a causal language model as --encoder, such as {PACKAGED_MODEL}"

@@ -119,6 +119,20 @@ class Identity(TypedDict):
 UNKNOWN_ORIGIN: FeatureOrigin = {"encoder": None, "revision": None, "pooling": None, "columns": ()}
 
 
+def describe_encoder(origin: FeatureOrigin) -> str | None:
+    """Describe the encoder of features: its name and, for a causal language model, the block; None if it is unknown.
+
+    >>> gemma = {"layer": 9, "weights": "random, seed 1"}
+    >>> describe_encoder({"encoder": "gemma", "encoding": gemma}), describe_encoder({"encoder": "MiniLM"})
+    ('gemma after block 9 (random, seed 1)', 'MiniLM')
+    """
+    name, encoding = origin["encoder"], origin.get("encoding")
+    if name is None or encoding is None:
+        return name
+    weights = "" if encoding["weights"] == "pretrained" else f" ({encoding['weights']})"
+    return f"{name} after block {encoding['layer']}{weights}"
+
+
 def digest_matrix(values: npt.NDArray[np.float32]) -> str:
     """Compute the SHA-256 over the shape, dtype and values of a matrix.
 

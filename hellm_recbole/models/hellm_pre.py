@@ -74,7 +74,7 @@ class HeLLMPreSettings(NeighborSearchSettings):
         n_user_layers: L_U, number of layers of the user hypergraph.
         n_item_layers: L_I, number of layers of the item hypergraph.
         n_neighbors: k, number of neighbours of an item in each modality, itself included.
-        modalities: modalities of the item hypergraph; null takes all of the dataset.
+        modalities: modalities of the item hypergraph; null takes all of the dataset but `text_...`.
         missing_features: how items without a text or picture are treated: `filled`, like any other item, with the fill
             value of the data; `masked`, left out of the modality.
         propagation_dtype: number type of the layers on the graphs, float32 or bfloat16; tables and their gradients stay

@@ -24,6 +24,7 @@ from hellm_recbole.identity.compare import list_names
 from hellm_recbole.identity.parts import (
     UNKNOWN_ORIGIN,
     Identity,
+    describe_encoder,
     list_code_digests,
     list_embedding_files,
     list_feature_digests,
@@ -167,7 +168,7 @@ def _find_different_features(groups: Sequence[Group]) -> Iterator[Finding]:
     origins: dict[str, str] = {}  # digest -> encoder and columns
     for identity in (identity for group in groups for identity in _list_identities(group)):
         for features in identity["features"].values():
-            encoder = features["encoder"]
+            encoder = describe_encoder(features)
             origin = (
                 "" if encoder is None else ", " + " on ".join(filter(None, [encoder, ", ".join(features["columns"])]))
             )

@@ -13,6 +13,7 @@ from hellm_recbole.config.request import Override
 from hellm_recbole.data.split import Split
 from hellm_recbole.experiments.identity import identify_language_model, identify_run
 from hellm_recbole.experiments.resolve import resolve_own_run
+from hellm_recbole.identity.parts import EncodingIdentity, FeatureOrigin
 from tests.toy_llm import save_tiny, settings
 
 
@@ -57,3 +58,19 @@ def test_the_mask_of_items_is_part_of_a_run_that_leaves_items_out(toy_split: Spl
     one_less[3] = False
     assert find_mask("filled", one_less) is None
     assert find_mask("masked", one_less) not in (None, find_mask("masked", every))
+
+
+def test_the_identity_says_how_a_language_model_has_encoded_features(toy_split: Split) -> None:
+    encoding: EncodingIdentity = {
+        "layer": 9,
+        "max_tokens": 96,
+        "dtype": "float32",
+        "weights": "pretrained",
+        "origin": None,
+        "text_sha256": "abc",
+    }
+    origin: FeatureOrigin = {"encoder": "tiny", "revision": "1", "pooling": "mean", "columns": ("title",)}
+    split = replace(toy_split, feature_origins={"text": {**origin, "encoding": encoding}, "image": origin})
+    features = identify_run(resolve_own_run("VBPR", "toy", REGISTRY, "paper", []), split, {})["features"]
+    assert features["text"]["encoding"] == encoding
+    assert "encoding" not in features["image"]
