@@ -85,11 +85,16 @@ class StepSettings(Settings):
             changes results only by rounding and dropout. It is halved when memory runs out.
         adam_beta2: decay rate of the optimizer's second moment.
         examples_per_user: number of history prefixes sampled for each user in an epoch, if examples are random.
+        example_items: number of most recent training items of a user of which prefixes are made, if each is an example
+            of its own; None makes one for each of the last `max_history` items, with all that it follows.
+        drop_last: whether a last batch of an epoch that is not full is left out.
     """
 
     micro_batch_size: int = Field(ge=1)
     adam_beta2: float = Field(gt=0, lt=1)
     examples_per_user: int = Field(ge=1)
+    example_items: int | None = Field(ge=2)
+    drop_last: bool
 
 
 class EvalSettings(Settings):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from hellm_recbole.errors import ModelError
@@ -11,6 +12,7 @@ from hellm_recbole.llm import packaged
 from hellm_recbole.llm.settings import BackboneSettings
 
 _FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
+_STATES = "hidden_states"  # the argument of attention layers that is cast; rotary positions keep their type
 
 
 def adapt_decoder(model: Any, settings: BackboneSettings) -> Any:
@@ -31,10 +33,36 @@ def adapt_decoder(model: Any, settings: BackboneSettings) -> Any:
     decoder.set_input_embeddings(nn.Identity())
     model.set_output_embeddings(nn.Identity())
     adapted = _add_lora(model, settings)
+    if settings.residual_dtype != settings.dtype:
+        cast_layer_inputs(decoder, settings.dtype)
     if settings.checkpointing:
         enable = getattr(decoder, "activation_checkpointing_enable", None) or decoder.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     return adapted
+
+
+def cast_layer_inputs(decoder: Any, dtype: torch.dtype) -> None:
+    """Convert the inputs of attention and feed-forward parts, so that the states between them can have another type.
+
+    Normalisations and sums of states then have the type of the states, and the frozen maps that of their weights, as in
+    the released code of HeLLM.
+
+    Args:
+        decoder: decoder of a causal language model; its layers are changed in place.
+        dtype: number type of the weights of the parts.
+    """
+
+    def convert(value: Any) -> Any:
+        return value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+    def cast(part: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, ...]:
+        states = {key: convert(value) for key, value in options.items() if key == _STATES}
+        return tuple(map(convert, inputs)), {**options, **states}
+
+    for layer in decoder.layers:
+        for part in layer.children():
+            if any("Linear" in type(inner).__name__ for inner in part.modules()):
+                part.register_forward_pre_hook(cast, with_kwargs=True)
 
 
 def _add_lora(model: Any, settings: BackboneSettings) -> Any:

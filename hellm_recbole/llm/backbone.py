@@ -56,7 +56,7 @@ class Backbone(nn.Module):
             self.register_buffer("n_words", count, persistent=False)
             sample = torch.linspace(0, embeddings.num_embeddings - 1, settings.sampled_tokens).long()
             self.token_rms = float(embeddings(sample).float().square().mean().sqrt())
-        self.dtype: torch.dtype = settings.dtype
+        self.residual_dtype: torch.dtype = settings.residual_dtype
         self.width: int = model.config.hidden_size
         self.n_layers: int = model.config.num_hidden_layers
         with silence_loading():
@@ -91,7 +91,7 @@ class Backbone(nn.Module):
             context: packed batch, rotary positions, prefix and prompt.
         """
         out = self.decoder(
-            inputs_embeds=embedded.to(self.dtype)[None],
+            inputs_embeds=embedded.to(self.residual_dtype)[None],
             position_ids=context.position[None],
             use_cache=False,
             context=context,

@@ -7,7 +7,7 @@ applied once to the n learnable vectors and once to each graph vector, and not t
 
 **Deviations.** The paper normalises before the network, the released code after it; the code's order is the default.
 The paper maps the graph embeddings by a trainable square matrix M before they are pooled (Eq. 9); the released code
-does not, and neither does the default here. The released code also pools padding as item 0; there is no padding here.
+does not, and neither does the default here. The released code also pools padding as item 0 (`pad_pooled_to`).
 """
 
 from __future__ import annotations

@@ -79,7 +79,8 @@ def prefix_attention(
     assert context is not None
     assert not dropout
     layer: int = module.layer_idx  # type: ignore[assignment]
-    key, value = key[0], value[0]
+    query = query.to(value.dtype)  # rotary positions have the type of the states, which may be another one
+    key, value = key[0].to(value.dtype), value[0]
     if context.record:
         context.prompt[layer] = (key, value)
     prompt = None if context.record else context.prompt.get(layer)

@@ -24,6 +24,7 @@ class LanguageModelSettings(Settings):
         llm_layers: number of first layers that are kept; None keeps all.
         llm_weights: pretrained, random (same shape, freshly initialised) or none (items are averaged instead).
         llm_dtype: number type of the frozen weights; auto is bfloat16 with CUDA and float32 without.
+        residual_dtype: number type of the states between the layers: weights (that of the frozen weights) or float32.
         quantization: none, 8bit or 4bit.
         scale_sample_tokens: number of token embeddings used to measure the mean square of word tokens.
         lora_rank: r, rank of the adapters.
@@ -37,6 +38,7 @@ class LanguageModelSettings(Settings):
     llm_layers: int | None = Field(ge=1)
     llm_weights: Literal["pretrained", "random", "none"]
     llm_dtype: Literal["auto", "float32", "bfloat16"]
+    residual_dtype: Literal["weights", "float32"]
     quantization: Literal["none", "8bit", "4bit"]
     scale_sample_tokens: int = Field(ge=1)
     lora_rank: int = Field(ge=1)
@@ -59,6 +61,7 @@ class LanguageModelSettings(Settings):
             n_layers=self.llm_layers,
             weights=self.llm_weights,
             dtype=getattr(torch, dtype),
+            residual_dtype=torch.float32 if self.residual_dtype == "float32" else getattr(torch, dtype),
             quantization=self.quantization,
             sampled_tokens=self.scale_sample_tokens,
             lora_rank=self.lora_rank,
@@ -93,6 +96,7 @@ class BackboneSettings(CheckpointSettings):
     """Which language model is loaded, and which adapters are added to it; values come from the settings of a model.
 
     Attributes:
+        residual_dtype: number type of the states between the layers.
         sampled_tokens: number of token embeddings used to measure their mean square, spread over the whole table.
         lora_rank: rank of each adapter.
         lora_alpha: alpha; adapters are scaled by alpha / rank.
@@ -101,6 +105,7 @@ class BackboneSettings(CheckpointSettings):
         checkpointing: whether activations are recomputed in the backward pass.
     """
 
+    residual_dtype: torch.dtype
     sampled_tokens: int
     lora_rank: int
     lora_alpha: int

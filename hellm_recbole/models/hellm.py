@@ -9,7 +9,7 @@ Guo et al., "Multi-Modal Hypergraph Enhanced LLM Learning for Recommendation", 2
   (`llm_reader.EndingReader`, with `examples: all`, where every prefix of every history is an example).
 - Eq. 14: cross-entropy over all items (`llm_recommender.py`, `llm_head.py`).
 
-**Deviations** from the released code. Settings can switch off all of them except the last one:
+**Deviations** from the released code. The variant `HeLLM-released` has none of them:
 
 - Examples are `causal` (`llm_reader.CausalReader`). `random` reads a few random prefixes of each history in each epoch.
 - The head is `embedding`; that of the released code is `frozen-random`.
@@ -17,7 +17,25 @@ Guo et al., "Multi-Modal Hypergraph Enhanced LLM Learning for Recommendation", 2
 - Items and states have dropout.
 - Before the head, each dimension of the states is normalized to mean 0 and standard deviation 1. Both are measured once
   on a sample of training histories: some dimensions of a language model are a hundred times larger than others.
-- Padding is never pooled (the released code pools padding as item 0).
+- Padding is never pooled (the released code pools padding as item 0: `pad_pooled_to`).
+- States between the layers have the type of the frozen weights (released: float32, `residual_dtype`).
+- A target of training has up to `max_history` items before it (released: it and they are among the last 48 training
+  items, `example_items`), and the last batch may be smaller (released: left out, `drop_last`).
+- Prompt, ending, optimizer steps and the number of epochs (see properties/model/HeLLM.yaml, `released`).
+
+`HeLLM-released` equals the released code value by value on a small input (`benchmarks/upstream/parity.py --hellm`).
+What still differs there:
+
+- The head computes scores and loss in float32 (released: in bfloat16, in which the best scores have ties).
+- New parameters are drawn in float32 (released: in bfloat16, then converted), in another order, with other random
+  numbers. In bfloat16, the terms of LoRA and of the graph prefix are rounded later.
+- The epoch is chosen on validation (released: all epochs are reported, none is chosen). Validation reads up to 49
+  items before its target (released: 48; the test reads 49 in both).
+- The embeddings of HeLLMPre are those of its best epoch on validation (released: of the last one), and those of SASRec
+  are of the SASRec here (released: of unknown origin). The item that stands for padding is the first one of the dataset
+  (released: the first in the order of its keys).
+- The language model is that of `--llm` (released: Llama 2 7B).
+- Parameters of the released code that no output depends on are left out.
 
 Where the paper itself differs from the released code, the code's form is the default, and settings give the paper's:
 

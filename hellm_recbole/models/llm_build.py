@@ -164,6 +164,7 @@ def build_reader(settings: LLMSettings, data: TrainData, items: ItemTokens, back
         users=users,
         reads_texts=settings.item_text_tokens > 0,
         reads_separators=bool(settings.item_separator),
+        pad_pooled_to=settings.pad_pooled_to,
     )
 
 

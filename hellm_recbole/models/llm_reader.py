@@ -16,6 +16,7 @@ one. The prompt of an `EndingReader` may have a slot for the user's token. Seque
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hellm_recbole.llm.backbone import Backbone
@@ -28,6 +29,7 @@ from hellm_recbole.types import HistoryBatch
 # Numbers of the texts that a `Backbone` is loaded with: prompt up to the user's slot or the items, text after the
 # items, word in place of an item (`llm_build.py` reads it), prompt after the user's slot, text between two items.
 PROMPT, ENDING, PLACEHOLDER, AFTER_USER, SEPARATOR = range(5)
+FIRST_ITEM = 1  # stands for padding where padding is pooled: in the released code, padding and the first item are one
 
 
 class Reader(nn.Module):
@@ -41,6 +43,7 @@ class Reader(nn.Module):
         users: tokens of the users, or None if the prompt has none.
         reads_texts: whether the text of an item is read before its token.
         reads_separators: whether the separator is read between two items.
+        pad_pooled_to: number of items to which a history is padded in training before it is pooled; 0 for no padding.
     """
 
     graph: Tensor | None
@@ -55,8 +58,10 @@ class Reader(nn.Module):
         users: UserTokens | None = None,
         reads_texts: bool = False,
         reads_separators: bool = False,
+        pad_pooled_to: int = 0,
     ) -> None:
         super().__init__()
+        self.pad_pooled_to = pad_pooled_to
         self.backbone, self.items, self.prefix, self.users = backbone, items, prefix, users
         self.register_buffer("graph", graph, persistent=False)
         self.reads_texts, self.reads_separators = reads_texts, reads_separators
@@ -165,8 +170,14 @@ class CausalReader(Reader):
 class EndingReader(Reader):
     """Reader of `prompt | items | ending`, in which the last state predicts the next item."""
 
-    def compute_states(self, items: Tensor, user: Tensor | None = None) -> Tensor:
-        """Compute the [B, H] state after the ending, for right-padded [B, L] histories of [B] users."""
+    def compute_states(self, items: Tensor, user: Tensor | None = None, *, pool_padding: bool = False) -> Tensor:
+        """Compute the [B, H] state after the ending, for right-padded [B, L] histories of [B] users.
+
+        Args:
+            items: [B, L] histories.
+            user: [B] users, or None if the prompt has none.
+            pool_padding: whether padding is pooled for the prefix, as the first item.
+        """
         backbone = self._get_backbone()
         length = (items != 0).sum(1)
         batch = PackedBatch.from_mask(items != 0)
@@ -175,7 +186,11 @@ class EndingReader(Reader):
         if self.reads_texts or self.reads_separators:
             tokens, lengths, _ = self._insert_words(tokens, packed_items, batch.positions % items.shape[1] == 0)
             length = sum_groups(lengths, length)
-        graph = self._compute_graph_terms(items, batch, causal=False)
+        pooled = items
+        if pool_padding:
+            missing = max(self.pad_pooled_to - items.shape[1], 0)
+            pooled = F.pad(items, (0, missing)).masked_fill(F.pad(items, (0, missing)) == 0, FIRST_ITEM)
+        graph = self._compute_graph_terms(pooled, batch, causal=False)
         before, after = backbone.get_prompt(PROMPT), backbone.get_prompt(ENDING)
         prompt: dict[int, tuple[Tensor, Tensor]] = {}
         start, prompt_position = self.n_prefix, None
@@ -196,7 +211,7 @@ class EndingReader(Reader):
 
     def read_targets(self, batch: HistoryBatch) -> Tensor:
         """Compute the [B, H] states from which the one target of each history is predicted."""
-        return self.compute_states(batch.items, batch.user)
+        return self.compute_states(batch.items, batch.user, pool_padding=self.pad_pooled_to > 0)
 
     def read_last(self, items: Tensor, user: Tensor | None = None) -> Tensor:
         """Compute the [B, H] states after right-padded [B, L] histories of at least one item."""

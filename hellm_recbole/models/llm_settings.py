@@ -97,6 +97,9 @@ class LLMSettings(ReaderSettings):
     """Hyper-parameters of HeLLM, CoLLM and LLaRA.
 
     Attributes:
+        pad_pooled_to: in training, each history is padded with the first item before it is pooled for the prefix: to
+            the longest history of the batch, and to this number of items at least (released code: 2); 0 pools no
+            padding. Scoring never pools padding.
         examples: how a history becomes examples: causal (one example, each item predicts the next one), all (each
             beginning of the history is an example) or random (some beginnings are drawn in each epoch).
         head: vectors that score the items: embedding (the item embeddings that the model reads), linear (a trained
@@ -112,6 +115,7 @@ class LLMSettings(ReaderSettings):
             and each dimension of the states to mean 0 and deviation 1.
     """
 
+    pad_pooled_to: int = Field(ge=0)
     examples: Literal["causal", "all", "random"]
     head: Literal["embedding", "linear", "frozen-random"]
     item_text_tokens: int = Field(ge=0)
@@ -188,6 +192,11 @@ def refuse_contradictions(settings: LanguageModelSettings, item_texts: Sequence[
         raise ModelError(
             f"prompt has a place {USER_SLOT}, but examples = causal reads the prompt once for all users; set examples "
             f"to all or random, or take {USER_SLOT} out of the prompt"
+        )
+    if settings.pad_pooled_to and settings.examples == "causal":
+        raise ModelError(
+            "pad_pooled_to pools the padding of a batch, and examples = causal pools the items up to each one; set "
+            "examples to all or random, or pad_pooled_to to 0"
         )
     if not settings.item_inputs:
         raise ModelError("item_inputs is empty; name at least one model, for example SASRec")

@@ -112,6 +112,7 @@ class ModelLearner:
         self.average = WeightAverage(self.module, train.average_decay) if train.average_decay > 0 else None
         self._train, self._steps, self._group = train, steps, group
         self._micro_batch_size = 0 if steps is None else steps.micro_batch_size
+        self._keep_width = bool(getattr(model_settings, "pad_pooled_to", 0))  # pools the padding of the whole batch
         self._batches = make_batch_source(model_settings, train, pairs, steps, data, device)
         self._scorer = ModelScorer(self.module, device)
 
@@ -179,7 +180,8 @@ class ModelLearner:
             self.optimizer.zero_grad(set_to_none=True)
             parts: Sequence[tuple[float, PairBatch | HistoryBatch]] = [(1.0, batch)]
             if self._micro_batch_size and isinstance(batch, HistoryBatch):
-                parts = split_micro_batches(batch, min(self._micro_batch_size, -(-len(batch.items) // group.size)))
+                size = min(self._micro_batch_size, -(-len(batch.items) // group.size))
+                parts = split_micro_batches(batch, size, keep_width=self._keep_width)
             sums: dict[str, float] = {}
             too_large = False
             try:

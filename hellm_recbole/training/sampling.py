@@ -112,12 +112,15 @@ class SequenceSource:
         batch_size: number of users in a batch.
         max_history: L, largest number of items in a sequence.
         device: device of the batches.
+        drop_last: whether a last batch that is not full is left out.
 
     Raises:
-        DataError: no user has two training interactions.
+        DataError: no user has two training interactions, or no batch is full.
     """
 
-    def __init__(self, data: TrainData, batch_size: int, max_history: int, device: torch.device) -> None:
+    def __init__(
+        self, data: TrainData, batch_size: int, max_history: int, device: torch.device, *, drop_last: bool = False
+    ) -> None:
         lengths = data.history.count_items()
         users = np.flatnonzero(lengths >= 2)
         if len(users) == 0:
@@ -131,15 +134,16 @@ class SequenceSource:
         shifted[:, :-1] = recent[:, 1:]
         self.items = np.where(shifted != 0, recent, 0)[:, :-1]
         self.targets = shifted[:, :-1]
+        self._n_batches = _count_batches(len(self.items), batch_size, drop_last=drop_last)
 
     def count_batches(self) -> int:
         """Return the number of batches in an epoch; the last batch may be smaller."""
-        return -(-len(self.items) // self.batch_size)
+        return self._n_batches
 
     def epoch(self, seed: int) -> Iterator[HistoryBatch]:
         """Yield the sequences of all users in random order, in batches."""
         order = np.random.default_rng(seed).permutation(len(self.items))
-        for start in range(0, len(order), self.batch_size):
+        for start in range(0, self._n_batches * self.batch_size, self.batch_size):
             rows = order[start : start + self.batch_size]
             yield HistoryBatch(
                 *(as_ids(values[rows], self.device) for values in (self.items, self.targets, self.users))
@@ -149,9 +153,9 @@ class SequenceSource:
 class PrefixSource:
     """Prefixes of each user's training sequence; the only target of a prefix is the item that follows it.
 
-    The released HeLLM code takes the last 50 items of a user, with the validation and the test item, and makes prefixes
-    of these. Here, the targets are the last `max_history` training items, so that the examples do not depend on a test
-    item. Each target has up to `max_history` items before it, as in scoring.
+    The targets are the last `max_history` training items, and each has up to `max_history` items before it, as in
+    scoring. The released HeLLM code takes the last 50 items of a user, with the validation and the test item, and makes
+    prefixes of those that are in the training part: with `window` 48, the examples are the same.
 
     Args:
         data: training part.
@@ -159,27 +163,41 @@ class PrefixSource:
         max_history: largest number of items in a prefix.
         per_user: number of prefixes drawn for each user and epoch, without replacement; None takes all prefixes.
         device: device of the batches.
+        window: number of most recent training items of a user that occur in prefixes and targets; None for all that
+            the targets follow.
+        drop_last: whether a last batch that is not full is left out.
 
     Raises:
-        DataError: no user has two training interactions.
+        DataError: no user has two training interactions, or no batch is full.
     """
 
     def __init__(
-        self, data: TrainData, batch_size: int, max_history: int, per_user: int | None, device: torch.device
+        self,
+        data: TrainData,
+        batch_size: int,
+        max_history: int,
+        per_user: int | None,
+        device: torch.device,
+        *,
+        window: int | None = None,
+        drop_last: bool = False,
     ) -> None:
-        lengths = np.minimum(data.history.count_items(), max_history + 1)
+        lengths = np.minimum(data.history.count_items(), max_history + 1 if window is None else window)
         self._users = np.flatnonzero(lengths >= 2)
         if len(self._users) == 0:
             raise DataError("no user has two training interactions, so a sequential model has nothing to learn from")
         self.batch_size, self.max_history, self.per_user, self.device = batch_size, max_history, per_user, device
         self._history = data.history
         self._n_prefixes = lengths[self._users] - 1
+        self._first = data.history.indptr[self._users]  # position of the first item that a prefix of the user can have
+        if window is not None:
+            self._first = np.maximum(self._first, data.history.indptr[self._users + 1] - window)
         n_drawn = self._n_prefixes if per_user is None else np.minimum(self._n_prefixes, per_user)
-        self._n_examples = int(n_drawn.sum())
+        self._n_batches = _count_batches(int(n_drawn.sum()), batch_size, drop_last=drop_last)
 
     def count_batches(self) -> int:
         """Return the number of batches in an epoch; the last batch may be smaller."""
-        return -(-self._n_examples // self.batch_size)
+        return self._n_batches
 
     def epoch(self, seed: int) -> Iterator[HistoryBatch]:
         """Yield the prefixes of all users in random order, in batches."""
@@ -194,8 +212,8 @@ class PrefixSource:
         end = (
             self._history.indptr[self._users + 1][owner] - self._n_prefixes[owner] + number
         )  # position of the target in the items
-        start = np.maximum(self._history.indptr[self._users][owner], end - self.max_history)
-        for first_row in range(0, len(order), self.batch_size):
+        start = np.maximum(self._first[owner], end - self.max_history)
+        for first_row in range(0, self._n_batches * self.batch_size, self.batch_size):
             rows = order[first_row : first_row + self.batch_size]
             length = end[rows] - start[rows]
             offset = np.arange(length.max())
@@ -206,7 +224,28 @@ class PrefixSource:
             yield HistoryBatch(*(as_ids(values, self.device) for values in (items, targets, users)))
 
 
-def split_micro_batches(batch: HistoryBatch, size: int) -> list[tuple[float, HistoryBatch]]:
+def _count_batches(n_examples: int, size: int, *, drop_last: bool) -> int:
+    """Compute the number of batches of an epoch.
+
+    Args:
+        n_examples: number of examples.
+        size: number of examples in a batch.
+        drop_last: whether a last batch that is not full is left out.
+
+    Raises:
+        DataError: no batch is full, and one that is not full is left out.
+    """
+    if drop_last and n_examples < size:
+        raise DataError(
+            f"drop_last leaves no batch: batch_size is {size}, and an epoch has {n_examples} examples; lower "
+            "batch_size, or set drop_last to false"
+        )
+    return n_examples // size if drop_last else -(-n_examples // size)
+
+
+def split_micro_batches(
+    batch: HistoryBatch, size: int, *, keep_width: bool = False
+) -> list[tuple[float, HistoryBatch]]:
     """Split a batch into parts that contain sequences of similar length.
 
     Each part is cut to its longest sequence. The mean loss of the batch is the sum over the parts of the share times
@@ -215,6 +254,7 @@ def split_micro_batches(batch: HistoryBatch, size: int) -> list[tuple[float, His
     Args:
         batch: batch to split.
         size: largest number of sequences in a part.
+        keep_width: whether parts keep the width of the batch, for models to which its longest sequence matters.
 
     Returns:
         For each part, its share of the targets of the batch, and the part.
@@ -224,7 +264,7 @@ def split_micro_batches(batch: HistoryBatch, size: int) -> list[tuple[float, His
     total = int((batch.targets != 0).sum())
     parts = []
     for rows in order.split(size):
-        width = int(length[rows].max())
+        width = batch.items.shape[1] if keep_width else int(length[rows].max())
         user = None if batch.user is None else batch.user[rows]
         part = HistoryBatch(batch.items[rows, :width], batch.targets[rows, :width], user)
         n_targets = int((part.targets != 0).sum())
@@ -253,7 +293,9 @@ def make_batch_source(
     """
     if pairs is not None:
         return PairSource(data, train.batch_size, pairs.sampling, device)
+    max_history, drop_last = model_settings.max_history, steps is not None and steps.drop_last
     if steps is not None and model_settings.examples != "causal":
         per_user = steps.examples_per_user if model_settings.examples == "random" else None
-        return PrefixSource(data, train.batch_size, model_settings.max_history, per_user, device)
-    return SequenceSource(data, train.batch_size, model_settings.max_history, device)
+        window = steps.example_items
+        return PrefixSource(data, train.batch_size, max_history, per_user, device, window=window, drop_last=drop_last)
+    return SequenceSource(data, train.batch_size, max_history, device, drop_last=drop_last)

@@ -7,6 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from baselines.registry import REGISTRY
+from hellm_recbole.experiments.resolve import resolve_own_run
+from hellm_recbole.experiments.run_config import LLMRunConfig
 from hellm_recbole.models.hellm import HeLLM
 from hellm_recbole.models.llm_inputs import ItemTokens
 from tests.toy_llm import N_ITEMS, build_model, make_batch, make_data, settings, tiny_llama, toy_tables
@@ -57,3 +60,24 @@ def test_without_a_graph_nothing_is_mapped() -> None:
     model = build_model(tiny_llama(), prefix_map="learned", prefix_graph=None)
     assert model.reader.prefix is not None
     assert model.reader.prefix.graph_map is None
+
+
+@pytest.mark.parametrize("preset", ["paper", "quick", "published"])
+def test_the_released_variant_is_the_same_under_each_preset(preset: str) -> None:
+    config = resolve_own_run("HeLLM-released", "Beauty", REGISTRY, preset, [])
+    assert isinstance(config, LLMRunConfig)
+    chosen, train, steps = config.model_settings, config.train, config.steps
+    sentence = "Given the user\u2019s purchase history, predict next possible item to be purchased."
+    assert chosen.prompt.endswith(f"### Instruction:\n{sentence}\n\n### Input:\n")
+    assert (chosen.ending, chosen.item_separator, chosen.user_model) == ("\n### Response:\n", "", None)
+    assert (chosen.examples, steps.example_items, chosen.max_history, steps.drop_last) == ("all", 48, 49, True)
+    assert (chosen.pad_pooled_to, chosen.residual_dtype, chosen.prefix_map) == (2, "float32", "none")
+    assert (chosen.head, chosen.scaled_inputs, chosen.item_dropout, chosen.head_dropout) == (
+        "frozen-random",
+        False,
+        0,
+        0,
+    )
+    assert (train.epochs, train.batch_size, train.learning_rate, train.clip_norm) == (20, 7, 3e-4, 0)
+    assert train.learning_rate * steps.learning_rate_floor == pytest.approx(5e-6, rel=1e-12)
+    assert train.patience >= train.epochs

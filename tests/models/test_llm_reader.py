@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hellm_recbole.llm.packing import PackedBatch
 from hellm_recbole.llm.prefix_attention import Context
-from hellm_recbole.models.llm_reader import PROMPT, SEPARATOR, _surround_tokens
-from hellm_recbole.types import QueryBatch
+from hellm_recbole.models.llm_reader import ENDING, PROMPT, SEPARATOR, _surround_tokens
+from hellm_recbole.types import HistoryBatch, QueryBatch
 from tests.toy_llm import CONFIGS, HISTORIES, ITEM_TEXT, build_model, make_batch, save_tiny
 
 
@@ -136,3 +136,36 @@ def test_the_users_token_is_trained_and_reaches_loss_and_scores(tiny: Path) -> N
     model.eval()
     one, other = (model.query(model.encode(), QueryBatch(torch.full((4,), user), HISTORIES)) for user in (1, 2))
     assert not torch.allclose(one, other)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("least", [0, 2, 9])
+def test_padding_is_pooled_as_the_first_item_in_training_only(tiny: Path, least: int) -> None:
+    model = build_model(tiny, examples="all", pad_pooled_to=least)
+    plain = build_model(tiny, examples="all")
+    backbone, reader = model.backbone, model.reader
+    assert backbone is not None
+    assert reader.prefix is not None
+    assert reader.graph is not None
+    found = reader.read_targets(make_batch("all"))
+    for row, state in zip(HISTORIES, found, strict=True):
+        items = row[row > 0]
+        n_padding = max(HISTORIES.shape[1], least) - len(items) if least else 0
+        rows = reader.graph[torch.cat([items, torch.ones(n_padding, dtype=torch.int64)])]
+        terms = reader.prefix.compute_graph_terms((rows.T @ rows).flatten()[None])
+        words = [backbone.get_prompt(PROMPT), reader.items(items), backbone.get_prompt(ENDING)]
+        embedded = torch.cat(words)
+        batch = PackedBatch.from_lengths(torch.tensor([len(embedded)]))
+        context = Context(batch, reader.n_prefix + torch.arange(len(embedded)), reader.prefix, terms)
+        assert torch.allclose(state, backbone.compute_states(embedded, context)[-1], atol=1e-5, rtol=1e-4)
+    user = torch.arange(len(HISTORIES))
+    assert torch.equal(reader.read_last(HISTORIES, user), plain.reader.read_last(HISTORIES, user))
+
+
+@torch.no_grad()
+def test_one_short_history_is_padded_to_the_least_number_of_items(tiny: Path) -> None:
+    model, plain = (build_model(tiny, examples="all", pad_pooled_to=least) for least in (2, 0))
+    one = HistoryBatch(torch.tensor([[5]]), torch.tensor([[3]]))
+    two = HistoryBatch(torch.tensor([[5, 2]]), torch.tensor([[0, 3]]))
+    assert not torch.allclose(model.reader.read_targets(one), plain.reader.read_targets(one))
+    assert torch.equal(model.reader.read_targets(two), plain.reader.read_targets(two))

@@ -20,6 +20,7 @@ from tests.toy_llm import ITEM_TEXT, settings
         ({"tuning": "two-step", "item_text_tokens": 2, "llm_weights": "none"}, "set tuning to joint"),
         ({"item_inputs": (), "prefix_graph": None}, "item_inputs is empty"),
         ({"prompt": "{user} and {user}", "examples": "all"}, "prompt has 2 places {user}; there can be one"),
+        ({"pad_pooled_to": 2}, "examples = causal pools the items up to each one; set examples to all or random"),
         ({"prompt": "{user} bought"}, "examples = causal reads the prompt once for all users; set examples to all"),
     ],
 )

@@ -169,3 +169,25 @@ def test_the_rate_of_every_model_changes_in_each_step_of_a_linear_schedule(toy_s
         warm = [0.0, 0.005]
         falling = [0.01 * (1 - 0.5 * step / (total - 2)) for step in range(total - 2)]
         assert rates == pytest.approx(warm[:total] + falling), name
+
+
+def test_micro_batches_pool_the_padding_of_the_whole_batch(toy_split: Split) -> None:
+    states = []
+    for size in (64, 5):
+        run_config = small_config("HeLLM", examples="all", pad_pooled_to=2, batch_size=64, micro_batch_size=size)
+        learner = small_learner(run_config, toy_split.make_train_data())
+        losses = learner.train_epoch(1, 1, lambda *args: None)
+        states.append((losses["cross_entropy"], learner.module.state_dict()))
+    assert states[0][0] == pytest.approx(states[1][0], rel=1e-5)
+    for name, value in states[0][1].items():
+        assert torch.allclose(value, states[1][1][name], atol=1e-4), name
+
+
+def test_an_epoch_leaves_the_last_batch_out(toy_split: Split) -> None:
+    steps = {}
+    for drop_last in (False, True):
+        learner = small_learner(small_config("LLaRA", batch_size=32, drop_last=drop_last), toy_split.make_train_data())
+        called: list[int] = []
+        learner.train_epoch(1, 1, lambda step, n_steps, _, called=called: called.append(n_steps))  # type: ignore[misc]
+        steps[drop_last] = called
+    assert steps == {False: [2, 2], True: [1]}  # 60 users

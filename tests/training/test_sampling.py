@@ -135,3 +135,32 @@ def test_batches_of_histories_know_their_users() -> None:
             for _, part in split_micro_batches(batch, 1):
                 assert part.user is not None
                 assert part.user.tolist() == [owner[item] for item in part.items[:, 0].tolist()]
+
+
+def test_prefixes_of_a_window_begin_in_it() -> None:
+    """As in the released HeLLM code: the last items of a user alone, the first of which is never a target."""
+    source = PrefixSource(build_data([[1, 2, 3, 4, 5], [6], [7, 8]], n_items=8), 9, 9, None, CPU, window=3)
+    (batch,) = source.epoch(0)
+    rows = sorted(zip(batch.items.tolist(), batch.targets.tolist(), strict=True))
+    assert rows == [([3, 0], [4, 0]), ([3, 4], [0, 5]), ([7, 0], [8, 0])]
+
+
+def test_a_last_batch_that_is_not_full_is_left_out_if_asked() -> None:
+    train = build_data([[1, 2, 3, 4], [5, 6, 7], [8, 9]], n_items=9)
+    for drop_last in (False, True):
+        prefixes = PrefixSource(train, 4, 9, None, CPU, drop_last=drop_last)  # 6 examples
+        users = SequenceSource(train, 2, 9, CPU, drop_last=drop_last)  # 3 users
+        for source, sizes in ((prefixes, [4, 2]), (users, [2, 1])):
+            found = [len(batch.items) for batch in source.epoch(1)]
+            assert found == (sizes[:1] if drop_last else sizes)
+            assert source.count_batches() == len(found)
+    with pytest.raises(
+        DataError, match="drop_last leaves no batch: batch_size is 7, and an epoch has 6 examples; lower"
+    ):
+        PrefixSource(train, 7, 9, None, CPU, drop_last=True)
+
+
+def test_micro_batches_keep_the_width_of_the_batch_if_asked() -> None:
+    items = torch.tensor([[1, 2, 3], [4, 0, 0], [5, 6, 0], [7, 0, 0]])
+    parts = split_micro_batches(HistoryBatch(items, items), 2, keep_width=True)
+    assert [part.items.tolist() for _, part in parts] == [[[4, 0, 0], [7, 0, 0]], [[5, 6, 0], [1, 2, 3]]]
