@@ -12,11 +12,15 @@ from hellm_recbole.errors import DataError
 
 MMREC = "https://github.com/enoche/MMRec"
 MMHCL = "https://github.com/Xu107/MMHCL"
+HELLM = "https://github.com/Xu107/HeLLM"
 MMRec = Annotated[
     Path | None, typer.Option(parser=parse_path, metavar="DIR", help=f"folder with a checkout of {MMREC}")
 ]
 Released = Annotated[
     Path | None, typer.Option(parser=parse_path, metavar="DIR", help=f"folder with a checkout of {MMHCL}")
+]
+HeLLMCode = Annotated[
+    Path | None, typer.Option("--hellm", parser=parse_path, metavar="DIR", help=f"folder with a checkout of {HELLM}")
 ]
 
 

@@ -19,7 +19,7 @@ def make_dense(operator: Any, width: int) -> Tensor:
 def list_graphs(name: str, ours: Any) -> dict[str, Tensor]:
     """Return our graphs as dense matrices without padding, by their names in the public code.
 
-    GRCN has none, because it stores edges instead of a matrix.
+    GRCN has none, because it stores edges instead of a matrix, and VBPR has no graph.
     """
     size = N_USERS + N_ITEMS
 
@@ -32,8 +32,10 @@ def list_graphs(name: str, ours: Any) -> dict[str, Tensor]:
         block = make_dense(operator, N_ITEMS)
         return join_blocks(block, block.T)
 
-    if name == "GRCN":
+    if name in ("GRCN", "VBPR"):
         return {}
+    if name == "LightGCN":
+        return {"norm_adj_matrix": make_symmetric(ours.interactions)}
     if name == "FREEDOM":
         return {
             "norm_adj": make_symmetric(ours.whole_graph),

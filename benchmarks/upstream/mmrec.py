@@ -125,13 +125,40 @@ def build_public_model(name: str, checkout: Path, data: TrainData, config: OwnRu
     sys.modules.setdefault("torch_scatter", stub)
     torch.Tensor.cuda = lambda tensor, *_, **__: tensor  # type: ignore[method-assign]
     sp.dok_matrix._update = lambda matrix, values: matrix._dict.update(values)
-    sys.path.insert(0, str(source))
+    if str(source) not in sys.path:
+        sys.path.insert(0, str(source))
     settings = _write_features(name, data, config, folder)
     try:
         module = importlib.import_module(f"models.{name.lower()}")
     except ImportError as error:
         raise MissingDependency(f"MMRec's {name} needs {error.name}, which is not installed; pip install it") from error
     return getattr(module, name)(settings, _Interactions(data))
+
+
+def build_public_optimizer(module: Any, config: OwnRunConfig) -> torch.optim.Optimizer:
+    """Build the optimizer with MMRec's trainer. A model must have been built before.
+
+    Args:
+        module: MMRec's model.
+        config: run config of our model.
+
+    Raises:
+        MissingDependency: a package that MMRec's trainer imports is not installed.
+    """
+    try:
+        trainer = importlib.import_module("common.trainer").Trainer
+    except ImportError as error:
+        raise MissingDependency(
+            f"MMRec's trainer needs {error.name}, which is not installed; pip install it"
+        ) from error
+    values = types.SimpleNamespace(
+        model=module,
+        learner=config.train.optimizer,
+        learning_rate=config.train.learning_rate,
+        weight_decay=config.train.weight_decay,
+    )
+    optimizer: torch.optim.Optimizer = trainer._build_optimizer(values)
+    return optimizer
 
 
 def _write_features(name: str, data: TrainData, config: OwnRunConfig, folder: Path) -> _Config:

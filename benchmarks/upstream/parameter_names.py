@@ -12,6 +12,11 @@ def map_parameters(name: str, modalities: Sequence[str]) -> Names:
     """Map each parameter of the public code to ours. Several of ours are concatenated along their first axis."""
     if name == "HeLLMPre":
         return _map_hellm_pre()
+    if name == "LightGCN":
+        return {f"embedding_dict.{side}_emb": (f"{side}.weight",) for side in ("user", "item")}
+    if name == "VBPR":
+        tables: Names = {"u_embedding": ("user.weight",), "i_embedding": ("item.weight",)}
+        return tables | _map_linear("item_linear", "content_map")
     if name == "GRCN":
         return _map_grcn(modalities)
     if name == "SLMRec":

@@ -8,8 +8,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from benchmarks.upstream.mmrec import build_public_optimizer
 from benchmarks.upstream.released import Graphs, build_published_graphs, compute_published_loss, import_model
 from benchmarks.upstream.sample_data import N_ITEMS, N_USERS
+from hellm_recbole.experiments.run_config import OwnRunConfig
+from hellm_recbole.models.losses import l2_loss
 from hellm_recbole.types import PairBatch, TrainData
 
 
@@ -21,6 +24,9 @@ class Public(Protocol):
     """
 
     module: nn.Module
+
+    def build_optimizer(self, config: OwnRunConfig) -> torch.optim.Optimizer:
+        """Build the optimizer of the public training loop."""
 
     def read_graph(self, name: str) -> Tensor:
         """Return one of its graphs as a dense matrix."""
@@ -36,10 +42,23 @@ class Public(Protocol):
 
 
 class MMRecModel:
-    """A model of MMRec. Its graphs are attributes of the module."""
+    """A model of MMRec. Its graphs are attributes of the module.
+
+    The penalties of LightGCN and VBPR are squared, as ours are, and the small number in the logarithm of their loss is
+    left out. VBPR's modalities have our order.
+    """
 
     def __init__(self, name: str, module: Any) -> None:
         self.name, self.module = name, module
+        if name in ("LightGCN", "VBPR"):
+            module.reg_loss.forward = l2_loss
+            getattr(module, "mf_loss" if name == "LightGCN" else "loss").gamma = 0.0
+        if name == "VBPR" and module.v_feat is not None and module.t_feat is not None:
+            module.item_raw_features = torch.cat([module.v_feat, module.t_feat], dim=1)
+
+    def build_optimizer(self, config: OwnRunConfig) -> torch.optim.Optimizer:
+        """Build the optimizer with the trainer of MMRec."""
+        return build_public_optimizer(self.module, config)
 
     def read_graph(self, name: str) -> Tensor:
         """Return one of its graphs as a dense matrix."""
@@ -82,6 +101,10 @@ class PublishedHeLLMPre:
         self.module = import_model(checkout, settings)(N_USERS, N_ITEMS, settings.emb_dim)
         self.settings = settings
         self.graphs = dict(zip(self.GRAPHS, build_published_graphs(checkout, data, settings, folder), strict=True))
+
+    def build_optimizer(self, config: OwnRunConfig) -> torch.optim.Optimizer:
+        """Build the optimizer of the published script, which has no weight decay."""
+        return torch.optim.Adam(self.module.parameters(), lr=config.train.learning_rate)
 
     def read_graph(self, name: str) -> Tensor:
         """Return one of its graphs as a dense matrix."""

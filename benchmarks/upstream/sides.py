@@ -20,12 +20,17 @@ from benchmarks.upstream.sample_data import N_ITEMS, N_USERS
 from hellm_recbole.config.request import Override
 from hellm_recbole.errors import HellmError
 from hellm_recbole.experiments.resolve import resolve_own_run
+from hellm_recbole.experiments.run_config import OwnRunConfig
 from hellm_recbole.models.hellm_pre import DTYPES
+from hellm_recbole.training.learner import ModelLearner
 from hellm_recbole.types import PairBatch, TrainData
 
 CANCELS = 1e-12  # a gradient below this fraction of the largest one is a sum of terms that cancel each other
+LEARNING_RATE, WEIGHT_DECAY = 1e-3, 1e-2  # of Adam on both sides; MMHCL's script has no weight decay
 # Values of our settings that differ from the settings files in this comparison.
 CHANGED: dict[str, dict[str, object]] = {
+    "LightGCN": {},
+    "VBPR": {"normalize_features": False},
     "FREEDOM": {"n_neighbors": 5, "edge_dropout": 0.6},
     "BM3": {"dropout": 0.0},
     "SLMRec": {},
@@ -51,6 +56,7 @@ class Sides:
         theirs: public model.
         pairs: for each parameter of the public model its name, our parameters and the public parameter.
         zero_idle: whether a parameter that a step does not use has a gradient of zero. If false, it has no gradient.
+        optimizers: ours, and that of the public training loop.
     """
 
     name: str
@@ -58,6 +64,7 @@ class Sides:
     theirs: Public
     pairs: list[tuple[str, list[nn.Parameter], nn.Parameter]]
     zero_idle: bool
+    optimizers: tuple[torch.optim.Optimizer, ...] = ()
 
     def compute_losses(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
         """Compute the scalar losses of both sides."""
@@ -78,7 +85,7 @@ class Sides:
             HellmError: a parameter without a counterpart has a gradient.
         """
         gradients = [
-            (name, _concatenate([_read_gradient(part) for part in own], theirs), _read_gradient(theirs))
+            (name, concatenate_parts([_read_gradient(part) for part in own], theirs), _read_gradient(theirs))
             for name, own, theirs in self.pairs
         ]
         largest = max(float(theirs.norm()) for _, _, theirs in gradients)
@@ -105,7 +112,7 @@ class Sides:
     def compute_parameter_error(self) -> float:
         """Compute the largest error of a parameter."""
         return max(
-            compute_relative_error(_concatenate([part.detach() for part in own], theirs), theirs.detach())
+            compute_relative_error(concatenate_parts([part.detach() for part in own], theirs), theirs.detach())
             for _, own, theirs in self.pairs
         )
 
@@ -115,7 +122,7 @@ def _read_gradient(parameter: nn.Parameter) -> Tensor:
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
-def _concatenate(parts: Sequence[Tensor], theirs: Tensor) -> Tensor:
+def concatenate_parts(parts: Sequence[Tensor], theirs: Tensor) -> Tensor:
     """Concatenate our tensors along the first axis, without their padding rows, which the public code does not have."""
     n_padding = (sum(len(part) for part in parts) - len(theirs)) // len(parts)
     return torch.cat([part[n_padding:] for part in parts])
@@ -132,21 +139,12 @@ def convert_to_double(model: nn.Module) -> None:
 
 def build_sides(name: str, checkout: Path, data: TrainData, folder: Path) -> tuple[Sides, float]:
     """Build both sides on the same graphs, and compute the largest error between their original graphs."""
-    changed = {"emb_dim": 8, **CHANGED[name]}
-    overrides = [Override(name, key, value, f"{key}={value}") for key, value in changed.items()]
-    config = resolve_own_run(name, "toy", REGISTRY, "paper", overrides)
+    config = resolve_compared_run(name, 8)
     settings: Any = config.model_settings
-    torch.manual_seed(2024)
-    ours: Any = config.spec.cls.build(settings, data)
-    theirs: Public
-    if name == "HeLLMPre":
-        theirs = PublishedHeLLMPre(checkout, data, settings, folder)
-    else:
-        model = build_public_model(name, checkout, data, config, folder)
-        model.pre_epoch_processing()
-        theirs = MMRecModel(name, model)
-        if name == "FREEDOM":
-            ours.prune(_find_drawn_edges(ours, model))
+    learner, theirs = build_both(name, checkout, data, folder, config, 2024)
+    ours: Any = learner.module
+    if name == "FREEDOM":
+        ours.prune(_find_drawn_edges(ours, theirs.module))
     for module in (ours, theirs.module):
         convert_to_double(module)
         module.train()
@@ -164,8 +162,39 @@ def build_sides(name: str, checkout: Path, data: TrainData, folder: Path) -> tup
     ]
     with torch.no_grad():
         for _, parts, parameter in pairs:
-            parameter.copy_(_concatenate(parts, parameter))
-    return Sides(name, ours, theirs, pairs, getattr(settings, "idle_gradients", "none") == "zero"), error
+            parameter.copy_(concatenate_parts(parts, parameter))
+    optimizers = learner.optimizer, theirs.build_optimizer(config)
+    return Sides(name, ours, theirs, pairs, getattr(settings, "idle_gradients", "none") == "zero", optimizers), error
+
+
+def resolve_compared_run(name: str, emb_dim: int) -> OwnRunConfig:
+    """Resolve the run config of our model in this comparison, with embeddings of a width."""
+    decay = 0.0 if name == "HeLLMPre" else WEIGHT_DECAY
+    changed = {"emb_dim": emb_dim, "learning_rate": LEARNING_RATE, "weight_decay": decay, **CHANGED[name]}
+    overrides = [Override(name, key, value, f"{key}={value}") for key, value in changed.items()]
+    return resolve_own_run(name, "toy", REGISTRY, "paper", overrides)
+
+
+def build_both(
+    name: str, checkout: Path, data: TrainData, folder: Path, config: OwnRunConfig, seed: int
+) -> tuple[ModelLearner, Public]:
+    """Build our learner and the public model, each with its own initial parameters.
+
+    Args:
+        name: name of the model.
+        checkout: folder with a checkout of the public code.
+        data: training part.
+        folder: folder for the files of the public code.
+        config: run config of our model.
+        seed: random seed of both.
+    """
+    learner = config.build_learner(data, seed, torch.device("cpu"))
+    torch.manual_seed(seed)
+    if name == "HeLLMPre":
+        return learner, PublishedHeLLMPre(checkout, data, config.model_settings, folder)
+    model = build_public_model(name, checkout, data, config, folder)
+    model.pre_epoch_processing()
+    return learner, MMRecModel(name, model)
 
 
 def _find_drawn_edges(ours: Any, public: Any) -> Tensor:
