@@ -13,6 +13,12 @@ Deviations: cross-entropy over all items at every position replaces the binary l
 as in the logs from which the settings are taken; it is stronger, and the usual form today. Padding is masked out of
 attention (in the released code, items attend to padding). Attention has an output projection and biases, as in
 `torch.nn.MultiheadAttention`. RecBole's SASRec is another variant: post-norm blocks, GELU, feed-forward width 256.
+
+From the code of these logs (MTandHJ/CE-SCE-LLMRec, SASRec/main.py), besides padding: normalisations add torch's default
+1e-5 to the variance (there 1e-8, as in the released code of SASRec). All matrices start with Xavier's normal
+distribution and all biases at zero; there, the joint matrix of queries, keys and values has Xavier's uniform
+distribution over its 3 D x D numbers, and weights and biases of the feed-forward network have torch's default for
+convolutions, uniform in +- 1 / sqrt(D). The embedding of padding is zero (there it is drawn, and masked).
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def results(tmp_path: Path) -> Path:
 
 def test_variants_are_named_after_their_model() -> None:
     assert "HeLLMPre-without-U2U" in list_variants("HeLLMPre")
-    assert list_variants("LightGCN") == []
+    assert list_variants("VBPR") == []
     assert list_all_variants()["HeLLMPre-text-only"] == "HeLLMPre"
 
 
