@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from baselines.bm3 import BM3, BM3Settings
+from baselines.bsarec import BSARec, BSARecSettings
 from baselines.collm import CoLLM
 from baselines.freedom import FREEDOM, FREEDOMSettings
 from baselines.grcn import GRCN, GRCNSettings
@@ -29,6 +30,7 @@ REGISTRY: dict[str, ModelSpec] = {
     "FREEDOM": ModelSpec(FREEDOM, FREEDOMSettings, "multimodal", "pairs"),
     "HeLLMPre": ModelSpec(HeLLMPre, HeLLMPreSettings, "multimodal", "pairs"),
     "SASRec": ModelSpec(SASRec, SASRecSettings, "sequential", "sequences"),
+    "BSARec": ModelSpec(BSARec, BSARecSettings, "sequential", "prefixes"),
     "SASRec-text": ModelSpec(SASRecText, SASRecTextSettings, "sequential", "sequences"),
     "SASRec-text-llm": ModelSpec(SASRecText, SASRecTextSettings, "sequential", "sequences"),
     "CoLLM": ModelSpec(CoLLM, LLMSettings, "llm", "sequences"),

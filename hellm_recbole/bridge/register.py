@@ -21,7 +21,7 @@ from hellm_recbole.models.base import ModelSpec, check_spec
 ENTRY_POINTS = "hellm_recbole.models"
 PREFIX = "Hellm"
 SEQUENTIAL = "sequential_recommender"
-_FAMILY = {"pairs": "general_recommender", "sequences": SEQUENTIAL}
+_FAMILY = {"pairs": "general_recommender", "sequences": SEQUENTIAL, "prefixes": SEQUENTIAL}
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,13 @@ def dry_run(
         data = _add_pretrained(config, configs, split, context, store)
         try:
             batches = make_batch_source(
-                config.model_settings, config.train, config.pairs, config.steps, data, context.device
+                config.spec.batches,
+                config.model_settings,
+                config.train,
+                config.pairs,
+                config.steps,
+                data,
+                context.device,
             )
             size, averages = config.steps.micro_batch_size, config.train.average_decay > 0
             estimate = estimate_memory(config.spec.cls, config.model_settings, data, batches, size, averages=averages)

@@ -12,7 +12,7 @@ from hellm_recbole.errors import ModelError
 
 Family = Literal["collaborative", "multimodal", "sequential", "llm"]
 FAMILIES: tuple[Family, ...] = ("collaborative", "multimodal", "sequential", "llm")
-BatchKind = Literal["pairs", "sequences"]
+BatchKind = Literal["pairs", "sequences", "prefixes"]
 LLM: Family = "llm"
 FURTHER_TEXT = "text_"  # start of the names of further encodings of the item texts
 T = TypeVar("T")
@@ -46,7 +46,8 @@ class ModelSpec:
         cls: `nn.Module` class that satisfies `types.Recommender` and has `build(settings, data: TrainData)`.
         settings: class of the model's settings; values come from `properties/model/<Name>.yaml`.
         family: group of the results table that the model belongs to.
-        batches: kind of batch that its `loss` takes.
+        batches: kind of batch that its `loss` takes: pairs, sequences with a target at every position, or prefixes of
+            sequences with one target each. LLM models choose between the last two by their setting `examples`.
         reads_features: whether the model gets the item features of the dataset: those of its setting `modalities`, or
             those that are read by default (see `select_default_modalities`); None means that it gets them if it has
             that setting.

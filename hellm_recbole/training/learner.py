@@ -113,7 +113,7 @@ class ModelLearner:
         self._train, self._steps, self._group = train, steps, group
         self._micro_batch_size = 0 if steps is None else steps.micro_batch_size
         self._keep_width = bool(getattr(model_settings, "pad_pooled_to", 0))  # pools the padding of the whole batch
-        self._batches = make_batch_source(model_settings, train, pairs, steps, data, device)
+        self._batches = make_batch_source(spec.batches, model_settings, train, pairs, steps, data, device)
         self._scorer = ModelScorer(self.module, device)
 
     def train_epoch(self, epoch: int, rng_seed: int, on_step: OnStep) -> dict[str, float]:

@@ -13,6 +13,7 @@ import torch
 
 from hellm_recbole.config.harness_settings import PairSettings, StepSettings, TrainSettings
 from hellm_recbole.errors import DataError
+from hellm_recbole.models.base import BatchKind
 from hellm_recbole.types import HistoryBatch, IdArray, PairBatch, TrainData, as_ids, pad_recent
 
 
@@ -274,6 +275,7 @@ def split_micro_batches(
 
 
 def make_batch_source(
+    kind: BatchKind,
     model_settings: Any,
     train: TrainSettings,
     pairs: PairSettings | None,
@@ -284,6 +286,7 @@ def make_batch_source(
     """Build the batches that a model is trained on: BPR triples, prefixes or whole sequences.
 
     Args:
+        kind: kind of batch that the model is registered with.
         model_settings: settings of the model.
         train: settings of the loop.
         pairs: settings of BPR triples; None for a model of sequences.
@@ -298,4 +301,6 @@ def make_batch_source(
         per_user = steps.examples_per_user if model_settings.examples == "random" else None
         window = steps.example_items
         return PrefixSource(data, train.batch_size, max_history, per_user, device, window=window, drop_last=drop_last)
+    if kind == "prefixes":
+        return PrefixSource(data, train.batch_size, max_history, None, device)
     return SequenceSource(data, train.batch_size, max_history, device, drop_last=drop_last)
