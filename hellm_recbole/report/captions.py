@@ -8,6 +8,7 @@ from hellm_recbole.config.request import Protocol
 from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.models.base import Family
+from hellm_recbole.report.best_rows import find_language_models
 from hellm_recbole.report.footnotes import find_repacked_models
 from hellm_recbole.report.frame import ReportFrame
 from hellm_recbole.report.groups import list_successful
@@ -15,7 +16,9 @@ from hellm_recbole.report.protocols import describe_policies
 from hellm_recbole.report.settings import ReportSettings
 from hellm_recbole.report.shared_parts import write_shared_parts_note
 
-STRONG_BASELINES = ("Pop", "ItemKNN", "SASRec")  # a table with an LLM row needs these models for comparison
+# A table with a language model needs these rows for comparison.
+STRONG_BASELINES = ("Pop", "ItemKNN", "Transitions", "SASRec", "BSARec")
+_READS_NO_TITLES = "LLaRA reads embeddings only; LLaRA-text is the row that also reads titles."
 _HASH_DIGITS = 12
 
 
@@ -48,6 +51,8 @@ def write_notes(
         )
     notes += write_shared_parts_note(records)
     notes += find_repacked_models(records)
+    if any(record.model == "LLaRA" for record in records):
+        notes.append(_READS_NO_TITLES)
     for group in frame.groups:
         if list_successful(group):
             others = [record for record in group if record.status != "success"]
@@ -92,9 +97,9 @@ def write_stamp(records: Sequence[RunResult]) -> str | None:
     """Warn that the table has a language model but not all strong baselines; None where there is nothing to warn of."""
     successful = list_successful(records)
     missing = [name for name in STRONG_BASELINES if name not in {record.model for record in successful}]
-    if not missing or not any(record.family == "llm" for record in successful):
+    if not missing or not find_language_models(successful):
         return None
-    return f"No strong baseline: LLM rows stand here without {_join(missing)} on the same split."
+    return f"No strong baseline: rows with a language model stand here without {_join(missing)} on the same split."
 
 
 def write_mark_note(settings: ReportSettings, n_tests: int) -> str | None:

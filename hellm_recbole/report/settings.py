@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from hellm_recbole.config.limits import LARGEST_CUTOFF
 from hellm_recbole.config.settings import Settings, load_settings
 
 
@@ -18,6 +19,7 @@ class ReportSettings(Settings):
         bootstrap_seed: random seed of the bootstrap.
         significance_level: a row gets a star only if its corrected p-value is below this level.
         confidence_level: level of the bootstrap intervals.
+        distance_cutoff: K of Recall@K and NDCG@K in which the best rows with and without a language model are compared.
         history_quantiles: number of groups of targets by the history length of their users.
         popularity_quantiles: quantiles of the training counts at which targets are split by popularity.
     """
@@ -27,6 +29,7 @@ class ReportSettings(Settings):
     bootstrap_seed: int = Field(ge=0)
     significance_level: float = Field(gt=0, lt=1)
     confidence_level: float = Field(gt=0, lt=1)
+    distance_cutoff: int = Field(ge=1, le=LARGEST_CUTOFF)
     history_quantiles: int = Field(ge=1)
     popularity_quantiles: tuple[Annotated[float, Field(gt=0, lt=1)], ...]
 

@@ -18,6 +18,7 @@ from hellm_recbole.errors import SettingsError, shorten
 from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.experiments.results import Search
 from hellm_recbole.models.base import Family
+from hellm_recbole.report.best_rows import write_distance_notes
 from hellm_recbole.report.captions import describe_problem, write_mark_note, write_notes, write_seed_note, write_stamp
 from hellm_recbole.report.cells import Cell, Floats, build_cells
 from hellm_recbole.report.footnotes import Footnote, find_footnotes, list_marks
@@ -151,7 +152,11 @@ def build_table(
         metrics=names,
         paper_metrics=tuple(name for name in names if any(name in numbers for numbers in paper.values())),
         rows=tuple(rows),
-        notes=(*write_notes(frame, protocol, policies, cutoffs), *seed_note),
+        notes=(
+            *write_notes(frame, protocol, policies, cutoffs),
+            *seed_note,
+            *write_distance_notes(frame, policies, sort_metric, settings),
+        ),
         footnotes=tuple(footnotes),
         mark_note=write_mark_note(settings, max(len(finished) - 1, 0) * len(names)),
         split_hash=frame.records[0].split_hash,

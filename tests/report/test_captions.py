@@ -40,3 +40,33 @@ def test_a_failed_seed_is_in_the_notes_and_not_in_the_mean(tmp_path: Path) -> No
     assert table.rows[0].seeds == (2024,)
     assert table.rows[0].cells["R@10"].mean == 1 / 4
     assert "LightGCN, seed 2025, failed: loss is NaN at step 7." in table.notes
+
+
+def test_a_language_model_without_strong_baselines_is_stamped(tmp_path: Path) -> None:
+    strong = ("Pop", "ItemKNN", "Transitions", "SASRec", "BSARec")
+    add_run(tmp_path, build_ranks(10, 1), model="HeLLM", family="llm", backbone="tiny")
+    for number, model in enumerate(strong):
+        stamp = make_table(tmp_path).stamp
+        assert stamp is not None
+        assert f"without {', '.join(strong[number:])} on the same split." in stamp
+        add_run(tmp_path, build_ranks(10, 1), model=model, family="sequential")
+    assert make_table(tmp_path).stamp is None
+
+
+def test_only_finished_baselines_count_and_only_language_models_need_them(tmp_path: Path) -> None:
+    add_run(tmp_path, build_ranks(10, 1), model="VBPR", family="multimodal")
+    assert make_table(tmp_path).stamp is None
+    add_run(tmp_path, build_ranks(10, 1), model="HeLLM", family="llm", backbone="tiny")
+    for model in ("Pop", "ItemKNN", "Transitions", "SASRec"):
+        add_run(tmp_path, build_ranks(10, 1), model=model, family="sequential")
+    add_run(tmp_path, None, model="BSARec", family="sequential")
+    stamp = make_table(tmp_path).stamp
+    assert stamp == "No strong baseline: rows with a language model stand here without BSARec on the same split."
+
+
+def test_the_caption_says_that_llara_reads_no_titles(tmp_path: Path) -> None:
+    add_run(tmp_path, build_ranks(10, 1), model="HeLLM", family="llm", backbone="tiny")
+    sentence = "LLaRA reads embeddings only; LLaRA-text is the row that also reads titles."
+    assert sentence not in make_table(tmp_path).notes
+    add_run(tmp_path, build_ranks(10, 1), model="LLaRA", family="llm", backbone="tiny")
+    assert sentence in make_table(tmp_path).notes
