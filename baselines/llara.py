@@ -10,8 +10,8 @@ Liao et al., "LLaRA: Large Language-Recommendation Assistant", SIGIR 2024.
 
 **Deviations.** Choosing among 20 titles is replaced by ranking all items, as in the HeLLM paper, and prompt, head and
 training are HeLLM's (`models/hellm.py` lists how they differ from its released code). HeLLM's prompt has no titles, so
-the plain model reads the tokens alone; with `text` or `text-curriculum` it reads ten items, as LLaRA does, without
-commas between them. Whether a step reads texts alone is drawn once for each batch.
+the plain row `LLaRA` reads embeddings only; `LLaRA-text` is the row with titles. It and `LLaRA-text-curriculum` read
+ten items, as LLaRA does, without commas between them. Whether a step reads texts alone is drawn once for each batch.
 """
 
 from __future__ import annotations

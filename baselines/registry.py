@@ -5,6 +5,7 @@ from __future__ import annotations
 from baselines.bm3 import BM3, BM3Settings
 from baselines.bsarec import BSARec, BSARecSettings
 from baselines.collm import CoLLM
+from baselines.e4srec import E4SRec
 from baselines.freedom import FREEDOM, FREEDOMSettings
 from baselines.grcn import GRCN, GRCNSettings
 from baselines.lattice import LATTICE, LATTICESettings
@@ -35,6 +36,7 @@ REGISTRY: dict[str, ModelSpec] = {
     "SASRec-text-llm": ModelSpec(SASRecText, SASRecTextSettings, "sequential", "sequences"),
     "CoLLM": ModelSpec(CoLLM, LLMSettings, "llm", "sequences"),
     "LLaRA": ModelSpec(LLaRA, LLMSettings, "llm", "sequences"),
+    "E4SRec": ModelSpec(E4SRec, LLMSettings, "llm", "sequences"),
     "HeLLM": ModelSpec(HeLLM, LLMSettings, "llm", "sequences"),
     "HeLLM-plus": ModelSpec(HeLLMPlus, HeLLMPlusSettings, "llm", "sequences"),
 }

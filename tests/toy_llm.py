@@ -155,6 +155,7 @@ def settings(folder: Path, **changes: Any) -> LLMSettings:
     """Return the settings of a small HeLLM on the model in `folder`, without any dropout."""
     values: dict[str, Any] = {
         "item_inputs": ("HeLLMPre", "SASRec"),
+        "item_projector": "mlp",
         "prefix_graph": "HeLLMPre",
         "prefix_map": "none",
         "prefix_length": 3,

@@ -1,1 +1,1 @@
-"""The language model of HeLLM, CoLLM and LLaRA: loading, adapters, prefix attention."""
+"""The language model of HeLLM, CoLLM, LLaRA and E4SRec: loading, adapters, prefix attention."""

@@ -1,4 +1,4 @@
-"""Build the parts of HeLLM, CoLLM and LLaRA from their settings, and join them.
+"""Build the parts of HeLLM, CoLLM, LLaRA and E4SRec from their settings, and join them.
 
 This is the only place where the settings choose a part, where item tables are prepared, and where a language model is
 loaded. The parts get ready tensors and numbers. A model with other parts calls those of the functions here that it
@@ -120,7 +120,7 @@ def build_item_tokens(settings: LLMSettings, inputs: Tensor, width: int, backbon
     token_rms = backbone.token_rms if settings.scaled_inputs and backbone is not None else None
     common = inputs, width, settings.item_dropout, token_rms
     if backbone is None or settings.tuning not in (CURRICULUM, TWO_STEP):
-        return ItemTokens(*common)
+        return ItemTokens(*common, linear=settings.item_projector == "linear")
     placeholder = backbone.get_prompt(PLACEHOLDER)[-1]
     if settings.tuning == CURRICULUM:
         return CurriculumTokens(*common, placeholder=placeholder)

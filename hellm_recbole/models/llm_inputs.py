@@ -27,22 +27,28 @@ from torch import Tensor, nn
 class ItemTokens(nn.Module):
     """Tokens of items: `s * (W_2 GELU(W_1 dropout(x) + b_1) + b_2)`, with x the frozen embedding of the item.
 
+    With a linear projector (E4SRec), they are `s * (W dropout(x) + b)`.
+
     Args:
         inputs: [I + 1, D] item embeddings x, row 0 zero.
         width: H, width of a token.
         dropout: dropout probability of the embeddings.
         token_rms: root mean square of the tokens of all items before training, which sets s; None for s = 1.
+        linear: whether the projector is one linear map, instead of two with GELU between them.
     """
 
     inputs: Tensor
     token_scale: Tensor
     text_alone: Tensor
 
-    def __init__(self, inputs: Tensor, width: int, dropout: float, token_rms: float | None) -> None:
+    def __init__(
+        self, inputs: Tensor, width: int, dropout: float, token_rms: float | None, *, linear: bool = False
+    ) -> None:
         super().__init__()
         self.dropout = dropout
         self.register_buffer("inputs", inputs, persistent=False)
-        self.projector = nn.Sequential(nn.Linear(inputs.shape[1], width), nn.GELU(), nn.Linear(width, width))
+        first = nn.Linear(inputs.shape[1], width)
+        self.projector: nn.Module = first if linear else nn.Sequential(first, nn.GELU(), nn.Linear(width, width))
         self.register_buffer("token_scale", torch.ones(()))
         if token_rms is not None:
             with torch.no_grad():

@@ -5,8 +5,8 @@
   states.
 - Head (`llm_head.py`): cross-entropy over all items (HeLLM, Eq. 14) of the scores `q . v_i + b_i`.
 
-HeLLM, CoLLM and LLaRA are compositions of these parts. To add a model, write a class with `build(settings, data)` that
-composes other parts; a new part implements the methods of the part that it replaces.
+HeLLM, CoLLM, LLaRA and E4SRec are compositions of these parts. To add a model, write a class with
+`build(settings, data)` that composes other parts; a new part implements the methods of the part that it replaces.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Settings of the models whose language model reads histories of items: HeLLM, CoLLM and LLaRA, and HeLLM-plus.
+"""Settings of the models whose language model reads histories of items: HeLLM, CoLLM, LLaRA, E4SRec and HeLLM-plus.
 
 Only the functions that build a model read them; its parts get ready values.
 """
@@ -94,9 +94,11 @@ class ReaderSettings(LanguageModelSettings):
 
 
 class LLMSettings(ReaderSettings):
-    """Hyper-parameters of HeLLM, CoLLM and LLaRA.
+    """Hyper-parameters of HeLLM, CoLLM, LLaRA and E4SRec.
 
     Attributes:
+        item_projector: map from an item's embeddings to its token: mlp (two linear maps with GELU between them) or
+            linear (E4SRec).
         pad_pooled_to: in training, each history is padded with the first item before it is pooled for the prefix: to
             the longest history of the batch, and to this number of items at least (released code: 2); 0 pools no
             padding. Scoring never pools padding.
@@ -115,6 +117,7 @@ class LLMSettings(ReaderSettings):
             and each dimension of the states to mean 0 and deviation 1.
     """
 
+    item_projector: Literal["mlp", "linear"]
     pad_pooled_to: int = Field(ge=0)
     examples: Literal["causal", "all", "random"]
     head: Literal["embedding", "linear", "frozen-random"]
@@ -185,6 +188,10 @@ def refuse_contradictions(settings: LanguageModelSettings, item_texts: Sequence[
         raise ModelError(
             f"tuning = {settings.tuning} reads item texts, and llm_weights = {NO_BACKBONE} leaves no language model "
             f"that could; set tuning to {JOINT}"
+        )
+    if settings.tuning != JOINT and settings.item_projector != "mlp":
+        raise ModelError(
+            f"tuning = {settings.tuning} has a projector of two maps; set item_projector to mlp, or tuning to {JOINT}"
         )
     if settings.prompt.count(USER_SLOT) > 1:
         raise ModelError(f"prompt has {settings.prompt.count(USER_SLOT)} places {USER_SLOT}; there can be one")

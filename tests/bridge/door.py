@@ -24,9 +24,11 @@ ROWS = {  # the rows of `run.py --models all` on data with texts only -> name in
     "FREEDOM": "FREEDOM",
     "HeLLMPre": "HeLLMPre",
     "SASRec": "HellmSASRec",
+    "BSARec": "BSARec",
     "SASRec-text": "SASRec-text",
     "CoLLM": "CoLLM",
     "LLaRA": "LLaRA",
+    "E4SRec": "E4SRec",
     "HeLLM": "HeLLM",
     "HeLLM-plus": "HeLLM-plus",
 }

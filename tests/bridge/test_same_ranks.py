@@ -18,7 +18,7 @@ SETTINGS: dict[str, Any] = {"epochs": 3, "batch_size": 64}
 
 def give_settings(row: str) -> dict[str, Any]:
     """Return the settings of a row on the toy dataset, as values for RecBole."""
-    if row not in ("HeLLM", "CoLLM", "LLaRA", "HeLLM-plus"):
+    if row not in ("HeLLM", "CoLLM", "LLaRA", "E4SRec", "HeLLM-plus"):
         return SETTINGS
     values = {**SETTINGS, "llm": str(tiny_llama()), f"{row}.prefix_hidden": 8, f"{row}.micro_batch_size": 24}
     # The toy dataset has no second encoding of the texts, which SASRec-text-llm reads.

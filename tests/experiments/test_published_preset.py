@@ -90,6 +90,14 @@ def test_models_with_a_language_model_are_trained_as_the_paper_says(model: str, 
     refuse_contradictions(config.model_settings, ())
 
 
+def test_e4srec_is_trained_as_its_released_code() -> None:
+    keys = ("epochs", "learning_rate", "batch_size", "weight_decay", "adam_beta2", "clip_norm", "learning_rate_floor")
+    assert read_values("E4SRec", "Beauty", *keys) == [3, 3e-4, 16, 0.0, 0.999, 1.0, 0.0]
+    forms = ("item_inputs", "item_projector", "head", "examples", "schedule", "prefix_length", "item_separator")
+    assert read_values("E4SRec", "Beauty", *forms) == [["SASRec"], "linear", "linear", "all", "cosine", 0, ""]
+    refuse_contradictions(resolve_own_run("E4SRec", "Beauty", REGISTRY, "published", []).model_settings, ())
+
+
 def test_hellm_has_the_papers_prefix_and_the_prompt_of_its_figure() -> None:
     assert read_values("HeLLM", "Beauty", "prefix_map", "prefix_norm", "prefix_length") == ["learned", "before", 10]
     prompt, separator = read_values("HeLLM", "Beauty", "prompt", "item_separator")
