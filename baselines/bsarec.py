@@ -258,7 +258,8 @@ def compute_low_pass_basis(length: int, cutoff: int) -> Tensor:
         cutoff: c.
 
     Returns:
-        [L, R] cosines and sines in double precision; R is 2 (c // 2) + 1, or one less if the highest possible frequency is among them.
+        [L, R] cosines and sines in double precision. R is 2 (c // 2) + 1, or one less if the highest possible frequency
+        is among them.
 
     >>> compute_low_pass_basis(4, 1)[:, 0].tolist()
     [0.5, 0.5, 0.5, 0.5]

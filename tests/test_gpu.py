@@ -19,6 +19,7 @@ pytestmark = [
 GPU = torch.device("cuda")
 WITHOUT_DROPOUT = {
     "BM3": {"dropout": 0.0},
+    "BSARec": {"dropout": 0.0},
     "SASRec": {"dropout": 0.0},
     "SASRec-text": {"dropout": 0.0, "id_dropout": 0.0, "loss": "full"},
     "SASRec-text-llm": {"dropout": 0.0, "id_dropout": 0.0, "loss": "full"},

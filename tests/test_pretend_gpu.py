@@ -63,6 +63,7 @@ def test_operations_that_work_on_a_gpu_are_allowed() -> None:
 
 OTHER_SETTINGS = [
     ("HeLLMPre", {"contrast_nodes": "all"}),
+    ("BSARec", {"padding": "states"}),
     ("HeLLM", {"examples": "all"}),
     ("HeLLM", {"llm_dtype": "bfloat16", "head": "linear"}),
     ("LLaRA", {"item_text_tokens": 2, "tuning": "curriculum"}),

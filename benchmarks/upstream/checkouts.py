@@ -13,6 +13,7 @@ from hellm_recbole.errors import DataError
 MMREC = "https://github.com/enoche/MMRec"
 MMHCL = "https://github.com/Xu107/MMHCL"
 HELLM = "https://github.com/Xu107/HeLLM"
+BSAREC = "https://github.com/yehjin-shin/BSARec"
 MMRec = Annotated[
     Path | None, typer.Option(parser=parse_path, metavar="DIR", help=f"folder with a checkout of {MMREC}")
 ]
@@ -21,6 +22,9 @@ Released = Annotated[
 ]
 HeLLMCode = Annotated[
     Path | None, typer.Option("--hellm", parser=parse_path, metavar="DIR", help=f"folder with a checkout of {HELLM}")
+]
+BSARecCode = Annotated[
+    Path | None, typer.Option("--bsarec", parser=parse_path, metavar="DIR", help=f"folder with a checkout of {BSAREC}")
 ]
 
 

@@ -1,11 +1,11 @@
 """Compare our models with their public code.
 
-python benchmarks/upstream/parity.py --mmrec DIR --released DIR --hellm DIR
+python benchmarks/upstream/parity.py --mmrec DIR --released DIR --hellm DIR --bsarec DIR
 
 The comparison is value by value. This project contains no public code. Run `git clone` on
 https://github.com/enoche/MMRec for LightGCN, VBPR, GRCN, LATTICE, SLMRec, BM3 and FREEDOM, on
-https://github.com/Xu107/MMHCL for HeLLMPre, and on https://github.com/Xu107/HeLLM for HeLLM-released, and pass the
-folders.
+https://github.com/Xu107/MMHCL for HeLLMPre, on https://github.com/Xu107/HeLLM for HeLLM-released, and on
+https://github.com/yehjin-shin/BSARec for BSARec, and pass the folders.
 
 Both sides get the same small data, weights and batches, with image and text features. MMRec's models are also compared
 with image features only; its code does not support three modalities. There are two data sets. The second has a user and
@@ -23,15 +23,18 @@ HeLLM-released is compared on a small Llama and a few users: tokens of prompt an
 learning rates, scores of one user at a time, loss, gradients, and all parameters after an epoch. Batches are padded and
 their padding is pooled as released. Number types are float32, and bfloat16 with states in float32.
 
+BSARec is compared in another table, on histories: the states at their last items, the loss, gradients and steps.
+
 Intended differences, which the docstrings of the models describe, are removed before the comparison:
 
 - LightGCN, VBPR: the penalties of the public code are squared, and 1e-10 is left out of the logarithm of its loss.
 - VBPR: ours reads the features as they are, and the public code has our order of modalities.
-- BM3, HeLLM-released: the dropout is 0, because the two sides draw from different random streams.
+- BM3, BSARec, HeLLM-released: the dropout is 0, because the two sides draw from different random streams.
 - GRCN: ours uses the routing of the public code, and an additional penalty of MMRec is removed.
 - LATTICE, HeLLMPre: the penalties are divided by the size of the current batch.
 - FREEDOM: ours trains on the interactions that the public code draws.
 - HeLLMPre: ours uses all nodes in the contrast.
+- BSARec: ours computes the states of padding, and padding is no class of the loss of the public code.
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ import hellm_recbole.system.openmp  # noqa: F401
 
 from benchmarks.options.command_line import run_command
 from benchmarks.options.shared import Version
-from benchmarks.upstream.checkouts import HeLLMCode, MMRec, Released
+from benchmarks.upstream.checkouts import BSARecCode, HeLLMCode, MMRec, Released
 from hellm_recbole.errors import SettingsError
 
 
@@ -53,18 +56,23 @@ def main(argv: Sequence[str] | None = None, program: str = "python benchmarks/up
 
 
 def compare_values(
-    mmrec: MMRec = None, released: Released = None, hellm: HeLLMCode = None, version: Version = False
+    mmrec: MMRec = None,
+    released: Released = None,
+    hellm: HeLLMCode = None,
+    bsarec: BSARecCode = None,
+    version: Version = False,
 ) -> int:
     """Compare the models and print the tables of errors.
 
     Raises:
         SettingsError: no checkout is given.
     """
-    if mmrec is None and released is None and hellm is None:
-        raise SettingsError("parity needs --mmrec, --released or --hellm with a checkout of the public code")
+    folders = {"--mmrec": mmrec, "--released": released, "--hellm": hellm, "--bsarec": bsarec}
+    if not any(folders.values()):
+        raise SettingsError(f"parity needs one of {', '.join(folders)} with a checkout of the public code")
     from benchmarks.upstream.parity_table import print_errors
 
-    return print_errors(mmrec, released, hellm)
+    return print_errors(mmrec, released, hellm, bsarec)
 
 
 if __name__ == "__main__":

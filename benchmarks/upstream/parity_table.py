@@ -11,6 +11,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from benchmarks.upstream import initial_values
+from benchmarks.upstream.bsarec_parity import HEADS, compare_bsarec
 from benchmarks.upstream.hellm_parity import compare_hellm
 from benchmarks.upstream.initial_values import OTHER_INITIAL, compare_initial_values
 from benchmarks.upstream.sample_data import BATCHES, make_batches, make_data
@@ -49,13 +50,14 @@ def compare(name: str, checkout: Path, data: TrainData) -> list[float]:
     return errors
 
 
-def print_errors(mmrec: Path | None, released: Path | None, hellm: Path | None) -> int:
+def print_errors(mmrec: Path | None, released: Path | None, hellm: Path | None, bsarec: Path | None) -> int:
     """Compare the models and print the tables of errors. Return 1 if an error is above its bound, else 0.
 
     Args:
         mmrec: folder with a checkout of MMRec, or None to leave its models out.
         released: folder with a checkout of MMHCL, or None to leave it out.
         hellm: folder with a checkout of the released code of HeLLM, or None to leave it out.
+        bsarec: folder with a checkout of BSARec, or None to leave it out.
 
     Raises:
         HellmError: a folder is not a checkout of the public code, or a package that it imports is not installed.
@@ -65,7 +67,20 @@ def print_errors(mmrec: Path | None, released: Path | None, hellm: Path | None) 
         codes += [_print_models(mmrec, released), _print_initial_values(mmrec, released)]
     if hellm is not None:
         codes.append(_print_hellm(hellm))
+    if bsarec is not None:
+        codes.append(_print_bsarec(bsarec))
     return max(codes)
+
+
+def _print_bsarec(checkout: Path) -> int:
+    """Print the errors of BSARec. Return 1 if one is above its bound, else 0."""
+    rows = compare_bsarec(checkout)
+    lines = [(what, *(f"{error:.1e}" for error in errors)) for what, errors in rows]
+    print(tabulate(lines, headers=HEADS, disable_numparse=True))
+    failed = [what for what, errors in rows if not max(errors) <= BOUND]
+    if failed:
+        print(f"BSARec, above {BOUND:g}: {'; '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _print_models(mmrec: Path | None, released: Path | None) -> int:

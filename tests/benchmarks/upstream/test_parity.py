@@ -90,12 +90,17 @@ def test_a_missing_checkout_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
     )
     assert parity.main(["--released", str(tmp_path)]) == 2
     assert "holds no codes/Models.py; pass a checkout of https://github.com/Xu107/MMHCL" in capsys.readouterr().err
+    assert parity.main(["--bsarec", str(tmp_path)]) == 2
+    assert (
+        "holds no src/model/bsarec.py; pass a checkout of https://github.com/yehjin-shin/BSARec"
+        in capsys.readouterr().err
+    )
     assert parity.main([]) == 2
-    assert "parity needs --mmrec, --released or --hellm" in capsys.readouterr().err
+    assert "parity needs one of --mmrec, --released, --hellm, --bsarec with" in capsys.readouterr().err
     assert parity.main(["--mmrec", str(tmp_path / "nowhere")]) == 2
     assert "nowhere does not exist or is no folder; run `git clone https://github.com" in capsys.readouterr().err
     assert parity.main([]) == 2
-    assert "parity needs --mmrec, --released or --hellm" in capsys.readouterr().err
+    assert "parity needs one of --mmrec, --released, --hellm, --bsarec with" in capsys.readouterr().err
     assert parity.main(["--hellm", str(tmp_path)]) == 2
     assert "holds no llama/HeLLM.py; pass a checkout of https://github.com/Xu107/HeLLM" in capsys.readouterr().err
 
