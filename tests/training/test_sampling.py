@@ -10,9 +10,11 @@ from hellm_recbole.training.sampling import (
     PrefixSource,
     SequenceSource,
     derive_epoch_seed,
+    make_batch_source,
     split_micro_batches,
 )
 from hellm_recbole.types import Histories, HistoryBatch, TrainData, pad_recent
+from tests.training.small_runs import small_config
 
 CPU = torch.device("cpu")
 
@@ -106,6 +108,20 @@ def test_an_epoch_has_every_prefix_of_the_recent_items_once() -> None:
             assert [target > 0 for target in targets] == [position == length - 1 for position in range(len(targets))]
             seen.append((tuple(items[:length]), targets[length - 1]))
     assert sorted(seen) == [((1, 2), 3), ((2, 3), 4), ((6,), 7)]  # the last two items of each user are targets
+
+
+def test_a_model_of_prefixes_gets_every_prefix_with_one_target() -> None:
+    config = small_config("BSARec", batch_size=3, max_history=3, frequency_cutoff=3)
+    assert config.spec.batches == "prefixes"
+    data = build_data([[1, 2, 3, 4], [5], [6, 7]], n_items=8)
+    source = make_batch_source(config.spec.batches, config.model_settings, config.train, None, None, data, CPU)
+    found = [
+        (*items[items != 0].tolist(), int(targets.sum()))
+        for batch in source.epoch(3)
+        for items, targets in zip(batch.items, batch.targets, strict=True)
+    ]
+    assert sorted(found) == [(1, 2), (1, 2, 3), (1, 2, 3, 4), (6, 7)]
+    assert all(int((batch.targets != 0).sum(1).max()) == 1 for batch in source.epoch(3))
 
 
 def test_each_epoch_draws_other_prefixes_of_a_user() -> None:
