@@ -1,7 +1,7 @@
 """E4SRec: a language model that reads the item embeddings of a sequential model through one linear map.
 
 Li et al., "E4SRec: An Elegant Effective Efficient Extensible Solution of Large Language Models for Sequential
-Recommendation", 2023. HeLLM's language model stage starts from its released code.
+Recommendation", 2023. HeLLM's released code starts from that of E4SRec.
 
 - Input of an item: SASRec's frozen embedding, projected to one token by a linear map (`llm_inputs.ItemTokens`). There
   is no prefix, and no item text.
