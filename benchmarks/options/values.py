@@ -12,6 +12,7 @@ import typer
 
 from hellm_recbole.config.limits import LARGEST_CUTOFF, LARGEST_SEED, MOST_THREADS
 from hellm_recbole.config.request import EXPORTS, TEST_LISTS, Override, parse_override
+from hellm_recbole.config.row_names import split_names
 from hellm_recbole.data.known_datasets import DATASET_ROOT, resolve_name
 from hellm_recbole.errors import ModelError, SettingsError, shorten
 from hellm_recbole.system.files import check_name
@@ -58,7 +59,10 @@ def parse_names(text: str, option: str) -> list[str]:
 
 def parse_models(text: str | None) -> tuple[str, ...]:
     """Parse the names of `--models`. Return no name if the option is not given."""
-    return () if text is None else tuple(parse_names(text, "--models"))
+    if text is None:
+        return ()
+    names = split_names(text)
+    return tuple(dict.fromkeys(names)) if names else tuple(parse_names("", "--models"))
 
 
 def parse_datasets(text: str, folders: Collection[Path] = (DATASET_ROOT,)) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from hellm_recbole.experiments.jobs import RunJob
 from hellm_recbole.experiments.plan import estimate_job_seconds, find_earlier_results, format_minutes
 from hellm_recbole.experiments.resolve import Resolver, is_pretrained_model
 from hellm_recbole.experiments.results import RECORD_FILE, read_result
-from hellm_recbole.experiments.run_config import RunConfig
+from hellm_recbole.experiments.run_config import TrainedRunConfig
 from hellm_recbole.experiments.sweeps import SEARCH_FILE, SearchResult, find_searches, locate_search
 from hellm_recbole.report.studies import PREFIX, Study
 from hellm_recbole.system import runtime
@@ -131,7 +131,7 @@ def find_stopped_runs(output: Path, dataset: str, labels: Iterable[str]) -> froz
 
 
 def plan_studies(
-    config: RunConfig, dataset: str, studies: Mapping[str, Study], request: RunRequest
+    config: TrainedRunConfig, dataset: str, studies: Mapping[str, Study], request: RunRequest
 ) -> list[PlannedWork]:
     """Plan studies from the files that are there; no dataset is read.
 
@@ -153,7 +153,7 @@ def plan_studies(
     return planned
 
 
-def locate_study(output: Path, dataset: str, config: RunConfig, name: str) -> Path:
+def locate_study(output: Path, dataset: str, config: TrainedRunConfig, name: str) -> Path:
     """Return the folder of the search of a study."""
     return locate_search(output, dataset, config.label, f"{PREFIX}{name}")
 
@@ -167,7 +167,7 @@ def _find_study_state(folder: Path, *, fresh: bool) -> str:
     return _STOPPED if is_started(folder) else _MISSING
 
 
-def _estimate_trial_seconds(config: RunConfig, dataset: str, request: RunRequest) -> float | None:
+def _estimate_trial_seconds(config: TrainedRunConfig, dataset: str, request: RunRequest) -> float | None:
     """Estimate the seconds of one trial: from studies of as many epochs, else from an earlier run of the model."""
     searches = find_searches(request.output, dataset)
     alike = [search for search in searches if search.row == config.label and _has_epochs(search, config)]
@@ -179,7 +179,7 @@ def _estimate_trial_seconds(config: RunConfig, dataset: str, request: RunRequest
     return estimate_job_seconds(job, find_earlier_results([job], threads=max(1, int(config.resources.ray_cpus))))
 
 
-def _has_epochs(search: SearchResult, config: RunConfig) -> bool:
+def _has_epochs(search: SearchResult, config: TrainedRunConfig) -> bool:
     """Return whether the trials of a search had the same largest number of epochs as this run config."""
     return search.settings.get("epochs") == config.train.epochs
 

@@ -20,7 +20,7 @@ from hellm_recbole.data.manifest import MANIFEST, read_manifest
 from hellm_recbole.errors import ModelError, ResultError, SettingsError
 from hellm_recbole.experiments.earlier_search import describe_finished_search, find_finished_search
 from hellm_recbole.experiments.resolve import resolve_own_run
-from hellm_recbole.experiments.run_config import RunConfig
+from hellm_recbole.experiments.run_config import TrainedRunConfig
 from hellm_recbole.experiments.search_state import needs_lock
 from hellm_recbole.experiments.search_task import SearchTask
 from hellm_recbole.experiments.sweeps import SEARCH_FILE, SearchResult, read_search
@@ -95,7 +95,9 @@ def _choose_studies(experiment: Experiment, requested: str | None) -> tuple[str,
     return tuple(names)
 
 
-def _read_finished(configs: Mapping[str, RunConfig], names: Sequence[str], output: Path) -> Iterator[SearchResult]:
+def _read_finished(
+    configs: Mapping[str, TrainedRunConfig], names: Sequence[str], output: Path
+) -> Iterator[SearchResult]:
     """Read the studies that have finished."""
     for dataset, config in configs.items():
         for name in names:

@@ -13,6 +13,7 @@ from benchmarks.tasks.searches import make_search_task
 from hellm_recbole.config.model_layers import split_variant
 from hellm_recbole.config.request import SearchBudget, SearchRequest
 from hellm_recbole.errors import ModelError
+from hellm_recbole.experiments.combined_config import select_trained
 from hellm_recbole.experiments.external_embeddings import add_embeddings, refuse_wrong_files
 from hellm_recbole.experiments.resolve import resolve_runs
 from hellm_recbole.experiments.search_task import SearchTask
@@ -35,7 +36,8 @@ def make_study_tasks(request: SearchRequest, studies: str) -> list[SearchTask]:
     refuse_missing_data(request.datasets, request.data_path)
     tasks: list[SearchTask] = []
     for dataset in request.datasets:
-        configs = resolve_runs(request.models, dataset, REGISTRY, request.preset, request.overrides)
+        found = resolve_runs(request.models, dataset, REGISTRY, request.preset, request.overrides)
+        configs = select_trained(found, "study.py")
         refuse_wrong_files(request.embeddings, configs)
         split = add_embeddings(load_data(dataset, request.data_path)[1], request.embeddings)
         for config in configs:

@@ -13,6 +13,7 @@ from benchmarks.tasks.searches import format_trials, make_search_task
 from hellm_recbole.config.model_layers import split_variant
 from hellm_recbole.config.request import SchedulerName, SearchBudget, SearchName, SearchRequest
 from hellm_recbole.config.search_space import read_search_space
+from hellm_recbole.experiments.combined_config import select_trained
 from hellm_recbole.experiments.external_embeddings import add_embeddings, refuse_wrong_files
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
 from hellm_recbole.experiments.resolve import resolve_runs
@@ -48,7 +49,8 @@ def make_tuning_tasks(
     refuse_missing_data(request.datasets, request.data_path)
     tasks = []
     for dataset in request.datasets:
-        configs = resolve_runs(request.models, dataset, REGISTRY, request.preset, request.overrides)
+        found = resolve_runs(request.models, dataset, REGISTRY, request.preset, request.overrides)
+        configs = select_trained(found, "tune.py")
         refuse_wrong_files(request.embeddings, configs)
         split = add_embeddings(load_data(dataset, request.data_path)[1], request.embeddings)
         for config in configs:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from hellm_recbole.config.layers import Resolved
 from hellm_recbole.config.limits import LARGEST_CUTOFF, LARGEST_FLOAT, MOST_EPOCHS
 from hellm_recbole.config.settings import Settings
+from hellm_recbole.errors import SettingsError
 
 
 class TrainSettings(Settings):
@@ -133,3 +136,22 @@ class ClusterSettings(Settings):
 
 NEUTRAL_KEYS = frozenset({"loggers", "eval_block_users", "ray_cpus", "ray_gpus"})  # settings that change no result
 HARNESS_SETTINGS: tuple[type[Settings], ...] = (TrainSettings, EvalSettings, LogSettings, ClusterSettings)
+
+
+def refuse_unknown_metric(valid_metric: str, cutoffs: Sequence[int], resolved: Resolved) -> None:
+    """Refuse a validation metric that is not computed with the given cut-offs.
+
+    Args:
+        valid_metric: metric that selects the best epoch.
+        cutoffs: cut-offs K.
+        resolved: values of all settings with their origins.
+
+    Raises:
+        SettingsError: the metric is not computed; the message lists those that are.
+    """
+    metrics = [f"{kind}@{k}" for k in cutoffs for kind in ("R", "N")]
+    if valid_metric not in metrics:
+        raise SettingsError(
+            f"{resolved.origin['valid_metric']}: valid_metric is {valid_metric!r}; "
+            f"with the given cutoffs ({resolved.origin['cutoffs']}) it can be {', '.join(metrics)}"
+        )

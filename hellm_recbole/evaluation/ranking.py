@@ -147,50 +147,99 @@ def _rank_block(
     Returns:
         Masking policy -> [t] ranks.
     """
-    if scores.device.type == "cpu":
-        matrix: Any = scores.numpy()
-        target_score = matrix[row_of, item - 1]
-        # If each user has one target, the rows are already in the right order and need no copy.
-        target_rows = matrix if len(row_of) == len(users) else matrix[row_of]
-        count = np.empty(len(item), dtype=np.int64)
-        for index, (row, value) in enumerate(zip(target_rows, target_score, strict=True)):
-            count[index] = np.count_nonzero(row >= value)
-    else:
-        matrix = scores
-        rows = torch.from_numpy(row_of).to(scores.device)
-        target_score_on_device = scores[rows, torch.from_numpy(item - 1).to(scores.device)]
-        count = (scores[rows] >= target_score_on_device.unsqueeze(1)).sum(dim=1).cpu().numpy()
-        target_score = target_score_on_device.cpu().numpy()
-    seen_rank = count - _count_masked_at_least(matrix, target_score, row_of, item, users, seen)
+    matrix: Any = scores.numpy() if scores.device.type == "cpu" else scores
+    target_score = select_scores(matrix, row_of, item)
+    count = count_at_least(matrix, row_of, target_score)
+    seen_rank = count - find_masked(row_of, item, users, seen).count_at_least(matrix, target_score)
     if seen is train:  # at validation the two policies are the same
         return {"seen": seen_rank, "train": seen_rank, "none": count}
     return {
         "seen": seen_rank,
-        "train": count - _count_masked_at_least(matrix, target_score, row_of, item, users, train),
+        "train": count - find_masked(row_of, item, users, train).count_at_least(matrix, target_score),
         "none": count,
     }
 
 
-def _count_masked_at_least(
-    matrix: Any,
-    target_score: npt.NDArray[np.float32],
-    row_of: IdArray,
-    item: IdArray,
-    users: IdArray,
-    masked: Histories,
-) -> IdArray:
-    """Count, for each target, the distinct masked items with a score at least as high; the target itself is left out.
+def select_scores(matrix: Any, row_of: IdArray, item: IdArray) -> npt.NDArray[np.float32]:
+    """Select the score of each target.
 
     Args:
         matrix: [B, I] scores, as an array on the CPU or a tensor on the device.
-        target_score: [t] score of each target.
         row_of: [t] row of `matrix` for each target.
         item: [t] item id of each target.
-        users: [B] user ids of the block.
-        masked: masked items of all users.
+
+    Returns:
+        [t] scores.
+    """
+    if isinstance(matrix, Tensor):
+        columns = torch.from_numpy(item - 1).to(matrix.device)
+        on_device: npt.NDArray[np.float32] = matrix[_to_device(row_of, matrix), columns].cpu().numpy()
+        return on_device
+    selected: npt.NDArray[np.float32] = matrix[row_of, item - 1]
+    return selected
+
+
+def count_at_least(matrix: Any, row_of: IdArray, target_score: npt.NDArray[np.float32]) -> IdArray:
+    """Count, for each target, all items with a score at least as high, the target included.
+
+    Args:
+        matrix: [B, I] scores, as an array on the CPU or a tensor on the device.
+        row_of: [t] row of `matrix` for each target.
+        target_score: [t] score of each target.
 
     Returns:
         [t] counts.
+    """
+    if isinstance(matrix, Tensor):
+        value = torch.from_numpy(target_score).to(matrix.device)
+        on_device: IdArray = (matrix[_to_device(row_of, matrix)] >= value.unsqueeze(1)).sum(dim=1).cpu().numpy()
+        return on_device
+    # If each user has one target, the rows are already in the right order and need no copy.
+    target_rows = matrix if len(row_of) == len(matrix) else matrix[row_of]
+    count = np.empty(len(row_of), dtype=np.int64)
+    for index, (row, value) in enumerate(zip(target_rows, target_score, strict=True)):
+        count[index] = np.count_nonzero(row >= value)
+    return count
+
+
+@dataclass(frozen=True)
+class MaskedItems:
+    """The masked items of each target of a block, without the target itself and each once.
+
+    Attributes:
+        target: [P] index of the target.
+        row: [P] row of the scores.
+        item: [P] item id.
+    """
+
+    target: IdArray
+    row: IdArray
+    item: IdArray
+
+    def count_at_least(self, matrix: Any, target_score: npt.NDArray[np.float32]) -> IdArray:
+        """Count, for each target, the masked items with a score at least as high.
+
+        Args:
+            matrix: [B, I] scores, as an array on the CPU or a tensor on the device.
+            target_score: [t] score of each target.
+
+        Returns:
+            [t] counts.
+        """
+        value = matrix[self.row, self.item - 1]
+        if isinstance(value, Tensor):
+            value = value.cpu().numpy()
+        return np.bincount(self.target[value >= target_score[self.target]], minlength=len(target_score))
+
+
+def find_masked(row_of: IdArray, item: IdArray, users: IdArray, masked: Histories) -> MaskedItems:
+    """Find the masked items of each target of a block.
+
+    Args:
+        row_of: [t] row of the scores for each target.
+        item: [t] item id of each target.
+        users: [B] user ids of the block.
+        masked: masked items of all users.
     """
     owner = users[row_of]
     # One entry for each pair of a target and an item in the masked history of its user.
@@ -198,13 +247,17 @@ def _count_masked_at_least(
     target = np.repeat(np.arange(len(item)), length)
     offset = np.arange(len(target)) - np.repeat(np.cumsum(length) - length, length)
     masked_item = masked.items[np.repeat(start, length) + offset]
-    pair = np.unique(target * (int(matrix.shape[1]) + 1) + masked_item)  # an item that occurs twice is counted once
-    target, masked_item = pair // (int(matrix.shape[1]) + 1), pair % (int(matrix.shape[1]) + 1)
-    value = matrix[row_of[target], masked_item - 1]
-    if isinstance(value, Tensor):
-        value = value.cpu().numpy()
-    counted = (value >= target_score[target]) & (masked_item != item[target])
-    return np.bincount(target[counted], minlength=len(item))
+    width = int(masked_item.max(initial=0)) + 1
+    pair = np.unique(target * width + masked_item)  # an item that occurs twice is counted once
+    target, masked_item = pair // width, pair % width
+    other = masked_item != item[target]
+    target, masked_item = target[other], masked_item[other]
+    return MaskedItems(target, row_of[target], masked_item)
+
+
+def _to_device(index: IdArray, matrix: Tensor) -> Tensor:
+    """Copy indices to the device of a matrix."""
+    return torch.from_numpy(index).to(matrix.device)
 
 
 def refuse_nan(scores: Tensor, users: IdArray, who: str) -> None:

@@ -35,10 +35,12 @@ from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import MIN_EVALUATED, Split
 from hellm_recbole.errors import ModelError, TrainingDiverged
 from hellm_recbole.evaluation.embeddings import encode_and_export
+from hellm_recbole.experiments.combined_config import CombinedRunConfig
+from hellm_recbole.experiments.component_scores import load_finished_scorer
 from hellm_recbole.experiments.context import CHECKPOINT, RunContext
 from hellm_recbole.experiments.pretrained import PretrainedStore
 from hellm_recbole.experiments.run import build_learner
-from hellm_recbole.experiments.run_config import RecBoleRunConfig, RunConfig
+from hellm_recbole.experiments.run_config import RecBoleRunConfig, RunConfig, TrainedRunConfig
 from hellm_recbole.system.files import (
     atomic_write,
     ensure_folder,
@@ -72,11 +74,20 @@ class RankedLists:
 
 
 def refuse_embeddings(configs: Iterable[RunConfig]) -> None:
-    """Refuse runs of RecBole's models, which have no embeddings to export.
+    """Refuse runs of RecBole's models and combined runs, which have no embeddings to export.
+
+    Runs that a combined run only reads are not exported.
 
     Raises:
         ModelError: there is such a run; the message names the models.
     """
+    configs = [*configs]
+    combined = list(dict.fromkeys(config.label for config in configs if isinstance(config, CombinedRunConfig)))
+    if combined:
+        raise ModelError(
+            f"--export {EMBEDDINGS}: there are none of {', '.join(combined)}, which only combines scores; export "
+            f"{TEST_LISTS} only"
+        )
     names = list(dict.fromkeys(config.label for config in configs if isinstance(config, RecBoleRunConfig)))
     if names:
         several = len(names) > 1
@@ -115,14 +126,18 @@ def export_run(
     if EMBEDDINGS in what:
         refuse_embeddings([config])
     folder = context.locate_run(config, split.dataset)
-    embeddings = store.load(context.output, split, config.pretrained_tables, context.seed)
-    learner = build_learner(config, split, context, embeddings)
-    load_best(learner, CheckpointFolder(folder / CHECKPOINT))
-    learner.prepare()
+    scorer: Scorer
+    if isinstance(config, TrainedRunConfig):
+        embeddings = store.load(context.output, split, config.pretrained_tables, context.seed)
+        scorer = learner = build_learner(config, split, context, embeddings)
+        load_best(learner, CheckpointFolder(folder / CHECKPOINT))
+    else:
+        scorer = load_finished_scorer(config, split, context)
+    scorer.prepare()
     if TEST_LISTS in what:
         k = k or max(config.evaluation.cutoffs)
         lists = rank_top_items(
-            learner, split, k, config.evaluation.eval_block_users, f"{config.label} on {split.dataset}, test"
+            scorer, split, k, config.evaluation.eval_block_users, f"{config.label} on {split.dataset}, test"
         )
         write_lists(folder / LISTS_FILE, lists, split, describe_lists(config, split, context.seed, k))
         write_left_out(folder / LEFT_OUT_FILE, split)

@@ -10,6 +10,7 @@ from typing import Any
 from hellm_recbole.config.harness_settings import NEUTRAL_KEYS
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import ResultError, shorten, strip_controls
+from hellm_recbole.experiments.components import identify_components
 from hellm_recbole.experiments.context import CHECKPOINT, RunContext
 from hellm_recbole.experiments.external_embeddings import OPTION, find_external
 from hellm_recbole.experiments.identity import identify_run, list_run_parts
@@ -37,7 +38,7 @@ def find_finished_run(config: RunConfig, split: Split, context: RunContext, stor
     Raises:
         ResultError: the run is finished, but something that it depends on has changed since; the message says what.
             Or its result cannot be read.
-        ModelError: pretrained embeddings that the run reads are missing.
+        ModelError: pretrained embeddings that the run reads, or runs that it combines, are missing.
         DataError: the language model cannot be loaded.
     """
     path = context.locate_run(config, split.dataset) / RECORD_FILE
@@ -54,7 +55,7 @@ def find_finished_run(config: RunConfig, split: Split, context: RunContext, stor
         )
         identity = _identify_only_embeddings(embeddings.digests)
     else:
-        identity = identify_run(config, split, embeddings.identities)
+        identity = identify_run(config, split, embeddings.identities, identify_components(config, split, context))
     new = list_parts(identity, json.loads(json.dumps(config.reproducibility_settings())), split.sha256, context.seed)
     changes = describe_changes(*({k: v for k, v in parts.items() if not k.startswith(CODE)} for parts in (old, new)))
     if changes:

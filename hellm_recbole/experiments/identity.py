@@ -11,6 +11,7 @@ from hellm_recbole.identity.code import digest_all
 from hellm_recbole.identity.compare import FILE, list_parts
 from hellm_recbole.identity.parts import (
     UNKNOWN_ORIGIN,
+    CombinedRunIdentity,
     EmbeddingIdentity,
     FeatureIdentity,
     Identity,
@@ -24,26 +25,35 @@ from hellm_recbole.llm.settings import NO_BACKBONE, RANDOM
 from hellm_recbole.llm.source import find_source
 
 
-def identify_run(config: RunConfig, split: Split, embeddings: Mapping[str, EmbeddingIdentity]) -> Identity:
+def identify_run(
+    config: RunConfig,
+    split: Split,
+    embeddings: Mapping[str, EmbeddingIdentity],
+    runs: Mapping[str, CombinedRunIdentity] | None = None,
+) -> Identity:
     """Collect everything that a run depends on, except split, settings and seed.
 
     Args:
         config: config of the run.
         split: split of the dataset, with features and texts.
         embeddings: pretrained model -> identity of its embeddings, for those of the run that exist already.
+        runs: label -> identity of each run that it combines; None or empty for other runs.
 
     Raises:
         DataError: the language model cannot be loaded.
         MissingDependency: the packaged language model is not installed.
     """
     modules = config.identify_code()
-    return {
+    identity: Identity = {
         "features": {name: _identify_features(config, split, name) for name in config.choose_features(split.features)},
         "item_texts": {"sha256": split.text_sha256, "columns": split.text_columns} if config.reads_texts else None,
         "language_model": _identify_language_model(config),
         "embeddings": dict(embeddings),
         "code": {"sha256": digest_all(modules), "modules": modules},
     }
+    if runs:
+        identity["runs"] = dict(runs)
+    return identity
 
 
 def _identify_features(config: RunConfig, split: Split, modality: str) -> FeatureIdentity:

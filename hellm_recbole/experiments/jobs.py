@@ -11,6 +11,9 @@ from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.embeddings import needs_export
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, ResultError
+from hellm_recbole.experiments.combined_config import CombinedRunConfig
+from hellm_recbole.experiments.combined_run import combine_and_rank
+from hellm_recbole.experiments.components import is_finished
 from hellm_recbole.experiments.context import RunContext
 from hellm_recbole.experiments.export import export_run
 from hellm_recbole.experiments.finished import (
@@ -75,6 +78,11 @@ class RunJob:
     def pretrained_runs(self) -> list[str]:
         """Pretrained models whose runs this run reads; the embeddings of others come from files."""
         return [model for model in self.config.pretrained_models if model not in self.external]
+
+    @property
+    def combined_folders(self) -> list[Path]:
+        """Folders of the runs whose scores this run combines."""
+        return [self.context.locate_run(row, self.dataset) for row in self.config.combined_runs]
 
     @property
     def pretrained_folders(self) -> list[Path]:
@@ -162,7 +170,7 @@ def check_earlier_runs(
 
     Returns:
         The jobs with the results of the finished runs. A finished run is compared again when its turn comes if a
-        pretrained model that it reads is executed before it.
+        pretrained model that it reads, or a run that it combines, is executed before it.
 
     Raises:
         HellmError: something that an earlier run depends on has changed since.
@@ -173,7 +181,7 @@ def check_earlier_runs(
         found = check_earlier_run(job, data[job.dataset][1], store)
         if found.finished is None:
             executed.add(job.folder)
-        elif executed.intersection(job.pretrained_folders):
+        elif executed.intersection([*job.pretrained_folders, *job.combined_folders]):
             found = replace(found, deferred=True)
         checked.append(found)
         _forget_unread_embeddings(store, job, [*checked, *jobs[index + 1 :]])
@@ -205,7 +213,7 @@ def check_earlier_run(job: RunJob, split: Split, store: PretrainedStore) -> RunJ
 
     Returns:
         The job with the result of the finished run. If the run reads embeddings that are not
-        exported yet, the comparison is not possible, and the job is deferred.
+        exported yet, or combines runs that are not finished, the comparison is not possible, and the job is deferred.
 
     Raises:
         ResultError: the earlier run is finished, but something that it depends on has changed since. Or it has read
@@ -223,7 +231,8 @@ def check_earlier_run(job: RunJob, split: Split, store: PretrainedStore) -> RunJ
     ]
     if missing:
         refuse_lost_files(job.folder, missing)
-    if missing and (job.folder / RECORD_FILE).exists():
+    unfinished = [folder for folder in job.combined_folders if not is_finished(folder)]
+    if (missing or unfinished) and (job.folder / RECORD_FILE).exists():
         return replace(job, deferred=True)
     finished = find_finished_run(job.config, split, job.context, store)
     if finished is None:
@@ -318,7 +327,15 @@ def run_job(
     if result is None:
         store.forget(job.folder)
         result = execute_run(
-            job.config, dataset, split, job.context, store, fresh=job.fresh, watchers=watchers, position=job.position
+            job.config,
+            dataset,
+            split,
+            job.context,
+            store,
+            fresh=job.fresh,
+            watchers=watchers,
+            position=job.position,
+            body=combine_and_rank if isinstance(job.config, CombinedRunConfig) else None,
         )
     if result.status != "success":
         return result.reason

@@ -10,6 +10,7 @@ import torch
 from hellm_recbole.errors import ResultError
 from hellm_recbole.experiments.jobs import RunJob
 from hellm_recbole.experiments.results import RECORD_FILE, RunResult, read_result
+from hellm_recbole.experiments.run_config import TrainedRunConfig
 from hellm_recbole.system import runtime
 
 _MAX_NAMED = 8  # number of names or seeds that the line lists
@@ -43,7 +44,12 @@ def describe_plan(jobs: Sequence[RunJob], earlier: Iterable[RunResult]) -> str:
     if to_run:
         if n_read := sum(job.is_pretrained for job in to_run):
             parts.append(f"{n_read} trained first, because other runs read their embeddings")
-        parts.append(f"at most {_count(max(job.config.train.epochs for job in to_run), 'epoch')} each")
+        if epochs := [job.config.train.epochs for job in to_run if isinstance(job.config, TrainedRunConfig)]:
+            parts.append(f"at most {_count(max(epochs), 'epoch')} each")
+        if n_combined := sum(not isinstance(job.config, TrainedRunConfig) for job in to_run):
+            parts.append(
+                f"{n_combined} not trained, because {'they combine' if n_combined > 1 else 'it combines'} scores"
+            )
         parts.append(f"expected time {_describe_time(to_run, earlier)}")
     return f"plan: {'; '.join(parts)}"
 
@@ -55,7 +61,8 @@ def _is_undecided(job: RunJob, changed: Set[tuple[str, int, str]]) -> bool:
         job: the job.
         changed: dataset, seed and model of each run that the command executes.
     """
-    reads_changed = any((job.dataset, job.context.seed, name) in changed for name in job.pretrained_runs)
+    read = [*job.pretrained_runs, *(row.model for row in job.config.combined_runs)]
+    reads_changed = any((job.dataset, job.context.seed, name) in changed for name in read)
     return job.deferred or (job.finished is not None and reads_changed)
 
 
@@ -122,9 +129,14 @@ def _estimate_seconds(job: RunJob, result: RunResult) -> float | None:
     """Estimate the seconds of a run from an earlier one; None if that one has no times.
 
     With the same largest number of epochs, the run is expected to stop early at the same epoch. Otherwise it is
-    expected to train to the last one, except for RecBole's models that make a single pass.
+    expected to train to the last one, except for RecBole's models that make a single pass. A run that combines others
+    takes as long as before.
     """
-    if result.train_seconds is None or result.eval_seconds is None or not result.epochs_run:
+    if result.train_seconds is None or result.eval_seconds is None:
+        return None
+    if not isinstance(job.config, TrainedRunConfig):
+        return result.train_seconds + result.eval_seconds
+    if not result.epochs_run:
         return None
     epochs = job.config.train.epochs
     recorded = _find_value(result.settings, "epochs")

@@ -24,8 +24,10 @@ from hellm_recbole.experiments.jobs import JobLocks, RunJob, report_outcome, run
 from hellm_recbole.experiments.pretrained import PretrainedStore
 from hellm_recbole.experiments.ray_cluster import connect_cluster, enter_worker, refuse_gpu_number, request_resources
 from hellm_recbole.experiments.run import record_lost_run
+from hellm_recbole.experiments.run_config import TrainedRunConfig
 from hellm_recbole.system import runtime
 from hellm_recbole.system.work_bar import LINE_EVERY_S
+from hellm_recbole.training.loggers import Logger
 
 MAX_RETRIES = 3  # number of restarts of a run whose worker died; it resumes from its last epoch
 POLL_EVERY_S = 1.0
@@ -43,12 +45,12 @@ def run_on_ray(
 ) -> int:
     """Execute all runs as tasks of a Ray cluster. Return the number of failed runs.
 
-    A task starts as soon as its resources are free and the pretrained models that it reads are trained. If its worker
+    A task starts as soon as its resources are free and the runs that it reads have ended. If its worker
     dies, the task is restarted and resumes from the last epoch. A failed run does not stop the others. All nodes of the
     cluster need the results folder and the prepared data under the same paths.
 
     Args:
-        jobs: jobs of the command; pretrained models come before the models that read them.
+        jobs: jobs of the command; each comes after the runs that it reads.
         data: dataset name -> dataset and its split.
         address: address of the cluster, see `connect_cluster`.
         n_cpus: number of CPUs of a local cluster; None takes all.
@@ -75,7 +77,7 @@ def _start_tasks(jobs: Sequence[RunJob], shared: Mapping[str, Any], device: str,
     """Start a task for each job. Return Ray's reference of each task -> its job.
 
     Args:
-        jobs: jobs of the command; pretrained models come before the models that read them.
+        jobs: jobs of the command; each comes after the runs that it reads.
         shared: dataset name -> Ray's reference of the dataset and its split.
         device: the --device option.
         board: the `ProgressBoard` of the tasks.
@@ -90,17 +92,16 @@ def _start_tasks(jobs: Sequence[RunJob], shared: Mapping[str, Any], device: str,
         request_resources(job.config.resources.ray_cpus, job.config.resources.ray_gpus) for job in jobs
     ]
     running: dict[Any, RunJob] = {}
-    pretrained: dict[tuple[str, int, str], Any] = {}
+    started: dict[Path, Any] = {}  # folder of a run -> reference of its task
     for job, request in zip(jobs, requests, strict=True):
-        dependencies = [pretrained[job.dataset, job.context.seed, model] for model in job.pretrained_runs]
+        dependencies = [started[folder] for folder in (*job.pretrained_folders, *job.combined_folders)]
         task = run_task.options(
             num_cpus=request["cpu"], num_gpus=request["gpu"], max_retries=MAX_RETRIES, name=job.name
         )
         remote_job = replace(job, context=replace(job.context, output=job.context.output.resolve()))
         reference = task.remote(remote_job, shared[job.dataset], device, Path.cwd(), board, *dependencies)
         running[reference] = job
-        if job.is_pretrained:
-            pretrained[job.dataset, job.context.seed, job.config.model] = reference
+        started[job.folder] = reference
     return running
 
 
@@ -167,16 +168,20 @@ def execute_job(
         device: the --device option.
         folder: working folder of the command.
         board: the `ProgressBoard` of the tasks.
-        dependencies: return values of the tasks that train the pretrained models; Ray waits for them first.
+        dependencies: return values of the tasks of the runs that it reads; Ray waits for them first.
 
     Returns:
         Description of the error; None if there was no error.
     """
     enter_worker(folder, job.config.resources.ray_cpus)
     job = replace(job, context=replace(job.context, device=runtime.choose_device(device)))
-    watcher = ProgressReporter(board, job)
+    watchers: list[Logger] = []
+    if isinstance(job.config, TrainedRunConfig):
+        watchers.append(ProgressReporter(board, job))
+    else:
+        board.set_line.remote(job.name, "combining scores")
     try:
-        return run_job(job, *data, PretrainedStore(), watchers=[watcher])
+        return run_job(job, *data, PretrainedStore(), watchers=watchers)
     except HellmError as error:
         return str(error)
 
@@ -205,6 +210,7 @@ class ProgressReporter:
     """
 
     def __init__(self, board: Any, job: RunJob) -> None:
+        assert isinstance(job.config, TrainedRunConfig)
         self._board, self._name, self._train = board, job.name, job.config.train
         self._validation = ""
         self._best: tuple[float, int] | None = None  # best validation metric and its epoch

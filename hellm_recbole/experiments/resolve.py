@@ -23,17 +23,26 @@ from hellm_recbole.config.harness_settings import (
     PairSettings,
     StepSettings,
     TrainSettings,
+    refuse_unknown_metric,
 )
 from hellm_recbole.config.layers import Resolved, describe_unknown_keys
 from hellm_recbole.config.model_layers import RunName, merge_model_layers, split_variant
 from hellm_recbole.config.request import Override
+from hellm_recbole.config.row_names import parse_combined_name
 from hellm_recbole.config.settings import build_all_settings, list_field_names
 from hellm_recbole.config.variants import list_variants
 from hellm_recbole.config.yaml_files import Value
 from hellm_recbole.errors import MissingDependency, ModelError, SettingsError
+from hellm_recbole.experiments.combined_config import build_combined_config, separate_combined
 from hellm_recbole.experiments.recbole_settings import check_recbole_settings
 from hellm_recbole.experiments.results import Search
-from hellm_recbole.experiments.run_config import LLMRunConfig, OwnRunConfig, RecBoleRunConfig, RunConfig
+from hellm_recbole.experiments.run_config import (
+    LLMRunConfig,
+    OwnRunConfig,
+    RecBoleRunConfig,
+    RunConfig,
+    TrainedRunConfig,
+)
 from hellm_recbole.experiments.unread_settings import refuse_unread_override
 from hellm_recbole.models.base import LLM, Family, ModelSpec, check_spec
 from hellm_recbole.types import name_user_table
@@ -95,17 +104,26 @@ class Resolver:
             found = resolve_run(model, self.dataset, self.registry, self.preset, [*values, *self.overrides])
             return replace(found, search=tuned.search)
         if model not in self._configs:
-            self._configs[model] = resolve_run(model, self.dataset, self.registry, self.preset, self.overrides)
+            self._configs[model] = self._resolve_untuned(model)
         return self._configs[model]
+
+    def _resolve_untuned(self, model: str) -> RunConfig:
+        """Resolve the run config of a model, a variant, or a combined row with all rows that it combines."""
+        is_own = model in self.registry or split_variant(model, self.registry)[1] is not None
+        combined = None if is_own else parse_combined_name(model)
+        if combined is None:
+            return resolve_run(model, self.dataset, self.registry, self.preset, self.overrides)
+        rows = [self.resolve(row) for row in combined.rows]
+        return build_combined_config(combined, rows, self.preset, self.overrides)
 
     def resolve_with_pretrained(
         self, models: Sequence[str], tuned: Mapping[str, Tuned] = NOTHING_TUNED
     ) -> list[RunConfig]:
-        """Resolve the run configs of several models, and of all pretrained models that they read.
+        """Resolve the run configs of several models, and of all runs that they read.
 
-        Pretrained models are included whether they were requested or not, and come before the LLM models that read
-        them. They never have tuned values, even if a tuned run of the same model is requested. Models whose embeddings
-        come from files are included only if they were requested.
+        Runs that a combined run needs are included whether they were requested or not, and come before it. So are
+        pretrained models, which come before the LLM models that read them. None of these ever has tuned values, even if
+        a tuned run of the same model is requested. Models whose embeddings come from files are not included for them.
 
         Args:
             models: names of models and variants.
@@ -115,7 +133,7 @@ class Resolver:
             ModelError: a model is unknown, or an LLM model reads embeddings of a model that has none.
             SettingsError: a setting is wrong, or no model has the setting of an override.
         """
-        requested = [self.resolve(name, tuned.get(name)) for name in models]
+        requested, combined = separate_combined(self.resolve(name, tuned.get(name)) for name in models)
         needed = dict.fromkeys(model for config in requested for model in config.pretrained_models)
         pretrained = [self.resolve(name) for name in needed if name not in self.external]
         for config in pretrained:
@@ -126,7 +144,8 @@ class Resolver:
                     f"another model can read; name one of {readable}"
                 )
         _refuse_missing_user_embeddings(requested, pretrained, self.external)
-        configs = _order_pretrained_first(requested, pretrained, self.external) if pretrained else requested
+        trained = _order_pretrained_first(requested, pretrained, self.external) if pretrained else requested
+        configs = [*trained, *combined]
         self.refuse_unknown_overrides(configs)
         return configs
 
@@ -245,7 +264,7 @@ def _order_pretrained_first(
 
 def resolve_run(
     name: str, dataset: str, registry: Mapping[str, ModelSpec], preset: str, overrides: Sequence[Override]
-) -> RunConfig:
+) -> TrainedRunConfig:
     """Resolve the run config of one model. Overrides of other models are ignored.
 
     Args:
@@ -330,20 +349,6 @@ def _build_settings(
     return dict(zip(every, build_all_settings(every, resolved, extra_known=known, file=str(name.file)), strict=True))
 
 
-def refuse_unknown_metric(train: TrainSettings, evaluation: EvalSettings, resolved: Resolved) -> None:
-    """Refuse a validation metric that is not computed with the given cut-offs.
-
-    Raises:
-        SettingsError: the metric is not computed; the message lists those that are.
-    """
-    metrics = [f"{kind}@{k}" for k in evaluation.cutoffs for kind in ("R", "N")]
-    if train.valid_metric not in metrics:
-        raise SettingsError(
-            f"{resolved.origin['valid_metric']}: valid_metric is {train.valid_metric!r}; "
-            f"with the given cutoffs ({resolved.origin['cutoffs']}) it can be {', '.join(metrics)}"
-        )
-
-
 def _collect_shared_fields(
     name: RunName, family: Family, preset: str, resolved: Resolved, built: Mapping[type[Any], Any]
 ) -> dict[str, Any]:
@@ -352,7 +357,7 @@ def _collect_shared_fields(
     Raises:
         SettingsError: the validation metric is not computed with the given cut-offs.
     """
-    refuse_unknown_metric(built[TrainSettings], built[EvalSettings], resolved)
+    refuse_unknown_metric(built[TrainSettings].valid_metric, built[EvalSettings].cutoffs, resolved)
     train, evaluation, log, resources = (built[cls] for cls in HARNESS_SETTINGS)
     return {
         "model": name.name,

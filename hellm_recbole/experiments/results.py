@@ -107,6 +107,27 @@ class Search(TypedDict):
     valid: float
 
 
+class Combination(TypedDict):
+    """What a combined run combines, and how its weights were searched on validation.
+
+    `rows` lists the labels of the combined runs, and `priors` the priors that are added. `left_out` lists the priors
+    that the dataset does not allow. `transition_form` is null without transitions. `weights` has the weight of each
+    prior, or of each row of a fusion. `points` is the number of points that were tried, 0 if nothing was searched, and
+    `valid` is the best value of `valid_metric`. `valid_without` is its value with all weights 0, for a fusion that of
+    its best row alone. Both are null if nothing was searched.
+    """
+
+    rows: tuple[str, ...]
+    priors: tuple[str, ...]
+    left_out: tuple[str, ...]
+    transition_form: str | None
+    weights: dict[str, float]
+    points: int
+    valid_metric: str
+    valid: float | None
+    valid_without: float | None
+
+
 class Published(TypedDict):
     """What a published run result says about its publication.
 
@@ -140,6 +161,7 @@ class RunResult:
     - `backbone` is the name of the language model of an LLM model, null for others.
     - `stages` maps each pretrained model that the run reads to the SHA-256 of its item embeddings.
     - `search` describes the hyper-parameter search of a tuned run, null for others.
+    - `combination` describes what a combined run combines, null for others.
     - `identity` holds the digests of everything else that the numbers depend on. `deterministic` says whether the
       same run gives the same numbers again. Both are null if the run did not start, or if an earlier version of this
       project, which did not have them, wrote the file.
@@ -184,6 +206,7 @@ class RunResult:
     backbone: str | None = None
     stages: dict[str, str] = field(default_factory=dict)
     search: Search | None = None
+    combination: Combination | None = None
     identity: Identity | None = None
     deterministic: bool | None = None
     ranks_sha256: str | None = None
@@ -336,7 +359,7 @@ def _parse_result(text: str, path: Path) -> RunResult:
         _refuse_file(path, SEAL, "is missing, which every published run has")
     hints = {name: hint for name, hint in get_type_hints(RunResult).items() if name != "path"}
     added: dict[str, Any] = {"backbone": None, "stages": {}, "search": None, "identity": None, "deterministic": None}
-    added |= {"ranks_sha256": None, "published": None}
+    added |= {"ranks_sha256": None, "published": None, "combination": None}
     try:
         raw = {**added, **check_seal(raw)}  # earlier versions wrote files without these keys
         result = RunResult(**read_mapping(raw, hints, ""), path=path)

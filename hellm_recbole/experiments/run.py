@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from hellm_recbole.experiments.results import (
     RunResult,
     write_result,
 )
-from hellm_recbole.experiments.run_config import RunConfig
+from hellm_recbole.experiments.run_config import RunConfig, TrainedRunConfig
 from hellm_recbole.experiments.saved_model import save_language_model
 from hellm_recbole.system import runtime
 from hellm_recbole.system.distributed import ProcessGroup
@@ -40,6 +40,9 @@ from hellm_recbole.training.progress import ConsoleView
 from hellm_recbole.training.trainer import View, fit
 
 TRACEBACK = "traceback.txt"
+RunBody = Callable[
+    [RunConfig, Split, RunContext, PretrainedStore, dict[str, Any], Sequence[Logger], str], RunResult
+]  # the arguments of `_train_and_rank`
 
 
 def execute_run(
@@ -52,6 +55,7 @@ def execute_run(
     fresh: bool,
     watchers: Sequence[Logger] = (),
     position: str = "",
+    body: RunBody | None = None,
 ) -> RunResult:
     """Execute a run from scratch or from its checkpoint, and write its folder.
 
@@ -66,6 +70,7 @@ def execute_run(
         fresh: whether to remove the folder of the run first and start from scratch.
         watchers: loggers that receive each epoch, in addition to the loggers of the settings.
         position: number of the run and of all runs of the command, such as "3/15"; "" if it is the only one.
+        body: function that does the work of the run; None trains a model and ranks its targets.
 
     Returns:
         The result of the run, with status `success` or `failed`.
@@ -85,7 +90,7 @@ def execute_run(
     fields = collect_initial_fields(config, dataset, split, context)
     crash = None
     try:
-        result = _train_and_rank(config, split, context, store, fields, watchers, position)
+        result = (body or _train_and_rank)(config, split, context, store, fields, watchers, position)
     except KeyboardInterrupt:
         _write_result_and_traceback(folder, _end_early(fields, "cancelled", "stopped by Ctrl-C, SIGTERM or SIGHUP"))
         raise
@@ -120,7 +125,9 @@ def record_lost_run(config: RunConfig, dataset: Dataset, split: Split, context: 
     return result
 
 
-def build_learner(config: RunConfig, split: Split, context: RunContext, embeddings: PretrainedEmbeddings) -> Learner:
+def build_learner(
+    config: TrainedRunConfig, split: Split, context: RunContext, embeddings: PretrainedEmbeddings
+) -> Learner:
     """Build the initial learner of a run from the training part of the split and the pretrained embeddings.
 
     Args:
@@ -186,6 +193,7 @@ def _train_and_rank(
     `fields` holds the fields of the result that are known before training. Those of the pretrained embeddings and of
     the identity are added to it here, so that the result of a run that fails later has them too.
     """
+    assert isinstance(config, TrainedRunConfig)
     embeddings = store.load(context.output, split, config.pretrained_tables, context.seed)
     fields["stages"] = embeddings.digests  # the key that earlier versions used for these digests
     fields["identity"] = identity = identify_run(config, split, embeddings.identities)
@@ -197,22 +205,31 @@ def _train_and_rank(
         shared.group.send(shared)
         progress = shared.train(learner, view)
     ranks = shared.rank(learner)
-    result = RunResult(
-        **{
-            **fields,
-            **collect_training_fields(learner, progress, context, build_seconds),
-            "metrics": {
-                name: average_metrics(phase.user, phase.seen, config.evaluation.cutoffs)
-                for name, phase in ranks.items()
-            },
-            "ranks_sha256": sha256_file(_write_ranks(shared.folder, ranks, split)),
-            "status": "success",
-            "reason": None,
-        }
-    )
+    fields |= collect_training_fields(learner, progress, context, build_seconds)
+    result = finish_result(config, split, context, fields, ranks)
     if config.backbone is not None:
         save_language_model(learner.module, result, shared.folder / "model")
     return result
+
+
+def finish_result(
+    config: RunConfig, split: Split, context: RunContext, fields: Mapping[str, Any], ranks: Mapping[str, Ranks]
+) -> RunResult:
+    """Write the ranks of a run, and build its successful result.
+
+    Args:
+        config: config of the run.
+        split: split of the dataset.
+        context: output folder, random seed, device and processes of the run.
+        fields: all fields of the result but those that follow from the ranks.
+        ranks: ranks of both phases, "valid" and "test".
+    """
+    metrics = {
+        name: average_metrics(phase.user, phase.seen, config.evaluation.cutoffs) for name, phase in ranks.items()
+    }
+    written = _write_ranks(context.locate_run(config, split.dataset), ranks, split)
+    outcome = {"metrics": metrics, "ranks_sha256": sha256_file(written), "status": "success", "reason": None}
+    return RunResult(**{**fields, **outcome})
 
 
 @dataclass(frozen=True)
@@ -228,7 +245,7 @@ class _SharedRun:
         parts: name of everything that the run depends on -> its value or digest.
     """
 
-    config: RunConfig
+    config: TrainedRunConfig
     split: Split
     context: RunContext
     parts: Mapping[str, str]

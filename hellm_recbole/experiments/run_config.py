@@ -41,7 +41,6 @@ class RunConfig(ABC):
         family: group of the model in the tables.
         preset: name of the preset.
         resolved: values of all settings with their origins.
-        train: settings of the training loop, the optimizer and the model selection.
         evaluation: cut-offs and number of users in a block.
         log: settings of the loggers.
         resources: CPUs and GPUs that the run requests from a Ray cluster.
@@ -52,7 +51,6 @@ class RunConfig(ABC):
     family: Family
     preset: str
     resolved: Resolved
-    train: TrainSettings
     evaluation: EvalSettings
     log: LogSettings
     resources: ClusterSettings
@@ -77,6 +75,16 @@ class RunConfig(ABC):
     def pretrained_tables(self) -> tuple[str, ...]:
         """Tables of these models that this run reads (see `types.TrainData.pretrained`)."""
         return self.pretrained_models
+
+    @property
+    def combined_runs(self) -> tuple[RunConfig, ...]:
+        """Runs whose scores this run combines."""
+        return ()
+
+    @property
+    @abstractmethod
+    def valid_metric(self) -> str:
+        """Metric on the validation part that the run maximises, such as N@20."""
 
     @property
     def has_item_embeddings(self) -> bool:
@@ -125,19 +133,6 @@ class RunConfig(ABC):
         still runs the old code, and the digest must be that of the old code.
         """
 
-    @abstractmethod
-    def build_learner(
-        self, data: TrainData, seed: int, device: torch.device, group: ProcessGroup = SINGLE_PROCESS
-    ) -> Learner:
-        """Build the initial learner of a run.
-
-        Args:
-            data: training data, from `restrict_data`, with the pretrained embeddings that the model reads.
-            seed: random seed of the run.
-            device: device of the learner.
-            group: processes that train the run together.
-        """
-
     def restrict_data(self, data: TrainData) -> TrainData:
         """Remove the features and texts that the model does not read, so that they cannot change its numbers."""
         features = self.choose_features(data.features)
@@ -154,7 +149,36 @@ class RunConfig(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnRunConfig(RunConfig):
+class TrainedRunConfig(RunConfig):
+    """The configuration of a run that trains a model.
+
+    Attributes:
+        train: settings of the training loop, the optimizer and the model selection.
+    """
+
+    train: TrainSettings
+
+    @property
+    def valid_metric(self) -> str:
+        """Metric on the validation part that selects the best epoch."""
+        return self.train.valid_metric
+
+    @abstractmethod
+    def build_learner(
+        self, data: TrainData, seed: int, device: torch.device, group: ProcessGroup = SINGLE_PROCESS
+    ) -> Learner:
+        """Build the initial learner of a run.
+
+        Args:
+            data: training data, from `restrict_data`, with the pretrained embeddings that the model reads.
+            seed: random seed of the run.
+            device: device of the learner.
+            group: processes that train the run together.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnRunConfig(TrainedRunConfig):
     """The configuration of a run of one of our models, or of a plugin's.
 
     Attributes:
@@ -207,7 +231,7 @@ class OwnRunConfig(RunConfig):
     def build_learner(
         self, data: TrainData, seed: int, device: torch.device, group: ProcessGroup = SINGLE_PROCESS
     ) -> ModelLearner:
-        """Build the initial learner of a run, see `RunConfig.build_learner`."""
+        """Build the initial learner of a run, see `TrainedRunConfig.build_learner`."""
         return ModelLearner(self.spec, self.model_settings, data, self.train, self.pairs, seed, device, group=group)
 
 
@@ -247,14 +271,14 @@ class LLMRunConfig(OwnRunConfig):
     def build_learner(
         self, data: TrainData, seed: int, device: torch.device, group: ProcessGroup = SINGLE_PROCESS
     ) -> ModelLearner:
-        """Build the initial learner of a run, see `RunConfig.build_learner`."""
+        """Build the initial learner of a run, see `TrainedRunConfig.build_learner`."""
         return ModelLearner(
             self.spec, self.model_settings, data, self.train, self.pairs, seed, device, self.steps, group
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecBoleRunConfig(RunConfig):
+class RecBoleRunConfig(TrainedRunConfig):
     """The configuration of a run of one of RecBole's models.
 
     Attributes:
@@ -284,5 +308,5 @@ class RecBoleRunConfig(RunConfig):
     def build_learner(
         self, data: TrainData, seed: int, device: torch.device, group: ProcessGroup = SINGLE_PROCESS
     ) -> RecBoleLearner:
-        """Build the initial learner of a run, see `RunConfig.build_learner`. One process trains it."""
+        """Build the initial learner of a run, see `TrainedRunConfig.build_learner`. One process trains it."""
         return RecBoleLearner(self.recbole_name, data, dict(self.resolved.values), seed, device)

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from hellm_recbole.config.harness_settings import refuse_unknown_metric
 from hellm_recbole.config.request import Override
 from hellm_recbole.config.settings import build_all_settings
 from hellm_recbole.experiments.recbole_settings import check_recbole_settings
-from hellm_recbole.experiments.resolve import refuse_unknown_metric
-from hellm_recbole.experiments.run_config import RunConfig
+from hellm_recbole.experiments.run_config import TrainedRunConfig
 
 # The fields of a run config that hold settings, each in a class of its own.
 _SETTINGS_FIELDS = ("train", "evaluation", "log", "resources", "model_settings", "pairs", "steps")
 
 
-def change_settings(config: RunConfig, overrides: Sequence[Override]) -> RunConfig:
+def change_settings(config: TrainedRunConfig, overrides: Sequence[Override]) -> TrainedRunConfig:
     """Return a run config with other values of some settings. No file is read.
 
     The values of a model of RecBole must have been checked one by one, by `resolve_run`: their types are known only
@@ -40,7 +40,7 @@ def change_settings(config: RunConfig, overrides: Sequence[Override]) -> RunConf
             strict=True,
         )
     )
-    refuse_unknown_metric(built["train"], built["evaluation"], resolved)
+    refuse_unknown_metric(built["train"].valid_metric, built["evaluation"].cutoffs, resolved)
     if config.source == "recbole":
         check_recbole_settings(resolved, {})
     return replace(config, resolved=resolved, **built)

@@ -23,7 +23,7 @@ from hellm_recbole.experiments.identity import identify_run, list_run_parts
 from hellm_recbole.experiments.pretrained import PretrainedStore
 from hellm_recbole.experiments.ray_cluster import refuse_gpu_number
 from hellm_recbole.experiments.resolve import resolve_run
-from hellm_recbole.experiments.run_config import RunConfig
+from hellm_recbole.experiments.run_config import TrainedRunConfig
 from hellm_recbole.experiments.search_point import change_settings
 from hellm_recbole.experiments.sweeps import locate_search
 from hellm_recbole.identity.compare import SETTING
@@ -68,7 +68,7 @@ class TrialJob:
         run_parts: name -> value or digest of everything that all trials depend on.
     """
 
-    configs: tuple[RunConfig, ...]
+    configs: tuple[TrainedRunConfig, ...]
     space: Space
     data: SelectionData
     dataset: str
@@ -77,7 +77,7 @@ class TrialJob:
     folder: Path
     run_parts: Mapping[str, str]
 
-    def resolve(self, point: Mapping[str, int]) -> RunConfig:
+    def resolve(self, point: Mapping[str, int]) -> TrainedRunConfig:
         """Return the run config of one point. No file is read.
 
         Args:
@@ -91,7 +91,7 @@ class TrialJob:
         return change_settings(config, [_make_override(config, key, value) for key, value in values.items()])
 
 
-def _make_override(config: RunConfig, key: str, value: Value) -> Override:
+def _make_override(config: TrainedRunConfig, key: str, value: Value) -> Override:
     """Return the override by which a search changes one setting."""
     return Override(config.model, key, value, f"{key} of the search")
 
@@ -114,7 +114,7 @@ class SearchTask:
     """
 
     job: TrialJob
-    base: RunConfig
+    base: TrainedRunConfig
     name: str
     budget: SearchBudget
     scheduler: SchedulerName
@@ -171,7 +171,7 @@ class SearchTask:
 
 
 def make_search_task(
-    config: RunConfig,
+    config: TrainedRunConfig,
     split: Split,
     space: Space,
     request: SearchRequest,
@@ -220,7 +220,7 @@ def make_search_task(
 
 
 def _collect_trial_data(
-    config: RunConfig, split: Split, space: Space, request: SearchRequest
+    config: TrainedRunConfig, split: Split, space: Space, request: SearchRequest
 ) -> tuple[SelectionData, dict[str, str]]:
     """Collect the data that trials get, and everything that all trials depend on, name -> value or digest."""
     pretrained = PretrainedStore().load(request.output, split, config.pretrained_tables, request.seed)
@@ -234,8 +234,8 @@ def _collect_trial_data(
 
 
 def _resolve_values(
-    config: RunConfig, dataset: str, space: Space, request: SearchRequest, registry: Mapping[str, ModelSpec]
-) -> tuple[RunConfig, ...]:
+    config: TrainedRunConfig, dataset: str, space: Space, request: SearchRequest, registry: Mapping[str, ModelSpec]
+) -> tuple[TrainedRunConfig, ...]:
     """Check each value to try, before the first trial, and return the run configs that trials start from.
 
     Each language model has settings files of its own. Their values lie below the preset, so they cannot be put into a
@@ -251,7 +251,7 @@ def _resolve_values(
     Raises:
         SettingsError: a value is not allowed for its setting.
     """
-    configs: tuple[RunConfig, ...] = (config,)
+    configs: tuple[TrainedRunConfig, ...] = (config,)
     for key, values in space.items():
         overrides = [_make_override(config, key, value) for value in values]
         resolved = tuple(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from hellm_recbole.errors import CheckpointError, HellmError, take_first_line
 from hellm_recbole.experiments.ray_cluster import enter_worker
-from hellm_recbole.experiments.run_config import RunConfig
+from hellm_recbole.experiments.run_config import TrainedRunConfig
 from hellm_recbole.experiments.search_task import TrialJob
 from hellm_recbole.system import runtime
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
@@ -54,7 +54,7 @@ def train_trial(point: dict[str, int], job: TrialJob) -> None:
         tune.report({BEST: 0.0, "reports": 0, "ended": True, "reason": reason})
 
 
-def _fit(config: RunConfig, job: TrialJob, checkpoint: CheckpointFolder, run: Mapping[str, str]) -> None:
+def _fit(config: TrainedRunConfig, job: TrialJob, checkpoint: CheckpointFolder, run: Mapping[str, str]) -> None:
     """Build the learner of a trial and train it, from its checkpoint if there is one.
 
     Args:

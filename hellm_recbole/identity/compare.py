@@ -12,6 +12,7 @@ from hellm_recbole.config.yaml_files import Value, find_properties, load_yaml
 from hellm_recbole.identity.parts import Identity
 
 SETTING, CODE, SEED, SPLIT = "setting ", "code ", "seed", "split"
+RANKS = "ranks of "  # of a run whose scores are combined
 FILE = "file of embeddings of "  # not compared: the digest of the embeddings is, wherever they come from
 ADDED_SETTINGS = "added_settings.yaml"  # in properties/: settings that were constants of the code in earlier versions
 _MAX_NAMED = 4  # number of changes or names that a message lists
@@ -41,6 +42,7 @@ def list_parts(identity: Identity, settings: Mapping[str, object], split_sha256:
         parts["configuration or tokenizer of the language model"] = model["files_sha256"]
         parts["number type of the language model"] = model["dtype"]
     parts |= {f"embeddings of {name}": found["sha256"] for name, found in identity["embeddings"].items()}
+    parts |= {f"{RANKS}{name}": found["ranks_sha256"] for name, found in identity.get("runs", {}).items()}
     return parts | {f"{CODE}{module}": digest for module, digest in identity["code"]["modules"].items()}
 
 

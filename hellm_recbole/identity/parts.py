@@ -99,6 +99,19 @@ class EmbeddingIdentity(TypedDict):
     external: NotRequired[EmbeddingFile]
 
 
+class CombinedRunIdentity(TypedDict):
+    """A finished run whose scores another run combines: SHA-256 of its ranks, and what it depends on.
+
+    The ranks stand for its scores. `run_sha256`, `features` and `code` are those of `EmbeddingIdentity`; the features
+    and the code of runs behind it are among its own.
+    """
+
+    ranks_sha256: str
+    run_sha256: str | None
+    features: dict[str, str] | None
+    code: dict[str, str] | None
+
+
 class CodeIdentity(TypedDict):
     """The code of a run: SHA-256 over all modules, and the digest of each module."""
 
@@ -107,13 +120,17 @@ class CodeIdentity(TypedDict):
 
 
 class Identity(TypedDict):
-    """Everything a run depends on, except split, settings and seed. What the run does not read is empty or null."""
+    """Everything a run depends on, except split, settings and seed. What the run does not read is empty or null.
+
+    Only combined runs have `runs`: label of a combined run -> its identity.
+    """
 
     features: dict[str, FeatureIdentity]
     item_texts: TextIdentity | None
     language_model: LanguageModelIdentity | None
     embeddings: dict[str, EmbeddingIdentity]
     code: CodeIdentity
+    runs: NotRequired[dict[str, CombinedRunIdentity]]
 
 
 UNKNOWN_ORIGIN: FeatureOrigin = {"encoder": None, "revision": None, "pooling": None, "columns": ()}
@@ -167,16 +184,21 @@ def digest_texts(texts: Sequence[str]) -> str:
 
 
 def list_feature_digests(identity: Identity) -> list[tuple[str, str]]:
-    """List (modality, digest) of all features that a run depends on: its own, and those behind its embeddings."""
+    """List (modality, digest) of all features that a run depends on: its own, and those behind what it reads."""
     own = {name: features["sha256"] for name, features in identity["features"].items()}
-    inherited = [embeddings["features"] or {} for embeddings in identity["embeddings"].values()]
+    inherited = [read["features"] or {} for read in list_read_runs(identity).values()]
     return sorted({pair for part in (own, *inherited) for pair in part.items()})
 
 
 def list_code_digests(identity: Identity) -> list[dict[str, str]]:
-    """List the code of a run, as module -> digest, followed by the code of the runs whose embeddings it reads."""
-    inherited = [embeddings["code"] or {} for embeddings in identity["embeddings"].values()]
+    """List the code of a run, as module -> digest, followed by the code of the runs that it reads."""
+    inherited = [read["code"] or {} for read in list_read_runs(identity).values()]
     return [identity["code"]["modules"], *inherited]
+
+
+def list_read_runs(identity: Identity) -> dict[str, EmbeddingIdentity | CombinedRunIdentity]:
+    """List the runs that a run reads, for their embeddings or their scores: name -> identity."""
+    return {**identity["embeddings"], **identity.get("runs", {})}
 
 
 def list_embedding_files(identity: Identity | None) -> dict[str, EmbeddingFile]:
@@ -196,7 +218,7 @@ def list_unknown_parts(identity: Identity | None, reads_language_model: bool = F
         return ["features", *(["language model", "embeddings"] if reads_language_model else []), "code"]
     return [
         f"{what} of {model}"
-        for model, embeddings in identity["embeddings"].items()
+        for model, read in list_read_runs(identity).items()
         for what in ("features", "code")
-        if embeddings[what] is None
+        if read[what] is None
     ]

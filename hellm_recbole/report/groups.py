@@ -8,12 +8,12 @@ from itertools import groupby
 from hellm_recbole.config.harness_settings import NEUTRAL_KEYS
 from hellm_recbole.errors import ResultError
 from hellm_recbole.experiments.results import RunResult, list_result_parts
-from hellm_recbole.identity.compare import CODE, SEED, complete_parts, complete_settings
+from hellm_recbole.identity.compare import CODE, RANKS, SEED, complete_parts, complete_settings
 
 Group = Sequence[RunResult]  # the runs of one row, one for each seed
 
 # Parts of a run that may differ between the seeds of a row; beginnings of their names.
-SEED_PARTS = (SEED, "embeddings of ", CODE)
+SEED_PARTS = (SEED, "embeddings of ", RANKS, CODE)
 
 
 def group_runs(records: Iterable[RunResult]) -> tuple[Group, ...]:
