@@ -43,3 +43,6 @@ REGISTRY: dict[str, ModelSpec] = {
 
 # Models of `--models all` that are RecBole's own implementations.
 RECBOLE_BASELINES = ("Pop", "ItemKNN", "BPR")
+# Rows of `--models all` that train nothing: one-step transitions, all priors alone, and the strongest row without a
+# language model with the same priors that other rows get.
+COMBINED_BASELINES = ("Transitions", "Priors", "SASRec-priors")

@@ -150,7 +150,7 @@ def _describe_combination(config: CombinedRunConfig, names: Sequence[str]) -> Co
 def _find_value_without(
     config: CombinedRunConfig, points: Sequence[Point], values: npt.NDArray[np.float64]
 ) -> float | None:
-    """Find the best metric without the combination: with all weights 0, or of one row of a fusion; None if not tried."""
+    """Find the best metric with all weights 0, or of a single row of a fusion; None if no such point was tried."""
     is_fusion = config.kind == "fusion"
     alone = [max(point) == 1.0 if is_fusion else not any(point) for point in points]
     return max((float(value) for value, is_alone in zip(values, alone, strict=True) if is_alone), default=None)

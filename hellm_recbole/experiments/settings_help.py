@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hellm_recbole.config.combined_settings import KIND_SETTINGS, SHARED_SETTINGS
 from hellm_recbole.config.harness_settings import HARNESS_SETTINGS
 from hellm_recbole.config.limits import LARGEST
 from hellm_recbole.config.request import Override
+from hellm_recbole.config.row_names import parse_combined_name
 from hellm_recbole.config.settings import Settings, format_bound
 from hellm_recbole.config.variants import list_variants
 from hellm_recbole.config.yaml_files import Value, parse_value
@@ -62,8 +64,7 @@ def describe_model_settings(
     """
     (config,) = resolve_runs([name], dataset, registry, preset, overrides)
     resolved = config.resolved
-    spec = _find_spec(name, registry)
-    classes = HARNESS_SETTINGS if spec is None else (*spec.settings_classes, *HARNESS_SETTINGS)
+    classes = _list_classes(name, registry) or HARNESS_SETTINGS
     known = {key: (schema, meaning) for cls in classes for key, schema, meaning in _read_fields(cls)}
     keys = [*(key for key in resolved.values if key not in known), *known]  # the former are RecBole's
     described = []
@@ -87,8 +88,8 @@ def build_settings_schema(name: str, registry: Mapping[str, ModelSpec]) -> dict[
     Raises:
         ModelError: the model is unknown, or it is one of RecBole's, whose settings have no types.
     """
-    spec = _find_spec(name, registry)
-    if spec is None:
+    classes = _list_classes(name, registry)
+    if not classes:
         resolve_runs([name], _ANY_DATASET, registry, _ANY_PRESET, [])  # refuses an unknown model
         raise ModelError(
             f"the settings of RecBole's {name} have no schema, for RecBole states neither types nor ranges; list them "
@@ -96,7 +97,7 @@ def build_settings_schema(name: str, registry: Mapping[str, ModelSpec]) -> dict[
         )
     properties = {
         key: {**_add_common_rules(schema), "description": meaning}
-        for cls in (*spec.settings_classes, *HARNESS_SETTINGS)
+        for cls in classes
         for key, schema, meaning in _read_fields(cls)
     }
     return {
@@ -142,11 +143,17 @@ def read_attributes(docstring: str) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in pairs}
 
 
-def _find_spec(name: str, registry: Mapping[str, ModelSpec]) -> ModelSpec | None:
-    """Find the entry of one of our models or of its variant. Return None for any other name."""
-    if name in registry:
-        return registry[name]
-    return next((spec for model, spec in registry.items() if name in list_variants(model)), None)
+def _list_classes(name: str, registry: Mapping[str, ModelSpec]) -> tuple[type[Settings], ...]:
+    """List the classes of the settings of a row, those of all runs last. Return none for a model of RecBole.
+
+    Raises:
+        ModelError: the name of a combined row is wrong.
+    """
+    known = (spec for model, spec in registry.items() if name == model or name in list_variants(model))
+    if (spec := next(known, None)) is not None:
+        return (*spec.settings_classes, *HARNESS_SETTINGS)
+    combined = parse_combined_name(name)
+    return () if combined is None else (KIND_SETTINGS[combined.kind], *SHARED_SETTINGS)
 
 
 def _read_fields(cls: type[Settings]) -> Iterator[tuple[str, dict[str, Any], str]]:

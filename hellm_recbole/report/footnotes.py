@@ -1,9 +1,9 @@
 """Footnotes of a table: differences between rows, other than the model, that matter when their numbers are compared.
 
-Rows may differ in item features and texts, in the language model's weights, in pretrained embeddings, in code, and in
-settings given on the command line. Features may be others than those that a preset asks for. Each such row is marked
-with a letter, and the footnote explains the letter. A statement that is true of every row appears once, without a
-letter.
+A combined row says what it combines. Rows may differ in item features and texts, in the language model's weights, in
+pretrained embeddings, in code, and in settings given on the command line. Features may be others than those that a
+preset asks for. Each such row is marked with a letter, and the footnote explains the letter. A statement that is true
+of every row appears once, without a letter.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from hellm_recbole.identity.parts import (
     list_unknown_parts,
 )
 from hellm_recbole.identity.settings_files import find_value
+from hellm_recbole.report.combinations import find_combinations
 from hellm_recbole.report.groups import Group, list_successful
 
 _DIGITS = 8  # first digits of a digest, enough to tell two files apart
@@ -69,6 +70,7 @@ def find_footnotes(
     """
     successful = [list_successful(group) for group in groups]
     findings = (
+        *find_combinations(successful),
         *_find_unknown_parts(successful),
         *_find_different_features(successful),
         *_find_other_features_than_the_presets(successful),
