@@ -47,7 +47,8 @@ def split_by_decay(module: nn.Module, train: TrainSettings) -> tuple[list[nn.Par
     if train.decay_vectors:
         return [value for _, value in trained], []
     undecayed = _find_undecayed(module)
-    decayed, others = [], []
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for _, value in trained:
         (others if value.dim() <= 1 or id(value) in undecayed else decayed).append(value)
     return decayed, others
@@ -57,7 +58,7 @@ def _find_undecayed(module: nn.Module) -> set[int]:
     """Find the parameters that the model, or a part of it, lists as being without weight decay.
 
     Returns:
-        `id` of each of them.
+        `id` of each such parameter.
 
     Raises:
         ModelError: a listed parameter does not exist.
