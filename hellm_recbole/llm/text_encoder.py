@@ -220,7 +220,7 @@ class _Encoder:
     """
 
     def __init__(self, decoder: nn.Module, tokenizer: Any, checkpoint: CheckpointSettings, settings: FeatureSettings):
-        self._decoder = decoder
+        self._decoder: Any = decoder
         self._tokenizer = tokenizer
         self._llm = checkpoint.llm
         self._batch_size = settings.encode_batch_size
@@ -244,11 +244,8 @@ class _Encoder:
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """Encode n texts as [n, H] float32."""
         tokens, counted = self._tokenize(texts)
-        refuse_unknown_tokens(
-            [max(ids) for ids in tokens],
-            self._decoder.get_input_embeddings(),
-            self._llm,  # type: ignore[operator]
-        )
+        embeddings = self._decoder.get_input_embeddings()
+        refuse_unknown_tokens([max(ids) for ids in tokens], embeddings, self._llm)
         order = sorted(range(len(texts)), key=lambda text: len(tokens[text]), reverse=True)
         parts = []
         for start in range(0, len(order), self._batch_size):
