@@ -214,7 +214,8 @@ class BSARec(nn.Module):
             else:
                 chosen = states[rows, last][:, None]  # [B, 1, D]
                 states = block(states, chosen, basis[last][:, None] @ waves, allowed[rows, :, last][:, :, None])
-        return states.squeeze(1)
+        last_states: Tensor = states.squeeze(1)
+        return last_states
 
     def loss(self, batch: HistoryBatch) -> dict[str, Tensor]:
         """Compute the cross-entropy over all items, mean over the targets.
@@ -271,4 +272,5 @@ def compute_low_pass_basis(length: int, cutoff: int) -> Tensor:
         if 2 * frequency < length:  # the sine of the highest possible frequency is zero
             waves.append(torch.sin(frequency * angle))
     basis = torch.stack(waves, dim=1)
-    return basis / basis.norm(dim=0)
+    normed: Tensor = basis / basis.norm(dim=0)
+    return normed
