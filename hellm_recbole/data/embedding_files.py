@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from hellm_recbole.data.embeddings import arrange_rows, find_rows
 from hellm_recbole.data.feature_files import N_LISTED, read_matrix
 from hellm_recbole.data.torch_files import MATRIX, convert_matrix, load_torch_file
 from hellm_recbole.data.tsv import read_lines
@@ -104,28 +105,27 @@ def align_embeddings(path: Path, found: FileEmbeddings, item_tokens: TokenArray,
             or large that their mean square is not a positive number in single precision.
     """
     items = [str(token) for token in item_tokens[1:]]
-    row_of_token = {token: row for row, token in enumerate(found.tokens)}
-    if missing := [token for token in items if token not in row_of_token]:
+    rows, missing = find_rows(found.tokens, item_tokens)
+    if missing:
         raise DataError(
             f"{path} has no row for {len(missing)} of the {len(items)} items of {dataset}: {_format_tokens(missing)}; "
             f"its own ids begin with {_format_tokens(found.tokens)}, and must be the item tokens of the dataset"
         )
-    rows = found.values[[row_of_token[token] for token in items]]
-    infinite = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    table = arrange_rows(found.values, rows)
+    infinite = np.flatnonzero(~np.isfinite(table[1:]).all(axis=1))
     if len(infinite):
         raise DataError(
             f"{path}: the row of item {items[int(infinite[0])]!r} contains NaN or infinity in single precision, "
             f"{len(infinite)} such rows in total; replace these values by finite numbers"
         )
     with np.errstate(over="ignore", under="ignore"):
-        mean_square = float(np.square(rows).mean(dtype=np.float32))
+        mean_square = float(np.square(table[1:]).mean(dtype=np.float32))
     if not 0 < mean_square < np.inf:
         raise DataError(
             f"{path}: the numbers have a mean square of {mean_square:g} in single precision, so they cannot be brought "
             "to mean square 1 as embeddings are; rescale them"
         )
     has_padding = found.tokens[0] == PADDING and PADDING not in items
-    table = np.concatenate([np.zeros((1, rows.shape[1]), dtype=np.float32), rows])
     return AlignedEmbeddings(table, len(found.tokens) - len(items) - has_padding, has_padding)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -78,15 +78,38 @@ def _read_table(folder: Path, side: str, wanted: TokenArray) -> FloatArray:
         values = load_file(folder / table_file)[f"{side}s"]
     except (OSError, KeyError, UnicodeDecodeError, safetensors.SafetensorError) as error:
         raise DataError(f"embeddings {folder} cannot be read ({error}); export them again") from error
-    row_of_token = {token: row for row, token in enumerate(tokens)}
-    missing = [str(token) for token in wanted[1:] if token not in row_of_token]
-    if missing or len(row_of_token) != len(tokens) or len(tokens) != len(values):
+    rows, missing = find_rows(tokens, wanted)
+    if missing or len(set(tokens)) != len(tokens) or len(tokens) != len(values):
         fault = f"lack {side} {missing[0]!r}" if missing else f"have {len(tokens)} tokens and {len(values)} rows"
         raise DataError(f"embeddings {folder} {fault}; export them again on this dataset")
-    rows = np.asarray(values, dtype=np.float32)[[row_of_token[str(token)] for token in wanted[1:]]]
-    if not np.isfinite(rows).all():
+    table = arrange_rows(np.asarray(values, dtype=np.float32), rows)
+    if not np.isfinite(table).all():
         raise DataError(f"embeddings {folder} contain a value that is not finite; train that model again")
-    return np.concatenate([np.zeros((1, rows.shape[1]), dtype=np.float32), rows])
+    return table
+
+
+def find_rows(tokens: Sequence[str], wanted: TokenArray) -> tuple[list[int], list[str]]:
+    """Find the row of each id of a dataset in a matrix whose rows have tokens.
+
+    >>> find_rows(["b", "a"], np.array(["", "a", "b", "c"]))
+    ([1, 0], ['c'])
+
+    Args:
+        tokens: [n] token of each row; no token occurs twice.
+        wanted: [N + 1] token of each id; entry 0 is that of padding.
+
+    Returns:
+        Rows of the ids that have one, in the order of the ids, and tokens of the other ids.
+    """
+    row_of_token = {token: row for row, token in enumerate(tokens)}
+    named = [str(token) for token in wanted[1:]]
+    rows = [row_of_token[token] for token in named if token in row_of_token]
+    return rows, [token for token in named if token not in row_of_token]
+
+
+def arrange_rows(values: FloatArray, rows: Sequence[int]) -> FloatArray:
+    """Return a [N + 1, D] float32 table of N rows of a matrix, after a row of zeros for padding."""
+    return np.concatenate([np.zeros((1, values.shape[1]), dtype=np.float32), values[list(rows)]])
 
 
 def needs_export(folder: Path) -> bool:
