@@ -108,21 +108,6 @@ def list_published_folders(folder: Path, dataset: str) -> list[Path]:
     return sorted(path for path in paths if path.is_dir() and not path.name.startswith("."))
 
 
-def list_published(folder: Path, dataset: str) -> list[RunResult]:
-    """List the results of the published runs of a dataset, sorted by path; the list is empty if there are none.
-
-    Only the files `record.json` are read; `read_published` checks the other files of a run, too.
-
-    Args:
-        folder: folder of published runs, such as `results/published`.
-        dataset: name of the dataset.
-
-    Raises:
-        ResultError: a file is missing or broken, or is not that of a published run.
-    """
-    return [read_published_result(path) for path in list_published_folders(folder, dataset)]
-
-
 def read_published(folder: Path, dataset: str, label: str, seed: int) -> PublishedRun:
     """Read a published run and check the digests of its files.
 

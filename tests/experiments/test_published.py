@@ -17,10 +17,10 @@ from hellm_recbole.experiments.published import (
     PUBLISHED_FILES,
     PublishedRun,
     is_same_run,
-    list_published,
     list_published_folders,
     prepare_publication,
     read_published,
+    read_published_result,
     render_settings,
     write_publication,
 )
@@ -34,6 +34,11 @@ SETTINGS = {
     "loggers": {"value": ["tensorboard"], "origin": "overall.yaml"},
     "learning_rate": {"value": 1e-5, "origin": "--set learning_rate=1e-5"},
 }
+
+
+def read_all(folder: Path, dataset: str) -> list[RunResult]:
+    """Read the results of the published runs of a dataset."""
+    return [read_published_result(path) for path in list_published_folders(folder, dataset)]
 
 
 def add_finished_run(results: Path, rank: list[int], **changes: Any) -> RunResult:
@@ -187,26 +192,26 @@ def test_the_folder_of_another_run_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "published" / "Toy" / "LightGCN"
     (folder / "2024").rename(folder / "2025")
     with pytest.raises(ResultError, match="says it is Toy/LightGCN/2024"):
-        list_published(tmp_path / "published", "Toy")
+        read_all(tmp_path / "published", "Toy")
 
 
 def test_published_runs_are_listed(tmp_path: Path) -> None:
     folder = tmp_path / "published"
-    assert list_published(folder, "Toy") == []
+    assert read_all(folder, "Toy") == []
     publish(tmp_path / "results", folder, [1, 2])
     publish(tmp_path / "results", folder, [2, 1], model="SASRec", family="sequential", seed=7)
     (folder / "Toy" / "table.md").write_text("a report")
-    assert [(result.label, result.seed) for result in list_published(folder, "Toy")] == [
+    assert [(result.label, result.seed) for result in read_all(folder, "Toy")] == [
         ("LightGCN", 2024),
         ("SASRec", 7),
     ]
-    assert list_published(folder, "Beauty") == []
+    assert read_all(folder, "Beauty") == []
 
 
 def test_a_folder_of_results_is_not_read_as_published(tmp_path: Path) -> None:
     add_finished_run(tmp_path, [1])
     with pytest.raises(ResultError, match="is not a published run"):
-        list_published(tmp_path, "Toy")
+        read_all(tmp_path, "Toy")
 
 
 def test_equal_runs_are_the_same_whatever_their_files(tmp_path: Path) -> None:
@@ -242,7 +247,7 @@ def test_a_published_run_without_its_seal_is_refused(tmp_path: Path) -> None:
     content["versions"]["torch"] = "1.0"
     record.write_text(json.dumps(content))
     with pytest.raises(ResultError, match="sha256 is missing, which every published run has; restore the file"):
-        list_published(tmp_path / "published", "Toy")
+        read_all(tmp_path / "published", "Toy")
 
 
 @pytest.mark.parametrize("changed", [{"emb_dim": 128}, {"emb_dim": 64, "more": 1}, {}])
