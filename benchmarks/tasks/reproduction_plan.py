@@ -15,13 +15,14 @@ from hellm_recbole.errors import ResultError
 from hellm_recbole.experiments.context import CHECKPOINT, RunContext
 from hellm_recbole.experiments.earlier_search import is_started
 from hellm_recbole.experiments.jobs import RunJob
-from hellm_recbole.experiments.plan import estimate_job_seconds, find_earlier_results, format_minutes
+from hellm_recbole.experiments.plan import estimate_job_seconds, find_earlier_results
 from hellm_recbole.experiments.resolve import Resolver, is_pretrained_model
 from hellm_recbole.experiments.results import RECORD_FILE, read_result
 from hellm_recbole.experiments.run_config import TrainedRunConfig
 from hellm_recbole.experiments.sweeps import SEARCH_FILE, SearchResult, find_searches, locate_search
 from hellm_recbole.report.studies import PREFIX, Study
 from hellm_recbole.system import runtime
+from hellm_recbole.system.columns import format_duration
 
 FINISHED = "finished"
 _PLURALS = {"run": "runs", "study": "studies"}
@@ -200,7 +201,7 @@ def describe_work(title: str, planned: Sequence[PlannedWork], noun: str) -> str:
     known = [work.seconds for work in to_run if work.seconds is not None]
     if to_run:
         unknown = len(to_run) - len(known)
-        expected = format_minutes(sum(known)) if known else "unknown"
+        expected = f"about {format_duration(sum(known))}" if known else "unknown"
         total += f"; expected time in all {expected}"
         if known and unknown:
             total += f", and {unknown} of unknown time, because no earlier run tells it"
@@ -222,4 +223,4 @@ def _describe_seconds(work: PlannedWork) -> str:
     """Describe the expected time of a run or a study."""
     if work.state == FINISHED:
         return ""
-    return "unknown" if work.seconds is None else format_minutes(work.seconds)
+    return "unknown" if work.seconds is None else f"about {format_duration(work.seconds)}"

@@ -12,6 +12,7 @@ from hellm_recbole.experiments.jobs import RunJob
 from hellm_recbole.experiments.results import RECORD_FILE, RunResult, read_result
 from hellm_recbole.experiments.run_config import TrainedRunConfig
 from hellm_recbole.system import runtime
+from hellm_recbole.system.columns import format_duration
 
 _MAX_NAMED = 8  # number of names or seeds that the line lists
 
@@ -109,7 +110,7 @@ def _describe_time(jobs: Sequence[RunJob], earlier: Iterable[RunResult]) -> str:
             known_s += seconds
     if not known_s:
         return "unknown"
-    expected = f"{format_minutes(known_s)}, from earlier runs"
+    expected = f"about {format_duration(known_s)}, from earlier runs"
     return f"{expected}; no earlier run of {_join(unknown)}" if unknown else expected
 
 
@@ -148,15 +149,6 @@ def _estimate_seconds(job: RunJob, result: RunResult) -> float | None:
 def _find_value(settings: Mapping[str, Mapping[str, object]], key: str) -> object:
     """Find the value of a recorded setting; None if it was not recorded."""
     return settings.get(key, {}).get("value")
-
-
-def format_minutes(seconds: float) -> str:
-    """Format a time in minutes.
-
-    >>> format_minutes(20.0), format_minutes(90.0), format_minutes(7300.0)
-    ('less than 1 minute', 'about 2 minutes', 'about 122 minutes')
-    """
-    return "less than 1 minute" if seconds < 60 else f"about {_count(round(seconds / 60), 'minute')}"
 
 
 def _count(number: int, noun: str) -> str:

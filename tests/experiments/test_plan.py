@@ -46,7 +46,7 @@ def test_finished_runs_are_counted_and_need_no_time() -> None:
 
 @pytest.mark.parametrize(
     ("epochs", "minutes"),
-    [(10, "10 minutes"), (20, "40 minutes")],  # 120 s an epoch: stopped after 5 as before; or trained to the last one
+    [(10, "10 min"), (20, "40 min")],  # 120 s an epoch: stopped after 5 as before; or trained to the last one
 )
 def test_the_time_is_that_of_earlier_runs(epochs: int, minutes: str) -> None:
     line = describe_plan([make_job("LightGCN", epochs=epochs)], [record_run("LightGCN"), record_run("VBPR")])
@@ -61,13 +61,13 @@ def test_a_run_of_one_epoch_is_scaled_unless_the_model_makes_one_pass() -> None:
         "eval_seconds": 10.0,
     }
     line = describe_plan([make_job("LightGCN", epochs=10)], [replace(record_run("LightGCN"), **short)])
-    assert line.endswith("expected time about 10 minutes, from earlier runs")
+    assert line.endswith("expected time about 10 min, from earlier runs")
 
 
 def test_models_without_an_earlier_run_are_named() -> None:
     jobs = [make_job("LightGCN", seed) for seed in (1, 2)] + [make_job("VBPR")]
     line = describe_plan(jobs, [record_run("LightGCN"), record_run("LightGCN", dataset="Other")])
-    assert line.endswith("expected time about 20 minutes, from earlier runs; no earlier run of VBPR")
+    assert line.endswith("expected time about 20 min, from earlier runs; no earlier run of VBPR")
 
 
 def test_only_successful_runs_of_the_same_model_on_this_machine_tell_the_time(tmp_path: Path) -> None:

@@ -83,13 +83,13 @@ def test_the_description_sums_up_what_is_known() -> None:
     *lines, total, _conditions = describe_work("Title", planned, "run").splitlines()
     assert lines[0] == "Title"
     assert [line.split()[:2] for line in lines[2:]] == [["a", FINISHED], ["b", "missing"], ["c", "missing"]]
-    assert lines[3].endswith("about 2 minutes")
-    assert total == "plan: 3 runs; 1 finished, 2 to run; expected time in all about 6 minutes"
+    assert lines[3].endswith("about 2 min")
+    assert total == "plan: 3 runs; 1 finished, 2 to run; expected time in all about 6 min"
     unknown = [*planned, PlannedWork("d", "missing", None)]
     assert (
         describe_work("Title", unknown, "run")
         .splitlines()[-2]
-        .endswith("expected time in all about 6 minutes, and 1 of unknown time, because no earlier run tells it")
+        .endswith("expected time in all about 6 min, and 1 of unknown time, because no earlier run tells it")
     )
     assert describe_work("Title", unknown[-1:], "study").endswith("1 to run; expected time in all unknown")
     assert "\nplan: 1 run; 1 finished, 0 to run\n" in describe_work("Title", planned[:1], "run")
