@@ -37,6 +37,7 @@ def run_with_variants(request: RunRequest, show_list: ShowList = False) -> int:
         return 0
     if request.models in ((), (ALL,)):
         request = replace(request, models=overview.list_models_with_variants())
+        print(f"all models that have variants are run: {', '.join(request.models)}", file=sys.stderr)
     return run(request, add_variants)
 
 

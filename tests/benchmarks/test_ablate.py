@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import ablate, run
+from benchmarks.tasks.overview import list_models_with_variants
 from hellm_recbole.experiments.ranks_file import read_ranks
 from hellm_recbole.experiments.results import read_result
 
@@ -50,7 +51,7 @@ def test_a_setting_of_the_model_reaches_its_variants(workplace: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["--models", "LightGCN"], "LightGCN has no variants"),
+        (["--models", "VBPR"], "VBPR has no variants"),
         (["--models", "HeLLMPre-without-cl"], "did you mean 'HeLLMPre-without-CL'"),
         (["--models", "HeLLMPre", "--set", "modalities=text"], "modalities = 'text' must be a list"),
         (["--models", "HeLLMPre", "--set", "temperature=0.001"], "temperature = 0.001 must be >= 0.02"),
@@ -78,3 +79,10 @@ def test_a_damaged_graph_cache_fails_the_run_in_one_sentence(
     err = capsys.readouterr().err
     assert "delete that file" in err
     assert "Traceback" not in err
+
+
+def test_without_names_it_says_which_models_are_run(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ablate.main(["--dataset", "nowhere"]) == 2
+    said = capsys.readouterr().err
+    assert f"all models that have variants are run: {', '.join(list_models_with_variants())}" in said
+    assert "HeLLMPre" in said
