@@ -173,7 +173,10 @@ GENERAL_TESTS = {
     *("baselines/test_contract", "baselines/test_two_threads", "report/test_safe_output"),
     "baselines/test_missing_features",
     *(f"bridge/test_{name}" for name in ("metrics_parity", "prepared_ids", "prepared_times", "same_ranks")),
-    *(f"benchmarks/test_{name}" for name in ("identity", "llm_rows", "malformed", "openmp", "prepare_raw")),
+    *(
+        f"benchmarks/test_{name}"
+        for name in ("identity", "llm_rows", "plus_rows", "malformed", "openmp", "prepare_raw")
+    ),
     *(f"benchmarks/test_{name}" for name in ("report_in_a_browser", "stress", "distributed_runs", "combined_rows")),
     *(
         f"benchmarks/test_{name}"

@@ -45,6 +45,8 @@ def describe_unread(key: str, values: Mapping[str, Value]) -> str:
     value = values[key]
     if key == "hyperedge_weights" and value == "learned" and values.get("use_u2u") is False:
         return "hyperedge_weights = learned has no effect with use_u2u = false; leave one of them out"
+    if key == "temperature" and values.get("cosine_head") is False:
+        return "temperature has no effect with cosine_head = false; leave one of them out"
     if key == "prefix_map" and value == "learned" and values.get("prefix_length") == 0:
         return "prefix_map = learned has no effect with prefix_length = 0; leave it out, or set prefix_length above 0"
     if key == "prefix_map" and value == "learned" and "prefix_graph" in values and values["prefix_graph"] is None:

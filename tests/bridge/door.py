@@ -30,7 +30,6 @@ ROWS = {  # the rows of `run.py --models all` on data with texts only -> name in
     "LLaRA": "LLaRA",
     "E4SRec": "E4SRec",
     "HeLLM": "HeLLM",
-    "HeLLM-plus": "HeLLM-plus",
 }
 SEED = 7
 QUIET: dict[str, Any] = {"state": "error", "show_progress": False, "gpu_id": "", "seed": SEED}

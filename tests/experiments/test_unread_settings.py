@@ -42,6 +42,7 @@ def resolve(models: str, *given: str, preset: str = "quick") -> None:
         ),
         ("HeLLM", ("learning_rate_floor=0.1", "schedule=constant"), "no effect with schedule = constant"),
         ("HeLLMPre", ("decay_vectors=false",), "decay_vectors = false has no effect with weight_decay = 0"),
+        ("HeLLM-plus-without-cosine", ("temperature=0.1",), "temperature has no effect with cosine_head = false"),
     ],
 )
 def test_a_setting_that_no_run_reads_is_refused(models: str, given: tuple[str, ...], said: str) -> None:
@@ -65,6 +66,8 @@ def test_a_setting_that_no_run_reads_is_refused(models: str, given: tuple[str, .
         ("HeLLMPre", ("learning_rate_floor=0.0",)),
         ("HeLLMPre", ("decay_vectors=false", "weight_decay=0.1")),
         ("HeLLMPre", ("decay_vectors=true",)),
+        ("HeLLM-plus HeLLM-plus-without-cosine", ("temperature=0.1",)),
+        ("HeLLMPre", ("temperature=0.1",)),
     ],
 )
 def test_a_setting_that_a_run_reads_is_not(models: str, given: tuple[str, ...]) -> None:
