@@ -175,7 +175,7 @@ GENERAL_TESTS = {
     *(f"bridge/test_{name}" for name in ("metrics_parity", "prepared_ids", "prepared_times", "same_ranks")),
     *(
         f"benchmarks/test_{name}"
-        for name in ("identity", "llm_rows", "plus_rows", "malformed", "openmp", "prepare_raw")
+        for name in ("identity", "llm_rows", "plus_rows", "text_rows", "malformed", "openmp", "prepare_raw")
     ),
     *(f"benchmarks/test_{name}" for name in ("report_in_a_browser", "stress", "distributed_runs", "combined_rows")),
     *(
