@@ -23,13 +23,13 @@ from hellm_recbole.system.quiet import silence_loading
 from hellm_recbole.training.learner import ModelLearner
 from hellm_recbole.training.sampling import PrefixSource
 from hellm_recbole.training.schedule import compute_learning_rate_factor
-from hellm_recbole.types import Histories, HistoryBatch, TrainData
+from hellm_recbole.types import Histories, HistoryBatch, PairBatch, TrainData
 
 NAME = "HeLLM-released"
 LENGTHS = (3, 4, 6, 7, 8, 9, 20, 60, 7)  # items of each user, held-out ones included
 N_ITEMS, WIDTH, SEED = 30, 64, 2024  # the released code is written for embeddings of width 64
 LONGEST = 50  # most recent items that the released code keeps
-SHAPE = {"hidden_size": 32, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+SHAPE: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
 BOUND, HALF_BOUND = 5e-5, 2e-2  # single precision, where sums differ in order; bfloat16 has 8 bits
 Line = tuple[str, float, float]  # what is compared, its error, the bound of the error
 
@@ -175,8 +175,9 @@ def list_examples(source: PrefixSource, seed: int) -> list[tuple[tuple[int, ...]
     return [example for batch in source.epoch(seed) for example in split_examples(batch)]
 
 
-def split_examples(batch: HistoryBatch) -> list[tuple[tuple[int, ...], int]]:
+def split_examples(batch: PairBatch | HistoryBatch) -> list[tuple[tuple[int, ...], int]]:
     """Split a batch into its prefixes and targets, with items counted from 0."""
+    assert isinstance(batch, HistoryBatch)
     rows = zip(batch.items, batch.targets.amax(dim=1).tolist(), strict=True)
     return [(tuple((items[items > 0] - 1).tolist()), target - 1) for items, target in rows]
 
@@ -186,7 +187,7 @@ def compare_inputs(both: Compared, folder: Path) -> list[Line]:
     model, theirs, steps, train = both.model, both.theirs, both.config.steps, both.config.train
     tokens = [model.backbone.tokens[number] for number in (PROMPT, ENDING)]
     public = [theirs.prompter.instruct_ids.tolist(), theirs.prompter.response_ids.tolist()]
-    released = theirs.make_examples([items - 1 for items in both.sequences], LONGEST, folder)
+    released = theirs.make_examples([(items - 1).tolist() for items in both.sequences], LONGEST, folder)
     everything = PrefixSource(both.data, 1, model.max_history, None, torch.device("cpu"), window=steps.example_items)
     ours = sorted(list_examples(everything, 1))
     wanted = sorted((tuple(map(int, items)), int(label)) for items, label in released.trainData)

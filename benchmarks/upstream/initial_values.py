@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from pathlib import Path
 
@@ -56,4 +57,4 @@ def compute_distance(ours: Tensor, theirs: Tensor) -> float:
     """
     from scipy.stats import ks_2samp
 
-    return float(ks_2samp(ours.numpy(), theirs.numpy(), method="asymp").statistic) * (len(ours) / 2) ** 0.5
+    return float(ks_2samp(ours.numpy(), theirs.numpy(), method="asymp").statistic) * math.sqrt(len(ours) / 2)
