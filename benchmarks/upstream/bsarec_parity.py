@@ -11,6 +11,7 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,7 +42,7 @@ class Pair:
     """
 
     theirs: nn.Parameter
-    ours: nn.Parameter
+    ours: Tensor
     convert: Callable[[Tensor], Tensor]
 
 
@@ -118,10 +119,10 @@ def _compare(public: Any, length: int, cutoff: int, n_heads: int, n_blocks: int)
 
 def list_pairs(ours: BSARec, theirs: Any) -> Iterator[Pair]:
     """List the parameters of the released code with their counterparts; ours has one map for keys and values."""
-    modules = [(theirs.item_embeddings, ours.item), (theirs.LayerNorm, ours.input_norm)]
-    yield Pair(theirs.position_embeddings.weight, ours.position.weight, lambda values: values.flip(0))
-    for own, public in zip(ours.blocks, theirs.item_encoder.blocks, strict=True):
-        block: Any = own
+    modules: list[tuple[Any, Any]] = [(theirs.item_embeddings, ours.item), (theirs.LayerNorm, ours.input_norm)]
+    yield Pair(theirs.position_embeddings.weight, ours.position.weight, _reverse_rows)
+    for module, public in zip(ours.blocks, theirs.item_encoder.blocks, strict=True):
+        block: Any = module
         frequency, attention = public.layer.filter_layer, public.layer.attention_layer
         modules += [
             (frequency.LayerNorm, block.frequency_norm),
@@ -132,13 +133,33 @@ def list_pairs(ours: BSARec, theirs: Any) -> Iterator[Pair]:
             (public.feed_forward.dense_2, block.forward_out),
             (public.feed_forward.LayerNorm, block.forward_norm),
         ]
-        yield Pair(frequency.sqrt_beta, block.beta, lambda values: values.view(1, 1, -1))
+        yield Pair(frequency.sqrt_beta, block.beta, _add_axes)
         for part, half in ((attention.key, slice(None, WIDTH)), (attention.value, slice(WIDTH, None))):
             for name, parameter in part.named_parameters():
-                yield Pair(parameter, getattr(block.key_value_map, name), lambda values, half=half: values[half])
+                yield Pair(parameter, getattr(block.key_value_map, name), partial(_select_rows, rows=half))
     for part, own in modules:
         for name, parameter in part.named_parameters():
-            yield Pair(parameter, getattr(own, name), lambda values: values)
+            yield Pair(parameter, getattr(own, name), _keep)
+
+
+def _keep(values: Tensor) -> Tensor:
+    """Return the values as they are."""
+    return values
+
+
+def _reverse_rows(values: Tensor) -> Tensor:
+    """Return the rows in reverse order: ours count positions from the last item, theirs from the first position."""
+    return values.flip(0)
+
+
+def _add_axes(values: Tensor) -> Tensor:
+    """Return [D] values as [1, 1, D]."""
+    return values.view(1, 1, -1)
+
+
+def _select_rows(values: Tensor, rows: slice) -> Tensor:
+    """Return some of the rows."""
+    return values[rows]
 
 
 def _draw_batch(length: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -164,7 +185,7 @@ def _compute_gradient_errors(pairs: list[Pair]) -> list[float]:
     ]
 
 
-def _read_gradient(parameter: nn.Parameter) -> Tensor:
+def _read_gradient(parameter: Tensor) -> Tensor:
     """Return the gradient of a parameter."""
     assert parameter.grad is not None
     return parameter.grad
