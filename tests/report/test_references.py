@@ -86,7 +86,7 @@ def test_faults_name_file_and_key(
 
 
 def test_an_unknown_source_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"no source 'table9' .* choose one of ce-sce-llmrec, .*table3"):
+    with pytest.raises(SettingsError, match=r"no source 'table9' .* choose one of bsarec-log, ce-sce-llmrec, .*table3"):
         select_references("table9")
 
 
