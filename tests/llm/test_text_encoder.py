@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFa
 from hellm_recbole.data.features import FeatureSettings
 from hellm_recbole.data.prepare import read_feature_settings
 from hellm_recbole.errors import DataError, ModelError, SettingsError
-from hellm_recbole.llm import packaged
+from hellm_recbole.llm import packaged, text_encoder
+from hellm_recbole.llm.source import Source
 from hellm_recbole.llm.text_encoder import find_language_model, find_text_encoder
 from hellm_recbole.types import FloatArray
 from tests.toy_llm import WORDS, save_tiny
@@ -177,6 +178,21 @@ def test_other_encoders_are_read_as_encoders_of_sentences(llama: Path, tmp_path:
         DataError, match=r"this is an encoder of sentences \(modules.json in .*call the modality text_2"
     ):
         find_text_encoder("text_llm", str(copy), make_settings())
+
+
+def test_a_gguf_file_is_a_language_model(tmp_path: Path) -> None:
+    (tmp_path / "small.gguf").write_bytes(b"GGUF")
+    assert find_language_model(str(tmp_path / "small.gguf")) == Source(tmp_path, "small.gguf")
+
+
+def test_a_model_without_a_list_of_blocks_is_refused(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Recurrent(torch.nn.Linear):
+        def get_decoder(self) -> Recurrent:
+            return self
+
+    monkeypatch.setattr(text_encoder, "load_model", lambda *arguments, **options: Recurrent(2, 2))
+    with pytest.raises(ModelError, match=r"\(Recurrent\) has no list of blocks; choose a causal decoder such as Llama"):
+        encode(llama)
 
 
 def test_an_encoder_decoder_model_is_no_causal_one(tmp_path: Path) -> None:
