@@ -88,7 +88,7 @@ def load_config(settings: CheckpointSettings, source: Source) -> tuple[Any, Any,
     if getattr(config, "text_config", None):
         config = config.text_config
         options = {**options, "key_mapping": _TEXT_PART}
-    _keep_layers(config, settings)
+    keep_layers(config, settings)
     if getattr(config, "attention_dropout", 0.0):
         config.attention_dropout = 0.0  # frozen layers need no regularisation
     return config, tokenizer, options
@@ -171,7 +171,7 @@ def _merge_adapter(model: Any, folder: Path) -> Any:
     return adapted.merge_and_unload()
 
 
-def _keep_layers(config: Any, settings: CheckpointSettings) -> None:
+def keep_layers(config: Any, settings: CheckpointSettings) -> None:
     """Cut a configuration to its first `n_layers` layers.
 
     Raises:
@@ -235,7 +235,7 @@ def count_weights(settings: CheckpointSettings) -> tuple[Weights, int]:
     with refuse_unloadable(settings, source):
         config = AutoConfig.from_pretrained(source.folder, **source.options, trust_remote_code=False)
         config = getattr(config, "text_config", None) or config
-        _keep_layers(config, settings)
+        keep_layers(config, settings)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
     decoder = model.get_decoder()

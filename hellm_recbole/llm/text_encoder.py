@@ -8,6 +8,7 @@ last ones serve the prediction of the next token. They are those between two blo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from hellm_recbole.data.features import (
 from hellm_recbole.errors import DataError, ModelError, SettingsError, shorten
 from hellm_recbole.identity.weights import digest_language_model, digest_settings
 from hellm_recbole.llm import packaged
-from hellm_recbole.llm.loading import load_config, load_model, refuse_unloadable
+from hellm_recbole.llm.loading import keep_layers, load_config, load_model, refuse_unloadable
 from hellm_recbole.llm.origin import describe_origin
 from hellm_recbole.llm.settings import RANDOM, CheckpointSettings
 from hellm_recbole.llm.source import Source, find_source
@@ -137,10 +138,13 @@ def _describe_language_model(encoder: str, source: Source, settings: FeatureSett
             "model, whose token states are averaged; leave it out"
         )
     llm = packaged.AUTO if encoder == PACKAGED_MODEL else encoder
-    layer = _choose_layer(llm, encoder, source, settings)
-    checkpoint = CheckpointSettings(
-        llm, layer, settings.encoder_weights, getattr(torch, settings.encoder_dtype), quantization="none"
-    )
+    dtype = getattr(torch, settings.encoder_dtype)
+    checkpoint = CheckpointSettings(llm, None, settings.encoder_weights, dtype, quantization="none")
+    with silence_loading(), refuse_unloadable(checkpoint, source):
+        config, tokenizer, options = load_config(checkpoint, source)  # a GGUF file takes half a minute, so only once
+    layer = _choose_layer(encoder, config, tokenizer, settings)
+    checkpoint = replace(checkpoint, n_layers=layer)
+    keep_layers(config, checkpoint)
     weights = None
     if settings.encoder_weights != RANDOM:
         weights = digest_language_model(source.folder, source.gguf, layer)
@@ -157,19 +161,23 @@ def _describe_language_model(encoder: str, source: Source, settings: FeatureSett
         **({} if origin is None else {"origin": origin}),
     }
     key = [weights, files, layer, settings.encoder_tokens, settings.encoder_dtype, settings.describe_weights()]
-    return FoundEncoder(about, key, settings.encoder_part, lambda: load_language_model(checkpoint, source, settings))
+
+    def load() -> TextEncoder:
+        device = choose_device(settings.encode_device, DEVICE_OPTION)
+        with silence_loading(), refuse_unloadable(checkpoint, source), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.encoder_seed)
+            model = load_model(config, checkpoint, source, options, attention=None)
+        return _Encoder(model.get_decoder().to(device).eval(), tokenizer, checkpoint, settings).encode
+
+    return FoundEncoder(about, key, settings.encoder_part, load)
 
 
-def _choose_layer(llm: str, encoder: str, source: Source, settings: FeatureSettings) -> int:
+def _choose_layer(encoder: str, config: Any, tokenizer: Any, settings: FeatureSettings) -> int:
     """Return the number of the block after which states are averaged: that of the settings, or the middle one.
 
     Raises:
-        DataError: the configuration or the tokenizer cannot be read.
         ModelError: the model has fewer blocks or positions than the settings ask for.
     """
-    whole = CheckpointSettings(llm, None, settings.encoder_weights, torch.float32, quantization="none")
-    with silence_loading(), refuse_unloadable(whole, source):
-        config, tokenizer, _ = load_config(whole, source)
     n_blocks = int(config.num_hidden_layers)
     layer = (n_blocks + 1) // 2 if settings.encoder_layer is None else settings.encoder_layer
     if layer > n_blocks:
@@ -182,31 +190,6 @@ def _choose_layer(llm: str, encoder: str, source: Source, settings: FeatureSetti
             "included; give fewer"
         )
     return layer
-
-
-def load_language_model(checkpoint: CheckpointSettings, source: Source, settings: FeatureSettings) -> TextEncoder:
-    """Load a causal language model as an encoder of texts.
-
-    Args:
-        checkpoint: which model is loaded; its first `n_layers` blocks are run.
-        source: its files.
-        settings: number of tokens, batch size, device, and seed of random weights.
-
-    Returns:
-        A function that encodes n texts as [n, H] float32.
-
-    Raises:
-        DataError: the model cannot be loaded, or tensors are missing.
-        ModelError: its blocks cannot be found.
-    """
-    device = choose_device(settings.encode_device, DEVICE_OPTION)
-    with silence_loading(), refuse_unloadable(checkpoint, source):
-        config, tokenizer, options = load_config(checkpoint, source)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.encoder_seed)
-            model = load_model(config, checkpoint, source, options, attention=None)
-    decoder = model.get_decoder().to(device).eval()
-    return _Encoder(decoder, tokenizer, checkpoint, settings).encode
 
 
 class _Encoder:
