@@ -163,3 +163,17 @@ def test_the_names_of_folders_are_legal_on_every_system(workplace: Path) -> None
     names = os.listdir(workplace / "results" / "toy")
     assert f"{FUSION}-priors-directed" in names
     assert not any(set(name) & set('<>:"/\\|?*') or name.endswith((".", " ")) for name in names)
+
+
+def test_rows_with_a_language_model_are_fused_and_have_its_name(workplace: Path, tiny: Path) -> None:
+    small = ("emb_dim=8", "batch_size=24", "prefix_hidden=8", "epochs=1", "micro_batch_size=16")
+    words = ["--models", "Fusion(HeLLM,SASRec)-priors", "--llm", str(tiny), *(f"--{one}" for one in small)]
+    assert run.main(["--dataset", "toy", "--threads", "1", *words]) == 0
+    label = "Fusion(HeLLM,SASRec)-priors@tiny-llama"
+    found = read(workplace, label)
+    assert (found.family, found.backbone, found.model) == ("llm", "tiny-llama", "Fusion(HeLLM,SASRec)-priors")
+    assert found.combination is not None
+    assert found.combination["rows"] == ("Fusion(HeLLM,SASRec)@tiny-llama",)
+    assert found.identity is not None
+    assert [*found.identity["features"]] == ["text"]
+    assert label in (workplace / "results" / "toy" / "table.md").read_text()
