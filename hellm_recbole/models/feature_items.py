@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from hellm_recbole.config.settings import Settings
@@ -57,8 +58,9 @@ class FeatureItemSettings(Settings):
 def whiten_features(features: ItemFeatures, whitening: Whitening, floor: float) -> FloatArray:
     """Join the features of all modalities, and whiten them.
 
-    Sums are in double precision, and the sign of each axis is fixed: its entry of largest size is positive. So two runs
-    differ only by the rounding of the eigenvectors, which may depend on the number of threads and on the library.
+    Sums are in double precision, the sign of each axis is fixed (its entry of largest size is positive), and BLAS uses
+    one thread. So the number of threads of a run changes nothing; another processor or library can change the rounding
+    of the eigenvectors.
 
     Args:
         features: features of each modality, and which items take part in it.
@@ -69,12 +71,13 @@ def whiten_features(features: ItemFeatures, whitening: Whitening, floor: float) 
         [I + 1, F] joined features, F the sum of the widths of the modalities. The mean square of each row is 1. Rows of
         items without features are zero, and row 0 is.
     """
-    joined, axes = _join_modalities(features)
+    joined, weighted = _join_modalities(features)
     if whitening != "none":
-        variance, vectors = np.linalg.eigh(axes.T @ axes)  # ascending
-        signs = np.sign(np.take_along_axis(vectors, np.abs(vectors).argmax(axis=0)[None], axis=0))  # [1, F]
-        scale = np.maximum(variance, floor * variance[-1]) ** -_AXIS_POWER[whitening]
-        joined = joined @ (vectors * signs * scale)[:, ::-1]  # the axis with the largest variance comes first
+        with threadpool_limits(1, user_api="blas"):
+            variance, axes = np.linalg.eigh(weighted.T @ weighted)  # ascending
+            signs = np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=0)[None], axis=0))  # [1, F]
+            scale = np.maximum(variance, floor * variance[-1]) ** -_AXIS_POWER[whitening]
+            joined = joined @ (axes * signs * scale)[:, ::-1]  # the axis with the largest variance comes first
     scaled: FloatArray = (_normalize_rows(joined) * joined.shape[1] ** 0.5).astype(np.float32)
     return scaled
 

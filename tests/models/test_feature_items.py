@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from hellm_recbole.errors import ModelError
@@ -82,6 +83,15 @@ def test_the_sign_of_each_axis_is_fixed() -> None:
     features = make_features()
     mirrored = ItemFeatures({name: -matrix for name, matrix in features.values.items()}, {})
     assert np.array_equal(whiten_features(features, "half", FLOOR), -whiten_features(mirrored, "half", FLOOR))
+
+
+def test_the_number_of_threads_changes_no_bit() -> None:
+    values = np.random.default_rng(5).normal(size=(3000, 300)).astype(np.float32)
+    found = []
+    for n_threads in (1, 2):
+        with threadpool_limits(n_threads, user_api="blas"):
+            found.append(whiten_features(ItemFeatures({"text": values}, {}), "half", FLOOR))
+    assert np.array_equal(*found)
 
 
 def test_the_floor_bounds_the_smallest_axes() -> None:
