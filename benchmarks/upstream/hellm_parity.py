@@ -195,7 +195,7 @@ def compare_inputs(both: Compared, folder: Path) -> list[Line]:
     n_steps = batches.count_batches()
     rates = [
         (
-            train.learning_rate * compute_learning_rate_factor(train, step / n_steps, steps.learning_rate_floor),
+            train.learning_rate * compute_learning_rate_factor(train, step / n_steps),
             theirs.compute_learning_rate(train.learning_rate, step / n_steps, train.epochs, train.warmup_epochs),
         )
         for step in range(train.epochs * n_steps)
