@@ -98,7 +98,8 @@ def transcribe_states(weights: dict[str, Tensor], vectors: list[Tensor], n_block
             for head in range(n_heads):
                 query, key, value = (slice(part * d + head * width, part * d + (head + 1) * width) for part in range(3))
                 exps = [torch.exp(mapped[t][query] @ mapped[s][key] / math.sqrt(width)) for s in range(t + 1)]
-                mixed.append(sum(e * mapped[s][value] for s, e in enumerate(exps)) / sum(exps))
+                values = torch.stack([row[value] for row in mapped[: t + 1]])
+                mixed.append(torch.stack(exps) @ values / torch.stack(exps).sum())
             x[t] = x[t] + apply_map(weights, f"{block}.attention_out", torch.cat(mixed))
             normed = normalize_layer(weights, f"{block}.forward_norm", x[t])
             inner = apply_map(weights, f"{block}.forward_in", normed)
@@ -237,7 +238,12 @@ def test_the_estimated_loss_is_the_weighted_softmax_over_the_items_of_the_step()
 def test_the_full_loss_keeps_no_matrix_of_all_logits() -> None:
     model = build_model()
     saved: list[int] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda value: saved.append(value.numel()) or value, lambda v: v):
+
+    def note(value: Tensor) -> Tensor:
+        saved.append(value.numel())
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value):
         query = torch.randn(400, 8, requires_grad=True)
         softmax_cross_entropy_loss(query, model.items()[1:].repeat(50, 1), torch.zeros(400, dtype=torch.int64))
     assert max(saved) < 400 * 50 * N_ITEMS / 10

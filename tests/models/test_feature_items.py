@@ -91,7 +91,7 @@ def test_the_number_of_threads_changes_no_bit() -> None:
     for n_threads in (1, 2):
         with threadpool_limits(n_threads, user_api="blas"):
             found.append(whiten_features(ItemFeatures({"text": values}, {}), "half", FLOOR))
-    assert np.array_equal(*found)
+    assert np.array_equal(found[0], found[1])
 
 
 def test_the_floor_bounds_the_smallest_axes() -> None:
