@@ -19,7 +19,7 @@ which differ only in what they read. HeLLM-plus has item vectors, a head and a s
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch.nn.functional as F
 from pydantic import Field, model_validator
@@ -163,8 +163,8 @@ class HeLLMPlus(LLMRecommender):
 
     def encode(self) -> Encoded:
         """Compute the vectors of all items in the head, and return them with their biases, if they have any."""
-        shared: Any = self.reader.items
-        items = shared.item_vectors if self.head_items is None else self.head_items
+        assert isinstance(self.reader.items, VectorTokens)
+        items = self.reader.items.item_vectors if self.head_items is None else self.head_items
         encoded: Encoded = self.vectors(items())
         return encoded
 

@@ -32,7 +32,7 @@ class ReaderSettings(LanguageModelSettings):
         prefix_dropout: dropout probability of the prefix networks.
         prefix_norm: normalisation after (released code) or before (paper) the networks.
         prefix_eps: number added to the mean square in the RMS normalisations of the prefix.
-        prompt: text before the items. In `LLMSettings`, `{user}` in it is the place of the user's token, which is made
+        prompt: text before the items. If examples are not causal, `{user}` in it is the place of the user's token, made
             of the user embeddings of the model of the graph prefix, or else of the first of `item_inputs`.
         max_history: maximum number of items read, the most recent ones.
         item_dropout: dropout probability of an item's embeddings, before the projection.

@@ -67,7 +67,7 @@ def test_terms_and_points_depend_on_the_features() -> None:
     config = resolve_combined("SASRec-priors")
     assert config.list_terms(FEATURES) == [TEXT_KNN, ITEM_KNN, TRANSITION]
     assert config.choose_features(FEATURES) == {"text": "t"}
-    assert len(config.list_points(FEATURES)) == 210
+    assert len(config.list_points(FEATURES)) == 240
     assert config.list_terms({"image": "i"}) == [ITEM_KNN, TRANSITION]
     assert config.choose_features({"image": "i"}) == {}
     assert len(config.list_points({})) == 30
