@@ -25,7 +25,8 @@ def build_arguments(tiny: Path, models: str, *settings: str) -> list[str]:
 
 def test_all_models_can_be_estimated(workplace: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (workplace / "dataset" / "toy" / "toy.item").write_text("item_id:token\ttitle:token_seq\n")
-    assert run.main([*build_arguments(tiny, ",".join(REGISTRY), *SMALL), "--dry-run"]) == 0
+    models = [name for name in REGISTRY if name not in ("SASRec-text-llm", "HeLLM-plus")]  # they read a second encoding
+    assert run.main([*build_arguments(tiny, ",".join(models), *SMALL), "--dry-run"]) == 0
     out = capsys.readouterr().out
     advice = "to get text features of title, the only ones of these columns that the items have, run"
     assert f"toy: {NOTE}; {advice} benchmarks/prepare.py toy --text title --encoder bert-base-uncased" in out

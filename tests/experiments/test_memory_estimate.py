@@ -141,6 +141,6 @@ def test_an_average_of_the_weights_needs_four_bytes_a_trained_parameter(tiny: Pa
     batches = SequenceSource(data, 32, 20, torch.device("cpu"))
     for weights in ("random", "none"):
         chosen = settings(tiny, llm_weights=weights, gradient_checkpointing=False)
-        plain, averaged = (estimate_memory(chosen, data, batches, 16, averages=one) for one in (False, True))
+        plain, averaged = (estimate_memory(HeLLM, chosen, data, batches, 16, averages=one) for one in (False, True))
         trained = sum(count for count, _ in plain.parts.values())
         assert averaged.trained_bytes - plain.trained_bytes == 4 * trained > 0

@@ -79,5 +79,5 @@ def test_the_released_variant_is_the_same_under_each_preset(preset: str) -> None
         0,
     )
     assert (train.epochs, train.batch_size, train.learning_rate, train.clip_norm) == (20, 7, 3e-4, 0)
-    assert train.learning_rate * steps.learning_rate_floor == pytest.approx(5e-6, rel=1e-12)
+    assert train.learning_rate * train.learning_rate_floor == pytest.approx(5e-6, rel=1e-12)
     assert train.patience >= train.epochs

@@ -39,4 +39,4 @@ def test_the_names_are_listed(main: Callable[[list[str]], int], capsys: pytest.C
 def test_only_models_with_variants_are_ablated() -> None:
     assert set(list_models_with_variants()) < set(REGISTRY)
     assert "HeLLMPre" in list_models_with_variants()
-    assert "LightGCN" not in list_models_with_variants()
+    assert "VBPR" not in list_models_with_variants()
