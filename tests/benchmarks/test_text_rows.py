@@ -54,6 +54,7 @@ def test_hellm_reads_it_in_the_place_of_sasrec(workplace: Path, tiny: Path, toy_
     np.testing.assert_allclose(np.linalg.norm(table[1:], axis=1), 1.0, rtol=1e-5)
 
 
+@pytest.mark.slow  # test_tune.py has quick ones of other models
 def test_it_can_be_searched(workplace: Path) -> None:
     words = ["--only", "temperature", "--search", "grid", "--scheduler", "none", *set_small("SASRec-text", "epochs=1")]
     assert tune.main([*WORDS, "--models", "SASRec-text", *words]) == 0
