@@ -1,9 +1,9 @@
 """How far the best row with a language model is from the best row without one.
 
 A row has a language model if it trains one or reads features that one has made, or if it combines rows of which one
-does. Rows are compared as they are, without priors, and with the same priors on both sides: `<Row>-priors` against
-`<Row>-priors`. Rows with directed transitions take no part on either side, because these profit from the order in
-which a file lists interactions at the same time.
+does. Rows are compared as they are, without priors (and without the rows that are priors alone), and with the same
+priors on both sides: `<Row>-priors` against `<Row>-priors`. Rows with directed transitions take no part on either
+side, because these profit from the order in which a file lists interactions at the same time.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ PRIORS, DIRECTED = "-priors", "-directed"  # ends of the names of rows with prio
 _LANGUAGE_MODEL = "_llm"  # end of the names of modalities that language models have made
 _SCOPES: tuple[tuple[str, Callable[[str], bool]], ...] = (
     ("", lambda model: True),
-    (" without priors", lambda model: PRIORS not in model and model != "Priors"),
-    (" with the same priors", lambda model: model.endswith(PRIORS)),
+    (" (no priors)", lambda model: PRIORS not in model and model not in ("Priors", "Transitions")),
+    (" (same priors)", lambda model: model.endswith(PRIORS)),
 )
 
 
@@ -97,10 +97,11 @@ def write_distance_notes(
         ]
         first, second = (_name_group(groups[index], frame) for index in pair)
         notes.append(
-            f"Best row{scope} with a language model, {first}, minus best one without, {second}: {', '.join(parts)}."
+            f"Best row with a language model{scope}, {first}, minus best row without a language model{scope}, "
+            f"{second}: {', '.join(parts)}."
         )
     how = f"{settings.n_resamples:,} paired resamples of users, p not corrected"
-    return [*notes, f"These rows are the best ones in {sort_metric}; {how}."]
+    return [*notes, f"Best is highest in {sort_metric} on the test part; {how}."]
 
 
 def _choose_pairs(

@@ -99,7 +99,8 @@ def write_stamp(records: Sequence[RunResult]) -> str | None:
     missing = [name for name in STRONG_BASELINES if name not in {record.model for record in successful}]
     if not missing or not find_language_models(successful):
         return None
-    return f"No strong baseline: rows with a language model stand here without {_join(missing)} on the same split."
+    start = "No strong baseline" if len(missing) == len(STRONG_BASELINES) else "Missing baselines"
+    return f"{start}: rows with a language model stand here without {_join(missing)} on the same split."
 
 
 def write_mark_note(settings: ReportSettings, n_tests: int) -> str | None:

@@ -31,7 +31,7 @@ from hellm_recbole.identity.parts import (
     list_unknown_parts,
 )
 from hellm_recbole.identity.settings_files import find_value
-from hellm_recbole.report.combinations import find_combinations
+from hellm_recbole.report.combinations import find_combinations, list_overrides
 from hellm_recbole.report.groups import Group, list_successful
 
 _DIGITS = 8  # first digits of a digest, enough to tell two files apart
@@ -287,9 +287,7 @@ def _find_overrides(groups: Sequence[Group]) -> Iterator[Finding]:
     """Find rows with settings from the command line; each setting has its own footnote."""
     for row, group in enumerate(groups):
         for record in group:
-            for key, entry in sorted(record.settings.items()):
-                if entry["origin"].startswith("--") and key not in NEUTRAL_KEYS and key not in _KEYS_IN_LABEL:
-                    yield row, f"run with {entry['origin']}"
+            yield from ((row, text) for text in list_overrides(record, _KEYS_IN_LABEL))
 
 
 def _find_changed_settings(groups: Sequence[Group]) -> Iterator[Finding]:

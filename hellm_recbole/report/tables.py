@@ -207,7 +207,8 @@ def _build_row(group: Group, cells: Mapping[str, Cell], paper: Mapping[str, Mapp
     """Build one row from the runs of its seeds; if none succeeded, the row shows the problem of the last one."""
     successful = list_successful(group)
     last = group[-1]
-    seconds = [record.train_seconds for record in successful if record.train_seconds is not None]
+    trained = [record for record in successful if record.combination is None]  # the others only search weights
+    seconds = [record.train_seconds for record in trained if record.train_seconds is not None]
     return Row(
         family=last.family,
         model=last.label,

@@ -17,7 +17,7 @@ MADE_BY_A_MODEL: dict[str, Any] = {
     "text": {"encoder": "MiniLM", "revision": "r", "pooling": "auto", "columns": (), "sha256": "a"},
     "text_llm": {"encoder": "gemma", "revision": "r", "pooling": None, "columns": (), "sha256": "b"},
 }
-HOW = "These rows are the best ones in N@20; 10,000 paired resamples of users, p not corrected."
+HOW = "Best is highest in N@20 on the test part; 10,000 paired resamples of users, p not corrected."
 SURE = "+1.0000 (95% interval +1.0000 to +1.0000, p = 0.0001)"
 SURELY_WORSE = "-1.0000 (95% interval -1.0000 to -1.0000, p = 0.0001)"
 EQUAL = "+0.0000 (95% interval +0.0000 to +0.0000, p = 1)"
@@ -34,12 +34,12 @@ def add_llm(folder: Path, model: str, n_first: int, **changes: Any) -> None:
 
 def list_notes(table: Table) -> list[str]:
     """List the notes on distances."""
-    return [note for note in table.notes if note.startswith(("Best row", "These rows"))]
+    return [note for note in table.notes if note.startswith(("Best row", "Best is"))]
 
 
 def write_note(first: str, second: str, difference: str, scope: str = "") -> str:
     return (
-        f"Best row{scope} with a language model, {first}, minus best one without, {second}: "
+        f"Best row with a language model{scope}, {first}, minus best row without a language model{scope}, {second}: "
         f"R@10 {difference}, N@10 {difference}."
     )
 
@@ -66,7 +66,7 @@ def test_the_difference_is_that_of_the_best_rows_and_its_interval_contains_it(tm
         add_llm(tmp_path, model, n_first)
     (note, _) = list_notes(make_table(tmp_path))
     start, _, rest = note.partition("R@10 ")
-    assert start == "Best row with a language model, HeLLM@tiny, minus best one without, SASRec: "
+    assert start == "Best row with a language model, HeLLM@tiny, minus best row without a language model, SASRec: "
     difference, low, high = rest.split(" ")[0], rest.split("interval ")[1].split(" ")[0], rest.split("to ")[1][:7]
     assert difference == "+0.2500"  # 20 / 40 - 10 / 40
     # 10 of 40 users gain 1: the standard error is sqrt(1/4 * 3/4 / 40) = .068, so the ends lie .13 away, in 40ths.
@@ -78,12 +78,13 @@ def test_rows_with_priors_are_compared_with_rows_with_priors(tmp_path: Path) -> 
     add(tmp_path, "SASRec", 40)  # the best row without a language model has no priors, the best one with has them
     add(tmp_path, "SASRec-priors", 0)
     add(tmp_path, "Priors", 39)
+    add(tmp_path, "Transitions", 40)  # a prior itself
     add_llm(tmp_path, "HeLLM", 0)
     add_llm(tmp_path, "HeLLM-priors", 40)
     assert list_notes(make_table(tmp_path)) == [
         write_note("HeLLM-priors@tiny", "SASRec", EQUAL),
-        write_note("HeLLM@tiny", "SASRec", SURELY_WORSE, " without priors"),
-        write_note("HeLLM-priors@tiny", "SASRec-priors", SURE, " with the same priors"),
+        write_note("HeLLM@tiny", "SASRec", SURELY_WORSE, " (no priors)"),
+        write_note("HeLLM-priors@tiny", "SASRec-priors", SURE, " (same priors)"),
         HOW,
     ]
 
@@ -94,7 +95,9 @@ def test_a_pair_is_named_once_and_directed_transitions_take_no_part(tmp_path: Pa
     add_llm(tmp_path, "HeLLM-priors", 20)
     add_llm(tmp_path, "HeLLM-priors-directed", 40)
     (note, how) = list_notes(make_table(tmp_path))
-    assert note.startswith("Best row with a language model, HeLLM-priors@tiny, minus best one without, SASRec-priors: ")
+    assert note.startswith(
+        "Best row with a language model, HeLLM-priors@tiny, minus best row without a language model, S"
+    )
     assert how == HOW
 
 
@@ -104,8 +107,8 @@ def test_another_metric_can_choose_the_best_rows(tmp_path: Path) -> None:
     add_llm(tmp_path, "HeLLM", 10)
     for metric, other, difference in (("R@20", "SASRec", "+0.2500"), ("R@10", "BSARec", "+0.0000")):
         note, how = list_notes(make_table(tmp_path, metric=metric))
-        assert f"minus best one without, {other}: R@10 {difference} (" in note
-        assert f"best ones in {metric};" in how
+        assert f"minus best row without a language model, {other}: R@10 {difference} (" in note
+        assert f"highest in {metric} on" in how
 
 
 def test_rows_of_different_presets_and_numbers_of_seeds_say_so(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_only_finished_baselines_count_and_only_language_models_need_them(tmp_pa
         add_run(tmp_path, build_ranks(10, 1), model=model, family="sequential")
     add_run(tmp_path, None, model="BSARec", family="sequential")
     stamp = make_table(tmp_path).stamp
-    assert stamp == "No strong baseline: rows with a language model stand here without BSARec on the same split."
+    assert stamp == "Missing baselines: rows with a language model stand here without BSARec on the same split."
 
 
 def test_the_caption_says_that_llara_reads_no_titles(tmp_path: Path) -> None:

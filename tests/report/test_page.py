@@ -71,7 +71,7 @@ def test_the_page_has_all_rows_and_figures(tmp_path: Path) -> None:
     rows = re.findall(r'<tr data-family="\w+"><td class="text">([^<]*)</td>', page)
     assert set(rows) == {"LightGCN-tuned", "LightGCN", "Pop", "HeLLMPre", "VBPR", "SASRec", "HeLLM@tiny"}
     assert "loss is NaN at step 7" in page
-    assert "No strong baseline: rows with a language model stand here without ItemKNN, Transitions, BSARec" in page
+    assert "Missing baselines: rows with a language model stand here without ItemKNN, Transitions, BSARec" in page
     assert "trials=2" in page
     assert "0123456789abcdef" * 4 in page
     assert "HeLLMPre-without-CL" in page
