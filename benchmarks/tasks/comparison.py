@@ -19,6 +19,7 @@ from hellm_recbole.config.search_space import can_be_searched
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, SettingsError, SharedRunFailed
+from hellm_recbole.experiments.combined_config import CombinedRunConfig
 from hellm_recbole.experiments.context import RunContext
 from hellm_recbole.experiments.dry_run import dry_run
 from hellm_recbole.experiments.export import describe_left_out, refuse_embeddings
@@ -216,6 +217,9 @@ def _choose_runs(
     if select_models is not None:
         models = select_models(models, resolver.dataset, sorted(dataset.features))
     configs = resolver.resolve_with_pretrained(models)
+    for config in configs:
+        if isinstance(config, CombinedRunConfig):
+            config.refuse_missing_features(dataset.features)
     if not request.tuned:
         return _ChosenRuns(configs)
     tuned = _read_tuned_values([config for config in configs if config.model in models], request.output, split)

@@ -14,8 +14,11 @@ from typing import Any
 
 from hellm_recbole.bridge import patches
 from hellm_recbole.bridge.namespace import Namespace
+from hellm_recbole.config.row_names import parse_combined_name
+from hellm_recbole.errors import ModelError
 
 _PATCHED = "__hellm_patched__"
+_OPTIONAL_LIBRARIES = ("lightgbm", "xgboost")  # RecBole's wrappers of these are imported for every unknown name
 
 
 def apply(module: ModuleType) -> None:
@@ -56,6 +59,28 @@ def extend_config(module: ModuleType) -> None:
 
     config._load_internal_config_dict = load_internal
     config._set_default_parameters = set_defaults
+
+
+def refuse_unknown_models(module: ModuleType) -> None:
+    """Let `Config` refuse a combined row, and a name that nobody knows, in one sentence.
+
+    RecBole looks for unknown names among its wrappers of other libraries, and fails where one is not installed.
+    """
+    configurator: Any = module
+    original = configurator.get_model
+
+    @functools.wraps(original)
+    def get_model(name: str) -> Any:
+        if parse_combined_name(name) is not None:
+            raise ModelError(f"{name} combines finished runs and trains nothing; use run.py, which can also do that")
+        try:
+            return original(name)
+        except ModuleNotFoundError as error:
+            if error.name not in _OPTIONAL_LIBRARIES:
+                raise
+            raise ModelError(f"neither RecBole nor hellm_recbole has a model {name!r}") from error
+
+    configurator.get_model = get_model
 
 
 def offer_datasets(module: ModuleType) -> None:
@@ -131,7 +156,7 @@ def report_to_ray(module: ModuleType) -> None:
 
 
 _ENTRY_PATCHES: dict[str, tuple[patches.Patch, ...]] = {
-    "recbole.config.configurator": (extend_config,),
+    "recbole.config.configurator": (extend_config, refuse_unknown_models),
     "recbole.data.dataset": (offer_datasets,),
     "recbole.trainer": (offer_trainers,),
     "recbole.quick_start.quick_start": (skip_flops, report_to_ray),

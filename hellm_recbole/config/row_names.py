@@ -99,7 +99,10 @@ def _parse_fused_rows(name: str) -> tuple[str, ...]:
     """
     if not name.endswith(")"):
         raise ModelError(f"{name!r} is not understood; {_HOW}")
-    rows = split_names(name.removeprefix(f"{FUSION}(").removesuffix(")"))
+    inner = name.removeprefix(f"{FUSION}(").removesuffix(")")
+    if ",," in inner or inner.startswith(",") or inner.endswith(","):
+        raise ModelError(f"{name} has a comma without a row; {_HOW}")
+    rows = split_names(inner)
     if len(rows) < 2:
         raise ModelError(f"{name} has {len(rows)} row{'' if len(rows) == 1 else 's'}; {_HOW}")
     if twice := _find_twice(rows):

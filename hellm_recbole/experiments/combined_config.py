@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -20,7 +21,7 @@ from hellm_recbole.config.request import Override
 from hellm_recbole.config.row_names import CombinedKind, CombinedName
 from hellm_recbole.config.settings import build_all_settings, list_field_names
 from hellm_recbole.config.yaml_files import find_properties
-from hellm_recbole.errors import ModelError
+from hellm_recbole.errors import ModelError, SettingsError
 from hellm_recbole.evaluation.weight_search import Point, list_product, list_simplex
 from hellm_recbole.experiments.run_config import RunConfig, TrainedRunConfig
 from hellm_recbole.identity.code import digest_model_code, digest_module
@@ -29,6 +30,7 @@ from hellm_recbole.models.base import FAMILIES, Family
 T = TypeVar("T")
 
 TEXT_KNN, ITEM_KNN, TRANSITION = PRIORS = ("text-kNN", "ItemKNN", "transitions")
+MOST_POINTS = 10_000  # the ranks of all points are kept until the end: 8 bytes a point and validation target
 _ALONE: Family = "sequential"  # family of priors without a row: they read histories
 _CODE = (
     "hellm_recbole.models.priors",
@@ -122,6 +124,13 @@ class CombinedRunConfig(RunConfig):
         has_text = bool(self.choose_features(features))
         return [name for name in self.prior_weights if name != TEXT_KNN or has_text]
 
+    @property
+    def n_points(self) -> int:
+        """Number of weights that are tried if the dataset has features for all priors."""
+        if isinstance(self.settings, FusionSettings):
+            return math.comb(self.settings.fusion_steps + len(self.rows) - 1, len(self.rows) - 1)
+        return math.prod(len(weights) for weights in self.prior_weights.values())
+
     def list_points(self, features: Mapping[str, Any]) -> list[Point]:
         """List the weights that are tried, one for each of `list_terms`; none if nothing is searched."""
         if isinstance(self.settings, FusionSettings):
@@ -154,7 +163,7 @@ def build_combined_config(
     selection, evaluation, log, resources, settings = built
     refuse_unknown_metric(selection.valid_metric, evaluation.cutoffs, resolved)
     family = max((row.family for row in rows), key=FAMILIES.index, default=_ALONE)
-    return CombinedRunConfig(
+    config = CombinedRunConfig(
         model=name.name,
         family=family,
         preset=preset,
@@ -167,6 +176,12 @@ def build_combined_config(
         selection=selection,
         settings=settings,
     )
+    if config.n_points > MOST_POINTS:
+        raise SettingsError(
+            f"{name.name}: {config.n_points:,} combinations of weights would be tried, at most {MOST_POINTS:,} can be; "
+            "lower fusion_steps, or give fewer weights"
+        )
+    return config
 
 
 def separate_combined(requested: Iterable[RunConfig]) -> tuple[list[RunConfig], list[RunConfig]]:

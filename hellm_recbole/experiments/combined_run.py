@@ -5,6 +5,7 @@ Nothing is trained and there is no checkpoint: a run that was stopped starts aga
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +19,7 @@ from hellm_recbole.evaluation.combined_scores import CombinedScorer, Term
 from hellm_recbole.evaluation.ranking import Ranks, rank_targets
 from hellm_recbole.evaluation.weight_search import Point, search_weights
 from hellm_recbole.experiments.combined_config import TEXT_KNN, TRANSITION, CombinedRunConfig
-from hellm_recbole.experiments.component_scores import build_terms
+from hellm_recbole.experiments.component_scores import CLOSE, build_terms
 from hellm_recbole.experiments.components import identify_components, read_component
 from hellm_recbole.experiments.context import RunContext
 from hellm_recbole.experiments.identity import identify_run
@@ -64,6 +65,7 @@ def combine_and_rank(
         raise ModelError(f"{config.model} has no prior: all weights to try are 0, or {split.dataset} lacks features")
     combination, valid = _choose_weights(config, split, first, terms, f"[{position}] {who}" if position else who)
     fields["combination"] = combination
+    _refuse_other_scores(config, split, context, combination)
     searched = time.perf_counter()
     scorer = CombinedScorer(first, [*terms.values()], [combination["weights"][name] for name in terms], split.n_items)
     block = config.evaluation.eval_block_users
@@ -145,6 +147,27 @@ def _describe_combination(config: CombinedRunConfig, names: Sequence[str]) -> Co
         valid=None,
         valid_without=None,
     )
+
+
+def _refuse_other_scores(
+    config: CombinedRunConfig, split: Split, context: RunContext, combination: Combination
+) -> None:
+    """Refuse scores that do not give the recorded validation metric of the rows, such as scores of changed code.
+
+    Raises:
+        ModelError: the best row alone has another validation metric than its record says.
+    """
+    metric, found = combination["valid_metric"], combination["valid_without"]
+    if found is None or not config.rows:
+        return
+    recorded = [read_component(row, split, context).metrics["valid"].get(metric) for row in config.rows]
+    best = max((value for value in recorded if value is not None), default=found)
+    if not math.isclose(found, best, rel_tol=CLOSE):
+        names = " and ".join(row.model for row in config.rows)
+        raise ModelError(
+            f"the scores of {names} give {metric} {found:.6f} on validation, and the record says {best:.6f}: the "
+            f"checkpoint or the code has changed since; run {names} again with --fresh"
+        )
 
 
 def _find_value_without(

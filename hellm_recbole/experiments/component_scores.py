@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from hellm_recbole.experiments.combined_config import (
 from hellm_recbole.experiments.components import read_component
 from hellm_recbole.experiments.context import CHECKPOINT, RunContext
 from hellm_recbole.experiments.pretrained import PretrainedStore
+from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.experiments.run import build_learner
 from hellm_recbole.experiments.run_config import RunConfig, TrainedRunConfig
 from hellm_recbole.graphs.item_graphs import build_cooccurrence, build_transitions
@@ -26,6 +28,8 @@ from hellm_recbole.system.distributed import SINGLE_PROCESS
 from hellm_recbole.training.checkpoint import STATE, CheckpointFolder
 from hellm_recbole.training.trainer import load_best
 from hellm_recbole.types import Scorer
+
+CLOSE = 1e-4  # relative difference of equal validation metrics that rounding on another device may make
 
 
 def load_finished_scorer(config: RunConfig, split: Split, context: RunContext) -> Scorer:
@@ -56,10 +60,28 @@ def load_finished_scorer(config: RunConfig, split: Split, context: RunContext) -
     try:
         embeddings = PretrainedStore().load(context.output, split, config.pretrained_tables, context.seed)
         learner = build_learner(config, split, alone, embeddings)
-        load_best(learner, CheckpointFolder(folder / CHECKPOINT))
+        checkpoint = CheckpointFolder(folder / CHECKPOINT)
+        _refuse_another_checkpoint(checkpoint, result, config.train.valid_metric)
+        load_best(learner, checkpoint)
     except CheckpointError as error:
         raise CheckpointError(f"needs the scores of {config.label}: {error}") from error
     return learner
+
+
+def _refuse_another_checkpoint(checkpoint: CheckpointFolder, result: RunResult, metric: str) -> None:
+    """Refuse a checkpoint that is not that of the recorded run, such as one copied from another seed.
+
+    Raises:
+        CheckpointError: best epoch or validation metric differ.
+    """
+    epoch, value = checkpoint.read_best()
+    recorded = result.metrics["valid"].get(metric, value)
+    if epoch != result.best_epoch or not math.isclose(value, recorded, rel_tol=CLOSE):
+        raise CheckpointError(
+            f"{checkpoint.folder} is the checkpoint of another run: its best epoch is {epoch} with {metric} "
+            f"{value:.6f}, and the record says epoch {result.best_epoch} with {recorded:.6f}; run {result.model} again "
+            "with --fresh"
+        )
 
 
 def build_terms(config: CombinedRunConfig, split: Split, context: RunContext) -> tuple[Term | None, dict[str, Term]]:

@@ -118,6 +118,15 @@ class CheckpointFolder:
             return {}
         return run if isinstance(run, dict) else {}
 
+    def read_best(self) -> tuple[int, float]:
+        """Read the best epoch and its validation metric.
+
+        Raises:
+            CheckpointError: the checkpoint is corrupt or missing.
+        """
+        progress = self._read_state()["progress"]
+        return progress["best_epoch"], progress["best_value"]
+
     def refuse_changed(self, run: Mapping[str, str], unknown: Collection[str] = ()) -> None:
         """Refuse to resume a stopped run if something that it depends on has changed.
 

@@ -143,6 +143,14 @@ def test_wrong_names_are_refused(workplace: Path, capsys: pytest.CaptureFixture[
     assert reason in fail_with_sentence(capsys, "--models", models)
 
 
+def test_features_that_the_dataset_lacks_are_refused_before_anything_is_trained(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = fail_with_sentence(capsys, "--models", "SASRec-priors", "--set", "prior_modality=sound")
+    assert "the dataset has no features of this modality; it has image, text" in said
+    assert not (workplace / "results" / "toy" / "SASRec").exists()
+
+
 def test_other_commands_refuse_combined_rows(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--dataset", "toy", "--models", "SASRec-priors"]
     for main, reason in (

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from hellm_recbole.errors import ModelError
 from hellm_recbole.identity.code import digest_recbole_code
 from tests.bridge.door import QUIET
 
@@ -61,3 +63,18 @@ def test_the_code_of_a_run_of_the_command_does_not_contain_the_adapters() -> Non
     modules = digest_recbole_code("recbole.model.general_recommender.bpr")
     assert "hellm_recbole.bridge.patches" in modules
     assert not modules.keys() & {f"hellm_recbole.bridge.{name}" for name in ("model", "trainer", "register")}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("SASRec-priors", "SASRec-priors combines finished runs and trains nothing; use run.py"),
+        ("Fusion(SASRec,Pop)", "combines finished runs"),
+        ("Nope", "neither RecBole nor hellm_recbole has a model 'Nope'"),
+    ],
+)
+def test_a_combined_row_and_an_unknown_model_are_refused_in_one_sentence(name: str, said: str) -> None:
+    from recbole.config import Config
+
+    with pytest.raises(ModelError, match=re.escape(said)):
+        Config(model=name, dataset="ml-100k", config_dict={"gpu_id": ""})

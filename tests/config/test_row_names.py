@@ -50,6 +50,8 @@ def test_other_names_are_left_alone(name: str) -> None:
         ("-priors", "nothing cannot have priors added"),
         ("Fusion(A)", "has 1 row;"),
         ("Fusion()", "has 0 rows;"),
+        ("Fusion(A,,B)", "has a comma without a row"),
+        ("Fusion(A,B,)", "has a comma without a row"),
         ("Fusion", "not understood; write Fusion"),
         ("Fusion(A,B)x", "not understood; write Fusion"),
         ("Fusion(A,B,A)", "names A twice"),

@@ -98,3 +98,10 @@ def test_the_code_of_priors_is_part_of_a_run_and_not_that_of_other_models() -> N
     modules = resolve_combined("SASRec-priors").identify_code()
     assert {"hellm_recbole.models.priors", "hellm_recbole.experiments.combined_run"} < modules.keys()
     assert "hellm_recbole.models.sasrec" not in modules
+
+
+def test_more_combinations_of_weights_than_can_be_kept_are_refused() -> None:
+    many = Override(None, "fusion_steps", 1000, "--set fusion_steps=1000")
+    assert resolve_combined("Fusion(SASRec,Pop)", many).n_points == 1001
+    with pytest.raises(SettingsError, match=r"^Fusion\(SASRec,Pop,LightGCN\): 501,501 combinations of weights"):
+        resolve_combined("Fusion(SASRec,Pop,LightGCN)", many)

@@ -11,14 +11,17 @@ import pytest
 from hellm_recbole.config.request import Override
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
+from hellm_recbole.evaluation.combined_scores import RowTerm
 from hellm_recbole.evaluation.metrics import average_metrics
 from hellm_recbole.evaluation.ranking import rank_targets
+from hellm_recbole.experiments import component_scores
 from hellm_recbole.experiments.combined_config import CombinedRunConfig
 from hellm_recbole.experiments.combined_run import combine_and_rank
 from hellm_recbole.experiments.component_scores import build_combined_scorer
 from hellm_recbole.experiments.pretrained import PretrainedStore
 from hellm_recbole.experiments.results import RunResult, read_result
 from hellm_recbole.experiments.run import execute_run
+from hellm_recbole.types import FloatArray, Histories, IdArray
 from tests.toy_combined import build_context, resolve_combined, run_all
 
 FEW = [
@@ -126,3 +129,18 @@ def test_a_run_that_cannot_be_made_fails_with_one_sentence(
     result = execute(resolve_combined(name, *overrides), tmp_path, toy_dataset, toy_split)
     expected = "needs the scores of SASRec, but its run" if change == "missing" else "Priors has no prior: all weights"
     assert (result.status, (result.reason or "").startswith(expected)) == ("failed", True)
+
+
+def test_scores_that_do_not_give_the_recorded_metric_are_refused(
+    output: Path, toy_dataset: Dataset, toy_split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Other(RowTerm):
+        def compute(self, user: IdArray, history: Histories) -> FloatArray:
+            return super().compute(user, history)[:, ::-1].copy()  # as code that has changed since the training
+
+    monkeypatch.setattr(component_scores, "RowTerm", Other)
+    result = execute(resolve_combined("SASRec-priors", *FEW), output, toy_dataset, toy_split)
+    assert result.status == "failed"
+    assert result.reason is not None
+    assert result.reason.startswith("the scores of SASRec give N@20 0.")
+    assert result.reason.endswith("has changed since; run SASRec again with --fresh")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from hellm_recbole.errors import CheckpointError, ModelError
 from hellm_recbole.evaluation.ranking import rank_targets
 from hellm_recbole.experiments.component_scores import build_terms, load_finished_scorer
 from hellm_recbole.experiments.ranks_file import read_ranks
+from hellm_recbole.experiments.results import read_result, write_result
 from tests.toy_combined import build_context, resolve_combined, run_all
 
 
@@ -67,3 +69,14 @@ def test_a_run_without_checkpoint_is_refused_in_one_sentence(output: Path, toy_s
     shutil.rmtree(folder / "checkpoint")
     with pytest.raises(ModelError, match=r"has no checkpoint; train it again with `--models SASRec --fresh`$"):
         load_finished_scorer(row, toy_split, context)
+
+
+def test_the_checkpoint_of_another_run_is_refused(output: Path, toy_split: Split, tmp_path: Path) -> None:
+    shutil.copytree(output, tmp_path / "copy")
+    record = tmp_path / "copy" / "toy" / "SASRec" / "7" / "record.json"
+    result = read_result(record)
+    valid = {**result.metrics["valid"], "N@20": result.metrics["valid"]["N@20"] * 1.01}
+    write_result(record.parent, replace(result, metrics={**result.metrics, "valid": valid}))
+    (row,) = resolve_combined("SASRec-priors").rows
+    with pytest.raises(CheckpointError, match=r"is the checkpoint of another run: its best epoch is .* with --fresh$"):
+        load_finished_scorer(row, toy_split, build_context(tmp_path / "copy"))
