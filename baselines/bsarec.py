@@ -37,6 +37,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from hellm_recbole.config.settings import Settings
+from hellm_recbole.models.length_groups import find_length_groups
 from hellm_recbole.models.losses import softmax_cross_entropy_loss
 from hellm_recbole.types import Encoded, HistoryBatch, QueryBatch, TrainData
 
@@ -185,11 +186,10 @@ class BSARec(nn.Module):
         return torch.cat(parts[1]).index_select(0, torch.argsort(torch.cat(parts[0])))
 
     def _group_rows(self, length: Tensor) -> list[Tensor]:
-        """Divide [B] histories into groups with lengths in (4^(g-1), 4^g], or not if positions of padding are read."""
+        """Divide [B] histories into groups of similar length, or not if positions of padding are read."""
         if self.reads_padding:
             return [torch.arange(len(length), device=length.device)]
-        group = (length.log2() / 2).ceil()
-        return [torch.nonzero(group == value).squeeze(1) for value in torch.unique(group)]
+        return find_length_groups(length, factor=4)
 
     def _encode(self, items: Tensor) -> Tensor:
         """Compute the [B, D] states at the last items of right-padded [B, W] histories, W at most L."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 
-def find_length_groups(length: Tensor) -> list[Tensor]:
-    """Divide [B] lengths into groups in (2^(g-1), 2^g]: the rows of each group; lengths of 0 are in none.
+def find_length_groups(length: Tensor, factor: int = 2) -> list[Tensor]:
+    """Divide [B] lengths into groups in (f^(g-1), f^g], f the factor: the rows of each group; those of 0 are in none.
 
     >>> [rows.tolist() for rows in find_length_groups(torch.tensor([3, 0, 1, 4, 5]))]
     [[2], [0, 3], [4]]
+    >>> [rows.tolist() for rows in find_length_groups(torch.tensor([3, 0, 1, 4, 5]), factor=4)]
+    [[2], [0, 3], [4]]
     """
-    group = torch.where(length > 0, length.clamp(min=1).log2().ceil().long(), -1)
+    group = torch.where(length > 0, (length.clamp(min=1).log2() / math.log2(factor)).ceil().long(), -1)
     return [torch.nonzero(group == value).squeeze(1) for value in torch.unique(group[group >= 0]).tolist()]
 
 

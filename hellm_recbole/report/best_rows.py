@@ -8,11 +8,11 @@ side, because these profit from the order in which a file lists interactions at 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from hellm_recbole.config.row_names import parse_combined_name
 from hellm_recbole.evaluation.significance import bootstrap_means, compute_interval, compute_p_value
 from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.experiments.results import RunResult
@@ -53,11 +53,8 @@ def _split_name(model: str) -> list[str]:
     >>> _split_name("Fusion(SASRec-priors,HeLLM-plus)-priors-directed")
     ['SASRec', 'HeLLM-plus']
     """
-    if not model.startswith("Fusion("):
-        return [model.removesuffix(DIRECTED).removesuffix(PRIORS)]
-    inner = re.split("[(),]", model.removeprefix("Fusion"))
-    names = [name.removesuffix(DIRECTED).removesuffix(PRIORS) for name in inner]
-    return [name for name in names if name]
+    combined = parse_combined_name(model)
+    return [model] if combined is None else [name for row in combined.rows for name in _split_name(row)]
 
 
 def write_distance_notes(
