@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from baselines.registry import REGISTRY
 from hellm_recbole.config.request import RunRequest
-from hellm_recbole.experiments.resolve import resolve_run
+from hellm_recbole.experiments.resolve import Resolver
 
 
 def leave_out_models(request: RunRequest, models: Sequence[str], dataset: str, modalities: Sequence[str]) -> list[str]:
@@ -22,9 +22,9 @@ def leave_out_models(request: RunRequest, models: Sequence[str], dataset: str, m
     Raises:
         SettingsError: a setting of a model is wrong.
     """
-    names = []
+    names, resolver = [], Resolver(dataset, REGISTRY, request.preset, request.overrides)
     for model in models:
-        config = resolve_run(model, dataset, REGISTRY, request.preset, request.overrides)
+        config = resolver.resolve(model)
         missing = sorted(set(config.resolved.values.get("modalities") or ()) - set(modalities))
         if missing:
             print(f"{model} is skipped: {dataset} has no modality {missing[0]}", file=sys.stderr)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from benchmarks.tasks.all_models import leave_out_models
+from benchmarks.tasks.overview import ALL_MODELS
 from hellm_recbole.config.request import parse_override
 from hellm_recbole.errors import SettingsError
 
@@ -29,6 +30,12 @@ def test_models_that_can_read_what_they_name_stay(capsys: pytest.CaptureFixture[
     assert choose(["text", "text_llm"]) == MODELS
     assert choose(["image", "text"], "SASRec-text-llm.modalities=[image,text]") == MODELS
     assert capsys.readouterr().err == ""
+
+
+def test_every_model_of_all_can_be_chosen() -> None:
+    """Also RecBole's models and the rows that combine others, which have no settings file of their own."""
+    request: Any = SimpleNamespace(preset="quick", overrides=[])
+    assert leave_out_models(request, ALL_MODELS, "toy", ["text", "text_llm"]) == [*ALL_MODELS]
 
 
 def test_a_wrong_setting_is_refused() -> None:
