@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from baselines.bm3 import BM3, BM3Settings
-from baselines.bsarec import BSARec, BSARecSettings
-from baselines.collm import CoLLM
-from baselines.e4srec import E4SRec
-from baselines.freedom import FREEDOM, FREEDOMSettings
-from baselines.grcn import GRCN, GRCNSettings
-from baselines.lattice import LATTICE, LATTICESettings
-from baselines.lightgcn import LightGCN, LightGCNSettings
-from baselines.llara import LLaRA
-from baselines.sasrec_text import SASRecText, SASRecTextSettings
-from baselines.slmrec import SLMRec, SLMRecSettings
-from baselines.vbpr import VBPR, VBPRSettings
+from hellm_recbole.baselines.bm3 import BM3, BM3Settings
+from hellm_recbole.baselines.bsarec import BSARec, BSARecSettings
+from hellm_recbole.baselines.collm import CoLLM
+from hellm_recbole.baselines.e4srec import E4SRec
+from hellm_recbole.baselines.freedom import FREEDOM, FREEDOMSettings
+from hellm_recbole.baselines.grcn import GRCN, GRCNSettings
+from hellm_recbole.baselines.lattice import LATTICE, LATTICESettings
+from hellm_recbole.baselines.lightgcn import LightGCN, LightGCNSettings
+from hellm_recbole.baselines.llara import LLaRA
+from hellm_recbole.baselines.sasrec_text import SASRecText, SASRecTextSettings
+from hellm_recbole.baselines.slmrec import SLMRec, SLMRecSettings
+from hellm_recbole.baselines.vbpr import VBPR, VBPRSettings
 from hellm_recbole.models.base import ModelSpec
 from hellm_recbole.models.hellm import HeLLM
 from hellm_recbole.models.hellm_plus import HeLLMPlus, HeLLMPlusSettings

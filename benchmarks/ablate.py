@@ -15,8 +15,8 @@ from dataclasses import replace
 
 import hellm_recbole.system.openmp  # noqa: F401
 
-from benchmarks.options.command_line import pass_request, run_command
-from benchmarks.options.shared import ALL, ShowList, read_run_request
+from hellm_recbole.benchmarks.options.command_line import pass_request, run_command
+from hellm_recbole.benchmarks.options.shared import ALL, ShowList, read_run_request
 from hellm_recbole.config.request import RunRequest
 
 
@@ -28,9 +28,9 @@ def main(argv: Sequence[str] | None = None, program: str = "python benchmarks/ab
 @pass_request(read_run_request)
 def run_with_variants(request: RunRequest, show_list: ShowList = False) -> int:
     """Run the models of the request and their variants."""
-    from benchmarks.tasks import overview
-    from benchmarks.tasks.ablation_models import add_variants
-    from benchmarks.tasks.comparison import run
+    from hellm_recbole.benchmarks.tasks import overview
+    from hellm_recbole.benchmarks.tasks.ablation_models import add_variants
+    from hellm_recbole.benchmarks.tasks.comparison import run
 
     if show_list:
         overview.print_names()

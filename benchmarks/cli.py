@@ -12,20 +12,20 @@ from collections.abc import Sequence
 
 import typer
 
-from benchmarks.options.command_line import ENTRY_POINT, HELP_OPTIONS, format_description, parse_and_call
-from benchmarks.options.shared import Version
+from hellm_recbole.benchmarks.options.command_line import ENTRY_POINT, HELP_OPTIONS, format_description, parse_and_call
+from hellm_recbole.benchmarks.options.shared import Version
 from hellm_recbole.system.console import run_main
 
 # Command -> the module whose `main` it runs.
 COMMANDS = {
-    name: f"benchmarks.{name}"
+    name: f"hellm_recbole.benchmarks.{name}"
     for name in ("run", "prepare", "tune", "report", "publish", "ablate", "study", "reproduce", "speed", "scale")
 }
-COMMANDS["parity"] = "benchmarks.upstream.parity"
+COMMANDS["parity"] = "hellm_recbole.benchmarks.upstream.parity"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Call `benchmarks.<command>.main` and return its exit code."""
+    """Call `hellm_recbole.benchmarks.<command>.main` and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in COMMANDS:
         module = importlib.import_module(COMMANDS[arguments[0]])

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 
 import hellm_recbole.system.openmp  # noqa: F401
 
-from benchmarks.options.command_line import pass_request, run_command
-from benchmarks.options.prepare import PrepareOptions
+from hellm_recbole.benchmarks.options.command_line import pass_request, run_command
+from hellm_recbole.benchmarks.options.prepare import PrepareOptions
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python benchmarks/prepare.py") -> int:
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python benchmarks/pr
 @pass_request(PrepareOptions)
 def prepare_dataset(options: PrepareOptions) -> int:
     """Prepare, check, export or shuffle the dataset, and return the exit code."""
-    from benchmarks.tasks.preparation import execute
+    from hellm_recbole.benchmarks.tasks.preparation import execute
 
     return execute(options)
 

@@ -18,9 +18,9 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.options.command_line import run_command
-from benchmarks.options.shared import ALL, DataPath, Output, Version
-from benchmarks.options.values import parse_datasets, parse_models, parse_path
+from hellm_recbole.benchmarks.options.command_line import run_command
+from hellm_recbole.benchmarks.options.shared import ALL, DataPath, Output, Version
+from hellm_recbole.benchmarks.options.values import parse_datasets, parse_models, parse_path
 from hellm_recbole.errors import SettingsError
 
 PublishedDatasets = Annotated[str, typer.Option("--dataset", metavar="A,B", help="dataset names separated by commas")]
@@ -58,7 +58,7 @@ def publish_results(
     names = None if named == (ALL,) else named
     if check and fresh:
         raise SettingsError("--check and --fresh contradict each other; use only one of them")
-    from benchmarks.tasks import publishing
+    from hellm_recbole.benchmarks.tasks import publishing
 
     if check:
         return publishing.check_runs(to, datasets, names, data_path)

@@ -17,9 +17,9 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.options.command_line import run_command
-from benchmarks.options.shared import TableProtocol, Version
-from benchmarks.options.values import parse_cutoffs, parse_datasets, parse_path
+from hellm_recbole.benchmarks.options.command_line import run_command
+from hellm_recbole.benchmarks.options.shared import TableProtocol, Version
+from hellm_recbole.benchmarks.options.values import parse_cutoffs, parse_datasets, parse_path
 from hellm_recbole.data.known_datasets import DATASET_ROOT
 from hellm_recbole.errors import SettingsError
 
@@ -89,7 +89,7 @@ def report_results(
         )
     named = None if dataset is None else parse_datasets(dataset, (DATASET_ROOT, source or folder))
     values = None if cutoffs is None else parse_cutoffs(cutoffs)
-    from benchmarks.tasks.reporting import list_reported_datasets, refuse_empty_source, write_reports
+    from hellm_recbole.benchmarks.tasks.reporting import list_reported_datasets, refuse_empty_source, write_reports
 
     if source is not None:
         refuse_empty_source(source, named or ())

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 
 import hellm_recbole.system.openmp  # noqa: F401
 
-from benchmarks.options.command_line import pass_request, run_command
-from benchmarks.options.reproduce import Name, OnlyFinished, ShowPlan, Studies, read_reproduce_request
+from hellm_recbole.benchmarks.options.command_line import pass_request, run_command
+from hellm_recbole.benchmarks.options.reproduce import Name, OnlyFinished, ShowPlan, Studies, read_reproduce_request
 from hellm_recbole.config.paper_experiments import find_experiment
 from hellm_recbole.config.request import RunRequest
 
@@ -42,7 +42,7 @@ def reproduce_experiment(
         SettingsError: the experiment is unknown.
     """
     found = find_experiment(experiment)
-    from benchmarks.tasks.reproduction import reproduce
+    from hellm_recbole.benchmarks.tasks.reproduction import reproduce
 
     return reproduce(found, request, studies, plan_only=plan, only_finished=only_finished)
 

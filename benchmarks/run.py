@@ -21,8 +21,8 @@ import hellm_recbole.system.openmp  # noqa: F401
 
 import typer
 
-from benchmarks.options.command_line import pass_request, run_command
-from benchmarks.options.shared import ALL, ShowList, read_run_request
+from hellm_recbole.benchmarks.options.command_line import pass_request, run_command
+from hellm_recbole.benchmarks.options.shared import ALL, ShowList, read_run_request
 from hellm_recbole.config.request import RunRequest
 from hellm_recbole.errors import ModelError
 
@@ -55,13 +55,13 @@ def run_models(
     Raises:
         ModelError: no model is named.
     """
-    from benchmarks.tasks import overview
+    from hellm_recbole.benchmarks.tasks import overview
 
     if show_list:
         overview.print_names()
         return 0
     if help_model is not None or settings_schema is not None:
-        from benchmarks.tasks.model_help import print_model_help, print_settings_schema
+        from hellm_recbole.benchmarks.tasks.model_help import print_model_help, print_settings_schema
 
         if help_model is not None:
             print_model_help(help_model, request)
@@ -71,8 +71,8 @@ def run_models(
     if not request.models:
         overview.print_overview()
         raise ModelError("name the models to run with --models, for example --models all or --models LightGCN,SASRec")
-    from benchmarks.tasks.all_models import leave_out_models
-    from benchmarks.tasks.comparison import run
+    from hellm_recbole.benchmarks.tasks.all_models import leave_out_models
+    from hellm_recbole.benchmarks.tasks.comparison import run
 
     if request.models != (ALL,):
         return run(request)

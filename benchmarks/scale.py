@@ -19,8 +19,8 @@ from collections.abc import Sequence
 
 import hellm_recbole.system.openmp  # noqa: F401
 
-from benchmarks.options.command_line import pass_request, run_command
-from benchmarks.options.scale import ScaleOptions
+from hellm_recbole.benchmarks.options.command_line import pass_request, run_command
+from hellm_recbole.benchmarks.options.scale import ScaleOptions
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python benchmarks/scale.py") -> int:
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python benchmarks/sc
 @pass_request(ScaleOptions)
 def measure_scale(options: ScaleOptions) -> int:
     """Measure all factors in processes of their own, or one factor in this process."""
-    from benchmarks.tasks.scaling import measure_all, measure_factor
+    from hellm_recbole.benchmarks.tasks.scaling import measure_all, measure_factor
 
     if options.one is None:
         measure_all(options)

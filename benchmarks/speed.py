@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 import hellm_recbole.system.openmp  # noqa: F401
 
-from benchmarks.options.command_line import pass_request, run_command
-from benchmarks.options.speed import SpeedOptions
+from hellm_recbole.benchmarks.options.command_line import pass_request, run_command
+from hellm_recbole.benchmarks.options.speed import SpeedOptions
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python benchmarks/speed.py") -> int:
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python benchmarks/sp
 @pass_request(SpeedOptions)
 def measure_speed(options: SpeedOptions) -> int:
     """Time the parts and print the table."""
-    from benchmarks.tasks.speed_table import print_times
+    from hellm_recbole.benchmarks.tasks.speed_table import print_times
 
     print_times(options)
     return 0

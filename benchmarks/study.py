@@ -18,8 +18,8 @@ import hellm_recbole.system.openmp  # noqa: F401
 
 import typer
 
-from benchmarks.options.command_line import pass_request, run_command
-from benchmarks.options.shared import ALL, SEARCH, read_search_request
+from hellm_recbole.benchmarks.options.command_line import pass_request, run_command
+from hellm_recbole.benchmarks.options.shared import ALL, SEARCH, read_search_request
 from hellm_recbole.config.request import SearchRequest
 
 DEFAULT_MODELS = ("HeLLMPre",)
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python benchmarks/st
 @pass_request(read_search_request)
 def run_studies(request: SearchRequest, studies: Studies = ALL) -> int:
     """Set up, run and draw the studies, and return the exit code."""
-    from benchmarks.tasks.studies import draw_result, make_study_tasks
+    from hellm_recbole.benchmarks.tasks.studies import draw_result, make_study_tasks
     from hellm_recbole.experiments.tuning import run_searches
     from hellm_recbole.system.distributed import refuse_process_group
 

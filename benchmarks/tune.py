@@ -19,8 +19,8 @@ import hellm_recbole.system.openmp  # noqa: F401
 
 import typer
 
-from benchmarks.options.command_line import pass_request, run_command
-from benchmarks.options.shared import ALL, SEARCH, read_search_request
+from hellm_recbole.benchmarks.options.command_line import pass_request, run_command
+from hellm_recbole.benchmarks.options.shared import ALL, SEARCH, read_search_request
 from hellm_recbole.config.request import SchedulerName, SearchBudget, SearchName, SearchRequest
 from hellm_recbole.system.files import check_name
 
@@ -74,8 +74,8 @@ def tune_models(
     name: Name = "tune",
 ) -> int:
     """Set up and run the searches, and return the exit code."""
-    from benchmarks.tasks.search_spaces import list_tunable_models, parse_spaces
-    from benchmarks.tasks.tuning_tasks import make_tuning_tasks, report_outcome
+    from hellm_recbole.benchmarks.tasks.search_spaces import list_tunable_models, parse_spaces
+    from hellm_recbole.benchmarks.tasks.tuning_tasks import make_tuning_tasks, report_outcome
     from hellm_recbole.experiments.tuning import run_searches
     from hellm_recbole.system.distributed import refuse_process_group
 

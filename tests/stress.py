@@ -49,7 +49,7 @@ def run_job(job: dict[str, Any], out: str) -> None:
         sys.addaudithook(audit)
     else:
         native.kill_at(f"{job_folder}/".encode(), job.get("kill_at", 0), job["log"].encode())
-    code = importlib.import_module(f"benchmarks.{job['command']}").main(job["words"])
+    code = importlib.import_module(f"hellm_recbole.benchmarks.{job['command']}").main(job["words"])
     sys.stdout.flush()
     sys.stderr.flush()
     n_operations = operations if native is None else native.operations_done()
@@ -84,7 +84,7 @@ if __name__ == "__main__":
 
     tasks = ("comparison", "reporting", "preparation", "tuning_tasks")
     for name in (*(f"tasks.{task}" for task in tasks), "run", "report", "prepare", "tune"):
-        importlib.import_module(f"benchmarks.{name}")
+        importlib.import_module(f"hellm_recbole.benchmarks.{name}")
     torch.set_num_threads(1)
     for line in sys.stdin:
         with tempfile.TemporaryDirectory() as scratch:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.data.split import Split
 from tests.training.small_runs import Silent, run
 

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from baselines.registry import REGISTRY
-from benchmarks.cli import COMMANDS as CLI_COMMANDS
+from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.benchmarks.cli import COMMANDS as CLI_COMMANDS
 from hellm_recbole.config.request import Override
 from hellm_recbole.config.settings import Settings
 from hellm_recbole.config.yaml_files import find_properties, load_yaml
 from hellm_recbole.experiments.resolve import resolve_runs
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("hellm_recbole", "baselines", "benchmarks")  # each may import the packages before it
+# Each may import those before it. In `hellm_recbole/`, the last two are symbolic links to folders of the repository.
+PACKAGES = ("hellm_recbole", "hellm_recbole.baselines", "hellm_recbole.benchmarks")
 # Subpackages of hellm_recbole, from top to bottom. Each may import only the ones after it.
 SUBPACKAGES = (
     *("report", "experiments", "bridge", "training", "evaluation", "models", "llm", "data", "graphs", "identity"),
@@ -28,7 +29,12 @@ TOP_LEVEL_MODULES = {"__init__", "errors", "types"}  # modules directly in hellm
 # hellm_recbole/__init__.py prepares OpenMP before torch is loaded, and RecBole's patches before RecBole is loaded.
 IMPORTED_BY_INIT = {"hellm_recbole.system", "hellm_recbole.bridge"}
 COMMANDS = {*CLI_COMMANDS.values()}
-SOURCE_FILES = sorted(path.relative_to(ROOT).as_posix() for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
+SOURCE_FILES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for name in PACKAGES
+    for path in (ROOT / name.rpartition(".")[2]).rglob("*.py")
+    if not path.relative_to(ROOT).as_posix().startswith(("hellm_recbole/baselines/", "hellm_recbole/benchmarks/"))
+)
 MODEL_FILES = [
     path
     for path in SOURCE_FILES
@@ -38,7 +44,7 @@ MODEL_FILES = [
 MODEL_FILES_MAY_IMPORT = (
     *("__future__", "collections", "dataclasses", "math", "typing", "pydantic", "numpy", "scipy"),
     *("torch", "transformers", "peft", "threadpoolctl"),
-    *("hellm_recbole.graphs", "hellm_recbole.llm", "hellm_recbole.models", "baselines"),
+    *("hellm_recbole.graphs", "hellm_recbole.llm", "hellm_recbole.models", "hellm_recbole.baselines"),
     *("hellm_recbole.errors", "hellm_recbole.types", "hellm_recbole.config.settings"),
     "hellm_recbole.config.harness_settings",
 )
@@ -72,6 +78,21 @@ def list_imports(path: str) -> list[str]:
     return list(find_imports((ROOT / path).read_text(encoding="utf-8")))
 
 
+def get_module(path: str) -> str:
+    """Return the name of the module in a file, given its path in the repository.
+
+    >>> get_module("hellm_recbole/llm/__init__.py"), get_module("baselines/vbpr.py")
+    ('hellm_recbole.llm', 'hellm_recbole.baselines.vbpr')
+    """
+    name = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    return name if is_inside(name, ("hellm_recbole",)) else f"hellm_recbole.{name}"
+
+
+def get_package(module: str) -> str:
+    """Return which of `PACKAGES` contains a module."""
+    return next(package for package in reversed(PACKAGES) if is_inside(module, (package,)))
+
+
 def test_imports_are_found_everywhere_in_a_file() -> None:
     source = (
         "import os, recbole.model as m\nfrom recbole.data import utils\n"
@@ -96,7 +117,7 @@ def test_the_source_files_are_found() -> None:
 
 @pytest.mark.parametrize("path", SOURCE_FILES)
 def test_packages_import_downwards_only(path: str) -> None:
-    package = path.split("/")[0]
+    package = get_package(get_module(path))
     above = PACKAGES[PACKAGES.index(package) + 1 :]
     assert [module for module in list_imports(path) if is_inside(module, (*above, "tests", "."))] == []
 
@@ -109,14 +130,14 @@ def find_subpackage(module: str) -> str:
 
 def list_imported_subpackages(path: str) -> set[str]:
     """List the subpackages that a file imports from, without its own."""
-    own = find_subpackage(path.removesuffix(".py").replace("/", "."))
+    own = find_subpackage(get_module(path))
     subpackages = {find_subpackage(module) for module in list_imports(path) if is_inside(module, ("hellm_recbole",))}
     return subpackages - {own, ""}
 
 
 @pytest.mark.parametrize("path", [path for path in SOURCE_FILES if path.startswith("hellm_recbole/")])
 def test_subpackages_import_downwards_only(path: str) -> None:
-    subpackage = find_subpackage(path.removesuffix(".py").replace("/", "."))
+    subpackage = find_subpackage(get_module(path))
     if path == "hellm_recbole/__init__.py":
         assert {
             ".".join(module.split(".")[:2]) for module in list_imports(path) if is_inside(module, ("hellm_recbole",))
@@ -129,7 +150,7 @@ def test_subpackages_import_downwards_only(path: str) -> None:
 
 
 def test_there_are_no_circular_imports() -> None:
-    modules = {path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in SOURCE_FILES}
+    modules = {get_module(path): path for path in SOURCE_FILES}
     graph = {}
     for module, path in modules.items():  # `from a.b import c`: the module a.b.c, or a name in the module a.b
         found = [name if name in modules else name.rpartition(".")[0] for name in list_imports(path)]
@@ -140,7 +161,9 @@ def test_there_are_no_circular_imports() -> None:
 
 def test_every_folder_is_listed_and_has_a_docstring() -> None:
     package = ROOT / "hellm_recbole"
-    assert {path.parent.name for path in package.glob("*/__init__.py")} == {*SUBPACKAGES}
+    folders = {path.parent for path in package.glob("*/__init__.py")}
+    assert {path.name for path in folders if not path.is_symlink()} == {*SUBPACKAGES}
+    assert {path.name for path in folders if path.is_symlink()} == {"baselines", "benchmarks"}
     assert {path.stem for path in package.glob("*.py")} == TOP_LEVEL_MODULES
     for path in package.rglob("__init__.py"):
         assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
@@ -148,14 +171,15 @@ def test_every_folder_is_listed_and_has_a_docstring() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda path: path.stem)
 def test_commands_do_not_import_commands(path: Path) -> None:
-    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    module = get_module(path.relative_to(ROOT).as_posix())
     found = [other for other in list_imports(path.relative_to(ROOT).as_posix()) if is_inside(other, (*COMMANDS,))]
     assert found == []
-    if is_inside(module, ("benchmarks.run", "benchmarks.tasks.comparison", "benchmarks.ablate", "benchmarks.report")):
+    without_upstream = [f"hellm_recbole.benchmarks.{name}" for name in ("run", "tasks.comparison", "ablate", "report")]
+    if is_inside(module, (*without_upstream,)):
         assert not [
             name
             for name in list_imports(path.relative_to(ROOT).as_posix())
-            if is_inside(name, ("benchmarks.upstream",))
+            if is_inside(name, ("hellm_recbole.benchmarks.upstream",))
         ]
 
 

@@ -42,17 +42,13 @@ def normalize_name(name: str) -> str:
 def test_the_wheel_contains_the_packages_and_every_settings_file(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     settings = {path.relative_to(ROOT).as_posix() for path in (ROOT / "properties").rglob("*.yaml")}
-    modules = {
-        path.relative_to(ROOT).as_posix()
-        for package in ("hellm_recbole", "baselines", "benchmarks")
-        for path in (ROOT / package).rglob("*.py")
-    }
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "hellm_recbole").rglob("*.py")}
+    for folder in ("baselines", "benchmarks"):
+        modules |= {f"hellm_recbole/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / folder).rglob("*.py")}
     assert "properties/overall.yaml" in settings
     assert names >= {f"hellm_recbole/{path}" for path in settings}
     assert names >= {*modules, "hellm_recbole/report/page.html.jinja"}
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {
-        *("hellm_recbole", "baselines", "benchmarks"),
-    }
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"hellm_recbole"}
 
 
 def test_the_wheel_declares_its_version_licence_and_commands(wheel: Path) -> None:
@@ -63,8 +59,8 @@ def test_the_wheel_declares_its_version_licence_and_commands(wheel: Path) -> Non
     assert metadata["License-Expression"] == "Apache-2.0"
     assert f"{about}/licenses/LICENSE" in archive.namelist()
     points = archive.read(f"{about}/entry_points.txt").decode()
-    assert "hellm-recbole = benchmarks.cli:main" in points
-    assert "[hellm_recbole.models]\nbaselines = baselines.registry:REGISTRY" in points
+    assert "hellm-recbole = hellm_recbole.benchmarks.cli:main" in points
+    assert "[hellm_recbole.models]\nbaselines = hellm_recbole.baselines.registry:REGISTRY" in points
 
 
 def test_recbole_is_not_a_dependency_because_its_metadata_requires_an_old_ray() -> None:
@@ -105,7 +101,9 @@ def test_an_installed_wheel_runs_from_any_folder(wheel: Path, tmp_path: Path) ->
         )
 
     properties = run(
-        str(python), "-c", "import benchmarks, hellm_recbole.config.yaml_files as y; print(y.find_properties())"
+        str(python),
+        "-c",
+        "import hellm_recbole.benchmarks, hellm_recbole.config.yaml_files as y; print(y.find_properties())",
     )
     assert properties.stdout.strip() == str(packages / "hellm_recbole" / "properties"), properties.stderr
     command = str(home / "bin" / "hellm-recbole")

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.data.split import Split
 from tests.bridge import toy
 from tests.pretend_gpu import GPU, PretendGpu, WrongDevice, get_device

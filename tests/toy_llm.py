@@ -24,8 +24,8 @@ from transformers import (
     Qwen3Config,
 )
 
-from baselines.registry import REGISTRY
-from baselines.sasrec_text import SASRecText
+from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.baselines.sasrec_text import SASRecText
 from hellm_recbole.experiments.run_config import RunConfig
 from hellm_recbole.models.base import LLM
 from hellm_recbole.models.hellm import HeLLM

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.config.request import SearchBudget, SearchRequest
 from hellm_recbole.config.search_space import Space
 from hellm_recbole.data.split import Split

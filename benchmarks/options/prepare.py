@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from benchmarks.options.shared import Version
-from benchmarks.options.values import parse_integer, parse_path
+from hellm_recbole.benchmarks.options.shared import Version
+from hellm_recbole.benchmarks.options.values import parse_integer, parse_path
 from hellm_recbole.config.yaml_files import find_properties, load_yaml
 from hellm_recbole.data.importers.archive import ENDINGS
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.options.shared import (
+from hellm_recbole.benchmarks.options.shared import (
     MODELS,
     RUNS,
     SEARCH,
@@ -23,7 +23,7 @@ from benchmarks.options.shared import (
     Threads,
     Version,
 )
-from benchmarks.options.values import check_threads, parse_datasets, parse_seeds, read_overrides
+from hellm_recbole.benchmarks.options.values import check_threads, parse_datasets, parse_seeds, read_overrides
 from hellm_recbole.config.paper_experiments import read_experiments
 from hellm_recbole.config.request import RunRequest
 

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from benchmarks.options.shared import CpuThreads, DataPath, Version
-from benchmarks.options.values import parse_dataset, parse_integer
+from hellm_recbole.benchmarks.options.shared import CpuThreads, DataPath, Version
+from hellm_recbole.benchmarks.options.values import parse_dataset, parse_integer
 
 
 @dataclass(frozen=True, kw_only=True)

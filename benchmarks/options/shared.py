@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 import hellm_recbole
-from benchmarks.options.command_line import ENTRY_POINT
-from benchmarks.options.values import (
+from hellm_recbole.benchmarks.options.command_line import ENTRY_POINT
+from hellm_recbole.benchmarks.options.values import (
     check_seeds,
     check_threads,
     parse_datasets,

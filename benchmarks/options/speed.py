@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from benchmarks.options.shared import CpuThreads, DataPath, Version
-from benchmarks.options.values import parse_dataset, parse_integer
-from benchmarks.upstream.checkouts import MMRec, Released
+from hellm_recbole.benchmarks.options.shared import CpuThreads, DataPath, Version
+from hellm_recbole.benchmarks.options.values import parse_dataset, parse_integer
+from hellm_recbole.benchmarks.upstream.checkouts import MMRec, Released
 
 PARTS = ("evaluation", "lightgcn", "sasrec", "hellmpre", "multimodal", "llm")
 DEFAULT_PARTS = PARTS[:3]  # the others need a checkout of published code, or a language model

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from baselines.registry import REGISTRY
-from benchmarks.tasks.overview import list_models_with_variants
+from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.benchmarks.tasks.overview import list_models_with_variants
 from hellm_recbole.config.variants import list_variants
 from hellm_recbole.errors import ModelError
 from hellm_recbole.experiments.resolve import resolve_runs

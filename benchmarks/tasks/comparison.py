@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from baselines.registry import REGISTRY
-from benchmarks.tasks.prepared_data import load_data, refuse_missing_data
+from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.benchmarks.tasks.prepared_data import load_data, refuse_missing_data
 from hellm_recbole.config.model_layers import split_variant
 from hellm_recbole.config.request import EMBEDDINGS, TEST_LISTS, RunRequest
 from hellm_recbole.config.search_space import can_be_searched

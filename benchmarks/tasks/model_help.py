@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from baselines.registry import REGISTRY
-from benchmarks.tasks.prepared_data import refuse_missing_data
+from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.benchmarks.tasks.prepared_data import refuse_missing_data
 from hellm_recbole.config.request import RunRequest
 from hellm_recbole.data.known_datasets import list_datasets
 from hellm_recbole.errors import SettingsError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from baselines.registry import COMBINED_BASELINES, RECBOLE_BASELINES, REGISTRY
+from hellm_recbole.baselines.registry import COMBINED_BASELINES, RECBOLE_BASELINES, REGISTRY
 from hellm_recbole.config.model_layers import list_presets
 from hellm_recbole.config.variants import list_all_variants, list_variants
 from hellm_recbole.data.known_datasets import list_datasets

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.options.command_line import EMPTY_LIST
-from benchmarks.options.prepare import PrepareOptions
-from benchmarks.options.values import parse_dataset
+from hellm_recbole.benchmarks.options.command_line import EMPTY_LIST
+from hellm_recbole.benchmarks.options.prepare import PrepareOptions
+from hellm_recbole.benchmarks.options.values import parse_dataset
 from hellm_recbole.config.limits import LARGEST, LARGEST_SEED
 from hellm_recbole.data.dataset import load_dataset, read_source_times
 from hellm_recbole.data.diagnostics.card import format_card

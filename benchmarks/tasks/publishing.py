@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from baselines.registry import RECBOLE_BASELINES, REGISTRY
-from benchmarks.tasks.prepared_data import load_data
+from hellm_recbole.baselines.registry import RECBOLE_BASELINES, REGISTRY
+from hellm_recbole.benchmarks.tasks.prepared_data import load_data
 from hellm_recbole.config.variants import list_all_variants
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import ModelError, ResultError, SettingsError

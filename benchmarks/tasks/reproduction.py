@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from baselines.registry import REGISTRY
-from benchmarks.tasks import comparison
-from benchmarks.tasks.prepared_data import load_data, refuse_missing_data
-from benchmarks.tasks.reproduction_plan import describe_work, find_stopped_runs, list_run_jobs, plan_runs
-from benchmarks.tasks.reproduction_studies import reproduce_studies
+from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.benchmarks.tasks import comparison
+from hellm_recbole.benchmarks.tasks.prepared_data import load_data, refuse_missing_data
+from hellm_recbole.benchmarks.tasks.reproduction_plan import describe_work, find_stopped_runs, list_run_jobs, plan_runs
+from hellm_recbole.benchmarks.tasks.reproduction_studies import reproduce_studies
 from hellm_recbole.config.paper_experiments import Experiment, ExperimentRun
 from hellm_recbole.config.request import RunRequest
 from hellm_recbole.config.yaml_files import find_properties, load_yaml

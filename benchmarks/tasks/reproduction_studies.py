@@ -8,10 +8,10 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from baselines.registry import REGISTRY
-from benchmarks.options.values import parse_names
-from benchmarks.tasks.reproduction_plan import describe_work, locate_study, plan_studies
-from benchmarks.tasks.studies import make_study_tasks, select_studies
+from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.benchmarks.options.values import parse_names
+from hellm_recbole.benchmarks.tasks.reproduction_plan import describe_work, locate_study, plan_studies
+from hellm_recbole.benchmarks.tasks.studies import make_study_tasks, select_studies
 from hellm_recbole.config.paper_experiments import Experiment
 from hellm_recbole.config.request import LOCAL, RunRequest, SearchRequest
 from hellm_recbole.config.yaml_files import find_properties, load_yaml

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from baselines.registry import REGISTRY
-from benchmarks.options.scale import ScaleOptions
-from benchmarks.options.values import check_threads
-from benchmarks.tasks.prepared_data import load_data
-from benchmarks.upstream.subprocesses import run_in_subprocess
+from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.benchmarks.options.scale import ScaleOptions
+from hellm_recbole.benchmarks.options.values import check_threads
+from hellm_recbole.benchmarks.tasks.prepared_data import load_data
+from hellm_recbole.benchmarks.upstream.subprocesses import run_in_subprocess
 from hellm_recbole.config.request import parse_override
 from hellm_recbole.errors import ModelError, SettingsError
 from hellm_recbole.experiments.resolve import resolve_own_run
@@ -84,7 +84,7 @@ def measure_all(options: ScaleOptions) -> None:
         arguments += ["--threads", str(threads), "--one", str(factor)]
         arguments += [part for value in options.settings or [] for part in ("--set", value)]
         arguments += [] if options.data_path is None else ["--data-path", str(options.data_path)]
-        measured = run_in_subprocess("benchmarks.scale", arguments)
+        measured = run_in_subprocess("hellm_recbole.benchmarks.scale", arguments)
         first = first or measured
         lines.append(_format_line(factor, measured, first))
     print(f"{options.model} on {options.dataset} enlarged, {threads} threads")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.options.values import parse_names
+from hellm_recbole.benchmarks.options.values import parse_names
 from hellm_recbole.config.search_space import list_searched_keys
 from hellm_recbole.config.yaml_files import find_properties, parse_value
 from hellm_recbole.errors import SettingsError

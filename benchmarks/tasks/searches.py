@@ -6,7 +6,7 @@ from functools import partial
 
 from tabulate import tabulate
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.experiments.search_task import make_search_task as make_search_task_of
 from hellm_recbole.experiments.sweeps import SearchResult
 from hellm_recbole.experiments.tuning import run_searches

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from benchmarks.options.speed import PARTS, SpeedOptions
-from benchmarks.options.values import check_threads
-from benchmarks.tasks.prepared_data import load_data
-from benchmarks.upstream import mmrec_timings
-from benchmarks.upstream.checkouts import MMHCL, MMREC
-from benchmarks.upstream.mmrec import MODELS
-from benchmarks.upstream.recbole_timings import time_lightgcn, time_sasrec
-from benchmarks.upstream.released_timings import resolve_llm_config, time_hellm_pre, time_llm
-from benchmarks.upstream.timings import Line
+from hellm_recbole.benchmarks.options.speed import PARTS, SpeedOptions
+from hellm_recbole.benchmarks.options.values import check_threads
+from hellm_recbole.benchmarks.tasks.prepared_data import load_data
+from hellm_recbole.benchmarks.upstream import mmrec_timings
+from hellm_recbole.benchmarks.upstream.checkouts import MMHCL, MMREC
+from hellm_recbole.benchmarks.upstream.mmrec import MODELS
+from hellm_recbole.benchmarks.upstream.recbole_timings import time_lightgcn, time_sasrec
+from hellm_recbole.benchmarks.upstream.released_timings import resolve_llm_config, time_hellm_pre, time_llm
+from hellm_recbole.benchmarks.upstream.timings import Line
 from hellm_recbole.data.known_datasets import DATASET_ROOT
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import SettingsError

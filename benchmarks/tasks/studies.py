@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from baselines.registry import REGISTRY
-from benchmarks.options.shared import ALL
-from benchmarks.options.values import parse_names
-from benchmarks.tasks.prepared_data import load_data, refuse_missing_data
-from benchmarks.tasks.searches import make_search_task
+from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.benchmarks.options.shared import ALL
+from hellm_recbole.benchmarks.options.values import parse_names
+from hellm_recbole.benchmarks.tasks.prepared_data import load_data, refuse_missing_data
+from hellm_recbole.benchmarks.tasks.searches import make_search_task
 from hellm_recbole.config.model_layers import split_variant
 from hellm_recbole.config.request import SearchBudget, SearchRequest
 from hellm_recbole.errors import ModelError

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from baselines.registry import REGISTRY
-from benchmarks.tasks.prepared_data import load_data, refuse_missing_data
-from benchmarks.tasks.search_spaces import Changed, override_space
-from benchmarks.tasks.searches import format_trials, make_search_task
+from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.benchmarks.tasks.prepared_data import load_data, refuse_missing_data
+from hellm_recbole.benchmarks.tasks.search_spaces import Changed, override_space
+from hellm_recbole.benchmarks.tasks.searches import format_trials, make_search_task
 from hellm_recbole.config.model_layers import split_variant
 from hellm_recbole.config.request import SchedulerName, SearchBudget, SearchName, SearchRequest
 from hellm_recbole.config.search_space import read_search_space

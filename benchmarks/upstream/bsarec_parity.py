@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.bsarec import BSARec, BSARecSettings, compute_low_pass_basis
-from benchmarks.upstream.checkouts import BSAREC, find_file
-from benchmarks.upstream.sides import CANCELS, compute_relative_error
+from hellm_recbole.baselines.bsarec import BSARec, BSARecSettings, compute_low_pass_basis
+from hellm_recbole.benchmarks.upstream.checkouts import BSAREC, find_file
+from hellm_recbole.benchmarks.upstream.sides import CANCELS, compute_relative_error
 from hellm_recbole.types import HistoryBatch
 
 N_ITEMS, WIDTH, N_HISTORIES, N_STEPS, LEARNING_RATE = 30, 8, 6, 3, 1e-3

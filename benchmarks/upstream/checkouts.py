@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.options.values import parse_path
+from hellm_recbole.benchmarks.options.values import parse_path
 from hellm_recbole.errors import DataError
 
 MMREC = "https://github.com/enoche/MMRec"

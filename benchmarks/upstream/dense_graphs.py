@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.upstream.sample_data import N_ITEMS, N_USERS
+from hellm_recbole.benchmarks.upstream.sample_data import N_ITEMS, N_USERS
 
 
 def make_dense(operator: Any, width: int) -> Tensor:

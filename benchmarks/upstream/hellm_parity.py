@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.registry import REGISTRY
-from benchmarks.upstream.public_hellm import ReleasedHeLLM, interleave_rotary, keep_single_precision
-from benchmarks.upstream.sides import compute_relative_error
+from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.benchmarks.upstream.public_hellm import ReleasedHeLLM, interleave_rotary, keep_single_precision
+from hellm_recbole.benchmarks.upstream.sides import compute_relative_error
 from hellm_recbole.config.request import Override
 from hellm_recbole.experiments.resolve import resolve_own_run
 from hellm_recbole.experiments.run_config import LLMRunConfig

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.upstream.parameter_names import map_parameters
-from benchmarks.upstream.sides import build_both, concatenate_parts, resolve_compared_run
+from hellm_recbole.benchmarks.upstream.parameter_names import map_parameters
+from hellm_recbole.benchmarks.upstream.sides import build_both, concatenate_parts, resolve_compared_run
 from hellm_recbole.types import TrainData
 
 WIDTH, N_SEEDS = 64, 10

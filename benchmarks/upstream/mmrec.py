@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from benchmarks.upstream.checkouts import MMREC, find_file
+from hellm_recbole.benchmarks.upstream.checkouts import MMREC, find_file
 from hellm_recbole.errors import MissingDependency
 from hellm_recbole.experiments.run_config import OwnRunConfig
 from hellm_recbole.types import TrainData

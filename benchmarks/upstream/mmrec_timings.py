@@ -20,12 +20,12 @@ import numpy as np
 import torch
 import typer
 
-from baselines.registry import REGISTRY
-from benchmarks.options.command_line import run_command
-from benchmarks.options.values import parse_integer, parse_path
-from benchmarks.upstream.mmrec import CPU, MODELS, build_public_model
-from benchmarks.upstream.subprocesses import run_in_subprocess
-from benchmarks.upstream.timings import ignore_step
+from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.benchmarks.options.command_line import run_command
+from hellm_recbole.benchmarks.options.values import parse_integer, parse_path
+from hellm_recbole.benchmarks.upstream.mmrec import CPU, MODELS, build_public_model
+from hellm_recbole.benchmarks.upstream.subprocesses import run_in_subprocess
+from hellm_recbole.benchmarks.upstream.timings import ignore_step
 from hellm_recbole.data.dataset import load_dataset
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import HellmError
@@ -142,7 +142,7 @@ def compare(
         for side in ("ours", "public"):
             arguments = [side, name, str(folder), str(checkout), "--threads", str(threads), "--steps", str(steps)]
             try:
-                measured[side] = run_in_subprocess("benchmarks.upstream.mmrec_timings", arguments)
+                measured[side] = run_in_subprocess("hellm_recbole.benchmarks.upstream.mmrec_timings", arguments)
             except HellmError as error:
                 raise HellmError(f"{name}, {side}: {error}") from error
             print(

@@ -44,9 +44,9 @@ from collections.abc import Sequence
 
 import hellm_recbole.system.openmp  # noqa: F401
 
-from benchmarks.options.command_line import run_command
-from benchmarks.options.shared import Version
-from benchmarks.upstream.checkouts import BSARecCode, HeLLMCode, MMRec, Released
+from hellm_recbole.benchmarks.options.command_line import run_command
+from hellm_recbole.benchmarks.options.shared import Version
+from hellm_recbole.benchmarks.upstream.checkouts import BSARecCode, HeLLMCode, MMRec, Released
 from hellm_recbole.errors import SettingsError
 
 
@@ -70,7 +70,7 @@ def compare_values(
     folders = {"--mmrec": mmrec, "--released": released, "--hellm": hellm, "--bsarec": bsarec}
     if not any(folders.values()):
         raise SettingsError(f"parity needs one of {', '.join(folders)} with a checkout of the public code")
-    from benchmarks.upstream.parity_table import print_errors
+    from hellm_recbole.benchmarks.upstream.parity_table import print_errors
 
     return print_errors(mmrec, released, hellm, bsarec)
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from benchmarks.upstream import initial_values
-from benchmarks.upstream.bsarec_parity import HEADS, compare_bsarec
-from benchmarks.upstream.hellm_parity import compare_hellm
-from benchmarks.upstream.initial_values import OTHER_INITIAL, compare_initial_values
-from benchmarks.upstream.sample_data import BATCHES, make_batches, make_data
-from benchmarks.upstream.sides import CHANGED, build_sides, compute_relative_error
+from hellm_recbole.benchmarks.upstream import initial_values
+from hellm_recbole.benchmarks.upstream.bsarec_parity import HEADS, compare_bsarec
+from hellm_recbole.benchmarks.upstream.hellm_parity import compare_hellm
+from hellm_recbole.benchmarks.upstream.initial_values import OTHER_INITIAL, compare_initial_values
+from hellm_recbole.benchmarks.upstream.sample_data import BATCHES, make_batches, make_data
+from hellm_recbole.benchmarks.upstream.sides import CHANGED, build_sides, compute_relative_error
 from hellm_recbole.types import TrainData
 
 MODALITIES = (("image", "text"), ("image",))

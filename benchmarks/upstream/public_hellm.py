@@ -23,7 +23,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from benchmarks.upstream.checkouts import HELLM, find_file
+from hellm_recbole.benchmarks.upstream.checkouts import HELLM, find_file
 from hellm_recbole.types import FloatArray
 
 PACKAGE = "released_hellm"  # name under which the folder `llama` of the checkout is imported

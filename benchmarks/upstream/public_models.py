@@ -8,9 +8,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from benchmarks.upstream.mmrec import build_public_optimizer
-from benchmarks.upstream.released import Graphs, build_published_graphs, compute_published_loss, import_model
-from benchmarks.upstream.sample_data import N_ITEMS, N_USERS
+from hellm_recbole.benchmarks.upstream.mmrec import build_public_optimizer
+from hellm_recbole.benchmarks.upstream.released import (
+    Graphs,
+    build_published_graphs,
+    compute_published_loss,
+    import_model,
+)
+from hellm_recbole.benchmarks.upstream.sample_data import N_ITEMS, N_USERS
 from hellm_recbole.experiments.run_config import OwnRunConfig
 from hellm_recbole.models.losses import l2_loss
 from hellm_recbole.types import PairBatch, TrainData

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.upstream.timings import Line, build_learner, ignore_step, time_alternately
+from hellm_recbole.benchmarks.upstream.timings import Line, build_learner, ignore_step, time_alternately
 from hellm_recbole.bridge.reference import RecBoleReference
 from hellm_recbole.data.split import Split
 

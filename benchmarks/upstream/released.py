@@ -20,7 +20,7 @@ import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 
-from benchmarks.upstream.checkouts import MMHCL, find_file
+from hellm_recbole.benchmarks.upstream.checkouts import MMHCL, find_file
 from hellm_recbole.graphs.hypergraph import build_incidence
 from hellm_recbole.graphs.neighbors import find_item_neighbors
 from hellm_recbole.graphs.sparse import build_interaction_matrix, normalize_interactions

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from baselines.registry import REGISTRY
-from benchmarks.upstream.released import ReleasedHeLLMPre
-from benchmarks.upstream.released_llm import ReleasedLLM
-from benchmarks.upstream.timings import Line, build_learner, time_alternately
+from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.benchmarks.upstream.released import ReleasedHeLLMPre
+from hellm_recbole.benchmarks.upstream.released_llm import ReleasedLLM
+from hellm_recbole.benchmarks.upstream.timings import Line, build_learner, time_alternately
 from hellm_recbole.config.request import Override
 from hellm_recbole.data.split import Split
 from hellm_recbole.experiments.resolve import resolve_own_run

@@ -11,12 +11,12 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from baselines.registry import REGISTRY
-from benchmarks.upstream.dense_graphs import list_graphs, make_dense
-from benchmarks.upstream.mmrec import build_public_model
-from benchmarks.upstream.parameter_names import map_parameters
-from benchmarks.upstream.public_models import MMRecModel, Public, PublishedHeLLMPre
-from benchmarks.upstream.sample_data import N_ITEMS, N_USERS
+from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.benchmarks.upstream.dense_graphs import list_graphs, make_dense
+from hellm_recbole.benchmarks.upstream.mmrec import build_public_model
+from hellm_recbole.benchmarks.upstream.parameter_names import map_parameters
+from hellm_recbole.benchmarks.upstream.public_models import MMRecModel, Public, PublishedHeLLMPre
+from hellm_recbole.benchmarks.upstream.sample_data import N_ITEMS, N_USERS
 from hellm_recbole.config.request import Override
 from hellm_recbole.errors import HellmError
 from hellm_recbole.experiments.resolve import resolve_own_run

@@ -55,7 +55,8 @@ NEUTRAL = frozenset(
         "hellm_recbole.models.base",  # selects the data of a model, which have their own digests
     }
 )
-_OURS = ("hellm_recbole", "baselines")
+# In digests, modules of this package have the name that they had in earlier versions, so that results stay comparable.
+_BASELINES = "hellm_recbole.baselines"
 _DIGITS = 16  # hexadecimal digits of one module's digest
 
 
@@ -92,7 +93,9 @@ def find_current_digest(module: str) -> str | None:
             return importlib.metadata.version(RECBOLE)
         except importlib.metadata.PackageNotFoundError:
             return None
-    if _find_source_file(module.partition(".")[0]) is None:
+    if module.startswith("baselines.") and _find_source_file(f"hellm_recbole.{module}") is not None:
+        return digest_module(f"hellm_recbole.{module}")
+    if _find_source_file(_get_package(module)) is None:
         return None
     return "" if _find_source_file(module) is None else digest_module(module)
 
@@ -120,7 +123,7 @@ def find_missing_packages(*before: Mapping[str, str]) -> list[str]:
         before: mappings module -> digest, from the time of the runs.
     """
     names = {name for digests in before for name in digests}
-    return sorted({name.partition(".")[0] for name in names if find_current_digest(name) is None})
+    return sorted({_get_package(name) for name in names if find_current_digest(name) is None})
 
 
 def digest_all(digests: Mapping[str, str]) -> str:
@@ -151,11 +154,29 @@ def _append_tree(node: ast.AST, text: list[str]) -> None:
         if parts and parts != [None]:
             text.append(f" {name}=")
             for part in parts:
+                if isinstance(node, ast.ImportFrom | ast.alias) and isinstance(part, str):
+                    part = _name_in_digests(part)
                 if isinstance(part, ast.AST):
                     _append_tree(part, text)
                 else:
                     text.append(f"{part!r},")
     text.append(")")
+
+
+def _name_in_digests(module: str) -> str:
+    """Return the name that a module has in digests.
+
+    >>> _name_in_digests("hellm_recbole.baselines.vbpr"), _name_in_digests("hellm_recbole.types")
+    ('baselines.vbpr', 'hellm_recbole.types')
+    """
+    inside = module == _BASELINES or module.startswith(f"{_BASELINES}.")
+    return module.removeprefix("hellm_recbole.") if inside else module
+
+
+def _get_package(module: str) -> str:
+    """Return the package of a module; for a module that earlier versions recorded as `baselines.x`, ours."""
+    package = module.partition(".")[0]
+    return "hellm_recbole" if package == "baselines" else package
 
 
 def _is_bare_string(node: object) -> bool:
@@ -175,7 +196,7 @@ def _digest_import_closure(roots: tuple[str, ...]) -> tuple[tuple[str, str], ...
     Returns:
         (module, digest) of each module, sorted.
     """
-    packages = {*_OURS, *(root.partition(".")[0] for root in roots)}
+    packages = {"hellm_recbole", *(root.partition(".")[0] for root in roots)}
     folders = {folder for name in packages if (folder := _find_folder(name)) is not None}
     found: dict[str, str] = {}
     pending = list(dict.fromkeys(roots))
@@ -185,7 +206,7 @@ def _digest_import_closure(roots: tuple[str, ...]) -> tuple[tuple[str, str], ...
             continue
         found[module] = digest_module(module)
         pending += _list_imports(module, packages, folders)
-    return tuple(sorted(found.items()))
+    return tuple(sorted((_name_in_digests(module), digest) for module, digest in found.items()))
 
 
 def _find_folder(package: str) -> Path | None:

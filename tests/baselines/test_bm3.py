@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from baselines.bm3 import BM3, BM3Settings
+from hellm_recbole.baselines.bm3 import BM3, BM3Settings
 from hellm_recbole.errors import ModelError
 from hellm_recbole.types import PairBatch, TrainData
 from tests.baselines.small import (

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from baselines.bsarec import BSARec, BSARecSettings, compute_low_pass_basis, drop
+from hellm_recbole.baselines.bsarec import BSARec, BSARecSettings, compute_low_pass_basis, drop
 from hellm_recbole.types import HistoryBatch, QueryBatch
 
 N_ITEMS, LENGTH = 11, 7

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from baselines.collm import CoLLM
+from hellm_recbole.baselines.collm import CoLLM
 from hellm_recbole.models.llm_inputs import TwoStepTokens
 from tests.toy_llm import build_model, make_batch, make_data, settings, tiny_llama
 

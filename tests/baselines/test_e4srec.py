@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from baselines.e4srec import E4SRec
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.e4srec import E4SRec
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.errors import ModelError
 from hellm_recbole.experiments.resolve import resolve_own_run
 from hellm_recbole.models.llm_settings import refuse_contradictions

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from baselines.freedom import FREEDOM, FREEDOMSettings
+from hellm_recbole.baselines.freedom import FREEDOM, FREEDOMSettings
 from hellm_recbole.errors import DataError, ModelError
 from hellm_recbole.types import Histories, TrainData
 from tests.baselines.small import (

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from baselines.grcn import GRCN, GRCNSettings
+from hellm_recbole.baselines.grcn import GRCN, GRCNSettings
 from hellm_recbole.errors import ModelError
 from hellm_recbole.types import TrainData
 from tests.baselines.small import (

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from baselines import lattice
-from baselines.lattice import LATTICE, LATTICESettings
+from hellm_recbole.baselines import lattice
+from hellm_recbole.baselines.lattice import LATTICE, LATTICESettings
 from hellm_recbole.errors import DataError, ModelError
 from hellm_recbole.graphs import neighbors
 from hellm_recbole.types import Histories, PairBatch, TrainData

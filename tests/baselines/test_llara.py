@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from baselines.llara import LLaRA
+from hellm_recbole.baselines.llara import LLaRA
 from tests.toy_llm import build_model, make_batch, make_data, settings, tiny_llama
 
 

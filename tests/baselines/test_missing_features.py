@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.config.request import Override
 from hellm_recbole.config.settings import list_field_names
 from hellm_recbole.data.split import Split

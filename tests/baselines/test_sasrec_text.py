@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor
 
-from baselines.sasrec_text import SASRecText, SASRecTextSettings, draw_candidates
+from hellm_recbole.baselines.sasrec_text import SASRecText, SASRecTextSettings, draw_candidates
 from hellm_recbole.models.losses import softmax_cross_entropy_loss
 from hellm_recbole.types import Histories, HistoryBatch, QueryBatch, TrainData
 from tests.baselines.small import copy_parameters, run_backward

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from baselines.slmrec import SLMRec, SLMRecSettings
+from hellm_recbole.baselines.slmrec import SLMRec, SLMRecSettings
 from hellm_recbole.errors import ModelError
 from hellm_recbole.types import PairBatch, TrainData
 from tests.baselines.small import (

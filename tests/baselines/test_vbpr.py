@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from baselines.vbpr import VBPR, VBPRSettings
+from hellm_recbole.baselines.vbpr import VBPR, VBPRSettings
 from hellm_recbole.errors import ModelError
 from hellm_recbole.types import Histories, PairBatch, TrainData
 from tests.baselines.small import (

@@ -17,7 +17,7 @@ import hellm_recbole.system.openmp  # noqa: F401
 import numpy as np
 import torch
 
-from baselines.registry import RECBOLE_BASELINES, REGISTRY
+from hellm_recbole.baselines.registry import RECBOLE_BASELINES, REGISTRY
 from hellm_recbole.config.request import Override
 from hellm_recbole.data.dataset import load_dataset
 from hellm_recbole.data.split import Split, split_dataset

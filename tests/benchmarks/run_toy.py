@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import run
+from hellm_recbole.benchmarks import run
 
 QUICK = ["--set", "epochs=3", "--set", "batch_size=64", "--threads", "1"]
 

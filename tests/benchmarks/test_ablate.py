@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ablate, run
-from benchmarks.tasks.overview import list_models_with_variants
+from hellm_recbole.benchmarks import ablate, run
+from hellm_recbole.benchmarks.tasks.overview import list_models_with_variants
 from hellm_recbole.experiments.ranks_file import read_ranks
 from hellm_recbole.experiments.results import read_result
 

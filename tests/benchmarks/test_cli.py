@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import hellm_recbole
-from benchmarks import cli
+from hellm_recbole.benchmarks import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("pandas", "ray", "torch", "transformers")
@@ -24,7 +24,7 @@ def test_the_help_of_a_command_shows_how_it_was_started(name: str, capsys: pytes
     assert "python benchmarks" not in out
     module = importlib.import_module(cli.COMMANDS[name])
     assert module.main(["--help"]) == 0
-    script = f"python {cli.COMMANDS[name].replace('.', '/')}.py"
+    script = f"python {cli.COMMANDS[name].removeprefix('hellm_recbole.').replace('.', '/')}.py"
     out = capsys.readouterr().out
     assert out.startswith(f"Usage: {script} [OPTIONS]")
     assert f"\n  {script} " in out
@@ -66,7 +66,7 @@ def test_a_wrong_command_line_is_one_sentence(
 @pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in cli.COMMANDS), ["run", "--model"]])
 def test_help_and_refusals_load_no_large_package(arguments: list[str]) -> None:
     script = (
-        "import json, sys\nfrom benchmarks import cli\ncode = cli.main(sys.argv[1:])\n"
+        "import json, sys\nfrom hellm_recbole.benchmarks import cli\ncode = cli.main(sys.argv[1:])\n"
         f"print(json.dumps([code, [name for name in {HEAVY} if name in sys.modules]]))"
     )
     done = subprocess.run(

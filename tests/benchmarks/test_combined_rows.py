@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from benchmarks import ablate, report, run, tune
+from hellm_recbole.benchmarks import ablate, report, run, tune
 from hellm_recbole.experiments import combined_run
 from hellm_recbole.experiments.ranks_file import read_ranks
 from hellm_recbole.experiments.results import RunResult, read_result

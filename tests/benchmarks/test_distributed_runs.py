@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from benchmarks import run, study, tune
-from benchmarks.tasks import comparison
+from hellm_recbole.benchmarks import run, study, tune
+from hellm_recbole.benchmarks.tasks import comparison
 from hellm_recbole.experiments.ranks_file import read_ranks
 from hellm_recbole.experiments.results import read_result
 from hellm_recbole.system.distributed import Part, ProcessGroup

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from benchmarks import run, study, tune
+from hellm_recbole.benchmarks import run, study, tune
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.embedding_files import read_embedding_file
 from hellm_recbole.experiments.ranks_file import read_ranks

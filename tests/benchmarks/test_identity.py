@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import report, run
+from hellm_recbole.benchmarks import report, run
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.experiments.ranks_file import write_ranks
 from hellm_recbole.experiments.results import read_result
@@ -168,7 +168,7 @@ def test_edits_of_real_files_are_noticed(workplace: Path) -> None:
     """Edit a copy of the code, and start a new process after each edit."""
     copied = workplace / "code"
     for name in ("hellm_recbole", "baselines", "benchmarks", "properties"):
-        shutil.copytree(ROOT / name, copied / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, copied / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
 
     def run_copy(*arguments: str) -> str:
         environment = {**os.environ, "PYTHONPATH": str(copied), "OMP_NUM_THREADS": "1"}

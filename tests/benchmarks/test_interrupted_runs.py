@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import run
+from hellm_recbole.benchmarks import run
 from hellm_recbole.experiments import run as experiment
 from hellm_recbole.experiments.ranks_file import read_ranks
 from hellm_recbole.experiments.results import read_result

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from benchmarks import report, run
+from hellm_recbole.benchmarks import report, run
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.experiments import pretrained
 from hellm_recbole.experiments.ranks_file import read_ranks

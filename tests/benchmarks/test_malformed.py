@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ablate, prepare, report, run, tune
-from benchmarks.options.prepare import KINDS
+from hellm_recbole.benchmarks import ablate, prepare, report, run, tune
+from hellm_recbole.benchmarks.options.prepare import KINDS
 from hellm_recbole.data.dataset import Dataset
 from tests.toy import write_prepared
 from tests.toy_records import add_run

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmarks import report, run
+from hellm_recbole.benchmarks import report, run
 from hellm_recbole.experiments.results import read_result
 
 READ = ("HeLLMPre", "SASRec-text-llm")

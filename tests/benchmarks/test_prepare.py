@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.prepare import main
+from hellm_recbole.benchmarks.prepare import main
 from hellm_recbole.data import encoders
 from tests.toy_llm import tiny_llama
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from transformers import BertConfig, BertModel, BertTokenizerFast, CLIPConfig, CLIPImageProcessor, CLIPModel
 
-from benchmarks.prepare import main
+from hellm_recbole.benchmarks.prepare import main
 from hellm_recbole.config.yaml_files import load_yaml
 from hellm_recbole.data import modalities
 from hellm_recbole.data.dataset import load_dataset

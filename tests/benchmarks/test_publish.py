@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import publish, report
+from hellm_recbole.benchmarks import publish, report
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.system.files import check_seal, sha256_file

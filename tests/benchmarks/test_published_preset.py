@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from baselines.registry import REGISTRY
-from benchmarks import run
+from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.benchmarks import run
 from hellm_recbole.experiments.results import read_result
 
 NOTE = (

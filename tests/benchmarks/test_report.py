@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import report
+from hellm_recbole.benchmarks import report
 from tests.toy_records import add_run, rewrite
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import reproduce, run
-from benchmarks.tasks import reproduction_studies
+from hellm_recbole.benchmarks import reproduce, run
+from hellm_recbole.benchmarks.tasks import reproduction_studies
 from hellm_recbole.config.request import SearchRequest
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.experiments.earlier_search import write_request

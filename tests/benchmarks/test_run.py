@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmarks import report, run
+from hellm_recbole.benchmarks import report, run
 from hellm_recbole.data.dataset import load_dataset
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.experiments.ranks_file import read_ranks

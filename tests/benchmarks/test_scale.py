@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import scale
-from benchmarks.tasks.scaling import enlarge
+from hellm_recbole.benchmarks import scale
+from hellm_recbole.benchmarks.tasks.scaling import enlarge
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
 from tests.toy import write_prepared

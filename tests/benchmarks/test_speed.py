@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from baselines.registry import REGISTRY
-from benchmarks import speed
-from benchmarks.upstream import mmrec
-from benchmarks.upstream.released_llm import ReleasedLLM
+from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.benchmarks import speed
+from hellm_recbole.benchmarks.upstream import mmrec
+from hellm_recbole.benchmarks.upstream.released_llm import ReleasedLLM
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import DataError
 from hellm_recbole.experiments.resolve import resolve_own_run

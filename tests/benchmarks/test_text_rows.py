@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import run, tune
+from hellm_recbole.benchmarks import run, tune
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.embeddings import read_item_embeddings
 from hellm_recbole.experiments.results import read_result

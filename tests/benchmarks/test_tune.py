@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import run, study, tune
+from hellm_recbole.benchmarks import run, study, tune
 from hellm_recbole.experiments.results import read_result
 from hellm_recbole.experiments.sweeps import read_search
 from hellm_recbole.system.files import DIGEST_MISMATCH, write_sums
@@ -61,7 +61,7 @@ def test_a_point_that_diverges_does_not_end_the_search(workplace: Path) -> None:
 
 def test_a_killed_search_is_resumed(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--models", "LightGCN", *SMALL, "--set", "epochs=40", "--set", "patience=40", "--budget", "trials=3"]
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.tune", *options]
+    command = [sys.executable, "-W", "ignore", "-m", "hellm_recbole.benchmarks.tune", *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -179,7 +179,7 @@ def list_processes(folder: Path) -> list[int]:
 def test_ray_ends_with_the_command_however_it_ends(workplace: Path, command: str, sent: signal.Signals) -> None:
     options = ["--models", "LightGCN", *SMALL, "--set", "epochs=100000", "--set", "patience=100000"]
     options += ["--ray"] if command == "run" else ["--budget", "trials=1"]
-    command_line = [sys.executable, "-W", "ignore", "-m", f"benchmarks.{command}", *options]
+    command_line = [sys.executable, "-W", "ignore", "-m", f"hellm_recbole.benchmarks.{command}", *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command_line, env=environment, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
@@ -200,7 +200,7 @@ def test_parallel_runs_with_a_killed_worker(workplace: Path) -> None:
     """A run whose worker dies is resumed and ends with the same numbers as an undisturbed run."""
     options = ["--models", "Pop,LightGCN", *SMALL, "--seeds", "1,2"]
     long = ["--set", "epochs=80", "--set", "patience=80"]
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.run", *options, *long, "--ray"]
+    command = [sys.executable, "-W", "ignore", "-m", "hellm_recbole.benchmarks.run", *options, *long, "--ray"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_CURRENT_TEST": ""}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         state = workplace / "results" / "toy" / "LightGCN" / "1" / "checkpoint" / "state.json"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import report, run
+from hellm_recbole.benchmarks import report, run
 from hellm_recbole.data.dataset import Dataset
 from tests.benchmarks.run_toy import QUICK, fail_with_sentence
 from tests.toy import write_prepared

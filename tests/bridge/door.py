@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import run
+from hellm_recbole.benchmarks import run
 from hellm_recbole.experiments.ranks_file import RANKS_FILE, read_ranks
 
 ROWS = {  # the rows of `run.py --models all` on data with texts only -> name in RecBole

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.bridge.item_data import add_item_data
 from hellm_recbole.data.dataset import Dataset, load_dataset
 from hellm_recbole.data.split import split_dataset

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import run
+from hellm_recbole.benchmarks import run
 from tests.bridge.door import ROWS, SEED, find_ranks, rank_by_command, rank_by_recbole, read_test_ranks
 from tests.toy_llm import tiny_llama
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.bridge.register import find_offered_model, list_offered_models
 from hellm_recbole.bridge.settings import build_run_settings, from_recbole, to_recbole
 from hellm_recbole.config.request import Override

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.config import model_layers
 from hellm_recbole.config.model_layers import list_presets, split_variant
 from hellm_recbole.config.request import parse_override

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.config import paper_experiments
 from hellm_recbole.config.paper_experiments import FILE, Experiment, ExperimentRun, find_experiment, read_experiments
 from hellm_recbole.errors import SettingsError

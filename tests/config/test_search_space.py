@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.config.search_space import can_be_searched, count_points, draw_points, list_grid, read_search_space
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.experiments.resolve import resolve_runs

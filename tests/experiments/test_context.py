@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.experiments.context import RunContext
 from hellm_recbole.experiments.resolve import resolve_run
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.config.request import Override
 from hellm_recbole.data.embeddings import digest_tables
 from hellm_recbole.data.split import Split

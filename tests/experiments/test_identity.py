@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.config.request import Override
 from hellm_recbole.data.split import Split
 from hellm_recbole.experiments.identity import identify_language_model, identify_run

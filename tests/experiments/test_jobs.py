@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.config.request import Override
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.config.request import Override
 from hellm_recbole.experiments.masked_features import describe_masked_features
 from hellm_recbole.experiments.resolve import resolve_run

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from baselines.registry import RECBOLE_BASELINES, REGISTRY
+from hellm_recbole.baselines.registry import RECBOLE_BASELINES, REGISTRY
 from hellm_recbole.config.variants import list_all_variants
 from hellm_recbole.experiments.resolve import Resolver, resolve_own_run
 from hellm_recbole.models.llm_settings import USER_SLOT, refuse_contradictions

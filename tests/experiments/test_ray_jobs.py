@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.config.request import Override
 from hellm_recbole.experiments.context import RunContext
 from hellm_recbole.experiments.jobs import RunJob

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.config.request import Override
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.config import model_layers
 from hellm_recbole.config.request import Override, parse_override
 from hellm_recbole.config.yaml_files import find_properties

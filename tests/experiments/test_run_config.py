@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.bridge.learner import RecBoleLearner
 from hellm_recbole.config.request import Override
 from hellm_recbole.data.split import Split

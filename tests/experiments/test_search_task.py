@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.config.request import Override
 from hellm_recbole.config.search_space import list_grid
 from hellm_recbole.data.split import Split

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.config.request import parse_override
 from hellm_recbole.config.yaml_files import parse_value
 from hellm_recbole.errors import ModelError, SettingsError

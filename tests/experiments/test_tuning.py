@@ -51,5 +51,5 @@ def test_the_status_says_how_a_trial_came_to_its_end(toy_split: Split) -> None:
 
 def test_no_module_of_runs_or_searches_imports_ray_before_it_is_used() -> None:
     modules = ", ".join(f"hellm_recbole.experiments.{name}" for name in ("ray_jobs", "tuning"))
-    code = f"import sys, benchmarks.tasks.searches, {modules}; print('ray' in sys.modules)"
+    code = f"import sys, hellm_recbole.benchmarks.tasks.searches, {modules}; print('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

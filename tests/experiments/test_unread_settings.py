@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.config.request import parse_override
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.experiments.resolve import resolve_runs

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.config.yaml_files import find_properties, load_yaml
 from hellm_recbole.experiments.resolve import resolve_runs
 from hellm_recbole.identity.compare import (

@@ -9,7 +9,7 @@ import pytest
 from pydantic import Field
 from torch import nn
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.config.settings import Settings
 from hellm_recbole.errors import ModelError
 from hellm_recbole.experiments.resolve import resolve_runs

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.experiments.resolve import resolve_own_run
 from hellm_recbole.experiments.run_config import LLMRunConfig
 from hellm_recbole.models.hellm import HeLLM

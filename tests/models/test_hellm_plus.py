@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.config.variants import list_variants
 from hellm_recbole.experiments.memory_estimate import count_parameters, estimate_memory
 from hellm_recbole.experiments.resolve import resolve_own_run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.config.request import Override
 from hellm_recbole.data.split import Split
 from hellm_recbole.experiments.resolve import resolve_runs

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.config.variants import list_all_variants
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.report.claims import ClaimResult, judge_claims, read_claims

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import report
+from hellm_recbole.benchmarks import report
 from hellm_recbole.errors import ResultError
 from hellm_recbole.experiments.sweeps import locate_search, write_search
 from hellm_recbole.report.files import write_reports
@@ -161,7 +161,7 @@ def test_the_report_needs_no_model(tmp_path: Path) -> None:
     """Without the code of the models, tables and page are the same, byte for byte."""
     checkout = tmp_path / "checkout"
     for name in ("hellm_recbole", "benchmarks", "properties", "baselines"):
-        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, checkout / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.rmtree(checkout / "baselines")
     shutil.rmtree(checkout / "hellm_recbole" / "llm")
     for path in (checkout / "hellm_recbole" / "models").glob("*.py"):
@@ -172,7 +172,7 @@ def test_the_report_needs_no_model(tmp_path: Path) -> None:
     assert report.main(["--output", str(results)]) == 0
     expected = {path.name: path.read_bytes() for path in (results / "Toy").iterdir() if path.is_file()}
     assert "report.html" in expected
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.report", "--output", str(results)]
+    command = [sys.executable, "-W", "ignore", "-m", "hellm_recbole.benchmarks.report", "--output", str(results)]
     done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, env={"PYTHONPATH": str(checkout)})
     assert done.returncode == 0, done.stderr
     assert {path.name: path.read_bytes() for path in (results / "Toy").iterdir() if path.is_file()} == expected

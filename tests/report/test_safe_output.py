@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import report
+from hellm_recbole.benchmarks import report
 from tests.toy_records import add_run, toy_record
 
 ESCAPE = "\x1b[2J\x1b]0;owned\x07\x9b31m"

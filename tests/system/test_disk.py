@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.embeddings import export_embeddings
 from hellm_recbole.data.split import split_dataset

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.config.request import Override
 from hellm_recbole.data.split import Split
 from hellm_recbole.experiments.resolve import resolve_own_run

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from baselines.freedom import FREEDOM
-from baselines.registry import REGISTRY
+from hellm_recbole.baselines.freedom import FREEDOM
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import CheckpointError, SettingsError, TrainingDiverged
 from hellm_recbole.system.console import run_main

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import pytest
 import typer
 
-from benchmarks.options.command_line import pass_request, run_command, split_values
-from benchmarks.options.values import parse_integer, parse_path
+from hellm_recbole.benchmarks.options.command_line import pass_request, run_command, split_values
+from hellm_recbole.benchmarks.options.values import parse_integer, parse_path
 
 OPTIONS = {"--ray": True, "--columns": True, "--text": True, "--models": True, "--fresh": False}
 

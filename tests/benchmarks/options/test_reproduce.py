@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.options.command_line import pass_request, run_command
-from benchmarks.options.reproduce import read_reproduce_request
+from hellm_recbole.benchmarks.options.command_line import pass_request, run_command
+from hellm_recbole.benchmarks.options.reproduce import read_reproduce_request
 from hellm_recbole.config.request import RunRequest
 
 

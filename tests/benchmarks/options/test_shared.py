@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.options.command_line import pass_request, run_command
-from benchmarks.options.shared import read_run_request, read_search_request
+from hellm_recbole.benchmarks.options.command_line import pass_request, run_command
+from hellm_recbole.benchmarks.options.shared import read_run_request, read_search_request
 from hellm_recbole.config.request import Request, RunRequest, SearchRequest
 
 Parsed = list[Request]

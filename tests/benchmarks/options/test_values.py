@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.options.values import parse_dataset, parse_datasets
+from hellm_recbole.benchmarks.options.values import parse_dataset, parse_datasets
 from hellm_recbole.errors import SettingsError
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.tasks.all_models import leave_out_models
-from benchmarks.tasks.overview import ALL_MODELS
+from hellm_recbole.benchmarks.tasks.all_models import leave_out_models
+from hellm_recbole.benchmarks.tasks.overview import ALL_MODELS
 from hellm_recbole.config.request import parse_override
 from hellm_recbole.errors import SettingsError
 

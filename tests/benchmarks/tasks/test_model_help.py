@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import run
+from hellm_recbole.benchmarks import run
 
 
 def test_the_settings_of_a_model_fit_into_a_terminal(

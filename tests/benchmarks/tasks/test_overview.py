@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from baselines.registry import REGISTRY
-from benchmarks import ablate, run
-from benchmarks.tasks.overview import ALL_MODELS, list_models_with_variants
+from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.benchmarks import ablate, run
+from hellm_recbole.benchmarks.tasks.overview import ALL_MODELS, list_models_with_variants
 
 
 def test_without_models_the_command_prints_what_it_could_run(

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from baselines.registry import REGISTRY
-from benchmarks.tasks.reproduction_plan import (
+from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.benchmarks.tasks.reproduction_plan import (
     FINISHED,
     PlannedWork,
     describe_work,

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from baselines.bsarec import BSARec, BSARecSettings
-from benchmarks.upstream.bsarec_parity import WIDTH, _compute_gradient_errors, _draw_batch, list_pairs
+from hellm_recbole.baselines.bsarec import BSARec, BSARecSettings
+from hellm_recbole.benchmarks.upstream.bsarec_parity import WIDTH, _compute_gradient_errors, _draw_batch, list_pairs
 
 
 class _Holder(nn.Module):

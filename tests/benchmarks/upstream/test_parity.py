@@ -6,17 +6,24 @@ import pytest
 import torch
 from torch import nn
 
-from baselines.registry import REGISTRY
-from benchmarks.upstream import parity
-from benchmarks.upstream.dense_graphs import make_dense
-from benchmarks.upstream.hellm_parity import LONGEST, NAME, SHAPE, make_llm_data, map_trained, save_small_llama
-from benchmarks.upstream.initial_values import BOUND, compute_distance
-from benchmarks.upstream.parameter_names import map_parameters
-from benchmarks.upstream.parity_table import MODALITIES
-from benchmarks.upstream.public_hellm import interleave_rotary
-from benchmarks.upstream.public_models import MMRecModel
-from benchmarks.upstream.sample_data import make_data
-from benchmarks.upstream.sides import CHANGED, Sides
+from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.benchmarks.upstream import parity
+from hellm_recbole.benchmarks.upstream.dense_graphs import make_dense
+from hellm_recbole.benchmarks.upstream.hellm_parity import (
+    LONGEST,
+    NAME,
+    SHAPE,
+    make_llm_data,
+    map_trained,
+    save_small_llama,
+)
+from hellm_recbole.benchmarks.upstream.initial_values import BOUND, compute_distance
+from hellm_recbole.benchmarks.upstream.parameter_names import map_parameters
+from hellm_recbole.benchmarks.upstream.parity_table import MODALITIES
+from hellm_recbole.benchmarks.upstream.public_hellm import interleave_rotary
+from hellm_recbole.benchmarks.upstream.public_models import MMRecModel
+from hellm_recbole.benchmarks.upstream.sample_data import make_data
+from hellm_recbole.benchmarks.upstream.sides import CHANGED, Sides
 from hellm_recbole.config.request import Override
 from hellm_recbole.errors import HellmError
 from hellm_recbole.experiments.resolve import resolve_own_run

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.prepare import main
+from hellm_recbole.benchmarks.prepare import main
 from hellm_recbole.data.dataset import load_dataset
 from hellm_recbole.data.diagnostics.card import CARD, format_card, write_card
 from hellm_recbole.data.manifest import read_manifest
