@@ -193,6 +193,7 @@ GENERAL_TESTS = {
         "test_gpu",
         "test_pretend_gpu",
         "test_corruption",
+        "test_docs",
     ),
     *("baselines/test_contract", "baselines/test_two_threads", "report/test_safe_output"),
     "baselines/test_missing_features",
@@ -296,6 +297,7 @@ TEXT_FILES = [
     *SOURCE_FILES,
     *(path.relative_to(ROOT).as_posix() for path in SETTINGS_FILES),
     *("README.md", "CONTRIBUTING.md"),
+    *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").glob("*.md"))),
 ]
 
 
