@@ -61,7 +61,7 @@ class Footnote:
 def find_footnotes(
     groups: Sequence[Group], embedding_digests: Mapping[tuple[str, int], str] | None = None
 ) -> list[Footnote]:
-    """Find the footnotes of a table.
+    """Find the footnotes of a table: first those of every row, then the others, their letters in the order of the rows.
 
     Args:
         groups: run results of each row, in the order of the table. A row without a successful run has no footnote.
@@ -86,10 +86,10 @@ def find_footnotes(
     for row, text in findings:
         rows_of_text.setdefault(text, set()).add(row)
     all_rows = {row for row, group in enumerate(successful) if group}
-    footnotes: list[Footnote] = []
-    for text, rows in rows_of_text.items():
-        mark = "" if len(all_rows) > 1 and rows == all_rows else _format_letter(sum(bool(f.mark) for f in footnotes))
-        footnotes.append(Footnote(mark, text, frozenset(rows)))
+    general = [text for text, rows in rows_of_text.items() if len(all_rows) > 1 and rows == all_rows]
+    marked = sorted((text for text in rows_of_text if text not in general), key=lambda text: min(rows_of_text[text]))
+    footnotes = [Footnote("", text, frozenset(all_rows)) for text in general]
+    footnotes += [Footnote(_format_letter(n), text, frozenset(rows_of_text[text])) for n, text in enumerate(marked)]
     return footnotes
 
 

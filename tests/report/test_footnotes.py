@@ -164,6 +164,17 @@ def test_changed_code_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     ) == [("a", "code has changed since the run (m.two, m.one)", [0, 2])]
 
 
+def test_letters_are_in_the_order_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hellm_recbole.identity.code.find_current_digest", {"m.one": "1"}.get)
+    changed = toy_identity(code={"sha256": "", "modules": {"m.one": "0"}})
+    given = build_settings(epochs="--epochs=3")
+    rows = ([build_run("VBPR")], [build_run("BM3", settings=given)], [build_run("GRCN", identity=changed)])
+    assert list_footnotes(*rows) == [
+        ("a", "run with --epochs=3", [1]),
+        ("b", "code has changed since the run (m.one)", [2]),
+    ]
+
+
 def test_options_of_the_command_line_are_named_unless_the_label_shows_them() -> None:
     given = build_settings(epochs="--epochs=3", llm="--llm folder", eval_block_users="--set eval_block_users=9")
     assert list_footnotes([build_run("VBPR", settings=given)], [build_run("BM3")]) == [
@@ -171,8 +182,8 @@ def test_options_of_the_command_line_are_named_unless_the_label_shows_them() -> 
     ]
     more = given | build_settings(dropout="--set dropout=0.1")
     assert list_footnotes([build_run("VBPR", settings=more)], [build_run("BM3", settings=given)]) == [
-        ("a", "run with --set dropout=0.1", [0]),
         ("", "run with --epochs=3", [0, 1]),
+        ("a", "run with --set dropout=0.1", [0]),
     ]
     both = find_footnotes([[build_run("VBPR", settings=given)], [build_run("BM3", settings=given)]])
     assert [str(note) for note in both] == ["Every row: run with --epochs=3."]
