@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from hellm_recbole.config.harness_settings import ClusterSettings, EvalSettings, LogSettings, OnePassSettings
+from hellm_recbole.config.harness_settings import (
+    ClusterSettings,
+    EvalSettings,
+    LogSettings,
+    OnePassSettings,
+    TrainSettings,
+)
 from hellm_recbole.config.layers import Resolved
+from hellm_recbole.config.request import Override
 from hellm_recbole.config.settings import Settings
-from hellm_recbole.experiments.run_config import OwnRunConfig
+from hellm_recbole.experiments.run_config import OwnRunConfig, RunConfig
 from hellm_recbole.identity.code import digest_model_code, digest_module
 from hellm_recbole.system.distributed import SINGLE_PROCESS, ProcessGroup
 from hellm_recbole.training.fitted import FittedLearner
@@ -53,6 +60,19 @@ class FittedRunConfig(OwnRunConfig):
     ) -> FittedLearner:
         """Fit the model, see `TrainedRunConfig.build_learner`."""
         return FittedLearner(self.spec, self.model_settings, data, device)
+
+
+def is_for_training(override: Override, configs: Sequence[RunConfig]) -> bool:
+    """Return whether an override for all models is a setting of training, and these runs are of fitted models.
+
+    Such a value has no effect on them, whether another model is run by the same command or not.
+
+    Args:
+        override: the override.
+        configs: runs that it is for.
+    """
+    fitted = any(isinstance(config, FittedRunConfig) for config in configs)
+    return fitted and override.model is None and override.key in TrainSettings.model_fields
 
 
 def drop_unread(resolved: Resolved, known: Collection[str]) -> Resolved:

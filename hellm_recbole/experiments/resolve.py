@@ -33,7 +33,7 @@ from hellm_recbole.config.yaml_files import Value
 from hellm_recbole.errors import MissingDependency, ModelError, SettingsError
 from hellm_recbole.experiments.combined_config import build_combined_config, separate_combined
 from hellm_recbole.experiments.earlier_names import RECBOLE_PREFIX
-from hellm_recbole.experiments.fitted_config import FITTED_SETTINGS, FittedRunConfig, drop_unread
+from hellm_recbole.experiments.fitted_config import FITTED_SETTINGS, FittedRunConfig, drop_unread, is_for_training
 from hellm_recbole.experiments.recbole_settings import check_recbole_settings
 from hellm_recbole.experiments.results import Search
 from hellm_recbole.experiments.run_config import (
@@ -161,13 +161,15 @@ class Resolver:
                 for config in configs
                 if override.model in (None, config.model, split_variant(config.model, self.registry)[0])
             ]
-            if not any(override.key in config.resolved.values for config in matching):
+            has_key = any(override.key in config.resolved.values for config in matching)
+            if not has_key and not is_for_training(override, matching):
                 if override.model is not None and not matching:
                     raise SettingsError(f"{override.origin}: {override.model} is not among the models of this run")
                 known = {key for config in matching for key in config.resolved.values}
                 unknown = Resolved({override.key: override.value}, {override.key: override.origin})
                 raise SettingsError("; ".join(describe_unknown_keys(unknown, known)))
-            refuse_unread_override(override, matching)
+            if has_key:
+                refuse_unread_override(override, matching)
 
 
 def resolve_runs(
@@ -179,12 +181,7 @@ def resolve_runs(
 ) -> list[RunConfig]:
     """Resolve the run configs of several models on one dataset, without the pretrained models that they read.
 
-    Args:
-        models: names of models and variants.
-        dataset: name of the dataset.
-        registry: name -> entry of each of our models.
-        preset: name of the preset.
-        overrides: values that win over all others.
+    The arguments are those of `resolve_run`, for several names.
 
     Raises:
         ModelError: a model is unknown; the message suggests the nearest name.
