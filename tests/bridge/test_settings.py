@@ -43,7 +43,7 @@ def test_the_settings_are_those_of_the_command(name: str, preset: str, dataset: 
     assert found.steps == (expected.steps if isinstance(expected, LLMRunConfig) else None)
 
 
-@pytest.mark.parametrize("name", ["NeuMF", "FISM", "GRU4Rec"])
+@pytest.mark.parametrize("name", ["ADMMSLIM", "NeuMF", "GRU4Rec"])
 def test_the_settings_of_recboles_models_are_those_of_the_command(name: str) -> None:
     found = build(f"Hellm{name}", preset="quick")
     (expected,) = resolve_runs([name], "toy", REGISTRY, "quick", [])

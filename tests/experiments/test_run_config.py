@@ -13,10 +13,12 @@ from hellm_recbole.config.request import Override
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import ModelError
 from hellm_recbole.experiments.context import RunContext
+from hellm_recbole.experiments.fitted_config import FittedRunConfig
 from hellm_recbole.experiments.identity import identify_run
 from hellm_recbole.experiments.resolve import resolve_own_run, resolve_run
 from hellm_recbole.experiments.run_config import LLMRunConfig, OwnRunConfig, RecBoleRunConfig, RunConfig
 from hellm_recbole.system.distributed import SINGLE_PROCESS, ProcessGroup
+from hellm_recbole.training.fitted import FittedLearner
 from hellm_recbole.training.learner import ModelLearner
 from tests.toy_llm import tiny_llama
 
