@@ -49,9 +49,7 @@ def find_finished_run(config: RunConfig, split: Split, context: RunContext, stor
     if result.status != "success":
         return None
     if config.source != result.source and (renamed := describe_renamed(result)):
-        raise ResultError(
-            f"{path} is a run of {renamed}; run with --fresh to replace it, or choose another --output"
-        )
+        raise ResultError(f"{path} is a run of {renamed}; run with --fresh to replace it, or choose another --output")
     embeddings = store.load(context.output, split, config.pretrained_tables, context.seed)
     old = list_result_parts(result)
     if old is None:  # an earlier version recorded only settings, split and embeddings

@@ -23,7 +23,9 @@ def score_slowly(counts: np.ndarray, k: int, shrink: float) -> np.ndarray:
     scores = np.zeros(counts.shape)
     for j in range(n_items):
         similarity = {
-            i: float(counts[:, i] @ counts[:, j]) / (norm[i] * norm[j] + shrink + 1e-6) for i in range(n_items) if i != j
+            i: float(counts[:, i] @ counts[:, j]) / (norm[i] * norm[j] + shrink + 1e-6)
+            for i in range(n_items)
+            if i != j
         }
         for i in sorted(similarity, key=lambda one: -similarity[one])[:k]:
             scores[:, j] += counts[:, i] * similarity[i]

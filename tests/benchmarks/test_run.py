@@ -164,7 +164,9 @@ def test_embeddings_of_recboles_models_are_refused_before_anything_is_run(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = fail_with_sentence(capsys, "--models", "LightGCN,RecBole-BPR", "--export", "test-lists,embeddings")
-    assert said.startswith("error: --export embeddings: RecBole-BPR is a model of RecBole and has no embeddings to export; ")
+    assert said.startswith(
+        "error: --export embeddings: RecBole-BPR is a model of RecBole and has no embeddings to export; "
+    )
     assert "RecBole-BPR, RecBole-Pop are models of RecBole and have" in fail_with_sentence(
         capsys, "--models", "RecBole-BPR,RecBole-Pop", "--export", "embeddings"
     )

@@ -63,5 +63,7 @@ def test_its_embeddings_are_neither_exported_nor_read() -> None:
 
 
 def test_only_settings_of_all_models_are_dropped() -> None:
-    resolved = Resolved({"epochs": 1, "k": 2, "x": 3}, {"epochs": "overall.yaml", "k": "overall.yaml", "x": "--set x=3"})
+    resolved = Resolved(
+        {"epochs": 1, "k": 2, "x": 3}, {"epochs": "overall.yaml", "k": "overall.yaml", "x": "--set x=3"}
+    )
     assert drop_unread(resolved, {"k"}).values == {"k": 2, "x": 3}

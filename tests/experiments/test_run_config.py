@@ -51,7 +51,9 @@ def test_each_kind_of_model_has_its_type(
     assert config.has_item_embeddings == has_item_embeddings
 
 
-@pytest.mark.parametrize(("name", "learner"), [("VBPR", ModelLearner), ("Pop", FittedLearner), ("RecBole-BPR", RecBoleLearner)])
+@pytest.mark.parametrize(
+    ("name", "learner"), [("VBPR", ModelLearner), ("Pop", FittedLearner), ("RecBole-BPR", RecBoleLearner)]
+)
 def test_a_config_builds_the_learner_of_its_model(name: str, learner: type, toy_split: Split) -> None:
     config = resolve(name)
     assert type(config.build_learner(config.restrict_data(toy_split.make_train_data()), 1, CPU)) is learner

@@ -74,7 +74,9 @@ def test_scores_do_not_depend_on_the_block_and_differ_between_items(name: str, t
 def test_a_catalogue_without_enough_memory_is_refused_before_fitting(
     toy_split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(DataError, match=r"^EASE builds matrices of items x items: 9 items take 1,600 bytes of memory, "):
+    with pytest.raises(
+        DataError, match=r"^EASE builds matrices of items x items: 9 items take 1,600 bytes of memory, "
+    ):
         refuse_too_little_memory("EASE", 9, 1600, free_bytes=1599)
     refuse_too_little_memory("EASE", 9, 1600, free_bytes=1600)
     data = replace(toy_split.make_train_data(), n_items=10**8)
