@@ -34,7 +34,7 @@ _ARTICLES: dict[str, tuple[str, tuple[str, ...]]] = {
     "Kitchen": ("for cooking and serving", ("teapot", "saucepan", "mug", "cutting board", "bread knife")),
     "Garden": ("for beds, pots and lawns", ("watering can", "rake", "flower pot", "hose", "bird feeder")),
     "Office": ("for the desk", ("notebook", "fountain pen", "stapler", "desk lamp", "paper tray")),
-    "Music": ("for practice and stage", ("guitar strap", "drum stick", "music stand", "metronome", "tuner")),
+    "Music": ("for practice and concerts", ("guitar strap", "drum stick", "music stand", "metronome", "tuner")),
     "Outdoor": ("for hikes and camps", ("tent", "sleeping bag", "backpack", "camping stove", "compass")),
     "Sport": ("for training", ("yoga mat", "skipping rope", "dumbbell", "tennis ball", "swimming cap")),
     "Toys": ("for children to play with", ("wooden train", "puzzle", "kite", "doll house", "marble run")),

@@ -19,7 +19,7 @@ from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.evaluation.ranking import Ranks, rank_targets
 from hellm_recbole.experiments.resolve import resolve_run
 from hellm_recbole.training.learner import Learner
-from hellm_recbole.types import PairBatch, QueryBatch
+from hellm_recbole.types import PairBatch
 from tests.bridge import toy
 
 pytest.importorskip("recbole", reason="RecBole is not installed")

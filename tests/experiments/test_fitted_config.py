@@ -36,7 +36,7 @@ def test_a_fitted_model_has_no_settings_of_training(name: str, own: set[str]) ->
 
 def test_a_setting_of_training_is_refused_if_it_names_a_fitted_model() -> None:
     override = Override("Pop", "epochs", 5, "--set Pop.epochs=5")
-    with pytest.raises(SettingsError, match="--set Pop.epochs=5: unknown setting 'epochs'"):
+    with pytest.raises(SettingsError, match=r"--set Pop\.epochs=5: unknown setting 'epochs'"):
         resolve_runs(["Pop"], "toy", REGISTRY, "quick", [override])
     for_all = Override(None, "epochs", 5, "--set epochs=5")
     configs = resolve_runs(["Pop", "SASRec"], "toy", REGISTRY, "quick", [for_all])
@@ -50,7 +50,7 @@ def test_a_search_changes_its_settings() -> None:
     changed = change_settings(resolve("EASE"), [Override("EASE", "l2_weight", 10.0, "trial")])
     assert isinstance(changed, FittedRunConfig)
     assert changed.model_settings.l2_weight == 10.0
-    with pytest.raises(SettingsError, match="l2_weight = 0.0 must be > 0"):
+    with pytest.raises(SettingsError, match=r"l2_weight = 0\.0 must be > 0"):
         change_settings(resolve("EASE"), [Override("EASE", "l2_weight", 0.0, "trial")])
 
 

@@ -53,7 +53,7 @@ def find_refusal(model: str, *settings: str) -> str:
         ("RecBole-SASRec", "hidden_dropout_prob=1.5", "must be >= 0 and < 1"),
         ("RecBole-SASRec", "layer_norm_eps=.nan", "must be a finite number"),
         ("RecBole-ItemKNN", "k=0", "must be a whole number of at least 1"),
-        ("RecBole-BPR", "average_decay=0.99", "--set average_decay=0.99: average_decay = 0.99 is not available for RecBole's"),
+        ("RecBole-BPR", "average_decay=0.99", "=0.99: average_decay = 0.99 is not available for RecBole's"),
         ("RecBole-Pop", "warmup_steps=5", "name the models that it is for, as in HeLLMPre.warmup_steps=5"),
         ("RecBole-SASRec", "decay_vectors=false", "decay_vectors = false is not available for RecBole's SASRec"),
         ("GRU4Rec", "schedule=linear", "schedule = linear is not available for RecBole's GRU4Rec"),
