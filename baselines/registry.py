@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from hellm_recbole.baselines.bm3 import BM3, BM3Settings
+from hellm_recbole.baselines.bpr import BPR, BPRSettings
 from hellm_recbole.baselines.bsarec import BSARec, BSARecSettings
 from hellm_recbole.baselines.collm import CoLLM
 from hellm_recbole.baselines.e4srec import E4SRec
+from hellm_recbole.baselines.ease import EASE, EASESettings
 from hellm_recbole.baselines.freedom import FREEDOM, FREEDOMSettings
 from hellm_recbole.baselines.grcn import GRCN, GRCNSettings
+from hellm_recbole.baselines.item_knn import ItemKNN, ItemKNNSettings
 from hellm_recbole.baselines.lattice import LATTICE, LATTICESettings
 from hellm_recbole.baselines.lightgcn import LightGCN, LightGCNSettings
 from hellm_recbole.baselines.llara import LLaRA
+from hellm_recbole.baselines.pop import Pop, PopSettings
 from hellm_recbole.baselines.sasrec_text import SASRecText, SASRecTextSettings
 from hellm_recbole.baselines.slmrec import SLMRec, SLMRecSettings
 from hellm_recbole.baselines.vbpr import VBPR, VBPRSettings
@@ -22,6 +26,10 @@ from hellm_recbole.models.llm_settings import LLMSettings
 from hellm_recbole.models.sasrec import SASRec, SASRecSettings
 
 REGISTRY: dict[str, ModelSpec] = {
+    "Pop": ModelSpec(Pop, PopSettings, "collaborative", "none"),
+    "ItemKNN": ModelSpec(ItemKNN, ItemKNNSettings, "collaborative", "none"),
+    "EASE": ModelSpec(EASE, EASESettings, "collaborative", "none"),
+    "BPR": ModelSpec(BPR, BPRSettings, "collaborative", "pairs"),
     "LightGCN": ModelSpec(LightGCN, LightGCNSettings, "collaborative", "pairs"),
     "VBPR": ModelSpec(VBPR, VBPRSettings, "multimodal", "pairs"),
     "GRCN": ModelSpec(GRCN, GRCNSettings, "multimodal", "pairs"),
@@ -41,8 +49,6 @@ REGISTRY: dict[str, ModelSpec] = {
     "HeLLM-plus": ModelSpec(HeLLMPlus, HeLLMPlusSettings, "llm", "sequences"),
 }
 
-# Models of `--models all` that are RecBole's own implementations.
-RECBOLE_BASELINES = ("Pop", "ItemKNN", "BPR")
 # Rows of `--models all` that train nothing: one-step transitions, all priors alone, and the strongest row without a
 # language model with the same priors that other rows get.
 COMBINED_BASELINES = ("Transitions", "Priors", "SASRec-priors")

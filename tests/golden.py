@@ -28,7 +28,7 @@ import yaml
 from safetensors.numpy import load_file
 
 ROOT = Path(__file__).resolve().parents[1]
-MODELS = ("LightGCN", "VBPR", "SASRec", "HeLLMPre", "HeLLM", "BPR")  # the last one is RecBole's
+MODELS = ("LightGCN", "VBPR", "SASRec", "HeLLMPre", "HeLLM", "RecBole-LightGCN")  # the last one is RecBole's
 SMALL = (
     *("epochs=3", "batch_size=64", "HeLLM.batch_size=24", "HeLLM.micro_batch_size=12", "emb_dim=8"),
     "HeLLM.prefix_hidden=8",

@@ -67,5 +67,5 @@ def test_six_models_are_trained() -> None:
         "SASRec",
         "HeLLMPre",
         "HeLLM",
-        "BPR",
+        "RecBole-LightGCN",
     }

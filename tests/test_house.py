@@ -197,7 +197,8 @@ GENERAL_TESTS = {
     ),
     *("baselines/test_contract", "baselines/test_two_threads", "report/test_safe_output"),
     "baselines/test_missing_features",
-    *(f"bridge/test_{name}" for name in ("metrics_parity", "prepared_ids", "prepared_times", "same_ranks")),
+    *(f"bridge/test_{name}" for name in ("metrics_parity", "own_baselines", "prepared_ids")),
+    *(f"bridge/test_{name}" for name in ("prepared_times", "same_ranks")),
     *(
         f"benchmarks/test_{name}"
         for name in ("identity", "llm_rows", "plus_rows", "text_rows", "malformed", "openmp", "prepare_raw")
@@ -205,7 +206,7 @@ GENERAL_TESTS = {
     *(f"benchmarks/test_{name}" for name in ("report_in_a_browser", "stress", "distributed_runs", "combined_rows")),
     *(
         f"benchmarks/test_{name}"
-        for name in ("interrupted_runs", "wrong_input", "published_preset", "embeddings_option", "text_rows")
+        for name in ("interrupted_runs", "wrong_input", "published_preset", "embeddings_option", "without_recbole")
     ),
     "experiments/test_published_preset",
 }

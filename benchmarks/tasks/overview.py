@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from hellm_recbole.baselines.registry import COMBINED_BASELINES, RECBOLE_BASELINES, REGISTRY
+from hellm_recbole.baselines.registry import COMBINED_BASELINES, REGISTRY
 from hellm_recbole.config.model_layers import list_presets
 from hellm_recbole.config.variants import list_all_variants, list_variants
 from hellm_recbole.data.known_datasets import list_datasets
 from hellm_recbole.report.protocols import FAMILY_TITLES
 
-ALL_MODELS = (*RECBOLE_BASELINES, *REGISTRY, *COMBINED_BASELINES)  # the models of `--models all`
+ALL_MODELS = (*REGISTRY, *COMBINED_BASELINES)  # the models of `--models all`
 _COMBINED = "Transitions, Priors, <Row>-priors, each also with -directed; 'Fusion(A,B,...)' (of finished runs)"
+_RECBOLE = "any general or sequential model of RecBole, such as GRU4Rec, or RecBole-BPR where a name is ours"
 
 
 def list_models_with_variants() -> tuple[str, ...]:
@@ -20,7 +21,7 @@ def list_models_with_variants() -> tuple[str, ...]:
 def print_names() -> None:
     """Print the names of all models, variants, datasets and presets."""
     print(f"models    {', '.join(ALL_MODELS)}")
-    print("          and any general or sequential model of RecBole")
+    print(f"          and {_RECBOLE}")
     print(f"combined  {_COMBINED}")
     print(f"variants  {', '.join(list_all_variants())}")
     print(f"datasets  {', '.join(list_datasets())}")
@@ -34,7 +35,7 @@ def print_overview() -> None:
         for family, title in FAMILY_TITLES.items()
     }
     lines = {f"{title} models": names for title, names in families.items() if names}
-    lines["RecBole's models"] = f"{', '.join(RECBOLE_BASELINES)}, and any other general or sequential model"
+    lines["RecBole's models"] = _RECBOLE
     lines["combined rows"] = f"{', '.join(COMBINED_BASELINES)}; forms: {_COMBINED}"
     lines["variants"] = f"{len(list_all_variants())} (run.py --list prints their names)"
     lines["datasets"] = ", ".join(list_datasets())

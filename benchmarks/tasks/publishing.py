@@ -6,11 +6,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from hellm_recbole.baselines.registry import RECBOLE_BASELINES, REGISTRY
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.benchmarks.tasks.prepared_data import load_data
 from hellm_recbole.config.variants import list_all_variants
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import ModelError, ResultError, SettingsError
+from hellm_recbole.experiments.earlier_names import RECBOLE_PREFIX, RENAMED, name_as_today
 from hellm_recbole.experiments.published import (
     SETTINGS_FILE,
     PublishedRun,
@@ -162,7 +163,7 @@ def _find_problems(path: Path, split: Split) -> list[str]:
     """Find what is wrong with a published run. A broken file is a problem, so that the other runs are checked, too."""
     try:
         run = read_published_folder(path)
-        return check_published_run(run, split, _find_kind(run.result.model))
+        return check_published_run(run, split, _find_kind(name_as_today(run.result).model))
     except ResultError as error:
         return [str(error)]
 
@@ -172,7 +173,8 @@ def _find_kind(model: str) -> tuple[Family, str] | None:
     name = list_all_variants().get(model, model)
     if name in REGISTRY:
         return REGISTRY[name].family, "hellm_recbole"
-    return ("collaborative", "recbole") if name in RECBOLE_BASELINES else None
+    is_renamed = name.startswith(RECBOLE_PREFIX) and name.removeprefix(RECBOLE_PREFIX) in RENAMED
+    return ("collaborative", "recbole") if is_renamed else None
 
 
 def _select_labels(labels: Sequence[str], models: Sequence[str] | None, what: str) -> set[str]:

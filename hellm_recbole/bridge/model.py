@@ -27,6 +27,7 @@ from hellm_recbole.llm.source import find_source
 from hellm_recbole.models.base import LLM
 from hellm_recbole.models.llm_settings import refuse_contradictions
 from hellm_recbole.training.averaging import use_average
+from hellm_recbole.training.fitted import FittedLearner
 from hellm_recbole.training.learner import ModelLearner
 from hellm_recbole.training.state import collect_model_state, load_model_state
 from hellm_recbole.types import QueryBatch
@@ -80,7 +81,7 @@ class _Adapter(torch.nn.Module):
     @property
     def has_item_embeddings(self) -> bool:
         """Whether other models can read the item embeddings of this one."""
-        return self.offered.spec is not None and self.offered.spec.family != LLM
+        return self.offered.spec is not None and self.offered.spec.has_item_embeddings
 
     def make_batch(self, interaction: Any) -> QueryBatch:
         """Return the users to score, with the histories that the model reads."""
@@ -109,7 +110,7 @@ class _Adapter(torch.nn.Module):
         return self.full_sort_predict(interaction).gather(1, interaction[self.ITEM_ID].unsqueeze(1)).squeeze(1)
 
     def state_dict(self, *args: Any, **options: Any) -> dict[str, Tensor]:  # type: ignore[override]
-        """Return what training has changed: without the weights of a language model, and with Pop's counts.
+        """Return what training has changed: without the weights of a language model.
 
         If the run keeps a moving average of the weights, they are returned averaged, and as `raw.<name>` as they are.
         """
@@ -163,7 +164,9 @@ class SequentialAdapter(_Adapter, SequentialRecommender):  # type: ignore[misc]
         return QueryBatch(interaction[self.USER_ID], interaction[self.ITEM_SEQ])
 
 
-def _build_learner(config: Any, offered: OfferedModel, run: RunSettings, split: Split) -> ModelLearner | RecBoleLearner:
+def _build_learner(
+    config: Any, offered: OfferedModel, run: RunSettings, split: Split
+) -> ModelLearner | FittedLearner | RecBoleLearner:
     """Build the learner of a run from RecBole's configuration.
 
     Raises:
@@ -173,6 +176,8 @@ def _build_learner(config: Any, offered: OfferedModel, run: RunSettings, split: 
     if offered.spec is None:
         return RecBoleLearner(offered.base, data, run.values, seed, device)
     data = add_item_data(data, config, split.item_tokens, offered.spec, run.model)
+    if offered.spec.is_fitted:
+        return FittedLearner(offered.spec, run.model, data, device)
     if offered.spec.family == LLM:
         refuse_contradictions(run.model, data.item_text)
         if run.model.llm_weights != NO_BACKBONE:

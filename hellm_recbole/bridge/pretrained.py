@@ -25,7 +25,6 @@ from hellm_recbole.data.embeddings import read_item_embeddings
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import DataError, ModelError, OutputError, SettingsError
 from hellm_recbole.evaluation.embeddings import encode_and_export
-from hellm_recbole.models.base import LLM
 from hellm_recbole.system.files import ensure_folder, write_text
 from hellm_recbole.types import FloatArray
 
@@ -129,7 +128,7 @@ def _find_or_train(config: Any, split: Split, model: str, reader: str) -> Path:
         ModelError: the model has no item embeddings, or those that were found belong to another split.
     """
     offered = find_offered_model(model)
-    if offered is None or offered.spec is None or offered.spec.family == LLM:
+    if offered is None or offered.spec is None or not offered.spec.has_item_embeddings:
         raise ModelError(f"{reader} reads item embeddings of {model}, but there is no such model that has some")
     folder = locate_embeddings(config, model)
     if not _has_record(folder):

@@ -1,8 +1,8 @@
 """The models that RecBole finds by name: those of this project with their variants, and RecBole's own in our harness.
 
 A model keeps its name unless RecBole has a model with the same name: `LightGCN` remains RecBole's model, and ours is
-`HellmLightGCN`. The same prefix gives RecBole's own models as `benchmarks/run.py` trains them: `HellmBPR` is RecBole's
-BPR with our split, seeds and evaluation. A variant adds its name, as in `HeLLM-without-prefix`.
+`HellmLightGCN`. The same prefix gives RecBole's own models as `benchmarks/run.py` trains them: `HellmGRU4Rec` is
+RecBole's GRU4Rec with our split, seeds and evaluation. A variant adds its name, as in `HeLLM-without-prefix`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from functools import cache
 from hellm_recbole.bridge.recbole_models import list_models_by_folder, list_recbole_models
 from hellm_recbole.config.variants import list_variants
 from hellm_recbole.errors import ModelError
-from hellm_recbole.models.base import ModelSpec, check_spec
+from hellm_recbole.models.base import NONE, ModelSpec, check_spec
 
 ENTRY_POINTS = "hellm_recbole.models"
 PREFIX = "Hellm"
 SEQUENTIAL = "sequential_recommender"
-_FAMILY = {"pairs": "general_recommender", "sequences": SEQUENTIAL, "prefixes": SEQUENTIAL}
+GENERAL = "general_recommender"
+_FAMILY = {"pairs": GENERAL, NONE: GENERAL, "sequences": SEQUENTIAL, "prefixes": SEQUENTIAL}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,13 @@ from typing import Any
 
 from hellm_recbole.bridge.recbole_models import read_recbole_settings, refuse_own_training
 from hellm_recbole.bridge.register import SEQUENTIAL, OfferedModel, describe_unknown_variant, list_offered_models
-from hellm_recbole.config.harness_settings import EvalSettings, PairSettings, StepSettings, TrainSettings
+from hellm_recbole.config.harness_settings import (
+    EvalSettings,
+    OnePassSettings,
+    PairSettings,
+    StepSettings,
+    TrainSettings,
+)
 from hellm_recbole.config.layers import Resolved
 from hellm_recbole.config.model_layers import RunName, merge_model_layers
 from hellm_recbole.config.request import Override
@@ -48,7 +54,7 @@ class RunSettings:
     """Settings of a run, built from RecBole's configuration.
 
     Attributes:
-        train: settings of the training loop, the optimizer and the model selection.
+        train: settings of the training loop, the optimizer and the model selection; only the last for fitted models.
         evaluation: cut-offs and number of users in a block.
         values: all settings under our keys.
         model: settings of one of our models; None for RecBole's own.
@@ -56,7 +62,7 @@ class RunSettings:
         steps: settings of the training steps; None for other than LLM models.
     """
 
-    train: TrainSettings
+    train: TrainSettings | OnePassSettings
     evaluation: EvalSettings
     values: Mapping[str, Value]
     model: Any = None
@@ -96,9 +102,14 @@ def add_defaults(config: Any, offered: OfferedModel, dataset: str) -> None:
 def list_keys(offered: OfferedModel) -> list[str]:
     """List our keys of all settings that change the result of a run of this model."""
     own = read_recbole_settings(offered.base) if offered.spec is None else ()
-    every: list[type[Settings]] = [TrainSettings, EvalSettings]
+    every: list[type[Settings]] = [choose_train_settings(offered), EvalSettings]
     every += () if offered.spec is None else offered.spec.settings_classes
     return list(dict.fromkeys((*(key for cls in every for key in list_field_names(cls)), *own)))
+
+
+def choose_train_settings(offered: OfferedModel) -> type[TrainSettings | OnePassSettings]:
+    """Choose the class of the settings of training and selection: fitted models have only those of selection."""
+    return OnePassSettings if offered.spec is not None and offered.spec.is_fitted else TrainSettings
 
 
 def resolve_defaults(offered: OfferedModel, dataset: str, given: Mapping[str, Value]) -> Resolved:
@@ -240,10 +251,10 @@ def build_run_settings(config: Any, offered: OfferedModel) -> RunSettings:
         refuse_own_training(resolved, offered.base)
         return RunSettings(train, evaluation, values)
     _refuse_other_negatives(negatives, offered)
-    classes = [TrainSettings, EvalSettings, *spec.settings_classes]
+    classes = [choose_train_settings(offered), EvalSettings, *spec.settings_classes]
     built: dict[Any, Any] = dict(zip(classes, build_all_settings(classes, resolved), strict=True))
     return RunSettings(
-        built[TrainSettings],
+        built[classes[0]],
         built[EvalSettings],
         values,
         built[spec.settings],

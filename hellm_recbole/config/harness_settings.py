@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -68,6 +68,21 @@ class TrainSettings(Settings):
                 "same warm-up; set one of them to 0"
             )
         return self
+
+
+class OnePassSettings(Settings):
+    """Model selection of a model that is fitted when it is built. It has no settings of training.
+
+    The constants are what the training loop reads for a single pass.
+
+    Attributes:
+        valid_metric: metric on the validation part, such as N@20; searches compare trials by it.
+    """
+
+    valid_metric: str
+    epochs: ClassVar[int] = 1
+    patience: ClassVar[int] = 1
+    eval_every: ClassVar[int] = 1
 
 
 class PairSettings(Settings):

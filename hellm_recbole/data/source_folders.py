@@ -1,4 +1,4 @@
-"""Find the folder with the source files of a dataset."""
+"""Find the folder with the source files of a dataset; those of the synthetic shop are made there."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from pathlib import Path
 
 from hellm_recbole.data.download.raw_files import list_fetched_kinds
 from hellm_recbole.data.importers.sources import KINDS
-from hellm_recbole.data.known_datasets import list_kinds, list_other_names
+from hellm_recbole.data.known_datasets import DATASET_ROOT, list_kinds, list_other_names
+from hellm_recbole.data.synthetic_shop import SYNTHETIC_SHOP, write_synthetic_shop
 from hellm_recbole.errors import DataError, MissingDependency
 
 ENVIRONMENT = "HELLM_DATA"
 SHARED = Path("..") / "shared" / "datasets"  # relative to the current folder
+GENERATED = DATASET_ROOT / ".raw"  # source files that this project makes itself
 PACKAGED_DATASETS = {"ml-100k": ("recbole", Path("dataset_example") / "ml-100k")}  # datasets that come inside a package
 
 
@@ -40,6 +42,8 @@ def find_source(name: str, kind: str, category: str | None, origin: str | None, 
         spec = importlib.util.find_spec(package)
         if spec is not None and spec.submodule_search_locations:
             folders.append(Path(spec.submodule_search_locations[0]) / subfolder)
+    if name == SYNTHETIC_SHOP:
+        folders.append(write_synthetic_shop(GENERATED / name))
     files = list_main_files(name, kind, category)
     for folder in folders:
         if any((folder / file).is_file() for file in files):

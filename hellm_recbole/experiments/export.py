@@ -38,6 +38,7 @@ from hellm_recbole.evaluation.embeddings import encode_and_export
 from hellm_recbole.experiments.combined_config import CombinedRunConfig
 from hellm_recbole.experiments.component_scores import load_finished_scorer
 from hellm_recbole.experiments.context import CHECKPOINT, RunContext
+from hellm_recbole.experiments.fitted_config import FittedRunConfig
 from hellm_recbole.experiments.pretrained import PretrainedStore
 from hellm_recbole.experiments.run import build_learner
 from hellm_recbole.experiments.run_config import RecBoleRunConfig, RunConfig, TrainedRunConfig
@@ -74,7 +75,7 @@ class RankedLists:
 
 
 def refuse_embeddings(configs: Iterable[RunConfig]) -> None:
-    """Refuse runs of RecBole's models and combined runs, which have no embeddings to export.
+    """Refuse runs of RecBole's models, of fitted models and combined runs, which have no embeddings to export.
 
     Runs that a combined run only reads are not exported.
 
@@ -86,6 +87,12 @@ def refuse_embeddings(configs: Iterable[RunConfig]) -> None:
     if combined:
         raise ModelError(
             f"--export {EMBEDDINGS}: there are none of {', '.join(combined)}, which only combines scores; export "
+            f"{TEST_LISTS} only"
+        )
+    fitted = list(dict.fromkeys(config.label for config in configs if isinstance(config, FittedRunConfig)))
+    if fitted:
+        raise ModelError(
+            f"--export {EMBEDDINGS}: there are none of {', '.join(fitted)}, which trains no embeddings; export "
             f"{TEST_LISTS} only"
         )
     names = list(dict.fromkeys(config.label for config in configs if isinstance(config, RecBoleRunConfig)))

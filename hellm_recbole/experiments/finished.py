@@ -12,6 +12,7 @@ from hellm_recbole.data.split import Split
 from hellm_recbole.errors import ResultError, shorten, strip_controls
 from hellm_recbole.experiments.components import identify_components
 from hellm_recbole.experiments.context import CHECKPOINT, RunContext
+from hellm_recbole.experiments.earlier_names import describe_renamed
 from hellm_recbole.experiments.external_embeddings import OPTION, find_external
 from hellm_recbole.experiments.identity import identify_run, list_run_parts
 from hellm_recbole.experiments.pretrained import PretrainedStore
@@ -47,6 +48,8 @@ def find_finished_run(config: RunConfig, split: Split, context: RunContext, stor
     result = read_result(path)
     if result.status != "success":
         return None
+    if config.source != result.source and (renamed := describe_renamed(result)):
+        raise ResultError(f"{path} is a run of {renamed}; run with --fresh to replace it, or choose another --output")
     embeddings = store.load(context.output, split, config.pretrained_tables, context.seed)
     old = list_result_parts(result)
     if old is None:  # an earlier version recorded only settings, split and embeddings

@@ -19,10 +19,8 @@ from hellm_recbole.bridge.recbole_models import (
 )
 from hellm_recbole.config.harness_settings import (
     HARNESS_SETTINGS,
-    EvalSettings,
     PairSettings,
     StepSettings,
-    TrainSettings,
     refuse_unknown_metric,
 )
 from hellm_recbole.config.layers import Resolved, describe_unknown_keys
@@ -34,6 +32,8 @@ from hellm_recbole.config.variants import list_variants
 from hellm_recbole.config.yaml_files import Value
 from hellm_recbole.errors import MissingDependency, ModelError, SettingsError
 from hellm_recbole.experiments.combined_config import build_combined_config, separate_combined
+from hellm_recbole.experiments.earlier_names import RECBOLE_PREFIX
+from hellm_recbole.experiments.fitted_config import FITTED_SETTINGS, FittedRunConfig, drop_unread, is_for_training
 from hellm_recbole.experiments.recbole_settings import check_recbole_settings
 from hellm_recbole.experiments.results import Search
 from hellm_recbole.experiments.run_config import (
@@ -47,7 +47,6 @@ from hellm_recbole.experiments.unread_settings import refuse_unread_override
 from hellm_recbole.models.base import LLM, Family, ModelSpec, check_spec
 from hellm_recbole.types import name_user_table
 
-RECBOLE_PREFIX = "RecBole-"  # selects RecBole's model where ours has the same name, as in RecBole-LightGCN
 HARNESS_KEYS = tuple(key for cls in HARNESS_SETTINGS for key in list_field_names(cls))
 
 
@@ -138,7 +137,7 @@ class Resolver:
         pretrained = [self.resolve(name) for name in needed if name not in self.external]
         for config in pretrained:
             if not config.has_item_embeddings:
-                readable = ", ".join(name for name, spec in self.registry.items() if spec.family != LLM)
+                readable = ", ".join(name for name, spec in self.registry.items() if spec.has_item_embeddings)
                 raise ModelError(
                     f"item_inputs or prefix_graph names {config.model}, but {config.model} has no item embeddings that "
                     f"another model can read; name one of {readable}"
@@ -162,13 +161,15 @@ class Resolver:
                 for config in configs
                 if override.model in (None, config.model, split_variant(config.model, self.registry)[0])
             ]
-            if not any(override.key in config.resolved.values for config in matching):
+            has_key = any(override.key in config.resolved.values for config in matching)
+            if not has_key and not is_for_training(override, matching):
                 if override.model is not None and not matching:
                     raise SettingsError(f"{override.origin}: {override.model} is not among the models of this run")
                 known = {key for config in matching for key in config.resolved.values}
                 unknown = Resolved({override.key: override.value}, {override.key: override.origin})
                 raise SettingsError("; ".join(describe_unknown_keys(unknown, known)))
-            refuse_unread_override(override, matching)
+            if has_key:
+                refuse_unread_override(override, matching)
 
 
 def resolve_runs(
@@ -180,12 +181,7 @@ def resolve_runs(
 ) -> list[RunConfig]:
     """Resolve the run configs of several models on one dataset, without the pretrained models that they read.
 
-    Args:
-        models: names of models and variants.
-        dataset: name of the dataset.
-        registry: name -> entry of each of our models.
-        preset: name of the preset.
-        overrides: values that win over all others.
+    The arguments are those of `resolve_run`, for several names.
 
     Raises:
         ModelError: a model is unknown; the message suggests the nearest name.
@@ -294,20 +290,20 @@ def _resolve_own_run(
         SettingsError: a setting is wrong.
     """
     check_spec(name.base, spec)
-    classes: list[type[Any]] = [spec.settings]
-    if spec.batches == "pairs":
-        classes.append(PairSettings)
-    if spec.family == LLM:
-        classes.append(StepSettings)
-    known = {*HARNESS_KEYS, *(key for cls in classes for key in list_field_names(cls))}
+    harness = FITTED_SETTINGS if spec.is_fitted else HARNESS_SETTINGS
+    known = {key for cls in (*harness, *spec.settings_classes) for key in list_field_names(cls)}
     resolved = merge_model_layers(name, dataset, preset, overrides, known, reads_language_model=spec.family == LLM)
-    built = _build_settings(classes, resolved, known, name)
+    if spec.is_fitted:
+        resolved = drop_unread(resolved, known)
+    built = _build_settings(spec.settings_classes, resolved, known, name, harness)
     fields = {
-        **_collect_shared_fields(name, spec.family, preset, resolved, built),
+        **_collect_shared_fields(name, spec.family, preset, resolved, built, harness),
         "spec": spec,
         "model_settings": built[spec.settings],
         "pairs": built.get(PairSettings),
     }
+    if spec.is_fitted:
+        return FittedRunConfig(**fields)
     return LLMRunConfig(**fields, steps=built[StepSettings]) if spec.family == LLM else OwnRunConfig(**fields)
 
 
@@ -332,7 +328,11 @@ def _resolve_recbole_run(
 
 
 def _build_settings(
-    classes: Sequence[type[Any]], resolved: Resolved, known: Iterable[str], name: RunName
+    classes: Sequence[type[Any]],
+    resolved: Resolved,
+    known: Iterable[str],
+    name: RunName,
+    harness: Sequence[type[Any]] = HARNESS_SETTINGS,
 ) -> dict[type[Any], Any]:
     """Build the settings of the harness and those of a model: class -> instance.
 
@@ -341,24 +341,30 @@ def _build_settings(
         resolved: values of all settings with their origins.
         known: keys of all settings that the run has.
         name: name of the model, whose file a message names.
+        harness: classes of the settings of the harness.
 
     Raises:
         SettingsError: a setting is wrong; the message lists all that are.
     """
-    every = [*HARNESS_SETTINGS, *classes]
+    every = [*harness, *classes]
     return dict(zip(every, build_all_settings(every, resolved, extra_known=known, file=str(name.file)), strict=True))
 
 
 def _collect_shared_fields(
-    name: RunName, family: Family, preset: str, resolved: Resolved, built: Mapping[type[Any], Any]
+    name: RunName,
+    family: Family,
+    preset: str,
+    resolved: Resolved,
+    built: Mapping[type[Any], Any],
+    harness: Sequence[type[Any]] = HARNESS_SETTINGS,
 ) -> dict[str, Any]:
     """Check and collect the fields that run configs of all types have.
 
     Raises:
         SettingsError: the validation metric is not computed with the given cut-offs.
     """
-    refuse_unknown_metric(built[TrainSettings].valid_metric, built[EvalSettings].cutoffs, resolved)
-    train, evaluation, log, resources = (built[cls] for cls in HARNESS_SETTINGS)
+    train, evaluation, log, resources = (built[cls] for cls in harness)
+    refuse_unknown_metric(train.valid_metric, evaluation.cutoffs, resolved)
     return {
         "model": name.name,
         "family": family,

@@ -19,6 +19,7 @@ from hellm_recbole.config.settings import Settings, format_bound
 from hellm_recbole.config.variants import list_variants
 from hellm_recbole.config.yaml_files import Value, parse_value
 from hellm_recbole.errors import ModelError, SettingsError
+from hellm_recbole.experiments.fitted_config import FITTED_SETTINGS
 from hellm_recbole.experiments.resolve import resolve_runs
 from hellm_recbole.models.base import ModelSpec
 
@@ -151,7 +152,7 @@ def _list_classes(name: str, registry: Mapping[str, ModelSpec]) -> tuple[type[Se
     """
     known = (spec for model, spec in registry.items() if name == model or name in list_variants(model))
     if (spec := next(known, None)) is not None:
-        return (*spec.settings_classes, *HARNESS_SETTINGS)
+        return (*spec.settings_classes, *(FITTED_SETTINGS if spec.is_fitted else HARNESS_SETTINGS))
     combined = parse_combined_name(name)
     return () if combined is None else (KIND_SETTINGS[combined.kind], *SHARED_SETTINGS)
 

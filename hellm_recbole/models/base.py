@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args
 
 from hellm_recbole.config.harness_settings import PairSettings, StepSettings
 from hellm_recbole.config.settings import Settings
 from hellm_recbole.errors import ModelError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hellm_recbole.types import QueryBatch
+
 Family = Literal["collaborative", "multimodal", "sequential", "llm"]
 FAMILIES: tuple[Family, ...] = ("collaborative", "multimodal", "sequential", "llm")
-BatchKind = Literal["pairs", "sequences", "prefixes"]
+BatchKind = Literal["pairs", "sequences", "prefixes", "none"]
 LLM: Family = "llm"
+NONE: BatchKind = "none"  # of models that are fitted when they are built, and train nothing
 FURTHER_TEXT = "text_"  # start of the names of further encodings of the item texts
 T = TypeVar("T")
 _METHODS = {
@@ -21,6 +27,10 @@ _METHODS = {
     "loss": "loss(batch), the method that returns named terms to minimise,",
     "encode": "encode(), the method that returns item vectors and user vectors,",
     "query": "query(encoded, batch), the method that returns vectors of the users of a batch,",
+}
+_FITTED_METHODS = {
+    "build": _METHODS["build"],
+    "score": "score(batch), the method that returns the scores of all items for the users of a batch,",
 }
 
 
@@ -36,6 +46,22 @@ def select_default_modalities(names: Iterable[str]) -> list[str]:
     return [name for name in names if not name.startswith(FURTHER_TEXT)]
 
 
+class FittedModel(Protocol):
+    """A model that `build` fits in closed form or by counting, without any parameter to train.
+
+    It may have a static method `estimate_bytes(n_items)`, the memory that fitting needs; a run for which that is not
+    free is refused before it is fitted.
+
+    Attributes:
+        max_history: number of history items that `score` reads; 0 if it reads none.
+    """
+
+    max_history: int
+
+    def score(self, batch: QueryBatch) -> Tensor:
+        """Compute the scores of all items for a batch of users, [B, I] float32, on any device."""
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """One registered model.
@@ -43,11 +69,13 @@ class ModelSpec:
     Features and texts that a model does not get cannot change its numbers, so they are not part of its identity.
 
     Attributes:
-        cls: `nn.Module` class that satisfies `types.Recommender` and has `build(settings, data: TrainData)`.
+        cls: `nn.Module` class that satisfies `types.Recommender` and has `build(settings, data: TrainData)`. A model
+            without batches satisfies `FittedModel` instead.
         settings: class of the model's settings; values come from `properties/model/<Name>.yaml`.
         family: group of the results table that the model belongs to.
         batches: kind of batch that its `loss` takes: pairs, sequences with a target at every position, or prefixes of
-            sequences with one target each. LLM models choose between the last two by their setting `examples`.
+            sequences with one target each. LLM models choose between the last two by their setting `examples`. A model
+            with `none` has no loss: `build` fits it, and no parameter is trained.
         reads_features: whether the model gets the item features of the dataset: those of its setting `modalities`, or
             those that are read by default (see `select_default_modalities`); None means that it gets them if it has
             that setting.
@@ -61,6 +89,16 @@ class ModelSpec:
     batches: BatchKind
     reads_features: bool | None = None
     reads_texts: bool | None = None
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether `build` fits the model, so that nothing is trained."""
+        return self.batches == NONE
+
+    @property
+    def has_item_embeddings(self) -> bool:
+        """Whether other models can read the item embeddings of the model."""
+        return self.family != LLM and not self.is_fitted
 
     @property
     def settings_classes(self) -> tuple[type[Settings], ...]:
@@ -119,8 +157,9 @@ def check_spec(name: str, spec: ModelSpec) -> None:
     if not isinstance(spec.cls, type):
         faults.append("it has no class")
     else:
-        missing = [key for key in _METHODS if not callable(getattr(spec.cls, key, None))]
-        faults += [f"{_METHODS[key]} is missing" for key in missing]
+        methods = _FITTED_METHODS if spec.is_fitted else _METHODS
+        missing = [key for key in methods if not callable(getattr(spec.cls, key, None))]
+        faults += [f"{methods[key]} is missing" for key in missing]
         if not _sets_attribute(spec.cls, "max_history"):
             faults.append("max_history, the number of history items that query reads (0 for none), is never set")
     if faults:

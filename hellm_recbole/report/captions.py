@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from hellm_recbole.config.request import Protocol
+from hellm_recbole.experiments.earlier_names import RECBOLE_PREFIX
 from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.models.base import Family
@@ -16,7 +17,7 @@ from hellm_recbole.report.protocols import describe_policies
 from hellm_recbole.report.settings import ReportSettings
 from hellm_recbole.report.shared_parts import write_shared_parts_note
 
-# A table with a language model needs these rows for comparison.
+# A table with a language model needs these rows for comparison, ours or RecBole's.
 STRONG_BASELINES = ("Pop", "ItemKNN", "Transitions", "SASRec", "BSARec")
 _READS_NO_TITLES = "LLaRA reads embeddings only; LLaRA-text is the row that also reads titles."
 _HASH_DIGITS = 12
@@ -96,7 +97,8 @@ def write_seed_note(models: Sequence[tuple[str, int]]) -> list[str]:
 def write_stamp(records: Sequence[RunResult]) -> str | None:
     """Warn that the table has a language model but not all strong baselines; None where there is nothing to warn of."""
     successful = list_successful(records)
-    missing = [name for name in STRONG_BASELINES if name not in {record.model for record in successful}]
+    models = {record.model.removeprefix(RECBOLE_PREFIX) for record in successful}
+    missing = [name for name in STRONG_BASELINES if name not in models]
     if not missing or not find_language_models(successful):
         return None
     start = "No strong baseline" if len(missing) == len(STRONG_BASELINES) else "Missing baselines"

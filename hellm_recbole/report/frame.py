@@ -20,6 +20,7 @@ from hellm_recbole.config.yaml_files import find_properties
 from hellm_recbole.data.embeddings import digest_tables, read_item_embeddings
 from hellm_recbole.errors import DataError, ResultError
 from hellm_recbole.evaluation import metrics
+from hellm_recbole.experiments.earlier_names import name_as_today
 from hellm_recbole.experiments.published import advise_on_published_runs
 from hellm_recbole.experiments.ranks_file import PhaseRanks, Policy, read_ranks
 from hellm_recbole.experiments.results import RunResult, check_comparable, digest_run, find_results
@@ -38,7 +39,7 @@ class ReportFrame:
     """The runs of one dataset, which can all be compared with each other.
 
     Attributes:
-        records: run results, at least one, sorted by path.
+        records: run results, at least one, sorted by path, under the names that their models have today.
         groups: the same runs, grouped into the rows of a table.
         targets: one line for each successful run and each of its T (user, target) pairs. The columns are `run`, `user`,
             `item`, `rank`, `rank_train`, `rank_none`, `history_length` and `item_count`, as in `PhaseRanks`. The lines
@@ -134,7 +135,7 @@ def read_frame(results_dir: Path, dataset: str) -> ReportFrame:
             that the paper's table does not have.
     """
     with advise_on_published_runs(results_dir / dataset):
-        records = tuple(find_results(results_dir, dataset))
+        records = tuple(name_as_today(result) for result in find_results(results_dir, dataset))
     if not records:
         raise ResultError(
             f"no record of dataset {dataset} in {results_dir / dataset}; "

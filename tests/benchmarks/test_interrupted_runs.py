@@ -136,7 +136,7 @@ def test_two_kills(workplace: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["LightGCN", "SASRec", "BPR"])
+@pytest.mark.parametrize("model", ["LightGCN", "SASRec", "RecBole-BPR"])
 def test_twenty_kills(workplace: Path, model: str) -> None:
     kill_and_restart(workplace, model, kills=20, epochs=600)
 

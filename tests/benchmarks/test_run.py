@@ -19,10 +19,10 @@ from tests.toy_records import rewrite
 
 
 def test_a_command_writes_results_ranks_and_tables(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("--models", "Pop,BPR,LightGCN,VBPR,SASRec", "--seeds", "1,2") == 0
+    assert command("--models", "Pop,RecBole-BPR,LightGCN,VBPR,SASRec", "--seeds", "1,2") == 0
     shown = capsys.readouterr().out
     split = split_dataset(load_dataset(workplace / "dataset" / "toy", modalities=None))
-    for model in ("Pop", "BPR", "LightGCN", "VBPR", "SASRec"):
+    for model in ("Pop", "RecBole-BPR", "LightGCN", "VBPR", "SASRec"):
         assert model in shown
         for seed in (1, 2):
             folder = workplace / "results" / "toy" / model / str(seed)
@@ -163,17 +163,19 @@ def test_exported_lists_match_exported_embeddings(workplace: Path, capsys: pytes
 def test_embeddings_of_recboles_models_are_refused_before_anything_is_run(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = fail_with_sentence(capsys, "--models", "LightGCN,BPR", "--export", "test-lists,embeddings")
-    assert said.startswith("error: --export embeddings: BPR is a model of RecBole and has no embeddings to export; ")
-    assert "BPR, Pop are models of RecBole and have" in fail_with_sentence(
-        capsys, "--models", "BPR,Pop", "--export", "embeddings"
+    said = fail_with_sentence(capsys, "--models", "LightGCN,RecBole-BPR", "--export", "test-lists,embeddings")
+    assert said.startswith(
+        "error: --export embeddings: RecBole-BPR is a model of RecBole and has no embeddings to export; "
+    )
+    assert "RecBole-BPR, RecBole-Pop are models of RecBole and have" in fail_with_sentence(
+        capsys, "--models", "RecBole-BPR,RecBole-Pop", "--export", "embeddings"
     )
     assert not (workplace / "results").exists()
-    assert command("--models", "BPR", "--export", "test-lists") == 0
+    assert command("--models", "RecBole-BPR", "--export", "test-lists") == 0
 
 
 def test_exported_lists_contain_the_targets_that_the_ranks_imply(workplace: Path) -> None:
-    models = ("Pop", "BPR", "LightGCN", "HeLLMPre-without-CL")
+    models = ("Pop", "RecBole-BPR", "LightGCN", "HeLLMPre-without-CL")
     assert command("--models", ",".join(models), "--export", "test-lists", "--export-k", "3") == 0
     folders = [workplace / "results" / "toy" / model / "2024" for model in models]
     for folder in folders:

@@ -122,11 +122,11 @@ def list_leftovers(folder: Path) -> list[str]:
 def make_words(model: str, tiny: Path) -> list[str]:
     if model == "LLaRA":
         return llm_words(tiny, models="LLaRA")
-    exports = "test-lists" if model == "BPR" else "embeddings,test-lists"  # BPR is RecBole's
+    exports = "test-lists" if model.startswith("RecBole-") else "embeddings,test-lists"
     return [*COMMON, *FAST, "--models", model, "--export", exports]
 
 
-@pytest.mark.parametrize("model", ["LightGCN", "VBPR", "HeLLMPre", "SASRec", "BPR", "LLaRA"])
+@pytest.mark.parametrize("model", ["LightGCN", "VBPR", "HeLLMPre", "SASRec", "RecBole-BPR", "LLaRA"])
 def test_killed_runs_end_with_the_results_of_undisturbed_ones(server: CommandServer, tiny: Path, model: str) -> None:
     words, results, draw = make_words(model, tiny), server.folder / "results", random.Random(model)
     whole = server.run_command("run", words)

@@ -14,6 +14,7 @@ from hellm_recbole.experiments.ranks_file import RANKS_FILE, read_ranks
 ROWS = {  # the rows of `run.py --models all` on data with texts only -> name in RecBole
     "Pop": "HellmPop",
     "ItemKNN": "HellmItemKNN",
+    "EASE": "HellmEASE",
     "BPR": "HellmBPR",
     "LightGCN": "HellmLightGCN",
     "VBPR": "VBPR",

@@ -104,7 +104,7 @@ def test_wrong_keys_are_refused(models: tuple[str, ...], values: dict[str, Any],
         load(models, **values)
 
 
-@pytest.mark.parametrize("model", ["BPR", "CoLLM", "Nothing"])
+@pytest.mark.parametrize("model", ["Pop", "NeuMF", "CoLLM", "Nothing"])
 @pytest.mark.usefixtures("workplace")
 def test_a_model_without_item_embeddings_is_refused(model: str) -> None:
     with pytest.raises(ModelError, match=f"reads item embeddings of {model}, but there is no such model"):

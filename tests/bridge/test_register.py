@@ -27,14 +27,16 @@ def test_our_models_are_found_and_recboles_keep_their_names() -> None:
     for name in ("LightGCN", "SASRec"):
         assert not hasattr(get_model(name), "offered")
         assert get_model(f"Hellm{name}").offered.spec is register.load_registry()[name]
-    assert not hasattr(get_model("BPR"), "offered")
+    for name in ("Pop", "ItemKNN", "EASE", "BPR"):
+        assert not hasattr(get_model(name), "offered")
+        assert get_model(f"Hellm{name}").offered.spec is register.load_registry()[name]
     assert importlib.util.find_spec("recbole.model.general_recommender.vbprx") is None
 
 
 def test_recboles_own_models_are_offered_under_the_prefix() -> None:
     offered = register.list_offered_models()
-    assert {"HellmPop", "HellmItemKNN", "HellmBPR", "HellmGRU4Rec"} <= offered.keys()
-    assert (offered["HellmBPR"].name, offered["HellmBPR"].spec) == ("BPR", None)
+    assert {"HellmNeuMF", "HellmGRU4Rec"} <= offered.keys()
+    assert (offered["HellmNeuMF"].name, offered["HellmNeuMF"].spec) == ("NeuMF", None)
     assert offered["HellmLightGCN"].spec is not None
 
 

@@ -14,7 +14,7 @@ from tests.toy_llm import tiny_llama
 
 PLUS = "HeLLM-plus"  # not among them, since it reads a second encoding of the texts
 PLUS_VALUES = {"HeLLM-plus.item_inputs": ["HeLLMPre", "SASRec"], "HeLLM-plus.modalities": ["text"]}
-QUICK = ("Pop", "BPR", "VBPR", "SASRec", "BSARec")  # one for each way of training
+QUICK = ("Pop", "EASE", "BPR", "VBPR", "SASRec", "BSARec")  # one for each way of training
 SETTINGS: dict[str, Any] = {"epochs": 3, "batch_size": 64}
 
 

@@ -43,7 +43,7 @@ def test_the_settings_are_those_of_the_command(name: str, preset: str, dataset: 
     assert found.steps == (expected.steps if isinstance(expected, LLMRunConfig) else None)
 
 
-@pytest.mark.parametrize("name", ["Pop", "ItemKNN", "BPR", "GRU4Rec"])
+@pytest.mark.parametrize("name", ["ADMMSLIM", "NeuMF", "GRU4Rec"])
 def test_the_settings_of_recboles_models_are_those_of_the_command(name: str) -> None:
     found = build(f"Hellm{name}", preset="quick")
     (expected,) = resolve_runs([name], "toy", REGISTRY, "quick", [])
@@ -129,7 +129,7 @@ def test_the_evaluation_is_that_of_the_command_unless_the_user_says_otherwise() 
         ),
         ("HellmSASRec", {"train_neg_sample_args": {"distribution": "uniform"}}, "SASRec samples no negatives"),
         ("VBPR", {"train_neg_sample_args": {"distribution": "popularity"}}, "one uniform negative for each positive"),
-        ("HellmBPR", {"average_decay": 0.9}, "average_decay = 0.9 is not available for RecBole's BPR"),
+        ("HellmNeuMF", {"average_decay": 0.9}, "average_decay = 0.9 is not available for RecBole's NeuMF"),
         ("HellmGRU4Rec", {"schedule": "linear"}, "schedule = linear is not available for RecBole's GRU4Rec"),
         ("VBPR", {"preset": "quik"}, "unknown preset 'quik'; did you mean 'quick'"),
         ("HeLLM", {"variant": "without-prefx"}, "HeLLM has no variant 'without-prefx'; did you mean 'without-prefix'"),

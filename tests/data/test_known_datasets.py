@@ -26,7 +26,7 @@ Prepare = Callable[..., Prepared]
 
 
 def test_every_dataset_file_and_every_kind_loads() -> None:
-    assert list_datasets() == ["Beauty", "Sports", "TikTok", "Toys", "ml-100k"]
+    assert list_datasets() == ["Beauty", "Sports", "TikTok", "Toys", "ml-100k", "synthetic-shop"]
     for name in list_datasets():
         assert read_dataset_settings(name, None, {}).kind in prepare_module.KINDS
         for kind in list_kinds(name):

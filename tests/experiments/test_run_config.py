@@ -13,10 +13,12 @@ from hellm_recbole.config.request import Override
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import ModelError
 from hellm_recbole.experiments.context import RunContext
+from hellm_recbole.experiments.fitted_config import FittedRunConfig
 from hellm_recbole.experiments.identity import identify_run
 from hellm_recbole.experiments.resolve import resolve_own_run, resolve_run
 from hellm_recbole.experiments.run_config import LLMRunConfig, OwnRunConfig, RecBoleRunConfig, RunConfig
 from hellm_recbole.system.distributed import SINGLE_PROCESS, ProcessGroup
+from hellm_recbole.training.fitted import FittedLearner
 from hellm_recbole.training.learner import ModelLearner
 from tests.toy_llm import tiny_llama
 
@@ -33,7 +35,10 @@ def resolve(name: str, **values: object) -> RunConfig:
     [
         ("VBPR", OwnRunConfig, "hellm_recbole", "VBPR", True),
         ("HeLLM", LLMRunConfig, "hellm_recbole", "HeLLM", False),
-        ("BPR", RecBoleRunConfig, "recbole", "BPR", False),
+        ("BPR", OwnRunConfig, "hellm_recbole", "BPR", True),
+        ("RecBole-BPR", RecBoleRunConfig, "recbole", "BPR", False),
+        ("GRU4Rec", RecBoleRunConfig, "recbole", "GRU4Rec", False),
+        ("ItemKNN", FittedRunConfig, "hellm_recbole", "ItemKNN", False),
         ("RecBole-LightGCN", RecBoleRunConfig, "recbole", "LightGCN", False),
     ],
 )
@@ -46,7 +51,9 @@ def test_each_kind_of_model_has_its_type(
     assert config.has_item_embeddings == has_item_embeddings
 
 
-@pytest.mark.parametrize(("name", "learner"), [("VBPR", ModelLearner), ("BPR", RecBoleLearner)])
+@pytest.mark.parametrize(
+    ("name", "learner"), [("VBPR", ModelLearner), ("Pop", FittedLearner), ("RecBole-BPR", RecBoleLearner)]
+)
 def test_a_config_builds_the_learner_of_its_model(name: str, learner: type, toy_split: Split) -> None:
     config = resolve(name)
     assert type(config.build_learner(config.restrict_data(toy_split.make_train_data()), 1, CPU)) is learner
@@ -55,7 +62,7 @@ def test_a_config_builds_the_learner_of_its_model(name: str, learner: type, toy_
 def test_a_model_gets_only_the_features_and_texts_that_it_reads(toy_split: Split) -> None:
     data = toy_split.make_train_data()
     modalities = sorted(data.features)
-    for name, read in (("BPR", []), ("LightGCN", []), ("VBPR", modalities)):
+    for name, read in (("RecBole-BPR", []), ("LightGCN", []), ("VBPR", modalities)):
         restricted = resolve(name).restrict_data(data)
         assert sorted(restricted.features) == read
         assert restricted.item_text == ()
@@ -80,12 +87,12 @@ def test_only_llm_runs_are_trained_by_the_whole_group() -> None:
     group = ProcessGroup(0, 2)
     context = RunContext(Path("results"), 7, CPU, group)
     assert context.choose_group(resolve("HeLLM")) is group
-    for name in ("VBPR", "BPR"):
+    for name in ("VBPR", "RecBole-BPR"):
         assert context.choose_group(resolve(name)) is SINGLE_PROCESS
 
 
 def test_a_worker_of_a_cluster_gets_the_whole_config() -> None:
-    for name in ("VBPR", "HeLLM", "BPR"):
+    for name in ("VBPR", "HeLLM", "Pop", "RecBole-BPR"):
         config = resolve(name)
         assert pickle.loads(pickle.dumps(config)) == config
 
@@ -100,5 +107,5 @@ def test_the_label_names_the_language_model() -> None:
 
 
 def test_a_model_of_recbole_is_not_one_of_ours() -> None:
-    with pytest.raises(ModelError, match="BPR is not a model of this project; the models are"):
-        resolve_own_run("BPR", "toy", REGISTRY, "quick", [])
+    with pytest.raises(ModelError, match="RecBole-BPR is not a model of this project; the models are"):
+        resolve_own_run("RecBole-BPR", "toy", REGISTRY, "quick", [])

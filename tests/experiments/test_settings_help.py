@@ -56,12 +56,12 @@ def test_a_variant_has_the_settings_of_its_model() -> None:
 
 
 def test_settings_of_a_model_of_recbole_have_value_and_source_only() -> None:
-    described = describe("BPR")
+    described = describe("RecBole-BPR")
     assert described["embedding_size"].allowed == described["embedding_size"].meaning == ""
-    assert described["embedding_size"].source in ("model/BPR.yaml", "RecBole's BPR")
+    assert described["embedding_size"].source in ("model/RecBole-BPR.yaml", "RecBole's BPR")
     assert described["epochs"].meaning == "largest number of epochs."
-    with pytest.raises(ModelError, match="list them with --help-model BPR"):
-        build_settings_schema("BPR", REGISTRY)
+    with pytest.raises(ModelError, match="list them with --help-model RecBole-BPR"):
+        build_settings_schema("RecBole-BPR", REGISTRY)
 
 
 def test_an_unknown_model_and_a_wrong_value_are_refused() -> None:
