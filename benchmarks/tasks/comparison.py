@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import load_registry
 from hellm_recbole.benchmarks.tasks.prepared_data import load_data, refuse_missing_data
 from hellm_recbole.config.model_layers import split_variant
 from hellm_recbole.config.request import EMBEDDINGS, TEST_LISTS, RunRequest
@@ -109,7 +109,7 @@ def _run_main_process(
     device = runtime.choose_device(request.device)
     external = tuple(request.embeddings)
     resolvers = {
-        name: Resolver(name, REGISTRY, request.preset, request.overrides, external) for name in request.datasets
+        name: Resolver(name, load_registry(), request.preset, request.overrides, external) for name in request.datasets
     }
     _check_request(request, resolvers)
     ensure_folder(request.output)
@@ -238,7 +238,7 @@ def _read_tuned_values(configs: Sequence[RunConfig], output: Path, split: Split)
         tuned = read_tuned(output, split.dataset, config.label, split.sha256)
         if tuned is not None:
             found[config.model] = tuned
-        elif can_be_searched(split_variant(config.model, REGISTRY)[0]):
+        elif can_be_searched(split_variant(config.model, load_registry())[0]):
             raise SettingsError(
                 f"--tuned needs {locate_tuned(output, split.dataset, config.label)}, which does not exist; run "
                 f"`python benchmarks/tune.py --models {config.model} --dataset {split.dataset}` first"

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import load_registry
 from hellm_recbole.benchmarks.options.values import parse_names
 from hellm_recbole.benchmarks.tasks.reproduction_plan import describe_work, locate_study, plan_studies
 from hellm_recbole.benchmarks.tasks.studies import make_study_tasks, select_studies
 from hellm_recbole.config.paper_experiments import Experiment
+from hellm_recbole.config.properties_files import read_file
 from hellm_recbole.config.request import LOCAL, RunRequest, SearchRequest
-from hellm_recbole.config.yaml_files import find_properties, load_yaml
 from hellm_recbole.data.known_datasets import DATASET_ROOT, list_datasets
 from hellm_recbole.data.manifest import MANIFEST, read_manifest
 from hellm_recbole.errors import ModelError, ResultError, SettingsError
@@ -52,7 +52,7 @@ def reproduce_studies(
         raise SettingsError(f"a study has one seed, but --seeds names {len(request.seeds)}; name one")
     names = _choose_studies(experiment, studies)
     configs = {
-        dataset: resolve_own_run(experiment.model, dataset, REGISTRY, request.preset, request.overrides)
+        dataset: resolve_own_run(experiment.model, dataset, load_registry(), request.preset, request.overrides)
         for dataset in request.datasets
     }
     points = select_studies(experiment.model, ",".join(names))
@@ -162,7 +162,7 @@ def _find_optima(experiment: Experiment, dataset: str) -> dict[str, Optimum]:
     if (DATASET_ROOT / dataset / MANIFEST).exists():
         paper_name = read_manifest(DATASET_ROOT / dataset).paper
     elif dataset in list_datasets():
-        paper_name = load_yaml(find_properties() / "dataset" / f"{dataset}.yaml").get("paper")
+        paper_name = read_file("dataset", dataset).get("paper")
     else:
         paper_name = None
     return {
