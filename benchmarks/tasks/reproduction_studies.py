@@ -122,14 +122,13 @@ def _run(experiment: Experiment, request: RunRequest, names: Sequence[str]) -> I
         device=request.device,
         threads=request.threads,
         seed=request.seeds[0],
-        resume=not request.fresh,
         fresh=request.fresh,
         address=request.ray or LOCAL,
     )
     finished, remaining = list[SearchResult](), list[SearchTask]()
     for task in make_study_tasks(search_request, ",".join(names)):
         folder = task.locate(request.output)
-        kept = None if request.fresh else find_finished_search(folder, task.describe_request(), resume=True)
+        kept = None if request.fresh else find_finished_search(folder, task.describe_request())
         if kept is None or needs_lock(folder):
             remaining.append(task)
         else:

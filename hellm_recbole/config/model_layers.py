@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hellm_recbole.config.layers import (
@@ -18,6 +18,7 @@ from hellm_recbole.config.layers import (
     merge_layers,
 )
 from hellm_recbole.config.properties_files import PropertiesFile, find_file, list_names, locate_file
+from hellm_recbole.config.recbole_keys import choose_length_key
 from hellm_recbole.config.request import Override
 from hellm_recbole.config.variants import list_variants
 from hellm_recbole.config.yaml_files import Value, find_properties, load_yaml
@@ -206,6 +207,7 @@ def _apply_section(resolved: Resolved, file: _ModelFile, section: str, values: M
 def _select_overrides(name: RunName, overrides: Sequence[Override], known: Collection[str]) -> list[Override]:
     """Select the overrides of a model: those that name it, and those for all models whose setting it has."""
     named = (name.name, name.base)
+    overrides = [replace(one, key=choose_length_key(one.key, known)) for one in overrides]
     return [one for one in overrides if one.model in named or (one.model is None and one.key in known)]
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from hellm_recbole.config.recbole_keys import translate_key
 from hellm_recbole.config.yaml_files import Value, parse_value
 from hellm_recbole.errors import SettingsError
 
@@ -58,6 +59,18 @@ def parse_override(text: str, option: str) -> Override:
         )
     model, dot, bare = key.rpartition(".")
     return Override(model if dot else None, bare, parse_value(value, f"{option}{text}"), f"{option}{text}")
+
+
+def translate_overrides(overrides: Iterable[Override]) -> tuple[Override, ...]:
+    """Translate overrides in RecBole's words (`stopping_step`, `topk`, ...) to our settings.
+
+    Those that only say what every run does are left out.
+
+    Raises:
+        SettingsError: a key of RecBole is no setting here; the message says what does the same.
+    """
+    translated = ((one, translate_key(one.key, one.value, one.origin)) for one in overrides)
+    return tuple(replace(one, key=found[0], value=found[1]) for one, found in translated if found is not None)
 
 
 @dataclass(frozen=True)
@@ -150,12 +163,10 @@ class SearchRequest(Request):
 
     Attributes:
         seed: random seed of all trials and of the choice of points.
-        resume: whether to resume searches that were stopped.
         fresh: whether to delete earlier searches first.
         address: address of the Ray cluster.
     """
 
     seed: int
-    resume: bool
     fresh: bool
     address: str
