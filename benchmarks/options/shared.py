@@ -20,6 +20,7 @@ from hellm_recbole.benchmarks.options.values import (
     parse_exports,
     parse_integer,
     parse_models,
+    parse_names,
     parse_path,
     parse_seeds,
     read_overrides,
@@ -68,6 +69,15 @@ Properties = Annotated[
         is_eager=True,
         metavar="DIR",
         help=f"folder with presets, datasets, search spaces and models of your own (default: ${VARIABLE})",
+        rich_help_panel=MODELS,
+    ),
+]
+DataSplit = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        metavar="NAME",
+        help="split of an installed package (default: leave-one-out, or the split of the dataset itself)",
         rich_help_panel=MODELS,
     ),
 ]
@@ -197,6 +207,15 @@ ExportLength = Annotated[
         rich_help_panel=RUNS,
     ),
 ]
+Callbacks = Annotated[
+    str | None,
+    typer.Option(
+        "--callbacks",
+        metavar="A,B",
+        help="callbacks of installed packages, separated by commas, that each run tells about its progress",
+        rich_help_panel=RUNS,
+    ),
+]
 FreshRuns = Annotated[
     bool,
     typer.Option(
@@ -239,6 +258,7 @@ def read_run_request(
     context: typer.Context,
     models: Models = None,
     dataset: Datasets = "ml-100k",
+    split: DataSplit = None,
     preset: Preset = "paper",
     settings: Settings = None,
     llm: LanguageModel = None,
@@ -249,6 +269,7 @@ def read_run_request(
     protocol: TableProtocol = "unified",
     export: Export = None,
     export_k: ExportLength = None,
+    callbacks: Callbacks = None,
     fresh: FreshRuns = False,
     dry_run: DryRun = False,
     ray: Ray = None,
@@ -286,6 +307,8 @@ def read_run_request(
         export_k=parse_export_k(export_k, exports),
         fresh=fresh,
         dry_run=dry_run,
+        callbacks=() if callbacks is None else tuple(parse_names(callbacks, "--callbacks")),
+        split=split,
     )
 
 
@@ -293,6 +316,7 @@ def read_search_request(
     context: typer.Context,
     models: Models = None,
     dataset: Datasets = "ml-100k",
+    split: DataSplit = None,
     preset: Preset = "paper",
     settings: Settings = None,
     llm: LanguageModel = None,
@@ -334,5 +358,6 @@ def read_search_request(
         embeddings=parse_embeddings(embeddings or []),
         seed=seed,
         fresh=fresh,
+        split=split,
         address=ray,
     )

@@ -35,6 +35,7 @@ from hellm_recbole.experiments.jobs import (
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
 from hellm_recbole.experiments.masked_features import describe_masked_features
 from hellm_recbole.experiments.plan import describe_plan, find_earlier_results
+from hellm_recbole.experiments.plugin_results import refuse_other_splits
 from hellm_recbole.experiments.preset_features import (
     describe_other_features,
     read_wanted_features,
@@ -47,6 +48,7 @@ from hellm_recbole.experiments.run import follow_main_process
 from hellm_recbole.experiments.run_config import RunConfig
 from hellm_recbole.experiments.sweeps import locate_tuned, read_tuned
 from hellm_recbole.identity.parts import UNKNOWN_ORIGIN
+from hellm_recbole.plugins.callbacks import CallbackGroup
 from hellm_recbole.report.files import write_reports
 from hellm_recbole.system import runtime
 from hellm_recbole.system.distributed import ProcessGroup, join_process_group, refuse_process_group
@@ -142,8 +144,10 @@ def _load_with_embeddings(request: RunRequest, name: str) -> tuple[Dataset, Spli
 
     Raises:
         DataError: a file of embeddings does not fit the dataset.
+        ResultError: the folder of the results has runs on another kind of split.
     """
-    dataset, split = load_data(name, request.data_path)
+    dataset, split = load_data(name, request.data_path, split=request.split)
+    refuse_other_splits(request.output, split)
     return dataset, add_embeddings(split, request.embeddings)
 
 
@@ -175,9 +179,11 @@ def _check_request(request: RunRequest, resolvers: Mapping[str, Resolver]) -> No
         ModelError: a model is unknown, or cannot be exported as requested.
         SettingsError: a setting is wrong, or no run reads embeddings that a file is named for.
         DataError: a file of embeddings does not exist.
+        PluginError: a callback is unknown or cannot be made.
     """
     configs = [config for one in resolvers.values() for config in one.resolve_with_pretrained(request.models)]
     refuse_wrong_files(request.embeddings, configs)
+    CallbackGroup(request.callbacks)  # raises errors now, not after the data was read
     if EMBEDDINGS in request.exports:
         refuse_embeddings(configs)
     for config in configs:
@@ -296,6 +302,7 @@ def _list_jobs(request: RunRequest, chosen: Mapping[str, _ChosenRuns], contexts:
                     export_k=request.export_k,
                     is_pretrained=is_pretrained_model(config, runs.configs, request.embeddings),
                     dataset=name,
+                    callbacks=request.callbacks,
                     position=f"{len(jobs) + 1}/{n_jobs}",
                     external={
                         model: request.embeddings[model].name

@@ -39,7 +39,7 @@ def make_study_tasks(request: SearchRequest, studies: str) -> list[SearchTask]:
         found = resolve_runs(request.models, dataset, load_registry(), request.preset, request.overrides)
         configs = select_trained(found, "study.py")
         refuse_wrong_files(request.embeddings, configs)
-        split = add_embeddings(load_data(dataset, request.data_path)[1], request.embeddings)
+        split = add_embeddings(load_data(dataset, request.data_path, split=request.split)[1], request.embeddings)
         for config in configs:
             for name, study in select_studies(split_variant(config.model, load_registry())[0], studies).items():
                 tasks.append(

@@ -52,7 +52,7 @@ def make_tuning_tasks(
         found = resolve_runs(request.models, dataset, load_registry(), request.preset, request.overrides)
         configs = select_trained(found, "tune.py")
         refuse_wrong_files(request.embeddings, configs)
-        split = add_embeddings(load_data(dataset, request.data_path)[1], request.embeddings)
+        split = add_embeddings(load_data(dataset, request.data_path, split=request.split)[1], request.embeddings)
         for config in configs:
             if isinstance(config, LLMRunConfig):
                 LanguageModelCheck().check(config.model_settings, split.item_text)

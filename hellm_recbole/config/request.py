@@ -119,6 +119,7 @@ class Request:
         device: auto, cpu, cuda or cuda:N.
         threads: number of CPU threads, or of CPUs of a local Ray cluster; None takes all.
         embeddings: pretrained model -> file of item embeddings that is read instead of training the model.
+        split: name of the split of an installed package; None splits by the rules of this project.
     """
 
     models: tuple[str, ...]
@@ -130,6 +131,7 @@ class Request:
     device: str
     threads: int | None
     embeddings: Mapping[str, Path] = field(default_factory=dict)
+    split: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +147,7 @@ class RunRequest(Request):
         export_k: length of each exported list; None takes the largest cut-off of the run.
         fresh: whether to delete earlier runs of the named models first.
         dry_run: whether to print only the memory and time that LLM runs need.
+        callbacks: names of callbacks of installed packages that each run tells about its progress.
     """
 
     seeds: tuple[int, ...]
@@ -155,6 +158,7 @@ class RunRequest(Request):
     export_k: int | None
     fresh: bool
     dry_run: bool
+    callbacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

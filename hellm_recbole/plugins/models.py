@@ -120,7 +120,7 @@ def _list_user_models(known: Mapping[str, ModelSpec]) -> dict[str, ModelSpec]:
     return found
 
 
-def describe_model(name: str) -> PluginRecord | None:
+def describe_model(spec: ModelSpec) -> PluginRecord | None:
     """Describe the package of a model for `record.json`; None if this project has the model."""
-    model = load_plugin_models().get(name)
-    return None if model is None else make_record("model", name, model.point)
+    found = ((name, model) for name, model in load_plugin_models().items() if model.spec == spec)
+    return next((make_record("model", name, model.point) for name, model in found), None)
