@@ -383,7 +383,7 @@ def _parse_result(text: str, path: Path) -> RunResult:
         raise ResultError(f"run result {path}: {error}; run it again with --fresh") from error
     if result.split_kind not in SPLIT_KINDS and not re.fullmatch(r"plug-in \S+", result.split_kind):
         shown = shorten(repr(result.split_kind))
-        _refuse_file(path, "split_kind", f"is {shown}, not one of {', '.join(SPLIT_KINDS)} or a plug-in's")
+        _refuse_file(path, "key split_kind", f"is {shown}, not one of {', '.join(SPLIT_KINDS)}, or plug-in NAME")
     if not result.cutoffs or not all(0 < k <= LARGEST_CUTOFF for k in result.cutoffs):
         _refuse_file(path, "cutoffs", f"must be integers from 1 to {LARGEST_CUTOFF:,}")
     if result.status == "success" and (result.reason is not None or not result.metrics["valid"]):
