@@ -24,7 +24,7 @@ def test_a_point_is_selected_by_name_and_loaded(tmp_path: Path) -> None:
                 load_point(select_point(SPLITS, name, "--split"))
         with pytest.raises(PluginError, match=r"^--split god is unknown; did you mean 'good'\?$"):
             select_point(SPLITS, "god", "--split")
-    with pytest.raises(PluginError, match="^--split good is unknown; no installed package has entry points of"):
+    with pytest.raises(PluginError, match=r"^--split good is unknown; no installed package has entry points of"):
         select_point(SPLITS, "good", "--split")
 
 

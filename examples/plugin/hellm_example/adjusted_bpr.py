@@ -4,8 +4,8 @@
 - Score in ranking: `x_u . y_i`, so that the embeddings explain what popularity does not.
 - Loss: BPR (Rendle et al., UAI 2009) of these scores plus `lambda ||.||^2` on the rows of the batch.
 
-The adjustment is that of Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, with w in place of tau, and
-of a pairwise loss instead of the softmax.
+The adjustment is that of Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, with w in place of tau,
+and of a pairwise loss instead of the softmax.
 """
 
 from __future__ import annotations
