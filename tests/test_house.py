@@ -200,6 +200,7 @@ GENERAL_TESTS = {
     *(
         "test_check_sizes",
         "test_golden",
+        "test_example_plugin",
         "test_house",
         "test_packaging",
         "test_gpu",

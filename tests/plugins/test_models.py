@@ -38,7 +38,7 @@ def test_a_name_that_is_taken_is_refused_in_one_sentence(tmp_path: Path) -> None
         write_model(tmp_path / "b", package, "ToyTwice", settings=None if package == "toy_second" else "emb_dim: 8\n")
     with (
         use_site(tmp_path / "b"),
-        pytest.raises(ModelError, match=r"^model ToyTwice is registered by toy_first .* and"),
+        pytest.raises(ModelError, match=r"^model ToyTwice is registered by toy_first .* and "),
     ):
         load_registry()
 
