@@ -212,7 +212,7 @@ Callbacks = Annotated[
     typer.Option(
         "--callbacks",
         metavar="A,B",
-        help="callbacks of installed packages, separated by commas, that each run tells about its progress",
+        help="callbacks of installed packages, separated by commas, that follow each run",
         rich_help_panel=RUNS,
     ),
 ]

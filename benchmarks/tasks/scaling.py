@@ -79,7 +79,7 @@ def measure_all(options: ScaleOptions) -> None:
     lines: list[list[object]] = []
     first: dict[str, float] = {}
     for factor in map(int, parts):
-        arguments = ["--model", options.model, "--dataset", options.dataset, "--steps", str(options.steps)]
+        arguments = ["--models", options.model, "--dataset", options.dataset, "--steps", str(options.steps)]
         arguments += ["--batch", options.batch, "--repeat", str(options.repeat)]
         arguments += ["--threads", str(threads), "--one", str(factor)]
         arguments += [part for value in options.settings or [] for part in ("--set", value)]

@@ -147,7 +147,7 @@ class RunRequest(Request):
         export_k: length of each exported list; None takes the largest cut-off of the run.
         fresh: whether to delete earlier runs of the named models first.
         dry_run: whether to print only the memory and time that LLM runs need.
-        callbacks: names of callbacks of installed packages that each run tells about its progress.
+        callbacks: names of callbacks of installed packages that follow each run.
     """
 
     seeds: tuple[int, ...]

@@ -51,7 +51,7 @@ class RunJob:
         deferred: whether the run is compared with the earlier one only when its turn comes, because this command first
             makes or changes the embeddings that it reads; see `check_earlier_runs`.
         position: number of the run among all runs of the command, such as "3/15".
-        callbacks: names of the callbacks of installed packages that the run tells about its progress.
+        callbacks: names of the callbacks of installed packages that follow the run.
         external: pretrained model that the run reads -> name of the file that its embeddings come from.
     """
 

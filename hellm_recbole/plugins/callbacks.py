@@ -1,4 +1,4 @@
-"""Callbacks of installed packages: objects that are told about the progress of a run.
+"""Callbacks of installed packages: objects that follow the progress of a run.
 
 An entry point of the group `hellm_recbole.callbacks` is a class derived from `Callback`. `--callbacks NAME` makes one
 object of it for each run. A callback gets losses and validation metrics while a run is trained, and test metrics only
@@ -103,7 +103,7 @@ class CallbackGroup:
         self._call(lambda callback: callback.on_run_begin(run), "on_run_begin")
 
     def step(self, epoch: int, step: int, n_steps: int) -> None:
-        """Do nothing: callbacks are told about whole epochs."""
+        """Do nothing: callbacks get whole epochs."""
 
     def log(self, epoch: int, values: Mapping[str, float]) -> None:
         """Tell all callbacks about an epoch, and about its validation if it has one."""

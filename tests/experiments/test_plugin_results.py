@@ -97,7 +97,7 @@ def test_a_metric_that_fails_loses_no_run(tmp_path: Path, toy_split: Split, caps
     assert "metric Bad of toy_lossy (toy_lossy.p:fail) failed (ValueError: no)" in capsys.readouterr().err
 
 
-def test_callbacks_are_told_how_a_run_failed_or_was_stopped(tmp_path: Path, site: Path, toy_split: Split) -> None:
+def test_callbacks_learn_how_a_run_failed_or_was_stopped(tmp_path: Path, site: Path, toy_split: Split) -> None:
     def stop() -> RunResult:
         raise KeyboardInterrupt
 

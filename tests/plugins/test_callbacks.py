@@ -43,7 +43,7 @@ def site(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_callbacks_are_told_about_epochs_and_get_test_metrics_at_the_end_only(site: Path) -> None:
+def test_callbacks_follow_epochs_and_get_test_metrics_at_the_end_only(site: Path) -> None:
     with use_site(site):
         group = CallbackGroup(["recorder"])
         group.begin(RUN)
