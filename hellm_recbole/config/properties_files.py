@@ -136,14 +136,13 @@ def find_file(kind: str, name: str) -> PropertiesFile | None:
         SettingsError: there are several, or the user's file replaces nothing although it says so.
     """
     files = [PropertiesFile(folder, kind, name) for folder in list_folders()]
-    *earlier, last = [file for file in files if file.path.is_file()] or [None]
-    if last is None:
+    existing = [file for file in files if file.path.is_file()]
+    if not existing:
         return None
+    *earlier, last = existing
     if earlier and not (last.folder.is_users and last.replaces):
         remedy = f", or write `{REPLACES}: true` into it, so that it is used instead" if last.folder.is_users else ""
-        raise SettingsError(
-            f"{last.path} has the same name as {earlier[-1].path if earlier[-1] else ''}; rename it{remedy}"
-        )
+        raise SettingsError(f"{last.path} has the same name as {earlier[-1].path}; rename it{remedy}")
     if not earlier and last.folder.is_users and last.replaces:
         raise SettingsError(f"{last.path}: {REPLACES}: true, but there is no other {kind}/{name}.yaml; remove this key")
     return last
