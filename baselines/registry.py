@@ -24,6 +24,7 @@ from hellm_recbole.models.hellm_plus import HeLLMPlus, HeLLMPlusSettings
 from hellm_recbole.models.hellm_pre import HeLLMPre, HeLLMPreSettings
 from hellm_recbole.models.llm_settings import LLMSettings
 from hellm_recbole.models.sasrec import SASRec, SASRecSettings
+from hellm_recbole.plugins.models import add_plugin_models
 
 REGISTRY: dict[str, ModelSpec] = {
     "Pop": ModelSpec(Pop, PopSettings, "collaborative", "none"),
@@ -52,3 +53,8 @@ REGISTRY: dict[str, ModelSpec] = {
 # Rows of `--models all` that train nothing: one-step transitions, all priors alone, and the strongest row without a
 # language model with the same priors that other rows get.
 COMBINED_BASELINES = ("Transitions", "Priors", "SASRec-priors")
+
+
+def load_registry() -> dict[str, ModelSpec]:
+    """Load all models that can be run by name: those above, those of installed packages, and those of the user."""
+    return add_plugin_models(REGISTRY)

@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from hellm_recbole.benchmarks.options.command_line import run_command
-from hellm_recbole.benchmarks.options.shared import TableProtocol, Version
+from hellm_recbole.benchmarks.options.shared import Properties, TableProtocol, Version
 from hellm_recbole.benchmarks.options.values import parse_cutoffs, parse_datasets, parse_path
 from hellm_recbole.data.known_datasets import DATASET_ROOT
 from hellm_recbole.errors import SettingsError
@@ -79,6 +79,7 @@ def report_results(
     ledger: Ledger = False,
     source: Source = None,
     output: ReportOutput = None,
+    properties: Properties = None,
     version: Version = False,
 ) -> int:
     """Write and print the report of each dataset."""

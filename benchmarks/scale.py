@@ -1,6 +1,6 @@
 """Measure time and memory as the data grows.
 
-python benchmarks/scale.py --model HeLLMPre --dataset Beauty
+python benchmarks/scale.py --models HeLLMPre --dataset Beauty
 
 The dataset is enlarged with copies. Factor f makes f copies of each user and item, and each interaction of a copied
 user is connected to a random copy of its item. Users keep their degrees, and items keep theirs on average. Each factor

@@ -32,8 +32,7 @@ Studies = Annotated[
 
 def main(argv: Sequence[str] | None = None, program: str = "python benchmarks/study.py") -> int:
     """Run and draw the studies. The exit code is 0, 1 if a study has nothing to draw, or 2 if an input is invalid."""
-    after_stop = "give the same command with --resume to resume"
-    return run_command(run_studies, argv, program, __doc__, takes_settings=True, after_stop=after_stop)
+    return run_command(run_studies, argv, program, __doc__, takes_settings=True)
 
 
 @pass_request(read_search_request)

@@ -59,8 +59,7 @@ Name = Annotated[
 
 def main(argv: Sequence[str] | None = None, program: str = "python benchmarks/tune.py") -> int:
     """Run the searches and print the trials. The exit code is 0, 1 if a search failed, or 2 if an input is invalid."""
-    after_stop = "give the same command with --resume to resume"
-    return run_command(tune_models, argv, program, __doc__, takes_settings=True, after_stop=after_stop)
+    return run_command(tune_models, argv, program, __doc__, takes_settings=True)
 
 
 @pass_request(read_search_request)

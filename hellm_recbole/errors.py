@@ -93,6 +93,10 @@ class ModelError(HellmError):
     """A model is unknown or cannot be run on this dataset."""
 
 
+class PluginError(HellmError):
+    """A plug-in is unknown, cannot be imported, or does not do what its kind of plug-in has to do."""
+
+
 class OutputError(HellmError):
     """A result cannot be written to the requested file or folder."""
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import typer
 from typer.core import TyperCommand
 
+from hellm_recbole.benchmarks.options.config_file import CONFIG, find_config, read_config
 from hellm_recbole.config.request import LOCAL
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.system.console import run_main
@@ -24,6 +25,14 @@ HELP_OPTIONS = ["-h", "--help"]
 EMPTY_LIST = "\0"  # value of an option that takes several values and is followed by none; nobody can type it
 # Options whose value may be left out, and the value that they then have.
 VALUE_IF_LEFT_OUT = {"--ray": LOCAL, "--text": EMPTY_LIST}
+# Earlier and other names of options -> the name, for commands that have an option of this name.
+ALIASES = {
+    "--seed": "--seeds",
+    "--address": "--ray",
+    "--model": "--models",
+    "--datasets": "--dataset",
+    "--encode-device": "--device",
+}
 TAKES_SEVERAL = ("--columns", "--text")  # options that may be followed by several values
 
 
@@ -69,13 +78,39 @@ def parse_and_call(app: typer.Typer, arguments: Sequence[str], program: str) -> 
     command = typer.main.get_command(app)
     options = {name: _takes_value(param) for param in command.params for name in _list_names(param)}
     try:
-        context = command.make_context(program, split_values(arguments, options))
+        words = split_values(rename_aliases(arguments, options), options)
+        path = find_config(words) if CONFIG in options else None
+        config = None if path is None else read_config(path, options)
+        if config is not None:
+            words = [*config.arguments, *words]
+            for key in config.unread:
+                print(f"{config.path}: {key} is not read by {program}", file=sys.stderr)
+        context = command.make_context(program, words, obj=config)
         with context:
             return int(command.invoke(context) or 0)
     except typer.Exit as end:  # after --help or --version
         return end.exit_code
     except typer.TyperException as error:
         raise SettingsError(_describe_usage_error(error, program)) from error
+
+
+def rename_aliases(arguments: Sequence[str], options: Collection[str]) -> list[str]:
+    """Replace earlier and other names of options by the names that the command has.
+
+    Args:
+        arguments: arguments of the command line.
+        options: names of the command's options.
+
+    >>> rename_aliases(["--seed=1", "--address", "auto"], ["--seeds", "--ray"])
+    ['--seeds=1', '--ray', 'auto']
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    renamed = []
+    for word in arguments[:end]:
+        name, equals, value = word.partition("=")
+        known = ALIASES.get(name, name)
+        renamed.append(f"{known}{equals}{value}" if known in options and name not in options else word)
+    return [*renamed, *arguments[end:]]
 
 
 def split_values(arguments: Sequence[str], options: Mapping[str, bool]) -> list[str]:

@@ -10,11 +10,12 @@ import typer
 
 from hellm_recbole.benchmarks.options.shared import Version
 from hellm_recbole.benchmarks.options.values import parse_integer, parse_path
+from hellm_recbole.config.properties_files import list_names
 from hellm_recbole.config.yaml_files import find_properties, load_yaml
 from hellm_recbole.data.importers.archive import ENDINGS
 
 KINDS = tuple(name for name in load_yaml(find_properties() / "kinds.yaml") if name != "every")
-DATASETS = sorted(path.stem for path in (find_properties() / "dataset").glob("*.yaml"))
+DATASETS = list_names("dataset")
 SOURCE, FEATURES, PREPARED = "Source", "Features", "Options for a prepared dataset"
 
 

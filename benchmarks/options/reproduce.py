@@ -11,12 +11,14 @@ from hellm_recbole.benchmarks.options.shared import (
     MODELS,
     RUNS,
     SEARCH,
+    Config,
     DataPath,
     Device,
     LanguageModel,
     LanguageModelLayers,
     Output,
     Preset,
+    Properties,
     Ray,
     Seeds,
     Settings,
@@ -83,6 +85,8 @@ def read_reproduce_request(
     threads: Threads = None,
     data_path: DataPath = None,
     output: Output = Path("results"),
+    config: Config = None,
+    properties: Properties = None,
     version: Version = False,
 ) -> RunRequest:
     """Make the request from the options of reproduce.py. Its models, and its datasets if none is named, come later.

@@ -15,7 +15,7 @@ from hellm_recbole.benchmarks.options.values import parse_dataset, parse_integer
 class ScaleOptions:
     """What scale.py was asked for. The help of an option says what its field holds."""
 
-    model: Annotated[str, typer.Option(metavar="NAME", help="model of this project")] = "HeLLMPre"
+    model: Annotated[str, typer.Option("--models", metavar="NAME", help="model of this project")] = "HeLLMPre"
     dataset: Annotated[str, typer.Option(parser=parse_dataset, metavar="NAME", help="dataset to enlarge")] = "Beauty"
     data_path: DataPath = None
     factors: Annotated[str, typer.Option(metavar="N,N", help="enlargement factors, separated by commas")] = "1,2,4,8"

@@ -13,7 +13,6 @@ import typer
 import hellm_recbole
 from hellm_recbole.benchmarks.options.command_line import ENTRY_POINT
 from hellm_recbole.benchmarks.options.values import (
-    check_seeds,
     check_threads,
     parse_datasets,
     parse_embeddings,
@@ -21,10 +20,12 @@ from hellm_recbole.benchmarks.options.values import (
     parse_exports,
     parse_integer,
     parse_models,
+    parse_names,
     parse_path,
     parse_seeds,
     read_overrides,
 )
+from hellm_recbole.config.properties_files import VARIABLE, use_folder
 from hellm_recbole.config.request import LOCAL, TEST_LISTS, Protocol, RunRequest, SearchRequest
 from hellm_recbole.errors import SettingsError
 
@@ -39,8 +40,46 @@ def print_version(requested: bool) -> None:
         raise typer.Exit()
 
 
+def use_properties(folder: Path | None) -> Path | None:
+    """Use the settings files of the user's folder from now on, if one is named."""
+    if folder is not None:
+        use_folder(folder)
+    return folder
+
+
 Version = Annotated[
     bool, typer.Option("--version", callback=print_version, is_eager=True, help="print the version, then exit")
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        parser=parse_path,
+        metavar="FILE",
+        help="YAML file with values of these options and with `settings`; the command line wins over it",
+        rich_help_panel=MODELS,
+    ),
+]
+Properties = Annotated[
+    Path | None,
+    typer.Option(
+        "--properties",
+        parser=parse_path,
+        callback=use_properties,
+        is_eager=True,
+        metavar="DIR",
+        help=f"folder with presets, datasets, search spaces and models of your own (default: ${VARIABLE})",
+        rich_help_panel=MODELS,
+    ),
+]
+DataSplit = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        metavar="NAME",
+        help="split of an installed package (default: leave-one-out, or the split of the dataset itself)",
+        rich_help_panel=MODELS,
+    ),
 ]
 Models = Annotated[
     str | None,
@@ -168,6 +207,15 @@ ExportLength = Annotated[
         rich_help_panel=RUNS,
     ),
 ]
+Callbacks = Annotated[
+    str | None,
+    typer.Option(
+        "--callbacks",
+        metavar="A,B",
+        help="callbacks of installed packages, separated by commas, that follow each run",
+        rich_help_panel=RUNS,
+    ),
+]
 FreshRuns = Annotated[
     bool,
     typer.Option(
@@ -182,24 +230,25 @@ ShowList = Annotated[
     bool, typer.Option("--list", help="print the known models, variants, datasets and presets, then exit")
 ]
 SearchSeed = Annotated[
-    int,
+    str,
     typer.Option(
-        parser=parse_integer,
+        "--seeds",
         metavar="N",
         help="random seed of all trials and of the choice of points",
         rich_help_panel=SEARCH,
     ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="resume searches that were stopped", rich_help_panel=SEARCH)]
+Resume = Annotated[bool, typer.Option("--resume", hidden=True)]  # of earlier versions; a search is always resumed
 FreshSearches = Annotated[
     bool,
     typer.Option("--fresh", help="delete earlier searches and start from scratch", rich_help_panel=SEARCH),
 ]
-Address = Annotated[
+SearchRay = Annotated[
     str,
     typer.Option(
-        metavar="ADDRESS",
-        help="address of the Ray cluster: local, auto (a cluster that already runs on this machine) or ray://HOST:PORT",
+        "--ray",
+        metavar="[ADDRESS]",
+        help="run the trials on this machine (local), or on the Ray cluster at ADDRESS (auto or ray://HOST:PORT)",
         rich_help_panel=MACHINE,
     ),
 ]
@@ -209,6 +258,7 @@ def read_run_request(
     context: typer.Context,
     models: Models = None,
     dataset: Datasets = "ml-100k",
+    split: DataSplit = None,
     preset: Preset = "paper",
     settings: Settings = None,
     llm: LanguageModel = None,
@@ -219,6 +269,7 @@ def read_run_request(
     protocol: TableProtocol = "unified",
     export: Export = None,
     export_k: ExportLength = None,
+    callbacks: Callbacks = None,
     fresh: FreshRuns = False,
     dry_run: DryRun = False,
     ray: Ray = None,
@@ -226,6 +277,8 @@ def read_run_request(
     threads: Threads = None,
     data_path: DataPath = None,
     output: Output = Path("results"),
+    config: Config = None,
+    properties: Properties = None,
     version: Version = False,
 ) -> RunRequest:
     """Make the request from the options that run.py and ablate.py share.
@@ -254,6 +307,8 @@ def read_run_request(
         export_k=parse_export_k(export_k, exports),
         fresh=fresh,
         dry_run=dry_run,
+        callbacks=() if callbacks is None else tuple(parse_names(callbacks, "--callbacks")),
+        split=split,
     )
 
 
@@ -261,19 +316,22 @@ def read_search_request(
     context: typer.Context,
     models: Models = None,
     dataset: Datasets = "ml-100k",
+    split: DataSplit = None,
     preset: Preset = "paper",
     settings: Settings = None,
     llm: LanguageModel = None,
     llm_layers: LanguageModelLayers = None,
     embeddings: EmbeddingFiles = None,
-    seed: SearchSeed = 2024,
+    seeds: SearchSeed = "2024",
     resume: Resume = False,
     fresh: FreshSearches = False,
-    address: Address = LOCAL,
+    ray: SearchRay = LOCAL,
     device: Device = "auto",
     threads: Threads = None,
     data_path: DataPath = None,
     output: Output = Path("results"),
+    config: Config = None,
+    properties: Properties = None,
     version: Version = False,
 ) -> SearchRequest:
     """Make the request from the options that tune.py and study.py share.
@@ -285,7 +343,9 @@ def read_search_request(
     """
     if resume and fresh:
         raise SettingsError("--resume and --fresh contradict each other; use only one of them")
-    check_seeds([seed], f"--seed {seed}")
+    seed, *others = parse_seeds(seeds)
+    if others:
+        raise SettingsError(f"--seeds {seeds}: a search has one seed for all its trials; name one")
     return SearchRequest(
         models=parse_models(models),
         datasets=parse_datasets(dataset),
@@ -297,7 +357,7 @@ def read_search_request(
         threads=check_threads(threads),
         embeddings=parse_embeddings(embeddings or []),
         seed=seed,
-        resume=resume,
         fresh=fresh,
-        address=address,
+        split=split,
+        address=ray,
     )

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import typer
 
+from hellm_recbole.benchmarks.options.config_file import ConfigFile
 from hellm_recbole.config.limits import LARGEST_CUTOFF, LARGEST_SEED, MOST_THREADS
-from hellm_recbole.config.request import EXPORTS, TEST_LISTS, Override, parse_override
+from hellm_recbole.config.request import EXPORTS, TEST_LISTS, Override, parse_override, translate_overrides
 from hellm_recbole.config.row_names import split_names
 from hellm_recbole.data.known_datasets import DATASET_ROOT, resolve_name
 from hellm_recbole.errors import ModelError, SettingsError, shorten
@@ -173,6 +174,8 @@ def read_overrides(
 ) -> tuple[Override, ...]:
     """Read the settings given by `--llm`, `--llm-layers`, `--set key=value`, and by RecBole's form `--key=value`.
 
+    Those of the file of `--config` come first, so that the command line wins. RecBole's names are translated.
+
     Args:
         context: context of the command, with the arguments that are no options.
         llm: value of `--llm`.
@@ -191,7 +194,9 @@ def read_overrides(
         if is_bare and (close := difflib.get_close_matches(text, known, n=1, cutoff=0.75)):
             raise SettingsError(f"{text} is not understood; did you mean {close[0]}? A setting is written {text}=VALUE")
         overrides.append(parse_override(text.removeprefix("--"), "--" if text.startswith("--") else ""))
-    return tuple(overrides)
+    if isinstance(context.obj, ConfigFile):
+        overrides = [*context.obj.select_overrides(parse_models(context.params.get("models"))), *overrides]
+    return translate_overrides(overrides)
 
 
 def parse_embeddings(texts: Sequence[str]) -> dict[str, Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import load_registry
 from hellm_recbole.benchmarks.tasks.overview import list_models_with_variants
 from hellm_recbole.config.variants import list_variants
 from hellm_recbole.errors import ModelError
@@ -30,7 +30,7 @@ def add_variants(models: Sequence[str], dataset: str, modalities: Sequence[str])
             known = ", ".join(list_models_with_variants())
             raise ModelError(f"{model} has no variants to compare with; models with variants: {known}")
         names.append(model)
-        for config in resolve_runs(list_variants(model), dataset, REGISTRY, "paper", []):
+        for config in resolve_runs(list_variants(model), dataset, load_registry(), "paper", []):
             wanted = config.resolved.values.get("modalities")
             missing = sorted(set(wanted or ()) - set(modalities))
             if missing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import load_registry
 from hellm_recbole.config.request import RunRequest
 from hellm_recbole.experiments.resolve import Resolver
 
@@ -22,7 +22,7 @@ def leave_out_models(request: RunRequest, models: Sequence[str], dataset: str, m
     Raises:
         SettingsError: a setting of a model is wrong.
     """
-    names, resolver = [], Resolver(dataset, REGISTRY, request.preset, request.overrides)
+    names, resolver = [], Resolver(dataset, load_registry(), request.preset, request.overrides)
     for model in models:
         config = resolver.resolve(model)
         missing = sorted(set(config.resolved.values.get("modalities") or ()) - set(modalities))

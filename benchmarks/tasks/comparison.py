@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import load_registry
 from hellm_recbole.benchmarks.tasks.prepared_data import load_data, refuse_missing_data
 from hellm_recbole.config.model_layers import split_variant
 from hellm_recbole.config.request import EMBEDDINGS, TEST_LISTS, RunRequest
@@ -35,6 +35,7 @@ from hellm_recbole.experiments.jobs import (
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
 from hellm_recbole.experiments.masked_features import describe_masked_features
 from hellm_recbole.experiments.plan import describe_plan, find_earlier_results
+from hellm_recbole.experiments.plugin_results import refuse_other_splits
 from hellm_recbole.experiments.preset_features import (
     describe_other_features,
     read_wanted_features,
@@ -47,6 +48,7 @@ from hellm_recbole.experiments.run import follow_main_process
 from hellm_recbole.experiments.run_config import RunConfig
 from hellm_recbole.experiments.sweeps import locate_tuned, read_tuned
 from hellm_recbole.identity.parts import UNKNOWN_ORIGIN
+from hellm_recbole.plugins.callbacks import CallbackGroup
 from hellm_recbole.report.files import write_reports
 from hellm_recbole.system import runtime
 from hellm_recbole.system.distributed import ProcessGroup, join_process_group, refuse_process_group
@@ -109,7 +111,7 @@ def _run_main_process(
     device = runtime.choose_device(request.device)
     external = tuple(request.embeddings)
     resolvers = {
-        name: Resolver(name, REGISTRY, request.preset, request.overrides, external) for name in request.datasets
+        name: Resolver(name, load_registry(), request.preset, request.overrides, external) for name in request.datasets
     }
     _check_request(request, resolvers)
     ensure_folder(request.output)
@@ -142,8 +144,10 @@ def _load_with_embeddings(request: RunRequest, name: str) -> tuple[Dataset, Spli
 
     Raises:
         DataError: a file of embeddings does not fit the dataset.
+        ResultError: the folder of the results has runs on another kind of split.
     """
-    dataset, split = load_data(name, request.data_path)
+    dataset, split = load_data(name, request.data_path, split=request.split)
+    refuse_other_splits(request.output, split)
     return dataset, add_embeddings(split, request.embeddings)
 
 
@@ -175,9 +179,11 @@ def _check_request(request: RunRequest, resolvers: Mapping[str, Resolver]) -> No
         ModelError: a model is unknown, or cannot be exported as requested.
         SettingsError: a setting is wrong, or no run reads embeddings that a file is named for.
         DataError: a file of embeddings does not exist.
+        PluginError: a callback is unknown or cannot be made.
     """
     configs = [config for one in resolvers.values() for config in one.resolve_with_pretrained(request.models)]
     refuse_wrong_files(request.embeddings, configs)
+    CallbackGroup(request.callbacks)  # raises errors now, not after the data was read
     if EMBEDDINGS in request.exports:
         refuse_embeddings(configs)
     for config in configs:
@@ -238,7 +244,7 @@ def _read_tuned_values(configs: Sequence[RunConfig], output: Path, split: Split)
         tuned = read_tuned(output, split.dataset, config.label, split.sha256)
         if tuned is not None:
             found[config.model] = tuned
-        elif can_be_searched(split_variant(config.model, REGISTRY)[0]):
+        elif can_be_searched(split_variant(config.model, load_registry())[0]):
             raise SettingsError(
                 f"--tuned needs {locate_tuned(output, split.dataset, config.label)}, which does not exist; run "
                 f"`python benchmarks/tune.py --models {config.model} --dataset {split.dataset}` first"
@@ -296,6 +302,7 @@ def _list_jobs(request: RunRequest, chosen: Mapping[str, _ChosenRuns], contexts:
                     export_k=request.export_k,
                     is_pretrained=is_pretrained_model(config, runs.configs, request.embeddings),
                     dataset=name,
+                    callbacks=request.callbacks,
                     position=f"{len(jobs) + 1}/{n_jobs}",
                     external={
                         model: request.embeddings[model].name

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import load_registry
 from hellm_recbole.benchmarks.tasks.prepared_data import refuse_missing_data
 from hellm_recbole.config.request import RunRequest
 from hellm_recbole.data.known_datasets import list_datasets
@@ -34,7 +34,7 @@ def print_model_help(name: str, request: RunRequest) -> None:
     dataset = request.datasets[0]
     if dataset not in list_datasets():
         refuse_missing_data([dataset], request.data_path)
-    described = describe_model_settings(name, dataset, REGISTRY, request.preset, request.overrides)
+    described = describe_model_settings(name, dataset, load_registry(), request.preset, request.overrides)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("setting", no_wrap=True)
     table.add_column("value", overflow="fold", max_width=VALUE_WIDTH)
@@ -53,4 +53,4 @@ def print_settings_schema(name: str) -> None:
     Raises:
         ModelError: the model is unknown.
     """
-    print(json.dumps(build_settings_schema(name, REGISTRY), indent=2))
+    print(json.dumps(build_settings_schema(name, load_registry()), indent=2))

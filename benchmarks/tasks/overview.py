@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from hellm_recbole.baselines.registry import COMBINED_BASELINES, REGISTRY
+from hellm_recbole.baselines.registry import COMBINED_BASELINES, REGISTRY, load_registry
 from hellm_recbole.config.model_layers import list_presets
+from hellm_recbole.config.plugin_points import CALLBACKS, METRICS, SPLITS, list_points
 from hellm_recbole.config.variants import list_all_variants, list_variants
 from hellm_recbole.data.known_datasets import list_datasets
 from hellm_recbole.report.protocols import FAMILY_TITLES
@@ -22,10 +23,15 @@ def print_names() -> None:
     """Print the names of all models, variants, datasets and presets."""
     print(f"models    {', '.join(ALL_MODELS)}")
     print(f"          and {_RECBOLE}")
+    if added := [name for name in load_registry() if name not in REGISTRY]:
+        print(f"added     {', '.join(added)} (of installed packages and of your folder of properties)")
     print(f"combined  {_COMBINED}")
     print(f"variants  {', '.join(list_all_variants())}")
     print(f"datasets  {', '.join(list_datasets())}")
     print(f"presets   {', '.join(list_presets())}")
+    for title, group in (("splits", SPLITS), ("metrics", METRICS), ("callbacks", CALLBACKS)):
+        if points := list_points(group):
+            print(f"{title:<9} {', '.join(f'{point.name} ({point.package})' for point in points)}")
 
 
 def print_overview() -> None:

@@ -10,6 +10,7 @@ from hellm_recbole.data.known_datasets import DATASET_ROOT
 from hellm_recbole.data.prepare import find_known_source, prepare_if_known
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.llm.text_encoder import find_text_encoder
+from hellm_recbole.plugins.splits import split_with_plugin
 
 
 def refuse_missing_data(names: Sequence[str], data_path: Path | None) -> None:
@@ -28,16 +29,22 @@ def refuse_missing_data(names: Sequence[str], data_path: Path | None) -> None:
         find_known_source(name, data_path=data_path, dataset_root=DATASET_ROOT)
 
 
-def load_data(name: str, data_path: Path | None, *, modalities: Sequence[str] | None = None) -> tuple[Dataset, Split]:
+def load_data(
+    name: str, data_path: Path | None, *, modalities: Sequence[str] | None = None, split: str | None = None
+) -> tuple[Dataset, Split]:
     """Load a dataset and its split. A known dataset is prepared first if its source files are found.
 
     Args:
         name: name of the dataset.
         data_path: folder with the source files, or None to search the usual folders.
         modalities: modalities whose features are read; None reads all.
+        split: name of the split of an installed package; None splits by the rules of this project.
+
+    Raises:
+        PluginError: no installed package has the split, or it fails.
     """
     prepared = prepare_if_known(name, data_path=data_path, dataset_root=DATASET_ROOT, find=find_text_encoder)
     for warning in prepared.warnings:
         print(f"{name}: {warning}")
     dataset = load_dataset(prepared.folder, modalities=modalities)
-    return dataset, split_dataset(dataset)
+    return dataset, split_dataset(dataset) if split is None else split_with_plugin(dataset, split)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import load_registry
 from hellm_recbole.benchmarks.tasks.prepared_data import load_data
 from hellm_recbole.config.variants import list_all_variants
 from hellm_recbole.data.split import Split
@@ -171,8 +171,8 @@ def _find_problems(path: Path, split: Split) -> list[str]:
 def _find_kind(model: str) -> tuple[Family, str] | None:
     """Find the family and the source of a model or variant of the registry; None for other models."""
     name = list_all_variants().get(model, model)
-    if name in REGISTRY:
-        return REGISTRY[name].family, "hellm_recbole"
+    if name in load_registry():
+        return load_registry()[name].family, "hellm_recbole"
     is_renamed = name.startswith(RECBOLE_PREFIX) and name.removeprefix(RECBOLE_PREFIX) in RENAMED
     return ("collaborative", "recbole") if is_renamed else None
 

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import load_registry
 from hellm_recbole.benchmarks.tasks import comparison
 from hellm_recbole.benchmarks.tasks.prepared_data import load_data, refuse_missing_data
 from hellm_recbole.benchmarks.tasks.reproduction_plan import describe_work, find_stopped_runs, list_run_jobs, plan_runs
 from hellm_recbole.benchmarks.tasks.reproduction_studies import reproduce_studies
 from hellm_recbole.config.paper_experiments import Experiment, ExperimentRun
+from hellm_recbole.config.properties_files import read_file
 from hellm_recbole.config.request import RunRequest
-from hellm_recbole.config.yaml_files import find_properties, load_yaml
 from hellm_recbole.data.known_datasets import DATASET_ROOT, list_datasets
 from hellm_recbole.data.manifest import MANIFEST, read_manifest
 from hellm_recbole.errors import ResultError, SettingsError
@@ -100,7 +100,7 @@ class _ChosenRuns:
 
 def _reproduce_runs(experiment: Experiment, request: RunRequest, *, plan_only: bool, only_finished: bool) -> int:
     """Plan and execute the runs of a table, and make the table of each dataset. Return the exit code."""
-    resolvers = {name: Resolver(name, REGISTRY, request.preset, request.overrides) for name in request.datasets}
+    resolvers = {name: Resolver(name, load_registry(), request.preset, request.overrides) for name in request.datasets}
     chosen = {name: _choose_rows(experiment, resolver) for name, resolver in resolvers.items()}
     for name, resolver in resolvers.items():
         jobs = list_run_jobs(resolver, chosen[name].models, request)  # refuses wrong settings
@@ -172,7 +172,7 @@ def _has_item_texts(dataset: str) -> bool:
         return bool(read_manifest(DATASET_ROOT / dataset).text)
     if dataset not in list_datasets():
         return True
-    return bool(load_yaml(find_properties() / "dataset" / f"{dataset}.yaml").get("text", True))
+    return bool(read_file("dataset", dataset).get("text", True))
 
 
 def _write_table(experiment: Experiment, chosen: _ChosenRuns, request: RunRequest, dataset: str) -> str:

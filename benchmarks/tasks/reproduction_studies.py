@@ -8,13 +8,13 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import load_registry
 from hellm_recbole.benchmarks.options.values import parse_names
 from hellm_recbole.benchmarks.tasks.reproduction_plan import describe_work, locate_study, plan_studies
 from hellm_recbole.benchmarks.tasks.studies import make_study_tasks, select_studies
 from hellm_recbole.config.paper_experiments import Experiment
+from hellm_recbole.config.properties_files import read_file
 from hellm_recbole.config.request import LOCAL, RunRequest, SearchRequest
-from hellm_recbole.config.yaml_files import find_properties, load_yaml
 from hellm_recbole.data.known_datasets import DATASET_ROOT, list_datasets
 from hellm_recbole.data.manifest import MANIFEST, read_manifest
 from hellm_recbole.errors import ModelError, ResultError, SettingsError
@@ -52,7 +52,7 @@ def reproduce_studies(
         raise SettingsError(f"a study has one seed, but --seeds names {len(request.seeds)}; name one")
     names = _choose_studies(experiment, studies)
     configs = {
-        dataset: resolve_own_run(experiment.model, dataset, REGISTRY, request.preset, request.overrides)
+        dataset: resolve_own_run(experiment.model, dataset, load_registry(), request.preset, request.overrides)
         for dataset in request.datasets
     }
     points = select_studies(experiment.model, ",".join(names))
@@ -122,14 +122,13 @@ def _run(experiment: Experiment, request: RunRequest, names: Sequence[str]) -> I
         device=request.device,
         threads=request.threads,
         seed=request.seeds[0],
-        resume=not request.fresh,
         fresh=request.fresh,
         address=request.ray or LOCAL,
     )
     finished, remaining = list[SearchResult](), list[SearchTask]()
     for task in make_study_tasks(search_request, ",".join(names)):
         folder = task.locate(request.output)
-        kept = None if request.fresh else find_finished_search(folder, task.describe_request(), resume=True)
+        kept = None if request.fresh else find_finished_search(folder, task.describe_request())
         if kept is None or needs_lock(folder):
             remaining.append(task)
         else:
@@ -162,7 +161,7 @@ def _find_optima(experiment: Experiment, dataset: str) -> dict[str, Optimum]:
     if (DATASET_ROOT / dataset / MANIFEST).exists():
         paper_name = read_manifest(DATASET_ROOT / dataset).paper
     elif dataset in list_datasets():
-        paper_name = load_yaml(find_properties() / "dataset" / f"{dataset}.yaml").get("paper")
+        paper_name = read_file("dataset", dataset).get("paper")
     else:
         paper_name = None
     return {

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import load_registry
 from hellm_recbole.benchmarks.options.scale import ScaleOptions
 from hellm_recbole.benchmarks.options.values import check_threads
 from hellm_recbole.benchmarks.tasks.prepared_data import load_data
@@ -79,7 +79,7 @@ def measure_all(options: ScaleOptions) -> None:
     lines: list[list[object]] = []
     first: dict[str, float] = {}
     for factor in map(int, parts):
-        arguments = ["--model", options.model, "--dataset", options.dataset, "--steps", str(options.steps)]
+        arguments = ["--models", options.model, "--dataset", options.dataset, "--steps", str(options.steps)]
         arguments += ["--batch", options.batch, "--repeat", str(options.repeat)]
         arguments += ["--threads", str(threads), "--one", str(factor)]
         arguments += [part for value in options.settings or [] for part in ("--set", value)]
@@ -113,15 +113,15 @@ def measure_factor(options: ScaleOptions, factor: int) -> None:
         ModelError: the model is not one of this project.
         HellmError: the data cannot be read, or a setting is wrong.
     """
-    if options.model not in REGISTRY:
-        raise ModelError(f"{options.model} is not a model of this project; the models are {', '.join(REGISTRY)}")
+    if options.model not in load_registry():
+        raise ModelError(f"{options.model} is not a model of this project; the models are {', '.join(load_registry())}")
     runtime.keep_freed_memory()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     device = torch.device("cpu")
     data = load_data(options.dataset, options.data_path)[1].make_train_data()
     overrides = [parse_override(text, "--set ") for text in options.settings or []]
-    config = resolve_own_run(options.model, options.dataset, REGISTRY, "paper", overrides)
+    config = resolve_own_run(options.model, options.dataset, load_registry(), "paper", overrides)
     large = enlarge(config.restrict_data(data), factor, seed=1)
     growth = factor if options.batch == "grows" else 1
     train = config.train.model_copy(update={"batch_size": config.train.batch_size * growth})

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from functools import partial
+from typing import Any
 
 from tabulate import tabulate
 
-from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import load_registry
+from hellm_recbole.experiments.search_task import SearchTask
 from hellm_recbole.experiments.search_task import make_search_task as make_search_task_of
 from hellm_recbole.experiments.sweeps import SearchResult
 from hellm_recbole.experiments.tuning import run_searches
 
 __all__ = ["format_trials", "make_search_task", "run_searches"]
 
-make_search_task = partial(make_search_task_of, registry=REGISTRY)
+
+def make_search_task(*args: Any, **options: Any) -> SearchTask:
+    """Set up a search with all models, see `hellm_recbole.experiments.search_task.make_search_task`."""
+    return make_search_task_of(*args, registry=load_registry(), **options)
 
 
 def format_trials(result: SearchResult) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import load_registry
 from hellm_recbole.benchmarks.options.shared import ALL
 from hellm_recbole.benchmarks.options.values import parse_names
 from hellm_recbole.benchmarks.tasks.prepared_data import load_data, refuse_missing_data
@@ -36,12 +36,12 @@ def make_study_tasks(request: SearchRequest, studies: str) -> list[SearchTask]:
     refuse_missing_data(request.datasets, request.data_path)
     tasks: list[SearchTask] = []
     for dataset in request.datasets:
-        found = resolve_runs(request.models, dataset, REGISTRY, request.preset, request.overrides)
+        found = resolve_runs(request.models, dataset, load_registry(), request.preset, request.overrides)
         configs = select_trained(found, "study.py")
         refuse_wrong_files(request.embeddings, configs)
-        split = add_embeddings(load_data(dataset, request.data_path)[1], request.embeddings)
+        split = add_embeddings(load_data(dataset, request.data_path, split=request.split)[1], request.embeddings)
         for config in configs:
-            for name, study in select_studies(split_variant(config.model, REGISTRY)[0], studies).items():
+            for name, study in select_studies(split_variant(config.model, load_registry())[0], studies).items():
                 tasks.append(
                     make_search_task(
                         config,

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import load_registry
 from hellm_recbole.benchmarks.tasks.prepared_data import load_data, refuse_missing_data
 from hellm_recbole.benchmarks.tasks.search_spaces import Changed, override_space
 from hellm_recbole.benchmarks.tasks.searches import format_trials, make_search_task
@@ -49,14 +49,14 @@ def make_tuning_tasks(
     refuse_missing_data(request.datasets, request.data_path)
     tasks = []
     for dataset in request.datasets:
-        found = resolve_runs(request.models, dataset, REGISTRY, request.preset, request.overrides)
+        found = resolve_runs(request.models, dataset, load_registry(), request.preset, request.overrides)
         configs = select_trained(found, "tune.py")
         refuse_wrong_files(request.embeddings, configs)
-        split = add_embeddings(load_data(dataset, request.data_path)[1], request.embeddings)
+        split = add_embeddings(load_data(dataset, request.data_path, split=request.split)[1], request.embeddings)
         for config in configs:
             if isinstance(config, LLMRunConfig):
                 LanguageModelCheck().check(config.model_settings, split.item_text)
-            base = split_variant(config.model, REGISTRY)[0]
+            base = split_variant(config.model, load_registry())[0]
             values = override_space(base, config.model, changed, only)
             space = read_search_space(base, values, config.resolved.values, with_current=search != "grid")
             tasks.append(

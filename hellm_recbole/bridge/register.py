@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import difflib
 import importlib.metadata
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
 from hellm_recbole.bridge.recbole_models import list_models_by_folder, list_recbole_models
+from hellm_recbole.config.plugin_points import MODELS, OWN_PACKAGE
 from hellm_recbole.config.variants import list_variants
 from hellm_recbole.errors import ModelError
 from hellm_recbole.models.base import NONE, ModelSpec, check_spec
+from hellm_recbole.plugins.models import add_plugin_models
 
-ENTRY_POINTS = "hellm_recbole.models"
 PREFIX = "Hellm"
 SEQUENTIAL = "sequential_recommender"
 GENERAL = "general_recommender"
@@ -51,37 +51,20 @@ class OfferedModel:
 
 @cache
 def load_registry() -> dict[str, ModelSpec]:
-    """Load all registered models. Each entry point of the group is a dict from model name to `ModelSpec`.
+    """Load all registered models: ours, those of installed packages, and those of the user's folder.
+
+    A package that cannot be imported is reported once on stderr and left out.
 
     Raises:
-        ModelError: two packages register the same name, or a model lacks a method that training calls.
+        ModelError: two models have the same name, or one of ours lacks a method that training calls.
     """
-    found: dict[str, ModelSpec] = {}
-    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        for name, spec in _load_models(point).items():
-            if name in found:
-                raise ModelError(
-                    f"model {name} is registered twice, the second time by {point.value}; rename one of the two"
-                )
-            check_spec(name, spec)
-            found[name] = spec
-    return found
-
-
-def _load_models(point: importlib.metadata.EntryPoint) -> Mapping[str, ModelSpec]:
-    """Load the models of an entry point.
-
-    Raises:
-        ModelError: a module of the package cannot be imported.
-    """
-    try:
-        models: Mapping[str, ModelSpec] = point.load()
-    except (ImportError, AttributeError) as error:
-        raise ModelError(
-            f"the models of {point.value} cannot be imported ({error}); if they import `setting`, derive their "
-            "settings from hellm_recbole.config.settings.Settings instead (see CHANGELOG.md)"
-        ) from error
-    return models
+    own: dict[str, ModelSpec] = {}
+    for point in importlib.metadata.entry_points(group=MODELS):
+        if point.module.partition(".")[0] == OWN_PACKAGE:
+            own |= point.load()
+    for name, spec in own.items():
+        check_spec(name, spec)
+    return add_plugin_models(own)
 
 
 @cache

@@ -7,7 +7,6 @@ too are called by RecBole's names (`train_batch_size`, `stopping_step`, ...). A 
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,14 @@ from hellm_recbole.config.harness_settings import (
 )
 from hellm_recbole.config.layers import Resolved
 from hellm_recbole.config.model_layers import RunName, merge_model_layers
+from hellm_recbole.config.recbole_keys import (
+    EVALUATION,
+    MAX_HISTORY,
+    MAX_ITEM_LIST_LENGTH,
+    RECBOLE_NAMES,
+    from_recbole,
+    to_recbole,
+)
 from hellm_recbole.config.request import Override
 from hellm_recbole.config.settings import Settings, build_all_settings, list_field_names
 from hellm_recbole.config.variants import list_variants
@@ -32,21 +39,7 @@ from hellm_recbole.models.base import LLM
 
 ORIGIN = "RecBole's configuration"
 PRESET, VARIANT = "preset", "variant"  # keys of RecBole's configuration that only our models have
-_RECBOLE_KEYS = {
-    "batch_size": "train_batch_size",
-    "optimizer": "learner",
-    "eval_every": "eval_step",
-    "patience": "stopping_step",
-    "cutoffs": "topk",
-    "clip_norm": "clip_grad_norm",
-}
-_METRICS = {"N": "NDCG", "R": "Recall"}
-_LENGTHS = ("max_history", "MAX_ITEM_LIST_LENGTH")
-# How `benchmarks/run.py` evaluates, in RecBole's words.
-_EVALUATION: dict[str, Value] = {
-    "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"},
-    "metrics": ["Recall", "NDCG"],
-}
+_LENGTHS = (MAX_HISTORY, MAX_ITEM_LIST_LENGTH)
 
 
 @dataclass(frozen=True)
@@ -95,7 +88,7 @@ def add_defaults(config: Any, offered: OfferedModel, dataset: str) -> None:
     fields = [given.get(key) or internal[key] for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD")]
     if internal["load_col"] == {"inter": fields[:2]}:  # RecBole's default, which would leave out the times
         values["load_col"] = {"inter": fields}
-    internal.update({**_EVALUATION, **values})
+    internal.update({**EVALUATION, **values})
     config.external_config_dict = translate_given(offered, given)
 
 
@@ -161,7 +154,7 @@ def translate_given(offered: OfferedModel, given: Mapping[str, Value]) -> dict[s
             values.pop(to_recbole(bare, given[key])[0], None)
             values[bare] = given[key]
     translated = dict(values)
-    for key in _RECBOLE_KEYS.keys() & values.keys():
+    for key in RECBOLE_NAMES.keys() & values.keys():
         recbole_key, value = to_recbole(key, translated.pop(key))
         if recbole_key in values and values[recbole_key] != value:
             raise SettingsError(
@@ -188,45 +181,10 @@ def _refuse_unknown_setting(offered: OfferedModel, key: str, bare: str) -> None:
     Raises:
         SettingsError: the model has no such setting; the message names the nearest one.
     """
-    known = [*list_keys(offered), *_RECBOLE_KEYS.values()]
+    known = [*list_keys(offered), *RECBOLE_NAMES.values()]
     if bare not in known:
         near = difflib.get_close_matches(bare, known, n=1)
         raise SettingsError(f"{ORIGIN}: {key}: unknown setting" + (f"; did you mean {near[0]!r}?" if near else ""))
-
-
-def to_recbole(key: str, value: Any) -> tuple[str, Any]:
-    """Translate one of our settings to RecBole's key and value.
-
-    >>> to_recbole("patience", 20), to_recbole("valid_metric", "N@20"), to_recbole("clip_norm", 1.0)
-    (('stopping_step', 19), ('valid_metric', 'NDCG@20'), ('clip_grad_norm', {'max_norm': 1.0}))
-    """
-    if key == "patience" and type(value) is int:
-        value -= 1  # RecBole stops after one more evaluation than its number says
-    elif key == "clip_norm":
-        value = {"max_norm": value} if value else None
-    elif key == "valid_metric" and (match := re.fullmatch(r"([NR])@(\d+)", str(value))):
-        value = f"{_METRICS[match[1]]}@{match[2]}"
-    return _RECBOLE_KEYS.get(key, key), value
-
-
-def from_recbole(key: str, value: Any) -> Any:
-    """Translate RecBole's value of one of our settings to ours; the inverse of `to_recbole`.
-
-    >>> from_recbole("patience", 19), from_recbole("valid_metric", "ndcg@20"), from_recbole("clip_norm", None)
-    (20, 'N@20', 0.0)
-
-    Raises:
-        SettingsError: the value has no equivalent.
-    """
-    if key == "patience" and type(value) is int:
-        return value + 1
-    if key == "clip_norm":
-        if value and (not isinstance(value, dict) or value.keys() != {"max_norm"}):
-            raise SettingsError(f"{ORIGIN}: clip_grad_norm = {value} may only have max_norm")
-        return value["max_norm"] if value else 0.0
-    if key == "valid_metric" and (match := re.fullmatch(r"(?i)(ndcg|recall)@(\d+)", str(value))):
-        return f"{match[1][0].upper()}@{match[2]}"
-    return value
 
 
 def build_run_settings(config: Any, offered: OfferedModel) -> RunSettings:
@@ -237,8 +195,8 @@ def build_run_settings(config: Any, offered: OfferedModel) -> RunSettings:
     """
     values, origins = {}, {}
     for key in list_keys(offered):
-        recbole_key = _RECBOLE_KEYS.get(key, key)
-        values[key] = from_recbole(key, config[recbole_key])
+        recbole_key = RECBOLE_NAMES.get(key, key)
+        values[key] = from_recbole(key, config[recbole_key], ORIGIN)
         origins[key] = ORIGIN if recbole_key == key else f"{ORIGIN} ({recbole_key})"
     negatives = config["train_neg_sample_args"]
     resolved = Resolved(values, origins)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hellm_recbole.config.layers import (
@@ -17,11 +17,14 @@ from hellm_recbole.config.layers import (
     Resolved,
     merge_layers,
 )
+from hellm_recbole.config.properties_files import PropertiesFile, find_file, list_names, locate_file
+from hellm_recbole.config.recbole_keys import choose_length_key
 from hellm_recbole.config.request import Override
 from hellm_recbole.config.variants import list_variants
 from hellm_recbole.config.yaml_files import Value, find_properties, load_yaml
 from hellm_recbole.errors import SettingsError
 
+_MODEL = "model"  # folder of the settings files of models
 # Sections of a preset besides `overall`, `models` and `datasets`: whether the sections `datasets` of the models' own
 # files apply under it, and the item features that its numbers are for (`preset_features.py`).
 MODEL_DATASETS, FEATURES = "model_datasets", "features"
@@ -45,7 +48,7 @@ class RunName:
     @property
     def file(self) -> Path:
         """The model's settings file."""
-        return find_properties() / "model" / f"{self.base}.yaml"
+        return locate_file("model", self.base)
 
 
 def split_variant(name: str, registry: Iterable[str]) -> tuple[str, str | None]:
@@ -60,7 +63,7 @@ def split_variant(name: str, registry: Iterable[str]) -> tuple[str, str | None]:
 
 def list_presets() -> list[str]:
     """Return the names of all presets, sorted."""
-    return sorted(path.stem for path in (find_properties() / "preset").glob("*.yaml"))
+    return list_names("preset")
 
 
 def merge_model_layers(
@@ -98,10 +101,10 @@ def merge_model_layers(
     resolved = merge_layers(layers.items()).override(llm_overrides, f"llm.yaml, {OVERRIDES}")
     has_datasets = read_preset(preset).get(MODEL_DATASETS, True)
     for file in files:
-        resolved = _apply_section(resolved, file.model, OVERRIDES, file.sections[OVERRIDES])
+        resolved = _apply_section(resolved, file, OVERRIDES, file.sections[OVERRIDES])
         if has_datasets:
             of_dataset = file.sections[DATASETS].get(dataset, {})
-            resolved = _apply_section(resolved, file.model, f"{DATASETS}: {dataset}", of_dataset)
+            resolved = _apply_section(resolved, file, f"{DATASETS}: {dataset}", of_dataset)
     given_values = _select_overrides(name, overrides, known)
     if reads_language_model:
         chosen = [override.value for override in given_values if override.key == "llm"] or [resolved.values["llm"]]
@@ -109,7 +112,7 @@ def merge_model_layers(
     resolved = _apply_preset(resolved, preset, name.base, dataset, known)
     if name.variant is not None:
         variant_values = files[-1].sections[VARIANTS][name.variant]
-        resolved = _apply_section(resolved, name.base, f"{VARIANTS}: {name.variant}", variant_values)
+        resolved = _apply_section(resolved, files[-1], f"{VARIANTS}: {name.variant}", variant_values)
     for override in given_values:
         resolved = resolved.override({override.key: override.value}, override.origin)
     return resolved
@@ -120,12 +123,12 @@ class _ModelFile:
     """The settings file of a model.
 
     Attributes:
-        model: name of the model.
+        origin: name of the file as the origin of its values.
         values: setting -> value.
         sections: name of each section, which may be empty -> its content.
     """
 
-    model: str
+    origin: str
     values: dict[str, Value]
     sections: dict[str, Mapping[str, Value]]
 
@@ -140,24 +143,41 @@ def _read_model_files(name: RunName, *, required: bool) -> list[_ModelFile]:
     Raises:
         SettingsError: a file cannot be read, or the inherited one inherits itself.
     """
-    values = load_yaml(name.file) if required or name.file.exists() else {}
+    file = find_file(_MODEL, name.base)
+    if file is None and required:
+        raise SettingsError(
+            f"model {name.base} has no settings file {name.file}; a plug-in has it in its package, as "
+            f"properties/{_MODEL}/{name.base}.yaml, and a user in the folder of --properties"
+        )
+    if file is None:
+        return [_divide_sections(f"{_MODEL}/{name.base}.yaml", {})]
+    values = file.read()
     parent = values.pop(INHERITS, None)
-    files = [_divide_sections(name.base, values)]
+    files = [_divide_sections(file.origin, values)]
     if parent is not None:
-        path = name.file.with_name(f"{parent}.yaml")
-        if not path.exists():
-            raise SettingsError(f"{name.file}: {INHERITS} = {parent!r}, but there is no file {path}")
-        inherited = load_yaml(path)
-        if INHERITS in inherited:
-            raise SettingsError(f"{name.file}: {INHERITS} = {parent!r}, whose file inherits from another one itself")
-        files.insert(0, _divide_sections(str(parent), inherited))
+        files.insert(0, _read_inherited(name, str(parent)))
     return files
 
 
-def _divide_sections(model: str, values: dict[str, Value]) -> _ModelFile:
+def _read_inherited(name: RunName, parent: str) -> _ModelFile:
+    """Read the settings file of the model that another one inherits from.
+
+    Raises:
+        SettingsError: there is no such file, or it inherits from another one itself.
+    """
+    found = find_file(_MODEL, parent)
+    if found is None:
+        raise SettingsError(f"{name.file}: {INHERITS} = {parent!r}, but there is no file {locate_file(_MODEL, parent)}")
+    inherited = found.read()
+    if INHERITS in inherited:
+        raise SettingsError(f"{name.file}: {INHERITS} = {parent!r}, whose file inherits from another one itself")
+    return _divide_sections(found.origin, inherited)
+
+
+def _divide_sections(origin: str, values: dict[str, Value]) -> _ModelFile:
     """Divide the content of a settings file into values and sections."""
     sections = {section: values.pop(section, None) or {} for section in SECTIONS}
-    return _ModelFile(model, values, sections)
+    return _ModelFile(origin, values, sections)
 
 
 def _list_first_layers(files: Sequence[_ModelFile], *, reads_language_model: bool) -> dict[str, dict[str, Value]]:
@@ -167,7 +187,7 @@ def _list_first_layers(files: Sequence[_ModelFile], *, reads_language_model: boo
         SettingsError: a file cannot be read, or the model leaves out a setting that `llm.yaml` does not have.
     """
     layers = {"overall.yaml": load_yaml(find_properties() / "overall.yaml")}
-    own = {f"model/{file.model}.yaml": dict(file.values) for file in files}
+    own = {file.origin: dict(file.values) for file in files}
     if reads_language_model:
         shared = load_yaml(find_properties() / "llm.yaml")
         for name, values in own.items():
@@ -179,14 +199,15 @@ def _list_first_layers(files: Sequence[_ModelFile], *, reads_language_model: boo
     return {**layers, **own}
 
 
-def _apply_section(resolved: Resolved, model: str, section: str, values: Mapping[str, Value]) -> Resolved:
-    """Override settings with a section of the model's settings file."""
-    return resolved.override(values, f"model/{model}.yaml, {section}")
+def _apply_section(resolved: Resolved, file: _ModelFile, section: str, values: Mapping[str, Value]) -> Resolved:
+    """Override settings with a section of a model's settings file."""
+    return resolved.override(values, f"{file.origin}, {section}")
 
 
 def _select_overrides(name: RunName, overrides: Sequence[Override], known: Collection[str]) -> list[Override]:
     """Select the overrides of a model: those that name it, and those for all models whose setting it has."""
     named = (name.name, name.base)
+    overrides = [replace(one, key=choose_length_key(one.key, known)) for one in overrides]
     return [one for one in overrides if one.model in named or (one.model is None and one.key in known)]
 
 
@@ -195,10 +216,11 @@ def _read_language_model_values(llm: str) -> tuple[dict[str, Value], str]:
 
     For an unknown language model both are empty.
     """
-    for path in sorted((find_properties() / "llm").glob("*.yaml")):
-        content = load_yaml(path)
-        if llm in content["names"]:
-            return content["values"], f"llm/{path.name}"
+    for name in list_names("llm"):
+        file = find_file("llm", name)
+        content = {} if file is None else file.read()
+        if file is not None and llm in content.get("names", ()):
+            return content["values"], file.origin
     return {}, ""
 
 
@@ -221,7 +243,7 @@ def _apply_preset(resolved: Resolved, preset: str, model: str, dataset: str, kno
     shared = {key: value for key, value in (layer.get("overall") or {}).items() if key in known}
     of_model = (layer.get("models") or {}).get(model) or {}
     on_dataset = ((layer.get(DATASETS) or {}).get(dataset) or {}).get(model) or {}
-    file = f"preset/{preset}.yaml"
+    file = _find_preset(preset).origin
     return (
         resolved.override(shared, file).override(of_model, file).override(on_dataset, f"{file}, {DATASETS}: {dataset}")
     )
@@ -233,12 +255,8 @@ def read_preset(preset: str) -> dict[str, Value]:
     Raises:
         SettingsError: the preset is unknown or has an unknown section.
     """
-    path = find_properties() / "preset" / f"{preset}.yaml"
-    if not path.exists():
-        near = difflib.get_close_matches(preset, list_presets(), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known presets are {', '.join(list_presets())}"
-        raise SettingsError(f"unknown preset {preset!r}; {hint}")
-    layer = load_yaml(path)
+    file = _find_preset(preset)
+    path, layer = file.path, file.read()
     extra = sorted(layer.keys() - {*_PRESET_SECTIONS})
     if extra:
         raise SettingsError(
@@ -248,3 +266,17 @@ def read_preset(preset: str) -> dict[str, Value]:
     if not isinstance(layer.get(MODEL_DATASETS, True), bool):
         raise SettingsError(f"{path}: {MODEL_DATASETS} = {layer[MODEL_DATASETS]!r} must be true or false")
     return layer
+
+
+def _find_preset(preset: str) -> PropertiesFile:
+    """Find the file of a preset.
+
+    Raises:
+        SettingsError: the preset is unknown.
+    """
+    file = find_file("preset", preset)
+    if file is None:
+        near = difflib.get_close_matches(preset, list_presets(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known presets are {', '.join(list_presets())}"
+        raise SettingsError(f"unknown preset {preset!r}; {hint}")
+    return file

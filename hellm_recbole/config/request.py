@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from hellm_recbole.config.recbole_keys import translate_key
 from hellm_recbole.config.yaml_files import Value, parse_value
 from hellm_recbole.errors import SettingsError
 
@@ -60,6 +61,18 @@ def parse_override(text: str, option: str) -> Override:
     return Override(model if dot else None, bare, parse_value(value, f"{option}{text}"), f"{option}{text}")
 
 
+def translate_overrides(overrides: Iterable[Override]) -> tuple[Override, ...]:
+    """Translate overrides in RecBole's words (`stopping_step`, `topk`, ...) to our settings.
+
+    Those that only say what every run does are left out.
+
+    Raises:
+        SettingsError: a key of RecBole is no setting here; the message says what does the same.
+    """
+    translated = ((one, translate_key(one.key, one.value, one.origin)) for one in overrides)
+    return tuple(replace(one, key=found[0], value=found[1]) for one, found in translated if found is not None)
+
+
 @dataclass(frozen=True)
 class SearchBudget:
     """Budget of a search: a number of trials or a number of minutes.
@@ -106,6 +119,7 @@ class Request:
         device: auto, cpu, cuda or cuda:N.
         threads: number of CPU threads, or of CPUs of a local Ray cluster; None takes all.
         embeddings: pretrained model -> file of item embeddings that is read instead of training the model.
+        split: name of the split of an installed package; None splits by the rules of this project.
     """
 
     models: tuple[str, ...]
@@ -117,6 +131,7 @@ class Request:
     device: str
     threads: int | None
     embeddings: Mapping[str, Path] = field(default_factory=dict)
+    split: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +147,7 @@ class RunRequest(Request):
         export_k: length of each exported list; None takes the largest cut-off of the run.
         fresh: whether to delete earlier runs of the named models first.
         dry_run: whether to print only the memory and time that LLM runs need.
+        callbacks: names of callbacks of installed packages that follow each run.
     """
 
     seeds: tuple[int, ...]
@@ -142,6 +158,7 @@ class RunRequest(Request):
     export_k: int | None
     fresh: bool
     dry_run: bool
+    callbacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,12 +167,10 @@ class SearchRequest(Request):
 
     Attributes:
         seed: random seed of all trials and of the choice of points.
-        resume: whether to resume searches that were stopped.
         fresh: whether to delete earlier searches first.
         address: address of the Ray cluster.
     """
 
     seed: int
-    resume: bool
     fresh: bool
     address: str

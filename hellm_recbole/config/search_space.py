@@ -10,29 +10,25 @@ import itertools
 import math
 import random
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from hellm_recbole.config.yaml_files import Value, find_properties, load_yaml
+from hellm_recbole.config.properties_files import find_file, locate_file, read_file
+from hellm_recbole.config.yaml_files import Value
 from hellm_recbole.errors import SettingsError
 
 Space = Mapping[str, Sequence[Value]]
 Point = dict[str, Any]
+FOLDER = "sweep"  # of the files of values to search
 
 
 def can_be_searched(model: str) -> bool:
     """Return whether a model has a file of values to search."""
-    return _find_file(model).exists()
+    return find_file(FOLDER, model) is not None
 
 
 def list_searched_keys(model: str) -> list[str]:
     """List the settings for which the model's file contains values to search."""
-    return list(load_yaml(_find_file(model))) if can_be_searched(model) else []
-
-
-def _find_file(model: str) -> Path:
-    """Return the path of the file with a model's values to search. The file need not exist."""
-    return find_properties() / "sweep" / f"{model}.yaml"
+    return list(read_file(FOLDER, model))
 
 
 def read_search_space(
@@ -52,8 +48,7 @@ def read_search_space(
     Raises:
         SettingsError: nothing is left to search, a setting is not one of the model's, or its values are not a list.
     """
-    path = _find_file(model)
-    values = {**(load_yaml(path) if path.exists() else {}), **changed}
+    values = {**read_file(FOLDER, model), **changed}
     space: dict[str, list[Value]] = {}
     for key, candidates in values.items():
         if key not in current:
@@ -65,7 +60,8 @@ def read_search_space(
             space[key] = [*added, *candidates]
     if not space:
         raise SettingsError(
-            f"nothing to search for {model}: {path} {'contains no values' if path.exists() else 'does not exist'}; "
+            f"nothing to search for {model}: {locate_file(FOLDER, model)} "
+            f"{'contains no values' if can_be_searched(model) else 'does not exist'}; "
             f"give values with --space {model}.KEY=[A,B]"
         )
     return space

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from hellm_recbole.config.layers import VARIANTS
-from hellm_recbole.config.yaml_files import find_properties, load_yaml
+from hellm_recbole.config.properties_files import list_names, read_file
 
 
 def list_variants(model: str) -> list[str]:
     """List the variants of a model as run names `<model>-<variant>`, in the order of its settings file."""
-    path = find_properties() / "model" / f"{model}.yaml"
-    return [f"{model}-{variant}" for variant in (load_yaml(path).get(VARIANTS) or {})] if path.exists() else []
+    return [f"{model}-{variant}" for variant in (read_file("model", model).get(VARIANTS) or {})]
 
 
 def list_all_variants() -> dict[str, str]:
     """Map the run name of each variant to its model."""
-    models = sorted(path.stem for path in (find_properties() / "model").glob("*.yaml"))
-    return {variant: model for model in models for variant in list_variants(model)}
+    return {variant: model for model in list_names("model") for variant in list_variants(model)}

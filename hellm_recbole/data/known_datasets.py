@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from hellm_recbole.config.yaml_files import find_properties, load_yaml
+from hellm_recbole.config.properties_files import list_names, read_file
 from hellm_recbole.errors import DataError
 
 OTHER_KINDS = "also"  # section of a dataset's settings file: other kinds of source that it can be prepared from
@@ -18,14 +18,14 @@ _VARIANT = re.compile(r"(.+?)(-ties\d+)?")  # name of a dataset, and the ending 
 
 def list_datasets() -> list[str]:
     """List the datasets that have a file in `properties/dataset/`, sorted."""
-    return sorted(path.stem for path in (find_properties() / "dataset").glob("*.yaml"))
+    return list_names("dataset")
 
 
 def list_kinds(name: str) -> list[str]:
     """List the kinds of source of a known dataset, its usual kind first; the list of an unknown dataset is empty."""
     if name not in list_datasets():
         return []
-    layer = load_yaml(find_properties() / "dataset" / f"{name}.yaml")
+    layer = read_file("dataset", name)
     return [layer["kind"], *(layer.get(OTHER_KINDS) or {})]
 
 
@@ -33,7 +33,7 @@ def list_other_names(name: str) -> list[str]:
     """List the other names of a known dataset, such as Toys_and_Games of Toys; an unknown dataset has none."""
     if name not in list_datasets():
         return []
-    return list(load_yaml(find_properties() / "dataset" / f"{name}.yaml").get(OTHER_NAMES) or [])
+    return list(read_file("dataset", name).get(OTHER_NAMES) or [])
 
 
 def resolve_name(name: str, folders: Collection[Path]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from hellm_recbole.config.layers import Resolved
+from hellm_recbole.config.properties_files import locate_file, read_file
 from hellm_recbole.config.settings import Settings, build_settings
 from hellm_recbole.config.yaml_files import find_properties, load_yaml
 from hellm_recbole.data.atomic import AtomicData, write_dataset
@@ -112,8 +113,7 @@ def read_dataset_settings(name: str, kind: str | None, overrides: Mapping[str, A
     own: dict[str, Any] = {}
     path = kinds
     if name in list_datasets():
-        path = find_properties() / "dataset" / f"{name}.yaml"
-        own = load_yaml(path)
+        path, own = locate_file("dataset", name), read_file("dataset", name)
         other_kinds = own.pop(OTHER_KINDS, None) or {}
         own.pop(OTHER_NAMES, None)
         if kind is not None and kind != own["kind"]:

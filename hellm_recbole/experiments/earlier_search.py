@@ -30,28 +30,21 @@ def is_started(folder: Path) -> bool:
     return (folder / REQUEST_FILE).exists()
 
 
-def find_finished_search(folder: Path, request: Mapping[str, Any], *, resume: bool) -> SearchResult | None:
-    """Find a finished search with the same request. Return None if there is none, and a search can be started.
+def find_finished_search(folder: Path, request: Mapping[str, Any]) -> SearchResult | None:
+    """Find a finished search with the same request. Return None if there is none: a search is started or resumed.
 
     Args:
         folder: folder of the search.
         request: request of this search.
-        resume: whether a search that was stopped is resumed.
 
     Raises:
-        ResultError: the folder holds another search, or a stopped one and `resume` is false.
+        ResultError: the folder holds another search.
     """
     if not is_started(folder):
         return None
     finished = (folder / SEARCH_FILE).exists()
     refuse_other_request(folder / REQUEST_FILE, request, finished=finished)
-    if finished:
-        return read_search(folder / SEARCH_FILE)
-    if not resume:
-        raise ResultError(
-            f"{folder} holds a search that was stopped; resume it with --resume, or start from scratch with --fresh"
-        )
-    return None
+    return read_search(folder / SEARCH_FILE) if finished else None
 
 
 def describe_finished_search(result: SearchResult) -> str:

@@ -266,7 +266,9 @@ def find_left_out(split: Split) -> tuple[TokenArray, str]:
     """Return the tokens of the users without a test list, and the reason. The reason is the same for all users."""
     users = np.setdiff1d(np.arange(1, split.n_users + 1), split.test.user)
     given = "no test target in the given split"
-    return split.user_tokens[users], given if split.kind == "given" else f"fewer than {MIN_EVALUATED} interactions"
+    return split.user_tokens[
+        users
+    ], given if split.kind != "leave-one-out" else f"fewer than {MIN_EVALUATED} interactions"
 
 
 def write_left_out(path: Path, split: Split) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from hellm_recbole.config.request import EMBEDDINGS
@@ -23,6 +24,7 @@ from hellm_recbole.experiments.finished import (
     refuse_lost_files,
 )
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
+from hellm_recbole.experiments.plugin_results import execute_with_plugins
 from hellm_recbole.experiments.pretrained import PretrainedStore, locate_pretrained
 from hellm_recbole.experiments.results import RECORD_FILE, RunResult, read_result
 from hellm_recbole.experiments.run import execute_run
@@ -49,6 +51,7 @@ class RunJob:
         deferred: whether the run is compared with the earlier one only when its turn comes, because this command first
             makes or changes the embeddings that it reads; see `check_earlier_runs`.
         position: number of the run among all runs of the command, such as "3/15".
+        callbacks: names of the callbacks of installed packages that follow the run.
         external: pretrained model that the run reads -> name of the file that its embeddings come from.
     """
 
@@ -63,6 +66,7 @@ class RunJob:
     deferred: bool = False
     position: str = ""
     external: Mapping[str, str] = field(default_factory=dict)
+    callbacks: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -326,16 +330,19 @@ def run_job(
             print(f"{job.name}: {describe_finished_run(result, job.external)}")
     if result is None:
         store.forget(job.folder)
-        result = execute_run(
+        execute = partial(
+            execute_run,
             job.config,
             dataset,
             split,
             job.context,
             store,
             fresh=job.fresh,
-            watchers=watchers,
             position=job.position,
             body=combine_and_rank if isinstance(job.config, CombinedRunConfig) else None,
+        )
+        result = execute_with_plugins(
+            job.config, split, job.context, job.callbacks, lambda added: execute(watchers=[*watchers, *added])
         )
     if result.status != "success":
         return result.reason

@@ -25,6 +25,7 @@ from hellm_recbole.config.harness_settings import (
 )
 from hellm_recbole.config.layers import Resolved, describe_unknown_keys
 from hellm_recbole.config.model_layers import RunName, merge_model_layers, split_variant
+from hellm_recbole.config.recbole_keys import choose_length_key
 from hellm_recbole.config.request import Override
 from hellm_recbole.config.row_names import parse_combined_name
 from hellm_recbole.config.settings import build_all_settings, list_field_names
@@ -161,7 +162,7 @@ class Resolver:
                 for config in configs
                 if override.model in (None, config.model, split_variant(config.model, self.registry)[0])
             ]
-            has_key = any(override.key in config.resolved.values for config in matching)
+            has_key = any(choose_length_key(override.key, values) in values for values in _list_values(matching))
             if not has_key and not is_for_training(override, matching):
                 if override.model is not None and not matching:
                     raise SettingsError(f"{override.origin}: {override.model} is not among the models of this run")
@@ -170,6 +171,11 @@ class Resolver:
                 raise SettingsError("; ".join(describe_unknown_keys(unknown, known)))
             if has_key:
                 refuse_unread_override(override, matching)
+
+
+def _list_values(configs: Iterable[RunConfig]) -> list[Mapping[str, Value]]:
+    """List the values of all settings of each run."""
+    return [config.resolved.values for config in configs]
 
 
 def resolve_runs(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +24,12 @@ from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.identity.compare import digest_parts, list_parts
 from hellm_recbole.identity.parts import Identity
 from hellm_recbole.models.base import Family
-from hellm_recbole.system.files import SEAL, check_seal, ensure_folder, write_text
+from hellm_recbole.plugins.loading import PluginRecord
+from hellm_recbole.system.files import SEAL, check_seal, ensure_folder, seal, write_text
 
 SCHEMA = 1
 RECORD_FILE = "record.json"
+SPLIT_KINDS = ("leave-one-out", "given")  # and `plug-in NAME`, the split of an installed package
 
 # Runs that differ in one of these fields were evaluated in different ways and never share a table.
 PROTOCOL_FIELDS = ("dataset", "split_kind", "split_hash", "mask_history", "n_candidates", "cutoffs")
@@ -167,6 +170,8 @@ class RunResult:
       project, which did not have them, wrote the file.
     - `ranks_sha256` is the digest of the file of ranks; null if there is none, or if an earlier version wrote it.
     - `published` describes the publication of a published run, null for others.
+    - `plugins` names the plug-ins that took part in the run, and `plugin_metrics` has their metrics. A file without
+      plug-ins has neither key.
     - `path` is the file from which the result was read. Error messages name it.
     """
 
@@ -174,7 +179,7 @@ class RunResult:
     dataset: str
     counts: Counts
     filter: Filter
-    split_kind: Literal["leave-one-out", "given"]
+    split_kind: str
     split_hash: str
     mask_history: Policy
     n_candidates: int
@@ -211,6 +216,8 @@ class RunResult:
     deterministic: bool | None = None
     ranks_sha256: str | None = None
     published: Published | None = None
+    plugins: tuple[PluginRecord, ...] = ()
+    plugin_metrics: Metrics | None = None
     path: Path | None = field(default=None, compare=False)
 
     @property
@@ -237,10 +244,19 @@ def write_result(folder: Path, result: RunResult) -> Path:
         OutputError: the folder cannot be written.
     """
     path = ensure_folder(folder) / RECORD_FILE
-    text = dump_json(result)
+    text = _dump(result)
     _parse_result(text, path)
     write_text(path, text)
     return path
+
+
+def _dump(result: RunResult) -> str:
+    """Convert a result to the text of its file; keys about plug-ins are left out if there were none."""
+    if result.plugins:
+        return dump_json(result)
+    names = [spec.name for spec in dataclasses.fields(result) if spec.name not in ("path", "plugins", "plugin_metrics")]
+    content = {name: getattr(result, name) for name in names}
+    return json.dumps(seal(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_result(path: Path) -> RunResult:
@@ -359,12 +375,15 @@ def _parse_result(text: str, path: Path) -> RunResult:
         _refuse_file(path, SEAL, "is missing, which every published run has")
     hints = {name: hint for name, hint in get_type_hints(RunResult).items() if name != "path"}
     added: dict[str, Any] = {"backbone": None, "stages": {}, "search": None, "identity": None, "deterministic": None}
-    added |= {"ranks_sha256": None, "published": None, "combination": None}
+    added |= {"ranks_sha256": None, "published": None, "combination": None, "plugins": [], "plugin_metrics": None}
     try:
         raw = {**added, **check_seal(raw)}  # earlier versions wrote files without these keys
         result = RunResult(**read_mapping(raw, hints, ""), path=path)
     except (ValueError, RecursionError) as error:
         raise ResultError(f"run result {path}: {error}; run it again with --fresh") from error
+    if result.split_kind not in SPLIT_KINDS and not re.fullmatch(r"plug-in \S+", result.split_kind):
+        shown = shorten(repr(result.split_kind))
+        _refuse_file(path, "key split_kind", f"is {shown}, not one of {', '.join(SPLIT_KINDS)}, or plug-in NAME")
     if not result.cutoffs or not all(0 < k <= LARGEST_CUTOFF for k in result.cutoffs):
         _refuse_file(path, "cutoffs", f"must be integers from 1 to {LARGEST_CUTOFF:,}")
     if result.status == "success" and (result.reason is not None or not result.metrics["valid"]):

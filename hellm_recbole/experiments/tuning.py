@@ -52,29 +52,28 @@ def run_searches(tasks: Sequence[SearchTask], request: SearchRequest) -> Iterato
             announce_removals(folders, request.output)
         stack.enter_context(connect_cluster(request.address, request.threads))
         for task in tasks:
-            yield run_search(task, request.output, resume=request.resume, fresh=request.fresh)
+            yield run_search(task, request.output, fresh=request.fresh)
 
 
-def run_search(task: SearchTask, output: Path, *, resume: bool, fresh: bool) -> SearchResult:
-    """Run a search to its end and write `sweep.json`. A finished search is only read.
+def run_search(task: SearchTask, output: Path, *, fresh: bool) -> SearchResult:
+    """Run a search to its end and write `sweep.json`. A finished search is only read, a stopped one is resumed.
 
     The process must be connected to a Ray cluster.
 
     Args:
         task: search to run.
         output: folder of all results.
-        resume: whether to resume a search that was stopped.
         fresh: whether to delete an earlier search and start from scratch.
 
     Raises:
-        ResultError: the folder holds another search, or a stopped one and `resume` is false.
+        ResultError: the folder holds another search.
         SettingsError: the grid has more points than the budget allows.
         MissingDependency: Optuna is not installed.
     """
     request, folder = task.describe_request(), task.locate(output)
     if fresh:
         remove_folder(folder, output)
-    search_result = find_finished_search(folder, request, resume=resume)
+    search_result = find_finished_search(folder, request)
     if search_result is not None:
         description = describe_finished_search(search_result)
         print(f"{task.base.label} on {task.job.dataset}, search {task.name}: {description}")

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from functools import cache
 
 from hellm_recbole.config.layers import DATASETS, OVERRIDES, VARIANTS
+from hellm_recbole.config.properties_files import find_by_origin
 from hellm_recbole.config.variants import list_all_variants
 from hellm_recbole.config.yaml_files import Value, find_properties, load_yaml
 from hellm_recbole.errors import SettingsError
 
-_PRESETS = "preset/"
+_PRESET = "preset"
 
 
 def find_value(origin: str, key: str, model: str) -> tuple[Value] | None:
@@ -24,23 +25,25 @@ def find_value(origin: str, key: str, model: str) -> tuple[Value] | None:
 
     Returns:
         A tuple with the value, which is "nothing" if the file no longer sets the key. None if the origin is not a
-        settings file of this project, for example if it is an option of the command line.
+        settings file, for example if it is an option of the command line, or if it is a file of a plug-in or of the
+        user that is not there now.
     """
     file, _, section = origin.partition(", ")
-    content = _read_settings_file(file)
-    if content is None:
+    found = _read_settings_file(file)
+    if found is None:
         return None
-    return (_choose_section(content, file, section, _find_base_model(model)).get(key, "nothing"),)
+    kind, content = found
+    return (_choose_section(content, kind, section, _find_base_model(model)).get(key, "nothing"),)
 
 
-def _choose_section(content: Mapping[str, Value], file: str, section: str, model: str) -> Mapping[str, Value]:
-    """Return the values for one model in one section of a settings file."""
+def _choose_section(content: Mapping[str, Value], kind_of_file: str, section: str, model: str) -> Mapping[str, Value]:
+    """Return the values for one model in one section of a settings file; `kind_of_file` is its folder."""
     kind, _, name = section.partition(": ")
-    if file.startswith(_PRESETS):
+    if kind_of_file == _PRESET:
         if kind == DATASETS:
             return ((content.get(DATASETS) or {}).get(name) or {}).get(model) or {}
         return {**(content.get("overall") or {}), **((content.get("models") or {}).get(model) or {})}
-    if file.startswith("llm/"):
+    if kind_of_file == "llm":
         return content.get("values") or {}
     if kind in (DATASETS, VARIANTS):
         return (content.get(kind) or {}).get(name) or {}
@@ -54,12 +57,14 @@ def _find_base_model(model: str) -> str:
 
 
 @cache
-def _read_settings_file(file: str) -> Mapping[str, Value] | None:
-    """Read a file of `properties/`; None if there is no readable file of that name."""
+def _read_settings_file(file: str) -> tuple[str, Mapping[str, Value]] | None:
+    """Read a settings file: its kind and its content; None if there is no readable file of that name."""
+    known = find_by_origin(file)
     path = find_properties() / file
-    if not file.endswith(".yaml") or not path.resolve().is_relative_to(find_properties().resolve()):
-        return None
+    is_ours = file.endswith(".yaml") and path.resolve().is_relative_to(find_properties().resolve()) and path.is_file()
     try:
-        return load_yaml(path) if path.is_file() else None
+        if known is not None:
+            return known.kind, known.read()
+        return (path.parent.name, load_yaml(path)) if is_ours else None
     except SettingsError:
         return None

@@ -35,18 +35,15 @@ def find_combinations(groups: Sequence[Group]) -> Iterator[tuple[int, str]]:
 
 
 def list_overrides(record: RunResult, unsaid: Sequence[str] = ()) -> list[str]:
-    """List the settings of a run that came from the command line, as "run with --set ...".
+    """List what the settings of a run came from beside settings files, as "run with --set ..." or "--config FILE".
 
     Args:
         record: run result.
         unsaid: keys of settings to leave out, besides those that change no number.
     """
     entries = ((key, entry["origin"]) for key, entry in sorted(record.settings.items()))
-    return [
-        f"run with {origin}"
-        for key, origin in entries
-        if origin.startswith("--") and key not in NEUTRAL_KEYS and key not in unsaid
-    ]
+    origins = (origin for key, origin in entries if key not in NEUTRAL_KEYS and key not in unsaid)
+    return [f"run with {origin}" for origin in dict.fromkeys(origins) if origin.startswith("--")]
 
 
 def _join_weights(group: Sequence[RunResult]) -> str:

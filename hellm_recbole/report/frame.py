@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +19,14 @@ from hellm_recbole.config.request import EMBEDDINGS
 from hellm_recbole.config.variants import list_all_variants
 from hellm_recbole.config.yaml_files import find_properties
 from hellm_recbole.data.embeddings import digest_tables, read_item_embeddings
-from hellm_recbole.errors import DataError, ResultError
+from hellm_recbole.errors import DataError, PluginError, ResultError
 from hellm_recbole.evaluation import metrics
 from hellm_recbole.experiments.earlier_names import name_as_today
 from hellm_recbole.experiments.published import advise_on_published_runs
 from hellm_recbole.experiments.ranks_file import PhaseRanks, Policy, read_ranks
 from hellm_recbole.experiments.results import RunResult, check_comparable, digest_run, find_results
+from hellm_recbole.plugins.loading import report_unusable
+from hellm_recbole.plugins.metrics import load_metrics, sort_target_ranks
 from hellm_recbole.report.groups import Group, group_runs, list_successful
 from hellm_recbole.report.references import FOLDER, select_references
 
@@ -95,15 +98,17 @@ class ReportFrame:
         Args:
             record: successful run.
             policy: masking policy of the ranks.
-            names: M metrics, "R@K" or "N@K".
+            names: M metrics: "R@K", "N@K", or "NAME@K" of an installed package.
 
         Returns:
             [U, M] metrics, users sorted by token.
         """
         targets = self.get_targets(record)
         cutoffs = list(dict.fromkeys(int(name.partition("@")[2]) for name in names))
-        ranks = targets[RANK_COLUMNS[policy]].to_numpy()
-        _, values = metrics.compute_per_user(targets["user"].cat.codes.to_numpy(), ranks, cutoffs)
+        user, ranks = targets["user"].cat.codes.to_numpy(), targets[RANK_COLUMNS[policy]].to_numpy()
+        _, values = metrics.compute_per_user(user, ranks, cutoffs)
+        if added := [name for name in names if name not in values]:
+            values |= _compute_plugin_metrics(added, user, ranks, targets["item_count"].to_numpy(), record.n_candidates)
         return np.stack([values[name] for name in names], axis=1)
 
     def average_seeds(self, group: Group, names: Sequence[str]) -> Floats:
@@ -111,6 +116,41 @@ class ReportFrame:
         seeds = [self.compute_per_user(record, self.mask_policy, names) for record in list_successful(group)]
         mean: Floats = np.mean(seeds, axis=0)
         return mean
+
+
+def name_plugin_metrics(frame: ReportFrame, cutoffs: Sequence[int]) -> tuple[str, ...]:
+    """Name the metrics of installed packages at some cut-offs; those that fail are reported once and left out."""
+    names: list[str] = []
+    for name in load_metrics():
+        at_cutoffs = [f"{name}@{k}" for k in cutoffs]
+        try:
+            for record in list_successful(frame.records):
+                frame.compute_per_user(record, frame.mask_policy, at_cutoffs)
+        except PluginError as error:
+            report_unusable(f"{error}; this metric is left out")
+        else:
+            names += at_cutoffs
+    return tuple(names)
+
+
+def _compute_plugin_metrics(
+    names: Sequence[str], user: npt.NDArray[Any], rank: npt.NDArray[Any], item_count: npt.NDArray[Any], n_items: int
+) -> dict[str, Floats]:
+    """Compute metrics of installed packages for each user: `NAME@K` -> [U].
+
+    Args:
+        names: names of the metrics.
+        user: [T] number of each target's user.
+        rank: [T] rank of each target.
+        item_count: [T] training interactions of each target.
+        n_items: number of items, I.
+
+    Raises:
+        PluginError: a metric fails, or returns something else than a number for each user.
+    """
+    ranks = sort_target_ranks(user, rank, item_count, n_items)
+    parts = {name: name.partition("@") for name in names}
+    return {name: load_metrics()[kind].compute(ranks, int(k)) for name, (kind, _, k) in parts.items()}
 
 
 def name_metrics(cutoffs: Sequence[int]) -> tuple[str, ...]:

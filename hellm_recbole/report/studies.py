@@ -17,8 +17,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from hellm_recbole.config.properties_files import find_file, list_names, locate_file
 from hellm_recbole.config.search_space import Point, list_grid
-from hellm_recbole.config.yaml_files import find_properties, load_yaml
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.experiments.sweeps import SearchResult
 from hellm_recbole.report import figures
@@ -71,11 +71,11 @@ def list_studies(model: str) -> dict[str, Study]:
         SettingsError: the model has no studies, a study is not one or two settings with a list of values each, or a
             point outside the grid does not have one value for each of these settings.
     """
-    path = find_properties() / "study" / f"{model}.yaml"
-    if not path.exists():
-        known = sorted(other.stem for other in path.parent.glob("*.yaml"))
-        raise SettingsError(f"{path} is missing: {model} has no studies. These models have studies: {', '.join(known)}")
-    return {name: _read_study(path, name, entry) for name, entry in load_yaml(path).items()}
+    path, file = locate_file("study", model), find_file("study", model)
+    if file is None:
+        known = ", ".join(list_names("study"))
+        raise SettingsError(f"{path} is missing: {model} has no studies. These models have studies: {known}")
+    return {name: _read_study(path, name, entry) for name, entry in file.read().items()}
 
 
 def _read_study(path: Path, name: str, entry: Any) -> Study:

@@ -22,7 +22,7 @@ from hellm_recbole.report.best_rows import write_distance_notes
 from hellm_recbole.report.captions import describe_problem, write_mark_note, write_notes, write_seed_note, write_stamp
 from hellm_recbole.report.cells import Cell, Floats, build_cells
 from hellm_recbole.report.footnotes import Footnote, find_footnotes, list_marks
-from hellm_recbole.report.frame import ReportFrame, name_metrics
+from hellm_recbole.report.frame import ReportFrame, name_metrics, name_plugin_metrics
 from hellm_recbole.report.groups import Group, list_successful
 from hellm_recbole.report.protocols import FAMILY_TITLES, choose_policies
 from hellm_recbole.report.settings import ReportSettings
@@ -132,13 +132,17 @@ def build_table(
         SettingsError: `metric` is neither R@K nor N@K.
     """
     cutoffs = frame.choose_cutoffs(cutoffs)
-    names = name_metrics(cutoffs)
+    names, added = name_metrics(cutoffs), name_plugin_metrics(frame, cutoffs)
     sort_metric = settings.sort_metric if metric is None else metric
     _check_metric(sort_metric, example=names[-1])
     policies = choose_policies(protocol, frame.mask_policy)
     finished = [index for index, group in enumerate(frame.groups) if list_successful(group)]
     per_seed = [_compute_per_seed(frame, frame.groups[index], policies, names) for index in finished]
     cells = dict(zip(finished, build_cells(per_seed, names, settings), strict=True))
+    if added:  # compared with a correction of their own, so that they change no other p-value
+        further = [_compute_per_seed(frame, frame.groups[index], policies, added) for index in finished]
+        for index, built in zip(finished, build_cells(further, added, settings), strict=True):
+            cells[index] = {**cells[index], **built}
     paper = frame.paper if protocol == "paper" else {}
     order = _order_groups(frame, policies, sort_metric)
     footnotes = find_footnotes([frame.groups[index] for index in order], frame.embedding_digests)
@@ -149,7 +153,7 @@ def build_table(
     seed_note = write_seed_note([(row.model, len(row.seeds)) for row in rows])
     return Table(
         protocol=protocol,
-        metrics=names,
+        metrics=(*names, *added),
         paper_metrics=tuple(name for name in names if any(name in numbers for numbers in paper.values())),
         rows=tuple(rows),
         notes=(

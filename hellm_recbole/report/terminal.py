@@ -11,6 +11,7 @@ import rich.table
 from rich.console import Console
 
 from hellm_recbole.errors import strip_controls
+from hellm_recbole.plugins.metrics import is_plugin_metric
 from hellm_recbole.report.protocols import FAMILY_TITLES
 from hellm_recbole.report.rendering import MISSING, format_seconds
 from hellm_recbole.report.tables import Row, Table
@@ -26,8 +27,14 @@ def create_console(width: int | None = None) -> Console:
 
 
 def choose_shown_metrics(console: Console, names: Sequence[str]) -> Sequence[str]:
-    """Choose the metrics that fit: those of the two largest K, or of the largest one if the terminal is narrow."""
-    return names[-4 if console.width >= _WIDE else -2 :]
+    """Choose the metrics that fit: those of the two largest K, or of the largest one if the terminal is narrow.
+
+    Metrics of installed packages are shown at the largest K.
+    """
+    own = [name for name in names if not is_plugin_metric(name)]
+    added = [name for name in names if is_plugin_metric(name)]
+    largest = own[-1].partition("@")[2] if own else ""
+    return [*own[-4 if console.width >= _WIDE else -2 :], *(name for name in added if name.endswith(f"@{largest}"))]
 
 
 def create_view(names: Sequence[str], numbers: Sequence[str]) -> rich.table.Table:

@@ -76,12 +76,10 @@ def test_a_killed_search_is_resumed(workplace: Path, capsys: pytest.CaptureFixtu
     assert ray_folder.is_dir()
     first = len(list(ray_folder.glob("*_trial_*")))
     assert first >= 1
-    assert tune.main(options) == 2
-    assert "--resume" in capsys.readouterr().err
     state = ray_folder.parent / "state" / "tuner.pkl"
     kept = state.read_bytes()
     state.write_bytes(b"chellm_recbole.gone\nGone\n.")  # a class that this version lacks
-    assert tune.main([*options, "--resume"]) == 2
+    assert tune.main(options) == 2
     assert f"{DIGEST_MISMATCH}; start the search from scratch with --fresh" in capsys.readouterr().err
     write_sums(state.parent)
     assert tune.main([*options, "--resume"]) == 2
@@ -92,7 +90,7 @@ def test_a_killed_search_is_resumed(workplace: Path, capsys: pytest.CaptureFixtu
     write_sums(state.parent)
     for path in ray_folder.glob("*-state-*.json"):  # Ray was writing them when it was killed
         path.write_bytes(path.read_bytes()[:100])
-    assert tune.main([*options, "--resume"]) == 0
+    assert tune.main(options) == 0
     said = capsys.readouterr().err
     assert "Traceback" not in said
     assert "trial 1/3" not in said  # trials that had ended are not run again

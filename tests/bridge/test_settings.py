@@ -9,7 +9,8 @@ import pytest
 
 from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.bridge.register import find_offered_model, list_offered_models
-from hellm_recbole.bridge.settings import build_run_settings, from_recbole, to_recbole
+from hellm_recbole.bridge.settings import build_run_settings
+from hellm_recbole.config.recbole_keys import from_recbole, to_recbole
 from hellm_recbole.config.request import Override
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.experiments.resolve import resolve_runs
@@ -60,7 +61,7 @@ def test_the_settings_of_recboles_models_are_those_of_the_command(name: str) -> 
     [("patience", 20), ("clip_norm", 0.0), ("clip_norm", 1.5), ("valid_metric", "R@5"), ("valid_metric", "MRR@10")],
 )
 def test_a_translated_value_translates_back(key: str, value: Any) -> None:
-    assert from_recbole(key, to_recbole(key, value)[1]) == value
+    assert from_recbole(key, to_recbole(key, value)[1], "") == value
 
 
 def test_both_names_of_a_setting_are_understood() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hellm_recbole.baselines.registry import REGISTRY
-from hellm_recbole.config import model_layers
+from hellm_recbole.config import model_layers, properties_files
 from hellm_recbole.config.model_layers import list_presets, split_variant
 from hellm_recbole.config.request import parse_override
 from hellm_recbole.config.variants import list_variants
@@ -29,7 +29,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             (tmp_path / part.name).symlink_to(part)
     (tmp_path / "preset").mkdir()
     (tmp_path / "preset" / "brief.yaml").write_text(PRESET)
-    monkeypatch.setattr(model_layers, "find_properties", lambda: tmp_path)
+    for module in (model_layers, properties_files):
+        monkeypatch.setattr(module, "find_properties", lambda: tmp_path)
     return tmp_path
 
 
@@ -75,7 +76,8 @@ def inheriting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     parent = (real / "model" / "VBPR.yaml").read_text()
     sections = "overrides: {epochs: 7, patience: 3}\ndatasets: {tiny: {patience: 4}, large: {patience: 5}}\n"
     (tmp_path / "model" / "VBPR.yaml").write_text(parent + sections)
-    monkeypatch.setattr(model_layers, "find_properties", lambda: tmp_path)
+    for module in (model_layers, properties_files):
+        monkeypatch.setattr(module, "find_properties", lambda: tmp_path)
     return tmp_path / "model"
 
 

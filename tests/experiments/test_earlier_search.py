@@ -76,16 +76,16 @@ def test_the_description_of_a_finished_search(monkeypatch: pytest.MonkeyPatch) -
     assert "features, code: unknown" in describe_finished_search(toy_search(trials))
 
 
-def test_a_stopped_search_is_found_only_to_be_resumed(tmp_path: Path) -> None:
-    assert find_finished_search(tmp_path, REQUEST, resume=False) is None
+def test_a_stopped_search_is_not_finished(tmp_path: Path) -> None:
+    assert find_finished_search(tmp_path, REQUEST) is None
     write_request(tmp_path, REQUEST)
-    assert find_finished_search(tmp_path, REQUEST, resume=True) is None
-    with pytest.raises(ResultError, match="holds a search that was stopped; resume it with --resume"):
-        find_finished_search(tmp_path, REQUEST, resume=False)
+    assert find_finished_search(tmp_path, REQUEST) is None
+    with pytest.raises(ResultError, match="holds a search with seed = "):
+        find_finished_search(tmp_path, {**REQUEST, "seed": -7})
 
 
 def test_a_finished_search_is_found(tmp_path: Path) -> None:
     search = toy_search([toy_trial(1, 0.1)])
     write_request(tmp_path, REQUEST)
     write_search(tmp_path, search)
-    assert find_finished_search(tmp_path, REQUEST, resume=False) == search
+    assert find_finished_search(tmp_path, REQUEST) == search

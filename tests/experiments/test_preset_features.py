@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hellm_recbole.config import model_layers
+from hellm_recbole.config import model_layers, properties_files
 from hellm_recbole.config.yaml_files import find_properties
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.experiments.preset_features import (
@@ -98,6 +98,7 @@ def test_a_wrong_section_is_refused(
     (tmp_path / "preset").mkdir()
     (tmp_path / "preset" / "brief.yaml").write_text(content)
     assert find_properties() != tmp_path
-    monkeypatch.setattr(model_layers, "find_properties", lambda: tmp_path)
+    for module in (model_layers, properties_files):
+        monkeypatch.setattr(module, "find_properties", lambda: tmp_path)
     with pytest.raises(SettingsError, match=message):
         read_wanted_features("brief")

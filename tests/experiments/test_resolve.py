@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hellm_recbole.baselines.registry import REGISTRY
-from hellm_recbole.config import model_layers
+from hellm_recbole.config import model_layers, properties_files
 from hellm_recbole.config.request import Override, parse_override
 from hellm_recbole.config.yaml_files import find_properties
 from hellm_recbole.errors import ModelError, SettingsError
@@ -91,7 +91,8 @@ def test_all_missing_settings_of_a_model_are_in_one_message_with_the_file(
             (tmp_path / part.name).symlink_to(part)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "LightGCN.yaml").write_text("n_layers: 3\nlearning_rate: fast\n")
-    monkeypatch.setattr(model_layers, "find_properties", lambda: tmp_path)
+    for module in (model_layers, properties_files):
+        monkeypatch.setattr(module, "find_properties", lambda: tmp_path)
     message = find_refusal("LightGCN")
     file = tmp_path / "model" / "LightGCN.yaml"
     assert (

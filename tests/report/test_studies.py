@@ -10,8 +10,8 @@ import pytest
 import yaml
 from matplotlib.patches import Rectangle
 
+from hellm_recbole.config import properties_files
 from hellm_recbole.errors import SettingsError
-from hellm_recbole.report import studies
 from hellm_recbole.report.studies import draw_study, list_studies, render_study_csv
 from tests.toy_records import toy_search, toy_trial
 
@@ -55,7 +55,7 @@ def test_the_study_of_the_contrasts_has_the_origin_in_addition() -> None:
 def test_a_wrong_study_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: Any, part: str) -> None:
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "M.yaml").write_text(yaml.safe_dump({"s": entry}))
-    monkeypatch.setattr(studies, "find_properties", lambda: tmp_path)
+    monkeypatch.setattr(properties_files, "find_properties", lambda: tmp_path)
     with pytest.raises(SettingsError, match=part):
         list_studies("M")
 

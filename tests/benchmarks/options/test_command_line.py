@@ -67,7 +67,7 @@ def test_the_help_has_groups_and_examples(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--model", "A"], "No such option: --model; did you mean --models?"),
+        (["--modles", "A"], "No such option: --modles; did you mean --models?"),
         (["--models"], "--models needs a value; --help lists all options"),
         (["--models", "--part", "one"], "--models needs a value, but --part follows; --help lists all options"),
         (["--steps", "1.0"], "Invalid value for '--steps': '1.0' is not an integer; see hellm-recbole toy --help"),

@@ -53,7 +53,6 @@ def test_the_default_request() -> None:
         device="auto",
         threads=None,
         seed=2024,
-        resume=False,
         fresh=False,
         address="local",
     )
@@ -95,9 +94,11 @@ def test_the_address_of_a_cluster_may_be_left_out(arguments: list[str], address:
     ("arguments", "sentence"),
     [
         (
-            ["--model", "LightGCN"],
-            "--model is not understood; did you mean --models? A setting is written --model=VALUE",
+            ["--model-s", "LightGCN"],
+            "--model-s is not understood; did you mean --models? A setting is written --model-s=VALUE",
         ),
+        (["--callbacks", ","], "--callbacks names nothing; give names separated by commas"),
+        (["--gpu_id=0"], "--gpu_id=0: gpu_id is a key of RecBole; here, choose the device with --device cuda:N"),
         (["--epochs", "3"], "--epochs is not understood; write a setting as --set key=value"),
         (["-epochs=3"], "-epochs=3 is not understood; options begin with two dashes"),
         (["--quietly"], "--quietly is not understood; write a setting as --set key=value"),
@@ -128,8 +129,9 @@ def test_a_wrong_option_of_a_run_is_one_sentence(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--seed", "-1"], "--seed -1: a seed must be at least 0"),
-        (["--seed", "x"], "Invalid value for '--seed': 'x' is not an integer"),
+        (["--seeds", "-1"], "--seeds '-1': a seed must be at least 0"),
+        (["--seed", "x"], "--seeds 'x' must be integers separated by commas, such as 2024,2025"),
+        (["--seeds", "1,2"], "--seeds 1,2: a search has one seed for all its trials; name one"),
         (["--resume", "--fresh"], "--resume and --fresh contradict each other; use only one of them"),
         (["--threads", "1025"], "--threads 1025 must be at least 1 and at most 1024"),
     ],
@@ -141,3 +143,13 @@ def test_a_wrong_option_of_a_search_is_one_sentence(
     err = capsys.readouterr().err
     assert err.startswith(f"error: {sentence}")
     assert err.count("\n") == 1
+
+
+def test_other_spellings_of_options_are_understood() -> None:
+    search = read("--model", "A", "--seed", "3", "--address", "auto", "--resume", search=True)
+    assert isinstance(search, SearchRequest)
+    assert (search.models, search.seed, search.address) == (("A",), 3, "auto")
+    request = read("--model=A", "--seed=3", "--datasets", "toy", "--stopping_step=9", "--topk=[5,10]")
+    assert isinstance(request, RunRequest)
+    assert (request.models, request.seeds, request.datasets) == (("A",), (3,), ("toy",))
+    assert [(one.key, one.value) for one in request.overrides] == [("patience", 10), ("cutoffs", [5, 10])]

@@ -1,0 +1,93 @@
+"""Splits of installed packages: functions from interactions to parts.
+
+An entry point of the group `hellm_recbole.splits` is a function of `Interactions` that returns the part of each of
+them. `--split NAME` uses it. The kind of such a split is `plug-in NAME`, and its hash depends on the name and on the
+parts, so results of two kinds of split never share a table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from hellm_recbole.config.plugin_points import SPLITS
+from hellm_recbole.data.dataset import PARTS, Dataset
+from hellm_recbole.data.split import Split, sort_by_time, split_dataset
+from hellm_recbole.errors import PluginError, take_first_line
+from hellm_recbole.plugins.loading import PluginRecord, load_point, make_record, select_point
+from hellm_recbole.types import IdArray
+
+TRAIN, VALID, TEST = range(3)  # parts that a function returns
+OPTION = "--split"
+KIND = "plug-in "  # start of the kind of such a split
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """All interactions of a dataset, sorted by user and then by time; for equal times, file order decides.
+
+    Attributes:
+        user: [E] user ids, 1..U.
+        item: [E] item ids, 1..I.
+        time: [E] timestamps; None if the dataset has none.
+        n_users: number of users, U.
+        n_items: number of items, I.
+    """
+
+    user: IdArray
+    item: IdArray
+    time: Any
+    n_users: int
+    n_items: int
+
+    def count_from_end(self) -> IdArray:
+        """Count the later interactions of the same user, [E]; 0 is the user's last one.
+
+        >>> Interactions(np.array([1, 1, 2]), np.array([5, 6, 5]), None, 2, 6).count_from_end().tolist()
+        [1, 0, 0]
+        """
+        ends = np.cumsum(np.bincount(self.user, minlength=self.n_users + 1))
+        return ends[self.user] - 1 - np.arange(len(self.user))
+
+
+def split_with_plugin(dataset: Dataset, name: str) -> Split:
+    """Split a dataset with the function of an installed package.
+
+    Args:
+        dataset: the dataset; a split of its own is not used.
+        name: name of the entry point.
+
+    Raises:
+        PluginError: no package has it, or the function fails or does not return the part of each interaction.
+        DataError: a part has no interaction.
+    """
+    point = select_point(SPLITS, name, OPTION)
+    function = load_point(point)
+    order = sort_by_time(dataset)
+    time = None if dataset.time is None else dataset.time[order]
+    given = Interactions(dataset.user[order], dataset.item[order], time, dataset.n_users, len(dataset.item_tokens) - 1)
+    try:
+        parts = np.asarray(function(given))
+    except Exception as error:  # a plug-in may raise anything
+        raise PluginError(f"split {name} of {point.title} failed ({take_first_line(error)})") from error
+    if parts.shape != order.shape or parts.dtype.kind not in "iu" or not np.isin(parts, (TRAIN, VALID, TEST)).all():
+        raise PluginError(
+            f"split {name} of {point.title} returned an array of shape {parts.shape} and type {parts.dtype}; return "
+            f"0, 1 or 2 ({', '.join(PARTS)}) for each of the {len(order):,} interactions"
+        )
+    in_file_order = np.empty(len(order), dtype=np.int8)
+    in_file_order[order] = parts
+    split = split_dataset(replace(dataset, part=in_file_order))
+    kind: Any = f"{KIND}{name}"
+    return replace(split, kind=kind, sha256=hashlib.sha256(f"{kind}\n{split.sha256}".encode()).hexdigest())
+
+
+def describe_split(kind: str) -> PluginRecord | None:
+    """Describe the package of a kind of split for `record.json`; None if it is a kind of this project."""
+    if not kind.startswith(KIND):
+        return None
+    name = kind.removeprefix(KIND)
+    return make_record("split", name, select_point(SPLITS, name, OPTION))
