@@ -28,15 +28,18 @@ def refuse_missing_data(names: Sequence[str], data_path: Path | None) -> None:
         find_known_source(name, data_path=data_path, dataset_root=DATASET_ROOT)
 
 
-def load_data(name: str, data_path: Path | None, *, modalities: Sequence[str] | None = None) -> tuple[Dataset, Split]:
+def load_data(
+    name: str, data_path: Path | None, *, modalities: Sequence[str] | None = None, root: Path = DATASET_ROOT
+) -> tuple[Dataset, Split]:
     """Load a dataset and its split. A known dataset is prepared first if its source files are found.
 
     Args:
         name: name of the dataset.
         data_path: folder with the source files, or None to search the usual folders.
         modalities: modalities whose features are read; None reads all.
+        root: folder of the prepared datasets.
     """
-    prepared = prepare_if_known(name, data_path=data_path, dataset_root=DATASET_ROOT, find=find_text_encoder)
+    prepared = prepare_if_known(name, data_path=data_path, dataset_root=root, find=find_text_encoder)
     for warning in prepared.warnings:
         print(f"{name}: {warning}")
     dataset = load_dataset(prepared.folder, modalities=modalities)

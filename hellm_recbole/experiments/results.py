@@ -167,6 +167,8 @@ class RunResult:
       project, which did not have them, wrote the file.
     - `ranks_sha256` is the digest of the file of ranks; null if there is none, or if an earlier version wrote it.
     - `published` describes the publication of a published run, null for others.
+    - `evaluated` is false for a model that was trained on all data for use, which has no metrics and no ranks. The key
+      is written only then.
     - `path` is the file from which the result was read. Error messages name it.
     """
 
@@ -211,6 +213,7 @@ class RunResult:
     deterministic: bool | None = None
     ranks_sha256: str | None = None
     published: Published | None = None
+    evaluated: bool = True
     path: Path | None = field(default=None, compare=False)
 
     @property
@@ -237,7 +240,7 @@ def write_result(folder: Path, result: RunResult) -> Path:
         OutputError: the folder cannot be written.
     """
     path = ensure_folder(folder) / RECORD_FILE
-    text = dump_json(result)
+    text = dump_json(result, ("evaluated",) if result.evaluated else ())
     _parse_result(text, path)
     write_text(path, text)
     return path
@@ -264,7 +267,8 @@ def find_results(results_dir: Path, dataset: str) -> list[RunResult]:
         dataset: name of the dataset.
 
     Returns:
-        The results, without control characters in their texts. The list is empty if there are none.
+        The results, without control characters in their texts. The list is empty if there are none. Models that were
+        trained on all data are left out, because they were not evaluated.
 
     Raises:
         ResultError: a result is broken, or it is in the folder of another dataset, model or seed. Such a folder is a
@@ -272,6 +276,7 @@ def find_results(results_dir: Path, dataset: str) -> list[RunResult]:
     """
     paths = sorted((results_dir / dataset).glob(f"*/*/{RECORD_FILE}"))
     results = [read_result(path) for path in paths if path.exists()]  # another command may have just removed a file
+    results = [result for result in results if result.evaluated]
     for result in results:
         assert result.path is not None
         expected, recorded = result.path.parent.parts[-3:], (result.dataset, result.label, str(result.seed))
@@ -359,7 +364,7 @@ def _parse_result(text: str, path: Path) -> RunResult:
         _refuse_file(path, SEAL, "is missing, which every published run has")
     hints = {name: hint for name, hint in get_type_hints(RunResult).items() if name != "path"}
     added: dict[str, Any] = {"backbone": None, "stages": {}, "search": None, "identity": None, "deterministic": None}
-    added |= {"ranks_sha256": None, "published": None, "combination": None}
+    added |= {"ranks_sha256": None, "published": None, "combination": None, "evaluated": True}
     try:
         raw = {**added, **check_seal(raw)}  # earlier versions wrote files without these keys
         result = RunResult(**read_mapping(raw, hints, ""), path=path)
@@ -367,8 +372,8 @@ def _parse_result(text: str, path: Path) -> RunResult:
         raise ResultError(f"run result {path}: {error}; run it again with --fresh") from error
     if not result.cutoffs or not all(0 < k <= LARGEST_CUTOFF for k in result.cutoffs):
         _refuse_file(path, "cutoffs", f"must be integers from 1 to {LARGEST_CUTOFF:,}")
-    if result.status == "success" and (result.reason is not None or not result.metrics["valid"]):
-        _refuse_file(path, "status", "is success, which needs metrics and no reason")
+    if result.status == "success" and (result.reason is not None or result.evaluated != bool(result.metrics["valid"])):
+        _refuse_file(path, "status", "is success, which needs metrics and no reason; without metrics if not evaluated")
     if result.status != "success" and (not result.reason or result.metrics["valid"] or result.metrics["test"]):
         _refuse_file(path, "status", f"is {result.status}, which needs a reason and no metrics")
     return result
