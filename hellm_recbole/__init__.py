@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 install()
 
 _API = ("LoadedDataset", "Recommender", "Results", "evaluate", "load_dataset", "load_run", "run", "train_all")
-__all__ = ["__version__", *_API]  # noqa: PLE0604
+__all__ = ["__version__", *_API]
 
 
 def __getattr__(name: str) -> Any:

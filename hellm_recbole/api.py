@@ -22,17 +22,15 @@ from typing import Any, Literal
 import pandas as pd
 
 from hellm_recbole.baselines.registry import REGISTRY
-from hellm_recbole.config.request import Override, Protocol, RunRequest
 from hellm_recbole.config.yaml_files import Value
 from hellm_recbole.data.dataset import load_dataset as read_dataset
 from hellm_recbole.data.known_datasets import DATASET_ROOT, list_datasets, resolve_name
 from hellm_recbole.data.replacement import is_prepared
 from hellm_recbole.data.split import split_dataset
-from hellm_recbole.errors import DataError, HellmError, ModelError, SettingsError
+from hellm_recbole.errors import DataError, HellmError, SettingsError
 from hellm_recbole.evaluation.metrics import average_metrics
 from hellm_recbole.evaluation.ranking import Ranks, rank_targets
 from hellm_recbole.experiments.ranks_file import Policy
-from hellm_recbole.experiments.resolve import Resolver
 from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.llm.text_encoder import find_text_encoder
 from hellm_recbole.serving.all_data import train_on_all_data
@@ -132,8 +130,6 @@ def run(
     seeds: int | Sequence[int] = 2024,
     preset: str = "paper",
     settings: Mapping[str, Value] | None = None,
-    llm: str | None = None,
-    llm_layers: int | None = None,
     embeddings: Mapping[str, AnyPath] | None = None,
     tuned: bool = False,
     exports: Sequence[str] = (),
@@ -143,7 +139,6 @@ def run(
     device: str = "auto",
     threads: int | None = None,
     output: AnyPath = "results",
-    protocol: Protocol = "unified",
 ) -> Results:
     """Run models on a dataset as `run.py` does: finished runs are kept, and stopped ones are resumed.
 
@@ -152,9 +147,7 @@ def run(
         dataset: a loaded dataset, or what `load_dataset` takes.
         seeds: random seeds; one run for each.
         preset: name of the preset of settings.
-        settings: `KEY` or `MODEL.KEY` -> value, such as {"SASRec.dropout": 0.5}; they win over all others.
-        llm: language model of LLM runs: "auto", a hub id, a folder or a GGUF file.
-        llm_layers: number of first layers of the language model to keep; None keeps all.
+        settings: `KEY` or `MODEL.KEY` -> value, such as {"SASRec.dropout": 0.5, "llm_layers": 2}; they win over others.
         embeddings: pretrained model -> file of item embeddings that is read instead of training the model.
         tuned: whether to use the best values that a search found.
         exports: files to write for each run, "test-lists" or "embeddings".
@@ -164,7 +157,6 @@ def run(
         device: "auto", "cpu" or "cuda:N".
         threads: number of CPU threads; None leaves it as it is.
         output: folder of the results.
-        protocol: protocol of the table that `Results.table` returns by default.
 
     Returns:
         All runs of these models with these seeds. A run that failed is among them, with its reason.
@@ -172,54 +164,23 @@ def run(
     Raises:
         HellmError: an input is wrong; nothing is trained then.
     """
-    from hellm_recbole.benchmarks.options.shared import ALL
-    from hellm_recbole.benchmarks.options.values import check_seeds, check_threads, parse_export_k, parse_exports
-    from hellm_recbole.benchmarks.tasks.all_models import leave_out_models
-    from hellm_recbole.benchmarks.tasks.comparison import run as execute_request
-    from hellm_recbole.benchmarks.tasks.overview import ALL_MODELS
+    from hellm_recbole.benchmarks.tasks.called_runs import execute_call, list_overrides, make_request
 
     loaded = dataset if isinstance(dataset, LoadedDataset) else load_dataset(dataset)
-    chosen = (seeds,) if isinstance(seeds, int) else tuple(dict.fromkeys(seeds))
-    check_seeds(chosen, f"seeds = {seeds}")
-    names = (models,) if isinstance(models, str) else tuple(dict.fromkeys(models))
-    if not names or not chosen:
-        raise ModelError("name at least one model and one seed, such as run(['SASRec'], dataset, seeds=2024)")
-    written = parse_exports(",".join(exports)) if exports else ()
-    request = RunRequest(
-        models=ALL_MODELS if names == (ALL,) else names,
-        datasets=(loaded.name,),
-        preset=preset,
-        overrides=tuple(_list_overrides(settings or {}, llm, llm_layers)),
-        data_path=None,
-        output=Path(output),
-        device=device,
-        threads=check_threads(threads),
-        embeddings={model: Path(file) for model, file in (embeddings or {}).items()},
-        seeds=chosen,
-        tuned=tuned,
-        ray=ray,
-        protocol=protocol,
-        exports=written,
-        export_k=parse_export_k(None if export_k is None else str(export_k), written),
-        fresh=fresh,
-        dry_run=False,
+    request = make_request(
+        loaded.name,
+        (models,) if isinstance(models, str) else tuple(dict.fromkeys(models)),
+        (seeds,) if isinstance(seeds, int) else tuple(dict.fromkeys(seeds)),
+        list_overrides(settings or {}),
+        _as_paths(embeddings),
+        exports,
+        export_k,
+        {"preset": preset, "tuned": tuned, "fresh": fresh, "ray": ray, "device": device, "threads": threads},
+        Path(output),
     )
-    select = partial(leave_out_models, request) if names == (ALL,) else None
-    execute_request(request, select, quiet=True, loaded={loaded.name: (loaded.source, loaded.split)})
+    configs = execute_call(request, loaded.source, loaded.split)
     load = partial(load_run, dataset=loaded, device=device, embeddings=embeddings)
-    resolver = Resolver(loaded.name, REGISTRY, request.preset, request.overrides, tuple(request.embeddings))
-    return collect_results(request, loaded.name, [resolver.resolve(model) for model in request.models], load)
-
-
-def _list_overrides(settings: Mapping[str, Value], llm: str | None, llm_layers: int | None) -> list[Override]:
-    """List settings as overrides, with the origins that the options of the command have."""
-    given = (("llm", llm, "--llm"), ("llm_layers", llm_layers, "--llm-layers"))
-    overrides = [Override(None, key, value, f"{option} {value}") for key, value, option in given if value is not None]
-    for name, value in settings.items():
-        model, dot, key = name.rpartition(".")
-        found = list(value) if isinstance(value, tuple) else value
-        overrides.append(Override(model if dot else None, key, found, f"--set {name}={found}"))
-    return overrides
+    return collect_results(request, loaded.name, configs, load)
 
 
 def load_run(

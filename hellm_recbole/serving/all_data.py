@@ -1,9 +1,9 @@
 """Train the model of a finished run again for use: on all interactions, for the number of epochs that the run chose.
 
-Settings, seed, learning rates and batches are those of the run. Nothing is held out, so nothing is evaluated: the record
-says `evaluated: false`, and reports leave it out. The runs that it reads, pretrained models and combined rows, are
-trained so first. All of them are in `<output>/all-data/<dataset>/<model>/<seed>`, so that each finds the others. A run
-that was stopped is resumed from its last epoch.
+Settings, seed, learning rates and batches are those of the run. Nothing is held out, so nothing is evaluated: the
+record says `evaluated: false`, and reports leave it out. The runs that it reads, pretrained models and combined rows,
+are trained so first. All of them are in `<output>/all-data/<dataset>/<model>/<seed>`, so that each finds the others. A
+run that was stopped is resumed from its last epoch.
 """
 
 from __future__ import annotations

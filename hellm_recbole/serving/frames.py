@@ -56,12 +56,8 @@ def prepare_frame(
             _write_table(items, source.with_name(ITEMS), (ITEM,), "the items")
         name = name or f"frame-{_digest_files(source)}"
         given = {"text": tuple(text), "k_core": k_core}
-        settings = read_dataset_settings(
-            name, TABLE, {key: value for key, value in given.items() if value is not None}
-        )
-        return prepare(
-            name, source, settings, read_feature_settings({}), root, fresh=fresh, progress=False, find=find
-        )
+        settings = read_dataset_settings(name, TABLE, {key: value for key, value in given.items() if value is not None})
+        return prepare(name, source, settings, read_feature_settings({}), root, fresh=fresh, progress=False, find=find)
 
 
 def _digest_files(source: Path) -> str:

@@ -55,13 +55,11 @@ class Results:
     Attributes:
         folder: folder of all results.
         dataset: name of the dataset.
-        protocol: protocol of the table.
         runs: the runs, sorted by model and seed.
     """
 
     folder: Path
     dataset: str
-    protocol: Protocol
     runs: tuple[Run, ...]
 
     @property
@@ -69,17 +67,17 @@ class Results:
         """Runs that have not succeeded; `result.reason` says why."""
         return tuple(run for run in self.runs if run.result.status != "success")
 
-    def table(self, protocol: Protocol | None = None) -> pd.DataFrame:
+    def table(self, protocol: Protocol = "unified") -> pd.DataFrame:
         """Return the comparison table of the dataset: the numbers of `table.csv`, one row for each model.
 
         Args:
-            protocol: "unified" or "paper"; None takes that of the results.
+            protocol: "unified", or "paper" to mask as the published code of each family does.
 
         Raises:
             ResultError: the runs cannot be compared in one table.
         """
         frame = read_frame(self.folder, self.dataset).drop_variants()
-        table = build_table(frame, protocol or self.protocol, read_report_settings())
+        table = build_table(frame, protocol, read_report_settings())
         return pd.read_csv(io.StringIO(render_csv(table)))
 
     def __getitem__(self, key: str | tuple[str, int]) -> Run:
@@ -123,4 +121,4 @@ def collect_results(
         tuned = label_run(config.model, config.backbone, tuned=True)
         labels.add(tuned if request.tuned and any(one.label == tuned for one in found) else config.label)
     runs = tuple(Run(result, load) for result in found if result.label in labels)
-    return Results(request.output, dataset, request.protocol, runs)
+    return Results(request.output, dataset, runs)
