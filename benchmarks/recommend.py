@@ -1,7 +1,7 @@
 """Recommend items with a finished run, to users of its dataset or to new histories.
 
 python benchmarks/recommend.py results/Beauty/SASRec/2024 --histories new.csv --k 10
-python benchmarks/recommend.py results/Beauty/SASRec/2024 --users users.txt --history all --output lists.parquet
+python benchmarks/recommend.py results/Beauty/SASRec/2024 --users users.txt --output lists.parquet
 
 A file of histories is a table (.csv, .tsv, .parquet) with the columns user_id, item_id and perhaps timestamp, a .jsonl
 file with a list of items in each line, or a text file with the items of one history in each line, oldest first. Without
@@ -16,20 +16,25 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from hellm_recbole.benchmarks.options.finished_runs import DatasetFolder, FilesOfRun, RunFolder
 
 from hellm_recbole.benchmarks.options.command_line import run_command
+from hellm_recbole.benchmarks.options.finished_runs import DatasetFolder, FilesOfRun, RunFolder
 from hellm_recbole.benchmarks.options.shared import CpuThreads, DataPath, Device, Version
 from hellm_recbole.benchmarks.options.values import check_threads, parse_embeddings, parse_integer, parse_path
 from hellm_recbole.errors import SettingsError
 
+Histories = Annotated[Path | None, typer.Option(parser=parse_path, metavar="FILE", help="new histories")]
+Users = Annotated[Path | None, typer.Option(parser=parse_path, metavar="FILE", help="users of the dataset, one a line")]
+Candidates = Annotated[
+    Path | None, typer.Option(parser=parse_path, metavar="FILE", help="items to choose from, one a line (default: all)")
+]
 Length = Annotated[int, typer.Option("--k", parser=parse_integer, metavar="K", help="length of each list")]
 HistoryOfUsers = Annotated[
     Literal["test", "all"],
     typer.Option(
         "--history",
-        help="what is read of the users of the dataset and left out of their lists: test for training and validation, "
-        "as when the test part was ranked, all for the whole history",
+        help="what is read of the users of the dataset and left out of their lists: all for the whole history, test "
+        "for training and validation, as when the test part was ranked",
     ),
 ]
 KeepSeen = Annotated[bool, typer.Option("--keep-seen", help="list items of the history, too")]

@@ -3,34 +3,23 @@
 python benchmarks/train_all.py results/Beauty/SASRec/2024
 
 The model gets the settings and the seed of the run, the number of epochs that the run chose, and all interactions:
-training, validation and test. The runs that it reads are trained so first. Nothing is evaluated: the record says so, and
-no table shows it. The folder, OUTPUT/all-data/DATASET/MODEL/SEED, is one that recommend.py takes.
+training, validation and test. The runs that it reads are trained so first. Nothing is evaluated: the record says so,
+and no table shows it. The folder, OUTPUT/all-data/DATASET/MODEL/SEED, is one that recommend.py takes.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hellm_recbole.benchmarks.options.command_line import run_command
+from hellm_recbole.benchmarks.options.finished_runs import DatasetFolder, FilesOfRun, RunFolder
 from hellm_recbole.benchmarks.options.shared import CpuThreads, DataPath, Device, Version
 from hellm_recbole.benchmarks.options.values import check_threads, parse_embeddings
 
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="folder of the run: results/DATASET/MODEL/SEED")]
-DatasetFolder = Annotated[
-    Path | None,
-    typer.Option("--dataset", metavar="DIR", help="prepared dataset of the run (default: dataset/NAME)"),
-]
-EmbeddingFiles = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--embeddings", metavar="MODEL=FILE", help="file of embeddings that the run has read; can be repeated"
-    ),
-]
 Fresh = Annotated[bool, typer.Option("--fresh", help="train again what was trained on all data before")]
 
 
@@ -43,7 +32,7 @@ def train_model(
     run: RunFolder,
     fresh: Fresh = False,
     dataset: DatasetFolder = None,
-    embeddings: EmbeddingFiles = None,
+    embeddings: FilesOfRun = None,
     data_path: DataPath = None,
     device: Device = "auto",
     threads: CpuThreads = None,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import scipy.sparse as sp
 import torch
+from torch import Tensor
 
 from hellm_recbole.data.split import extend_histories
 from hellm_recbole.errors import DataError, ModelError, SettingsError
@@ -28,6 +30,14 @@ _PROBED_USERS = 8  # users whose scores for one and the same history are compare
 _CLOSE = 1e-5  # relative difference of scores that rounding may make
 
 
+@runtime_checkable
+class ScoresInteractions(Protocol):
+    """A model, such as ItemKNN, that scores any set of interactions, though its runs score those of training."""
+
+    def score_interactions(self, interactions: sp.csr_matrix) -> Tensor:
+        """Compute the scores of all items, [B, I], for B users with these [B, I + 1] sparse float32 interactions."""
+
+
 @dataclass(frozen=True)
 class _Block:
     """Users, or new histories, that are scored together.
@@ -35,10 +45,12 @@ class _Block:
     Attributes:
         user: [B] user ids, which are also the rows of `history`.
         history: histories that the model reads, and that are masked.
+        is_test: whether the scores are those of the test part.
     """
 
     user: IdArray
     history: Histories
+    is_test: bool = False
 
 
 @dataclass(eq=False)
@@ -77,7 +89,7 @@ class Recommender:
         k: int = 10,
         filter_seen: bool = True,
         candidates: Sequence[Any] | None = None,
-        history: HistoryChoice = "test",
+        history: HistoryChoice = "all",
     ) -> pd.DataFrame:
         """Recommend the k best items to users of the dataset, or to new histories.
 
@@ -90,10 +102,10 @@ class Recommender:
             k: length of a list, at most the number of items to choose from. A list is shorter if fewer items are left.
             filter_seen: whether to leave out the items of a user's history.
             candidates: items to choose from; None means all items.
-            history: which interactions of a user of the dataset the model reads, and `filter_seen` leaves out: "test"
-                for training and validation, as when the test part was ranked, or "all" for the whole history. Use "all"
-                in practice: with "test", a list may hold what the user has already chosen. A model that has learned a
-                vector for each user reads none of them. New histories are always read whole.
+            history: which interactions of a user of the dataset the model reads, and `filter_seen` leaves out: "all"
+                for the whole history, for use in practice; or "test" for training and validation, as when the test part
+                was ranked, so that a list may hold what the user has already chosen. A model that has learned a vector
+                for each user reads none of them. New histories are always read whole.
 
         Returns:
             Columns `user_id`, `rank` (from 1), `item_id` and `score`.
@@ -109,7 +121,7 @@ class Recommender:
         if histories is None:
             ids = self._find_users(users)
             names = [str(token) for token in self.dataset.split.user_tokens[ids]]
-            blocks = self._divide_users(ids, self._select_history(history))
+            blocks = self._divide_users(ids, self._select_history(history), is_test=history == "test")
         else:
             if users is not None:
                 raise DataError("give either users or histories; the name of a history is the key of a mapping")
@@ -122,13 +134,13 @@ class Recommender:
         """Return the tokens of all items and their vectors, [I, D] float32, whose product with a query is the score.
 
         Raises:
-            ModelError: the run has a model of RecBole, which has no such vectors, or only combines scores.
+            ModelError: the run has no such vectors: it is a model of RecBole, counts, or only combines scores.
         """
         module: Any = getattr(self.scorer, "module", None)
-        if not isinstance(self.config, OwnRunConfig) or module is None:
+        if not isinstance(self.config, OwnRunConfig) or not hasattr(module, "encode"):
             raise ModelError(
-                f"{self.name} has no item embeddings: it is a model of RecBole or only combines the scores of other "
-                "runs; use a run of one of this project's models"
+                f"{self.name} has no item embeddings: it is a model of RecBole, counts, or combines the scores of other "
+                "runs; use a run that learns vectors, such as SASRec or HeLLMPre"
             )
         self._prepare()
         with torch.no_grad():
@@ -161,6 +173,8 @@ class Recommender:
 
         Some users get one and the same history. If their scores differ, the model knows them by their ids.
         """
+        if isinstance(getattr(self.scorer, "module", None), ScoresInteractions):
+            return True
         split = self.dataset.split
         n_users = min(split.n_users, _PROBED_USERS)
         one = split.train.get_items(int(np.argmax(split.train.count_items())))
@@ -171,6 +185,16 @@ class Recommender:
             scores = self.scorer.compute_scores(user, same)
             scale = max(float(scores.abs().max()), 1e-30)
             return bool((scores - scores[:1]).abs().max() <= _CLOSE * scale)
+
+    def _compute_scores(self, block: _Block) -> Tensor:
+        """Compute the scores of all items for a block, [B, I]."""
+        module = getattr(self.scorer, "module", None)
+        if block.is_test or not isinstance(module, ScoresInteractions):
+            return self.scorer.compute_scores(block.user, block.history)
+        items = [block.history.get_items(int(one)) for one in block.user]
+        row, column = np.repeat(np.arange(len(items)), [len(one) for one in items]), np.concatenate(items)
+        shape = (len(items), self.dataset.split.n_items + 1)
+        return module.score_interactions(sp.csr_matrix((np.ones(len(row), np.float32), (row, column)), shape=shape))
 
     def _prepare(self) -> None:
         """Compute what all users share, once."""
@@ -247,11 +271,11 @@ class Recommender:
                 f"{self.dataset.name}, or use a run that reads histories, such as SASRec, HeLLM or Priors"
             )
 
-    def _divide_users(self, ids: IdArray, history: Histories) -> Iterator[_Block]:
+    def _divide_users(self, ids: IdArray, history: Histories, *, is_test: bool) -> Iterator[_Block]:
         """Divide users into the blocks in which the run ranked its targets."""
         size = self.config.evaluation.eval_block_users
         for start in range(0, len(ids), size):
-            yield _Block(ids[start : start + size], history)
+            yield _Block(ids[start : start + size], history, is_test)
 
     def _divide_histories(self, items: Sequence[IdArray]) -> Iterator[_Block]:
         """Divide new histories into blocks. In each, they have the first user ids, which every model knows."""
@@ -286,7 +310,7 @@ class Recommender:
         parts: list[tuple[npt.NDArray[Any], ...]] = []
         start = 0
         for block in blocks:
-            scores = self.scorer.compute_scores(block.user, block.history).clone()
+            scores = self._compute_scores(block).clone()
             if filter_seen:
                 row, column = _locate_seen(block)
                 scores[as_ids(row, scores.device), as_ids(column, scores.device)] = -torch.inf
