@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -221,14 +222,12 @@ def test_a_folder_without_a_finished_run_is_refused(sasrec: Path) -> None:
 
 def test_changed_or_missing_inputs_are_refused(sasrec: Path, toy_dataset: Dataset) -> None:
     assert load_run(sasrec).notes == ()
-    shutil.move("dataset/toy", "elsewhere/toy") if Path("elsewhere").exists() else shutil.move("dataset", "elsewhere")
+    shutil.move("dataset", "elsewhere")
     assert "the dataset toy of " in refuse(sasrec, DataError)
     assert "there is no folder dataset/toy; prepare it, or name its folder with dataset" in refuse(sasrec, DataError)
     assert load_run(sasrec, dataset="elsewhere/toy").name == "SASRec on toy, seed 2024"
     order = np.r_[1:40, 0]
-    import dataclasses
-
-    write_prepared(Path("dataset/toy"), dataclasses.replace(toy_dataset, item=order[toy_dataset.item - 1] + 1))
+    write_prepared(Path("dataset/toy"), replace(toy_dataset, item=order[toy_dataset.item - 1] + 1))
     assert "the dataset toy has changed since" in refuse(sasrec, ResultError)
     shutil.rmtree("dataset")
     shutil.move("elsewhere", "dataset")
@@ -279,15 +278,24 @@ def test_scores_of_ones_own_are_ranked_like_those_of_a_run(results: Results) -> 
         evaluate(table)
 
 
-def test_a_missing_language_model_is_one_sentence(tmp_path: Path, toy_dataset: Dataset) -> None:
+def test_a_missing_language_model_is_one_sentence(
+    tmp_path: Path, toy_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tiny = save_tiny(tmp_path / "tiny", "llama")
     small = {"LLaRA.epochs": 1, "SASRec.epochs": 1, "batch_size": 64, "LLaRA.llm": str(tiny)}
     loaded = prepare(tmp_path, toy_dataset)
     done = run("LLaRA", loaded, settings=small, device="cpu", output=tmp_path / "results")
     assert [one.result.model for one in done] == ["LLaRA"]
     check_new_histories(done["LLaRA"].load(), "LLaRA")
-    (tiny / "config.json").write_text((tiny / "config.json").read_text().replace("}", " }"))
+    config = (tiny / "config.json").read_text()
+    (tiny / "config.json").write_text(config.replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-03'))
     with pytest.raises(ResultError, match="was made with other configuration or tokenizer of the language model"):
+        done["LLaRA"].load()
+    shutil.move(tiny, tmp_path / "elsewhere")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        DataError, match=r"cannot be loaded: language model .* is neither a local folder nor a GGUF file"
+    ):
         done["LLaRA"].load()
     shutil.rmtree(tmp_path / "results" / "toy" / "SASRec")
     with pytest.raises(ModelError, match="cannot be loaded: needs the item embeddings of SASRec"):

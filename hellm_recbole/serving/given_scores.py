@@ -105,7 +105,7 @@ def _check_scores(scores: Any, shape: tuple[int, int], what: str) -> FloatArray:
     Raises:
         DataError: their shape is another one, or one of them is NaN.
     """
-    values: FloatArray = np.ascontiguousarray(np.asarray(scores, dtype=np.float32))
+    values: FloatArray = np.array(scores, dtype=np.float32, order="C")  # a copy: torch wants to write
     if values.shape != shape:
         raise DataError(
             f"{what} shape {values.shape}, but {shape[0]} users and {shape[1]} items need {shape}; give one row for "

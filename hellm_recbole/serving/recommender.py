@@ -139,8 +139,8 @@ class Recommender:
         module: Any = getattr(self.scorer, "module", None)
         if not isinstance(self.config, OwnRunConfig) or not hasattr(module, "encode"):
             raise ModelError(
-                f"{self.name} has no item embeddings: it is a model of RecBole, counts, or combines the scores of other "
-                "runs; use a run that learns vectors, such as SASRec or HeLLMPre"
+                f"{self.name} has no item embeddings: it is a model of RecBole, counts, or combines the scores of "
+                "other runs; use a run that learns vectors, such as SASRec or HeLLMPre"
             )
         self._prepare()
         with torch.no_grad():
