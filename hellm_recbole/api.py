@@ -29,7 +29,7 @@ from hellm_recbole.data.replacement import is_prepared
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.errors import DataError, HellmError, SettingsError
 from hellm_recbole.evaluation.metrics import average_metrics
-from hellm_recbole.evaluation.ranking import Ranks, rank_targets
+from hellm_recbole.evaluation.ranking import POLICIES, Ranks, rank_targets
 from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.llm.text_encoder import find_text_encoder
@@ -308,6 +308,7 @@ def evaluate(
     Raises:
         DataError: the scores do not fit the dataset.
         ModelError: the run was trained on all data.
+        SettingsError: the phase or the policy is unknown.
 
     >>> import contextlib, io, tempfile
     >>> frame = pd.DataFrame([(f"u{u}", f"i{(u + t) % 6}", t) for u in range(6) for t in range(4)])
@@ -320,6 +321,8 @@ def evaluate(
     >>> evaluate(recommend_next, dataset, cutoffs=[1])
     {'R@1': 1.0, 'N@1': 1.0}
     """
+    if policy not in POLICIES:
+        raise SettingsError(f"policy = {policy!r} is unknown; it can be {', '.join(POLICIES)}")
     ranks: Ranks
     if isinstance(scores, Recommender):
         if dataset is not None and dataset.split_hash != scores.result.split_hash:
@@ -328,11 +331,10 @@ def evaluate(
     else:
         if dataset is None:
             raise DataError("scores of one's own need their dataset, as in evaluate(scores, load_dataset('Beauty'))")
-        split = dataset.split
-        targets, seen = {"valid": (split.valid, split.train), "test": (split.test, split.make_test_history())}[phase]
-        settings = read_evaluation_settings()
-        scorer, block = make_scorer(scores, split), settings.eval_block_users
-        ranks = rank_targets(scorer, targets, train=split.train, seen=seen, block_users=block, who=dataset.name)
+        targets, seen = dataset.select_phase(phase)
+        settings, train = read_evaluation_settings(), dataset.split.train
+        scorer, block = make_scorer(scores, dataset.split), settings.eval_block_users
+        ranks = rank_targets(scorer, targets, train=train, seen=seen, block_users=block, who=dataset.name)
         usual = settings.cutoffs
     chosen = usual if cutoffs is None else tuple(cutoffs)
     return average_metrics(ranks.user, getattr(ranks, policy), chosen)

@@ -37,7 +37,7 @@ LLMS = [name for name, spec in REGISTRY.items() if spec.family == LLM]
 READ_HISTORIES = {
     *(name for name, spec in REGISTRY.items() if spec.family == "sequential"),
     *("GRU4Rec", "Transitions", "Priors", "SASRec-priors"),
-    *("LLaRA", "E4SRec", "HeLLM", "HeLLM-plus"),
+    *LLMS,
 }
 
 
@@ -266,7 +266,7 @@ def test_scores_of_ones_own_are_ranked_like_those_of_a_run(results: Results) -> 
     assert [*evaluate(table, data, cutoffs=[3], policy="none", phase="valid")] == ["R@3", "N@3"]
     for words, scores in (
         (r"the scores have shape \(60, 39\)", table[:, 1:]),
-        ("the function returned shape", lambda users, _: table),
+        ("the function returned shape", lambda users, _: table[:1]),
         ("a score is NaN", np.full_like(table, np.nan)),
         ("toy has no items 'x'", long.assign(item_id="x")),
         ("there is no score for 'u1'", long[long["user_id"] != "u1"]),
@@ -274,6 +274,9 @@ def test_scores_of_ones_own_are_ranked_like_those_of_a_run(results: Results) -> 
     ):
         with pytest.raises(DataError, match=words):
             evaluate(scores, data)
+    for words, arguments in (("phase = 'train' is", {"phase": "train"}), ("policy = 'all' is", {"policy": "all"})):
+        with pytest.raises(SettingsError, match=words):
+            evaluate(table, data, **arguments)  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"scores of one's own need their dataset"):
         evaluate(table)
 

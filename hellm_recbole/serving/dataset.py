@@ -14,11 +14,11 @@ import pandas as pd
 
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
-from hellm_recbole.errors import DataError
+from hellm_recbole.errors import DataError, SettingsError
 from hellm_recbole.experiments.recording import count_split
 from hellm_recbole.experiments.results import Counts
 from hellm_recbole.identity.compare import list_names
-from hellm_recbole.types import IdArray
+from hellm_recbole.types import Histories, IdArray, Targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +79,18 @@ class LoadedDataset:
     def test(self) -> pd.DataFrame:
         """Test part: `user_id` and `item_id` of each target, by user."""
         return self._make_frame(self.split.test.user, self.split.test.item)
+
+    def select_phase(self, phase: str) -> tuple[Targets, Histories]:
+        """Return the targets of a phase, "valid" or "test", and the histories that a model reads to score them.
+
+        Raises:
+            SettingsError: the phase is unknown.
+        """
+        if phase not in ("valid", "test"):
+            raise SettingsError(f"phase = {phase!r} is unknown; it can be 'valid' or 'test'")
+        if phase == "valid":
+            return self.split.valid, self.split.train
+        return self.split.test, self.split.make_test_history()
 
     def _make_frame(self, user: IdArray, item: IdArray) -> pd.DataFrame:
         """Make a table of tokens from [E] user ids and [E] item ids."""

@@ -155,17 +155,18 @@ class Recommender:
 
         Raises:
             ModelError: the model was trained on all data, so that no target is left to evaluate.
+            SettingsError: the phase is unknown.
         """
         if not self.result.evaluated:
             raise ModelError(
                 f"{self.name} was trained on all data, the test part included, so it cannot be evaluated; evaluate the "
                 "run that it was made from"
             )
-        split = self.dataset.split
-        targets, seen = {"valid": (split.valid, split.train), "test": (split.test, split.make_test_history())}[phase]
-        block = self.config.evaluation.eval_block_users
-        who = f"{self.name}, {phase}"
-        return rank_targets(self.scorer, targets, train=split.train, seen=seen, block_users=block, who=who)
+        targets, seen = self.dataset.select_phase(phase)
+        train, block = self.dataset.split.train, self.config.evaluation.eval_block_users
+        return rank_targets(
+            self.scorer, targets, train=train, seen=seen, block_users=block, who=f"{self.name}, {phase}"
+        )
 
     @cached_property
     def reads_histories(self) -> bool:
