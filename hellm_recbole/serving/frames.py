@@ -81,8 +81,8 @@ def _write_table(frame: pd.DataFrame, path: Path, ids: Sequence[str], what: str)
             row = frame.index[frame[column].isna()][0]
             raise DataError(f"{what} have no {column} in row {row!r}; give every row a value")
     written = frame.copy()
-    for column in frame:
-        written[column] = _format_column(frame[column], is_id=column in ids)
+    for name in frame.columns:
+        written[name] = _format_column(frame[name], is_id=name in ids)
     written.to_csv(path, index=False)
 
 

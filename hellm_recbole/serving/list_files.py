@@ -49,11 +49,12 @@ def read_histories(path: Path) -> dict[str, list[str]]:
             times = pd.to_numeric(frame[_TIME], errors="coerce")
             frame = frame.assign(**{_TIME: times if times.notna().all() else frame[_TIME]})
             frame = frame.sort_values(_TIME, kind="stable")
-        for user, items in frame.groupby(_USER, sort=False)[_ITEM]:
-            histories[str(user)] = [str(item) for item in items]
+        for user, column in frame.groupby(_USER, sort=False)[_ITEM]:
+            histories[str(user)] = [str(item) for item in column]
     else:
+        is_json = path.suffix == ".jsonl"
         for number, line in enumerate(_read_lines(path), start=1):
-            name, items = _parse_history(path, number, line) if path.suffix == ".jsonl" else (None, line.split())
+            name, items = _parse_history(path, number, line) if is_json else (None, line.split())
             histories[str(number) if name is None else name] = items
     if not histories:
         raise DataError(f"{path} has no history; give one in each line")

@@ -10,7 +10,7 @@ import pytest
 
 from hellm_recbole.api import evaluate, load_run, run
 from hellm_recbole.data.dataset import Dataset
-from hellm_recbole.errors import DataError, ResultError
+from hellm_recbole.errors import DataError, ModelError, ResultError
 from tests.serving.small_results import SMALL, prepare_toy, run_small
 from tests.toy_llm import small_values
 
@@ -46,6 +46,17 @@ def test_a_run_that_has_read_embeddings_from_a_file_needs_the_file(tmp_path: Pat
     np.save(path, np.ones((40, 6), np.float32))
     with pytest.raises(ResultError, match="was made with other embeddings of SASRec than now"):
         load_run(found.folder, dataset=loaded, embeddings={"SASRec": path})
+
+
+def test_a_prompt_with_a_user_reads_no_new_histories(tmp_path: Path, toy_dataset: Dataset) -> None:
+    small = {f"CoLLM.{key}": value for key, value in small_values("CoLLM").items()}
+    prompt = {"CoLLM.prompt": "a customer {user} bought products :", "CoLLM.examples": "all"}
+    results = run_small(tmp_path, toy_dataset, "CoLLM", **{**small, **prompt, "epochs": 1})
+    model = results["CoLLM"].load()
+    assert evaluate(model) == results["CoLLM"].metrics
+    assert len(model.recommend(k=2)) == 120
+    with pytest.raises(ModelError, match=r"CoLLM@.* on toy, seed 2024 scores the users that it was trained on"):
+        model.recommend(histories=[["i1"]])
 
 
 def test_changed_code_is_noted(tmp_path: Path, toy_dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
