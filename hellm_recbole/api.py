@@ -143,7 +143,7 @@ def run(
     """Run models on a dataset as `run.py` does: finished runs are kept, and stopped ones are resumed.
 
     Args:
-        models: names of models, variants and combined rows; or "all".
+        models: names of models, variants and combined rows, as a list or with commas between them; or "all".
         dataset: a loaded dataset, or what `load_dataset` takes.
         seeds: random seeds; one run for each.
         preset: name of the preset of settings.
@@ -169,7 +169,7 @@ def run(
     loaded = dataset if isinstance(dataset, LoadedDataset) else load_dataset(dataset)
     request = make_request(
         loaded.name,
-        (models,) if isinstance(models, str) else tuple(dict.fromkeys(models)),
+        models if isinstance(models, str) else ",".join(models),
         (seeds,) if isinstance(seeds, int) else tuple(dict.fromkeys(seeds)),
         list_overrides(settings or {}),
         _as_paths(embeddings),

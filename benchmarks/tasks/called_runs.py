@@ -10,7 +10,13 @@ from typing import Any
 
 from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.benchmarks.options.shared import ALL
-from hellm_recbole.benchmarks.options.values import check_seeds, check_threads, parse_export_k, parse_exports
+from hellm_recbole.benchmarks.options.values import (
+    check_seeds,
+    check_threads,
+    parse_export_k,
+    parse_exports,
+    parse_models,
+)
 from hellm_recbole.benchmarks.tasks.all_models import leave_out_models
 from hellm_recbole.benchmarks.tasks.comparison import run
 from hellm_recbole.benchmarks.tasks.overview import ALL_MODELS
@@ -25,7 +31,7 @@ from hellm_recbole.experiments.run_config import RunConfig
 
 def make_request(
     dataset: str,
-    models: tuple[str, ...],
+    models: str,
     seeds: tuple[int, ...],
     overrides: Sequence[Override],
     embeddings: Mapping[str, Path],
@@ -36,6 +42,17 @@ def make_request(
 ) -> RunRequest:
     """Make the request of a call, with the checks that the options of the command have.
 
+    Args:
+        dataset: name of the dataset.
+        models: names of the models, with commas between them; or "all".
+        seeds: random seeds.
+        overrides: values of settings that win over all others.
+        embeddings: pretrained model -> file of item embeddings.
+        exports: names of the files to write for each run.
+        export_k: length of each exported list; None takes the largest cut-off of the run.
+        others: further fields of the request: name -> value.
+        output: folder of the results.
+
     Raises:
         HellmError: a value is wrong.
     """
@@ -45,7 +62,7 @@ def make_request(
     check_threads(others["threads"])
     written = parse_exports(",".join(exports)) if exports else ()
     return RunRequest(
-        models=models,
+        models=parse_models(models),
         datasets=(dataset,),
         overrides=tuple(overrides),
         data_path=None,
@@ -85,7 +102,14 @@ def execute_call(request: RunRequest, dataset: Dataset, split: Split) -> list[Ru
 
 
 def list_overrides(settings: Mapping[str, Value]) -> list[Override]:
-    """List settings as overrides, with the origins that the option `--set` of the command has."""
+    """List settings as overrides, with the origins that the option `--set` of the command has.
+
+    >>> [(one.model, one.key, one.value) for one in list_overrides({"SASRec.dropout": 0.5, "modalities": ("text",)})]
+    [('SASRec', 'dropout', 0.5), (None, 'modalities', ['text'])]
+
+    Args:
+        settings: `KEY` or `MODEL.KEY` -> value.
+    """
     overrides = []
     for name, value in settings.items():
         model, dot, key = name.rpartition(".")

@@ -373,7 +373,7 @@ def _parse_result(text: str, path: Path) -> RunResult:
     if not result.cutoffs or not all(0 < k <= LARGEST_CUTOFF for k in result.cutoffs):
         _refuse_file(path, "cutoffs", f"must be integers from 1 to {LARGEST_CUTOFF:,}")
     if result.status == "success" and (result.reason is not None or result.evaluated != bool(result.metrics["valid"])):
-        _refuse_file(path, "status", "is success, which needs metrics and no reason; without metrics if not evaluated")
+        _refuse_file(path, "status", "is success, which needs metrics and no reason (no metrics if evaluated is false)")
     if result.status != "success" and (not result.reason or result.metrics["valid"] or result.metrics["test"]):
         _refuse_file(path, "status", f"is {result.status}, which needs a reason and no metrics")
     return result

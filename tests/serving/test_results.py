@@ -13,7 +13,7 @@ from tests.serving.small_results import SMALL, prepare_toy
 def test_runs_are_found_by_model_and_seed(tmp_path: Path, toy_dataset: Dataset) -> None:
     loaded = prepare_toy(tmp_path, toy_dataset)
     output = tmp_path / "results"
-    run("Transitions", loaded, output=output)
+    assert [one.result.label for one in run("Transitions, Priors", loaded, output=output)] == ["Priors", "Transitions"]
     failing = {**SMALL, "LightGCN.learning_rate": 1e30}
     results = run(["SASRec", "LightGCN"], loaded, seeds=[1, 2], settings=failing, device="cpu", output=output)
     assert [(one.result.model, one.result.seed) for one in results] == [
@@ -29,7 +29,7 @@ def test_runs_are_found_by_model_and_seed(tmp_path: Path, toy_dataset: Dataset) 
     assert results.failed[0].metrics == {}
     with pytest.raises(ResultError, match=r"is failed \(.*\); run LightGCN again"):
         results["LightGCN", 1].load()
-    assert {*results.table()["model"]} == {"SASRec", "LightGCN", "Transitions"}
+    assert {*results.table()["model"]} == {"SASRec", "LightGCN", "Transitions", "Priors"}
 
 
 def test_wrong_requests_are_refused_before_anything_is_trained(tmp_path: Path, toy_dataset: Dataset) -> None:
