@@ -12,7 +12,7 @@ from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import ResultError, SettingsError
 from hellm_recbole.experiments.recording import collect_initial_fields
-from hellm_recbole.experiments.results import RunResult, read_result, write_result
+from hellm_recbole.experiments.results import RunResult, Search, read_result, write_result
 from hellm_recbole.experiments.run_config import RunConfig
 from hellm_recbole.serving.recorded_config import restore_config
 from tests.toy_combined import build_context, build_resolver
@@ -50,6 +50,16 @@ def test_a_record_gives_back_the_config(name: str, tmp_path: Path, toy_dataset: 
     assert (restored.label, restored.family, restored.source) == (config.label, config.family, config.source)
     assert getattr(restored, "model_settings", None) == getattr(config, "model_settings", None)
     assert [row.label for row in restored.combined_runs] == [row.label for row in config.combined_runs]
+
+
+def test_a_tuned_run_stays_a_tuned_one(tmp_path: Path, toy_dataset: Dataset, toy_split: Split) -> None:
+    search: Search = {
+        **{"budget": "trials=2", "scheduler": "none", "search": "random", "seed": 1, "trials": 2},
+        **{"valid_metric": "N@20", "valid": 0.5},
+    }  # type: ignore[typeddict-item]
+    config = replace(build_resolver().resolve("SASRec"), search=search)
+    restored = restore_config(write_record(tmp_path, config, toy_dataset, toy_split), REGISTRY)
+    assert (restored.label, restored.search) == ("SASRec-tuned", search)
 
 
 def test_a_setting_that_an_earlier_version_lacked_has_the_value_of_its_code(
