@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
@@ -56,9 +57,16 @@ from hellm_recbole.system.files import ensure_folder, remove_leftovers
 
 ModelSelector = Callable[[Sequence[str], str, Sequence[str]], list[str]]  # (models, dataset, modalities) -> models
 EXIT_RUN_FAILED = 1
+NOTHING_LOADED: Mapping[str, tuple[Dataset, Split]] = MappingProxyType({})
 
 
-def run(request: RunRequest, select_models: ModelSelector | None = None, *, quiet: bool = False) -> int:
+def run(
+    request: RunRequest,
+    select_models: ModelSelector | None = None,
+    *,
+    quiet: bool = False,
+    loaded: Mapping[str, tuple[Dataset, Split]] = NOTHING_LOADED,
+) -> int:
     """Run all models on all datasets, print and write the tables, and return the exit code.
 
     Args:
@@ -67,6 +75,7 @@ def run(request: RunRequest, select_models: ModelSelector | None = None, *, quie
             dataset and its modalities. None runs the requested models.
         quiet: whether to print neither the plan nor the tables, for a caller that prints its own; the files of the
             tables are written all the same.
+        loaded: dataset name -> dataset and split, for datasets that the caller has loaded.
     """
     runtime.keep_freed_memory()
     if request.threads is not None:
@@ -76,7 +85,7 @@ def run(request: RunRequest, select_models: ModelSelector | None = None, *, quie
         code = _run_worker_process(group)
     else:
         try:
-            code = _run_main_process(request, select_models, group, quiet=quiet)
+            code = _run_main_process(request, select_models, group, loaded, quiet=quiet)
         except SharedRunFailed:
             raise  # the other processes are inside the run
         except HellmError:
@@ -101,7 +110,12 @@ def _run_worker_process(group: ProcessGroup) -> int:
 
 
 def _run_main_process(
-    request: RunRequest, select_models: ModelSelector | None, group: ProcessGroup, *, quiet: bool
+    request: RunRequest,
+    select_models: ModelSelector | None,
+    group: ProcessGroup,
+    loaded: Mapping[str, tuple[Dataset, Split]],
+    *,
+    quiet: bool,
 ) -> int:
     """Read the data, run the models, write the tables, and return the exit code.
 
@@ -115,8 +129,8 @@ def _run_main_process(
     }
     _check_request(request, resolvers)
     ensure_folder(request.output)
-    refuse_missing_data(request.datasets, request.data_path)
-    data = {name: _load_with_embeddings(request, name) for name in request.datasets}
+    refuse_missing_data([name for name in request.datasets if name not in loaded], request.data_path)
+    data = {name: _load_with_embeddings(request, name, loaded.get(name)) for name in request.datasets}
     chosen = {name: _choose_runs(request, resolver, data[name], select_models) for name, resolver in resolvers.items()}
     for name, runs in chosen.items():
         _note_other_features(request.preset, data[name][0], runs.configs)
@@ -139,14 +153,16 @@ def _run_main_process(
     return EXIT_RUN_FAILED if failed else 0
 
 
-def _load_with_embeddings(request: RunRequest, name: str) -> tuple[Dataset, Split]:
-    """Load a dataset and its split, with the embeddings that come from files.
+def _load_with_embeddings(
+    request: RunRequest, name: str, loaded: tuple[Dataset, Split] | None
+) -> tuple[Dataset, Split]:
+    """Load a dataset and its split unless the caller has loaded them, and add the embeddings that come from files.
 
     Raises:
         DataError: a file of embeddings does not fit the dataset.
         ResultError: the folder of the results has runs on another kind of split.
     """
-    dataset, split = load_data(name, request.data_path, split=request.split)
+    dataset, split = load_data(name, request.data_path, split=request.split) if loaded is None else loaded
     refuse_other_splits(request.output, split)
     return dataset, add_embeddings(split, request.embeddings)
 

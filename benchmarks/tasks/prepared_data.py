@@ -30,7 +30,12 @@ def refuse_missing_data(names: Sequence[str], data_path: Path | None) -> None:
 
 
 def load_data(
-    name: str, data_path: Path | None, *, modalities: Sequence[str] | None = None, split: str | None = None
+    name: str,
+    data_path: Path | None,
+    *,
+    modalities: Sequence[str] | None = None,
+    split: str | None = None,
+    root: Path = DATASET_ROOT,
 ) -> tuple[Dataset, Split]:
     """Load a dataset and its split. A known dataset is prepared first if its source files are found.
 
@@ -39,11 +44,12 @@ def load_data(
         data_path: folder with the source files, or None to search the usual folders.
         modalities: modalities whose features are read; None reads all.
         split: name of the split of an installed package; None splits by the rules of this project.
+        root: folder of the prepared datasets.
 
     Raises:
         PluginError: no installed package has the split, or it fails.
     """
-    prepared = prepare_if_known(name, data_path=data_path, dataset_root=DATASET_ROOT, find=find_text_encoder)
+    prepared = prepare_if_known(name, data_path=data_path, dataset_root=root, find=find_text_encoder)
     for warning in prepared.warnings:
         print(f"{name}: {warning}")
     dataset = load_dataset(prepared.folder, modalities=modalities)

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import json
 import re
+from collections.abc import Collection
 from typing import Any, NoReturn
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
@@ -32,16 +33,18 @@ _TYPES = {
 _UNREADABLE = "is nested too deeply, or contains text that is not Unicode"
 
 
-def dump_json(record: Any) -> str:
+def dump_json(record: Any, left_out: Collection[str] = ()) -> str:
     """Convert a dataclass to JSON text that includes a digest of its content (`files.seal`).
 
     Args:
         record: instance of a dataclass. Its field `path`, the file that it was read from, is left out.
+        left_out: further fields that are left out.
 
     Raises:
         ValueError: a number is NaN or infinite.
     """
-    content = {spec.name: getattr(record, spec.name) for spec in dataclasses.fields(record) if spec.name != "path"}
+    skipped = {"path", *left_out}
+    content = {spec.name: getattr(record, spec.name) for spec in dataclasses.fields(record) if spec.name not in skipped}
     return json.dumps(seal(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

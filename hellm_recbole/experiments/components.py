@@ -41,7 +41,7 @@ def read_component(config: RunConfig, split: Split, context: RunContext) -> RunR
         raise ModelError(f"{needs} is {result.status}")
     if result.split_hash != split.sha256:
         raise ModelError(f"{needs} used another split; run {config.model} again with --fresh")
-    if result.ranks_sha256 is None:
+    if result.evaluated and result.ranks_sha256 is None:
         raise ModelError(f"{needs} was made by a version that did not record the digest of ranks; run it with --fresh")
     return result
 
@@ -57,7 +57,9 @@ def identify_components(config: RunConfig, split: Split, context: RunContext) ->
 
 def _identify(result: RunResult) -> CombinedRunIdentity:
     """Collect the identity of a combined run."""
-    assert result.ranks_sha256 is not None
+    run = digest_run(result)
+    scores = result.ranks_sha256 if result.evaluated else run  # a model that was trained on all data has no ranks
+    assert scores is not None
     origin = result.identity
     code = (
         {}
@@ -65,8 +67,8 @@ def _identify(result: RunResult) -> CombinedRunIdentity:
         else {key: value for part in list_code_digests(origin)[::-1] for key, value in part.items()}
     )
     return {
-        "ranks_sha256": result.ranks_sha256,
-        "run_sha256": digest_run(result),
+        "ranks_sha256": scores,
+        "run_sha256": run,
         "features": None if origin is None else dict(list_feature_digests(origin)),
         "code": None if origin is None else code,
     }

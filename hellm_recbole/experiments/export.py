@@ -182,11 +182,11 @@ def rank_top_items(scorer: Scorer, split: Split, k: int, block_users: int, who: 
         row, column = np.divmod(hidden[low:high], width)
         scores = scorer.compute_scores(block, seen).clone()
         scores[as_ids(row - start, scores.device), as_ids(column - 1, scores.device)] = -torch.inf
-        parts.append(_rank_block(scores, users, targets, start, k, who))
+        parts.append(rank_block(scores, users, targets, start, k, who))
     return RankedLists(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _rank_block(
+def rank_block(
     scores: torch.Tensor, users: IdArray, targets: IdArray, start: int, k: int, who: str
 ) -> tuple[np.ndarray, ...]:
     """Compute the fields of `RankedLists` for one block of users.

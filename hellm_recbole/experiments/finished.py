@@ -38,7 +38,7 @@ def find_finished_run(config: RunConfig, split: Split, context: RunContext, stor
 
     Raises:
         ResultError: the run is finished, but something that it depends on has changed since; the message says what.
-            Or its result cannot be read.
+            Or its result cannot be read, or is of a model that was trained on all data.
         ModelError: pretrained embeddings that the run reads, or runs that it combines, are missing.
         DataError: the language model cannot be loaded.
     """
@@ -50,6 +50,30 @@ def find_finished_run(config: RunConfig, split: Split, context: RunContext, stor
         return None
     if config.source != result.source and (renamed := describe_renamed(result)):
         raise ResultError(f"{path} is a run of {renamed}; run with --fresh to replace it, or choose another --output")
+    if not result.evaluated:
+        raise ResultError(f"{path} is of a model that was trained on all data for use; choose another --output")
+    changes = describe_input_changes(result, config, split, context, store)
+    if changes:
+        raise ResultError(f"{path} was made with {changes}; run with --fresh to replace it, or choose another --output")
+    return result
+
+
+def describe_input_changes(
+    result: RunResult, config: RunConfig, split: Split, context: RunContext, store: PretrainedStore
+) -> str:
+    """Describe what a finished run depended on and what has changed since; "" if nothing has. Code is not compared.
+
+    Args:
+        result: result of the run.
+        config: config of the run.
+        split: split of the dataset.
+        context: output folder, random seed, device and processes of the run.
+        store: pretrained embeddings that the command has loaded.
+
+    Raises:
+        ModelError: pretrained embeddings that the run reads, or runs that it combines, are missing.
+        DataError: the language model cannot be loaded.
+    """
     embeddings = store.load(context.output, split, config.pretrained_tables, context.seed)
     old = list_result_parts(result)
     if old is None:  # an earlier version recorded only settings, split and embeddings
@@ -60,10 +84,7 @@ def find_finished_run(config: RunConfig, split: Split, context: RunContext, stor
     else:
         identity = identify_run(config, split, embeddings.identities, identify_components(config, split, context))
     new = list_parts(identity, json.loads(json.dumps(config.reproducibility_settings())), split.sha256, context.seed)
-    changes = describe_changes(*({k: v for k, v in parts.items() if not k.startswith(CODE)} for parts in (old, new)))
-    if changes:
-        raise ResultError(f"{path} was made with {changes}; run with --fresh to replace it, or choose another --output")
-    return result
+    return describe_changes(*({k: v for k, v in parts.items() if not k.startswith(CODE)} for parts in (old, new)))
 
 
 def describe_finished_run(result: RunResult, files: Mapping[str, str] | None = None) -> str:

@@ -25,7 +25,7 @@ from hellm_recbole.identity.compare import digest_parts, list_parts
 from hellm_recbole.identity.parts import Identity
 from hellm_recbole.models.base import Family
 from hellm_recbole.plugins.loading import PluginRecord
-from hellm_recbole.system.files import SEAL, check_seal, ensure_folder, seal, write_text
+from hellm_recbole.system.files import SEAL, check_seal, ensure_folder, write_text
 
 SCHEMA = 1
 RECORD_FILE = "record.json"
@@ -172,6 +172,8 @@ class RunResult:
     - `published` describes the publication of a published run, null for others.
     - `plugins` names the plug-ins that took part in the run, and `plugin_metrics` has their metrics. A file without
       plug-ins has neither key.
+    - `evaluated` is false for a model that was trained on all data for use, which has no metrics and no ranks. The key
+      is written only then.
     - `path` is the file from which the result was read. Error messages name it.
     """
 
@@ -218,6 +220,7 @@ class RunResult:
     published: Published | None = None
     plugins: tuple[PluginRecord, ...] = ()
     plugin_metrics: Metrics | None = None
+    evaluated: bool = True
     path: Path | None = field(default=None, compare=False)
 
     @property
@@ -251,12 +254,9 @@ def write_result(folder: Path, result: RunResult) -> Path:
 
 
 def _dump(result: RunResult) -> str:
-    """Convert a result to the text of its file; keys about plug-ins are left out if there were none."""
-    if result.plugins:
-        return dump_json(result)
-    names = [spec.name for spec in dataclasses.fields(result) if spec.name not in ("path", "plugins", "plugin_metrics")]
-    content = {name: getattr(result, name) for name in names}
-    return json.dumps(seal(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """Convert a result to the text of its file, without the keys that say nothing about this run."""
+    without_plugins = () if result.plugins else ("plugins", "plugin_metrics")
+    return dump_json(result, (*without_plugins, *(("evaluated",) if result.evaluated else ())))
 
 
 def read_result(path: Path) -> RunResult:
@@ -280,7 +280,8 @@ def find_results(results_dir: Path, dataset: str) -> list[RunResult]:
         dataset: name of the dataset.
 
     Returns:
-        The results, without control characters in their texts. The list is empty if there are none.
+        The results, without control characters in their texts. The list is empty if there are none. Models that were
+        trained on all data are left out, because they were not evaluated.
 
     Raises:
         ResultError: a result is broken, or it is in the folder of another dataset, model or seed. Such a folder is a
@@ -288,6 +289,7 @@ def find_results(results_dir: Path, dataset: str) -> list[RunResult]:
     """
     paths = sorted((results_dir / dataset).glob(f"*/*/{RECORD_FILE}"))
     results = [read_result(path) for path in paths if path.exists()]  # another command may have just removed a file
+    results = [result for result in results if result.evaluated]
     for result in results:
         assert result.path is not None
         expected, recorded = result.path.parent.parts[-3:], (result.dataset, result.label, str(result.seed))
@@ -375,7 +377,8 @@ def _parse_result(text: str, path: Path) -> RunResult:
         _refuse_file(path, SEAL, "is missing, which every published run has")
     hints = {name: hint for name, hint in get_type_hints(RunResult).items() if name != "path"}
     added: dict[str, Any] = {"backbone": None, "stages": {}, "search": None, "identity": None, "deterministic": None}
-    added |= {"ranks_sha256": None, "published": None, "combination": None, "plugins": [], "plugin_metrics": None}
+    added |= {"ranks_sha256": None, "published": None, "combination": None, "evaluated": True}
+    added |= {"plugins": [], "plugin_metrics": None}
     try:
         raw = {**added, **check_seal(raw)}  # earlier versions wrote files without these keys
         result = RunResult(**read_mapping(raw, hints, ""), path=path)
@@ -386,8 +389,8 @@ def _parse_result(text: str, path: Path) -> RunResult:
         _refuse_file(path, "key split_kind", f"is {shown}, not one of {', '.join(SPLIT_KINDS)}, or plug-in NAME")
     if not result.cutoffs or not all(0 < k <= LARGEST_CUTOFF for k in result.cutoffs):
         _refuse_file(path, "cutoffs", f"must be integers from 1 to {LARGEST_CUTOFF:,}")
-    if result.status == "success" and (result.reason is not None or not result.metrics["valid"]):
-        _refuse_file(path, "status", "is success, which needs metrics and no reason")
+    if result.status == "success" and (result.reason is not None or result.evaluated != bool(result.metrics["valid"])):
+        _refuse_file(path, "status", "is success, which needs metrics and no reason (no metrics if evaluated is false)")
     if result.status != "success" and (not result.reason or result.metrics["valid"] or result.metrics["test"]):
         _refuse_file(path, "status", f"is {result.status}, which needs a reason and no metrics")
     return result

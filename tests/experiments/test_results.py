@@ -202,3 +202,15 @@ def test_a_published_result_keeps_the_digest_of_its_run(tmp_path: Path) -> None:
     assert read_result(write_result(tmp_path, result)) == result
     assert digest_run(result) == digest_run(run)
     assert digest_run(toy_record(ranks_sha256="2" * 64)) != digest_run(run)
+
+
+def test_only_a_model_of_all_data_says_that_it_is_not_evaluated(tmp_path: Path) -> None:
+    evaluated = write_result(tmp_path / "Toy" / "LightGCN" / "2024", toy_record())
+    assert "evaluated" not in json.loads(evaluated.read_text())
+    whole = toy_record(evaluated=False, metrics={"valid": {}, "test": {}}, seed=1)
+    path = write_result(tmp_path / "Toy" / "LightGCN" / "1", whole)
+    assert read_result(path) == whole
+    assert [result.seed for result in find_results(tmp_path, "Toy")] == [2024]
+    for wrong in (toy_record(evaluated=False), toy_record(metrics={"valid": {}, "test": {}})):
+        with pytest.raises(ResultError, match="status is success, which needs metrics and no reason"):
+            write_result(tmp_path / "Toy" / "LightGCN" / "2", wrong)
