@@ -21,6 +21,8 @@ COMMANDS = {
     name: f"hellm_recbole.benchmarks.{name}"
     for name in ("run", "prepare", "tune", "report", "publish", "ablate", "study", "reproduce", "speed", "scale")
 }
+COMMANDS["install-recbole"] = "hellm_recbole.benchmarks.install_recbole"
+COMMANDS["env"] = "hellm_recbole.benchmarks.env"
 COMMANDS["parity"] = "hellm_recbole.benchmarks.upstream.parity"
 
 

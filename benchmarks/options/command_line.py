@@ -151,7 +151,11 @@ def format_description(docstring: str, program: str) -> str:
     'Run.\n\n\x08\nhellm-recbole run --list'
     """
     if program.startswith(ENTRY_POINT):
-        docstring = re.sub(r"python benchmarks/(?:upstream/)?(\w+)\.py", rf"{ENTRY_POINT} \1", docstring)
+        docstring = re.sub(
+            r"python benchmarks/(?:upstream/)?(\w+)\.py",
+            lambda found: f"{ENTRY_POINT} {found[1].replace('_', '-')}",
+            docstring,
+        )
     paragraphs = docstring.strip().split("\n\n")
     is_example = re.compile(rf"(python|{ENTRY_POINT}) ")
     return "\n\n".join(f"\b\n{text}" if is_example.match(text) else text for text in paragraphs)
