@@ -190,6 +190,7 @@ GENERAL_TESTS = {
         "test_golden",
         "test_house",
         "test_packaging",
+        "test_platforms",
         "test_gpu",
         "test_pretend_gpu",
         "test_corruption",

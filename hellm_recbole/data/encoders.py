@@ -41,8 +41,8 @@ def find_encoder(encoder: str) -> Path:
 
     Raises:
         MissingDependency: the packaged encoder is not installed.
-        DataError: the encoder is not a folder and cannot be fetched from the hub, or the weights of the packaged encoder
-            have a wrong SHA-256.
+        DataError: the encoder is not a folder and cannot be fetched from the hub, or the weights of the packaged
+            encoder have a wrong SHA-256.
     """
     if encoder in PACKAGED:
         return _find_packaged(encoder)

@@ -2,8 +2,8 @@
 
 A lock is a file `.NAME.lock` next to the folder. The kernel locks it for this process (`flock`; on Windows, one byte of
 it with `msvcrt.locking`), and unlocks it when the process ends in any way. So there are no stale locks, and the content
-of the file does not matter. On NFS, Linux asks the server, so the lock also excludes processes on other machines, except
-if the share is mounted with `local_lock` or `nolock`.
+of the file does not matter. On NFS, Linux asks the server, so the lock also excludes processes on other machines,
+except if the share is mounted with `local_lock` or `nolock`.
 
 The package filelock is not used: it empties the file when it tries to take the lock, and the file names the holder.
 """

@@ -49,5 +49,7 @@ def test_what_is_run_installs_into_the_environment_of_the_command(tmp_path: Path
     pip = [*recbole_installation._find_installer(), "--no-build-isolation", "--no-index", "--no-deps"]
     recbole_installation._run([*pip, "--target", str(tmp_path / "to"), str(source)])
     script = "import tiny_hellm_test; print(tiny_hellm_test.VALUE)"
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path / "to", capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path / "to", capture_output=True, text=True, check=True
+    )
     assert done.stdout == "3\n"
