@@ -59,10 +59,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: there is no '$(PYTHON)'; install Python 3.11, 3.12 or 3.13, or name one, as in make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "error: '$(PYTHON)' is $$($(PYTHON) --version 2>&1), but 3.11, 3.12 or 3.13 is needed; name one, as in make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: '$(PYTHON)' cannot make virtual environments; install its venv package (python3-venv on Debian and Ubuntu)" >&2; exit 2; }
-	@echo "Setting up $(VENV) with $$($(PYTHON) --version): 2.5 GB, or 6.5 GB where torch comes with CUDA; some minutes, once."
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version): 2.8 GB, or 6.8 GB where torch comes with CUDA; some minutes, once."
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --upgrade 'pip>=25.1'
-	$(PIP) install --quiet -c constraints.txt -e '.[local-llm]'
+	$(PIP) install --quiet -c constraints.txt -e '.[all]'
 	$(PIP) install --quiet -c constraints.txt --no-deps --group recbole
 	@touch $@
 

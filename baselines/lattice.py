@@ -229,7 +229,7 @@ class LATTICE(nn.Module):
                 (values.detach().cpu().numpy(), edges), shape=shape
             )
         for matrix, share in zip(self._fixed_matrices, self.compute_shares(), strict=True):
-            factor = self.settings.fixed_share * share.detach().double().cpu().numpy()
+            factor = self.settings.fixed_share * share.detach().cpu().double().numpy()
             total = total + (scale_rows(matrix, factor) if share.dim() else float(factor) * matrix)
         return SparseOperator(sp.csr_matrix(total)).to(self.item.weight.device)
 

@@ -21,7 +21,10 @@ COMMANDS = {
     name: f"hellm_recbole.benchmarks.{name}"
     for name in ("run", "prepare", "tune", "report", "publish", "ablate", "study", "reproduce", "speed", "scale")
 }
-COMMANDS |= {name: f"hellm_recbole.benchmarks.{name.replace('-', '_')}" for name in ("recommend", "train-all")}
+COMMANDS |= {
+    name: f"hellm_recbole.benchmarks.{name.replace('-', '_')}"
+    for name in ("recommend", "train-all", "env", "install-recbole")
+}
 COMMANDS["parity"] = "hellm_recbole.benchmarks.upstream.parity"
 
 

@@ -207,6 +207,7 @@ GENERAL_TESTS = {
         "test_example_plugin",
         "test_house",
         "test_packaging",
+        "test_platforms",
         "test_gpu",
         "test_pretend_gpu",
         "test_corruption",

@@ -8,6 +8,7 @@ import re
 import site
 import subprocess
 import sys
+import tarfile
 import tomllib
 import venv
 import zipfile
@@ -77,7 +78,52 @@ def test_every_direct_dependency_has_a_tested_version() -> None:
     required = [*PROJECT["project"]["dependencies"], *groups, *extras]
     assert len(required) > 30
     names = {normalize_name(REQUIREMENT_NAME.match(text)[0]) for text in required}  # type: ignore[index]
-    assert names - tested == set()
+    assert names - tested == {"hellm-recbole"}, "the extra `all` names the other extras of this project"
+
+
+def test_the_extra_all_names_all_others_but_the_one_that_needs_cuda() -> None:
+    extras = PROJECT["project"]["optional-dependencies"]
+    (line,) = extras["all"]
+    named = line.removeprefix("hellm-recbole[").removesuffix("]").split(",")
+    assert {*named, "all", "quantization"} == {*extras}
+
+
+def test_the_source_distribution_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    """The links of the checkout become files, and the wheel that is built from them is complete, too."""
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path)]
+    subprocess.run([*build, "--sdist", str(ROOT)], check=True, capture_output=True, text=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as stream:
+        stream.extractall(tmp_path / "unpacked", filter="data")
+    (source,) = (tmp_path / "unpacked").iterdir()
+    subprocess.run([*build, "--wheel", str(source)], check=True, capture_output=True, text=True)
+    (rebuilt,) = tmp_path.glob("*.whl")
+    contents = [
+        {info.filename: info.CRC for info in zipfile.ZipFile(path).infolist() if not info.filename.endswith("RECORD")}
+        for path in (wheel, rebuilt)
+    ]
+    assert contents[0] == contents[1]
+
+
+def test_packages_of_others_with_our_folders_names_change_nothing(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    for name in ("baselines", "benchmarks", "properties"):
+        (tmp_path / "site" / name).mkdir()
+        (tmp_path / "site" / name / "__init__.py").write_text("raise SystemExit('the package of somebody else')\n")
+    script = (
+        "import hellm_recbole, sys\n"
+        "from hellm_recbole.benchmarks.cli import main\n"
+        "code = main(['run', '--list'])\n"
+        "print(hellm_recbole.__file__, code, [n for n in ('baselines', 'benchmarks') if n in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"{tmp_path / 'site' / 'hellm_recbole' / '__init__.py'} 0 []"
+    assert "LightGCN" in done.stdout
 
 
 @pytest.mark.slow

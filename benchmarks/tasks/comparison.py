@@ -34,6 +34,7 @@ from hellm_recbole.experiments.jobs import (
     execute_jobs,
 )
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
+from hellm_recbole.experiments.logger_check import describe_missing_loggers
 from hellm_recbole.experiments.masked_features import describe_masked_features
 from hellm_recbole.experiments.plan import describe_plan, find_earlier_results
 from hellm_recbole.experiments.plugin_results import refuse_other_splits
@@ -145,6 +146,8 @@ def _run_main_process(
         locks.acquire(jobs)
         jobs = check_earlier_runs(jobs, data, store)  # raises errors before the first epoch, not after hours
         check_language_models(jobs, data, trains_here=request.ray is None)
+        if (missing := describe_missing_loggers(job.config for job in jobs if job.finished is None)) is not None:
+            print(missing)
         earlier = find_earlier_results(jobs) if request.ray is None else []  # runs on Ray take their time side by side
         if not quiet:
             print(describe_plan(jobs, earlier), flush=True)

@@ -85,7 +85,7 @@ def _supports_installed_recbole() -> bool:
     if not version.startswith(patches.SERIES):
         warnings.warn(
             f"RecBole {version} is installed, but hellm_recbole supports only 1.2.x; "
-            "install it with `pip install --no-deps recbole==1.2.1`",
+            "install that with `hellm-recbole install-recbole`",
             stacklevel=2,
         )
     return version.startswith(patches.SERIES)

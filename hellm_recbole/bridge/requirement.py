@@ -6,8 +6,9 @@ import importlib.metadata
 
 from hellm_recbole.bridge import patches
 from hellm_recbole.errors import MissingDependency
+from hellm_recbole.system.packages import INSTALL_RECBOLE
 
-_INSTALL = "`pip install --no-deps recbole==1.2.1` (in a checkout: `make install`)"
+_INSTALL = f"`{INSTALL_RECBOLE}` (in a checkout: `make install`)"
 
 
 def require_recbole() -> None:

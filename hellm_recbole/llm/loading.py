@@ -6,6 +6,7 @@ that comes with a model is never run.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -137,7 +138,7 @@ def load_model(
 
 @contextmanager
 def _hide_adapter(folder: Path) -> Iterator[Path]:
-    """Yield the folder, or a temporary folder of links to its files without those of an adapter.
+    """Yield the folder, or a temporary folder of links to its files (or copies) without those of an adapter.
 
     transformers would load such an adapter by itself, and then report missing tensors of the adapter only.
     """
@@ -147,7 +148,10 @@ def _hide_adapter(folder: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as links:
         for path in folder.resolve().iterdir():
             if not path.name.startswith("adapter_"):
-                (Path(links) / path.name).symlink_to(path)
+                try:
+                    (Path(links) / path.name).symlink_to(path)
+                except OSError:  # Windows lets only some users make links
+                    shutil.copy(path, Path(links) / path.name)
         yield Path(links)
 
 

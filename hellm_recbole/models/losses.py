@@ -93,7 +93,8 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
         query_gradient = torch.zeros_like(query)
         items_gradient = torch.zeros_like(items)
         tiles = _make_tiles(query, min(rows, n), n_items)
-        total = query.new_zeros((), dtype=torch.float64)
+        exact = torch.float32 if query.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+        total = query.new_zeros((), dtype=exact)
         for start in range(0, n, rows):
             block, label = query[start : start + rows], target[start : start + rows]
             rows_gradient = query_gradient[start : start + rows]
@@ -112,7 +113,7 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
                 tops.append(tile_top)
             target_items = items[label]
             target_logit = (block * target_items).sum(dim=1, keepdim=True)
-            total += (top + normaliser.log() - target_logit).sum(dtype=torch.float64)
+            total += (top + normaliser.log() - target_logit).sum(dtype=exact)
             rows_gradient.div_(normaliser).sub_(
                 target_items
             )  # d loss / d logits = (softmax - one hot) / N; 1 / N is applied at the end

@@ -104,13 +104,15 @@ def _find_existing_parent(path: Path) -> Path:
 
 def _describe_free_space(path: Path) -> str:
     """Describe the free space for a path; "" if the system does not report it."""
+    existing = _find_existing_parent(path)
     try:
-        status = os.statvfs(_find_existing_parent(path))
+        if hasattr(os, "statvfs"):  # not on Windows
+            status = os.statvfs(existing)
+            if status.f_files and not status.f_favail:
+                return "no more files can be created there"
+        return f"{psutil.disk_usage(str(existing)).free / _MB:,.1f} MB free"
     except OSError:
         return ""
-    if status.f_files and not status.f_favail:
-        return "no more files can be created there"
-    return f"{status.f_bavail * status.f_frsize / _MB:,.1f} MB free"
 
 
 def measure_size(folder: Path) -> int:

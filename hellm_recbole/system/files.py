@@ -128,7 +128,7 @@ def atomic_write(path: Path, n_bytes: int | None = None) -> Iterator[Path]:
     temporary = path.with_name(f".{name_owner()}.tmp.{path.name}")
     try:
         yield temporary
-        with temporary.open("rb") as stream:
+        with temporary.open("r+b") as stream:  # Windows flushes only files that are open for writing
             os.fsync(stream.fileno())
         os.replace(temporary, path)
     except HellmError:

@@ -1,14 +1,17 @@
 """Locks, so that only one process at a time works in the folder of a run, a search or a dataset.
 
-A lock is a file `.NAME.lock` next to the folder. The kernel locks it for this process (`flock`), and unlocks it when
-the process ends in any way. So there are no stale locks, and the content of the file does not matter. On NFS, Linux
-asks the server, so the lock also excludes processes on other machines, except if the share is mounted with
-`local_lock` or `nolock`.
+A lock is a file `.NAME.lock` next to the folder. The kernel locks it for this process (`flock`; on Windows, one byte of
+it with `msvcrt.locking`), and unlocks it when the process ends in any way. So there are no stale locks, and the content
+of the file does not matter. On NFS, Linux asks the server, so the lock also excludes processes on other machines,
+except if the share is mounted with `local_lock` or `nolock`.
+
+The package filelock is not used: it empties the file when it tries to take the lock, and the file names the holder.
 """
 
 from __future__ import annotations
 
-import fcntl
+import errno
+import importlib
 import json
 import os
 import platform
@@ -17,7 +20,7 @@ import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 
 from hellm_recbole.errors import OutputError
 from hellm_recbole.system.disk import explain_write_error
@@ -25,6 +28,7 @@ from hellm_recbole.system.files import ensure_folder
 
 _TRIES = 5  # attempts to read the holder of a lock, which may be writing its name just now
 _PAUSE_S = 0.05
+_LOCKED_BYTE = 1 << 30  # on Windows: far behind the content, which other processes must be able to read
 
 
 class FolderLock:
@@ -52,12 +56,12 @@ class FolderLock:
         ensure_folder(self._path.parent)
         while self._file is None:
             try:
-                file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                file = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
             except OSError as error:
                 reason = explain_write_error(error, self._path, "choose another --output")
                 raise OutputError(f"cannot write {self._path}: {reason}") from error
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(file)
             except BlockingIOError as error:
                 os.close(file)
                 raise OutputError(
@@ -80,7 +84,8 @@ class FolderLock:
         """Release the lock; do nothing if it is not held."""
         if self._file is not None:
             if _is_same_file(self._file, self._path):
-                self._path.unlink(missing_ok=True)
+                with suppress(PermissionError):  # Windows does not remove an open file; an unlocked one does no harm
+                    self._path.unlink(missing_ok=True)
             os.close(self._file)
             self._file = None
 
@@ -92,6 +97,37 @@ class FolderLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def _lock(file: int) -> None:
+    """Lock an open file for this process, without waiting.
+
+    Raises:
+        BlockingIOError: another process holds the lock.
+        OSError: the system or the file system has no locks.
+    """
+    if (fcntl := _find_module("fcntl")) is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    if (msvcrt := _find_module("msvcrt")) is None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+    os.lseek(file, _LOCKED_BYTE, os.SEEK_SET)
+    try:
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EDEADLK, errno.EAGAIN):
+            raise BlockingIOError(error.errno, error.strerror) from error
+        raise
+    finally:
+        os.lseek(file, 0, os.SEEK_SET)
+
+
+def _find_module(name: str) -> ModuleType | None:
+    """Import a module of the standard library; None if this system does not have it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
 
 
 def get_lock_path(folder: Path) -> Path:

@@ -6,7 +6,6 @@ import ctypes
 import importlib.metadata
 import os
 import platform
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from hellm_recbole.errors import SettingsError
@@ -47,24 +47,36 @@ def keep_freed_memory() -> bool:
 
 
 def choose_device(name: str, option: str = "--device") -> torch.device:
-    """Return the torch device of a name; `auto` is the GPU if there is one, otherwise the CPU.
+    """Return the torch device of a name; `auto` is a CUDA GPU if there is one, else the GPU of a Mac, else the CPU.
 
     Args:
-        name: `auto`, or the name of a torch device.
+        name: `auto`, or the name of a torch device, such as `cuda:0`, `mps` or `cpu`.
         option: command-line option that names the device, for messages.
 
     Raises:
         SettingsError: the device is unknown, or does not exist on this machine.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(_list_kinds()[0])
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        *others, last = ["auto", "cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        *others, last = ["auto", *list_devices()]
         raise SettingsError(f"{option} {name}: no such device here; use {', '.join(others)} or {last}") from error
     return device
+
+
+def list_devices() -> list[str]:
+    """Return the names of all devices of this machine that `choose_device` accepts."""
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return ["cpu", *mps, *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+
+
+def _list_kinds() -> list[str]:
+    """Return the kinds of devices of this machine, the one that `auto` takes first."""
+    exists = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return [kind for kind, found in exists.items() if found]
 
 
 @contextmanager
@@ -131,21 +143,34 @@ def reset_peak_memory(device: torch.device) -> None:
 def measure_peak_memory(device: torch.device) -> dict[str, int | None]:
     """Return the peak resident memory of the process and the peak memory of the device since the last reset, in bytes.
 
-    Without /proc, the host value is the peak since the process started. The device value is None on a CPU.
+    Without /proc, the host value is the peak since the process started. The device value is None except on CUDA: torch
+    counts the peak of no other device.
     """
+    device_peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    return {"host": _measure_host_peak(), "device": device_peak}
+
+
+def _measure_host_peak() -> int:
+    """Return the peak resident memory of the process in bytes: since the last reset on Linux, else since its start."""
     status = Path("/proc/self/status")
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        host = int(line.split()[1]) * 1024
-    return {"host": host, "device": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None}
+        return int(line.split()[1]) * 1024
+    memory = psutil.Process().memory_info()
+    if hasattr(memory, "peak_wset"):  # Windows
+        return int(memory.peak_wset)
+    try:
+        import resource
+    except ImportError:
+        return int(memory.rss)  # no system that is known to lack all three
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
 
 
 def describe_device(device: torch.device) -> str:
     """Return the name of the device's hardware."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"cpu {platform.machine()}"
+    return f"{device.type} {platform.machine()}"
 
 
 def list_versions() -> dict[str, str | None]:

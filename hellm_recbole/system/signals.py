@@ -9,13 +9,18 @@ from contextlib import contextmanager
 from types import FrameType
 
 IMPORT_POLL_S = 0.02  # time after which a signal that arrived during an import is tried again
+_HAS_TIMER = hasattr(signal, "setitimer")  # not on Windows
 Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 def list_stop_signals() -> tuple[int, ...]:
-    """Return the signals that stop a process: SIGTERM, and SIGHUP (the terminal closes) unless `nohup` ignores it."""
-    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    return (signal.SIGTERM,) if ignored else (signal.SIGTERM, signal.SIGHUP)
+    """Return the signals that stop a process: SIGTERM, and SIGHUP (the terminal closes) unless `nohup` ignores it.
+
+    Windows has SIGBREAK in place of SIGHUP.
+    """
+    hang_up = getattr(signal, "SIGHUP", getattr(signal, "SIGBREAK", None))
+    ignored = hang_up is None or signal.getsignal(hang_up) == signal.SIG_IGN
+    return (signal.SIGTERM,) if ignored else (signal.SIGTERM, hang_up)
 
 
 @contextmanager
@@ -69,7 +74,7 @@ def redirect_outside_imports(handler: Callable[[int, FrameType | None], object],
     def handle(number: int, frame: FrameType | None) -> None:
         if is_importing(frame):
             waiting[:] = waiting or [number]
-            signal.setitimer(signal.ITIMER_REAL, IMPORT_POLL_S)
+            _send_later(number)
         else:
             handler(number, frame)
 
@@ -77,12 +82,23 @@ def redirect_outside_imports(handler: Callable[[int, FrameType | None], object],
         if waiting:
             handle(waiting[0], frame)
 
-    with redirect_signals(handle_again, signal.SIGALRM), redirect_signals(handle, *numbers):
+    alarms = (signal.SIGALRM,) if _HAS_TIMER else ()
+    with redirect_signals(handle_again, *alarms), redirect_signals(handle, *numbers):
         try:
             yield
         finally:
-            if waiting:
+            if waiting and _HAS_TIMER:
                 signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _send_later(number: int) -> None:
+    """Send a signal to this process once more after `IMPORT_POLL_S`: SIGALRM where there is one, else the same one."""
+    if _HAS_TIMER:
+        signal.setitimer(signal.ITIMER_REAL, IMPORT_POLL_S)
+        return
+    timer = threading.Timer(IMPORT_POLL_S, signal.raise_signal, (number,))  # Python handles it in the main thread
+    timer.daemon = True
+    timer.start()
 
 
 @contextmanager

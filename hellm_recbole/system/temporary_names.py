@@ -7,6 +7,8 @@ import os
 import platform
 import re
 
+import psutil
+
 _TEMPORARY = (  # names of temporary files and of temporary folders; names of earlier versions have no host
     re.compile(r"\.(?P<pid>\d{1,9})(?:-(?P<host>[0-9a-f]{8}))?\.tmp\.(?P<name>.+)(?P<old>)"),
     re.compile(r"\.(?P<name>.+)\.tmp-(?P<pid>\d{1,9})(?:-(?P<host>[0-9a-f]{8}))?(?P<old>\.old)?"),
@@ -33,13 +35,7 @@ def _has_ended(pid: int, host: str | None) -> bool:
         return False
     if pid == os.getpid():
         return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        return False
-    return False
+    return not psutil.pid_exists(pid)  # on Windows, `os.kill(pid, 0)` would interrupt the process
 
 
 def hash_host() -> str:

@@ -8,8 +8,8 @@ nothing from this package, so that it starts fast and stays small.
 from __future__ import annotations
 
 import contextlib
-import select
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from typing import IO
@@ -77,8 +77,12 @@ def watch(token: str, stream: IO[bytes]) -> None:
         stream: stream whose other end the command holds open; it closes when the command ends.
     """
     known: set[psutil.Process] = set()
-    while not select.select([stream], [], [], REMEMBER_EVERY_S)[0]:
+    # A thread waits for the end of the stream: on Windows, `select` knows only sockets.
+    reader = threading.Thread(target=stream.read, daemon=True)
+    reader.start()
+    while reader.is_alive():
         known.update(find_processes(token))
+        reader.join(REMEMBER_EVERY_S)
     end_processes(token, known)
 
 

@@ -7,12 +7,15 @@ a process group, check all GPUs of the machine and change the number of threads.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from hellm_recbole.errors import MissingDependency
+from hellm_recbole.system.packages import name_extra
 
+_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}  # logger -> module that it needs
 STEPS_EVERY_S = 60.0  # least time between two calls of `Logger.step` inside an epoch
 
 
@@ -52,11 +55,31 @@ def open_loggers(names: Sequence[str], folder: Path, run: str, done: int, settin
         try:
             loggers.append(classes[name](folder, run, done, settings))
         except ImportError as error:
-            raise MissingDependency(
-                f"logger {name} needs the package {error.name}, which is not installed; install it with pip, "
-                f"or run with --set loggers=[]"
-            ) from error
+            raise MissingDependency(_describe_missing(name)) from error
     return loggers
+
+
+def find_missing_loggers(names: Sequence[str]) -> list[str]:
+    """Return the loggers whose package is not installed."""
+    return [name for name in names if importlib.util.find_spec(_PACKAGES[name]) is None]
+
+
+def refuse_missing_loggers(names: Sequence[str]) -> None:
+    """Refuse loggers whose package is not installed.
+
+    Raises:
+        MissingDependency: there is such a logger.
+    """
+    for name in find_missing_loggers(names):
+        raise MissingDependency(_describe_missing(name))
+
+
+def _describe_missing(name: str) -> str:
+    """Describe what a logger lacks and what brings it."""
+    return (
+        f"logger {name} needs the package {_PACKAGES[name]}, which is not installed; {name_extra(name)}, or run with "
+        "--set loggers=[]"
+    )
 
 
 class _EpochLogger:

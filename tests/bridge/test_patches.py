@@ -140,7 +140,7 @@ def test_a_missing_or_unsupported_recbole_is_reported(monkeypatch: pytest.Monkey
 
     require_recbole()
     monkeypatch.setattr(importlib.metadata, "version", raise_not_found)
-    with pytest.raises(MissingDependency, match=r"pip install --no-deps recbole==1\.2\.1"):
+    with pytest.raises(MissingDependency, match=r"hellm-recbole install-recbole"):
         require_recbole()
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.1.1")
     with pytest.raises(MissingDependency, match=r"RecBole 1\.1\.1 is installed, but only 1\.2\.x is supported"):

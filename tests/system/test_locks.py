@@ -41,6 +41,18 @@ while done < 50:
         time.sleep(0.001)
 """
 
+# Windows' `msvcrt.locking`, done with a lock of POSIX on the same bytes.
+MSVCRT = """
+import errno, fcntl, os, sys, types
+def locking(file, mode, n_bytes):
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, n_bytes, os.lseek(file, 0, os.SEEK_CUR))
+    except BlockingIOError:
+        raise PermissionError(errno.EACCES, "Permission denied") from None
+sys.modules["msvcrt"] = types.SimpleNamespace(locking=locking, LK_NBLCK=2)
+sys.modules["fcntl"] = None
+"""
+
 
 @pytest.fixture
 def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
@@ -113,3 +125,15 @@ def test_four_processes_never_hold_the_lock_at_the_same_time(tmp_path: Path) -> 
     assert [process.wait(timeout=120) for process in processes] == [0] * 4
     assert counter.read_text() == "200"
     assert os.listdir(tmp_path) == ["counter"]
+
+
+def test_windows_locks_one_byte_and_the_name_of_the_holder_can_be_read(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", MSVCRT + HOLD, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        second = subprocess.run(command, capture_output=True, text=True, check=False, input="")
+        assert f"run is in use by process {holder.pid} on {platform.node()} since 20" in second.stderr
+        holder.communicate("")
+    assert subprocess.run(command, capture_output=True, text=True, check=False, input="").stdout == "held\n"
+    assert os.listdir(tmp_path) == []

@@ -11,7 +11,8 @@ from types import FrameType
 
 import pytest
 
-from hellm_recbole.system.signals import delay_signals, redirect_outside_imports, redirect_signals
+from hellm_recbole.system import signals
+from hellm_recbole.system.signals import delay_signals, list_stop_signals, redirect_outside_imports, redirect_signals
 
 SELF_STOPPING = """
 import os, signal, time
@@ -78,3 +79,19 @@ def test_a_delayed_signal_comes_after_the_block() -> None:
     with redirect_signals(stop, signal.SIGINT), pytest.raises(KeyboardInterrupt) as caught:
         stop_self_with_delay()
     assert isinstance(caught.value.__context__, ValueError)
+
+
+@pytest.mark.usefixtures("module")
+def test_without_timers_a_signal_during_an_import_comes_after_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has no timers that send signals."""
+    monkeypatch.setattr(signals, "_HAS_TIMER", False)
+    with redirect_outside_imports(stop, signal.SIGINT), pytest.raises(KeyboardInterrupt):
+        import_self_stopping()
+
+
+def test_the_signals_that_stop_a_process_are_those_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list_stop_signals() == (signal.SIGTERM, signal.SIGHUP)
+    monkeypatch.delattr(signal, "SIGHUP")
+    assert list_stop_signals() == (signal.SIGTERM,)
+    monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
+    assert list_stop_signals() == (signal.SIGTERM, signal.SIGUSR1)

@@ -31,3 +31,16 @@ def test_only_a_parser_that_recurses_too_deeply_blames_a_file() -> None:
         recurse()
     assert "file" not in describe_unexpected(endless.value)
     assert describe_unexpected(endless.value).startswith("RecursionError: ")
+
+
+def test_an_operation_that_a_mac_lacks_asks_for_the_cpu() -> None:
+    for error in (  # messages of torch 2.13
+        TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64."),
+        NotImplementedError("The operator 'aten::_foo' is not currently implemented for the MPS device."),
+        NotImplementedError("Could not run 'aten::mm' with arguments from the 'SparseCsrMPS' backend."),
+    ):
+        sentence = describe_unexpected(error)
+        assert sentence.startswith(
+            "the model needs an operation that torch does not have on Apple's GPU; give --device cpu"
+        )
+    assert "Apple" not in describe_unexpected(RuntimeError("CUDA error: MPS client failed to connect to the server"))
