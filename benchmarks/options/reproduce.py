@@ -15,6 +15,7 @@ from hellm_recbole.benchmarks.options.shared import (
     Device,
     LanguageModel,
     LanguageModelLayers,
+    NoDownload,
     Output,
     Preset,
     Ray,
@@ -82,6 +83,7 @@ def read_reproduce_request(
     device: Device = "auto",
     threads: Threads = None,
     data_path: DataPath = None,
+    no_download: NoDownload = False,
     output: Output = Path("results"),
     version: Version = False,
 ) -> RunRequest:
@@ -96,6 +98,7 @@ def read_reproduce_request(
         preset=preset,
         overrides=read_overrides(context, llm, llm_layers, settings or []),
         data_path=data_path,
+        may_download=not no_download,
         output=output,
         device=device,
         threads=check_threads(threads),

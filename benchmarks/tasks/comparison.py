@@ -113,7 +113,7 @@ def _run_main_process(
     }
     _check_request(request, resolvers)
     ensure_folder(request.output)
-    refuse_missing_data(request.datasets, request.data_path)
+    refuse_missing_data(request.datasets, request.data_path, may_download=request.may_download)
     data = {name: _load_with_embeddings(request, name) for name in request.datasets}
     chosen = {name: _choose_runs(request, resolver, data[name], select_models) for name, resolver in resolvers.items()}
     for name, runs in chosen.items():
@@ -143,7 +143,7 @@ def _load_with_embeddings(request: RunRequest, name: str) -> tuple[Dataset, Spli
     Raises:
         DataError: a file of embeddings does not fit the dataset.
     """
-    dataset, split = load_data(name, request.data_path)
+    dataset, split = load_data(name, request.data_path, may_download=request.may_download)
     return dataset, add_embeddings(split, request.embeddings)
 
 

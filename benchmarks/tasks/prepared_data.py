@@ -12,12 +12,13 @@ from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.llm.text_encoder import find_text_encoder
 
 
-def refuse_missing_data(names: Sequence[str], data_path: Path | None) -> None:
+def refuse_missing_data(names: Sequence[str], data_path: Path | None, *, may_download: bool = True) -> None:
     """Refuse datasets that are neither prepared nor known, before the first of them is prepared.
 
     Args:
         names: names of the datasets.
         data_path: folder with the source files, or None to search the usual folders.
+        may_download: whether raw files that can be downloaded are a source as well.
 
     Raises:
         DataError: a dataset is unknown, or its source files are not found.
@@ -25,18 +26,23 @@ def refuse_missing_data(names: Sequence[str], data_path: Path | None) -> None:
         MissingDependency: the package with the source of a dataset is not installed.
     """
     for name in names:
-        find_known_source(name, data_path=data_path, dataset_root=DATASET_ROOT)
+        find_known_source(name, data_path=data_path, dataset_root=DATASET_ROOT, may_download=may_download)
 
 
-def load_data(name: str, data_path: Path | None, *, modalities: Sequence[str] | None = None) -> tuple[Dataset, Split]:
-    """Load a dataset and its split. A known dataset is prepared first if its source files are found.
+def load_data(
+    name: str, data_path: Path | None, *, modalities: Sequence[str] | None = None, may_download: bool = True
+) -> tuple[Dataset, Split]:
+    """Load a dataset and its split. A known dataset is prepared first; its raw files are downloaded if none is found.
 
     Args:
         name: name of the dataset.
         data_path: folder with the source files, or None to search the usual folders.
         modalities: modalities whose features are read; None reads all.
+        may_download: whether raw files may be downloaded.
     """
-    prepared = prepare_if_known(name, data_path=data_path, dataset_root=DATASET_ROOT, find=find_text_encoder)
+    prepared = prepare_if_known(
+        name, data_path=data_path, dataset_root=DATASET_ROOT, find=find_text_encoder, may_download=may_download
+    )
     for warning in prepared.warnings:
         print(f"{name}: {warning}")
     dataset = load_dataset(prepared.folder, modalities=modalities)

@@ -106,6 +106,7 @@ class Request:
         device: auto, cpu, cuda or cuda:N.
         threads: number of CPU threads, or of CPUs of a local Ray cluster; None takes all.
         embeddings: pretrained model -> file of item embeddings that is read instead of training the model.
+        may_download: whether raw files of a known dataset are downloaded if its source files are not found.
     """
 
     models: tuple[str, ...]
@@ -117,6 +118,7 @@ class Request:
     device: str
     threads: int | None
     embeddings: Mapping[str, Path] = field(default_factory=dict)
+    may_download: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
