@@ -208,7 +208,7 @@ def _ask_size(urls: Sequence[str], path: Path, settings: DownloadSettings) -> in
     answers = ", ".join(f"{host} ({reason})" for host, reason in reasons.items())
     raise DataError(
         f"cannot fetch {path.name}: no answer from {answers}; connect to the network and run again, or put the file "
-        f"into {path.parent} by hand"
+        f"into {path.parent} by hand (--no-download names other files that would do, too)"
     )
 
 
