@@ -26,6 +26,7 @@ from hellm_recbole.data.importers.archive import unpack_source
 from hellm_recbole.data.importers.sources import TABLE
 from hellm_recbole.data.importers.tabular import FIELDS
 from hellm_recbole.data.known_datasets import list_kinds, resolve_name
+from hellm_recbole.data.manifest import read_manifest
 from hellm_recbole.data.prepare import Prepared, prepare, read_dataset_settings, read_feature_settings
 from hellm_recbole.data.replacement import is_prepared
 from hellm_recbole.data.source_folders import find_source
@@ -318,5 +319,16 @@ def _print_prepared(prepared: Prepared) -> None:
         return
     for warning in prepared.warnings:
         print(warning)
-    name = prepared.folder.name
-    print(f"prepared {prepared.folder}; train on it with run.py --models LightGCN,SASRec --dataset {name}")
+    models = ",".join(_suggest_models(prepared.folder))
+    print(f"prepared {prepared.folder}; train on it with run.py --models {models} --dataset {prepared.folder.name}")
+
+
+def _suggest_models(folder: Path) -> list[str]:
+    """Suggest models that fit a prepared dataset: of sequences if it has an order, of features if it has some."""
+    manifest = read_manifest(folder)
+    with (folder / f"{manifest.name}.inter").open(encoding="utf-8") as stream:
+        is_split = any(column.partition(":")[0] == "split" for column in stream.readline().rstrip("\n").split("\t"))
+    models = ["LightGCN"] if is_split and not manifest.time_known else ["LightGCN", "SASRec"]
+    if manifest.modalities:
+        models.append("HeLLMPre")
+    return [*models, "SASRec-text"] if TEXT in manifest.modalities and "SASRec" in models else models
