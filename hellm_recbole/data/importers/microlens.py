@@ -75,7 +75,7 @@ def _read_pairs(path: Path) -> pd.DataFrame:
                 "published"
             )
     table = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"], dtype="str")
-    return table.apply(lambda column: column.str.strip(BLANKS))
+    return table.assign(**{name: table[name].str.strip(BLANKS) for name in table.columns})
 
 
 def _read_titles(path: Path) -> pd.DataFrame:

@@ -30,7 +30,7 @@ _TOKEN = re.compile(r'[^\s"\x00-\x1f\x7f\ud800-\udfff]+')  # an id that an atomi
 class RecordLines:
     """Reader of a text file, gzipped or plain, that strips each line and skips empty lines.
 
-    `keys` are the keys of a record that are read; see `count_repeated_keys`.
+    `keys` are the keys of a record that are read, each between two of one of the `quotes`; see `count_repeated_keys`.
 
     Attributes:
         number: number of the current line, from 1.
@@ -38,10 +38,12 @@ class RecordLines:
         n_repeated: number of records so far that have a key twice.
     """
 
-    def __init__(self, path: Path, limit_bytes: int, *, progress: bool, keys: Sequence[str] = ()) -> None:
+    def __init__(
+        self, path: Path, limit_bytes: int, *, progress: bool, keys: Sequence[str] = (), quotes: str = '"'
+    ) -> None:
         self.path, self.number, self.n_empty, self.n_repeated = path, 0, 0, 0
         self._limit_bytes, self._progress = limit_bytes, progress
-        self._marks = [(key, f'"{key}"'.encode(), f"'{key}'".encode()) for key in keys]
+        self._marks = [(key, f"{quote}{key}{quote}".encode()) for key in keys for quote in quotes]
 
     def __str__(self) -> str:
         return f"{self.path}:{self.number}"
@@ -91,9 +93,9 @@ class RecordLines:
         Args:
             line: the line of the record, which was parsed without an error.
         """
-        for key, json_mark, literal_mark in self._marks:
+        for key, mark in self._marks:
             # The search is fast, and most lines end here. A text may hold the same characters, so it is checked.
-            if line.count(json_mark) + line.count(literal_mark) > 1 and _count_key(line.decode("utf-8"), key) > 1:
+            if line.count(mark) > 1 and _count_key(line.decode("utf-8"), key) > 1:
                 self.n_repeated += 1
                 return
 

@@ -51,7 +51,8 @@ def read_metadata(
     is_literal = vintage.metadata == "literal"
     texts = (vintage.title, vintage.brand, vintage.categories, vintage.description)
     keys = (vintage.meta_item, *texts, *vintage.images)
-    lines = RecordLines(path, MAX_LITERAL_BYTES if is_literal else MAX_LINE_BYTES, progress=progress, keys=keys)
+    limit, quotes = (MAX_LITERAL_BYTES, "\"'") if is_literal else (MAX_LINE_BYTES, '"')
+    lines = RecordLines(path, limit, progress=progress, keys=keys, quotes=quotes)
     mentions = re.compile(rf"{re.escape(vintage.meta_item)}['\"]\s*:\s*['\"]([^'\"]*)['\"]")
     found: dict[str, AmazonItem] = {}
     n_repeated = 0
