@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 from hellm_recbole.benchmarks.options.command_line import run_command
-from hellm_recbole.benchmarks.options.shared import ALL, DataPath, Output, Version
+from hellm_recbole.benchmarks.options.shared import ALL, DataPath, NoDownload, Output, Version
 from hellm_recbole.benchmarks.options.values import parse_datasets, parse_models, parse_path
 from hellm_recbole.errors import SettingsError
 
@@ -50,6 +50,7 @@ def publish_results(
     check: Check = False,
     fresh: FreshPublication = False,
     data_path: DataPath = None,
+    no_download: NoDownload = False,
     output: Output = Path("results"),
     version: Version = False,
 ) -> int:
@@ -61,7 +62,7 @@ def publish_results(
     from hellm_recbole.benchmarks.tasks import publishing
 
     if check:
-        return publishing.check_runs(to, datasets, names, data_path)
+        return publishing.check_runs(to, datasets, names, data_path, may_download=not no_download)
     publishing.publish_runs(output, to, datasets, names, fresh=fresh)
     return 0
 

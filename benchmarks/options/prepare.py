@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hellm_recbole.benchmarks.options.shared import Version
+from hellm_recbole.benchmarks.options.shared import NoDownload, Version
 from hellm_recbole.benchmarks.options.values import parse_integer, parse_path
 from hellm_recbole.config.properties_files import list_names
 from hellm_recbole.config.yaml_files import find_properties, load_yaml
@@ -60,10 +60,11 @@ class PrepareOptions:
         typer.Option(
             parser=parse_path,
             metavar="DIR",
-            help="folder of raw files (amazon...); missing files are downloaded",
+            help="folder of raw files (amazon..., and known datasets); missing files are downloaded",
             rich_help_panel=SOURCE,
         ),
     ] = None
+    no_download: NoDownload = False
     category: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="name of the Amazon category (amazon...)", rich_help_panel=SOURCE),
@@ -72,7 +73,7 @@ class PrepareOptions:
         list[str] | None,
         typer.Option(
             metavar="FIELD=COL ...",
-            help="columns of a table with the fields user, item, time and split (table)",
+            help="columns of a table with the fields user, item, time, split and image (table)",
             rich_help_panel=SOURCE,
         ),
     ] = None
@@ -102,7 +103,17 @@ class PrepareOptions:
         bool | None,
         typer.Option(
             "--pictures/--no-pictures",
-            help="download and encode the pictures of the items",
+            help="encode the pictures of the items; those that the source has only addresses of are downloaded",
+            rich_help_panel=FEATURES,
+        ),
+    ] = None
+    image_dir: Annotated[
+        Path | None,
+        typer.Option(
+            parser=parse_path,
+            metavar="PATH",
+            help="folder or archive of own pictures to encode; the name of a file without its ending is the id of the "
+            "item (a table may have a column image with file names instead, with --pictures)",
             rich_help_panel=FEATURES,
         ),
     ] = None

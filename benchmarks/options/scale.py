@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hellm_recbole.benchmarks.options.shared import CpuThreads, DataPath, Version
+from hellm_recbole.benchmarks.options.shared import CpuThreads, DataPath, NoDownload, Version
 from hellm_recbole.benchmarks.options.values import parse_dataset, parse_integer
 
 
@@ -18,6 +18,7 @@ class ScaleOptions:
     model: Annotated[str, typer.Option("--models", metavar="NAME", help="model of this project")] = "HeLLMPre"
     dataset: Annotated[str, typer.Option(parser=parse_dataset, metavar="NAME", help="dataset to enlarge")] = "Beauty"
     data_path: DataPath = None
+    no_download: NoDownload = False
     factors: Annotated[str, typer.Option(metavar="N,N", help="enlargement factors, separated by commas")] = "1,2,4,8"
     batch: Annotated[Literal["grows", "fixed"], typer.Option(help="whether the batch size grows with the data")] = (
         "grows"

@@ -143,6 +143,14 @@ DataPath = Annotated[
         rich_help_panel=MACHINE,
     ),
 ]
+NoDownload = Annotated[
+    bool,
+    typer.Option(
+        "--no-download",
+        help="do not download the raw files of a known dataset whose source files are not found",
+        rich_help_panel=MACHINE,
+    ),
+]
 Output = Annotated[
     Path, typer.Option(parser=parse_path, metavar="DIR", help="folder of the results", rich_help_panel=MACHINE)
 ]
@@ -276,6 +284,7 @@ def read_run_request(
     device: Device = "auto",
     threads: Threads = None,
     data_path: DataPath = None,
+    no_download: NoDownload = False,
     output: Output = Path("results"),
     config: Config = None,
     properties: Properties = None,
@@ -295,6 +304,7 @@ def read_run_request(
         preset=preset,
         overrides=read_overrides(context, llm, llm_layers, settings or []),
         data_path=data_path,
+        may_download=not no_download,
         output=output,
         device=device,
         threads=check_threads(threads),
@@ -329,6 +339,7 @@ def read_search_request(
     device: Device = "auto",
     threads: Threads = None,
     data_path: DataPath = None,
+    no_download: NoDownload = False,
     output: Output = Path("results"),
     config: Config = None,
     properties: Properties = None,
@@ -352,6 +363,7 @@ def read_search_request(
         preset=preset,
         overrides=read_overrides(context, llm, llm_layers, settings or []),
         data_path=data_path,
+        may_download=not no_download,
         output=output,
         device=device,
         threads=check_threads(threads),

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hellm_recbole.benchmarks.options.shared import CpuThreads, DataPath, Version
+from hellm_recbole.benchmarks.options.shared import CpuThreads, DataPath, NoDownload, Version
 from hellm_recbole.benchmarks.options.values import parse_dataset, parse_integer
 from hellm_recbole.benchmarks.upstream.checkouts import MMRec, Released
 
@@ -24,6 +24,7 @@ class SpeedOptions:
         str, typer.Option(parser=parse_dataset, metavar="NAME", help="dataset with a leave-one-out split")
     ] = "Beauty"
     data_path: DataPath = None
+    no_download: NoDownload = False
     parts: Annotated[
         str, typer.Option(metavar="A,B", help=f"parts to time, separated by commas: {', '.join(PARTS)}")
     ] = ",".join(DEFAULT_PARTS)

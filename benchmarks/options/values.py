@@ -103,7 +103,9 @@ def check_threads(threads: int | None) -> int | None:
         SettingsError: the number is below 1 or too large.
     """
     if threads is not None and not 1 <= threads <= MOST_THREADS:
-        raise SettingsError(f"--threads {threads} must be at least 1 and at most {MOST_THREADS}")
+        raise SettingsError(
+            f"--threads {threads} must be at least 1 and at most {MOST_THREADS}; leave it out to use all CPUs"
+        )
     return threads
 
 

@@ -130,7 +130,8 @@ def _run_main_process(
     }
     _check_request(request, resolvers)
     ensure_folder(request.output)
-    refuse_missing_data([name for name in request.datasets if name not in loaded], request.data_path)
+    missing = [name for name in request.datasets if name not in loaded]
+    refuse_missing_data(missing, request.data_path, may_download=request.may_download)
     data = {name: _load_with_embeddings(request, name, loaded.get(name)) for name in request.datasets}
     chosen = {name: _choose_runs(request, resolver, data[name], select_models) for name, resolver in resolvers.items()}
     for name, runs in chosen.items():
@@ -165,7 +166,9 @@ def _load_with_embeddings(
         DataError: a file of embeddings does not fit the dataset.
         ResultError: the folder of the results has runs on another kind of split.
     """
-    dataset, split = load_data(name, request.data_path, split=request.split) if loaded is None else loaded
+    if loaded is None:
+        loaded = load_data(name, request.data_path, split=request.split, may_download=request.may_download)
+    dataset, split = loaded
     refuse_other_splits(request.output, split)
     return dataset, add_embeddings(split, request.embeddings)
 

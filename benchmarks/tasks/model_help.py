@@ -33,7 +33,7 @@ def print_model_help(name: str, request: RunRequest) -> None:
         raise SettingsError("--help-model shows the settings on one dataset; name only one with --dataset")
     dataset = request.datasets[0]
     if dataset not in list_datasets():
-        refuse_missing_data([dataset], request.data_path)
+        refuse_missing_data([dataset], request.data_path, may_download=request.may_download)
     described = describe_model_settings(name, dataset, load_registry(), request.preset, request.overrides)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("setting", no_wrap=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,25 +13,28 @@ from hellm_recbole.benchmarks.options.prepare import PrepareOptions
 from hellm_recbole.benchmarks.options.values import parse_dataset
 from hellm_recbole.config.limits import LARGEST, LARGEST_SEED
 from hellm_recbole.data.dataset import load_dataset, read_source_times
+from hellm_recbole.data.dataset_settings import DatasetSettings
 from hellm_recbole.data.diagnostics.card import format_card
 from hellm_recbole.data.diagnostics.similar_items import find_similar_items
-from hellm_recbole.data.download.raw_files import fetch_raw, list_fetched_kinds
+from hellm_recbole.data.download.raw_files import RAW, fetch_raw, find_raw_source, list_fetched_kinds, locate_raw
 from hellm_recbole.data.export_mmrec import write_mmrec
 from hellm_recbole.data.feature_files import list_features
 from hellm_recbole.data.features import TEXT, FeatureSettings, FoundEncoder, parse_encoder
 from hellm_recbole.data.further_encodings import add_to_prepared
+from hellm_recbole.data.importers.amazon.vintages import VINTAGES
 from hellm_recbole.data.importers.archive import unpack_source
 from hellm_recbole.data.importers.sources import TABLE
 from hellm_recbole.data.importers.tabular import FIELDS
 from hellm_recbole.data.known_datasets import list_kinds, resolve_name
-from hellm_recbole.data.prepare import DatasetSettings, Prepared, prepare, read_dataset_settings, read_feature_settings
+from hellm_recbole.data.manifest import read_manifest
+from hellm_recbole.data.prepare import Prepared, prepare, read_dataset_settings, read_feature_settings
 from hellm_recbole.data.replacement import is_prepared
 from hellm_recbole.data.source_folders import find_source
 from hellm_recbole.data.ties import shuffle_ties
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.system.files import check_name
 
-SOURCE_OPTIONS = ("kind", "source", "raw", "fresh")
+SOURCE_OPTIONS = ("kind", "source", "raw", "no_download", "image_dir", "fresh")
 DATASET_KEYS = ("k_core", "text", "category", "columns", "pictures")
 # Options that only a causal language model as text encoder reads
 LANGUAGE_MODEL_KEYS = ("encoder_layer", "encoder_tokens", "encoder_dtype", "encoder_weights", "encoder_seed")
@@ -111,31 +115,58 @@ def _prepare(options: PrepareOptions) -> Prepared:
         added = add_to_prepared(folder, encoding, _find_text_encoder, progress=True)
         return Prepared(folder, fresh=False, speed=added)
     settings = read_dataset_settings(options.name, options.kind, _read_given(options, DATASET_KEYS))
-    if settings.kind != TABLE:
-        _refuse_options(options, ["columns"], f"can only be used with --from {TABLE}")
-    if settings.kind not in list_fetched_kinds():
-        _refuse_options(options, ["category"], f"can only be used with --from {', '.join(list_fetched_kinds())}")
-    if not settings.text:
-        _refuse_options(options, TEXT_KEYS, "can only be used with text columns, and this dataset has none (--text)")
-    if not settings.pictures:
-        _refuse_options(options, ["image_encoder"], "can only be used with --pictures")
-    if not settings.text and not settings.pictures:
-        _refuse_options(options, ["feature_dtype", "encode_device"], "can only be used with --text or --pictures")
-    if settings.kind == TABLE:
-        _refuse_shared_columns(settings.columns)
-    with unpack_source(_find_source_files(options, settings)) as source:
+    if options.image_dir is not None:
+        if options.pictures is False:
+            raise SettingsError("--image-dir and --no-pictures contradict each other; use only one of them")
+        settings = settings.model_copy(update={"pictures": True})
+    _refuse_unread_settings(options, settings)
+    with unpack_source(_find_source_files(options, settings)) as source, _unpack_pictures(options) as image_dir:
         if not (settings.text or settings.pictures or list_features(source.parent if source.is_file() else source)):
             _refuse_options(options, ["fill"], "can only be used with --text, --pictures or feature files")
         return prepare(
             options.name,
             source,
-            settings,
+            settings.model_copy(update={"image_dir": image_dir}),
             encoding,
             options.output,
             fresh=options.fresh,
             progress=True,
             find=_find_text_encoder,
         )
+
+
+@contextmanager
+def _unpack_pictures(options: PrepareOptions) -> Iterator[str | None]:
+    """Yield the folder of own pictures, unpacked if it is an archive; None if there is none.
+
+    Raises:
+        DataError: the archive is broken.
+    """
+    if options.image_dir is None:
+        yield None
+        return
+    with unpack_source(options.image_dir) as folder:
+        yield str(folder)
+
+
+def _refuse_unread_settings(options: PrepareOptions, settings: DatasetSettings) -> None:
+    """Refuse options that this kind of source or the chosen features do not read.
+
+    Raises:
+        SettingsError: such an option was given.
+    """
+    if settings.kind != TABLE:
+        _refuse_options(options, ["columns"], f"can only be used with --from {TABLE}")
+    if settings.kind not in VINTAGES:
+        _refuse_options(options, ["category"], f"can only be used with --from {', '.join(VINTAGES)}")
+    if not settings.text:
+        _refuse_options(options, TEXT_KEYS, "can only be used with text columns, and this dataset has none (--text)")
+    if not settings.pictures:
+        _refuse_options(options, ["image_encoder"], "can only be used with --pictures or --image-dir")
+    if not settings.text and not settings.pictures:
+        _refuse_options(options, ["feature_dtype", "encode_device"], "can only be used with --text or --pictures")
+    if settings.kind == TABLE:
+        _refuse_shared_columns(settings.columns)
 
 
 def _read_encoders(options: PrepareOptions) -> dict[str, Any]:
@@ -166,7 +197,7 @@ def _read_encoders(options: PrepareOptions) -> dict[str, Any]:
 def _adds_encodings_only(options: PrepareOptions) -> bool:
     """Return whether the command only adds further encodings to a prepared dataset, for which no source is needed."""
     given = [parse_encoder(text)[0] for text in options.encoder or []]
-    others = ("kind", "source", "raw", "fresh", "pictures", "image_encoder", *DATASET_KEYS)
+    others = ("kind", "source", "raw", "fresh", "image_dir", "image_encoder", *DATASET_KEYS)
     return (
         bool(given)
         and TEXT not in given
@@ -257,17 +288,19 @@ def _find_source_files(options: PrepareOptions, settings: DatasetSettings) -> Pa
     Raises:
         SettingsError: `--raw` is used with another kind of source or together with `--source`.
     """
-    if options.raw is not None and (options.source is not None or settings.kind not in list_fetched_kinds()):
+    raw = find_raw_source(settings.kind, options.name)
+    if options.raw is not None and (options.source is not None or raw is None):
         raise SettingsError(f"--raw can only be used with {', '.join(list_fetched_kinds())} and without --source")
     if options.source is not None:
         return Path(options.source)
-    if settings.kind not in list_fetched_kinds():
-        return find_source(options.name, settings.kind, settings.category, settings.origin, None)
-    folder = Path(options.raw) if options.raw is not None else options.output / ".raw" / settings.kind
-    assert settings.category is not None
-    for file in fetch_raw(settings.kind, settings.category, folder, progress=True):
+    folder = Path(options.raw) if options.raw is not None else options.output / RAW / settings.kind
+    located = None if raw is None else locate_raw(raw, options.name, settings.category, folder)
+    if raw is None or (options.no_download and located is None):
+        return find_source(options.name, settings.kind, settings.category, settings.origin, options.raw)
+    path, files = fetch_raw(settings.kind, options.name, settings.category, folder, progress=True)
+    for file in files:
         print(f"{file.path}: {file.n_bytes:,} bytes, SHA-256 {file.sha256}")
-    return folder
+    return path
 
 
 def _print_prepared(prepared: Prepared) -> None:
@@ -286,5 +319,16 @@ def _print_prepared(prepared: Prepared) -> None:
         return
     for warning in prepared.warnings:
         print(warning)
-    name = prepared.folder.name
-    print(f"prepared {prepared.folder}; train on it with run.py --models LightGCN,SASRec --dataset {name}")
+    models = ",".join(_suggest_models(prepared.folder))
+    print(f"prepared {prepared.folder}; train on it with run.py --models {models} --dataset {prepared.folder.name}")
+
+
+def _suggest_models(folder: Path) -> list[str]:
+    """Suggest models that fit a prepared dataset: of sequences if it has an order, of features if it has some."""
+    manifest = read_manifest(folder)
+    with (folder / f"{manifest.name}.inter").open(encoding="utf-8") as stream:
+        is_split = any(column.partition(":")[0] == "split" for column in stream.readline().rstrip("\n").split("\t"))
+    models = ["LightGCN"] if is_split and not manifest.time_known else ["LightGCN", "SASRec"]
+    if manifest.modalities:
+        models.append("HeLLMPre")
+    return [*models, "SASRec-text"] if TEXT in manifest.modalities and "SASRec" in models else models

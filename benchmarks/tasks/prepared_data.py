@@ -13,12 +13,13 @@ from hellm_recbole.llm.text_encoder import find_text_encoder
 from hellm_recbole.plugins.splits import split_with_plugin
 
 
-def refuse_missing_data(names: Sequence[str], data_path: Path | None) -> None:
+def refuse_missing_data(names: Sequence[str], data_path: Path | None, *, may_download: bool = True) -> None:
     """Refuse datasets that are neither prepared nor known, before the first of them is prepared.
 
     Args:
         names: names of the datasets.
         data_path: folder with the source files, or None to search the usual folders.
+        may_download: whether raw files that can be downloaded are a source as well.
 
     Raises:
         DataError: a dataset is unknown, or its source files are not found.
@@ -26,7 +27,7 @@ def refuse_missing_data(names: Sequence[str], data_path: Path | None) -> None:
         MissingDependency: the package with the source of a dataset is not installed.
     """
     for name in names:
-        find_known_source(name, data_path=data_path, dataset_root=DATASET_ROOT)
+        find_known_source(name, data_path=data_path, dataset_root=DATASET_ROOT, may_download=may_download)
 
 
 def load_data(
@@ -36,8 +37,9 @@ def load_data(
     modalities: Sequence[str] | None = None,
     split: str | None = None,
     root: Path = DATASET_ROOT,
+    may_download: bool = True,
 ) -> tuple[Dataset, Split]:
-    """Load a dataset and its split. A known dataset is prepared first if its source files are found.
+    """Load a dataset and its split. A known dataset is prepared first; its raw files are downloaded if none is found.
 
     Args:
         name: name of the dataset.
@@ -45,11 +47,14 @@ def load_data(
         modalities: modalities whose features are read; None reads all.
         split: name of the split of an installed package; None splits by the rules of this project.
         root: folder of the prepared datasets.
+        may_download: whether raw files may be downloaded.
 
     Raises:
         PluginError: no installed package has the split, or it fails.
     """
-    prepared = prepare_if_known(name, data_path=data_path, dataset_root=root, find=find_text_encoder)
+    prepared = prepare_if_known(
+        name, data_path=data_path, dataset_root=root, find=find_text_encoder, may_download=may_download
+    )
     for warning in prepared.warnings:
         print(f"{name}: {warning}")
     dataset = load_dataset(prepared.folder, modalities=modalities)

@@ -130,7 +130,14 @@ def _refuse_different(run: PublishedRun, path: Path) -> PublishedRun | None:
     )
 
 
-def check_runs(folder: Path, datasets: Sequence[str], models: Sequence[str] | None, data_path: Path | None) -> int:
+def check_runs(
+    folder: Path,
+    datasets: Sequence[str],
+    models: Sequence[str] | None,
+    data_path: Path | None,
+    *,
+    may_download: bool = True,
+) -> int:
     """Check published runs against the prepared datasets, print a line for each run, and return the exit code.
 
     Args:
@@ -138,6 +145,7 @@ def check_runs(folder: Path, datasets: Sequence[str], models: Sequence[str] | No
         datasets: names of the datasets.
         models: models or labels of runs; None checks all runs.
         data_path: folder with the source files of datasets that are not prepared, or None.
+        may_download: whether raw files of such a dataset may be downloaded.
 
     Raises:
         ModelError: a model has no published run.
@@ -151,7 +159,7 @@ def check_runs(folder: Path, datasets: Sequence[str], models: Sequence[str] | No
         chosen[dataset] = [path for path in paths if path.parent.name in labels]
     agrees = True
     for dataset, paths in chosen.items():
-        _, split = load_data(dataset, data_path, modalities=())
+        _, split = load_data(dataset, data_path, modalities=(), may_download=may_download)
         for path in paths:
             problems = _find_problems(path, split)
             print(f"{dataset} {path.parent.name} {path.name}: {'; '.join(problems) or 'agrees'}", flush=True)

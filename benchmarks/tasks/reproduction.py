@@ -70,7 +70,7 @@ def reproduce(
         torch.set_num_threads(request.threads)
     request = replace(request, datasets=request.datasets or experiment.datasets)
     if not only_finished:
-        refuse_missing_data(request.datasets, request.data_path)
+        refuse_missing_data(request.datasets, request.data_path, may_download=request.may_download)
     if experiment.kind == "statistics":
         return _reproduce_statistics(experiment, request, plan_only=plan_only)
     if experiment.kind == "studies":
@@ -215,7 +215,7 @@ def _reproduce_statistics(experiment: Experiment, request: RunRequest, *, plan_o
         return 0
     counted = []
     for name in names:
-        dataset, split = load_data(name, request.data_path, modalities=())
+        dataset, split = load_data(name, request.data_path, modalities=(), may_download=request.may_download)
         counted.append(count_dataset(split, dataset.paper))
     absent = [dataset.name for dataset in counted if dataset.paper is None]
     notes = [*experiment.notes, *([f"The paper has no numbers for {', '.join(absent)}."] if absent else [])]

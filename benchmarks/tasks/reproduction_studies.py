@@ -118,6 +118,7 @@ def _run(experiment: Experiment, request: RunRequest, names: Sequence[str]) -> I
         preset=request.preset,
         overrides=request.overrides,
         data_path=request.data_path,
+        may_download=request.may_download,
         output=request.output,
         device=request.device,
         threads=request.threads,

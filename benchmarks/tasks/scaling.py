@@ -84,6 +84,7 @@ def measure_all(options: ScaleOptions) -> None:
         arguments += ["--threads", str(threads), "--one", str(factor)]
         arguments += [part for value in options.settings or [] for part in ("--set", value)]
         arguments += [] if options.data_path is None else ["--data-path", str(options.data_path)]
+        arguments += ["--no-download"] if options.no_download else []
         measured = run_in_subprocess("hellm_recbole.benchmarks.scale", arguments)
         first = first or measured
         lines.append(_format_line(factor, measured, first))
@@ -119,7 +120,7 @@ def measure_factor(options: ScaleOptions, factor: int) -> None:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     device = torch.device("cpu")
-    data = load_data(options.dataset, options.data_path)[1].make_train_data()
+    data = load_data(options.dataset, options.data_path, may_download=not options.no_download)[1].make_train_data()
     overrides = [parse_override(text, "--set ") for text in options.settings or []]
     config = resolve_own_run(options.model, options.dataset, load_registry(), "paper", overrides)
     large = enlarge(config.restrict_data(data), factor, seed=1)

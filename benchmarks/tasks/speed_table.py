@@ -40,7 +40,10 @@ def print_times(options: SpeedOptions) -> None:
     threads = check_threads(options.threads)
     if threads is not None:
         torch.set_num_threads(threads)
-    split = load_data(options.dataset, options.data_path, modalities=None if "hellmpre" in parts else [])[1]
+    read_all, may_download = "hellmpre" in parts, not options.no_download
+    split = load_data(
+        options.dataset, options.data_path, modalities=None if read_all else [], may_download=may_download
+    )[1]
     if split.kind != "leave-one-out":
         raise SettingsError(
             f"{options.dataset} has its own split, and RecBole can only use leave-one-out; choose another dataset"

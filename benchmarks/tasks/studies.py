@@ -33,13 +33,14 @@ def make_study_tasks(request: SearchRequest, studies: str) -> list[SearchTask]:
     Raises:
         HellmError: a model, a dataset, a study or a value to try is wrong.
     """
-    refuse_missing_data(request.datasets, request.data_path)
+    refuse_missing_data(request.datasets, request.data_path, may_download=request.may_download)
     tasks: list[SearchTask] = []
     for dataset in request.datasets:
         found = resolve_runs(request.models, dataset, load_registry(), request.preset, request.overrides)
         configs = select_trained(found, "study.py")
         refuse_wrong_files(request.embeddings, configs)
-        split = add_embeddings(load_data(dataset, request.data_path, split=request.split)[1], request.embeddings)
+        data = load_data(dataset, request.data_path, split=request.split, may_download=request.may_download)
+        split = add_embeddings(data[1], request.embeddings)
         for config in configs:
             for name, study in select_studies(split_variant(config.model, load_registry())[0], studies).items():
                 tasks.append(

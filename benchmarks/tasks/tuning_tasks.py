@@ -46,13 +46,14 @@ def make_tuning_tasks(
     Raises:
         HellmError: a model, a dataset or a value to try is wrong, or a language model cannot be used.
     """
-    refuse_missing_data(request.datasets, request.data_path)
+    refuse_missing_data(request.datasets, request.data_path, may_download=request.may_download)
     tasks = []
     for dataset in request.datasets:
         found = resolve_runs(request.models, dataset, load_registry(), request.preset, request.overrides)
         configs = select_trained(found, "tune.py")
         refuse_wrong_files(request.embeddings, configs)
-        split = add_embeddings(load_data(dataset, request.data_path, split=request.split)[1], request.embeddings)
+        data = load_data(dataset, request.data_path, split=request.split, may_download=request.may_download)
+        split = add_embeddings(data[1], request.embeddings)
         for config in configs:
             if isinstance(config, LLMRunConfig):
                 LanguageModelCheck().check(config.model_settings, split.item_text)

@@ -120,6 +120,7 @@ class Request:
         threads: number of CPU threads, or of CPUs of a local Ray cluster; None takes all.
         embeddings: pretrained model -> file of item embeddings that is read instead of training the model.
         split: name of the split of an installed package; None splits by the rules of this project.
+        may_download: whether raw files of a known dataset are downloaded if its source files are not found.
     """
 
     models: tuple[str, ...]
@@ -132,6 +133,7 @@ class Request:
     threads: int | None
     embeddings: Mapping[str, Path] = field(default_factory=dict)
     split: str | None = None
+    may_download: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

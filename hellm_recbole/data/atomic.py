@@ -42,6 +42,8 @@ class AtomicData:
         files: source files that were read.
         warnings: sentences for the manifest about dropped data and data warnings.
         image_urls: item -> addresses of its pictures, best first; empty if the source has no pictures.
+        image_files: item -> file of its picture, which need not exist; empty if the source names no files.
+        image_folder: folder with pictures named by item ids; None if the source has none.
         ordered: whether the source gives the order of a user's interactions, by times or by positions.
     """
 
@@ -54,6 +56,8 @@ class AtomicData:
     files: Sequence[Path]
     warnings: Sequence[str]
     image_urls: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    image_files: Mapping[str, Path] = field(default_factory=dict)
+    image_folder: Path | None = None
     ordered: bool = False
 
     def item_ids(self) -> list[str]:

@@ -103,6 +103,7 @@ class Inputs(_Entries):
     Attributes:
         source: file of the source -> SHA-256.
         shuffled_ties: seed of the order of ties; only in a variant of `prepare.py --shuffle-ties`.
+        pictures_sha256: digest of the user's own pictures; only where they were encoded.
         parent_manifest: SHA-256 of the manifest of the dataset that a variant was made from.
     """
 
@@ -116,8 +117,23 @@ class Inputs(_Entries):
     fill: str | None = None
     feature_dtype: str | None = None
     source: dict[str, str] = Field(default_factory=dict)
+    pictures_sha256: str | None = None
     shuffled_ties: int | None = None
     parent_manifest: str | None = None
+
+
+class SplitComparison(_Entries):
+    """The split of the dataset, compared with the split that is stored for it; see `data/split_check.py`.
+
+    Attributes:
+        result: `same`, `same, with other user ids`, or `different`.
+        sha256: hash of the split of the dataset.
+        stored_sha256: hash of the stored split.
+    """
+
+    result: str
+    sha256: str
+    stored_sha256: str
 
 
 class Manifest(_Entries):
@@ -131,6 +147,7 @@ class Manifest(_Entries):
         inputs: what the dataset was prepared from.
         counts: size of the dataset before and after the filter.
         dropped_items: number of items that the filter dropped.
+        split_comparison: comparison with the stored split; None if none is stored, and in earlier manifests.
         time_column: column of `NAME.inter` with the times of the source; None in manifests of earlier versions, when
             there was only `timestamp`.
         modalities: modality -> how its features were made.
@@ -152,6 +169,7 @@ class Manifest(_Entries):
     inputs: Inputs = Inputs()
     counts: FilterCounts
     dropped_items: int | None = None
+    split_comparison: SplitComparison | None = None
     time_column: str | None = None
     modalities: dict[str, Modality]
     files: dict[str, str]

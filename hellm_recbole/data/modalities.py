@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from hellm_recbole.data.features import (
     fill_features,
 )
 from hellm_recbole.data.item_texts import read_item_texts
+from hellm_recbole.data.own_pictures import NO_FILE, check_own_pictures, list_some
 from hellm_recbole.errors import DataError
 from hellm_recbole.identity.parts import digest_texts
 
@@ -83,6 +84,7 @@ def make_features(
     *,
     find: FindEncoder,
     progress: bool,
+    own_pictures: Mapping[str, Path] | None = None,
 ) -> MadeFeatures:
     """Fill the features of the source, and encode texts and pictures.
 
@@ -96,6 +98,7 @@ def make_features(
         cache: folder for encodings and pictures.
         find: function that finds the text encoders.
         progress: whether to show progress bars.
+        own_pictures: item -> file of its picture, in place of an address; None if there are no such files.
 
     Raises:
         DataError: texts, pictures or features are missing or faulty.
@@ -117,17 +120,54 @@ def make_features(
                 modality, encoder, items, texts, encoding, cache, progress=progress
             )
     if pictures:
-        urls = {item: data.image_urls[item] for item in items if item in data.image_urls}
-        if not urls:
-            raise DataError(
-                f"{source} has no addresses of pictures for the items of {name}; prepare it without --pictures"
-            )
-        fetched = fetch_pictures(urls, cache / "pictures", read_download_settings(), progress=progress)
-        made.failed.update({item: "no address" for item in items if item not in urls} | dict(fetched.failed))
-        made.warnings.append(f"{len(made.failed):,} of {len(items):,} items have no picture; {FAILED} says why")
-        encoded = encode_pictures(items, fetched.files, encoding, cache, progress=progress)
+        files = _collect_pictures(name, source, data, own_pictures or {}, cache, made, progress=progress)
+        encoded = encode_pictures(items, files, encoding, cache, progress=progress)
         made.features[IMAGE], made.speed[IMAGE] = encoded
     return made
+
+
+def _collect_pictures(
+    name: str,
+    source: Path,
+    data: AtomicData,
+    own_pictures: Mapping[str, Path],
+    cache: Path,
+    made: MadeFeatures,
+    *,
+    progress: bool,
+) -> dict[str, Path]:
+    """Return item -> file of its picture: own files, and pictures that are fetched from the addresses of the source.
+
+    Items without picture and the reasons are added to `made`. See `make_features` for the arguments.
+
+    Raises:
+        DataError: there is neither a file nor an address.
+    """
+    items = data.item_ids()
+    own = {item: own_pictures[item] for item in items if item in own_pictures}
+    urls = {item: data.image_urls[item] for item in items if item in data.image_urls and item not in own}
+    if not own and not urls:
+        raise DataError(
+            f"{source} has no addresses of pictures for the items of {name}; prepare it without --pictures, or name "
+            "a folder of their pictures with --image-dir"
+        )
+    files, broken = check_own_pictures(own)
+    if broken:
+        what = "1 picture cannot" if len(broken) == 1 else f"{len(broken):,} pictures cannot"
+        made.warnings.append(f"{what} be read: {list_some(list(broken.values()))}")
+        if not files and not urls:
+            raise DataError(f"no picture of {name} can be read ({list_some(list(broken.values()))}); replace the files")
+    fetched_failures: Mapping[str, str] = {}
+    if urls:
+        fetched = fetch_pictures(urls, cache / "pictures", read_download_settings(), progress=progress)
+        files.update(fetched.files)
+        fetched_failures = fetched.failed
+    absent = NO_FILE if own else "no address"
+    made.failed.update({item: absent for item in items if item not in own and item not in urls})
+    made.failed.update(broken)
+    made.failed.update(fetched_failures)
+    made.warnings.append(f"{len(made.failed):,} of {len(items):,} items have no picture; {FAILED} says why")
+    return files
 
 
 def encode_modality(

@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator
-
 from hellm_recbole.config.layers import Resolved
 from hellm_recbole.config.properties_files import locate_file, read_file
-from hellm_recbole.config.settings import Settings, build_settings
+from hellm_recbole.config.settings import build_settings
 from hellm_recbole.config.yaml_files import find_properties, load_yaml
 from hellm_recbole.data.atomic import AtomicData, write_dataset
+from hellm_recbole.data.dataset_settings import DatasetSettings
 from hellm_recbole.data.diagnostics.card import write_card
-from hellm_recbole.data.download.raw_files import list_fetched_kinds
+from hellm_recbole.data.diagnostics.warnings import examine
+from hellm_recbole.data.download.raw_files import RAW, fetch_raw
 from hellm_recbole.data.encoding_cache import Speed
-from hellm_recbole.data.features import DEVICE_OPTION, TEXT, FeatureSettings, FindEncoder, find_sentence_encoder
+from hellm_recbole.data.features import DEVICE_OPTION, FeatureSettings, FindEncoder, find_sentence_encoder
 from hellm_recbole.data.further_encodings import ENCODINGS, add_encodings, check_same_encoding
-from hellm_recbole.data.importers.assemble import recognize_leave_one_out
+from hellm_recbole.data.importers.amazon.vintages import VINTAGES
+from hellm_recbole.data.importers.archive import unpack_source
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.importers.sources import KINDS, TABLE
-from hellm_recbole.data.k_core import filter_k_core, report_dropped
+from hellm_recbole.data.k_core import report_dropped
 from hellm_recbole.data.known_datasets import (
     OTHER_KINDS,
     OTHER_NAMES,
     list_datasets,
+    list_kinds,
     list_other_names,
     make_unknown_error,
 )
-from hellm_recbole.data.manifest import MANIFEST, SCHEMA, FilterCounts, Inputs, Manifest
-from hellm_recbole.data.modalities import FAILED, has_missing_rows, make_features, refuse_second_features
+from hellm_recbole.data.manifest import MANIFEST, SCHEMA, FilterCounts, Manifest, write_manifest
+from hellm_recbole.data.modalities import FAILED, MadeFeatures, make_features, refuse_second_features
+from hellm_recbole.data.own_pictures import OwnPictures, find_own_pictures
+from hellm_recbole.data.preparation_parts import (
+    filter_interactions,
+    list_inputs,
+    report_unused_pictures,
+    report_unused_texts,
+)
 from hellm_recbole.data.replacement import check_replaceable, check_same_inputs, is_prepared
-from hellm_recbole.data.source_folders import find_source
+from hellm_recbole.data.source_folders import Source, choose_source
+from hellm_recbole.data.split_check import compare_split, describe_comparison
 from hellm_recbole.errors import DataError, SettingsError
 from hellm_recbole.system.files import (
     check_name,
@@ -41,43 +51,10 @@ from hellm_recbole.system.files import (
     ensure_folder,
     remove_leftovers,
     replace_folder,
-    sha256_file,
 )
 from hellm_recbole.system.locks import FolderLock
 
 EVERY_KIND = "every"  # section of kinds.yaml with settings of all kinds
-
-
-class DatasetSettings(Settings):
-    """Settings of the preparation of a dataset.
-
-    Attributes:
-        kind: kind of source.
-        k_core: k of the filter on users and items before the split; 0 means no filter.
-        text: columns that an item's text is made from; an entry `a|b` stands for the first one that is not empty.
-        paper: column of the HeLLM paper's Table 1 that shows the dataset.
-        origin: description of the place where the source files are published.
-        category: Amazon's name of the category, for kinds that have categories.
-        columns: entries `field=column` for the columns of a table that do not have their usual name.
-        pictures: whether to fetch the items' pictures and encode them.
-    """
-
-    kind: str
-    k_core: int = Field(ge=0)
-    text: tuple[str, ...]
-    paper: str | None
-    origin: str | None
-    category: str | None
-    columns: tuple[str, ...]
-    pictures: bool
-
-    @field_validator("kind")
-    @classmethod
-    def _check_kind(cls, kind: str) -> str:
-        """Refuse a kind of source that has no importer."""
-        if kind not in KINDS:
-            raise ValueError(f"must be one of {', '.join(KINDS)}")
-        return kind
 
 
 @dataclass(frozen=True)
@@ -122,7 +99,7 @@ def read_dataset_settings(name: str, kind: str | None, overrides: Mapping[str, A
                     f"{path}: dataset {name} is of kind {' or '.join([own['kind'], *other_kinds])}, not {kind}; give "
                     "your data another name"
                 )
-            own = {**other_kinds[kind], "kind": kind, "paper": own["paper"]}
+            own = {**other_kinds[kind], "kind": kind, "paper": own.get("paper")}
     elif kind is None:
         raise make_unknown_error(name, [])
     chosen_kind, sections = str(own.get("kind", kind)), load_yaml(kinds)
@@ -136,7 +113,7 @@ def read_dataset_settings(name: str, kind: str | None, overrides: Mapping[str, A
                 f"--text {entry!r} contains an empty column name; name columns of the items' table, or give --text "
                 "without a value to use no texts"
             )
-    if settings.kind in list_fetched_kinds() and settings.category is None:
+    if settings.kind in VINTAGES and settings.category is None:
         raise DataError(
             f"dataset {name} needs the name of an Amazon category; give it with --category, such as All_Beauty"
         )
@@ -162,7 +139,12 @@ def read_feature_settings(overrides: Mapping[str, Any]) -> FeatureSettings:
 
 
 def prepare_if_known(
-    name: str, *, data_path: Path | None, dataset_root: Path, find: FindEncoder = find_sentence_encoder
+    name: str,
+    *,
+    data_path: Path | None,
+    dataset_root: Path,
+    find: FindEncoder = find_sentence_encoder,
+    may_download: bool = False,
 ) -> Prepared:
     """Return a prepared dataset; prepare a known dataset if that has not been done.
 
@@ -171,6 +153,7 @@ def prepare_if_known(
         data_path: folder that is searched first for the source; the source is in it or in its subfolder `name`.
         dataset_root: folder of the prepared datasets.
         find: function that finds the text encoders.
+        may_download: whether to download the raw files if no source is found. What is downloaded is printed before.
 
     Raises:
         DataError: the dataset is unknown, its source is not found, or its files are faulty.
@@ -178,21 +161,30 @@ def prepare_if_known(
         MissingDependency: the package with the source or with the encoder is not installed.
         OutputError: `dataset_root` cannot be written to.
     """
-    source = find_known_source(name, data_path=data_path, dataset_root=dataset_root)
+    source = find_known_source(name, data_path=data_path, dataset_root=dataset_root, may_download=may_download)
     if source is None:
         return Prepared(dataset_root / name, fresh=False, speed={})
-    settings = read_dataset_settings(name, None, {})
+    if source.kind != (usual := list_kinds(name)[0]):
+        print(f"{name}: no source of kind {usual} was found, so it is prepared from raw files of kind {source.kind}")
+    settings = read_dataset_settings(name, source.kind, {})
     encoding = read_feature_settings({})
-    return prepare(name, source, settings, encoding, dataset_root, fresh=False, progress=True, find=find)
+    path = source.path
+    if path is None:
+        path, _ = fetch_raw(source.kind, name, settings.category, dataset_root / RAW / source.kind, progress=True)
+    with unpack_source(path) as folder:
+        return prepare(name, folder, settings, encoding, dataset_root, fresh=False, progress=True, find=find)
 
 
-def find_known_source(name: str, *, data_path: Path | None, dataset_root: Path) -> Path | None:
+def find_known_source(
+    name: str, *, data_path: Path | None, dataset_root: Path, may_download: bool = False
+) -> Source | None:
     """Find the source of a known dataset; None if the dataset is prepared. Nothing is read.
 
     Args:
         name: name of the dataset.
         data_path: folder that is searched first for the source; the source is in it or in its subfolder `name`.
         dataset_root: folder of the prepared datasets.
+        may_download: whether raw files that can be downloaded are a source as well.
 
     Raises:
         DataError: the dataset is unknown, or its source is not found.
@@ -205,7 +197,13 @@ def find_known_source(name: str, *, data_path: Path | None, dataset_root: Path) 
     if name not in list_datasets():
         raise make_unknown_error(name, [path.parent.name for path in dataset_root.glob(f"[!.]*/{MANIFEST}")])
     settings = read_dataset_settings(name, None, {})
-    return find_source(name, settings.kind, settings.category, settings.origin, data_path)
+
+    def read_category(kind: str) -> str | None:
+        return read_dataset_settings(name, kind, {}).category
+
+    return choose_source(
+        name, settings.kind, settings.origin, read_category, data_path, dataset_root / RAW, may_download=may_download
+    )
 
 
 def make_request(name: str, settings: DatasetSettings, *, table: str | None = None, progress: bool) -> Request:
@@ -300,21 +298,27 @@ def _prepare(
     """Prepare a dataset; see `prepare`. `table` is the file name of a source that is a single table, else None."""
     folder = dataset_root / name
     imported = KINDS[settings.kind].read(source, make_request(name, settings, table=table, progress=progress))
-    inputs = _list_inputs(source, settings, encoding, imported)
+    own = OwnPictures({})
+    if settings.pictures:
+        own = find_own_pictures(imported, None if settings.image_dir is None else Path(settings.image_dir))
+    if settings.image_dir is not None:
+        imported = replace(imported, image_urls={})  # own pictures take the place of those of the source
+    inputs = list_inputs(source, settings, encoding, imported, own.files)
     if not fresh and is_prepared(folder):
         check_same_inputs(folder, inputs)
         check_same_encoding(folder, encoding)
         return Prepared(folder, fresh=False, speed=add_encodings(folder, encoding, find, progress=progress))
-    data = _filter_interactions(imported, settings.k_core, name)
+    data = filter_interactions(imported, settings.k_core, name)
     refuse_second_features(
         source, imported.features, settings.text, settings.pictures, encoding.list_further_encoders()
     )
     cache = ensure_folder(dataset_root) / ENCODINGS
+    wanted = (settings.text, settings.pictures)
     made = make_features(
-        name, source, data, settings.text, settings.pictures, encoding, cache, find=find, progress=progress
+        name, source, data, *wanted, encoding, cache, find=find, progress=progress, own_pictures=own.files
     )
     before, after = imported.counts(), data.counts()
-    sentences = [*data.warnings, *made.warnings]
+    sentences = [*data.warnings, *own.notes, *made.warnings]
     manifest = Manifest(
         schema=SCHEMA,
         name=name,
@@ -333,61 +337,49 @@ def _prepare(
         modalities={},
         files={},
     )
-    with create_scratch_folder(dataset_root, name) as temporary:
-        if made.failed:
-            lines = "".join(f"{item}\t{reason}\n" for item, reason in made.failed.items())
-            (temporary / FAILED).write_text(lines, encoding="utf-8")
-        dropped_items = sorted(set(imported.item_ids()) - set(data.item_ids()))
-        write_dataset(temporary, data, made.features, manifest, dropped_items)
-        diagnostics = write_card(temporary)
-        replace_folder(temporary, folder)
+    dropped_items = sorted(set(imported.item_ids()) - set(data.item_ids()))
+    findings = _write(folder, data, made, manifest, dropped_items, settings)
     filter_report = report_dropped(settings.k_core, before, after)
-    warnings = (*filter_report, *sentences, *_report_unused_texts(data, settings), *diagnostics)
+    unused = [*report_unused_texts(data, settings), *report_unused_pictures(data, settings)]
+    warnings = (*filter_report, *sentences, *unused, *findings)
     return Prepared(folder, fresh=True, speed=made.speed, warnings=warnings)
 
 
-def _filter_interactions(imported: AtomicData, k_core: int, name: str) -> AtomicData:
-    """Return the k-core, without a given split that is leave-one-out.
+def _write(
+    folder: Path,
+    data: AtomicData,
+    made: MadeFeatures,
+    manifest: Manifest,
+    dropped_items: Sequence[str],
+    settings: DatasetSettings,
+) -> list[str]:
+    """Write the folder of the dataset, compare its split with the stored one, and write its card.
+
+    Args:
+        folder: folder of the dataset.
+        data: filtered tables.
+        made: features of all items.
+        manifest: entries about source and filter.
+        dropped_items: items that the filter dropped.
+        settings: settings of the dataset, with the hashes of the stored split.
+
+    Returns:
+        Sentences about the comparison and the data warnings.
 
     Raises:
-        DataError: no interaction is left, or the filter would cut a given split.
+        OutputError: a file cannot be written.
     """
-    data = filter_k_core(imported, k_core, name)
-    if "split" in imported.inter and len(data.inter) < len(imported.inter):
-        raise DataError(
-            f"dataset {name} has its own split, but the {k_core}-core filter would drop "
-            f"{len(imported.inter) - len(data.inter):,} of {len(imported.inter):,} interactions from it; keep them "
-            "with --k-core 0"
-        )
-    return recognize_leave_one_out(data)
-
-
-def _list_inputs(source: Path, settings: DatasetSettings, encoding: FeatureSettings, imported: AtomicData) -> Inputs:
-    """List everything that the prepared dataset depends on."""
-    encodes = bool(settings.text or settings.pictures)
-    entries = {
-        "kind": settings.kind,
-        "k_core": settings.k_core,
-        "text": settings.text,
-        "columns": settings.columns,
-        "encoder": encoding.encoder if settings.text else None,
-        "pooling": encoding.pooling if settings.text else None,
-        "image encoder": encoding.image_encoder if settings.pictures else None,
-        "fill": encoding.fill if encodes or has_missing_rows(imported) else None,
-        "feature_dtype": encoding.feature_dtype if encodes else None,
-        "source": {str(path.relative_to(source)): sha256_file(path) for path in imported.files},
-    }
-    return Inputs.model_validate(entries)
-
-
-def _report_unused_texts(data: AtomicData, settings: DatasetSettings) -> list[str]:
-    """Return a sentence about item texts that no features are made from, or nothing.
-
-    Nothing is reported for a kind that uses texts by default, because then the user has turned them off.
-    """
-    default_columns = load_yaml(find_properties() / "kinds.yaml")[settings.kind].get("text")
-    if settings.text or default_columns or data.items is None or TEXT in data.features:
-        return []
-    names = [str(name) for name in data.items]
-    columns = [name for name in names if data.item_types[name] == "token_seq" and (data.items[name] != "").any()]
-    return [f"the items' texts are not used; --text {' '.join(columns)} makes features of them"] if columns else []
+    with create_scratch_folder(folder.parent, folder.name) as temporary:
+        if made.failed:
+            lines = "".join(f"{item}\t{reason}\n" for item, reason in made.failed.items())
+            (temporary / FAILED).write_text(lines, encoding="utf-8")
+        write_dataset(temporary, data, made.features, manifest, dropped_items)
+        examination = examine(temporary)
+        comparison = compare_split(examination.split, settings.split_sha256, settings.split_sha256_without_users)
+        if comparison is not None:
+            compared = examination.manifest.model_copy(update={"split_comparison": comparison})
+            write_manifest(temporary, compared)
+            examination = replace(examination, manifest=compared)
+        diagnostics = write_card(temporary, examination)
+        replace_folder(temporary, folder)
+    return [*([] if comparison is None else [describe_comparison(comparison)]), *diagnostics]

@@ -79,6 +79,7 @@ def _write_variant(folder: Path, target: Path, manifest: Manifest, dataset: Data
         (temporary / SUMS).write_text(sums, encoding="utf-8")
         parent = {"shuffled_ties": seed, "parent_manifest": sha256_file(folder / MANIFEST)}
         content = {
+            **({"split_comparison": None} if manifest.split_comparison else {}),  # that of the published data
             "name": variant,
             "paper": None,  # the paper reports results on the published data, not on a variant
             "warnings": (*manifest.warnings, _describe_changes(dataset, source_rows, seed)),

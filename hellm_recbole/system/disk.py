@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from hellm_recbole.errors import OutputError
+
 MAKE_ROOM = "free some space there or choose another folder, and give the same command again"
 _FULL = ("No space left on device", "os error 28")  # Rust and C++ libraries give this text but no errno
 _QUOTA = ("Disk quota exceeded", "os error 122")
@@ -124,3 +126,22 @@ def measure_size(folder: Path) -> int:
             if path.is_file():
                 total += path.stat().st_size
     return total
+
+
+def refuse_too_small_disk(path: Path, n_bytes: int, what: str) -> None:
+    """Refuse to begin something that does not fit on its disk.
+
+    Args:
+        path: folder that will be written to; it need not exist.
+        n_bytes: size of what will be written.
+        what: name of it, for the message.
+
+    Raises:
+        OutputError: the disk has less free space.
+    """
+    free = psutil.disk_usage(str(_find_existing_parent(path))).free
+    if n_bytes > free:
+        raise OutputError(
+            f"{what} need {format_megabytes(n_bytes)}, but {name_device(path)} has {format_megabytes(free)} free; "
+            f"{MAKE_ROOM}"
+        )

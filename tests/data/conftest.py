@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from hellm_recbole.data import encoders
+from hellm_recbole.data.dataset_settings import DatasetSettings
 from hellm_recbole.data.features import FeatureSettings
-from hellm_recbole.data.prepare import DatasetSettings, Prepared, prepare, read_feature_settings
+from hellm_recbole.data.prepare import Prepared, prepare, read_feature_settings
 from tests.data.small_encoders import CountingEncoder, make_settings
 
 Prepare = Callable[..., Prepared]
@@ -85,6 +86,7 @@ def prepare_toy(root: Path) -> Prepare:
         columns: tuple[str, ...] = (),
         pictures: bool = False,
         fill: str = "mean",
+        image_dir: Path | None = None,
     ) -> Prepared:
         settings = DatasetSettings(
             kind=kind,
@@ -95,6 +97,9 @@ def prepare_toy(root: Path) -> Prepare:
             category=category,
             columns=columns,
             pictures=pictures,
+            image_dir=None if image_dir is None else str(image_dir),
+            split_sha256=None,
+            split_sha256_without_users=None,
         )
         return prepare(
             name or source.name,

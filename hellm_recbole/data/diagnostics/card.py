@@ -17,6 +17,7 @@ from hellm_recbole.data.diagnostics.time_order import measure_tie_share
 from hellm_recbole.data.diagnostics.warnings import Examination, examine
 from hellm_recbole.data.manifest import Manifest
 from hellm_recbole.data.split import MIN_EVALUATED, Split
+from hellm_recbole.data.split_check import describe_comparison
 from hellm_recbole.data.times import SOURCE_TIME, TIME
 
 CARD = "README.md"  # file name of the card in the folder of the dataset
@@ -48,6 +49,7 @@ def format_card(folder: Path) -> str:
         *_list_counts(examination.dataset, examination.manifest),
         ("last two items tie in time", _describe_ties(examination.dataset)),
         *_list_split(examination.split),
+        *_list_comparison(examination.manifest),
         *_list_modalities(examination.dataset, examination.manifest),
         *[("warning", warning) for warning in examination.manifest.warnings],
         ("findings", _summarize_findings(examination)),
@@ -56,8 +58,12 @@ def format_card(folder: Path) -> str:
     return "\n".join([*(f"{name:<{width}}  {value}" for name, value in lines), "", *_format_findings(examination)])
 
 
-def write_card(folder: Path) -> list[str]:
+def write_card(folder: Path, examination: Examination | None = None) -> list[str]:
     """Write the card into the folder of the dataset.
+
+    Args:
+        folder: folder of the dataset.
+        examination: the dataset and the findings about it; None examines it now.
 
     Returns:
         A sentence that names the errors and warnings of the diagnostics, or nothing if there are none.
@@ -66,7 +72,7 @@ def write_card(folder: Path) -> list[str]:
         DataError: the dataset is not prepared, or its interactions are faulty.
         OSError: the card cannot be written.
     """
-    examination = examine(folder)
+    examination = examination or examine(folder)
     (folder / CARD).write_text(_format_markdown(examination), encoding="utf-8")
     lists = []
     for severity in SEVERITIES[:2]:
@@ -102,7 +108,7 @@ def _format_markdown(examination: Examination) -> str:
             [(name, f"{counts['before'][name]:,}", f"{counts['after'][name]:,}") for name in counts["after"]],
         ),
         "## Split",
-        _format_list(_list_full_split(split)),
+        _format_list([*_list_full_split(split), *_list_comparison(manifest)]),
         "## Modalities",
         _format_modality_table(examination),
         "## What was dropped and why",
@@ -176,6 +182,12 @@ def _list_split(split: Split) -> list[tuple[str, str]]:
 def _list_full_split(split: Split) -> list[tuple[str, str]]:
     """List name and value of the properties of a split, with its full hash."""
     return [("kind", split.kind), ("SHA-256", split.sha256), *_list_split(split)[1:]]
+
+
+def _list_comparison(manifest: Manifest) -> list[tuple[str, str]]:
+    """List the comparison with the stored split, if there was one."""
+    comparison = manifest.split_comparison
+    return [] if comparison is None else [("stored split", describe_comparison(comparison))]
 
 
 def _list_modalities(dataset: Dataset, manifest: Manifest) -> list[tuple[str, str]]:

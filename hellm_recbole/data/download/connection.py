@@ -94,8 +94,14 @@ def open_session(
     return session
 
 
-def request_url(session: requests.Session, url: str, headers: Mapping[str, str], timeout_s: float) -> requests.Response:
-    """Send a GET request and return the response, whose body is not read yet.
+def request_url(
+    session: requests.Session,
+    url: str,
+    headers: Mapping[str, str],
+    timeout_s: float,
+    method: Literal["GET", "HEAD"] = "GET",
+) -> requests.Response:
+    """Send a request and return the response, whose body is not read yet.
 
     Redirects are followed, except from https to http.
 
@@ -104,6 +110,7 @@ def request_url(session: requests.Session, url: str, headers: Mapping[str, str],
         url: address.
         headers: further request headers.
         timeout_s: longest time without a received byte, in seconds.
+        method: HEAD asks for the headers alone.
 
     Raises:
         FetchFailed: the address is not http or https, the server does not answer, or the status is not 200. The
@@ -115,7 +122,9 @@ def request_url(session: requests.Session, url: str, headers: Mapping[str, str],
         try:
             if urlsplit(url).scheme not in ("http", "https"):
                 raise FetchFailed("not an http or https address", "never")
-            response = session.get(url, headers=headers, timeout=timeout_s, stream=True, allow_redirects=False)
+            response = session.request(
+                method, url, headers=headers, timeout=timeout_s, stream=True, allow_redirects=False
+            )
             target = session.get_redirect_target(response)
             if target is None:
                 break

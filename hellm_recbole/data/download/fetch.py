@@ -44,6 +44,7 @@ class DownloadSettings(Settings):
         retries: number of retries for each address after a temporary error.
         backoff_s: pause before the first retry, in seconds; each further pause is twice as long.
         timeout_s: longest time without a received byte, in seconds.
+        size_timeout_s: longest wait for an answer about the size of a file, in seconds.
         image_workers: number of pictures that are downloaded at the same time.
         image_bytes: size of the largest accepted picture.
     """
@@ -51,6 +52,7 @@ class DownloadSettings(Settings):
     retries: int = Field(ge=0)
     backoff_s: float = Field(ge=0)
     timeout_s: float = Field(gt=0)
+    size_timeout_s: float = Field(gt=0)
     image_workers: int = Field(ge=1)
     image_bytes: int = Field(ge=1)
 

@@ -109,6 +109,19 @@ def fetch_pictures(
     )
 
 
+def find_picture_fault(path: Path) -> str | None:
+    """Return a short reason why a file cannot be used as a picture; None if it can."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            _check_picture(path.read_bytes())
+    except FetchFailed as failure:
+        return str(failure)
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
 class _Workers:
     """Threads that download pictures.
 

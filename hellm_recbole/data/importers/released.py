@@ -160,7 +160,9 @@ def read_parts(folder: Path) -> tuple[pd.DataFrame, list[str]]:
 
 def read_mmrec(source: Path, request: Request) -> AtomicData:
     """Read kind `mmrec`; the split is in `x_label`. Mapping files, if they exist, restore the original ids."""
-    table = read_table(source / f"{request.name}.inter", typed=False)
+    names = (request.name, *request.other_names, request.name.lower())  # MMRec's own names are in small letters
+    path = next((path for name in names if (path := source / f"{name}.inter").is_file()), source / f"{names[0]}.inter")
+    table = read_table(path, typed=False)
     table.require(("userID", "itemID", "x_label"), "it needs the header userID, itemID, x_label")
     labels = table.frame["x_label"]
     bad = np.flatnonzero(~labels.isin(["0", "1", "2"]).to_numpy(dtype=bool))

@@ -9,6 +9,8 @@
              `splits` or tensors in .pt files; u_id_mapping.csv and i_id_mapping.csv restore the ids, if they exist
 `mmrec`      NAME.inter (userID, itemID, x_label 0/1/2, optionally timestamp), features as in `splits`;
              u_id_mapping.csv and i_id_mapping.csv restore the ids, if they exist
+`movielens`  ratings.dat and movies.dat with `::` between the fields, as in ML-1M
+`microlens`  NAME_pairs.csv or .tsv, NAME_titles.csv or NAME_title_en.csv, and NAME_covers/, as MicroLens is published
 `recbole`    NAME.inter and optionally NAME.item, atomic files with typed headers
 `amazon2014`, `amazon2018`, `amazon2023`  reviews and metadata of a category, as published
 
@@ -35,6 +37,8 @@ from hellm_recbole.data.importers.assemble import (
     read_item_text,
 )
 from hellm_recbole.data.importers.hellm import read_hellm
+from hellm_recbole.data.importers.microlens import PAIRS, TITLES, read_microlens
+from hellm_recbole.data.importers.movielens import INNER_FOLDER, MOVIES, RATINGS, read_movielens
 from hellm_recbole.data.importers.released import MMREC_MAPS, read_lattice, read_mmrec, read_s3rec, read_sequence_lines
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.importers.tabular import ENDINGS, read_tables
@@ -159,5 +163,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "mmrec": Kind(("{name}.inter",), f"its .inter, feature files and {' and '.join(MMREC_MAPS)}", read_mmrec),
     "recbole": Kind(("{name}.inter",), "its .inter and .item files", read_recbole),
+    "movielens": Kind((RATINGS, f"{INNER_FOLDER}/{RATINGS}"), f"{RATINGS} and {MOVIES}", read_movielens),
+    "microlens": Kind(PAIRS, f"{PAIRS[0]} and {' or '.join(TITLES)}", read_microlens),
     **{kind: _make_amazon_kind(kind) for kind in VINTAGES},
 }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import lzma
+import re
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,8 @@ ENDINGS = ("parquet", "csv", "csv.gz", "tsv", "tsv.gz")  # in the order of the s
 # Field -> default name of its column.
 FIELDS = {"user": "user_id", "item": "item_id", "time": "timestamp", "split": "split"}
 _OPTIONAL = ("time", "split")
+PICTURE = "image"  # field, and default name of the column, of a picture's file or address in the table of items
+_ADDRESS = re.compile(r"https?://", re.IGNORECASE)
 _ITEMS = "_items"  # added to the name of the table: the table of the items' texts
 _DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}  # decimal places of a second, by pandas' unit of dates
 _COMPRESSED = {".gz", ".bz2", ".xz", ".zst", ".zip"}  # formats that pandas unpacks, for a table named by --source
@@ -42,8 +46,8 @@ def read_tables(source: Path, request: Request) -> AtomicData:
         DataError: a column is missing, a field is empty, a time or a split is not valid, or an item has two rows.
     """
     for field in request.columns:
-        if field not in FIELDS:
-            raise DataError(f"--columns: unknown field {field!r}; there are {', '.join(FIELDS)}")
+        if field not in (*FIELDS, PICTURE):
+            raise DataError(f"--columns: unknown field {field!r}; there are {', '.join((*FIELDS, PICTURE))}")
     path = _find_table(source, request.name) if request.table is None else source / request.table
     if path is None:
         raise DataError(
@@ -80,7 +84,9 @@ def read_tables(source: Path, request: Request) -> AtomicData:
         items, types, item_warnings = _read_items(item_path, column_names["item"])
         files.append(item_path)
         warnings += item_warnings
-    return assemble(source, inter, {}, items, types, time_known=time_known, rows=None, files=files, warnings=warnings)
+    data = assemble(source, inter, {}, items, types, time_known=time_known, rows=None, files=files, warnings=warnings)
+    image_files, image_urls = _read_pictures(item_path or path, items, request.columns.get(PICTURE))
+    return replace(data, image_files=image_files, image_urls=image_urls)
 
 
 def _find_table(source: Path, name: str) -> Path | None:
@@ -204,3 +210,40 @@ def _read_items(path: Path, name: str) -> tuple[pd.DataFrame, dict[str, str], li
     texts = {column: frame[column].map(clean_text) for column in frame.columns if column != item}
     types = {column: "token" if column == item else "token_seq" for column in frame.columns}
     return frame.assign(**texts)[known], types, warnings
+
+
+def _read_pictures(
+    path: Path, items: pd.DataFrame | None, column: str | None
+) -> tuple[dict[str, Path], Mapping[str, tuple[str, ...]]]:
+    """Read the column of pictures of the table of items.
+
+    Args:
+        path: file of the table; names of pictures are relative to its folder.
+        items: the table; None if there is none.
+        column: name of the column that the user has given; None takes the default name if the table has it.
+
+    Returns:
+        Item -> file of its picture, and item -> address of its picture. The files need not exist.
+
+    Raises:
+        DataError: the column does not exist, or a name leads out of the folder.
+    """
+    name = PICTURE if column is None else column
+    if items is None or name not in items:
+        if column is None:
+            return {}, {}
+        has = "there is no table of items" if items is None else f"it has {', '.join(items.columns)}"
+        raise DataError(f"{path}: no column {name!r} of pictures ({has}); correct --columns {PICTURE}={name}")
+    files: dict[str, Path] = {}
+    urls: dict[str, tuple[str, ...]] = {}
+    for item, value in zip(items[FIELDS["item"]], items[name], strict=True):
+        if _ADDRESS.match(value):
+            urls[item] = (value,)
+        elif value:
+            if Path(value).is_absolute() or ".." in Path(value).parts:
+                raise DataError(
+                    f"{path}: picture {value!r} of item {item!r} is not inside {path.parent}; write file names "
+                    "relative to that folder"
+                )
+            files[item] = path.parent / value
+    return files, urls

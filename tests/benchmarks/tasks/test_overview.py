@@ -22,7 +22,7 @@ def test_without_models_the_command_prints_what_it_could_run(
     lines = dict(line.split("  ", 1) for line in shown.out.splitlines())
     assert lines["Multimodal models"].split()[0] == "VBPR,"
     assert lines["LLM models"].strip() == "CoLLM, LLaRA, E4SRec, HeLLM, HeLLM-plus"
-    assert lines["datasets"].strip().startswith("Beauty, ")
+    assert lines["datasets"].strip().startswith("Baby, Beauty, ")
     assert lines["presets"].strip() == "paper, published, quick"
     assert all(name in shown.out for name in ALL_MODELS)
     assert list(tmp_path.iterdir()) == []

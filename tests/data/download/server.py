@@ -33,6 +33,14 @@ class Handler(BaseHTTPRequestHandler):
         except ConnectionError:
             self.close_connection = True  # the client was killed or has read enough
 
+    def do_HEAD(self) -> None:
+        """Answer with the size of the path, if the server has one in `sizes`; these requests are not recorded."""
+        size = self.server.sizes.get(self.path)
+        if size is None:
+            self.head(404, Content_Length=0)
+        else:
+            self.head(200, Content_Length=size)
+
     def log_message(self, *arguments: object) -> None:
         """Log nothing."""
 
@@ -75,6 +83,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.routes: dict[str, Route] = {}
         self.asked: list[Asked] = []
+        self.sizes: dict[str, int] = {}  # path -> size that HEAD requests are told
         self.released = threading.Event()  # lets `silent` routes end
 
     def __enter__(self) -> Self:

@@ -11,7 +11,7 @@ from hellm_recbole.data.download.fetch import DownloadSettings, download
 BODY = random.Random(3).randbytes(40_001)
 OTHER = random.Random(4).randbytes(40_001)
 GZIP = gzip.compress(BODY)
-SETTINGS = DownloadSettings(retries=2, backoff_s=0.0, timeout_s=5.0, image_workers=1, image_bytes=1)
+SETTINGS = DownloadSettings(retries=2, backoff_s=0.0, timeout_s=5.0, size_timeout_s=5.0, image_workers=1, image_bytes=1)
 NO_RETRY = SETTINGS.model_copy(update={"retries": 0})
 
 

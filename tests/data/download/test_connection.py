@@ -33,7 +33,7 @@ def test_redirects_to_other_schemes_and_loops_are_refused(
     answer = requests.Response()
     answer.raw = BytesIO()
     answer.status_code, answer.headers["location"] = 302, server.add("/a", plain(BODY))
-    monkeypatch.setattr(requests.Session, "get", lambda *arguments, **options: answer)
+    monkeypatch.setattr(requests.Session, "request", lambda *arguments, **options: answer)
     with pytest.raises(FetchFailed, match="redirected from https to http"):
         request_url(requests.Session(), "https://127.0.0.1/a", {}, 1.0)
 

@@ -46,7 +46,9 @@ def encode(picture: Image.Image, kind: str) -> bytes:
 RED = encode(Image.new("RGB", (8, 8), "red"), "PNG")
 BLUE = encode(Image.new("RGB", (8, 8), "blue"), "JPEG")
 NOISE = encode(Image.effect_noise((64, 64), 50), "JPEG")
-SETTINGS = DownloadSettings(retries=2, backoff_s=0.0, timeout_s=5.0, image_workers=4, image_bytes=5000)
+SETTINGS = DownloadSettings(
+    retries=2, backoff_s=0.0, timeout_s=5.0, size_timeout_s=5.0, image_workers=4, image_bytes=5000
+)
 
 
 @pytest.fixture
@@ -308,7 +310,9 @@ from pathlib import Path
 from hellm_recbole.data.download.fetch import DownloadSettings
 from hellm_recbole.data.download.images import fetch_pictures
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start us with Ctrl-C switched off
-settings = DownloadSettings(retries=2, backoff_s=60.0, timeout_s=60.0, image_workers=5, image_bytes=10**8)
+settings = DownloadSettings(
+    retries=2, backoff_s=60.0, timeout_s=60.0, size_timeout_s=5.0, image_workers=5, image_bytes=10**8
+)
 fetch_pictures(json.loads(sys.argv[1]), Path(sys.argv[2]), settings, progress=False)
 """
 

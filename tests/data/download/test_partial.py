@@ -33,7 +33,7 @@ DOWNLOAD = """
 import sys
 from pathlib import Path
 from hellm_recbole.data.download.fetch import DownloadSettings, download
-settings = DownloadSettings(retries=0, backoff_s=0.0, timeout_s=5.0, image_workers=1, image_bytes=1)
+settings = DownloadSettings(retries=0, backoff_s=0.0, timeout_s=5.0, size_timeout_s=5.0, image_workers=1, image_bytes=1)
 download([sys.argv[1]], Path(sys.argv[2]), settings, progress=False)
 """
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hellm_recbole.data.dataset import load_dataset
-from hellm_recbole.data.prepare import Prepared
+from hellm_recbole.data.known_datasets import resolve_name
+from hellm_recbole.data.prepare import Prepared, prepare, read_dataset_settings, read_feature_settings
 from hellm_recbole.data.split import split_dataset
 from tests.data.importers.small import check_error, write_lattice
 
@@ -143,3 +144,30 @@ def test_a_user_who_occurs_twice_is_refused(tmp_path: Path, prepare_toy: Prepare
     write_lattice(source)
     (source / file).write_text('{"0": [0, 1], "1": [2], "0": [2]}')
     check_error(prepare_toy, source, kind, f"{file}: the key '0' occurs twice; join its values or keep one")
+
+
+@pytest.mark.parametrize(
+    ("name", "release"),
+    [("Baby", "baby"), ("Clothing", "clothing"), ("Electronics", "elec"), ("MicroLens-100k", "microlens")],
+)
+def test_the_release_of_mmrec_is_read_under_its_own_names(tmp_path: Path, root: Path, name: str, release: str) -> None:
+    """The folders hold NAME.inter, two feature files, two mappings, and a dict of users that only MMRec reads."""
+    folder = tmp_path / release
+    folder.mkdir()
+    rows = [f"{user}\t{item}\t5.0\t{10 * user + item}\t{item}" for user in (0, 1) for item in (0, 1, 2)]
+    (folder / f"{release}.inter").write_text("userID\titemID\trating\ttimestamp\tx_label\n" + "\n".join(rows) + "\n")
+    np.save(folder / "image_feat.npy", np.ones((3, 4), dtype=np.float64))
+    np.save(folder / "text_feat.npy", np.eye(3, dtype=np.float32))
+    np.save(folder / "user_graph_dict.npy", np.array({0: [[1], [1.0]]}, dtype=object))  # a pickle, which is not read
+    (folder / "u_id_mapping.csv").write_text("user_id\tuserID\nA1\t0\nA2\t1\n")
+    (folder / "i_id_mapping.csv").write_text("asin\titemID\nB1\t0\nB2\t1\nB3\t2\n")
+    assert resolve_name(release, [root]) == name
+    settings = read_dataset_settings(name, "mmrec", {})
+    prepared = prepare(name, folder, settings, read_feature_settings({}), root, fresh=False, progress=False)
+    dataset = load_dataset(prepared.folder, modalities=None)
+    assert {modality: matrix.shape for modality, matrix in dataset.features.items()} == {
+        "image": (4, 4),
+        "text": (4, 3),
+    }
+    assert sorted(dataset.item_tokens.tolist()) == ["", "B1", "B2", "B3"]
+    assert (settings.k_core, settings.text) == (0, ())

@@ -9,7 +9,7 @@ import json
 import re
 import warnings
 import zlib
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,20 @@ _TOKEN = re.compile(r'[^\s"\x00-\x1f\x7f\ud800-\udfff]+')  # an id that an atomi
 class RecordLines:
     """Reader of a text file, gzipped or plain, that strips each line and skips empty lines.
 
+    `keys` are the keys of a record that are read, each between two of one of the `quotes`; see `count_repeated_keys`.
+
     Attributes:
         number: number of the current line, from 1.
         n_empty: number of lines skipped so far.
+        n_repeated: number of records so far that have a key twice.
     """
 
-    def __init__(self, path: Path, limit_bytes: int, *, progress: bool) -> None:
-        self.path, self.number, self.n_empty = path, 0, 0
+    def __init__(
+        self, path: Path, limit_bytes: int, *, progress: bool, keys: Sequence[str] = (), quotes: str = '"'
+    ) -> None:
+        self.path, self.number, self.n_empty, self.n_repeated = path, 0, 0, 0
         self._limit_bytes, self._progress = limit_bytes, progress
+        self._marks = [(key, f"{quote}{key}{quote}".encode()) for key in keys for quote in quotes]
 
     def __str__(self) -> str:
         return f"{self.path}:{self.number}"
@@ -81,11 +87,32 @@ class RecordLines:
         except OSError as error:
             raise DataError(f"{self.path} cannot be read: {error.strerror or error}; check its folder") from error
 
-    def describe_skipped(self) -> list[str]:
-        """Return a sentence about the skipped lines, if there are any."""
-        if not self.n_empty:
-            return []
-        return [f"{self.path.name}: {format_count(self.n_empty, 'empty line')} {choose_verb(self.n_empty)} skipped"]
+    def count_repeated_keys(self, line: bytes) -> None:
+        """Count a record that has one of the `keys` twice; the parsers take the last value of such a key.
+
+        Args:
+            line: the line of the record, which was parsed without an error.
+        """
+        for key, mark in self._marks:
+            # The search is fast, and most lines end here. A text may hold the same characters, so it is checked.
+            if line.count(mark) > 1 and _count_key(line.decode("utf-8"), key) > 1:
+                self.n_repeated += 1
+                return
+
+    def describe_lines(self) -> list[str]:
+        """Return sentences about skipped lines and repeated keys, if there are any."""
+        notes = []
+        if self.n_empty:
+            notes.append(
+                f"{self.path.name}: {format_count(self.n_empty, 'empty line')} {choose_verb(self.n_empty)} skipped"
+            )
+        if self.n_repeated:
+            has = "has" if self.n_repeated == 1 else "have"
+            notes.append(
+                f"{self.path.name}: {format_count(self.n_repeated, 'line')} {has} a key twice, of which the last value "
+                "was taken"
+            )
+        return notes
 
 
 # For a short line `json.loads` takes a third longer, because it searches for white space around it.
@@ -124,6 +151,29 @@ def decode_line(line: bytes, where: RecordLines) -> str:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: not UTF-8 text; convert the file to UTF-8") from error
+
+
+def _count_key(text: str, key: str) -> int:
+    """Count how often the outermost object of a JSON text or of a Python literal has a key.
+
+    >>> _count_key('{"a": 1, "b": {"a": 2}, "a": 3}', "a"), _count_key("{'a': 'a', 'b': 1}", "a")
+    (2, 1)
+    """
+    pairs: list[tuple[str, Any]] = []
+
+    def keep_pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        pairs[:] = found  # the outermost object comes last
+        return dict(found)
+
+    try:
+        json.loads(text, object_pairs_hook=keep_pairs)
+    except ValueError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # see `parse_literal`
+            tree = ast.parse(text, mode="eval").body
+        keys = tree.keys if isinstance(tree, ast.Dict) else []
+        return sum(isinstance(node, ast.Constant) and node.value == key for node in keys)
+    return sum(name == key for name, _ in pairs)
 
 
 def check_token(value: object, field: str, where: RecordLines) -> str:

@@ -49,7 +49,10 @@ def read_metadata(
 ) -> tuple[dict[str, AmazonItem], list[str]]:
     """Return the wanted items that the metadata describe, and sentences about the file."""
     is_literal = vintage.metadata == "literal"
-    lines = RecordLines(path, MAX_LITERAL_BYTES if is_literal else MAX_LINE_BYTES, progress=progress)
+    texts = (vintage.title, vintage.brand, vintage.categories, vintage.description)
+    keys = (vintage.meta_item, *texts, *vintage.images)
+    limit, quotes = (MAX_LITERAL_BYTES, "\"'") if is_literal else (MAX_LINE_BYTES, '"')
+    lines = RecordLines(path, limit, progress=progress, keys=keys, quotes=quotes)
     mentions = re.compile(rf"{re.escape(vintage.meta_item)}['\"]\s*:\s*['\"]([^'\"]*)['\"]")
     found: dict[str, AmazonItem] = {}
     n_repeated = 0
@@ -69,12 +72,13 @@ def read_metadata(
             token = check_token(record[vintage.meta_item], vintage.meta_item, lines)
             if token not in wanted:
                 continue
+            lines.count_repeated_keys(line)
             item = _build_item(record, vintage)
             if token in found:
                 n_repeated += 1
             if token not in found or (item.title and not found[token].title):
                 found[token] = item
-    notes = lines.describe_skipped()
+    notes = lines.describe_lines()
     if n_repeated:
         notes.append(
             f"{path.name}: {format_count(n_repeated, 'further line')} of an item {choose_verb(n_repeated)} left out; "

@@ -62,16 +62,18 @@ def read_reviews(path: Path, vintage: Vintage, *, progress: bool) -> Reviews:
     Raises:
         DataError: the file is missing, broken or without reviews, or a line is not a review of this vintage.
     """
-    lines = RecordLines(path, MAX_LINE_BYTES, progress=progress)
     user_key, item_key, time_key = vintage.user, vintage.item, vintage.time
+    lines = RecordLines(path, MAX_LINE_BYTES, progress=progress, keys=(user_key, item_key, time_key))
     ticks = _TICKS_PER_S[vintage.time_unit]
     first, end = FIRST_TIME_S * ticks, END_TIME_S * ticks
+    count_repeated = lines.count_repeated_keys
     users: dict[str, int] = {}
     items: dict[str, int] = {}
     user_codes, item_codes, times = array("i"), array("i"), array("q")
     with contextlib.closing(lines.read()) as records:
         for line in records:
             record = parse_json(line, lines)
+            count_repeated(line)
             try:
                 user, item, time = record[user_key], record[item_key], record[time_key]
             except KeyError as error:
@@ -95,7 +97,7 @@ def read_reviews(path: Path, vintage: Vintage, *, progress: bool) -> Reviews:
         user=np.frombuffer(user_codes, dtype=np.int32),
         item=np.frombuffer(item_codes, dtype=np.int32),
         time=np.frombuffer(times, dtype=np.int64),
-        warnings=lines.describe_skipped(),
+        warnings=lines.describe_lines(),
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hellm_recbole.data.importers.amazon.lines import MAX_LITERAL_BYTES
-from tests.data.importers.amazon.small import check_error, write
+from tests.data.importers.amazon.small import check_error, read, read_items, write
 
 
 def test_metadata_are_never_run_as_code(tmp_path: Path, reviews: Path) -> None:
@@ -42,3 +42,10 @@ def test_metadata_are_never_run_as_code(tmp_path: Path, reviews: Path) -> None:
 )
 def test_faulty_2014_metadata(tmp_path: Path, reviews: Path, line: str, message: str) -> None:
     check_error(message, "amazon2014", reviews, write(tmp_path / "meta.json", [line]))
+
+
+def test_repeated_keys_are_counted(tmp_path: Path, reviews: Path) -> None:
+    lines = ["{'asin': 'B1', 'title': 'Old', 'title': \"New 'title'\"}", "{'asin': 'B9', 'title': 'a', 'title': 'b'}"]
+    data = read("amazon2014", reviews, write(tmp_path / "meta.json", lines))
+    assert read_items(data)["B1"][0] == "New 'title'"
+    assert "meta.json: 1 line has a key twice, of which the last value was taken" in data.warnings

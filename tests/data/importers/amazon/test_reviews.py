@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.data.importers.amazon.small import REVIEW, check_error, review, write
+from tests.data.importers.amazon.small import REVIEW, check_error, list_interactions, read, review, write
 
 
 @pytest.mark.parametrize(
@@ -53,3 +54,11 @@ def test_missing_and_empty_files(tmp_path: Path, reviews: Path) -> None:
     check_error("cannot be read: Is a directory", "amazon2014", tmp_path)
     for name in ("empty.json", "empty.json.gz"):
         check_error(f"{name} holds no review", "amazon2014", write(tmp_path / name, [""]))
+
+
+def test_repeated_keys_are_counted(tmp_path: Path) -> None:
+    twice = json.dumps(review("A1", "B1", 1390176000))[:-1] + ', "asin": "B2"}'
+    mentioned = {**review("A2", "B1", 1390176000), "reviewText": 'the "asin" of "asin"', "summary": "asin"}
+    data = read("amazon2014", write(tmp_path / "reviews.json", [twice, mentioned, review("A3", "B1", 1390176000)]))
+    assert list_interactions(data)[0] == ("A1", "B2", "1390176000")
+    assert data.warnings == ["reviews.json: 1 line has a key twice, of which the last value was taken"]
