@@ -64,7 +64,7 @@ def _find_installer() -> list[str]:
     if (uv := shutil.which("uv")) is not None:
         return [uv, "pip", "install", "--python", sys.executable]
     raise MissingDependency(
-        f"{sys.executable} has no pip, and there is no uv; run `{sys.executable} -m ensurepip`, then the same command again"
+        f"{sys.executable} has no pip, and there is no uv; run `{sys.executable} -m ensurepip`, then this command again"
     )
 
 

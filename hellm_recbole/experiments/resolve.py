@@ -162,7 +162,8 @@ class Resolver:
                 for config in configs
                 if override.model in (None, config.model, split_variant(config.model, self.registry)[0])
             ]
-            has_key = any(choose_length_key(override.key, values) in values for values in _list_values(matching))
+            found = [config.resolved.values for config in matching]
+            has_key = any(choose_length_key(override.key, values) in values for values in found)
             if not has_key and not is_for_training(override, matching):
                 if override.model is not None and not matching:
                     raise SettingsError(f"{override.origin}: {override.model} is not among the models of this run")
@@ -171,11 +172,6 @@ class Resolver:
                 raise SettingsError("; ".join(describe_unknown_keys(unknown, known)))
             if has_key:
                 refuse_unread_override(override, matching)
-
-
-def _list_values(configs: Iterable[RunConfig]) -> list[Mapping[str, Value]]:
-    """List the values of all settings of each run."""
-    return [config.resolved.values for config in configs]
 
 
 def resolve_runs(
