@@ -57,14 +57,14 @@ def _find_installer() -> list[str]:
     """Find pip or uv, and return the beginning of its command.
 
     Raises:
-        MissingDependency: this environment has neither of them.
+        MissingDependency: this environment has neither pip nor uv.
     """
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
     if (uv := shutil.which("uv")) is not None:
         return [uv, "pip", "install", "--python", sys.executable]
     raise MissingDependency(
-        f"{sys.executable} has no pip, and there is no uv; run `{sys.executable} -m ensurepip`, then this command again"
+        f"{sys.executable} has no pip, and there is no uv; run `{sys.executable} -m ensurepip` first"
     )
 
 

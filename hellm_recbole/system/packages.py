@@ -1,6 +1,6 @@
 """Optional packages: the extras of this project, what is missing of each, and the RecBole release that it supports.
 
-The extras are those of `pyproject.toml`; the metadata of the installed package has a copy of them.
+The extras are those of `pyproject.toml`; the metadata of the installed package contains them, too.
 """
 
 from __future__ import annotations

@@ -44,6 +44,7 @@ while done < 50:
 # Windows' `msvcrt.locking`, done with a lock of POSIX on the same bytes.
 MSVCRT = """
 import errno, fcntl, os, sys, types
+import psutil
 def locking(file, mode, n_bytes):
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, n_bytes, os.lseek(file, 0, os.SEEK_CUR))

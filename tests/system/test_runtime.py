@@ -52,4 +52,5 @@ def test_the_peak_of_the_memory_is_measured_without_proc(monkeypatch: pytest.Mon
     monkeypatch.setattr(Path, "exists", lambda path: False)
     without = measure_peak_memory(torch.device("cpu"))
     assert with_proc["device"] is without["device"] is None
-    assert 10**7 < with_proc["host"] <= without["host"] < 1.1 * with_proc["host"] + 10**8  # type: ignore[operator]
+    assert without["host"] == pytest.approx(with_proc["host"], rel=0.5)
+    assert without["host"] > 10**7  # type: ignore[operator]
