@@ -25,7 +25,6 @@ def make_request(**changes: Any) -> SearchRequest:
         "device": "cpu",
         "threads": 1,
         "seed": 2024,
-        "resume": False,
         "fresh": False,
         "address": "local",
     }

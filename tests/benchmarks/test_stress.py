@@ -186,7 +186,7 @@ def test_a_killed_search_ends_with_the_result_of_an_undisturbed_one(native_serve
         while server.list_processes() and time.monotonic() < deadline:
             time.sleep(0.2)
         assert server.list_processes() == [], last
-        resumed = server.run_command("tune", [*words, "--resume"])
+        resumed = server.run_command("tune", words)
         assert resumed["code"] == 0, (last, resumed["said"])
         assert read_search_files(results) == expected, last
         assert list_leftovers(server.folder) == [], last
