@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import load_registry
 from hellm_recbole.config.yaml_files import Value
 from hellm_recbole.data.dataset import load_dataset as read_dataset
 from hellm_recbole.data.known_datasets import DATASET_ROOT, list_datasets, resolve_name
@@ -210,7 +210,7 @@ def load_run(
     """
     result = read_finished(Path(folder))
     loaded = _find_dataset(result, dataset, data_path)
-    stored = open_run(result, REGISTRY, runtime.choose_device(device))
+    stored = open_run(result, load_registry(), runtime.choose_device(device))
     model = load_recommender(stored, loaded, _as_paths(embeddings))
     for note in model.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -247,8 +247,8 @@ def train_all(
     """
     result = read_finished(Path(folder))
     loaded = _find_dataset(result, dataset, data_path)
-    stored = open_run(result, REGISTRY, runtime.choose_device(device))
-    return train_on_all_data(stored, loaded, _as_paths(embeddings), REGISTRY, fresh=fresh)
+    stored = open_run(result, load_registry(), runtime.choose_device(device))
+    return train_on_all_data(stored, loaded, _as_paths(embeddings), load_registry(), fresh=fresh)
 
 
 def _as_paths(files: Mapping[str, AnyPath] | None) -> dict[str, Path]:

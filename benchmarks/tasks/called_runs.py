@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hellm_recbole.baselines.registry import REGISTRY
+from hellm_recbole.baselines.registry import load_registry
 from hellm_recbole.benchmarks.options.shared import ALL
 from hellm_recbole.benchmarks.options.values import (
     check_seeds,
@@ -97,7 +97,7 @@ def execute_call(request: RunRequest, dataset: Dataset, split: Split) -> list[Ru
         select = partial(leave_out_models, request)
     run(request, select, quiet=True, loaded={split.dataset: (dataset, split)})
     models = request.models if select is None else select(request.models, split.dataset, sorted(dataset.features))
-    resolver = Resolver(split.dataset, REGISTRY, request.preset, request.overrides, tuple(request.embeddings))
+    resolver = Resolver(split.dataset, load_registry(), request.preset, request.overrides, tuple(request.embeddings))
     return [resolver.resolve(model) for model in models]
 
 
