@@ -147,8 +147,8 @@ def _run_main_process(
         locks.acquire(jobs)
         jobs = check_earlier_runs(jobs, data, store)  # raises errors before the first epoch, not after hours
         check_language_models(jobs, data, trains_here=request.ray is None)
-        if (missing := describe_missing_loggers(job.config for job in jobs if job.finished is None)) is not None:
-            print(missing)
+        if (unlogged := describe_missing_loggers(job.config for job in jobs if job.finished is None)) is not None:
+            print(unlogged)
         earlier = find_earlier_results(jobs) if request.ray is None else []  # runs on Ray take their time side by side
         if not quiet:
             print(describe_plan(jobs, earlier), flush=True)

@@ -20,6 +20,7 @@ from hellm_recbole.bridge.learner import RecBoleLearner
 from hellm_recbole.bridge.pretrained import get_row_name, load_pretrained
 from hellm_recbole.bridge.register import SEQUENTIAL, OfferedModel, list_by_module
 from hellm_recbole.bridge.settings import RunSettings, build_run_settings
+from hellm_recbole.config.harness_settings import TrainSettings
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import DataError
 from hellm_recbole.llm.settings import NO_BACKBONE
@@ -184,6 +185,7 @@ def _build_learner(
             find_source(run.model.llm)  # a missing one is refused before pretrained models are trained
         name = get_row_name(config, offered)
         data = replace(data, pretrained=load_pretrained(config, split, run.model.pretrained_models, name))
+    assert isinstance(run.train, TrainSettings)  # only fitted models have other settings here
     return ModelLearner(offered.spec, run.model, data, run.train, run.pairs, seed, device, run.steps)
 
 
