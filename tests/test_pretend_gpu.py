@@ -14,6 +14,7 @@ from torch import nn
 
 from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.data.split import Split
+from hellm_recbole.experiments.resolve import resolve_own_run
 from tests.bridge import toy
 from tests.pretend_gpu import GPU, PretendGpu, WrongDevice, get_device
 from tests.training.small_runs import Silent, remove_times, run
@@ -79,7 +80,10 @@ OTHER_SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "values"), [*((name, {}) for name in sorted(REGISTRY)), *OTHER_SETTINGS])
+TRAINED = sorted(name for name, spec in REGISTRY.items() if not spec.is_fitted)
+
+
+@pytest.mark.parametrize(("name", "values"), [*((name, {}) for name in TRAINED), *OTHER_SETTINGS])
 def test_every_model_is_trained_ranked_and_resumed_on_a_gpu(
     toy_split: Split, tmp_path: Path, name: str, values: dict[str, Any]
 ) -> None:
@@ -93,6 +97,22 @@ def test_every_model_is_trained_ranked_and_resumed_on_a_gpu(
         parts, learner = run(toy_split, tmp_path / "gpu", name, device=GPU, epochs=3, **values)
         assert {get_device(parameter) for parameter in learner.module.parameters()} == {GPU}
     assert remove_times(parts) == remove_times(whole)
+
+
+@pytest.mark.parametrize("name", [name for name, spec in REGISTRY.items() if spec.is_fitted])
+def test_fitted_models_have_the_same_scores_on_a_gpu(toy_split: Split, name: str) -> None:
+    config, users = resolve_own_run(name, "toy", REGISTRY, "paper", []), np.arange(1, 12)
+
+    def compute_scores(device: torch.device) -> torch.Tensor:
+        learner = config.build_learner(toy_split.make_train_data(), 3, device)
+        learner.prepare()
+        return learner.compute_scores(users, toy_split.train)
+
+    expected = compute_scores(torch.device("cpu"))
+    with PretendGpu():
+        found = compute_scores(GPU)
+        assert get_device(found) == GPU
+        assert torch.equal(found.cpu(), expected)
 
 
 @pytest.mark.parametrize("name", ["Pop", "ItemKNN", "BPR", "LightGCN", "NeuMF", "GRU4Rec", "SASRec"])

@@ -111,11 +111,14 @@ def measure_factor(options: ScaleOptions, factor: int) -> None:
     """Measure one factor in this process and print the result as JSON.
 
     Raises:
-        ModelError: the model is not one of this project.
+        ModelError: the model is not one of this project, or trains nothing.
         HellmError: the data cannot be read, or a setting is wrong.
     """
-    if options.model not in load_registry():
-        raise ModelError(f"{options.model} is not a model of this project; the models are {', '.join(load_registry())}")
+    registry = load_registry()
+    if options.model not in registry:
+        raise ModelError(f"{options.model} is not a model of this project; the models are {', '.join(registry)}")
+    if registry[options.model].is_fitted:
+        raise ModelError(f"{options.model} trains nothing, so it has no time of an epoch; name a model that is trained")
     runtime.keep_freed_memory()
     if options.threads is not None:
         torch.set_num_threads(options.threads)

@@ -57,10 +57,10 @@ def test_points_are_sampled_without_repetition_and_start_with_the_current_one(
 
 
 def test_every_model_of_ours_can_be_searched() -> None:
-    assert all(can_be_searched(model) for model in REGISTRY)
+    assert [model for model in REGISTRY if not can_be_searched(model)] == ["Pop"]  # it has no settings
 
 
-@pytest.mark.parametrize("model", sorted(REGISTRY))
+@pytest.mark.parametrize("model", sorted({*REGISTRY} - {"Pop"}))
 def test_every_search_space_has_keys_of_its_model(model: str) -> None:
     (config,) = resolve_runs([model], "toy", REGISTRY, "paper", [])
     assert count_points(read_search_space(model, {}, config.resolved.values, with_current=True)) >= 8

@@ -50,6 +50,17 @@ def test_a_finished_run_is_found_unless_something_has_changed(
     )
 
 
+def test_a_finished_run_of_recboles_pop_of_an_earlier_version_is_not_taken_for_ours(
+    tmp_path: Path, toy_dataset: Dataset, toy_split: Split
+) -> None:
+    context, store = RunContext(tmp_path, 7, torch.device("cpu")), PretrainedStore()
+    config = resolve_run("Pop", "toy", REGISTRY, "quick", [])
+    execute_run(config, toy_dataset, toy_split, context, store, fresh=False)
+    rewrite(context.locate_run(config, "toy") / RECORD_FILE, lambda content: content.update(source="recbole"))
+    with pytest.raises(ResultError, match=r"is a run of RecBole's Pop, which is now called RecBole-Pop, "):
+        find_finished_run(config, toy_split, context, store)
+
+
 def test_a_change_of_the_code_is_described() -> None:
     same = toy_record(identity=toy_identity(code={"sha256": "", "modules": {}}))
     assert describe_finished_run(same) == "finished before, kept"

@@ -13,7 +13,7 @@ from hellm_recbole.config.request import EMBEDDINGS
 from hellm_recbole.data.embeddings import digest_tables, export_embeddings
 from hellm_recbole.errors import ResultError
 from hellm_recbole.experiments.ranks_file import RANKS_FILE, read_ranks
-from hellm_recbole.experiments.results import RECORD_FILE, digest_run
+from hellm_recbole.experiments.results import RECORD_FILE, digest_run, find_results
 from hellm_recbole.report.files import write_reports
 from hellm_recbole.report.footnotes import find_footnotes
 from hellm_recbole.report.frame import RANK_COLUMNS, read_frame
@@ -50,6 +50,15 @@ def test_a_user_with_several_targets_counts_once(tmp_path: Path) -> None:
     np.savez(ranks_path, **arrays)
     assert len(read_ranks(ranks_path)["test"].user) == 3
     assert make_table(tmp_path).rows[0].cells["R@10"].mean == 1 / 4
+
+
+def test_runs_of_recboles_pop_of_an_earlier_version_are_not_averaged_with_ours(tmp_path: Path) -> None:
+    add_run(tmp_path, [1, 2, 900], model="Pop", source="recbole", seed=1)
+    add_run(tmp_path, [900, 900, 900], model="Pop", source="hellm_recbole", seed=2)
+    add_run(tmp_path, [900, 900, 900], model="GRU4Rec", source="recbole", seed=1)
+    rows = {row.model: row.cells["R@10"].mean for row in make_table(tmp_path).rows}
+    assert rows == {"Pop": 0.0, "RecBole-Pop": 2 / 3, "GRU4Rec": 0.0}
+    assert [record.model for record in find_results(tmp_path, "Toy")] == ["GRU4Rec", "Pop", "Pop"]  # files stay
 
 
 def test_there_is_one_line_for_each_run_and_target(tmp_path: Path) -> None:
