@@ -248,17 +248,22 @@ class Recommender:
             DataError: a history is empty, is a single text, or has unknown items.
         """
         named = histories if isinstance(histories, Mapping) else dict(enumerate(histories))
-        found, split = [], self.dataset.split
+        split = self.dataset.split
+        known = {*split.item_tokens.tolist()} - {""}
         for name, items in named.items():
             if isinstance(items, str):
                 raise DataError(f"history {name!r} is a text; give a list of items, oldest first")
             if not len(items):
                 raise DataError(f"history {name!r} is empty; give at least one item")
-            try:
-                found.append(find_ids([*items], split.item_tokens, "items", split.dataset))
-            except DataError as error:
-                raise DataError(f"history {name!r}: {error}") from error
-        return [str(name) for name in named], found
+            if not known.issuperset(map(str, items)):
+                try:
+                    find_ids([*items], split.item_tokens, "items", split.dataset)
+                except DataError as error:
+                    raise DataError(f"history {name!r}: {error}") from error
+        tokens = [item for items in named.values() for item in items]
+        ids = find_ids(tokens, split.item_tokens, "items", split.dataset)  # once: it makes a table of all items
+        ends = np.cumsum([len(items) for items in named.values()], dtype=np.int64)
+        return [str(name) for name in named], np.split(ids, ends)[:-1]
 
     def _refuse_new_histories(self) -> None:
         """Refuse new histories for a model that reads none.

@@ -83,7 +83,7 @@ def test_a_model_of_interactions_reads_new_histories_and_whole_ones(toy_dataset:
     assert as_in_test[as_in_test["user_id"] == "u1"].set_index("item_id")["score"][last] < 1.0
 
 
-@pytest.mark.parametrize("n_histories", [1, 61, 130])
+@pytest.mark.parametrize("n_histories", [0, 1, 61, 130])
 def test_any_number_of_histories_gets_lists(toy_dataset: Dataset, toy_split: Split, n_histories: int) -> None:
     scores = torch.arange(40.0).expand(toy_split.n_users + 1, 40)
     model = make_recommender(toy_dataset, toy_split, Table(scores), block=96)
