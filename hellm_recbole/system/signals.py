@@ -18,9 +18,10 @@ def list_stop_signals() -> tuple[int, ...]:
 
     Windows has SIGBREAK in place of SIGHUP.
     """
-    hang_up = getattr(signal, "SIGHUP", getattr(signal, "SIGBREAK", None))
-    ignored = hang_up is None or signal.getsignal(hang_up) == signal.SIG_IGN
-    return (signal.SIGTERM,) if ignored else (signal.SIGTERM, hang_up)
+    hang_up: int | None = getattr(signal, "SIGHUP", getattr(signal, "SIGBREAK", None))
+    if hang_up is None or signal.getsignal(hang_up) == signal.SIG_IGN:
+        return (signal.SIGTERM,)
+    return (signal.SIGTERM, hang_up)
 
 
 @contextmanager
