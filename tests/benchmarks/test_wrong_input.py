@@ -92,7 +92,7 @@ def test_a_known_dataset_without_its_source_names_the_missing_file(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("HELLM_DATA", raising=False)
-    assert run.main(["--models", "Pop", "--dataset", "Beauty", *QUICK]) == 2
+    assert run.main(["--models", "Pop", "--dataset", "Beauty", "--no-download", *QUICK]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ")
     assert "user_sequences.txt" in err
