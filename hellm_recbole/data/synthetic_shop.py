@@ -118,7 +118,7 @@ def write_synthetic_shop(folder: Path) -> Path:
 
 def list_items() -> list[Item]:
     """List the items of the shop; their order has nothing to do with their popularity."""
-    items = []
+    items: list[Item] = []
     for category, (purpose, articles) in _ARTICLES.items():
         for article in articles:
             for colour in _COLOURS:
