@@ -246,7 +246,6 @@ def test_a_test_file_has_the_folder_of_its_module(path: Path) -> None:
 TESTED_ELSEWHERE = {
     *(f"bridge/{name}" for name in ("dataset", "finder", "namespace", "reference", "requirement")),
     *(f"config/{name}" for name in ("variants",)),
-    *(f"data/download/{name}" for name in ("raw_files",)),
     *(f"data/importers/{name}" for name in ("request",)),
     *("errors", "types"),
     *(f"experiments/{name}" for name in ("dry_run", "ray_cluster", "run")),
