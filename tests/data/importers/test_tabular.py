@@ -127,6 +127,7 @@ def test_quotes_in_tsv_are_characters(source: Path, prepare_toy: Prepare) -> Non
     assert rows[1:] == ["a\tBest", "b\tplain", "c\t12 brush"]
 
 
+@pytest.mark.skipif(int(pd.__version__.split(".")[0]) < 3, reason="pandas 2 has no dates before 1677 and after 2262")
 def test_dates_of_the_first_and_last_years(source: Path, prepare_toy: Prepare) -> None:
     (source / "shop.csv").write_text(
         "user_id,item_id,timestamp\nu1,a,0001-01-01\nu1,b,2014-01-20T00:00:00.002\nu1,c,9999-12-31\n"
