@@ -44,6 +44,7 @@ def write_notes(
         + (f"seeds {_join(seeds)}; mean \u00b1 sd where a row has several." if len(seeds) > 1 else f"seed {seeds[0]}."),
     ]
     notes += _write_budget_note(records)
+    notes += _write_last_epoch_note(records)
     if frame.paper:
         notes.append(
             "Paper: Table 1 of the HeLLM paper."
@@ -59,6 +60,22 @@ def write_notes(
             others = [record for record in group if record.status != "success"]
             notes += [f"{record.label}, seed {record.seed}, {describe_problem(record)}." for record in others]
     return notes
+
+
+def _write_last_epoch_note(records: Sequence[RunResult]) -> list[str]:
+    """Name the rows that were best at the last epoch that they may train, so that more epochs may improve them."""
+    limited = {
+        record.label
+        for record in records
+        if record.best_epoch is not None
+        and record.best_epoch == record.settings.get("epochs", {}).get("value")
+        and record.combination is None
+    }
+    return (
+        [f"Best at the last epoch allowed, so more epochs may improve them: {_join(sorted(limited))}."]
+        if limited
+        else []
+    )
 
 
 def _write_budget_note(records: Sequence[RunResult]) -> list[str]:

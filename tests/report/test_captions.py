@@ -23,6 +23,14 @@ def test_the_caption_says_what_was_measured(tmp_path: Path) -> None:
         assert sentence in text
 
 
+def test_rows_that_were_best_at_the_last_epoch_are_named(tmp_path: Path) -> None:
+    limit = {"epochs": {"value": 10, "origin": "preset/quick.yaml"}}
+    for model, best_epoch in (("VBPR", 10), ("BM3", 9), ("GRCN", 10)):
+        add_run(tmp_path, build_ranks(10, 1), model=model, settings=limit, best_epoch=best_epoch, epochs_run=10)
+    sentence = "Best at the last epoch allowed, so more epochs may improve them: GRCN, VBPR."
+    assert sentence in make_table(tmp_path).notes
+
+
 def test_a_table_without_comparisons_explains_no_star(tmp_path: Path) -> None:
     add_run(tmp_path, build_ranks(10, 1))
     table = make_table(tmp_path)
