@@ -1,4 +1,4 @@
-"""Print versions, devices, and what is not installed with the command that brings it.
+"""Print versions, devices, and what is missing.
 
 python benchmarks/env.py
 python benchmarks/env.py --json

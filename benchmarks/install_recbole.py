@@ -1,4 +1,4 @@
-"""Install RecBole 1.2.1 and the packages that it imports into this environment.
+"""Install RecBole 1.2.1 and the packages that it imports.
 
 python benchmarks/install_recbole.py
 python benchmarks/install_recbole.py --dry-run

@@ -88,7 +88,9 @@ def test_after_a_change_of_code_a_finished_run_is_kept_and_an_unfinished_one_is_
     assert command("--models", "LightGCN,VBPR,Pop") == 0
     first = read_result(Path(str(RECORD).format("LightGCN")))
     digest = code.digest_module
-    monkeypatch.setattr(code, "digest_module", lambda name: "new" if name == "baselines.lightgcn" else digest(name))
+    monkeypatch.setattr(
+        code, "digest_module", lambda name: "new" if name == "hellm_recbole.baselines.lightgcn" else digest(name)
+    )
     code._digest_import_closure.cache_clear()
     try:
         capsys.readouterr()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hellm_recbole.config.yaml_files import load_yaml
+from hellm_recbole.config.properties_files import read_file
 from hellm_recbole.data import prepare as prepare_module
 from hellm_recbole.data.dataset import load_dataset
 from hellm_recbole.data.prepare import (
@@ -29,10 +29,11 @@ def list_names(folder: Path) -> list[str]:
 @pytest.fixture
 def beauty(sequences: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny source under the name of a known dataset, to be prepared without filter and texts."""
+    whole = {"k_core": 0, "text": []}
     monkeypatch.setattr(
         prepare_module,
-        "load_yaml",
-        lambda path: {**load_yaml(path), "k_core": 0, "text": []} if path.stem == "Beauty" else load_yaml(path),
+        "read_file",
+        lambda group, name: {**read_file(group, name), **(whole if name == "Beauty" else {})},
     )
     return sequences.rename(sequences.with_name("Beauty"))
 

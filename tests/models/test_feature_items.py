@@ -221,8 +221,10 @@ def test_masked_items_without_features_share_a_finite_vector() -> None:
     data = hide_features(build_train_data("image", "text"), {"image": [5, 8, 9], "text": [5, 8]})
     items = build_feature_items("M", make_settings(missing_features="masked", id_embedding=False), data, 4)
     vectors = items()
-    assert torch.equal(vectors[5], vectors[8])
-    assert not torch.equal(vectors[5], vectors[9])
+    torch.testing.assert_close(
+        vectors[5], vectors[8], rtol=1e-6, atol=1e-6
+    )  # kernels may round rows of a matrix differently
+    assert not torch.allclose(vectors[5], vectors[9], rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(vectors[1:].norm(dim=1), torch.ones(N_ITEMS))
     vectors.sum().backward()
     for name, value in items.named_parameters():
