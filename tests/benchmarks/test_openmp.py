@@ -63,4 +63,4 @@ def test_no_command_is_missing() -> None:
     scripts = {name for name in scripts if "__main__" in (folder / f"{name}.py").read_text()}
     assert scripts - {"upstream/mmrec_timings", "cli", "install_recbole"} == {
         *COMMANDS
-    }  # speed.py starts the first itself
+    }
