@@ -39,14 +39,14 @@ def test_metadata_of_an_earlier_installation_are_one_line(
     """As after an editable install that was made before the extra was there."""
     about = tmp_path / "hellm_recbole-0.1.dist-info"
     about.mkdir()
-    lines = importlib.metadata.metadata("hellm-recbole").as_string().splitlines()
+    lines = (importlib.metadata.distribution("hellm-recbole").read_text("METADATA") or "").splitlines()
     (about / "METADATA").write_text("\n".join(line for line in lines if "recbole-imports" not in line))
     monkeypatch.syspath_prepend(str(tmp_path))
     assert env.main([]) == 0
     text = capsys.readouterr().out
     advice = "install hellm-recbole again, for example with `make install`"
     assert re.search(rf"\nRecBole +missing: hellm-recbole\[recbole-imports\]; {re.escape(advice)}\n", text)
-    assert re.search(r"\ntensorboard +tensorboard ", text)
+    assert re.search(r"\ntorch +\d", text)
     assert env.main(["--json"]) == 0
     assert json.loads(capsys.readouterr().out)["extras"][0]["command"] == advice
     assert install_recbole.main(["--dry-run"]) == 2
