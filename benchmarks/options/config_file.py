@@ -75,6 +75,8 @@ def read_config(path: Path, options: Mapping[str, bool]) -> ConfigFile:
     Raises:
         SettingsError: the file is missing, or a key or the type of a value is wrong.
     """
+    if path.is_dir():
+        raise SettingsError(f"{CONFIG} {path} is a folder; name a YAML file such as examples/experiment.yaml")
     if not path.is_file():
         raise SettingsError(f"{CONFIG} {path} does not exist; name a YAML file such as examples/experiment.yaml")
     arguments: list[str] = []
@@ -158,6 +160,10 @@ def _make_arguments(path: Path, key: str, option: str, value: Value, *, takes_va
     if isinstance(value, list) and key in _PAIRS:
         return [f"{option}={_check_scalar(path, key, part)}" for part in value]
     parts = value if isinstance(value, list) else [value]
+    if option == "--models" and not all(isinstance(part, str) for part in parts):
+        raise SettingsError(
+            f"{path}: {key} = {shorten(repr(value))} must be a list of names, such as [LightGCN, SASRec]"
+        )
     return [f"{option}={','.join(str(_check_scalar(path, key, part)) for part in parts)}"]
 
 

@@ -129,9 +129,9 @@ def _run_main_process(
         name: Resolver(name, load_registry(), request.preset, request.overrides, external) for name in request.datasets
     }
     _check_request(request, resolvers)
-    ensure_folder(request.output)
     missing = [name for name in request.datasets if name not in loaded]
     refuse_missing_data(missing, request.data_path, may_download=request.may_download)
+    ensure_folder(request.output)  # before the data are read, which may take long
     data = {name: _load_with_embeddings(request, name, loaded.get(name)) for name in request.datasets}
     chosen = {name: _choose_runs(request, resolver, data[name], select_models) for name, resolver in resolvers.items()}
     for name, runs in chosen.items():

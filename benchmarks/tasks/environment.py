@@ -48,7 +48,7 @@ class Extra(BaseModel):
         name: name of the extra.
         installed: packages of the extra that are installed, with their versions.
         missing: requirements that are not met.
-        command: command that brings what is missing.
+        command: command that brings what is missing, or what to do.
     """
 
     name: str
@@ -152,12 +152,18 @@ def _describe_extra(name: str) -> Extra:
 
 
 def _describe_recbole() -> Extra:
-    """Describe RecBole and the packages that it imports."""
+    """Describe RecBole and the packages that it imports.
+
+    Metadata of an earlier installation may lack the extra with these packages; then the extra itself is missing.
+    """
     required = Requirement(RECBOLE)
     version = find_version(required.name)
     fits = version is not None and required.specifier.contains(version)
     package = Package(required.name, RECBOLE, version, fits)
-    return _split("RecBole", [package, *list_packages(RECBOLE_IMPORTS)], INSTALL_RECBOLE)
+    if RECBOLE_IMPORTS in list_extras():
+        return _split("RecBole", [package, *list_packages(RECBOLE_IMPORTS)], INSTALL_RECBOLE)
+    extra = Package(PROJECT, f"{PROJECT}[{RECBOLE_IMPORTS}]", None, fits=False)
+    return _split("RecBole", [package, extra], f"install {PROJECT} again, for example with `make install`")
 
 
 def _split(name: str, packages: list[Package], command: str) -> Extra:

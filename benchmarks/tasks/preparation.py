@@ -114,6 +114,7 @@ def _prepare(options: PrepareOptions) -> Prepared:
         folder = options.output / options.name
         added = add_to_prepared(folder, encoding, _find_text_encoder, progress=True)
         return Prepared(folder, fresh=False, speed=added)
+    _refuse_missing_kind(options)
     settings = read_dataset_settings(options.name, options.kind, _read_given(options, DATASET_KEYS))
     if options.image_dir is not None:
         if options.pictures is False:
@@ -132,6 +133,22 @@ def _prepare(options: PrepareOptions) -> Prepared:
             fresh=options.fresh,
             progress=True,
             find=_find_text_encoder,
+        )
+
+
+def _refuse_missing_kind(options: PrepareOptions) -> None:
+    """Refuse to prepare the user's own data again if the kind of their source is not named.
+
+    Raises:
+        SettingsError: the dataset is prepared, it is not a known one, and no kind is given.
+    """
+    folder = options.output / options.name
+    if options.kind is None and not list_kinds(options.name) and is_prepared(folder):
+        kind = read_manifest(folder).kind
+        source = "" if options.source is not None else " and its files with --source PATH"
+        raise SettingsError(
+            f"{folder} is prepared already, and it is not a known dataset; to prepare it again, name its kind with "
+            f"--from {kind}{source}"
         )
 
 

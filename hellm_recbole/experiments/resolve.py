@@ -5,7 +5,6 @@ Modalities are compared with those of the dataset when a model is built.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -13,7 +12,6 @@ from typing import Any
 
 from hellm_recbole.bridge.recbole_models import (
     find_recbole_kind,
-    list_recbole_models,
     read_recbole_settings,
     refuse_own_training,
 )
@@ -29,12 +27,11 @@ from hellm_recbole.config.recbole_keys import choose_length_key
 from hellm_recbole.config.request import Override
 from hellm_recbole.config.row_names import parse_combined_name
 from hellm_recbole.config.settings import build_all_settings, list_field_names
-from hellm_recbole.config.variants import list_variants
 from hellm_recbole.config.yaml_files import Value
-from hellm_recbole.errors import MissingDependency, ModelError, SettingsError
+from hellm_recbole.errors import ModelError, SettingsError
 from hellm_recbole.experiments.combined_config import build_combined_config, separate_combined
-from hellm_recbole.experiments.earlier_names import RECBOLE_PREFIX
 from hellm_recbole.experiments.fitted_config import FITTED_SETTINGS, FittedRunConfig, drop_unread, is_for_training
+from hellm_recbole.experiments.recbole_names import find_recbole_name
 from hellm_recbole.experiments.recbole_settings import check_recbole_settings
 from hellm_recbole.experiments.results import Search
 from hellm_recbole.experiments.run_config import (
@@ -279,7 +276,7 @@ def resolve_run(
     run_name = RunName(name, *split_variant(name, registry))
     if run_name.base in registry:
         return _resolve_own_run(run_name, registry[run_name.base], dataset, preset, overrides)
-    return _resolve_recbole_run(run_name, _find_recbole_name(name, registry), dataset, preset, overrides)
+    return _resolve_recbole_run(run_name, find_recbole_name(name, registry), dataset, preset, overrides)
 
 
 def _resolve_own_run(
@@ -377,23 +374,3 @@ def _collect_shared_fields(
         "log": log,
         "resources": resources,
     }
-
-
-def _find_recbole_name(name: str, registry: Mapping[str, ModelSpec]) -> str:
-    """Find RecBole's name of a model that is not in our registry.
-
-    Raises:
-        ModelError: RecBole does not have the model either.
-        MissingDependency: RecBole is not installed.
-    """
-    bare = name.removeprefix(RECBOLE_PREFIX)
-    try:
-        if find_recbole_kind(bare) is not None:
-            return bare
-        names = [*registry, *(name for model in registry for name in list_variants(model)), *list_recbole_models()]
-    except MissingDependency as error:
-        raise MissingDependency(f"{name} is not a model of this project ({', '.join(registry)}); {error}") from error
-    by_lower = {known.lower(): known for known in names}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
-    hint = f"did you mean {by_lower[near[0]]!r}?" if near else "`run.py --list` shows all names"
-    raise ModelError(f"unknown model {name!r}; {hint}")

@@ -12,8 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hellm_recbole.config.plugin_points import CALLBACKS, PluginPoint
-from hellm_recbole.errors import PluginError, take_first_line
-from hellm_recbole.plugins.loading import PluginRecord, load_point, make_record, report_unusable, select_point
+from hellm_recbole.errors import PluginError
+from hellm_recbole.plugins.loading import (
+    PluginRecord,
+    convert_failures,
+    load_point,
+    make_record,
+    report_unusable,
+    select_point,
+)
 
 OPTION = "--callbacks"
 
@@ -123,13 +130,11 @@ class CallbackGroup:
         """Call one method of all callbacks; one that fails is reported and not called again."""
         for name, (callback, point) in list(self._active.items()):
             try:
-                call(callback)
-            except Exception as error:  # a plug-in may raise anything, and must not end the run
+                with convert_failures(f"callback {name} of {point.title} failed in {hook}"):
+                    call(callback)
+            except PluginError as error:
                 del self._active[name]
-                report_unusable(
-                    f"callback {name} of {point.title} failed in {hook} ({take_first_line(error)}); the run continues "
-                    "without it"
-                )
+                report_unusable(f"{error}; the run continues without it")
 
 
 def _select(values: Mapping[str, float], start: str) -> dict[str, float]:
@@ -144,10 +149,8 @@ def _make_callback(name: str, point: PluginPoint) -> Callback:
         PluginError: it cannot be imported or made, or is not derived from `Callback`.
     """
     made = load_point(point)
-    try:
+    with convert_failures(f"callback {name} of {point.title} cannot be made"):
         callback = made()
-    except Exception as error:  # a plug-in may raise anything
-        raise PluginError(f"callback {name} of {point.title} cannot be made ({take_first_line(error)})") from error
     if not isinstance(callback, Callback):
         raise PluginError(
             f"callback {name} of {point.title} is of type {type(callback).__name__}; derive it from "

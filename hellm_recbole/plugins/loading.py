@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -31,6 +33,26 @@ def make_record(kind: str, name: str, point: PluginPoint) -> PluginRecord:
     return {"kind": kind, "name": name, "package": point.package, "version": point.version}
 
 
+@contextmanager
+def convert_failures(what: str) -> Iterator[None]:
+    """Convert whatever a plug-in raises in the block into one sentence, also SystemExit.
+
+    KeyboardInterrupt is not converted: Ctrl-C, SIGTERM and SIGHUP raise it (`system.console`), and it stops the run.
+
+    Args:
+        what: beginning of the sentence: what failed.
+
+    Raises:
+        PluginError: the block raised something else.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise PluginError(f"{what} ({take_first_line(error)})") from error
+
+
 def load_point(point: PluginPoint) -> Any:
     """Import the object that an entry point refers to.
 
@@ -38,12 +60,10 @@ def load_point(point: PluginPoint) -> Any:
         PluginError: its module cannot be imported, or has no such object.
     """
     _, _, attributes = point.value.partition(":")
-    try:
+    with convert_failures(f"plug-in {point.title} cannot be imported"):
         found: Any = importlib.import_module(point.module)
         for name in filter(None, attributes.split("[")[0].strip().split(".")):
             found = getattr(found, name)
-    except Exception as error:  # a plug-in may raise anything when it is imported
-        raise PluginError(f"plug-in {point.title} cannot be imported ({take_first_line(error)})") from error
     return found
 
 

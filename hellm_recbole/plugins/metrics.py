@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hellm_recbole.config.plugin_points import METRICS, PluginPoint, list_points
-from hellm_recbole.errors import PluginError, take_first_line
-from hellm_recbole.plugins.loading import load_point, report_unusable
+from hellm_recbole.errors import PluginError
+from hellm_recbole.plugins.loading import convert_failures, load_point, report_unusable
 
 FloatVector = npt.NDArray[np.float64]
 _OWN_NAMES = ("r", "n", "recall", "ndcg")
@@ -27,7 +27,7 @@ _OWN_NAMES = ("r", "n", "recall", "ndcg")
 
 @dataclass(frozen=True)
 class TargetRanks:
-    """Ranks of the T targets of one phase, sorted by user.
+    """Ranks of the T targets of one phase, sorted by user. All metrics get the same arrays, which are read-only.
 
     Attributes:
         user: [T] index of the target's user, 0..U-1.
@@ -69,6 +69,8 @@ def sort_target_ranks(
     users, index = np.unique(user, return_inverse=True)
     order = np.argsort(index, kind="stable")
     sorted_user, sorted_rank, count = (values[order].astype(np.int64) for values in (index, rank, item_count))
+    for values in (sorted_user, sorted_rank, count):
+        values.setflags(write=False)
     return TargetRanks(sorted_user, sorted_rank, count, len(users), n_items)
 
 
@@ -92,10 +94,8 @@ class PluginMetric:
         Raises:
             PluginError: the function fails, or does not return U finite numbers.
         """
-        try:
+        with convert_failures(f"metric {self.name} of {self.point.title} failed"):
             values = np.asarray(self.function(ranks, k), dtype=np.float64)
-        except Exception as error:  # a plug-in may raise anything
-            raise PluginError(f"metric {self.name} of {self.point.title} failed ({take_first_line(error)})") from error
         if values.shape != (ranks.n_users,):
             raise PluginError(
                 f"metric {self.name} of {self.point.title} returned an array of shape {values.shape}; return one "

@@ -16,8 +16,8 @@ import numpy as np
 from hellm_recbole.config.plugin_points import SPLITS
 from hellm_recbole.data.dataset import PARTS, Dataset
 from hellm_recbole.data.split import Split, sort_by_time, split_dataset
-from hellm_recbole.errors import PluginError, take_first_line
-from hellm_recbole.plugins.loading import PluginRecord, load_point, make_record, select_point
+from hellm_recbole.errors import PluginError
+from hellm_recbole.plugins.loading import PluginRecord, convert_failures, load_point, make_record, select_point
 from hellm_recbole.types import IdArray
 
 TRAIN, VALID, TEST = range(3)  # parts that a function returns
@@ -69,10 +69,8 @@ def split_with_plugin(dataset: Dataset, name: str) -> Split:
     order = sort_by_time(dataset)
     time = None if dataset.time is None else dataset.time[order]
     given = Interactions(dataset.user[order], dataset.item[order], time, dataset.n_users, len(dataset.item_tokens) - 1)
-    try:
+    with convert_failures(f"split {name} of {point.title} failed"):
         parts = np.asarray(function(given))
-    except Exception as error:  # a plug-in may raise anything
-        raise PluginError(f"split {name} of {point.title} failed ({take_first_line(error)})") from error
     if parts.shape != order.shape or parts.dtype.kind not in "iu" or not np.isin(parts, (TRAIN, VALID, TEST)).all():
         raise PluginError(
             f"split {name} of {point.title} returned an array of shape {parts.shape} and type {parts.dtype}; return "

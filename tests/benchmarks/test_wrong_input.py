@@ -96,6 +96,7 @@ def test_a_known_dataset_without_its_source_names_the_missing_file(
     err = capsys.readouterr().err
     assert err.startswith("error: ")
     assert "user_sequences.txt" in err
+    assert not Path("results").exists()
 
 
 def damage_interactions(path: Path, what: str) -> None:

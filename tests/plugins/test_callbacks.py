@@ -28,6 +28,18 @@ class Failing(Callback):
     def on_epoch_end(self, epoch, losses):
         raise OSError("no network")
 
+class Leaving(Callback):
+    def on_run_begin(self, run):
+        raise SystemExit(0)
+
+class Stopped(Callback):
+    def on_run_begin(self, run):
+        raise KeyboardInterrupt
+
+class Gone(Callback):
+    def __init__(self):
+        raise SystemExit(0)
+
 class Needy(Callback):
     def __init__(self, name):
         pass
@@ -38,6 +50,7 @@ RUN = RunInfo("SASRec", "toy", 1, "quick", {"epochs": 2})
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     names = {"recorder": "Recorder", "failing": "Failing", "needy": "Needy", "list": "CALLS.copy"}
+    names |= {"leaving": "Leaving", "stopped": "Stopped", "gone": "Gone"}
     points = {CALLBACKS: {name: f"toy_callbacks.c:{value}" for name, value in names.items()}}
     write_package(tmp_path, "toy_callbacks", points, {"c.py": CODE})
     return tmp_path
@@ -90,3 +103,17 @@ def test_a_callback_that_fails_is_named_once_and_not_called_again(
 def test_a_wrong_callback_is_one_sentence(site: Path, name: str, sentence: str) -> None:
     with use_site(site), pytest.raises(PluginError, match=f"^{sentence}"):
         CallbackGroup([name])
+
+
+def test_a_callback_cannot_end_the_process_but_ctrl_c_can(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with use_site(site):
+        group = CallbackGroup(["leaving", "recorder"])
+        group.begin(RUN)
+        import toy_callbacks.c
+
+        assert toy_callbacks.c.CALLS == [("begin", "SASRec")]
+        with pytest.raises(PluginError, match=r"cannot be made \(SystemExit: 0\)$"):
+            CallbackGroup(["gone"])
+        with pytest.raises(KeyboardInterrupt):
+            CallbackGroup(["stopped"]).begin(RUN)
+    assert "failed in on_run_begin (SystemExit: 0); the run continues without it" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import pytest
 
 from hellm_recbole.config.plugin_points import SPLITS
 from hellm_recbole.errors import PluginError
-from hellm_recbole.plugins.loading import load_point, make_record, report_unusable, select_point
+from hellm_recbole.plugins.loading import convert_failures, load_point, make_record, report_unusable, select_point
 from tests.plugin_site import use_site, write_package
 
 
@@ -39,3 +39,17 @@ def test_what_cannot_be_used_is_reported_once(capsys: pytest.CaptureFixture[str]
     for _ in range(2):
         report_unusable("plug-in toy is broken")
     assert capsys.readouterr().err == "warning: plug-in toy is broken\n"
+
+
+def test_only_a_stop_of_the_command_passes() -> None:
+    for error in (SystemExit(0), GeneratorExit(), ValueError("0")):
+        with pytest.raises(PluginError, match=rf"^x failed \({type(error).__name__}"), convert_failures("x failed"):
+            raise error
+    with pytest.raises(KeyboardInterrupt), convert_failures("x failed"):
+        raise KeyboardInterrupt
+
+
+def test_a_module_that_ends_the_process_is_one_sentence(tmp_path: Path) -> None:
+    write_package(tmp_path, "toy_exit", {SPLITS: {"exit": "toy_exit.a:x"}}, {"a.py": "import sys\nsys.exit(0)\n"})
+    with use_site(tmp_path), pytest.raises(PluginError, match=r"cannot be imported \(SystemExit: 0\)$"):
+        load_point(select_point(SPLITS, "exit", "--split"))

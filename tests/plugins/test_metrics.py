@@ -30,6 +30,13 @@ def nan(ranks, k):
 def fail(ranks, k):
     raise KeyError("no")
 
+def write(ranks, k):
+    ranks.rank[:] = 1
+    return ranks.rank
+
+def leave(ranks, k):
+    raise SystemExit(0)
+
 number = 3
 """
 # Users b, a, b with ranks 3, 1, 12 of items that occur 0, 5, 7 times in training
@@ -58,6 +65,7 @@ def test_installed_metrics_are_computed(tmp_path: Path) -> None:
         ("short", r"returned an array of shape \(3,\); return one number for each user, shape \(2,\)$"),
         ("nan", "returned NaN or infinity for 2 users; return finite numbers$"),
         ("fail", r"failed \(KeyError: 'no'\)$"),
+        ("leave", r"failed \(SystemExit: 0\)$"),
     ],
 )
 def test_a_metric_that_fails_is_one_sentence_and_left_out(
@@ -101,3 +109,14 @@ def test_two_metrics_of_one_name_are_reported(tmp_path: Path, capsys: pytest.Cap
     with use_site(tmp_path):
         assert load_metrics()["Hits"].point.package == "toy_metric_a"
     assert "metric Hits of toy_metric_b (toy_metric_b.m:hits) is also one of toy_metric_a" in capsys.readouterr().err
+
+
+def test_a_metric_cannot_change_what_another_one_gets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    points = {METRICS: {"Hits": "toy_writing.m:hits", "Best": "toy_writing.m:write"}}
+    write_package(tmp_path, "toy_writing", points, {"m.py": CODE})
+    rank = np.array([3, 1, 12])
+    ranks = sort_target_ranks(np.array([1, 0, 1]), rank, np.array([0, 5, 7]), 20)
+    with use_site(tmp_path):
+        assert compute_plugin_metrics(ranks, [10]) == {"Hits@10": 3 / 4}
+    rank[0] = 2  # the arrays of the caller stay writeable
+    assert "failed (ValueError: assignment destination is read-only); this metric is left" in capsys.readouterr().err

@@ -33,10 +33,13 @@ def floats(interactions):
 def train(interactions):
     return np.zeros(len(interactions.user), dtype=int)
 
+def leave(interactions):
+    raise SystemExit
+
 def fail(interactions):
     return interactions.gone
 """
-NAMES = ("same", "even", "short", "four", "floats", "train", "fail")
+NAMES = ("same", "even", "short", "four", "floats", "train", "fail", "leave")
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +90,7 @@ def test_two_kinds_have_two_hashes_even_with_equal_parts(site: Path, toy_dataset
         ("four", "and type int64; return 0, 1 or 2"),
         ("floats", "and type float64; return 0, 1 or 2"),
         ("fail", "failed .AttributeError: 'Interactions' object has no attribute 'gone'"),
+        ("leave", r"failed \(SystemExit\)$"),
     ],
 )
 def test_a_wrong_split_is_one_sentence(site: Path, toy_dataset: Dataset, name: str, sentence: str) -> None:

@@ -99,7 +99,9 @@ def test_a_file_gives_the_request_of_a_search(file: Path, capsys: pytest.Capture
         ("search: {bugdet: trials=3}", "unknown key 'bugdet' in search; did you mean 'budget'?"),
         ("search: {budget: trials=3}\nbudget: trials=4", "budget stands at the top and in search; give it once"),
         ("seeds: {a: 1}", "seeds = {'a': 1} must be a text, a number, or a list of these"),
-        ("models: [[a]]", "models = ['a'] must be a text, a number, or a list of these"),
+        ("models: 3", "models = 3 must be a list of names, such as [LightGCN, SASRec]"),
+        ("models: [[a]]", "models = [['a']] must be a list of names, such as [LightGCN, SASRec]"),
+        ("seeds: [[1]]", "seeds = [1] must be a text, a number, or a list of these"),
         ("tuned: 3", "tuned = 3 must be true or false"),
         ("settings: [1]", "settings = [1] must have lines `key: value` or `MODEL: {key: value}`"),
         ("llm: [a]", "llm = ['a'] must be a text, a number, or a list of these"),
@@ -124,6 +126,8 @@ def test_a_wrong_file_is_one_sentence(
 def test_a_missing_file_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert read(tmp_path / "gone.yaml") == 2
     assert "gone.yaml does not exist; name a YAML file" in capsys.readouterr().err
+    assert read(tmp_path) == 2
+    assert f"--config {tmp_path} is a folder; name a YAML file" in capsys.readouterr().err
 
 
 def test_an_empty_file_changes_nothing(file: Path) -> None:

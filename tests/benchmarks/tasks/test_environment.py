@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import importlib.metadata
+import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from hellm_recbole.benchmarks import env, install_recbole
 from hellm_recbole.benchmarks.tasks import environment
 from hellm_recbole.benchmarks.tasks.environment import collect_environment, format_environment
 from hellm_recbole.system import packages
@@ -26,3 +31,23 @@ def test_what_is_missing_is_named_with_the_command_that_brings_it(monkeypatch: p
     text = format_environment(found)
     assert "missing: tensorboard>=2.18; pip install 'hellm-recbole[tensorboard]'" in text
     assert "not met: scipy>=1.13; pip install hellm-recbole brings them" in text
+
+
+def test_metadata_of_an_earlier_installation_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after an editable install that was made before the extra was there."""
+    about = tmp_path / "hellm_recbole-0.1.dist-info"
+    about.mkdir()
+    lines = (importlib.metadata.distribution("hellm-recbole").read_text("METADATA") or "").splitlines()
+    (about / "METADATA").write_text("\n".join(line for line in lines if "recbole-imports" not in line))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert env.main([]) == 0
+    text = capsys.readouterr().out
+    advice = "install hellm-recbole again, for example with `make install`"
+    assert re.search(rf"\nRecBole +missing: hellm-recbole\[recbole-imports\]; {re.escape(advice)}\n", text)
+    assert re.search(r"\ntorch +\d", text)
+    assert env.main(["--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["extras"][0]["command"] == advice
+    assert install_recbole.main(["--dry-run"]) == 2
+    assert "does not have the extra recbole-imports; install hellm-recbole again" in capsys.readouterr().err

@@ -116,3 +116,17 @@ def test_the_suggested_models_fit_the_dataset(
     assert main(["Mine", *options]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.endswith(f"train on it with run.py --models {models} --dataset Mine")
+
+
+def test_own_data_that_are_prepared_already_need_their_kind(
+    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(tmp_path, source, "Mine", "table")) == 0
+    output = ("--output", str(tmp_path / "dataset"))
+    for more, end in ((("--source", str(source)), ""), ((), " and its files with --source PATH")):
+        capsys.readouterr()
+        assert main(["Mine", "--image-dir", str(source), *more, *output]) == 2
+        assert capsys.readouterr().err == (
+            f"error: {tmp_path / 'dataset' / 'Mine'} is prepared already, and it is not a known dataset; to prepare it "
+            f"again, name its kind with --from table{end}\n"
+        )
