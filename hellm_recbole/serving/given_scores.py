@@ -85,6 +85,9 @@ def make_scorer(scores: Any, split: Split) -> FunctionScorer | TableScorer:
     if callable(scores):
         return FunctionScorer(scores, split)
     if isinstance(scores, pd.DataFrame):
+        if scores.columns.has_duplicates:
+            name = str(scores.columns[scores.columns.duplicated()][0])
+            raise DataError(f"the scores have two columns {name!r}; keep one of them")
         is_long = set(_LONG) <= {*map(str, scores.columns)}
         return TableScorer(_read_long(scores, split) if is_long else _read_wide(scores, split))
     return TableScorer(_check_scores(scores, (split.n_users, split.n_items), "the scores have"))
@@ -128,7 +131,8 @@ def _convert_numbers(scores: Any) -> ScoreArray:
         if isinstance(scores, Tensor):
             scores = scores.detach().cpu().numpy()
         found = np.asarray(scores)
-        if found.dtype == object:  # such as numbers of pandas, None for a missing one, and integers beyond 64 bits
+        # Objects are numbers of pandas, None for a missing one, or integers beyond 64 bits.
+        if found.dtype == object and not any(isinstance(value, str | bytes) for value in found.flat):
             found = found.astype(np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())

@@ -44,7 +44,9 @@ def read_histories(path: Path) -> dict[str, list[str]]:
             kind, or not of the kind of row 1; or two lines have histories of one user.
     """
     ending = path.suffix.lower()
-    histories = _read_history_table(path) if ending in _TABLES else _read_history_lines(path, is_json=ending == ".jsonl")
+    histories = (
+        _read_history_table(path) if ending in _TABLES else _read_history_lines(path, is_json=ending == ".jsonl")
+    )
     if not histories:
         raise DataError(f"{path} has no history; give one in each line")
     return histories

@@ -99,5 +99,5 @@ def test_an_output_that_cannot_be_written_is_refused_first(tmp_path: Path) -> No
     for name, sentence in (("folder.csv", "is a folder; name a file"), ("file/lists.csv", "cannot make folder")):
         with pytest.raises(OutputError, match=sentence):
             check_output(tmp_path / name)
-    with pytest.raises(DataError, match="folder.csv is a folder; name a text file, or a table"):
+    with pytest.raises(DataError, match=r"folder.csv is a folder; name a text file, or a table"):
         read_histories(tmp_path / "folder.csv")
