@@ -14,7 +14,7 @@ from hellm_recbole.config.limits import LARGEST_CUTOFF
 from hellm_recbole.errors import SettingsError, shorten
 from hellm_recbole.serving.dataset import LoadedDataset
 
-_Path = StrictStr | InstanceOf[PathLike]
+_Path = StrictStr | InstanceOf[PathLike[Any]]
 _Source = _Path | InstanceOf[pd.DataFrame]
 _Names = StrictStr | Sequence[StrictStr]
 _Cutoff = Annotated[StrictInt, Field(ge=1, le=LARGEST_CUTOFF)]
