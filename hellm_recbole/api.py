@@ -12,6 +12,7 @@ It does what the commands do, with their functions, and writes the same files in
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -32,12 +33,14 @@ from hellm_recbole.evaluation.metrics import average_metrics
 from hellm_recbole.evaluation.ranking import POLICIES, Ranks, rank_targets
 from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.experiments.results import RunResult
+from hellm_recbole.identity.parts import list_embedding_files
 from hellm_recbole.llm.text_encoder import find_text_encoder
 from hellm_recbole.serving.all_data import train_on_all_data
+from hellm_recbole.serving.arguments import check_arguments
 from hellm_recbole.serving.dataset import LoadedDataset
 from hellm_recbole.serving.frames import prepare_frame
 from hellm_recbole.serving.given_scores import make_scorer, read_evaluation_settings
-from hellm_recbole.serving.loading import load_recommender, open_run, read_finished
+from hellm_recbole.serving.loading import load_recommender, open_run, read_finished, refuse_unread_files
 from hellm_recbole.serving.recommender import Recommender
 from hellm_recbole.serving.results import Results, collect_results
 from hellm_recbole.system import runtime
@@ -61,7 +64,7 @@ def load_dataset(
     *,
     name: str | None = None,
     items: pd.DataFrame | None = None,
-    text: Sequence[str] = (),
+    text: str | Sequence[str] = (),
     k_core: int | None = None,
     root: AnyPath = DATASET_ROOT,
     data_path: AnyPath | None = None,
@@ -75,7 +78,7 @@ def load_dataset(
             `split`. Without times, a user's rows are in time order.
         name: name of the dataset that is made of a frame; None makes one from its content.
         items: frame with `item_id` and columns of texts; only with a frame of interactions.
-        text: columns of `items` that become the text features.
+        text: columns of `items`, or one of them, that become the text features.
         k_core: k of the filter of a frame on users and items; None takes the usual one, 0 keeps all.
         root: folder of the prepared datasets.
         data_path: folder with the source files of the known datasets; None searches the usual folders.
@@ -93,7 +96,10 @@ def load_dataset(
     >>> dataset.counts["items"], dataset.test.iloc[0].tolist()
     (6, ['u0', 'i3'])
     """
+    check_arguments(source=source, name=name, items=items, text=text, k_core=k_core, root=root)
+    check_arguments(data_path=data_path, fresh=fresh)
     if isinstance(source, pd.DataFrame):
+        text = [text] if isinstance(text, str) else text
         prepared = prepare_frame(
             source, items, name=name, text=text, k_core=k_core, root=Path(root), fresh=fresh, find=find_text_encoder
         )
@@ -102,7 +108,7 @@ def load_dataset(
         return _read_folder(prepared.folder)
     if name is not None or items is not None or text or k_core is not None or fresh:
         raise SettingsError("name, items, text, k_core and fresh belong to a frame of interactions; leave them out")
-    if isinstance(source, PathLike) or Path(source).parent != Path("."):
+    if isinstance(source, PathLike) or not {"/", os.sep}.isdisjoint(source):
         if not is_prepared(Path(source)):
             raise DataError(f"there is no folder {source}; name a folder that prepare.py has written")
         return _read_folder(Path(source))
@@ -132,7 +138,7 @@ def run(
     settings: Mapping[str, Value] | None = None,
     embeddings: Mapping[str, AnyPath] | None = None,
     tuned: bool = False,
-    exports: Sequence[str] = (),
+    exports: str | Sequence[str] = (),
     export_k: int | None = None,
     fresh: bool = False,
     ray: str | None = None,
@@ -150,7 +156,7 @@ def run(
         settings: `KEY` or `MODEL.KEY` -> value, such as {"SASRec.dropout": 0.5, "llm_layers": 2}; they win over others.
         embeddings: pretrained model -> file of item embeddings that is read instead of training the model.
         tuned: whether to use the best values that a search found.
-        exports: files to write for each run, "test-lists" or "embeddings".
+        exports: files to write for each run, "test-lists" or "embeddings", or a list of them.
         export_k: length of each exported list; None takes the largest cut-off of the run.
         fresh: whether to delete earlier runs of the named models first.
         ray: address of a Ray cluster that executes the runs; None executes them in this process.
@@ -166,21 +172,23 @@ def run(
     """
     from hellm_recbole.benchmarks.tasks.called_runs import execute_call, list_overrides, make_request
 
-    loaded = dataset if isinstance(dataset, LoadedDataset) else load_dataset(dataset)
+    check_arguments(models=models, seeds=seeds, preset=preset, settings=settings, embeddings=embeddings, tuned=tuned)
+    check_arguments(exports=exports, export_k=export_k, fresh=fresh, ray=ray, device=device, threads=threads)
+    check_arguments(output=output)
+    loaded = _load(dataset)
     request = make_request(
         loaded.name,
         models if isinstance(models, str) else ",".join(models),
         (seeds,) if isinstance(seeds, int) else tuple(dict.fromkeys(seeds)),
         list_overrides(settings or {}),
         _as_paths(embeddings),
-        exports,
+        [exports] if isinstance(exports, str) else exports,
         export_k,
         {"preset": preset, "tuned": tuned, "fresh": fresh, "ray": ray, "device": device, "threads": threads},
         Path(output),
     )
-    configs = execute_call(request, loaded.source, loaded.split)
-    load = partial(load_run, dataset=loaded, device=device, embeddings=embeddings)
-    return collect_results(request, loaded.name, configs, load)
+    load = partial(_load_result, dataset=loaded, device=device, embeddings=embeddings)
+    return collect_results(request, loaded.name, execute_call(request, loaded.source, loaded.split), load)
 
 
 def load_run(
@@ -208,13 +216,24 @@ def load_run(
         HellmError: there is no such run, it has not succeeded, it is of an incompatible version, or something that it
             depends on has changed or is not there any more.
     """
+    check_arguments(folder=folder, dataset=dataset, device=device, embeddings=embeddings, data_path=data_path)
     result = read_finished(Path(folder))
+    refuse_unread_files(result, _as_paths(embeddings))
     loaded = _find_dataset(result, dataset, data_path)
     stored = open_run(result, load_registry(), runtime.choose_device(device))
     model = load_recommender(stored, loaded, _as_paths(embeddings))
     for note in model.notes:
         print(f"note: {note}", file=sys.stderr)
     return model
+
+
+def _load_result(
+    folder: Path, *, dataset: LoadedDataset, device: str, embeddings: Mapping[str, AnyPath] | None
+) -> Recommender:
+    """Load one run of a call with those of the call's files of embeddings that it has read."""
+    read = list_embedding_files(read_finished(folder).identity)
+    files = {model: file for model, file in (embeddings or {}).items() if model in read}
+    return load_run(folder, dataset=dataset, device=device, embeddings=files)
 
 
 def train_all(
@@ -245,10 +264,25 @@ def train_all(
     Raises:
         HellmError: see `load_run`.
     """
+    check_arguments(folder=folder, dataset=dataset, device=device, embeddings=embeddings, data_path=data_path)
+    check_arguments(fresh=fresh)
     result = read_finished(Path(folder))
     loaded = _find_dataset(result, dataset, data_path)
     stored = open_run(result, load_registry(), runtime.choose_device(device))
     return train_on_all_data(stored, loaded, _as_paths(embeddings), load_registry(), fresh=fresh)
+
+
+def _load(dataset: LoadedDataset | AnyPath | pd.DataFrame | None) -> LoadedDataset:
+    """Return a loaded dataset, or load one.
+
+    Raises:
+        SettingsError: it is None, or nothing that can be loaded.
+    """
+    if isinstance(dataset, LoadedDataset):
+        return dataset
+    check_arguments(dataset=dataset, source=dataset)
+    assert dataset is not None
+    return load_dataset(dataset)
 
 
 def _as_paths(files: Mapping[str, AnyPath] | None) -> dict[str, Path]:
@@ -276,7 +310,7 @@ def _find_dataset(
                 "folder with dataset"
             ) from error
     else:
-        loaded = dataset if isinstance(dataset, LoadedDataset) else load_dataset(dataset)
+        loaded = _load(dataset)
     if loaded.name != result.dataset:
         raise DataError(f"{result.path} is a run on {result.dataset}, not on {loaded.name}; give its own dataset")
     return loaded
@@ -284,7 +318,7 @@ def _find_dataset(
 
 def evaluate(
     scores: Recommender | Any,
-    dataset: LoadedDataset | None = None,
+    dataset: LoadedDataset | AnyPath | None = None,
     *,
     phase: Literal["valid", "test"] = "test",
     policy: Policy = "seen",
@@ -297,7 +331,7 @@ def evaluate(
             scores; a [U, I] array in the order of `dataset.users` and `dataset.items`; or a frame, either with the
             columns `user_id`, `item_id` and `score`, where a pair without a score ranks last, or with a row for each
             user and a column for each item.
-        dataset: the dataset; a `Recommender` has its own.
+        dataset: a loaded dataset, or what `load_dataset` takes; a `Recommender` has its own.
         phase: part of the split whose targets are ranked.
         policy: what is masked: "seen" the history, "train" its training part, "none" nothing.
         cutoffs: cut-offs K; None takes those of the run, or those of `properties/overall.yaml`.
@@ -308,7 +342,7 @@ def evaluate(
     Raises:
         DataError: the scores do not fit the dataset.
         ModelError: the run was trained on all data.
-        SettingsError: the phase or the policy is unknown.
+        SettingsError: the phase or the policy is unknown, or a cut-off is not a positive whole number.
 
     >>> import contextlib, io, tempfile
     >>> frame = pd.DataFrame([(f"u{u}", f"i{(u + t) % 6}", t) for u in range(6) for t in range(4)])
@@ -321,9 +355,11 @@ def evaluate(
     >>> evaluate(recommend_next, dataset, cutoffs=[1])
     {'R@1': 1.0, 'N@1': 1.0}
     """
+    check_arguments(cutoffs=cutoffs)
     if policy not in POLICIES:
         raise SettingsError(f"policy = {policy!r} is unknown; it can be {', '.join(POLICIES)}")
     ranks: Ranks
+    dataset = None if dataset is None else _load(dataset)
     if isinstance(scores, Recommender):
         if dataset is not None and dataset.split_hash != scores.result.split_hash:
             raise DataError(f"{scores.name} was made on another split than {dataset.name}; leave dataset out")

@@ -240,10 +240,12 @@ def test_changed_or_missing_inputs_are_refused(sasrec: Path, toy_dataset: Datase
 
 def test_wrong_requests_are_one_sentence(results: Results) -> None:
     model = results["SASRec"].load()
+    with pytest.raises(SettingsError, match=r"embeddings names Foo, but .* has read none from files; leave it out"):
+        load_run(results["SASRec"].folder, dataset=model.dataset, embeddings={"Foo": "x"})
     for words, arguments in (
         ("history 0: toy has no items 'x1', 'x2'; leave them out", {"histories": [["i1", "x1", "x2"]]}),
         ("history 'new' is empty; give at least one item", {"histories": {"new": []}}),
-        ("history 0 is a text", {"histories": ["i1 i2"]}),
+        ("history 0 is 'i1 i2', not a list", {"histories": ["i1 i2"]}),
         ("toy has no users 'nobody'; leave them out", {"users": ["u1", "nobody"]}),
         ("k = 41 is larger than the catalogue of toy, 40 items; choose a smaller k", {"k": 41}),
         ("k = 3 is larger than the 2 candidates", {"k": 3, "candidates": ["i1", "i2"]}),

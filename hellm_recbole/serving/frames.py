@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,7 @@ import pandas as pd
 from hellm_recbole.data.features import FindEncoder
 from hellm_recbole.data.importers.sources import TABLE
 from hellm_recbole.data.prepare import Prepared, prepare, read_dataset_settings, read_feature_settings
-from hellm_recbole.errors import DataError
+from hellm_recbole.errors import DataError, HellmError
 from hellm_recbole.system.files import sha256_file
 
 INTERACTIONS, ITEMS = "interactions.csv", "interactions_items.csv"  # the ending _items is that of the importer
@@ -57,7 +58,24 @@ def prepare_frame(
         name = name or f"frame-{_digest_files(source)}"
         given = {"text": tuple(text), "k_core": k_core}
         settings = read_dataset_settings(name, TABLE, {key: value for key, value in given.items() if value is not None})
-        return prepare(name, source, settings, read_feature_settings({}), root, fresh=fresh, progress=False, find=find)
+        features = read_feature_settings({})
+        try:
+            prepared = prepare(name, source, settings, features, root, fresh=fresh, progress=False, find=find)
+        except HellmError as error:
+            raise type(error)(_name_frames(str(error), source)) from error
+        return replace(prepared, warnings=tuple(_name_frames(one, source) for one in prepared.warnings))
+
+
+def _name_frames(message: str, source: Path) -> str:
+    """Return a message with the frames in place of the files that they were written into.
+
+    Args:
+        message: message of the preparation.
+        source: file of the interactions.
+    """
+    for file, frame in ((INTERACTIONS, "the frame of interactions"), (ITEMS, "the frame of items")):
+        message = message.replace(str(source.with_name(file)), frame).replace(file, frame)
+    return message.replace(str(source.parent), "the frame")
 
 
 def _digest_files(source: Path) -> str:
@@ -72,6 +90,8 @@ def _write_table(frame: pd.DataFrame, path: Path, ids: Sequence[str], what: str)
     Raises:
         DataError: a column of ids is missing, or an id is.
     """
+    if repeated := [*map(str, frame.columns[frame.columns.duplicated()])]:
+        raise DataError(f"{what} have two columns {repeated[0]!r}; keep one of them")
     for column in ids:
         if column not in frame:
             raise DataError(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor
@@ -15,12 +16,13 @@ from hellm_recbole.config.layers import Resolved
 from hellm_recbole.config.settings import build_settings, list_field_names
 from hellm_recbole.config.yaml_files import find_properties, load_yaml
 from hellm_recbole.data.split import Split
-from hellm_recbole.errors import DataError
+from hellm_recbole.errors import DataError, shorten
 from hellm_recbole.identity.compare import list_names
 from hellm_recbole.serving.dataset import find_ids
-from hellm_recbole.types import FloatArray, Histories, IdArray
+from hellm_recbole.types import Histories, IdArray
 
 ScoreFunction = Callable[[list[str], list[list[str]]], Any]  # (users, their histories) -> [B, I] scores
+ScoreArray = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 _LONG = ("user_id", "item_id", "score")
 
 
@@ -39,7 +41,7 @@ class FunctionScorer:
         """Do nothing: the function has nothing to prepare."""
 
     def compute_scores(self, user: IdArray, history: Histories) -> Tensor:
-        """Compute the scores of all items for some users, [B, I] float32.
+        """Compute the scores of all items for some users, [B, I], float32 or float64.
 
         Raises:
             DataError: the function returns another shape, or a NaN.
@@ -54,17 +56,17 @@ class TableScorer:
     """Scorer with fixed scores of all users; see `types.Scorer`.
 
     Args:
-        table: [U, I] float32 scores; row u belongs to user id u + 1, column c to item id c + 1.
+        table: [U, I] scores; row u belongs to user id u + 1, column c to item id c + 1.
     """
 
-    def __init__(self, table: FloatArray) -> None:
+    def __init__(self, table: ScoreArray) -> None:
         self._table = torch.from_numpy(table)
 
     def prepare(self) -> None:
         """Do nothing: the scores are given."""
 
     def compute_scores(self, user: IdArray, history: Histories) -> Tensor:
-        """Return the scores of all items for some users, [B, I] float32."""
+        """Return the scores of all items for some users, [B, I], float32 or float64."""
         return self._table[torch.from_numpy(np.asarray(user) - 1)]
 
 
@@ -83,6 +85,9 @@ def make_scorer(scores: Any, split: Split) -> FunctionScorer | TableScorer:
     if callable(scores):
         return FunctionScorer(scores, split)
     if isinstance(scores, pd.DataFrame):
+        if scores.columns.has_duplicates:
+            name = str(scores.columns[scores.columns.duplicated()][0])
+            raise DataError(f"the scores have two columns {name!r}; keep one of them")
         is_long = set(_LONG) <= {*map(str, scores.columns)}
         return TableScorer(_read_long(scores, split) if is_long else _read_wide(scores, split))
     return TableScorer(_check_scores(scores, (split.n_users, split.n_items), "the scores have"))
@@ -99,13 +104,13 @@ def read_evaluation_settings() -> EvalSettings:
     return build_settings(EvalSettings, Resolved(values, dict.fromkeys(values, path.name)), file=str(path))
 
 
-def _check_scores(scores: Any, shape: tuple[int, int], what: str) -> FloatArray:
-    """Convert scores to a float32 array.
+def _check_scores(scores: Any, shape: tuple[int, int], what: str) -> ScoreArray:
+    """Convert scores to an array, which keeps them distinct: float32 scores stay so, others become float64.
 
     Raises:
-        DataError: their shape is another one, or one of them is NaN.
+        DataError: they are not numbers, their shape is another one, or one of them is NaN.
     """
-    values: FloatArray = np.array(scores, dtype=np.float32, order="C")  # a copy: torch wants to write
+    values = _convert_numbers(scores)
     if values.shape != shape:
         raise DataError(
             f"{what} shape {values.shape}, but {shape[0]} users and {shape[1]} items need {shape}; give one row for "
@@ -116,16 +121,46 @@ def _check_scores(scores: Any, shape: tuple[int, int], what: str) -> FloatArray:
     return values
 
 
-def _read_long(frame: pd.DataFrame, split: Split) -> FloatArray:
+def _convert_numbers(scores: Any) -> ScoreArray:
+    """Convert scores to a new array of float32, if they are, or else of float64.
+
+    Raises:
+        DataError: they are not real numbers, or their rows have different lengths.
+    """
+    try:
+        if isinstance(scores, Tensor):
+            scores = scores.detach().cpu().numpy()
+        found = np.asarray(scores)
+        # Objects are numbers of pandas, None for a missing one, or integers beyond 64 bits.
+        if found.dtype == object and not any(isinstance(value, str | bytes) for value in found.flat):
+            found = found.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"the scores are no table of numbers ({shorten(reason)}); give rows of one length") from error
+    if found.dtype.kind not in "biuf":
+        raise DataError(f"the scores are of type {found.dtype}; give real numbers")
+    exact = np.float32 if found.dtype in (np.float16, np.float32) else np.float64
+    return np.array(found, dtype=exact, order="C")  # a copy: torch wants to write
+
+
+def _read_long(frame: pd.DataFrame, split: Split) -> ScoreArray:
     """Read a frame of (user_id, item_id, score) as [U, I] scores; a pair without a score has -inf.
 
     Raises:
-        DataError: a user or an item is unknown, a score is NaN, or a user to evaluate has no score.
+        DataError: a user or an item is unknown, a score is NaN, a pair has two scores, or a user to evaluate has none.
     """
     user = find_ids(frame["user_id"].tolist(), split.user_tokens, "users", split.dataset)
     item = find_ids(frame["item_id"].tolist(), split.item_tokens, "items", split.dataset)
-    table = np.full((split.n_users, split.n_items), -np.inf, dtype=np.float32)
-    table[user - 1, item - 1] = frame["score"].to_numpy(dtype=np.float32)
+    repeated = pd.DataFrame({"user": user, "item": item}).duplicated()
+    if repeated.any():
+        row = int(np.flatnonzero(repeated)[0])
+        raise DataError(
+            f"row {row + 1} scores the item {str(split.item_tokens[item[row]])!r} for the user "
+            f"{str(split.user_tokens[user[row]])!r} again; give each pair one score"
+        )
+    found = _convert_numbers(frame["score"].to_numpy())
+    table = np.full((split.n_users, split.n_items), -np.inf, dtype=found.dtype)
+    table[user - 1, item - 1] = found
     lacking = np.setdiff1d(np.union1d(split.valid.user, split.test.user), user)
     if len(lacking):
         names = [repr(str(token)) for token in split.user_tokens[lacking]]
@@ -133,7 +168,7 @@ def _read_long(frame: pd.DataFrame, split: Split) -> FloatArray:
     return _check_scores(table, table.shape, "the scores have")
 
 
-def _read_wide(frame: pd.DataFrame, split: Split) -> FloatArray:
+def _read_wide(frame: pd.DataFrame, split: Split) -> ScoreArray:
     """Read a frame with a row for each user and a column for each item as [U, I] scores.
 
     Raises:

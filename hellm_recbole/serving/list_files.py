@@ -8,17 +8,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from hellm_recbole.data.importers.tabular import check_filled, convert_times, read_table
+from hellm_recbole.data.times import order_times
 from hellm_recbole.errors import DataError, OutputError
 from hellm_recbole.system.files import atomic_write, ensure_folder
 
 _USER, _ITEM, _TIME = "user_id", "item_id", "timestamp"
-_READERS: Mapping[str, Callable[[Path], pd.DataFrame]] = {
-    ".csv": lambda path: pd.read_csv(path, dtype=str, keep_default_na=False),
-    ".tsv": lambda path: pd.read_csv(path, dtype=str, keep_default_na=False, sep="\t"),
-    ".parquet": pd.read_parquet,
-}
+_TABLES = (".csv", ".tsv", ".parquet")
 _WRITERS: Mapping[str, Callable[[pd.DataFrame, Any], object]] = {
     ".csv": lambda frame, path: frame.to_csv(path, index=False),
     ".parquet": lambda frame, path: frame.to_parquet(path, index=False),
@@ -37,27 +36,48 @@ def read_histories(path: Path) -> dict[str, list[str]]:
             - `.jsonl` with a list of items in each line, or an object with `user_id` and `items`;
             - any other text file: the items of one history in each line, with tabs or spaces between them.
 
-            A history without a name has the number of its line.
+            A history without a name has the number of its line; blank lines are not counted. Times are numbers, or
+            dates in ISO 8601.
 
     Raises:
-        DataError: the file cannot be read, has no history, or a column or a key is missing.
+        DataError: the file cannot be read or has no history; a column, a key or a field is missing; a time is neither
+            kind, or not of the kind of row 1; or two lines have histories of one user.
     """
-    histories: dict[str, list[str]] = {}
-    if path.suffix in _READERS:
-        frame = _read_table(path, (_USER, _ITEM))
-        if _TIME in frame:
-            times = pd.to_numeric(frame[_TIME], errors="coerce")
-            frame = frame.assign(**{_TIME: times if times.notna().all() else frame[_TIME]})
-            frame = frame.sort_values(_TIME, kind="stable")
-        for user, column in frame.groupby(_USER, sort=False)[_ITEM]:
-            histories[str(user)] = [str(item) for item in column]
-    else:
-        is_json = path.suffix == ".jsonl"
-        for number, line in enumerate(_read_lines(path), start=1):
-            name, items = _parse_history(path, number, line) if is_json else (None, line.split())
-            histories[str(number) if name is None else name] = items
+    ending = path.suffix.lower()
+    histories = (
+        _read_history_table(path) if ending in _TABLES else _read_history_lines(path, is_json=ending == ".jsonl")
+    )
     if not histories:
         raise DataError(f"{path} has no history; give one in each line")
+    return histories
+
+
+def _read_history_table(path: Path) -> dict[str, list[str]]:
+    """Read the histories of a table: user -> items, sorted by their times if it has any.
+
+    Raises:
+        DataError: the table cannot be read, lacks a column, or a field is empty or not a time.
+    """
+    frame = _read_table(path, (_USER, _ITEM))
+    if _TIME in frame:
+        order, _ = order_times(convert_times(check_filled(frame[_TIME], path, _TIME), path))
+        frame = frame.iloc[np.argsort(order, kind="stable")]
+    return {str(user): [*column] for user, column in frame.groupby(_USER, sort=False)[_ITEM]}
+
+
+def _read_history_lines(path: Path, *, is_json: bool) -> dict[str, list[str]]:
+    """Read the histories of a file with one in each line.
+
+    Raises:
+        DataError: the file cannot be read, a line is wrong, or two histories have the same name.
+    """
+    histories: dict[str, list[str]] = {}
+    for position, (number, line) in enumerate(_read_lines(path), start=1):
+        name, items = _parse_history(path, number, line) if is_json else (None, line.split())
+        name = str(position) if name is None else name
+        if name in histories:
+            raise DataError(f"{path}:{number}: user {name!r} has a history before; give each user one line")
+        histories[name] = items
     return histories
 
 
@@ -87,47 +107,66 @@ def read_names(path: Path, column: str) -> list[str]:
     Raises:
         DataError: the file cannot be read or has no such column.
     """
-    if path.suffix in _READERS:
-        return [str(value) for value in dict.fromkeys(_read_table(path, (column,))[column])]
-    return list(dict.fromkeys(line.strip() for line in _read_lines(path)))
+    if path.suffix.lower() in _TABLES:
+        return list(dict.fromkeys(_read_table(path, (column,))[column]))
+    return list(dict.fromkeys(line.strip() for _, line in _read_lines(path)))
 
 
-def _read_lines(path: Path) -> list[str]:
-    """Read the lines of a text file that are not blank.
+def _read_lines(path: Path) -> list[tuple[int, str]]:
+    """Read the lines of a text file that are not blank, each with its number.
 
     Raises:
         DataError: the file cannot be read.
     """
+    _refuse_other_than_file(path)
     try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read ({error}); name a text file or a table") from error
+    if "\0" in text:
+        raise DataError(f"{path} is not a text file; name a text file, or a table ({', '.join(_TABLES)})")
+    return [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
 
 
 def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Read a table that has some columns.
+    """Read a table that has some columns, none of them with an empty field, as text.
 
     Raises:
-        DataError: it cannot be read, or lacks a column.
+        DataError: it cannot be read, or lacks a column or a field.
     """
-    try:
-        frame = _READERS[path.suffix](path)
-    except (OSError, ValueError) as error:  # errors of pandas and pyarrow are ValueErrors
-        raise DataError(f"{path} cannot be read as a table ({' '.join(str(error).split())})") from error
+    _refuse_other_than_file(path)
+    frame = read_table(path, columns, (*columns, _TIME))
     for column in columns:
         if column not in frame:
             raise DataError(f"{path} has no column {column!r} among {', '.join(map(str, frame))}; rename one")
+        check_filled(frame[column].str.strip(), path, column)
     return frame
 
 
-def check_output(path: Path | None) -> None:
-    """Refuse a file of lists with an unknown ending, before anything is loaded.
+def _refuse_other_than_file(path: Path) -> None:
+    """Refuse a file that does not exist, and a folder.
 
     Raises:
-        OutputError: its ending is unknown.
+        DataError: there is no such file, or it is a folder.
     """
-    if path is not None and path.suffix not in _WRITERS:
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "cannot be read: there is no such file"
+        raise DataError(f"{path} {what}; name a text file, or a table ({', '.join(_TABLES)})")
+
+
+def check_output(path: Path | None) -> None:
+    """Refuse a file of lists that cannot be written, before anything is loaded, and make its folder.
+
+    Raises:
+        OutputError: its ending is unknown, it is a folder, or its folder cannot be written.
+    """
+    if path is None:
+        return
+    if path.suffix.lower() not in _WRITERS:
         raise OutputError(f"--output {path}: the ending must be {', '.join(_WRITERS)}")
+    if path.is_dir():
+        raise OutputError(f"--output {path} is a folder; name a file")
+    ensure_folder(path.parent)
 
 
 def write_lists(lists: pd.DataFrame, path: Path | None) -> None:
@@ -144,6 +183,5 @@ def write_lists(lists: pd.DataFrame, path: Path | None) -> None:
     if path is None:
         lists.to_csv(sys.stdout, index=False)
         return
-    ensure_folder(path.parent)
     with atomic_write(path, int(lists.memory_usage().sum())) as temporary:
-        _WRITERS[path.suffix](lists, temporary)
+        _WRITERS[path.suffix.lower()](lists, temporary)

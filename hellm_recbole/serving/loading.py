@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from hellm_recbole.data.split import Split, extend_histories
-from hellm_recbole.errors import DataError, HellmError, ResultError
+from hellm_recbole.errors import DataError, HellmError, ResultError, SettingsError
 from hellm_recbole.experiments.component_scores import load_finished_scorer
 from hellm_recbole.experiments.context import RunContext
 from hellm_recbole.experiments.external_embeddings import add_embeddings
@@ -111,6 +111,24 @@ def add_recorded_embeddings(split: Split, result: RunResult, files: Mapping[str,
                 f"embeddings={{{model!r}: FILE}}"
             )
     return add_embeddings(split, {model: files[model] for model in read})
+
+
+def refuse_unread_files(result: RunResult, files: Mapping[str, Path]) -> None:
+    """Refuse files of embeddings that a run has not read.
+
+    Args:
+        result: record of the run.
+        files: pretrained model -> file of its embeddings.
+
+    Raises:
+        SettingsError: the run has not read embeddings of a model from a file.
+    """
+    read = list_embedding_files(result.identity)
+    if unread := [model for model in files if model not in read]:
+        has = f"only those of {list_names(list(read))}" if read else "none"
+        raise SettingsError(
+            f"embeddings names {list_names(unread)}, but {result.path} has read {has} from files; leave it out"
+        )
 
 
 def refuse_other_inputs(run: StoredRun, split: Split) -> None:

@@ -20,6 +20,7 @@ from hellm_recbole.evaluation.ranking import Ranks, rank_targets
 from hellm_recbole.experiments.export import rank_block
 from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.experiments.run_config import OwnRunConfig, RunConfig
+from hellm_recbole.serving.arguments import list_values
 from hellm_recbole.serving.dataset import LoadedDataset, find_ids
 from hellm_recbole.types import FloatArray, Histories, IdArray, Scorer, as_ids
 
@@ -225,7 +226,7 @@ class Recommender:
         split = self.dataset.split
         if users is None:
             return np.arange(1, split.n_users + 1)
-        names = [users] if isinstance(users, str) else [*users]
+        names = [users] if isinstance(users, str) else list_values(users, "users")
         return find_ids(names, split.user_tokens, "users", split.dataset)
 
     def _find_candidates(self, candidates: Sequence[Any] | None) -> npt.NDArray[np.bool_] | None:
@@ -233,31 +234,38 @@ class Recommender:
 
         Raises:
             DataError: a candidate is unknown.
+            SettingsError: the candidates are not a list, or there is none.
         """
         if candidates is None:
             return None
+        names = list_values(candidates, "candidates")
+        if not names:
+            raise SettingsError("candidates is empty; name at least one item, or leave it out for all items")
         split = self.dataset.split
         allowed = np.zeros(split.n_items, dtype=np.bool_)
-        allowed[find_ids([*candidates], split.item_tokens, "items", split.dataset) - 1] = True
+        allowed[find_ids(names, split.item_tokens, "items", split.dataset) - 1] = True
         return allowed
 
     def _read_histories(self, histories: NewHistories) -> tuple[list[str], list[IdArray]]:
         """Return the names of new histories, and their item ids.
 
         Raises:
-            DataError: a history is empty, is a single text, or has unknown items.
+            DataError: a history is empty or has unknown items.
+            SettingsError: a history, or all of them, are not a list.
         """
-        named = histories if isinstance(histories, Mapping) else dict(enumerate(histories))
+        if isinstance(histories, Mapping):
+            named = {name: list_values(items, f"history {name!r}") for name, items in histories.items()}
+        else:
+            lists = enumerate(list_values(histories, "histories"))
+            named = {number: list_values(items, f"history {number}") for number, items in lists}
         split = self.dataset.split
         known = {*split.item_tokens.tolist()} - {""}
         for name, items in named.items():
-            if isinstance(items, str):
-                raise DataError(f"history {name!r} is a text; give a list of items, oldest first")
-            if not len(items):
+            if not items:
                 raise DataError(f"history {name!r} is empty; give at least one item")
             if not known.issuperset(map(str, items)):
                 try:
-                    find_ids([*items], split.item_tokens, "items", split.dataset)
+                    find_ids(items, split.item_tokens, "items", split.dataset)
                 except DataError as error:
                     raise DataError(f"history {name!r}: {error}") from error
         tokens = [item for items in named.values() for item in items]

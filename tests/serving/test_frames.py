@@ -84,6 +84,19 @@ def test_a_wrong_frame_is_one_sentence(tmp_path: Path, change: dict[str, Any], s
         load_dataset(frame, text=change.get("text", ()), k_core=0, root=tmp_path)
 
 
+def test_messages_name_the_frame_and_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = make_interactions()
+    items = pd.DataFrame({"item_id": [0, 0], "title": ["a", "b"]})
+    with pytest.raises(DataError, match=r"^the frame of interactions: row 1: time 'x' is neither"):
+        load_dataset(frame.assign(timestamp="x"), k_core=0, root=tmp_path)
+    with pytest.raises(DataError, match=r"^the frame of items: row 2: item '0' occurs before"):
+        load_dataset(frame, items=items, text="title", k_core=0, root=tmp_path)
+    with pytest.raises(DataError, match=r"^the interactions have two columns 'item_id'; keep one"):
+        load_dataset(frame.set_axis(["user_id", "item_id", "item_id"], axis=1), k_core=0, root=tmp_path)
+    load_dataset(frame.drop(columns="timestamp"), k_core=0, root=tmp_path)
+    assert ": the frame of interactions has no column 'timestamp'" in capsys.readouterr().out
+
+
 def test_a_name_or_a_folder_that_does_not_exist_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no folder .*gone; name a folder that prepare.py has written"):
         load_dataset(tmp_path / "gone")

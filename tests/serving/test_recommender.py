@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
+from hellm_recbole.errors import SettingsError
 from hellm_recbole.serving.dataset import LoadedDataset
 from hellm_recbole.serving.recommender import Recommender
 from hellm_recbole.types import Histories, IdArray
@@ -60,6 +61,24 @@ def test_lists_are_sorted_by_score_then_by_id(toy_dataset: Dataset, toy_split: S
     assert lists["score"][:4].tolist() == [2.0, 1.0, 1.0, 0.0]
     assert model.recommend([], k=4).empty
     assert model.recommend("u9", k=1)["user_id"].tolist() == ["u9"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"histories": [None]}, "history 0 is None, not a list; give a list"),
+        ({"histories": 5}, "histories is 5, not a list"),
+        ({"candidates": "i1"}, r"candidates is 'i1', not a list; give a list, such as \['i1'\]"),
+        ({"candidates": []}, "candidates is empty; name at least one item"),
+        ({"users": 5}, "users is 5, not a list"),
+    ],
+)
+def test_a_value_in_place_of_a_list_is_one_sentence(
+    toy_dataset: Dataset, toy_split: Split, arguments: dict[str, Any], sentence: str
+) -> None:
+    model = make_recommender(toy_dataset, toy_split, Table(torch.zeros(toy_split.n_users + 1, toy_split.n_items)))
+    with pytest.raises(SettingsError, match=sentence):
+        model.recommend(**arguments)
 
 
 def test_a_model_of_fixed_users_reads_no_histories(toy_dataset: Dataset, toy_split: Split) -> None:

@@ -55,12 +55,12 @@ def read_tables(source: Path, request: Request) -> AtomicData:
             "name the file with --source"
         )
     column_names = {field: request.columns.get(field, default) for field, default in FIELDS.items()}
-    frame = _read_table(path, [column_names["user"], column_names["item"]], list(column_names.values()))
+    frame = read_table(path, [column_names["user"], column_names["item"]], list(column_names.values()))
     columns = {}
     for field, default in FIELDS.items():
         name = column_names[field]
         if name in frame:
-            columns[default] = _check_filled(frame[name], path, name)
+            columns[default] = check_filled(frame[name], path, name)
         elif field not in _OPTIONAL or field in request.columns:
             raise DataError(
                 f"{path}: no column {name!r} among {', '.join(frame.columns)}; name it with --columns {field}=COLUMN"
@@ -68,7 +68,7 @@ def read_tables(source: Path, request: Request) -> AtomicData:
     inter, warnings = strip_ids(pd.DataFrame(columns), path.name)
     time_known = "timestamp" in inter
     if time_known:
-        inter["timestamp"] = _convert_times(inter["timestamp"], path)
+        inter["timestamp"] = convert_times(inter["timestamp"], path)
     else:
         advice = "name the column of times with --columns time=COLUMN"
         order_warning = describe_file_order(
@@ -103,7 +103,7 @@ def _find_item_table(path: Path) -> Path | None:
     return _find_table(path.parent, f"{name}{_ITEMS}") or (same_ending if same_ending.is_file() else None)
 
 
-def _read_table(path: Path, ids: Collection[str], used: Collection[str] | None = None) -> pd.DataFrame:
+def read_table(path: Path, ids: Collection[str], used: Collection[str] | None = None) -> pd.DataFrame:
     """Read a table with at least one row as text, without index columns; a missing field is "".
 
     Args:
@@ -115,7 +115,7 @@ def _read_table(path: Path, ids: Collection[str], used: Collection[str] | None =
         DataError: the table cannot be read, has two columns of the same name, or has no row.
     """
     try:
-        frame = read_parquet(path, ids, used) if path.suffix == ".parquet" else _read_delimited(path)
+        frame = read_parquet(path, ids, used) if path.suffix.lower() == ".parquet" else _read_delimited(path)
     except (OSError, EOFError, ValueError, NotImplementedError, csv.Error, zlib.error, lzma.LZMAError) as error:
         reason = " ".join(str(error).split())  # errors of pandas and pyarrow are ValueErrors
         raise DataError(f"{path} cannot be read as a table: {reason}; fix it or save it again") from error
@@ -130,7 +130,7 @@ def _read_delimited(path: Path) -> pd.DataFrame:
     """Read a CSV file, whose fields may be quoted, or a TSV file, in which quotes are ordinary characters."""
     if path.suffix.lower() not in _COMPRESSED:
         refuse_endless_lines(path)
-    is_tsv = ".tsv" in path.suffixes
+    is_tsv = ".tsv" in map(str.lower, path.suffixes)
     rows = pd.read_csv(
         path,
         sep="\t" if is_tsv else ",",
@@ -143,7 +143,7 @@ def _read_delimited(path: Path) -> pd.DataFrame:
     return rows.iloc[1:].set_axis(rows.iloc[0], axis=1).reset_index(drop=True)
 
 
-def _check_filled(column: pd.Series[str], path: Path, name: str) -> pd.Series[str]:
+def check_filled(column: pd.Series[str], path: Path, name: str) -> pd.Series[str]:
     """Return a column, if none of its fields is empty."""
     empty = np.flatnonzero((column == "").to_numpy(dtype=bool))
     if len(empty):
@@ -151,7 +151,7 @@ def _check_filled(column: pd.Series[str], path: Path, name: str) -> pd.Series[st
     return column
 
 
-def _convert_times(times: pd.Series[str], path: Path) -> pd.Series[str]:
+def convert_times(times: pd.Series[str], path: Path) -> pd.Series[str]:
     """Return times as numbers in text; dates become seconds since 1970."""
     finite = np.isfinite(pd.to_numeric(times, errors="coerce").to_numpy(np.float64))
     if finite.all():
@@ -192,7 +192,7 @@ def _read_items(path: Path, name: str) -> tuple[pd.DataFrame, dict[str, str], li
         The table, the atomic type of each column, and warnings.
     """
     item = FIELDS["item"]
-    frame = _read_table(path, [name])
+    frame = read_table(path, [name])
     if name not in frame:
         raise DataError(
             f"{path}: no column {name!r} among {', '.join(frame.columns)}; this column must hold the items' ids"
