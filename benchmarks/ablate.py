@@ -1,4 +1,4 @@
-"""Run a model and its variants, and print the ablation table.
+"""Run a model and its variants, and compare them in a table.
 
 python benchmarks/ablate.py --models HeLLMPre --dataset Beauty
 

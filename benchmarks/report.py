@@ -1,4 +1,4 @@
-"""Write the tables and the HTML page from stored run results.
+"""Write tables and the HTML page from stored run results.
 
 python benchmarks/report.py --dataset Beauty
 python benchmarks/report.py --dataset Beauty --cutoffs 1,50

@@ -1,4 +1,4 @@
-"""Time this project and others on the same data and machine.
+"""Time this project and others on the same data.
 
 python benchmarks/speed.py --dataset Beauty
 python benchmarks/speed.py --parts multimodal --mmrec DIR

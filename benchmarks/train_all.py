@@ -1,4 +1,4 @@
-"""Train the model of a finished run again for use, on all data.
+"""Train the model of a finished run on all data, for use.
 
 python benchmarks/train_all.py results/Beauty/SASRec/2024
 

@@ -259,7 +259,7 @@ def test_a_run_killed_within_an_epoch_ends_with_the_same_numbers(workplace: Path
     assert run.main([*words, "--output", "whole"]) == 0
     shutil.copytree(workplace / "whole" / "toy" / "SASRec", workplace / "results" / "toy" / "SASRec")
     command = [sys.executable, "-W", "ignore", run.__file__, *words]
-    environment = {**os.environ, "PYTHONPATH": str(Path(run.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(run.__file__).parents[2])}
     state = workplace / "results" / "toy" / "LLaRA@tiny-llama" / "2024" / "checkpoint" / "state.json"
     started = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300

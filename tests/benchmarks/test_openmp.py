@@ -61,6 +61,4 @@ def test_no_command_is_missing() -> None:
     folder = ROOT / "benchmarks"
     scripts = {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.py")}
     scripts = {name for name in scripts if "__main__" in (folder / f"{name}.py").read_text()}
-    assert scripts - {"upstream/mmrec_timings", "cli", "install_recbole"} == {
-        *COMMANDS
-    }
+    assert scripts - {"upstream/mmrec_timings", "cli", "install_recbole"} == {*COMMANDS}
