@@ -1,4 +1,4 @@
-"""Run a model and its variants, and compare them in a table.
+"""Run a model and its variants, and compare them.
 
 python benchmarks/ablate.py --models HeLLMPre --dataset Beauty
 

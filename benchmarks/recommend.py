@@ -1,4 +1,4 @@
-"""Recommend items to users or histories with a finished run.
+"""Recommend items to users or histories with a run.
 
 python benchmarks/recommend.py results/Beauty/SASRec/2024 --histories new.csv --k 10
 python benchmarks/recommend.py results/Beauty/SASRec/2024 --users users.txt --output lists.parquet

@@ -67,9 +67,9 @@ def _write_last_epoch_note(records: Sequence[RunResult]) -> list[str]:
     limited = {
         record.label
         for record in records
-        if record.best_epoch is not None
-        and record.best_epoch == record.settings.get("epochs", {}).get("value")
-        and record.combination is None
+        if record.combination is None
+        and "epochs" in record.settings
+        and record.best_epoch == record.settings["epochs"]["value"]
     }
     return (
         [f"Best at the last epoch allowed, so more epochs may improve them: {_join(sorted(limited))}."]

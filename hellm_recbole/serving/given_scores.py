@@ -139,8 +139,9 @@ def _convert_numbers(scores: Any) -> ScoreArray:
         raise DataError(f"the scores are no table of numbers ({shorten(reason)}); give rows of one length") from error
     if found.dtype.kind not in "biuf":
         raise DataError(f"the scores are of type {found.dtype}; give real numbers")
-    exact = np.float32 if found.dtype in (np.float16, np.float32) else np.float64
-    return np.array(found, dtype=exact, order="C")  # a copy: torch wants to write
+    if found.dtype in (np.float16, np.float32):
+        return np.array(found, dtype=np.float32, order="C")  # a copy: torch wants to write
+    return np.array(found, dtype=np.float64, order="C")
 
 
 def _read_long(frame: pd.DataFrame, split: Split) -> ScoreArray:
