@@ -156,7 +156,7 @@ def run(
         settings: `KEY` or `MODEL.KEY` -> value, such as {"SASRec.dropout": 0.5, "llm_layers": 2}; they win over others.
         embeddings: pretrained model -> file of item embeddings that is read instead of training the model.
         tuned: whether to use the best values that a search found.
-        exports: files to write for each run, "test-lists" or "embeddings", or a list of them.
+        exports: files to write for each run, "test-lists" or "embeddings", or a list.
         export_k: length of each exported list; None takes the largest cut-off of the run.
         fresh: whether to delete earlier runs of the named models first.
         ray: address of a Ray cluster that executes the runs; None executes them in this process.
