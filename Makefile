@@ -62,10 +62,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) with $$($(PYTHON) --version): 2.8 GB, or 6.8 GB where torch comes with CUDA; some minutes, once."
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --upgrade 'pip>=25.1'
+	@echo "Downloading and installing torch, transformers, Ray and what else is needed; this is the longest step."
 	$(PIP) install --quiet -c constraints.txt -e '.[all]'
+	@echo "Installing RecBole."
 	$(PIP) install --quiet -c constraints.txt --no-deps --group recbole
 	@touch $@
 
 $(DEV_INSTALLED): $(INSTALLED)
+	@echo "Installing the tools for tests and checks."
 	$(PIP) install --quiet -c constraints.txt --group dev
 	@touch $@

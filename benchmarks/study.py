@@ -42,7 +42,7 @@ def run_studies(request: SearchRequest, studies: Studies = ALL) -> int:
     from hellm_recbole.experiments.tuning import run_searches
     from hellm_recbole.system.distributed import refuse_process_group
 
-    refuse_process_group("study.py")
+    refuse_process_group("hellm-recbole study")
     tasks = make_study_tasks(replace(request, models=request.models or DEFAULT_MODELS), studies)
     drawn = [draw_result(result, request.output) for result in run_searches(tasks, request)]
     return 0 if all(drawn) else EXIT_NOTHING_TO_DRAW

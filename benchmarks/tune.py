@@ -78,7 +78,7 @@ def tune_models(
     from hellm_recbole.experiments.tuning import run_searches
     from hellm_recbole.system.distributed import refuse_process_group
 
-    refuse_process_group("tune.py")
+    refuse_process_group("hellm-recbole tune")
     check_name(name, "--name")
     if request.models in ((), (ALL,)):
         request = replace(request, models=list_tunable_models())

@@ -83,8 +83,8 @@ def parse_and_call(app: typer.Typer, arguments: Sequence[str], program: str) -> 
         config = None if path is None else read_config(path, options)
         if config is not None:
             words = [*config.arguments, *words]
-            for key in config.unread:
-                print(f"{config.path}: {key} is not read by {program}", file=sys.stderr)
+            if config.unread:
+                print(f"{config.path}: not read by {program}: {', '.join(config.unread)}", file=sys.stderr)
         context = command.make_context(program, words, obj=config)
         with context:
             return int(command.invoke(context) or 0)

@@ -22,10 +22,11 @@ from hellm_recbole.errors import SettingsError, shorten
 
 CONFIG, SETTINGS, SEARCH = "--config", "settings", "search"
 # Options of the commands that take a config file. One file may be used for several commands.
+_SEARCH_OPTIONS = ("budget", "scheduler", "search", "space", "only", "name")
 _COMMANDS: dict[str, tuple[str, ...]] = {
-    "run.py and ablate.py": ("tuned", "protocol", "export", "export_k", "dry_run", "callbacks"),
-    "tune.py": ("budget", "scheduler", "search", "space", "only", "name"),
-    "study.py and reproduce.py": ("studies",),
+    "run and ablate": ("tuned", "protocol", "export", "export_k", "dry_run", "callbacks"),
+    "tune": _SEARCH_OPTIONS,
+    "study and reproduce": ("studies",),
     "other commands": ("models", "embeddings"),
 }
 _OTHER_NAMES = {"datasets": "dataset"}
@@ -115,9 +116,9 @@ def _flatten_search(path: Path, content: Mapping[str, Value]) -> Iterator[tuple[
                 name = SEARCH if inner == "method" else str(inner)
                 if name in content and name != SEARCH:
                     raise SettingsError(f"{path}: {name} stands at the top and in {SEARCH}; give it once")
-                if name not in (*_COMMANDS["tune.py"], "studies"):
-                    near = difflib.get_close_matches(name, [*_COMMANDS["tune.py"], "method"], n=1)
-                    known = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(_COMMANDS['tune.py'])}"
+                if name not in (*_SEARCH_OPTIONS, "studies"):
+                    near = difflib.get_close_matches(name, [*_SEARCH_OPTIONS, "method"], n=1)
+                    known = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(_SEARCH_OPTIONS)}"
                     raise SettingsError(f"{path}: unknown key {shorten(name)!r} in {SEARCH}; {known}")
                 yield name, given
         else:

@@ -182,7 +182,9 @@ Seeds = Annotated[
 ]
 Tuned = Annotated[
     bool,
-    typer.Option("--tuned", help="run the models with the best values that tune.py found", rich_help_panel=RUNS),
+    typer.Option(
+        "--tuned", help="run the models with the best values that hellm-recbole tune found", rich_help_panel=RUNS
+    ),
 ]
 Ray = Annotated[
     str | None,

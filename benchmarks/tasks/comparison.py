@@ -269,7 +269,7 @@ def _read_tuned_values(configs: Sequence[RunConfig], output: Path, split: Split)
         elif can_be_searched(split_variant(config.model, load_registry())[0]):
             raise SettingsError(
                 f"--tuned needs {locate_tuned(output, split.dataset, config.label)}, which does not exist; run "
-                f"`python benchmarks/tune.py --models {config.model} --dataset {split.dataset}` first"
+                f"`hellm-recbole tune --models {config.model} --dataset {split.dataset}` first"
             )
     return found
 

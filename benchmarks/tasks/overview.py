@@ -43,7 +43,7 @@ def print_overview() -> None:
     lines = {f"{title} models": names for title, names in families.items() if names}
     lines["RecBole's models"] = _RECBOLE
     lines["combined rows"] = f"{', '.join(COMBINED_BASELINES)}; forms: {_COMBINED}"
-    lines["variants"] = f"{len(list_all_variants())} (run.py --list prints their names)"
+    lines["variants"] = f"{len(list_all_variants())} (hellm-recbole run --list prints their names)"
     lines["datasets"] = ", ".join(list_datasets())
     lines["presets"] = ", ".join(list_presets())
     width = max(map(len, lines))

@@ -337,7 +337,8 @@ def _print_prepared(prepared: Prepared) -> None:
     for warning in prepared.warnings:
         print(warning)
     models = ",".join(_suggest_models(prepared.folder))
-    print(f"prepared {prepared.folder}; train on it with run.py --models {models} --dataset {prepared.folder.name}")
+    command = f"hellm-recbole run --models {models} --dataset {prepared.folder.name}"
+    print(f"prepared {prepared.folder}; train on it with {command}")
 
 
 def _suggest_models(folder: Path) -> list[str]:
@@ -345,7 +346,9 @@ def _suggest_models(folder: Path) -> list[str]:
     manifest = read_manifest(folder)
     with (folder / f"{manifest.name}.inter").open(encoding="utf-8") as stream:
         is_split = any(column.partition(":")[0] == "split" for column in stream.readline().rstrip("\n").split("\t"))
-    models = ["LightGCN"] if is_split and not manifest.time_known else ["LightGCN", "SASRec"]
+    models = ["Pop", "ItemKNN", "LightGCN"]
+    if manifest.time_known or not is_split:
+        models.append("SASRec")
     if manifest.modalities:
         models.append("HeLLMPre")
     return [*models, "SASRec-text"] if TEXT in manifest.modalities and "SASRec" in models else models

@@ -22,7 +22,7 @@ def list_reported_datasets(output: Path) -> list[str]:
     """
     datasets = sorted({path.parts[-4] for path in output.glob(f"*/*/*/{RECORD_FILE}")})
     if not datasets:
-        raise ResultError(f"no record in {output}; run `python benchmarks/run.py --models all --output {output}` first")
+        raise ResultError(f"no record in {output}; run `hellm-recbole run --models all --output {output}` first")
     return datasets
 
 
@@ -39,7 +39,9 @@ def refuse_empty_source(source: Path, datasets: Sequence[str]) -> None:
     for pattern in datasets or ("*",):
         if not any(source.glob(f"{pattern}/*/*/{RECORD_FILE}")):
             where = source if pattern == "*" else source / pattern
-            raise ResultError(f"no record in {where}; check the folder of --from, or publish runs with publish.py")
+            raise ResultError(
+                f"no record in {where}; check the folder of --from, or publish runs with hellm-recbole publish"
+            )
 
 
 def write_reports(

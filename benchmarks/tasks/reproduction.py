@@ -59,8 +59,8 @@ def reproduce(
     """
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise SettingsError(
-            "reproduce.py runs in one process; train the LLM models with `accelerate launch benchmarks/run.py`, and "
-            "this command then keeps these runs"
+            "hellm-recbole reproduce runs in one process; train the LLM models with `accelerate launch -m "
+            "hellm_recbole.benchmarks.run`, and this command then keeps these runs"
         )
     if plan_only and only_finished:
         raise SettingsError("--plan prints what would run, and --only-finished runs nothing; give one of them")
@@ -143,7 +143,8 @@ def _choose_rows(experiment: Experiment, resolver: Resolver) -> _ChosenRuns:
             section = None
     note = (
         f"{resolver.dataset} has no item texts, so the {len(left_out)} rows of language models are left out; "
-        f"run.py --models {left_out[0]} --dataset {resolver.dataset} trains one on the items' embeddings alone."
+        f"hellm-recbole run --models {left_out[0]} --dataset {resolver.dataset} trains one on the items' embeddings "
+        "alone."
     )
     return _ChosenRuns(tuple(rows), labels, (note,))
 

@@ -37,7 +37,7 @@ def make_study_tasks(request: SearchRequest, studies: str) -> list[SearchTask]:
     tasks: list[SearchTask] = []
     for dataset in request.datasets:
         found = resolve_runs(request.models, dataset, load_registry(), request.preset, request.overrides)
-        configs = select_trained(found, "study.py")
+        configs = select_trained(found, "hellm-recbole study")
         refuse_wrong_files(request.embeddings, configs)
         data = load_data(dataset, request.data_path, split=request.split, may_download=request.may_download)
         split = add_embeddings(data[1], request.embeddings)

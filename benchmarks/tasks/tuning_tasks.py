@@ -50,7 +50,7 @@ def make_tuning_tasks(
     tasks = []
     for dataset in request.datasets:
         found = resolve_runs(request.models, dataset, load_registry(), request.preset, request.overrides)
-        configs = select_trained(found, "tune.py")
+        configs = select_trained(found, "hellm-recbole tune")
         refuse_wrong_files(request.embeddings, configs)
         data = load_data(dataset, request.data_path, split=request.split, may_download=request.may_download)
         split = add_embeddings(data[1], request.embeddings)
@@ -72,7 +72,9 @@ def report_outcome(result: SearchResult, output: Path) -> bool:
     """Print the trials of a search and write the best values. Return whether there are any."""
     if result.problem is None:
         written = write_tuned(output, result)
-        print(f"{format_trials(result)}\nwritten to {written}; run.py --tuned uses these values\n", flush=True)
+        print(
+            f"{format_trials(result)}\nwritten to {written}; hellm-recbole run --tuned uses these values\n", flush=True
+        )
         return True
     print(f"error: {result.row} on {result.dataset}: {result.problem}", file=sys.stderr)
     return False

@@ -72,7 +72,9 @@ def refuse_unknown_models(module: ModuleType) -> None:
     @functools.wraps(original)
     def get_model(name: str) -> Any:
         if parse_combined_name(name) is not None:
-            raise ModelError(f"{name} combines finished runs and trains nothing; use run.py, which can also do that")
+            raise ModelError(
+                f"{name} combines finished runs and trains nothing; use hellm-recbole run, which can also do that"
+            )
         try:
             return original(name)
         except ModuleNotFoundError as error:

@@ -97,7 +97,7 @@ def write_embeddings(config: Any, offered: OfferedModel, model: Any, split: Spli
     """
     folder = locate_embeddings(config, get_row_name(config, offered))
     if (folder / RUN_RECORD).exists():
-        raise OutputError(f"{folder} holds a run of benchmarks/run.py; set {ROOT} to another folder")
+        raise OutputError(f"{folder} holds a run of hellm-recbole run; set {ROOT} to another folder")
     record = ensure_folder(folder) / OWN_RECORD
     record.unlink(missing_ok=True)  # embeddings without a record are not read
     encode_and_export(model, split, folder, next(iter(model.parameters()), torch.zeros(0)).device)

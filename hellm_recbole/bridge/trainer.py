@@ -68,7 +68,7 @@ class HarnessTrainer(Trainer):  # type: ignore[misc]
         if not config["single_spec"]:
             raise SettingsError(
                 f"{model.offered.recbole_name} is trained by one process in RecBole; for several, use `accelerate "
-                "launch benchmarks/run.py`"
+                "launch -m hellm_recbole.benchmarks.run`"
             )
         super().__init__(config, model)
         if model.learner.one_pass:

@@ -66,13 +66,13 @@ def _read_table(folder: Path, side: str, wanted: TokenArray) -> FloatArray:
     if folder.is_dir() and not (folder / SUMS).is_file():
         raise DataError(
             f"embeddings {folder} have no {SUMS}: the export was incomplete or made by an earlier version; export "
-            f"them again with `run.py --export {EMBEDDINGS}`"
+            f"them again with `hellm-recbole run --export {EMBEDDINGS}`"
         )
     try:
         if (changed := find_changed_file(folder, (table_file, token_file))) is not None:
             raise DataError(
-                f"{changed} has changed since the export (SHA-256 differs); remove the folder {folder}, and run.py "
-                "exports it again from the checkpoint of that run"
+                f"{changed} has changed since the export (SHA-256 differs); remove the folder {folder}, and "
+                "hellm-recbole run exports it again from the checkpoint of that run"
             )
         tokens = (folder / token_file).read_text(encoding="utf-8").removesuffix("\n").split("\n")
         values = load_file(folder / table_file)[f"{side}s"]

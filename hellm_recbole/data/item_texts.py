@@ -46,5 +46,5 @@ def _describe_missing_column(column: str, wanted: Sequence[str], existing: Seque
     """Describe a missing text column, and how to prepare the dataset with those of the wanted columns that exist."""
     entries = ["|".join(part for part in entry.split("|") if part in existing) for entry in wanted]
     kept = " ".join(f"'{entry}'" if "|" in entry else entry for entry in entries if entry)
-    example = f"; `prepare.py --text {kept}` takes those of {', '.join(wanted)} that exist" if kept else ""
+    example = f"; `hellm-recbole prepare --text {kept}` takes those of {', '.join(wanted)} that exist" if kept else ""
     return f"{where} has no text column {column!r}; choose --text from {', '.join(existing)}{example}"

@@ -67,5 +67,5 @@ def make_unknown_error(name: str, prepared: Sequence[str]) -> DataError:
     hint = f"did you mean {name_of_folded[matches[0]]!r}?" if matches else f"known datasets: {', '.join(names)}"
     return DataError(
         f"unknown dataset {name!r}; {hint} (nor is it in the folder dataset/; to prepare your own data: "
-        f"benchmarks/prepare.py {name} --from KIND --source DIR)"
+        f"hellm-recbole prepare {name} --from KIND --source DIR)"
     )

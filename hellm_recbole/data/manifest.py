@@ -206,11 +206,11 @@ def read_manifest(folder: Path) -> Manifest:
     path, advice = folder / MANIFEST, "prepare the dataset again with --fresh"
     if variant := _TIES.fullmatch(folder.name):
         advice = (
-            f"remove the folder and make it again with benchmarks/prepare.py {variant[1]} --shuffle-ties {variant[2]}"
+            f"remove the folder and make it again with hellm-recbole prepare {variant[1]} --shuffle-ties {variant[2]}"
         )
     if not path.is_file():
         raise DataError(
-            f"{folder} holds no prepared dataset ({MANIFEST} is missing); run benchmarks/prepare.py {folder.name}"
+            f"{folder} holds no prepared dataset ({MANIFEST} is missing); run hellm-recbole prepare {folder.name}"
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -96,17 +96,17 @@ def find_source(name: str, kind: str, category: str | None, origin: str | None, 
     if name in PACKAGED_DATASETS:
         raise MissingDependency(
             f"dataset {name} comes with RecBole, which is not installed; `{INSTALL_RECBOLE}` installs it, or name the "
-            f"folder of its files (run.py --data-path, prepare.py --source, or {ENVIRONMENT})"
+            f"folder of its files (hellm-recbole run --data-path, hellm-recbole prepare --source, or {ENVIRONMENT})"
         )
     where = "" if origin is None else f" ({origin})"
     required = KINDS[kind].files.format(name=name, category=category)
     alternative = ""
     if fetched_kinds := [other for other in list_kinds(name) if find_raw_source(other, name) is not None]:
-        alternative = f"; or let `benchmarks/prepare.py {name} --from {fetched_kinds[0]}` fetch its raw files"
+        alternative = f"; or let `hellm-recbole prepare {name} --from {fetched_kinds[0]}` fetch its raw files"
     raise DataError(
         f"dataset {name}: no {files[0]} in any of {', '.join(map(str, folders))}; put "
         f"{required}{where} into {SHARED / name}, or name their folder "
-        f"(run.py --data-path, prepare.py --source, or {ENVIRONMENT}){alternative}"
+        f"(hellm-recbole run --data-path, hellm-recbole prepare --source, or {ENVIRONMENT}){alternative}"
     )
 
 

@@ -36,7 +36,9 @@ def read_component(config: RunConfig, split: Split, context: RunContext) -> RunR
     try:
         result = read_result(folder / RECORD_FILE)
     except ResultError as error:
-        raise ModelError(f"{needs} has no usable result; run {config.model} first (run.py does this itself)") from error
+        raise ModelError(
+            f"{needs} has no usable result; run {config.model} first (hellm-recbole run does this itself)"
+        ) from error
     if result.status != "success":
         raise ModelError(f"{needs} is {result.status}")
     if result.split_hash != split.sha256:

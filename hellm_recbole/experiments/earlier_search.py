@@ -79,7 +79,7 @@ def refuse_other_request(path: Path, request: Mapping[str, Any], *, finished: bo
         if earlier.get(key) != request.get(key):
             raise ResultError(
                 f"{path.parent} holds a search with {key} = {earlier.get(key)}, but this command has {key} = "
-                f"{request.get(key)}; choose another --output (or, of tune.py, --name) for this search, or "
+                f"{request.get(key)}; choose another --output (or, of hellm-recbole tune, --name) for this search, or "
                 "replace the earlier one with --fresh"
             )
     _refuse_other_inputs(path.parent, earlier.get("identity"), request["identity"], finished=finished)

@@ -117,7 +117,7 @@ def suggest_preparation(
     goal = "" if kept == text.columns else f" of {', '.join(kept)}, the only ones of these columns that the items have"
     pooling = "" if text.pooling is None else f" --pooling {text.pooling}"
     columns = " ".join(map(shlex.quote, kept))
-    command = f"benchmarks/prepare.py {shlex.quote(dataset)} --text {columns} --encoder {text.encoder}{pooling} --fresh"
+    command = f"hellm-recbole prepare {shlex.quote(dataset)} --text {columns} --encoder {text.encoder}{pooling} --fresh"
     return f"to get text features{goal}, run {command}"
 
 

@@ -133,7 +133,7 @@ def _read_finished_result(model: str, folder: Path, split: Split) -> RunResult:
     except HellmError as error:
         raise ModelError(
             f"needs the item embeddings of {model}, but its run {folder} has no usable result; "
-            f"train {model} first (run.py does this automatically)"
+            f"train {model} first (hellm-recbole run does this automatically)"
         ) from error
     if result.status != "success":
         raise ModelError(f"needs the item embeddings of {model}, but its run {folder} is {result.status}")

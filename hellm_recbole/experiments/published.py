@@ -65,7 +65,7 @@ _FREE_TEXTS = frozenset({"prompt", "ending", "item_separator", "placeholder"})  
 _SOURCES = frozenset({"llm"})  # settings that name a model or a file
 _SOURCE_ENDINGS = ("_path", "_dir", "_file", "_folder")
 _FRESH = "--fresh"  # part of every advice to repeat a run
-_ADVICE = "restore the file, or publish the run again with publish.py --fresh"
+_ADVICE = "restore the file, or publish the run again with hellm-recbole publish --fresh"
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def read_published_result(folder: Path) -> RunResult:
     if expected != recorded:
         raise ResultError(f"run result {result.path} says it is {'/'.join(recorded)}; move its folder to this name")
     if result.published is None or result.ranks_sha256 is None or result.ranks != RANKS_FILE:
-        raise ResultError(f"{result.path} is not a published run; publish.py writes published runs")
+        raise ResultError(f"{result.path} is not a published run; hellm-recbole publish writes published runs")
     return result
 
 

@@ -29,7 +29,7 @@ def find_recbole_name(name: str, own: Iterable[str]) -> str:
         near = _find_nearest(name, own)
     except MissingDependency as error:
         raise MissingDependency(f"{name} is not a model of this project ({', '.join(own)}); {error}") from error
-    hint = "`run.py --list` shows all names" if near is None else f"did you mean {near!r}?"
+    hint = "`hellm-recbole run --list` shows all names" if near is None else f"did you mean {near!r}?"
     raise ModelError(f"unknown model {name!r}; {hint}")
 
 

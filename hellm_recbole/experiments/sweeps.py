@@ -232,9 +232,9 @@ def read_tuned(results_dir: Path, dataset: str, label: str, split_hash: str) -> 
         content = _TUNED_READER.validate_python(check_seal(load_yaml(path)))
     except (ValueError, SettingsError) as error:
         reason = describe_fault(error) if isinstance(error, ValidationError) else error
-        raise ResultError(f"tuned values {path}: {reason}; run tune.py again") from error
+        raise ResultError(f"tuned values {path}: {reason}; run hellm-recbole tune again") from error
     if content["split_hash"] != split_hash:
         raise ResultError(
-            f"tuned values {path} were found on another split of {dataset}; run tune.py again with --fresh"
+            f"tuned values {path} were found on another split of {dataset}; run hellm-recbole tune again with --fresh"
         )
     return Tuned(content["values"], content["search"], str(path))

@@ -179,7 +179,7 @@ def read_frame(results_dir: Path, dataset: str) -> ReportFrame:
     if not records:
         raise ResultError(
             f"no record of dataset {dataset} in {results_dir / dataset}; "
-            f"run `python benchmarks/run.py --models all --dataset {dataset} --output {results_dir}` first"
+            f"run `hellm-recbole run --models all --dataset {dataset} --output {results_dir}` first"
         )
     check_comparable(records)
     with advise_on_published_runs(results_dir / dataset):

@@ -16,7 +16,8 @@ from hellm_recbole.report.protocols import FAMILY_TITLES
 from hellm_recbole.report.rendering import MISSING, format_seconds
 from hellm_recbole.report.tables import Row, Table
 
-_WIDE = 80  # columns needed to show the two largest K; a narrower terminal shows only the largest one
+_WIDE = 80  # characters needed to show the two largest K; a narrower terminal shows only the largest one
+_PER_METRIC = 9  # more characters for each metric of an installed package, so that names of models are not broken
 _MARKS = {1: ("\u00b9", "bold"), 2: ("\u00b2", "underline")}
 
 
@@ -34,7 +35,8 @@ def choose_shown_metrics(console: Console, names: Sequence[str]) -> Sequence[str
     own = [name for name in names if not is_plugin_metric(name)]
     added = [name for name in names if is_plugin_metric(name)]
     largest = own[-1].partition("@")[2] if own else ""
-    return [*own[-4 if console.width >= _WIDE else -2 :], *(name for name in added if name.endswith(f"@{largest}"))]
+    shown = [name for name in added if name.endswith(f"@{largest}")]
+    return [*own[-4 if console.width >= _WIDE + _PER_METRIC * len(shown) else -2 :], *shown]
 
 
 def create_view(names: Sequence[str], numbers: Sequence[str]) -> rich.table.Table:

@@ -154,7 +154,7 @@ def test_features_that_the_dataset_lacks_are_refused_before_anything_is_trained(
 def test_other_commands_refuse_combined_rows(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--dataset", "toy", "--models", "SASRec-priors"]
     for main, reason in (
-        (tune.main, "tune.py cannot search it; name SASRec instead"),
+        (tune.main, "hellm-recbole tune cannot search it; name SASRec instead"),
         (ablate.main, "SASRec-priors has no variants"),
     ):
         assert main(words) == 2

@@ -191,9 +191,9 @@ def test_incomplete_variables_and_commands_that_start_processes_are_refused(
     assert run.main(["--models", "Pop"]) == 2
     assert "announces several processes and RANK, LOCAL_RANK" in capsys.readouterr().err
     assert tune.main(["--models", "LightGCN"]) == 2
-    assert "tune.py starts processes of its own" in capsys.readouterr().err
+    assert "hellm-recbole tune starts processes of its own" in capsys.readouterr().err
     assert study.main([]) == 2
-    assert "study.py starts processes of its own" in capsys.readouterr().err
+    assert "hellm-recbole study starts processes of its own" in capsys.readouterr().err
 
 
 def test_ray_is_refused_in_a_distributed_run(workplace: Path, tiny: Path) -> None:

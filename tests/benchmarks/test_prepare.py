@@ -45,7 +45,7 @@ def test_prepare_then_check(
     assert main(command(tmp_path, source, "--k-core", "1", *encoder)) == 0
     out = capsys.readouterr().out
     assert "text: encoded 3 in " in out
-    assert f"prepared {tmp_path}/dataset/Mine; train on it with run.py" in out
+    assert f"prepared {tmp_path}/dataset/Mine; train on it with hellm-recbole run" in out
     assert np.load(tmp_path / "dataset" / "Mine" / "text_feat.npy").ravel().tolist() == [8, 5, 4, np.float32(17 / 3)]
     assert main(command(tmp_path, source, "--k-core", "1", *encoder)) == 0
     assert "is already prepared; replace it with --fresh" in capsys.readouterr().out

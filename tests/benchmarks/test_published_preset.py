@@ -29,7 +29,7 @@ def test_all_models_can_be_estimated(workplace: Path, tiny: Path, capsys: pytest
     assert run.main([*build_arguments(tiny, ",".join(models), *SMALL), "--dry-run"]) == 0
     out = capsys.readouterr().out
     advice = "to get text features of title, the only ones of these columns that the items have, run"
-    assert f"toy: {NOTE}; {advice} benchmarks/prepare.py toy --text title --encoder bert-base-uncased" in out
+    assert f"toy: {NOTE}; {advice} hellm-recbole prepare toy --text title --encoder bert-base-uncased" in out
     for model in ("HeLLM", "CoLLM", "LLaRA"):
         assert f"{model}@tiny-llama on toy" in out
     assert out.count("user projector") == 2  # LLaRA reads no user

@@ -67,13 +67,13 @@ def test_other_cutoffs_and_metric(results: Path, capsys: pytest.CaptureFixture[s
 def test_a_folder_without_records_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = fail(capsys, "--output", str(tmp_path / "nothing"))
     assert "no record in " in said
-    assert "benchmarks/run.py --models all" in said
+    assert "hellm-recbole run --models all" in said
 
 
 def test_a_dataset_without_records_is_refused(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = fail(capsys, "--dataset", "Toys", "--output", str(results))
     assert f"no record of dataset Toys in {results / 'Toys'}" in said
-    assert "benchmarks/run.py --models all --dataset Toys" in said
+    assert "hellm-recbole run --models all --dataset Toys" in said
 
 
 def test_records_of_different_splits_are_refused(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

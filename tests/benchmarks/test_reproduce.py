@@ -267,4 +267,4 @@ def test_several_processes_are_refused(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert reproduce.main(["table3", *QUICK]) == 2
-    assert "reproduce.py runs in one process" in capsys.readouterr().err
+    assert "hellm-recbole reproduce runs in one process" in capsys.readouterr().err

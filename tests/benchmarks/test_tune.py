@@ -164,7 +164,7 @@ def test_bad_arguments(workplace: Path, capsys: pytest.CaptureFixture[str], argu
 
 def test_tuned_without_a_search(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run.main(["--models", "VBPR", *SMALL, "--tuned"]) == 2
-    assert "tune.py --models VBPR --dataset toy" in capsys.readouterr().err
+    assert "hellm-recbole tune --models VBPR --dataset toy" in capsys.readouterr().err
 
 
 def list_processes(folder: Path) -> list[int]:

@@ -68,7 +68,7 @@ def test_the_code_of_a_run_of_the_command_does_not_contain_the_adapters() -> Non
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("SASRec-priors", "SASRec-priors combines finished runs and trains nothing; use run.py"),
+        ("SASRec-priors", "SASRec-priors combines finished runs and trains nothing; use hellm-recbole run"),
         ("Fusion(SASRec,Pop)", "combines finished runs"),
         ("Nope", "neither RecBole nor hellm_recbole has a model 'Nope'"),
     ],

@@ -38,8 +38,8 @@ def test_unknown_text_columns_are_named(sequences: Path) -> None:
 @pytest.mark.parametrize(
     ("wanted", "example"),
     [
-        (["title|keywords", "brand", "categories"], "`prepare.py --text 'title|keywords'` takes those of"),
-        (["keywords|brand", "title"], "`prepare.py --text keywords title` takes those of keywords"),
+        (["title|keywords", "brand", "categories"], "`hellm-recbole prepare --text 'title|keywords'` takes those of"),
+        (["keywords|brand", "title"], "`hellm-recbole prepare --text keywords title` takes those of keywords"),
     ],
 )
 def test_a_missing_column_shows_how_to_use_the_others(sequences: Path, wanted: list[str], example: str) -> None:

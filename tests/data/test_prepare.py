@@ -107,7 +107,7 @@ def test_the_filter_reports_what_it_dropped(sequences: Path, prepare_toy: Prepar
 
 def test_data_warnings_are_reported_at_once(splits: Path, prepare_toy: Prepare) -> None:
     warning = prepare_toy(splits, "splits").warnings[-1]
-    assert warning == "warnings: cold items (prepare.py --check and the data card explain their effects)"
+    assert warning == "warnings: cold items (hellm-recbole prepare --check and the data card explain their effects)"
 
 
 def test_a_filter_does_not_cut_a_given_split(splits: Path, prepare_toy: Prepare) -> None:

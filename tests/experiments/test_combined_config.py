@@ -84,13 +84,13 @@ def test_terms_and_points_depend_on_the_features() -> None:
 
 def test_commands_that_train_refuse_combined_rows() -> None:
     resolver = build_resolver()
-    trained = select_trained([resolver.resolve("SASRec")], "tune.py")
+    trained = select_trained([resolver.resolve("SASRec")], "hellm-recbole tune")
     assert isinstance(trained[0], TrainedRunConfig)
     for name, end in (("Fusion(SASRec,Pop)", "; name SASRec, Pop instead"), ("Priors", "")):
         with pytest.raises(ModelError) as caught:
-            select_trained([resolver.resolve(name)], "tune.py")
+            select_trained([resolver.resolve(name)], "hellm-recbole tune")
         assert str(caught.value) == (
-            f"{name} trains nothing and searches its weights itself, so tune.py cannot search it{end}"
+            f"{name} trains nothing and searches its weights itself, so hellm-recbole tune cannot search it{end}"
         )
 
 

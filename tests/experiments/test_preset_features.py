@@ -53,7 +53,7 @@ def test_encoder_pooling_and_columns_must_all_be_those_asked_for(origin: Feature
 
 
 def test_the_command_that_prepares_text_features_is_named() -> None:
-    command = "benchmarks/prepare.py Beauty --text title brand --encoder bert-base-uncased --pooling cls --fresh"
+    command = "hellm-recbole prepare Beauty --text title brand --encoder bert-base-uncased --pooling cls --fresh"
     columns = ("item_id", "brand", "title")
     assert suggest_preparation("Beauty", WANTED, {}, columns) == f"to get text features, run {command}"
     assert suggest_preparation("Beauty", {}, {}, columns) == ""
@@ -61,7 +61,7 @@ def test_the_command_that_prepares_text_features_is_named() -> None:
 
 def test_the_command_names_only_columns_that_the_items_have() -> None:
     assert suggest_preparation("toy", WANTED, {"text": UNKNOWN_ORIGIN}, ("item_id", "title")) == (
-        "to get text features of title, the only ones of these columns that the items have, run benchmarks/prepare.py "
+        "to get text features of title, the only ones of these columns that the items have, run hellm-recbole prepare "
         "toy --text title --encoder bert-base-uncased --pooling cls --fresh"
     )
     for columns in ((), ("item_id", "movie_title")):

@@ -156,7 +156,7 @@ def test_one_changed_byte_is_found(tmp_path: Path, name: str) -> None:
 def test_a_report_advises_to_restore_a_broken_published_file(tmp_path: Path, name: str, content: bytes) -> None:
     publish(tmp_path / "results", tmp_path / "published", [1, 2])
     for root, advice in (
-        ("published", "restore the file, or publish the run again with publish.py --fresh"),
+        ("published", "restore the file, or publish the run again with hellm-recbole publish --fresh"),
         ("results", "again with --fresh"),
     ):
         (tmp_path / root / "Toy" / "LightGCN" / "2024" / name).write_bytes(content)

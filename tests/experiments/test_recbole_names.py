@@ -19,7 +19,7 @@ def test_the_prefix_selects_a_model_of_recbole() -> None:
         ("sasrec", "did you mean 'SASRec'?"),
         ("RecBole-Popp", "did you mean 'RecBole-Pop'?"),
         ("recbole-pop", "did you mean 'RecBole-Pop'?"),
-        ("RecBole-qqqq", "`run.py --list` shows all names"),
+        ("RecBole-qqqq", "`hellm-recbole run --list` shows all names"),
     ],
 )
 def test_an_unknown_name_gets_the_nearest_one(name: str, hint: str) -> None:

@@ -98,7 +98,9 @@ def test_messages_name_the_frame_and_no_file(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_a_name_or_a_folder_that_does_not_exist_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"there is no folder .*gone; name a folder that prepare.py has written"):
+    with pytest.raises(
+        DataError, match=r"there is no folder .*gone; name a folder that hellm-recbole prepare has written"
+    ):
         load_dataset(tmp_path / "gone")
     with pytest.raises(DataError, match="unknown dataset 'Beaty'; did you mean 'Beauty'"):
         load_dataset("Beaty", root=tmp_path)

@@ -80,7 +80,9 @@ def write_card(folder: Path, examination: Examination | None = None) -> list[str
             dict.fromkeys(finding.name for finding in examination.findings if finding.severity == severity)
         ):
             lists.append(f"{severity}s: {', '.join(names)}")
-    return [f"{'; '.join(lists)} (prepare.py --check and the data card explain their effects)"] if lists else []
+    return (
+        [f"{'; '.join(lists)} (hellm-recbole prepare --check and the data card explain their effects)"] if lists else []
+    )
 
 
 def _format_markdown(examination: Examination) -> str:
@@ -121,7 +123,7 @@ def _format_markdown(examination: Examination) -> str:
             [(finding.severity, finding.name, finding.figure, finding.effect) for finding in examination.findings],
         ),
         "## To check it again",
-        f"```\npython benchmarks/prepare.py {manifest.name} --check\n```",
+        f"```\nhellm-recbole prepare {manifest.name} --check\n```",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 

@@ -136,7 +136,7 @@ def _read_amazon(kind: str, source: Path, request: Request) -> AtomicData:
     )
     if reviews is None:
         wanted = find_amazon_files(kind, request.category)[0][0]
-        raise DataError(f"{source} holds no {wanted}; download it with prepare.py, or copy it there")
+        raise DataError(f"{source} holds no {wanted}; download it with hellm-recbole prepare, or copy it there")
     return read_amazon(reviews, metadata, VINTAGES[kind], progress=request.progress)
 
 

@@ -96,10 +96,10 @@ def test_a_folder_of_pictures_is_only_for_preparing(capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("given_split", "feature", "models"),
     [
-        (False, None, "LightGCN,SASRec"),
-        (False, "image", "LightGCN,SASRec,HeLLMPre"),
-        (False, "text", "LightGCN,SASRec,HeLLMPre,SASRec-text"),
-        (True, "text", "LightGCN,HeLLMPre"),
+        (False, None, "Pop,ItemKNN,LightGCN,SASRec"),
+        (False, "image", "Pop,ItemKNN,LightGCN,SASRec,HeLLMPre"),
+        (False, "text", "Pop,ItemKNN,LightGCN,SASRec,HeLLMPre,SASRec-text"),
+        (True, "text", "Pop,ItemKNN,LightGCN,HeLLMPre"),
     ],
 )
 def test_the_suggested_models_fit_the_dataset(
@@ -115,7 +115,7 @@ def test_the_suggested_models_fit_the_dataset(
     options = ["--from", "table", "--source", str(tmp_path), "--output", str(tmp_path / "dataset"), "--k-core", "0"]
     assert main(["Mine", *options]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.endswith(f"train on it with run.py --models {models} --dataset Mine")
+    assert last.endswith(f"train on it with hellm-recbole run --models {models} --dataset Mine")
 
 
 def test_own_data_that_are_prepared_already_need_their_kind(

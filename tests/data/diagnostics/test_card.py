@@ -211,7 +211,7 @@ def test_the_markdown_card(sequences: Path, prepare_toy: Prepare) -> None:
     assert f"- SHA-256: {split_dataset(load_dataset(folder, modalities=None)).sha256}\n" in text
     assert "## Modalities\n\nNone.\n" in text
     assert [row[:2] for row in findings[1:]] == [["note", "ties"], ["note", "popularity"]]
-    assert text.endswith("```\npython benchmarks/prepare.py Toy --check\n```\n")
+    assert text.endswith("```\nhellm-recbole prepare Toy --check\n```\n")
 
 
 def test_the_card_states_that_times_became_ranks(recbole: Path, prepare_toy: Prepare) -> None:
