@@ -4,7 +4,8 @@ No paper describes it. It joins the parts of HeLLM (`hellm.py`) with the item ve
 (`feature_items.py`). With f the joined features of an item, among them those that a language model has made of its
 text, and e its graph and sequence embeddings side by side, each at mean square 1:
 
-- Item: `v = normalise(MLP(f) + P e)`, the same in the input and in the head (`feature_items.FeatureItems`).
+- Item: `v = normalise(MLP(f) + P e)`, the same in the input and in the head (`feature_items.FeatureItems`). By choice
+  (`item_start: sequence`) v starts as the sequence embedding, that is, in a space in which it was trained to be found.
 - Token of an item: v, projected to the width of the language model and to the size of its word tokens
   (`llm_inputs.VectorTokens`).
 - Eq. 8 to 11 of HeLLM, the graph prefix, and its causal examples: the state h_t after item t of `prompt | items` has
@@ -19,14 +20,16 @@ which differ only in what they read. HeLLM-plus has item vectors, a head and a s
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from hellm_recbole.errors import ModelError
 from hellm_recbole.llm.backbone import Backbone
-from hellm_recbole.models.feature_items import FeatureItemSettings, build_feature_items
+from hellm_recbole.models.feature_items import FeatureItems, FeatureItemSettings, build_feature_items
 from hellm_recbole.models.llm_average import CausalAverage
 from hellm_recbole.models.llm_build import (
     build_graph_prefix,
@@ -43,6 +46,7 @@ from hellm_recbole.models.llm_settings import BRACES, ReaderSettings
 from hellm_recbole.types import Encoded, QueryBatch, TrainData
 
 NAME = "HeLLM-plus"
+ItemStart = Literal["random", "sequence"]
 
 
 class HeLLMPlusSettings(ReaderSettings, FeatureItemSettings):
@@ -54,6 +58,8 @@ class HeLLMPlusSettings(ReaderSettings, FeatureItemSettings):
         text_head: whether the item vectors that score the items, and the last item's vector, are made of features.
         cosine_head: whether scores are cosines, divided by the temperature; without, inner products and item biases.
         temperature: T, by which cosines are divided.
+        item_start: how item vectors start: `random`; or `sequence`, as the embeddings of the last model of
+            `item_inputs`: P starts as the identity on them and as zero elsewhere, and the output of the MLP at zero.
     """
 
     examples: ClassVar[str] = "causal"  # the only form that it has (see `training.sampling.make_batch_source`)
@@ -63,6 +69,7 @@ class HeLLMPlusSettings(ReaderSettings, FeatureItemSettings):
     text_head: bool
     cosine_head: bool
     temperature: float = Field(gt=0)
+    item_start: ItemStart
 
     @model_validator(mode="after")
     def _check_parts(self) -> Self:
@@ -75,6 +82,11 @@ class HeLLMPlusSettings(ReaderSettings, FeatureItemSettings):
             raise ValueError(
                 "item_inputs is empty, so items have vectors only with text_input and text_head; set both to true, or "
                 "name a model in item_inputs, for example SASRec"
+            )
+        if not self.item_inputs and self.item_start != "random":
+            raise ValueError(
+                "item_inputs is empty, so there are no embeddings that item vectors can start as; set item_start to "
+                "random, or name a model in item_inputs"
             )
         if any(brace in self.prompt for brace in BRACES):
             raise ValueError("prompt has braces, but the causal examples of HeLLM-plus read it once for all users")
@@ -184,12 +196,47 @@ def build_item_vectors(settings: HeLLMPlusSettings, data: TrainData, *, with_tex
         settings: hyper-parameters.
         data: training part with features and pretrained embeddings.
         with_text: whether features are read.
+
+    Raises:
+        ModelError: item vectors cannot start as the embeddings of the last model, because these have another width.
     """
     inputs = join_item_tables(settings.item_inputs, data, scaled=True) if settings.item_inputs else None
     if with_text:
-        return build_feature_items(NAME, settings, data, settings.emb_dim, inputs, unit=settings.cosine_head)
-    assert inputs is not None
-    return ProjectedItems(inputs, settings.emb_dim, unit=settings.cosine_head)
+        vectors: FeatureItems | ProjectedItems = build_feature_items(
+            NAME, settings, data, settings.emb_dim, inputs, unit=settings.cosine_head
+        )
+    else:
+        assert inputs is not None
+        vectors = ProjectedItems(inputs, settings.emb_dim, unit=settings.cosine_head)
+    if settings.item_start == "sequence":
+        last = settings.item_inputs[-1]
+        _start_as_embeddings(vectors, last, data.pretrained[last].shape[1])
+    return vectors
+
+
+def _start_as_embeddings(vectors: FeatureItems | ProjectedItems, model: str, width: int) -> None:
+    """Set item vectors to the last columns of the embeddings that they are made of.
+
+    Args:
+        vectors: item vectors.
+        model: name of the model of these columns, for the message.
+        width: number of these columns.
+
+    Raises:
+        ModelError: item vectors have another width.
+    """
+    assert vectors.projection is not None
+    if (own := vectors.projection.out_features) != width:
+        raise ModelError(
+            f"item vectors of {NAME} have width {own}, and those of {model}, as which they start, have width {width}; "
+            f"set emb_dim to {width}, or item_start to random"
+        )
+    with torch.no_grad():
+        vectors.projection.weight.zero_()
+        vectors.projection.weight[:, -width:] = torch.eye(width)
+        if isinstance(vectors, FeatureItems):
+            vectors.output.weight.zero_()
+            vectors.output.bias.zero_()
 
 
 def build_reader(

@@ -15,11 +15,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.config.variants import list_variants
+from hellm_recbole.errors import ModelError
 from hellm_recbole.experiments.memory_estimate import count_parameters, estimate_memory
 from hellm_recbole.experiments.resolve import resolve_own_run
 from hellm_recbole.models.feature_items import FeatureItems, whiten_features
 from hellm_recbole.models.hellm_plus import HeLLMPlus, HeLLMPlusSettings, ProjectedItems
 from hellm_recbole.models.llm_average import CausalAverage
+from hellm_recbole.models.llm_inputs import VectorTokens
 from hellm_recbole.models.llm_reader import CausalReader
 from hellm_recbole.models.llm_settings import LLMSettings
 from hellm_recbole.models.modalities import read_item_features
@@ -43,6 +45,7 @@ ITEM_VALUES: dict[str, Any] = {
     "text_head": True,
     "cosine_head": True,
     "temperature": 0.2,
+    "item_start": "random",
 }
 
 
@@ -193,6 +196,29 @@ def test_tokens_have_the_size_of_word_tokens() -> None:
     assert model.backbone is not None
     tokens = model.reader.items(torch.arange(1, N_ITEMS + 1))
     assert tokens.square().mean().sqrt() == pytest.approx(model.backbone.token_rms, rel=1e-5)
+
+
+@pytest.mark.parametrize("text_head", [True, False])
+@torch.no_grad()
+def test_item_vectors_can_start_as_the_sequence_embeddings(text_head: bool) -> None:
+    data = plus_data()
+    width = data.pretrained[SEQUENCE].shape[1]
+    model = build_plus(data, item_start="sequence", emb_dim=width, text_head=text_head)
+    expected = F.normalize(torch.from_numpy(data.pretrained[SEQUENCE]), dim=1)
+    assert isinstance(model.reader.items, VectorTokens)
+    for vectors in (model.reader.items.item_vectors(), model.encode().items):
+        assert torch.allclose(vectors, expected, atol=1e-6)
+
+
+def test_item_vectors_that_cannot_start_as_embeddings_are_refused() -> None:
+    data = plus_data()
+    width = data.pretrained[SEQUENCE].shape[1]
+    with pytest.raises(
+        ModelError, match=f"have width {width + 1}, and those of {SEQUENCE}, .* have width {width}; set"
+    ):
+        build_plus(data, item_start="sequence", emb_dim=width + 1)
+    with pytest.raises(ValidationError, match="item_inputs is empty, so there are no embeddings that item vectors can"):
+        plus_settings(item_start="sequence", item_inputs=())
 
 
 def resolve(name: str) -> dict[str, Any]:
