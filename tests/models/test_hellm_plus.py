@@ -203,7 +203,7 @@ def test_tokens_have_the_size_of_word_tokens() -> None:
 def test_item_vectors_can_start_as_the_sequence_embeddings(text_head: bool) -> None:
     data = plus_data()
     width = data.pretrained[SEQUENCE].shape[1]
-    model = build_plus(data, item_start="sequence", emb_dim=width, text_head=text_head)
+    model = build_plus(data, untrained=True, item_start="sequence", emb_dim=width, text_head=text_head)
     expected = F.normalize(torch.from_numpy(data.pretrained[SEQUENCE]), dim=1)
     assert isinstance(model.reader.items, VectorTokens)
     for vectors in (model.reader.items.item_vectors(), model.encode().items):
