@@ -35,7 +35,7 @@ from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.identity.parts import list_embedding_files
 from hellm_recbole.llm.text_encoder import find_text_encoder
-from hellm_recbole.serving.all_data import train_on_all_data
+from hellm_recbole.serving.all_data import list_read_files, train_on_all_data
 from hellm_recbole.serving.arguments import check_arguments
 from hellm_recbole.serving.dataset import LoadedDataset
 from hellm_recbole.serving.frames import prepare_frame
@@ -269,6 +269,7 @@ def train_all(
     result = read_finished(Path(folder))
     loaded = _find_dataset(result, dataset, data_path)
     stored = open_run(result, load_registry(), runtime.choose_device(device))
+    refuse_unread_files(result, _as_paths(embeddings), list_read_files(stored, load_registry()))
     return train_on_all_data(stored, loaded, _as_paths(embeddings), load_registry(), fresh=fresh)
 
 

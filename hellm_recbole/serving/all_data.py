@@ -9,7 +9,7 @@ run that was stopped is resumed from its last epoch.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from hellm_recbole.evaluation.embeddings import encode_and_export
 from hellm_recbole.experiments.combined_config import CombinedRunConfig
 from hellm_recbole.experiments.components import identify_components
 from hellm_recbole.experiments.context import CHECKPOINT, RunContext
-from hellm_recbole.experiments.external_embeddings import find_external
 from hellm_recbole.experiments.finished import describe_input_changes
 from hellm_recbole.experiments.identity import identify_run, list_run_parts
 from hellm_recbole.experiments.pretrained import PretrainedStore, locate_pretrained
@@ -32,6 +31,7 @@ from hellm_recbole.experiments.recording import collect_initial_fields, collect_
 from hellm_recbole.experiments.results import RECORD_FILE, RunResult, read_result, write_result
 from hellm_recbole.experiments.run import build_learner
 from hellm_recbole.experiments.run_config import TrainedRunConfig
+from hellm_recbole.identity.parts import list_embedding_files
 from hellm_recbole.models.base import ModelSpec
 from hellm_recbole.serving.dataset import LoadedDataset
 from hellm_recbole.serving.loading import (
@@ -110,22 +110,43 @@ def train_on_all_data(
         raise ResultError(f"{run.folder} was itself trained on all data; name the run that it was made from")
     split = add_recorded_embeddings(dataset.split, run.result, embeddings)
     refuse_other_inputs(run, split)
-    output = run.context.output
-    needed = [
-        locate_pretrained(output, split.dataset, model, run.context.seed)
-        for model in run.config.pretrained_models
-        if model not in find_external(split, [model])
-    ]
-    needed += [run.context.locate_run(row, split.dataset) for row in run.config.combined_runs]
-    for folder in needed:
-        other = open_run(read_finished(folder), registry, run.context.device)
+    for other in _open_needed_runs(run, registry):
         train_on_all_data(other, dataset, embeddings, registry, fresh=fresh)
+    output = run.context.output
     job = _Job(run, dataset, take_all_data(split), replace(run.context, output=output / ALL_DATA))
     with FolderLock(job.folder, job.name):
         if fresh:
             remove_folder(job.folder, output)
         _execute(job)
     return job.folder
+
+
+def list_read_files(run: StoredRun, registry: Mapping[str, ModelSpec]) -> set[str]:
+    """List the pretrained models whose embeddings a run, or a run that it reads, has read from a file.
+
+    Raises:
+        HellmError: a run that it reads cannot be opened.
+    """
+    names = set(list_embedding_files(run.result.identity))
+    return names.union(*(list_read_files(other, registry) for other in _open_needed_runs(run, registry)))
+
+
+def _open_needed_runs(run: StoredRun, registry: Mapping[str, ModelSpec]) -> Iterator[StoredRun]:
+    """Open the runs that a run reads: pretrained models, unless it read their embeddings from a file, and rows.
+
+    Raises:
+        HellmError: one of them cannot be opened.
+    """
+    context, name = run.context, run.result.dataset
+    files = list_embedding_files(run.result.identity)
+    needed = [
+        locate_pretrained(context.output, name, model, context.seed)
+        for model in run.config.pretrained_models
+        if model not in files
+    ]
+    needed += [context.locate_run(row, name) for row in run.config.combined_runs]
+    for folder in needed:
+        yield open_run(read_finished(folder), registry, context.device)
 
 
 def _execute(job: _Job) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -113,17 +113,19 @@ def add_recorded_embeddings(split: Split, result: RunResult, files: Mapping[str,
     return add_embeddings(split, {model: files[model] for model in read})
 
 
-def refuse_unread_files(result: RunResult, files: Mapping[str, Path]) -> None:
+def refuse_unread_files(result: RunResult, files: Mapping[str, Path], read: Collection[str] | None = None) -> None:
     """Refuse files of embeddings that a run has not read.
 
     Args:
         result: record of the run.
         files: pretrained model -> file of its embeddings.
+        read: models whose embeddings were read from a file; None for those that the run itself has read.
 
     Raises:
         SettingsError: the run has not read embeddings of a model from a file.
     """
-    read = list_embedding_files(result.identity)
+    if read is None:
+        read = list_embedding_files(result.identity)
     if unread := [model for model in files if model not in read]:
         has = f"only those of {list_names(list(read))}" if read else "none"
         raise SettingsError(

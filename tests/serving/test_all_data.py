@@ -11,7 +11,7 @@ import pytest
 from hellm_recbole.api import Results, evaluate, load_run, train_all
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
-from hellm_recbole.errors import ModelError, ResultError
+from hellm_recbole.errors import ModelError, ResultError, SettingsError
 from hellm_recbole.experiments.results import find_results, read_result
 from hellm_recbole.serving import all_data
 from hellm_recbole.serving.loading import take_all_data
@@ -114,3 +114,8 @@ def test_pretrained_models_are_trained_so_first(tmp_path: Path, toy_dataset: Dat
     assert record.stages["SASRec"] != results["LLaRA"].result.stages["SASRec"]
     model = load_run(folder, dataset=results["LLaRA"].load().dataset, device="cpu")
     assert len(model.recommend(histories=[["i1", "i2"]], k=4)) == 4
+
+
+def test_embeddings_that_no_run_reads_are_refused(results: Results, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"embeddings names VBPR, but .* has read none from files; leave it out"):
+        train(results, "SASRec", embeddings={"VBPR": tmp_path / "vbpr.npy"})
