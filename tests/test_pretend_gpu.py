@@ -120,6 +120,8 @@ def test_recbole_models_are_trained_and_ranked_on_a_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     pytest.importorskip("recbole", reason="RecBole is not installed")
+    if name == "GRU4Rec" and torch.version.cuda is not None:
+        pytest.skip("in torch's CUDA builds, recurrent networks on a GPU call cuDNN, which a pretended GPU has not")
     from hellm_recbole.bridge.learner import RecBoleLearner
     from hellm_recbole.bridge.recbole_models import read_recbole_settings
 

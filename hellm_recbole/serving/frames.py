@@ -98,7 +98,7 @@ def _write_table(frame: pd.DataFrame, path: Path, ids: Sequence[str], what: str)
                 f"{what} have no column {column!r} among {', '.join(map(str, frame.columns))}; rename the column"
             )
         if frame[column].isna().any():
-            row = frame.index[frame[column].isna()][0]
+            row = frame.index[frame[column].isna()].tolist()[0]  # a number of Python's, which is printed as one
             raise DataError(f"{what} have no {column} in row {row!r}; give every row a value")
     written = frame.copy()
     for name in frame.columns:

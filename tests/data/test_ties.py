@@ -127,7 +127,7 @@ def test_a_manifest_edited_by_hand_is_refused_with_how_to_make_the_variant_again
     folder = shuffle_ties(tied, tmp_path / "more", 3)
     path = folder / "dataset.json"
     path.write_text(path.read_text().replace('"k_core": 0', '"k_core": 5'))
-    with pytest.raises(DataError, match=r"remove the folder and .* benchmarks/prepare\.py films --shuffle-ties 3, and"):
+    with pytest.raises(DataError, match=r"remove the folder and .* hellm-recbole prepare films --shuffle-ties 3, and"):
         load_dataset(folder, modalities=None)
 
 

@@ -232,13 +232,13 @@ CHANGES: dict[str, dict[str, Any]] = {
     "without-average": {"average_decay": 0.0},
     "without-prefix": {"prefix_graph": None},
     "without-graph": {"item_inputs": [SEQUENCE]},
-    "without-P": {"item_inputs": []},
+    "without-P": {"item_inputs": [], "item_start": "random"},  # nothing is left as which they could start
     "random-llm": {"llm_weights": "random"},
     "no-llm": {"llm_weights": "none"},
 }
 
 
-def test_each_variant_changes_one_setting() -> None:
+def test_each_variant_changes_what_it_leaves_out() -> None:
     whole = resolve("HeLLM-plus")
     for name in list_variants("HeLLM-plus"):
         values = resolve(name)
