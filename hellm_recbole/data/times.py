@@ -39,7 +39,9 @@ def order_times(times: pd.Series[str]) -> tuple[IdArray, bool]:
     Raises:
         DataError: a time is too close to 0 to be compared exactly.
     """
-    values = pd.to_numeric(times, errors="coerce").to_numpy()  # pandas 2 refuses numbers that are too large or too small
+    values = pd.to_numeric(
+        times, errors="coerce"
+    ).to_numpy()  # pandas 2 refuses numbers that are too large or too small
     if values.dtype.kind in "iu":
         if values.min() >= -MAX_WHOLE and values.max() <= MAX_WHOLE:
             return values.astype(np.int64), False

@@ -142,7 +142,9 @@ def test_earlier_item_texts_are_refused_and_used_on_request(
     """An item_text.tsv of an earlier version has only title and keywords."""
     beauty = sequences.rename(sequences.with_name("Beauty"))
     default = read_dataset_settings("Beauty", None, {"k_core": 0})
-    with pytest.raises(DataError, match=r"no text column 'brand'; .*`hellm-recbole prepare --text 'title\|keywords'` takes"):
+    with pytest.raises(
+        DataError, match=r"no text column 'brand'; .*`hellm-recbole prepare --text 'title\|keywords'` takes"
+    ):
         prepare("Beauty", beauty, default, settings, root, fresh=False, progress=False)
     assert not (root / "Beauty").exists()
     chosen = read_dataset_settings("Beauty", None, {"k_core": 0, "text": ["title|keywords"]})

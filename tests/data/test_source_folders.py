@@ -42,7 +42,9 @@ def test_the_error_about_a_dataset_that_can_be_fetched_names_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"no reviews_Sports_and_Outdoors_5\.json\.gz .*hellm-recbole prepare Sports --from amazon2014"):
+    with pytest.raises(
+        DataError, match=r"no reviews_Sports_and_Outdoors_5\.json\.gz .*hellm-recbole prepare Sports --from amazon2014"
+    ):
         prepare_if_known("Sports", data_path=None, dataset_root=tmp_path)
 
 

@@ -43,9 +43,7 @@ def test_runs_that_cannot_be_compared_write_no_table(tmp_path: Path, key: str, v
 
 
 def test_a_dataset_without_runs_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(
-        ResultError, match=r"no record of dataset Toy in .*Toy; run `hellm-recbole run .* first"
-    ):
+    with pytest.raises(ResultError, match=r"no record of dataset Toy in .*Toy; run `hellm-recbole run .* first"):
         write_reports(tmp_path, "Toy", "unified")
 
 
