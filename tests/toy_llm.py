@@ -98,7 +98,7 @@ def small_values(name: str) -> dict[str, Any]:
         return {}
     items: dict[str, Any] = {}
     if name == "HeLLM-plus":  # the modalities of the toy data, and a table with a row of padding
-        items = {"modalities": ["image", "text"], "id_embedding": True, "id_dropout": 0.0}
+        items = {"modalities": ["image", "text"], "id_embedding": True, "id_dropout": 0.0, "item_start": "random"}
     return {
         **items,
         "llm": str(tiny_llama()),

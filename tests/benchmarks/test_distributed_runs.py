@@ -43,6 +43,7 @@ DROPOUTS = ("item_dropout", "head_dropout", "prefix_dropout", "lora_dropout")
 PLUS_VALUES = {
     "HeLLM-plus.epochs": 2,
     "HeLLM-plus.item_inputs": "[HeLLMPre,SASRec]",
+    "HeLLM-plus.item_start": "random",
     "HeLLM-plus.modalities": "[text]",
     "HeLLM-plus.feature_hidden": 8,
     "HeLLM-plus.average_decay": 0.9,

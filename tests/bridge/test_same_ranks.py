@@ -13,7 +13,11 @@ from tests.bridge.door import ROWS, SEED, find_ranks, rank_by_command, rank_by_r
 from tests.toy_llm import tiny_llama
 
 PLUS = "HeLLM-plus"  # not among them, since it reads a second encoding of the texts
-PLUS_VALUES = {"HeLLM-plus.item_inputs": ["HeLLMPre", "SASRec"], "HeLLM-plus.modalities": ["text"]}
+PLUS_VALUES = {
+    "HeLLM-plus.item_inputs": ["HeLLMPre", "SASRec"],
+    "HeLLM-plus.item_start": "random",
+    "HeLLM-plus.modalities": ["text"],
+}
 QUICK = ("Pop", "EASE", "BPR", "VBPR", "SASRec", "BSARec")  # one for each way of training
 SETTINGS: dict[str, Any] = {"epochs": 3, "batch_size": 64}
 
