@@ -28,6 +28,7 @@ from hellm_recbole.experiments.published import (
 from hellm_recbole.experiments.published_check import check_published_run
 from hellm_recbole.experiments.results import RECORD_FILE, check_comparable, find_results
 from hellm_recbole.models.base import Family
+from hellm_recbole.report.groups import group_runs
 
 EXIT_DISAGREES = 1
 _KB = 1000
@@ -100,7 +101,9 @@ def _publish_dataset(runs: Sequence[PublishedRun], folder: Path, dataset: str, f
     """Write the runs of a dataset that are not published yet, and print a line for each run."""
     published = {path: None if fresh else _refuse_different(run, path) for run, path in _locate(runs, folder)}
     others = [path for path in list_published_folders(folder, dataset) if path not in published]
-    check_comparable([*(read_published_result(path) for path in others), *(run.result for run in runs)])
+    together = [*(read_published_result(path) for path in others), *(run.result for run in runs)]
+    check_comparable(together)
+    group_runs(together)  # seeds of one row must have read the same data, or no report could be made of them
     for run, path in _locate(runs, folder):
         said = "published before, kept" if published[path] else _describe(write_publication(run, folder))
         print(f"{dataset} {name_run(run.result)}: {said}")

@@ -14,12 +14,15 @@ import pytest
 from hellm_recbole.benchmarks import publish, report
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
+from hellm_recbole.experiments.results import check_comparable, find_results
+from hellm_recbole.report.groups import group_runs
 from hellm_recbole.system.files import check_seal, sha256_file
 from tests.toy import write_prepared
 from tests.toy_published import CUTOFFS, add_random_run
-from tests.toy_records import add_run, rewrite
+from tests.toy_records import add_run, rewrite, toy_identity
 
 ROOT = Path(__file__).resolve().parents[2]
+PUBLISHED = ROOT / "results" / "published"
 ARRAYS = ("targets", "user_order", "rank", "rank_train", "rank_none", "history_length", "item_count")
 
 
@@ -282,3 +285,22 @@ def test_edited_records_disagree(finished: Path, capsys: pytest.CaptureFixture[s
     assert lines[1].startswith("toy LightGCN 2024: the model has family multimodal and source hellm_recbole, and coll")
     assert lines[2] == "toy SASRec 7: the count users is 9, and 60 in the dataset"
     assert len(lines) == 3
+
+
+def test_a_seed_that_read_other_features_than_its_row_is_refused(
+    workplace: Path, toy_split: Split, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_random_run(workplace / "results", toy_split, model="VBPR", identity=toy_identity("a"))
+    assert command() == 0
+    published = read_files(workplace / "results" / "published")
+    add_random_run(workplace / "results", toy_split, model="VBPR", seed=7, identity=toy_identity("b"))
+    assert "are seeds of one table row but differ in features of text" in fail(capsys)
+    assert read_files(workplace / "results" / "published") == published
+
+
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="only a checkout has the published runs of this project")
+def test_a_report_can_be_made_of_the_published_runs_of_this_project() -> None:
+    for folder in PUBLISHED.iterdir():
+        results = find_results(PUBLISHED, folder.name)
+        check_comparable(results)
+        assert group_runs(results)
