@@ -218,7 +218,7 @@ def load_run(
     """
     check_arguments(folder=folder, dataset=dataset, device=device, embeddings=embeddings, data_path=data_path)
     result = read_finished(Path(folder))
-    refuse_unread_files(result, _as_paths(embeddings))
+    refuse_unread_files(result, _as_paths(embeddings), list_embedding_files(result.identity))
     loaded = _find_dataset(result, dataset, data_path)
     stored = open_run(result, load_registry(), runtime.choose_device(device))
     model = load_recommender(stored, loaded, _as_paths(embeddings))

@@ -113,21 +113,19 @@ def add_recorded_embeddings(split: Split, result: RunResult, files: Mapping[str,
     return add_embeddings(split, {model: files[model] for model in read})
 
 
-def refuse_unread_files(result: RunResult, files: Mapping[str, Path], read: Collection[str] | None = None) -> None:
+def refuse_unread_files(result: RunResult, files: Mapping[str, Path], read: Collection[str]) -> None:
     """Refuse files of embeddings that a run has not read.
 
     Args:
         result: record of the run.
         files: pretrained model -> file of its embeddings.
-        read: models whose embeddings were read from a file; None for those that the run itself has read.
+        read: models whose embeddings the run, or a run that it reads, has read from a file.
 
     Raises:
         SettingsError: the run has not read embeddings of a model from a file.
     """
-    if read is None:
-        read = list_embedding_files(result.identity)
     if unread := [model for model in files if model not in read]:
-        has = f"only those of {list_names(list(read))}" if read else "none"
+        has = f"only those of {list_names(sorted(read))}" if read else "none"
         raise SettingsError(
             f"embeddings names {list_names(unread)}, but {result.path} has read {has} from files; leave it out"
         )

@@ -120,9 +120,7 @@ def test_padding_rows_get_no_gradient_from_the_data(name: str, toy_split: Split)
 
 def test_one_batch_can_be_overfitted(name: str, toy_split: Split) -> None:
     keys = list_field_names(REGISTRY[name].settings)
-    off = {
-        key: 0.0 for key in keys if key.endswith("dropout") or key.endswith("_weight")
-    }  # only the ranking loss remains
+    off = {key: 0.0 for key in keys if key.endswith(("dropout", "_weight"))}  # only the ranking loss remains
     learner = build_learner(name, toy_split.make_train_data(), **off)
     model: Any = learner.module
     batch = get_first_batch(learner)
