@@ -30,7 +30,7 @@ pytestmark = pytest.mark.parametrize("name", NAMES)
 def build_model(name: str, data: TrainData, **values: Any) -> Any:
     shared = {"emb_dim": 6, "modalities": ["image", "text"], **values}
     if REGISTRY[name].family == LLM:  # its items alone: nothing pretrained, and their mean in place of a language model
-        shared |= {"item_inputs": [], "prefix_graph": None, "llm_weights": "none"}
+        shared |= {"item_inputs": [], "item_start": "random", "prefix_graph": None, "llm_weights": "none"}
     if "n_neighbors" in list_field_names(REGISTRY[name].settings):
         shared.setdefault("n_neighbors", 4)
     overrides = [Override(name, key, value, f"{key}={value}") for key, value in shared.items()]
