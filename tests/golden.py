@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import importlib.metadata
 import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -194,6 +196,22 @@ def describe_differences(base: dict[str, str], new: dict[str, str]) -> list[str]
     return [f"{name}: {line}" for name, line in sorted(lines.items())]
 
 
+def write_metadata(checkout: Path) -> None:
+    """Write the metadata of a checkout into it, so that its own entry points are found before the installed ones.
+
+    The checkout is first in the path of its processes. Its models may stand in other modules than those of today.
+    """
+    project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    installed = importlib.metadata.distribution("hellm-recbole").read_text("METADATA")
+    lines = []
+    for group, points in project.get("entry-points", {}).items():
+        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
+    folder = checkout / f"hellm_recbole-{importlib.metadata.version('hellm-recbole')}.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(str(installed), encoding="utf-8")
+    (folder / "entry_points.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 @contextmanager
 def check_out(revision: str | None, folder: Path) -> Iterator[Path]:
     """Check out a revision into a new folder and remove it at the end; None gives the working tree."""
@@ -201,6 +219,7 @@ def check_out(revision: str | None, folder: Path) -> Iterator[Path]:
         yield ROOT
         return
     subprocess.run(["git", "-C", str(ROOT), "worktree", "add", "--quiet", "--detach", folder, revision], check=True)
+    write_metadata(folder)
     try:
         yield folder
     finally:

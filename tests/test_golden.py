@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tests.golden import describe_differences, list_commands, read_folder
+from tests.golden import describe_differences, list_commands, read_folder, write_metadata
 
 FOLDER = Path("results/toy/LightGCN/1")
 
@@ -69,3 +70,14 @@ def test_six_models_are_trained() -> None:
         "HeLLM",
         "RecBole-LightGCN",
     }
+
+
+def test_a_checkout_has_its_own_entry_points(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "x"\n[project.entry-points.group]\none = "old.place:ONE"\n'
+    )
+    write_metadata(tmp_path)
+    (found,) = importlib.metadata.distributions(name="hellm-recbole", path=[str(tmp_path)])
+    assert [(point.name, point.value, point.group) for point in found.entry_points] == [
+        ("one", "old.place:ONE", "group")
+    ]
