@@ -14,9 +14,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # The packages of others are loaded first, as they are on this system. What Windows lacks is then hidden from our own
 # code: modules of the standard library, signals, functions of `os`, and the name of the platform.
 SCRIPT = r"""
-import json, os, pkgutil, signal, sys
+import json, os, pkgutil, signal, sys, types
 import accelerate, colorlog, matplotlib.pyplot, pandas, peft, plotly, pyarrow.parquet, ray.tune, requests, scipy.sparse
-import sentence_transformers, thop, torch, torch.utils.tensorboard, transformers, typer
+import sentence_transformers, thop, threadpoolctl, torch, torch.utils.tensorboard, transformers, typer
 
 for name in ("fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios", "tty"):
     sys.modules[name] = None
@@ -24,6 +24,7 @@ for name in ("ITIMER_REAL", "SIGALRM", "SIGHUP", "SIGKILL", "SIGUSR1", "getitime
     delattr(signal, name)
 for name in ("O_CLOEXEC", "fork", "getloadavg", "getuid", "sched_getaffinity", "statvfs", "sysconf", "uname"):
     delattr(os, name)
+threadpoolctl.sys = types.SimpleNamespace(**vars(sys))  # it asks for the platform at each call; ours is hidden from it
 sys.platform = "win32"
 
 import hellm_recbole
