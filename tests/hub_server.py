@@ -93,6 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.requests.append(f"{self.command} {path}")
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or self._read_chunks()
         try:
+            _ = self.user  # an unknown token is refused everywhere
             for pattern, method, action in _ROUTES:
                 match = re.fullmatch(pattern, path)
                 if match is not None and self.command in method:

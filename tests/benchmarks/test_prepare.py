@@ -256,7 +256,7 @@ def test_options_without_effect_are_refused(
 
 def test_check_and_shuffle_ties_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["Mine", "--check", "--shuffle-ties", "1"]) == 2
-    assert "--check, --shuffle-ties and --export exclude each other" in capsys.readouterr().err
+    assert "--check, --card, --shuffle-ties and --export exclude each other" in capsys.readouterr().err
 
 
 def test_beauty_without_text_takes_less_than_five_seconds(tmp_path: Path) -> None:
