@@ -1,4 +1,4 @@
-"""Push a finished run or a prepared dataset to the Hugging Face hub.
+"""Push a run or a prepared dataset to the Hugging Face hub.
 
 python benchmarks/push.py results/Beauty/SASRec/2024 --to ORG/NAME
 python benchmarks/push.py results/Beauty/SASRec/2024 --to ORG/NAME --dry-run

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from hellm_recbole.data.dataset import Dataset
 from tests.hub.conftest import use_hub
 from tests.hub_server import Hub, serve_hub
 from tests.toy import write_prepared
+from tests.toy_records import rewrite
 
 RUN = "results/toy/Pop/2024"
 
@@ -85,13 +85,14 @@ def test_wrong_input_is_one_sentence(
     )
     assert "is not the id of a licence" in fail(capsys, RUN, *to, "--licence", "my own")
     assert "embeddings names SASRec, but" in fail(capsys, RUN, *to, "--embeddings", "SASRec=x.npy")
-    record = json.loads((shop / RUN / "record.json").read_text())
+    record = (shop / RUN / "record.json").read_text()
     folder = tmp_path / "results" / "toy" / "Pop" / "2024"
     folder.mkdir(parents=True)
-    stopped = {**record, "status": "cancelled", "reason": "stopped", "metrics": {"valid": {}, "test": {}}}
-    (folder / "record.json").write_text(json.dumps(stopped))
+    stopped = {"status": "cancelled", "reason": "stopped", "metrics": {"valid": {}, "test": {}}}
+    (folder / "record.json").write_text(record)
+    rewrite(folder / "record.json", lambda content: content.update(stopped))
     assert "is cancelled (stopped); run Pop again" in fail(capsys, str(folder), *to)
-    (folder / "record.json").write_text(json.dumps(record))
+    (folder / "record.json").write_text(record)
     assert "has no checkpoint, so there are no weights to push" in fail(capsys, str(folder), *to)
     hub.add("ada/bert", {"model.safetensors": b""})
     assert "ada/bert exists and has files that are not ours (model.safetensors)" in fail(
