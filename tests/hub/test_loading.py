@@ -9,12 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from huggingface_hub import constants
 
-from hellm_recbole.api import LoadedDataset, load_run, run
+from hellm_recbole.api import LoadedDataset, load_dataset, load_run, run
 from hellm_recbole.benchmarks import cli
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.errors import DataError, HellmError, HubError, ResultError, SettingsError
@@ -100,6 +101,34 @@ def test_what_a_language_model_run_reads_is_pushed_and_the_language_model_is_not
         load_run("hub:ada/hellm")
     with pytest.raises(SettingsError, match="is named tiny-llama, and other would be other"):
         load_run("hub:ada/hellm", llm="other")
+
+
+def test_embeddings_of_users_and_those_from_files_are_pushed(
+    work: Path, hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded = load_dataset("toy")
+    path = tmp_path / "vectors.npy"
+    np.save(path, np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32))
+    (tmp_path / "vectors.tokens.txt").write_text("".join(f"{item}\n" for item in loaded.items[::-1]))
+    prompt = {"prompt": "a customer {user} bought products :", "examples": "all", "epochs": 1}
+    settings = {f"CoLLM.{key}": value for key, value in {**small_values("CoLLM"), **prompt}.items()}
+    settings |= {f"LLaRA.{key}": value for key, value in {**small_values("LLaRA"), "epochs": 1}.items()}
+    tiny = {f"{model}.llm": "models/tiny-llama" for model in ("CoLLM", "LLaRA")}
+    read = {"SASRec": path}
+    one = run("CoLLM", loaded, settings={**SMALL, **settings, **tiny}, device="cpu", output=tmp_path / "one")
+    two = run("LLaRA", loaded, settings={**SMALL, **settings, **tiny}, embeddings=read, device="cpu", output=tmp_path)
+    folders = one["CoLLM"].folder, two["LLaRA"].folder
+    assert cli.main(["push", str(folders[0]), "--to", "ada/users"]) == 0
+    assert list_all(load_run("hub:ada/users", llm="models/tiny-llama")).equals(list_all(load_run(folders[0])))
+    table = next(content for name, content in hub.read("ada/users").items() if name.startswith("pretrained/"))
+    assert {*json.loads(table[8 : 8 + int.from_bytes(table[:8], "little")])} >= {"items", "users"}
+    capsys.readouterr()
+    words = ["push", str(folders[1]), "--to", "ada/file"]
+    assert cli.main(words) == 2
+    assert "was made with embeddings of SASRec from the file vectors.npy; name it with" in capsys.readouterr().err
+    assert cli.main([*words, "--embeddings", f"SASRec={path}"]) == 0
+    local = load_run(folders[1], embeddings=read)
+    assert list_all(load_run("hub:ada/file", llm="models/tiny-llama")).equals(list_all(local))
 
 
 def test_another_language_model_of_the_same_name_is_refused(work: Path, hub: Hub, tmp_path: Path) -> None:
