@@ -116,15 +116,20 @@ def _refuse_missing_token(api: Any, repository: str) -> None:
 
 
 def _validate_card(text: str, kind: Kind) -> None:
-    """Let the hub check the front matter of a card, before a repository is made.
+    """Let the hub check the front matter of a card, before a repository is made. The commit checks it again.
 
     Raises:
         HubError: the front matter is refused.
     """
     from huggingface_hub import DatasetCard, ModelCard
+    from huggingface_hub.errors import HfHubHTTPError
 
+    transport = HfHubHTTPError.__mro__[1]
     try:
         (DatasetCard if kind == "dataset" else ModelCard)(text, ignore_metadata_errors=True).validate(kind)
+    except transport as error:
+        if not _is_connection_fault(error):  # releases before 2 ask huggingface.co, even if HF_ENDPOINT is another hub
+            raise
     except ValueError as error:
         raise HubError(f"the hub refuses the card ({_take_text(error)}); {_NOTHING_LOST}") from error
 
