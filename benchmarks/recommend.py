@@ -2,6 +2,7 @@
 
 python benchmarks/recommend.py results/Beauty/SASRec/2024 --histories new.csv --k 10
 python benchmarks/recommend.py results/Beauty/SASRec/2024 --users users.txt --output lists.parquet
+python benchmarks/recommend.py hub:ORG/NAME --histories new.csv
 
 A file of histories is a table (.csv, .tsv, .parquet) with the columns user_id, item_id and perhaps timestamp, a .jsonl
 file with a list of items in each line, or a text file with the items of one history in each line, oldest first. Without
@@ -18,7 +19,7 @@ from typing import Annotated, Literal
 import typer
 
 from hellm_recbole.benchmarks.options.command_line import run_command
-from hellm_recbole.benchmarks.options.finished_runs import DatasetFolder, FilesOfRun, RunFolder
+from hellm_recbole.benchmarks.options.finished_runs import DatasetFolder, FilesOfRun, LanguageModel, RunOrHub
 from hellm_recbole.benchmarks.options.shared import CpuThreads, DataPath, Device, Version
 from hellm_recbole.benchmarks.options.values import check_threads, parse_embeddings, parse_integer, parse_path
 from hellm_recbole.errors import SettingsError
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python benchmarks/re
 
 
 def recommend_items(
-    run: RunFolder,
+    run: RunOrHub,
     histories: Histories = None,
     users: Users = None,
     candidates: Candidates = None,
@@ -60,6 +61,7 @@ def recommend_items(
     output: ListFile = None,
     dataset: DatasetFolder = None,
     embeddings: FilesOfRun = None,
+    llm: LanguageModel = None,
     data_path: DataPath = None,
     device: Device = "auto",
     threads: CpuThreads = None,
@@ -84,7 +86,7 @@ def recommend_items(
     chosen = None if candidates is None else read_names(candidates, "item_id")
     if threads is not None:
         torch.set_num_threads(threads)
-    model = load_run(run, dataset=dataset, device=device, embeddings=files, data_path=data_path)
+    model = load_run(run, dataset=dataset, device=device, embeddings=files, data_path=data_path, llm=llm)
     lists = model.recommend(named, histories=new, k=k, filter_seen=not keep_seen, candidates=chosen, history=history)
     write_lists(lists, output)
     if output is not None:

@@ -33,6 +33,8 @@ from hellm_recbole.evaluation.metrics import average_metrics
 from hellm_recbole.evaluation.ranking import POLICIES, Ranks, rank_targets
 from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.experiments.results import RunResult
+from hellm_recbole.hub.loading import load_hub_run
+from hellm_recbole.hub.names import is_hub_name, parse_hub_name
 from hellm_recbole.identity.parts import list_embedding_files
 from hellm_recbole.llm.text_encoder import find_text_encoder
 from hellm_recbole.serving.all_data import list_read_files, train_on_all_data
@@ -198,30 +200,40 @@ def load_run(
     device: str = "auto",
     embeddings: Mapping[str, AnyPath] | None = None,
     data_path: AnyPath | None = None,
+    llm: AnyPath | None = None,
 ) -> Recommender:
-    """Load a finished run from its folder: its settings from the record, its weights from the checkpoint.
+    """Load a finished run from its folder or from the hub: settings from the record, weights from the checkpoint.
 
     Everything that the run depends on is compared first: the split of the dataset, features and texts, the bytes of the
     language model, and the embeddings or the runs next to it that it reads. On a CPU, set the number of threads to that
     of the record (`torch.set_num_threads`) to get scores with the same bits.
 
     Args:
-        folder: folder of the run, `<output>/<dataset>/<model>/<seed>`; also one that `train_all` has written.
+        folder: folder of the run, `<output>/<dataset>/<model>/<seed>`; also one that `train_all` has written. Or
+            `hub:ORG/NAME`, perhaps with `@REVISION`, of a run that was pushed to the Hugging Face hub.
         dataset: dataset of the run; None takes `dataset/<name>` in the working folder.
         device: "auto", "cpu" or "cuda:N".
         embeddings: pretrained model -> file, for a run that has read embeddings from files.
         data_path: folder with the source files of the known datasets, if the dataset has to be prepared first.
+        llm: folder or file of the language model, if it is in another place than it was for the run.
 
     Raises:
         HellmError: there is no such run, it has not succeeded, it is of an incompatible version, or something that it
             depends on has changed or is not there any more.
     """
-    check_arguments(folder=folder, dataset=dataset, device=device, embeddings=embeddings, data_path=data_path)
-    result = read_finished(Path(folder))
-    refuse_unread_files(result, _as_paths(embeddings), list_embedding_files(result.identity))
-    loaded = _find_dataset(result, dataset, data_path)
-    stored = open_run(result, load_registry(), runtime.choose_device(device))
-    model = load_recommender(stored, loaded, _as_paths(embeddings))
+    check_arguments(folder=folder, dataset=dataset, device=device, embeddings=embeddings, data_path=data_path, llm=llm)
+    language_model, chosen = None if llm is None else str(llm), runtime.choose_device(device)
+    if is_hub_name(folder):
+        if embeddings:
+            raise SettingsError(f"{folder} has the embeddings that it reads with it; leave embeddings out")
+        find = partial(_find_dataset, dataset=dataset, data_path=data_path)
+        model = load_hub_run(parse_hub_name(str(folder)), find, load_registry(), chosen, language_model)
+    else:
+        result = read_finished(Path(folder))
+        refuse_unread_files(result, _as_paths(embeddings), list_embedding_files(result.identity))
+        loaded = _find_dataset(result, dataset, data_path)
+        stored = open_run(result, load_registry(), chosen, language_model)
+        model = load_recommender(stored, loaded, _as_paths(embeddings))
     for note in model.notes:
         print(f"note: {note}", file=sys.stderr)
     return model

@@ -111,3 +111,7 @@ class SharedRunFailed(HellmError):
 
 class MissingDependency(HellmError):
     """A package that a command needs is not installed."""
+
+
+class HubError(HellmError):
+    """The Hugging Face hub cannot be reached, refuses a request, or has something else than what was expected."""

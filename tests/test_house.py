@@ -22,6 +22,7 @@ PACKAGES = ("hellm_recbole", "hellm_recbole.baselines", "hellm_recbole.benchmark
 # Subpackages of hellm_recbole, from top to bottom. Each may import only the ones after it.
 SUBPACKAGES = (
     *(
+        "hub",
         "serving",
         "report",
         "experiments",

@@ -211,6 +211,22 @@ class PrepareOptions:
         bool,
         typer.Option("--check", help="print the data card with its data warnings", rich_help_panel=PREPARED),
     ] = False
+    card: Annotated[
+        bool,
+        typer.Option(
+            "--card",
+            help="write the data card again with the front matter of a dataset card of the Hugging Face hub",
+            rich_help_panel=PREPARED,
+        ),
+    ] = False
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="with --card: licence that you give your own data, as the hub writes it",
+            rich_help_panel=PREPARED,
+        ),
+    ] = None
     neighbors: Annotated[
         int | None,
         typer.Option(

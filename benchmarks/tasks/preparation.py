@@ -32,6 +32,7 @@ from hellm_recbole.data.replacement import is_prepared
 from hellm_recbole.data.source_folders import find_source
 from hellm_recbole.data.ties import shuffle_ties
 from hellm_recbole.errors import SettingsError
+from hellm_recbole.hub.dataset_card import write_dataset_card
 from hellm_recbole.system.files import check_name
 
 SOURCE_OPTIONS = ("kind", "source", "raw", "no_download", "image_dir", "fresh")
@@ -55,6 +56,8 @@ def execute(options: PrepareOptions) -> int:
         print(format_card(folder))
         if options.neighbors is not None:
             print(f"\n{find_similar_items(folder, options.neighbors)}")
+    elif options.card:
+        print(f"wrote {write_dataset_card(folder, options.licence)}")
     elif options.to is not None:
         write_mmrec(load_dataset(folder, modalities=None), options.to, read_source_times(folder))
         print(f"exported {folder} to {options.to}")
@@ -88,9 +91,11 @@ def _refuse_contradictions(options: PrepareOptions) -> None:
         SettingsError: there is one.
     """
     seed, n_shown = options.shuffle_ties, options.neighbors
-    actions = options.check + (options.export is not None) + (seed is not None)
+    actions = options.check + options.card + (options.export is not None) + (seed is not None)
     if actions > 1:
-        raise SettingsError("--check, --shuffle-ties and --export exclude each other; use only one of them")
+        raise SettingsError("--check, --card, --shuffle-ties and --export exclude each other; use only one of them")
+    if options.licence is not None and not options.card:
+        raise SettingsError("--licence can only be used with --card")
     if n_shown is not None and not (options.check and 0 < n_shown <= LARGEST):
         raise SettingsError(f"--neighbors can only be used with --check, and must be from 1 to {LARGEST}")
     if (options.export is None) != (options.to is None):

@@ -232,7 +232,7 @@ def prepare_publication(result: RunResult) -> PublishedRun:
     ranks = read_ranks(path, result.ranks_sha256)
     if tuple(ranks) != PHASES:
         raise ResultError(f"ranks {path} have no test part; run the model again with --fresh")
-    cut = _cut_result(result)
+    cut = cut_result(result)
     before, after = (_list_texts(each) for each in (result, cut))
     settings_sha256 = hashlib.sha256(render_settings(cut).encode()).hexdigest()
     published: Any = {
@@ -325,7 +325,7 @@ def render_settings(result: RunResult) -> str:
     return yaml.safe_dump(settings, sort_keys=True, allow_unicode=True)
 
 
-def _cut_result(result: RunResult) -> RunResult:
+def cut_result(result: RunResult) -> RunResult:
     """Cut the paths of the machine out of the texts of a run result. Only its identity names files in longer texts."""
     changes = {
         spec.name: cut_absolute_paths(getattr(result, spec.name))

@@ -43,6 +43,7 @@ _KINDS: Mapping[str, tuple[Any, str]] = {
     "threads": (StrictInt | None, "a whole number"),
     "output": _PATH,
     "folder": _PATH,
+    "llm": (_Path | None, "a path, or a text"),
     "cutoffs": (
         Annotated[Sequence[_Cutoff], Field(min_length=1)] | None,
         f"a list of whole numbers from 1 to {LARGEST_CUTOFF:,}, such as [5, 10]",

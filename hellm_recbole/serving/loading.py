@@ -23,7 +23,7 @@ from hellm_recbole.identity.parts import list_code_digests, list_embedding_files
 from hellm_recbole.models.base import ModelSpec
 from hellm_recbole.serving.dataset import LoadedDataset
 from hellm_recbole.serving.recommender import Recommender
-from hellm_recbole.serving.recorded_config import restore_config
+from hellm_recbole.serving.recorded_config import move_language_model, restore_config
 from hellm_recbole.types import Targets
 
 
@@ -77,19 +77,27 @@ def read_finished(folder: Path) -> RunResult:
     return result
 
 
-def open_run(result: RunResult, registry: Mapping[str, ModelSpec], device: torch.device) -> StoredRun:
+def open_run(
+    result: RunResult, registry: Mapping[str, ModelSpec], device: torch.device, llm: str | None = None
+) -> StoredRun:
     """Restore the run config of a finished run.
 
     Args:
         result: its record, from `read_finished`.
         registry: name -> entry of each of our models.
         device: device that it is loaded on.
+        llm: where its language model is now; None takes the recorded place.
 
     Raises:
         ResultError: another version of this project made the run, and this one cannot read it.
+        SettingsError: the run has no language model, or one of another name.
     """
     assert result.path is not None
-    return StoredRun(result, restore_config(result, registry), RunContext(result.path.parents[3], result.seed, device))
+    if llm is not None:
+        result = move_language_model(result, llm)
+    return StoredRun(
+        result, restore_config(result, registry, llm), RunContext(result.path.parents[3], result.seed, device)
+    )
 
 
 def add_recorded_embeddings(split: Split, result: RunResult, files: Mapping[str, Path]) -> Split:
@@ -175,7 +183,20 @@ def load_recommender(run: StoredRun, dataset: LoadedDataset, embeddings: Mapping
     Raises:
         HellmError: something that the run depends on has changed or is missing, or its checkpoint is.
     """
-    split = add_recorded_embeddings(dataset.split, run.result, embeddings)
+    return load_from_split(run, dataset, add_recorded_embeddings(dataset.split, run.result, embeddings))
+
+
+def load_from_split(run: StoredRun, dataset: LoadedDataset, split: Split) -> Recommender:
+    """Load a finished run with its weights.
+
+    Args:
+        run: the run, from `open_run`.
+        dataset: its dataset.
+        split: split of the dataset, with the embeddings that do not come from a run.
+
+    Raises:
+        HellmError: something that the run depends on has changed or is missing, or its checkpoint is.
+    """
     if not run.result.evaluated:
         split = take_all_data(split)
     refuse_other_inputs(run, split)

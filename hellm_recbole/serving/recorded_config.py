@@ -9,16 +9,42 @@ from typing import Any
 
 from hellm_recbole.config.request import Override
 from hellm_recbole.config.row_names import parse_combined_name
-from hellm_recbole.errors import HellmError, ResultError
+from hellm_recbole.errors import HellmError, ResultError, SettingsError
 from hellm_recbole.experiments.combined_config import CombinedRunConfig, build_combined_config
 from hellm_recbole.experiments.resolve import resolve_run
-from hellm_recbole.experiments.results import RECORD_FILE, RunResult, read_result
+from hellm_recbole.experiments.results import RECORD_FILE, RunResult, SettingValue, read_result
 from hellm_recbole.experiments.run_config import RunConfig
 from hellm_recbole.identity.compare import complete_settings
+from hellm_recbole.llm.settings import label_model
 from hellm_recbole.models.base import ModelSpec
 
 
-def restore_config(result: RunResult, registry: Mapping[str, ModelSpec]) -> RunConfig:
+def move_language_model(result: RunResult, llm: str) -> RunResult:
+    """Return the record of a run whose language model is in another place now. Its bytes are compared when it loads.
+
+    Args:
+        result: record of the run.
+        llm: folder, file or id of the language model.
+
+    Raises:
+        SettingsError: the run has no language model, or one of another name.
+    """
+    if "llm" not in result.settings:
+        if result.combination is not None:
+            return result  # those that it combines have one, perhaps
+        raise SettingsError(f"{result.label} has no language model; leave --llm out")
+    values = {key: entry["value"] for key, entry in result.settings.items()}
+    name = label_model(llm, values["llm_layers"], values["quantization"])
+    if name != result.backbone:
+        raise SettingsError(
+            f"the language model of {result.label} is named {result.backbone}, and {llm} would be {name}; name a "
+            "folder or a file with the same name as the recorded one"
+        )
+    moved = SettingValue(value=llm, origin=f"--llm {llm}")
+    return replace(result, settings={**result.settings, "llm": moved})
+
+
+def restore_config(result: RunResult, registry: Mapping[str, ModelSpec], llm: str | None = None) -> RunConfig:
     """Restore the run config of a finished run: the recorded value of each setting wins over all settings files.
 
     A setting that the record lacks, because its version had a constant in its place, has the value of that constant.
@@ -26,6 +52,7 @@ def restore_config(result: RunResult, registry: Mapping[str, ModelSpec]) -> RunC
     Args:
         result: result of the run, read from its folder.
         registry: name -> entry of each of our models.
+        llm: where the language models of the runs that it combines are now; None takes the recorded places.
 
     Raises:
         ResultError: another version of this project made the run, and this one has no such model or setting; or a run
@@ -34,11 +61,11 @@ def restore_config(result: RunResult, registry: Mapping[str, ModelSpec]) -> RunC
     """
     assert result.path is not None
     try:
-        config = _restore(result, registry, {key: entry["value"] for key, entry in result.settings.items()})
+        config = _restore(result, registry, {key: entry["value"] for key, entry in result.settings.items()}, llm)
         added = complete_settings({}, [key for key in config.resolved.values if key not in result.settings])
         if added:
             recorded = {key: entry["value"] for key, entry in result.settings.items()}
-            config = _restore(result, registry, {**recorded, **added})
+            config = _restore(result, registry, {**recorded, **added}, llm)
     except ResultError:
         raise
     except HellmError as error:
@@ -53,7 +80,9 @@ def restore_config(result: RunResult, registry: Mapping[str, ModelSpec]) -> RunC
     return config
 
 
-def _restore(result: RunResult, registry: Mapping[str, ModelSpec], values: Mapping[str, Any]) -> RunConfig:
+def _restore(
+    result: RunResult, registry: Mapping[str, ModelSpec], values: Mapping[str, Any], llm: str | None
+) -> RunConfig:
     """Build the run config with the given values of its settings."""
     overrides = [
         Override(result.model, key, value, result.settings[key]["origin"] if key in result.settings else "the record")
@@ -62,11 +91,11 @@ def _restore(result: RunResult, registry: Mapping[str, ModelSpec], values: Mappi
     if result.combination is None:
         config = resolve_run(result.model, result.dataset, registry, result.preset, overrides)
         return replace(config, search=result.search)
-    return _restore_combined(result, registry, overrides)
+    return _restore_combined(result, registry, overrides, llm)
 
 
 def _restore_combined(
-    result: RunResult, registry: Mapping[str, ModelSpec], overrides: list[Override]
+    result: RunResult, registry: Mapping[str, ModelSpec], overrides: list[Override], llm: str | None
 ) -> CombinedRunConfig:
     """Build the run config of a combined row, and before it those of the rows that it combines.
 
@@ -78,10 +107,10 @@ def _restore_combined(
     name = parse_combined_name(result.model)
     if name is None:
         raise ResultError(f"{result.path}: {result.model} is not the name of a combined row; run it again with --fresh")
-    rows = [
-        restore_config(_read_row(result.path.parents[2], label, result), registry)
-        for label in result.combination["rows"]
-    ]
+    found = [_read_row(result.path.parents[2], label, result) for label in result.combination["rows"]]
+    if llm is not None:
+        found = [move_language_model(row, llm) if row.backbone is not None else row for row in found]
+    rows = [restore_config(row, registry, llm) for row in found]
     return build_combined_config(name, rows, result.preset, overrides)
 
 

@@ -14,6 +14,8 @@ import pytest
 
 from hellm_recbole.benchmarks.prepare import main
 from hellm_recbole.data import encoders
+from hellm_recbole.data.dataset import Dataset
+from tests.toy import write_prepared
 from tests.toy_llm import tiny_llama
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -256,7 +258,19 @@ def test_options_without_effect_are_refused(
 
 def test_check_and_shuffle_ties_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["Mine", "--check", "--shuffle-ties", "1"]) == 2
-    assert "--check, --shuffle-ties and --export exclude each other" in capsys.readouterr().err
+    assert "--check, --card, --shuffle-ties and --export exclude each other" in capsys.readouterr().err
+
+
+def test_the_card_gets_the_front_matter_of_the_hub(
+    tmp_path: Path, toy_dataset: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_prepared(tmp_path / "toy", toy_dataset)
+    words = ["toy", "--output", str(tmp_path), "--licence", "mit"]
+    assert main(words) == 2
+    assert "--licence can only be used with --card" in capsys.readouterr().err
+    assert main([*words, "--card"]) == 0
+    assert capsys.readouterr().out == f"wrote {tmp_path}/toy/README.md\n"
+    assert (tmp_path / "toy" / "README.md").read_text().startswith("---\nlicense: mit\n")
 
 
 def test_beauty_without_text_takes_less_than_five_seconds(tmp_path: Path) -> None:
