@@ -111,3 +111,7 @@ class SharedRunFailed(HellmError):
 
 class MissingDependency(HellmError):
     """A package that a command needs is not installed."""
+
+
+class TrackerError(HellmError):
+    """A tracker of experiments cannot be used. The run goes on without it."""

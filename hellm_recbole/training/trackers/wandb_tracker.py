@@ -1,0 +1,74 @@
+"""Runs in Weights & Biases.
+
+The server, the project and the mode come from W&B's own environment variables, such as `WANDB_PROJECT`, `WANDB_ENTITY`
+and `WANDB_MODE=offline`. Its default for a server that does not answer, to wait for 90 seconds at the start and forever
+at the end, is shortened unless the user has set it: what was not sent stays in the folder of the run, and `wandb sync`
+sends it later.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from hellm_recbole.errors import TrackerError
+from hellm_recbole.training.trackers.base import PROJECT, Outcome, TrackedRun, read_id, write_id
+
+NAME = "wandb"
+LIMITS_S = {"init_timeout": 15.0, "finish_timeout": 30.0}
+LONGEST_TAG = 64  # characters
+
+
+class WandbTracker:
+    """A run in Weights & Biases. A trial has the group of its search and the job type `trial`."""
+
+    def __init__(self, run: TrackedRun, first_step: int | None) -> None:
+        wandb: Any = importlib.import_module("wandb")
+        self._refuse_missing_login(wandb)
+        identifier = read_id(run.folder, NAME) or uuid.uuid4().hex[:16]
+        limits = {key: value for key, value in LIMITS_S.items() if f"WANDB_{key.upper()}" not in os.environ}
+        self._run: Any = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", PROJECT),
+            name=run.name,
+            id=identifier,
+            resume="allow",
+            dir=str(run.folder),
+            config={**run.tags, **run.settings},
+            group=run.group,
+            job_type=run.kind,
+            tags=[
+                f"{name}: {run.tags[name]}"[:LONGEST_TAG] for name in ("dataset", "model", "preset") if name in run.tags
+            ],
+            reinit="create_new",  # runs of the user's own code stay as they are
+            settings=wandb.Settings(**limits),
+        )
+        write_id(run.folder, NAME, identifier)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Log the values of one epoch."""
+        self._run.log(dict(values), step=step)
+
+    def finish(self, outcome: Outcome) -> None:
+        """Set the summary and the further tags, and finish the run."""
+        self._run.summary.update(dict(outcome.summary))
+        self._run.config.update(dict(outcome.tags), allow_val_change=True)
+        if outcome.tags.get("best") == "true":
+            self._run.tags = (*self._run.tags, "best")
+        self._run.finish(exit_code=0 if outcome.status == "success" else 1)
+
+    def close(self) -> None:
+        """Finish the run without an outcome."""
+        self._run.finish()
+
+    @staticmethod
+    def _refuse_missing_login(wandb: Any) -> None:
+        """Refuse to send to a server without a login. W&B itself would ask in the terminal and wait for an answer.
+
+        Raises:
+            TrackerError: there is no login.
+        """
+        if wandb.setup().settings.mode in ("online", "run") and not wandb.login(prompt=False, verify=False):
+            raise TrackerError("there is no login; run `wandb login`, or set WANDB_MODE=offline to keep runs here")
