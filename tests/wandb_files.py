@@ -1,4 +1,4 @@
-"""Read what Weights & Biases writes in its offline mode: a log of LevelDB's format whose records are protocol buffers."""
+"""Read what W&B writes in its offline mode: a log of LevelDB's format whose records are protocol buffers."""
 
 from __future__ import annotations
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from collections.abc import Callable, Mapping
 
 from hellm_recbole.errors import HellmError, shorten, strip_controls, take_first_line
@@ -11,8 +13,10 @@ from hellm_recbole.training.trackers.opening import open_tracker
 
 Report = Callable[[str, str], None]  # (name of a tracker, sentence about its failure)
 
+RETRY_AFTER_S = 60.0  # how long a tracker that has failed is left alone
+
 _reported: set[str] = set()  # trackers whose failure this process has printed
-_failing: set[str] = set()  # trackers whose last use in this process failed
+_failed_at: dict[str, float] = {}  # tracker whose last use in this process failed -> time of it, in seconds
 
 
 def report_once(tracker: str, sentence: str) -> None:
@@ -23,16 +27,16 @@ def report_once(tracker: str, sentence: str) -> None:
 
 
 def is_failing(tracker: str) -> bool:
-    """Return whether the last use of a tracker in this process failed."""
-    return tracker in _failing
+    """Return whether the last use of a tracker in this process failed, a short time ago."""
+    return time.monotonic() - _failed_at.get(tracker, -math.inf) < RETRY_AFTER_S
 
 
 class GuardedTracker:
     """A run in a tracker, which is opened when there is something to log.
 
     An error of the tracker is reported, and the values wait in memory. At the end of the run all of them are sent if
-    the tracker works again. A tracker that failed in an earlier run of this process is tried only at the end, so that
-    a command of many runs does not wait for it twice in each.
+    the tracker works again. A command of many short runs does not wait in each of them for a tracker that has just
+    failed.
 
     Args:
         name: name of the tracker.
@@ -44,7 +48,7 @@ class GuardedTracker:
         self._name, self._run, self._report = name, run, report
         self._tracker: Tracker | None = None
         self._waiting: list[tuple[int, Mapping[str, float]]] = []
-        self._failed = name in _failing
+        self._failed = is_failing(name)
 
     def step(self, epoch: int, step: int, n_steps: int) -> None:
         """Open the run inside its first long epoch; the steps themselves are not logged."""
@@ -59,7 +63,7 @@ class GuardedTracker:
 
     def finish(self, outcome: Outcome) -> bool:
         """Log the outcome of the run and close it. Return whether the tracker has got all values."""
-        return self._try(lambda: self._finish(outcome))
+        return not is_failing(self._name) and self._try(lambda: self._finish(outcome))
 
     def close(self) -> None:
         """Close the run without an outcome."""
@@ -88,13 +92,13 @@ class GuardedTracker:
             action()
         except Exception as error:  # whatever a tracker raises, the run goes on
             self._tracker, self._failed = None, True
-            _failing.add(self._name)
+            _failed_at[self._name] = time.monotonic()
             reason = str(error) if isinstance(error, HellmError) else take_first_line(error)
             self._report(
                 self._name,
-                f"the tracker {self._name} failed ({shorten(reason)}); runs go on without it, and each tries it once "
-                "more when it ends; nothing is lost, for the folder of results has all values",
+                f"the tracker {self._name} failed ({shorten(reason)}); the command goes on and tries it again later; "
+                "nothing is lost: the folder of results has all values",
             )
             return False
-        _failing.discard(self._name)
+        _failed_at.pop(self._name, None)
         return True

@@ -3,22 +3,26 @@
 The server, the project and the mode come from W&B's own environment variables, such as `WANDB_PROJECT`, `WANDB_ENTITY`
 and `WANDB_MODE=offline`. Its default for a server that does not answer, to wait for 90 seconds at the start and forever
 at the end, is shortened unless the user has set it: what was not sent stays in the folder of the run, and `wandb sync`
-sends it later.
+sends it later. Its own lines, more than thirty a run, are not printed unless the user asks for them with
+`WANDB_SILENT=false`; the address of each run is.
 """
 
 from __future__ import annotations
 
 import importlib
+import io
 import os
+import sys
 import uuid
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 from typing import Any
 
 from hellm_recbole.errors import TrackerError
 from hellm_recbole.training.trackers.base import PROJECT, Outcome, TrackedRun, read_id, write_id
 
 NAME = "wandb"
-LIMITS_S = {"init_timeout": 15.0, "finish_timeout": 30.0}
+SETTINGS = {"init_timeout": 15.0, "finish_timeout": 30.0, "silent": True}  # unless the environment has them; seconds
 LONGEST_TAG = 64  # characters
 
 
@@ -29,7 +33,7 @@ class WandbTracker:
         wandb: Any = importlib.import_module("wandb")
         self._refuse_missing_login(wandb)
         identifier = read_id(run.folder, NAME) or uuid.uuid4().hex[:16]
-        limits = {key: value for key, value in LIMITS_S.items() if f"WANDB_{key.upper()}" not in os.environ}
+        settings = {key: value for key, value in SETTINGS.items() if f"WANDB_{key.upper()}" not in os.environ}
         self._run: Any = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             name=run.name,
@@ -43,9 +47,11 @@ class WandbTracker:
                 f"{name}: {run.tags[name]}"[:LONGEST_TAG] for name in ("dataset", "model", "preset") if name in run.tags
             ],
             reinit="create_new",  # runs of the user's own code stay as they are
-            settings=wandb.Settings(**limits),
+            settings=wandb.Settings(**settings),
         )
         write_id(run.folder, NAME, identifier)
+        if self._run.url:  # None offline
+            print(f"{run.name}: {self._run.url}", file=sys.stderr, flush=True)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Log the values of one epoch."""
@@ -70,5 +76,9 @@ class WandbTracker:
         Raises:
             TrackerError: there is no login.
         """
-        if wandb.setup().settings.mode in ("online", "run") and not wandb.login(prompt=False, verify=False):
+        if wandb.setup().settings.mode not in ("online", "run"):
+            return
+        with redirect_stderr(io.StringIO()):  # it says where it has found the key
+            has_key = wandb.login(prompt=False, verify=False)
+        if not has_key:
             raise TrackerError("there is no login; run `wandb login`, or set WANDB_MODE=offline to keep runs here")
