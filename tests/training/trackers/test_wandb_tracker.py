@@ -10,7 +10,7 @@ import wandb
 from hellm_recbole.errors import TrackerError
 from hellm_recbole.training.trackers.base import Outcome, TrackedRun
 from hellm_recbole.training.trackers.wandb_tracker import WandbTracker
-from tests.wandb_files import read_offline_runs
+from tests.wandb_files import OfflineRun, read_offline_runs
 
 
 @pytest.fixture(autouse=True)
@@ -21,13 +21,19 @@ def folder_of_the_run(tracked: TrackedRun) -> Iterator[None]:
     wandb.teardown()
 
 
+def read_runs(folder: Path) -> list[OfflineRun]:
+    """Read all runs, after W&B's process has written the last of them."""
+    wandb.teardown()
+    return read_offline_runs(folder)
+
+
 def test_a_run_has_config_curve_and_summary(tracked: TrackedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     tracker = WandbTracker(tracked, 1)
     for epoch in (1, 2):
         tracker.log(epoch, {"valid/N@20": epoch / 8})
     tracker.finish(Outcome("success", {"test/N@20": 0.25}, {"identity": "abc"}, 1))
-    (run,) = read_offline_runs(tracked.folder)
+    (run,) = read_runs(tracked.folder)
     assert (run.name, run.project, run.job_type, run.group) == ("toy/X/1", "hellm-recbole", "run", "")
     assert run.tags == ["dataset: toy", "model: X"]
     config = {"dropout": 0.5, "cutoffs": [5, 10], "llm": None, "dataset": "toy", "seed": "1", "identity": "abc"}
@@ -46,7 +52,7 @@ def test_a_resumed_run_continues_and_the_best_trial_is_marked(
     trial = replace(tracked, kind="trial", group="toy/X/tune")
     WandbTracker(trial, 1).finish(Outcome("failed"))
     WandbTracker(trial, None).finish(Outcome("success", {"best_trial": 1.0}, {"best": "true"}))
-    first, second = read_offline_runs(tracked.folder)
+    first, second = read_runs(tracked.folder)
     assert first.identifier == second.identifier
     assert (first.project, first.group, first.job_type) == ("mine", "toy/X/tune", "trial")
     assert (first.exit_code, second.exit_code) == (1, 0)
