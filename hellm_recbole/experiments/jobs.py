@@ -366,7 +366,7 @@ def _execute_and_track(
             body=combine_and_rank if isinstance(job.config, CombinedRunConfig) else None,
         )
         result = execute_with_plugins(
-            job.config, split, job.context, job.callbacks, lambda added: execute(watchers=[*watchers, tracking, *added])
+            job.config, split, job.context, job.callbacks, lambda added: execute(watchers=[tracking, *watchers, *added])
         )
         tracking.finish(describe_outcome(result))
     return result
