@@ -20,7 +20,6 @@ from tests.toy_records import toy_search, toy_trial
 from tests.toy_searches import make_request, make_task
 from tests.wandb_files import read_offline_runs
 
-
 FAILED: Any = {"status": "failed", "reason": "loss is nan", "valid": {}, "curve": ()}
 TRIALS = (
     toy_trial(1, 0.125),

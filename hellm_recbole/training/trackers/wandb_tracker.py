@@ -19,10 +19,12 @@ from contextlib import redirect_stderr
 from typing import Any
 
 from hellm_recbole.errors import TrackerError
+from hellm_recbole.system.files import ensure_folder
 from hellm_recbole.training.trackers.base import PROJECT, Outcome, TrackedRun, read_id, write_id
 
 NAME = "wandb"
-SETTINGS = {"init_timeout": 15.0, "finish_timeout": 30.0, "silent": True}  # unless the environment has them; seconds
+# Unless the environment has them; times in seconds.
+SETTINGS = {"init_timeout": 15.0, "finish_timeout": 30.0, "finish_timeout_raises": True, "silent": True}
 LONGEST_TAG = 64  # characters
 
 
@@ -39,7 +41,7 @@ class WandbTracker:
             name=run.name,
             id=identifier,
             resume="allow",
-            dir=str(run.folder),
+            dir=str(ensure_folder(run.folder)),  # without it, W&B would write to a temporary folder
             config={**run.tags, **run.settings},
             group=run.group,
             job_type=run.kind,

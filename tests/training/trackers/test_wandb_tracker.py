@@ -14,8 +14,7 @@ from tests.wandb_files import OfflineRun, read_offline_runs
 
 
 @pytest.fixture(autouse=True)
-def folder_of_the_run(tracked: TrackedRun) -> Iterator[None]:
-    tracked.folder.mkdir(parents=True)
+def fresh_settings() -> Iterator[None]:
     wandb.teardown()  # its settings are those of the first use in a process
     yield
     wandb.teardown()
