@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,6 +106,11 @@ def _read_ids(folder: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged; remove it to start new runs in the trackers")
     return content
+
+
+def announce(run: TrackedRun, address: str) -> None:
+    """Print where a tracker shows a new run."""
+    print(f"{run.name}: {address}", file=sys.stderr, flush=True)
 
 
 def simplify(values: Mapping[str, Any]) -> dict[str, bool | int | float | str]:

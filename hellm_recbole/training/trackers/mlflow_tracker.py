@@ -20,6 +20,7 @@ from hellm_recbole.training.trackers.base import (
     PROJECT,
     Outcome,
     TrackedRun,
+    announce,
     name_metric,
     read_id,
     simplify,
@@ -30,15 +31,19 @@ NAME = "mlflow"
 STATES = {"success": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
 MOST_PARAMS = 100  # in one request
 LONGEST_VALUE = 6000  # characters of a parameter
-# Seconds and repetitions of a request, for a server that does not answer.
-LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+# Seconds and repetitions of a request, for a server that does not answer; this project prints addresses itself.
+ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 
 
 class MlflowTracker:
     """A run in MLflow. A trial is a nested run of its search."""
 
     def __init__(self, run: TrackedRun, first_step: int | None) -> None:
-        for name, value in LIMITS.items():
+        for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         self._mlflow: Any = importlib.import_module("mlflow")
         self._client = self._mlflow.MlflowClient()
@@ -46,6 +51,9 @@ class MlflowTracker:
             found = read_id(run.folder, NAME)
             self.run_id = self._create(run) if found is None or not self._continue(found) else found
         write_id(run.folder, NAME, self.run_id)
+        if self.run_id != found and (address := self._mlflow.get_tracking_uri()).startswith("http"):
+            experiment = self._client.get_run(self.run_id).info.experiment_id
+            announce(run, f"{address}/#/experiments/{experiment}/runs/{self.run_id}")
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Log the values of one epoch."""

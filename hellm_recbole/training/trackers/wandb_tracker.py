@@ -12,7 +12,6 @@ from __future__ import annotations
 import importlib
 import io
 import os
-import sys
 import uuid
 from collections.abc import Mapping
 from contextlib import redirect_stderr
@@ -20,7 +19,7 @@ from typing import Any
 
 from hellm_recbole.errors import TrackerError
 from hellm_recbole.system.files import ensure_folder
-from hellm_recbole.training.trackers.base import PROJECT, Outcome, TrackedRun, read_id, write_id
+from hellm_recbole.training.trackers.base import PROJECT, Outcome, TrackedRun, announce, read_id, write_id
 
 NAME = "wandb"
 # Unless the environment has them; times in seconds.
@@ -51,9 +50,9 @@ class WandbTracker:
             reinit="create_new",  # runs of the user's own code stay as they are
             settings=wandb.Settings(**settings),
         )
+        if read_id(run.folder, NAME) is None and not self._run.offline:
+            announce(run, self._run.url)
         write_id(run.folder, NAME, identifier)
-        if self._run.url:  # None offline
-            print(f"{run.name}: {self._run.url}", file=sys.stderr, flush=True)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Log the values of one epoch."""
