@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from hellm_recbole.training.trackers.base import Outcome, TrackedRun, simplify
 
@@ -26,8 +26,8 @@ class TensorBoardTracker:
         from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams
 
-        self._writer: Any = SummaryWriter(str(run.folder / FOLDER), purge_step=first_step)
-        _, start, self._end = hparams(simplify({**run.tags, **run.settings}), {})  # type: ignore[no-untyped-call]
+        self._writer = cast(Any, SummaryWriter(str(run.folder / FOLDER), purge_step=first_step))
+        _, start, self._end = hparams(simplify({**run.tags, **run.settings}), {})
         self._writer.file_writer.add_summary(start)
         if first_step in (None, 1):
             self._write_tags(run.tags)
