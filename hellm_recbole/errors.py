@@ -114,4 +114,4 @@ class MissingDependency(HellmError):
 
 
 class TrackerError(HellmError):
-    """A tracker of experiments cannot be used. The run goes on without it."""
+    """A tracker of experiments cannot be used; the run continues."""

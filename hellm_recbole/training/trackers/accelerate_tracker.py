@@ -2,7 +2,7 @@
 
 accelerate's classes do the work (`accelerate.tracking`). They ask its `PartialState` in each call, which may start a
 process group, checks all GPUs of the machine and changes the number of threads, and this project opens trackers in the
-main process only. So the classes are told not to ask (`main_process_only = False`), and while they are called, the
+main process only. So the classes are changed not to ask (`main_process_only = False`), and while they are called, the
 logger of their module is a plain one: accelerate's own raises an error if there is no `PartialState`.
 
 They are not used for TensorBoard, W&B and MLflow, because they have no groups, no nested runs, no summary and no status

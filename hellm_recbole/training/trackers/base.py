@@ -1,4 +1,4 @@
-"""What a tracker is told: the run when it is opened, values while it is trained, and its outcome at the end."""
+"""What a tracker gets: the run when it is opened, values while it is trained, and its outcome at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tracker that cannot stop a run: if it fails, this is said once, and the run goes on without it."""
+"""A tracker that cannot stop a run: if it fails, this is said once, and the run continues."""
 
 from __future__ import annotations
 

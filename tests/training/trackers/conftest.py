@@ -23,6 +23,6 @@ def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def tracked(tmp_path: Path) -> TrackedRun:
-    """A run that trackers can be told of."""
+    """A run for trackers."""
     settings = {"dropout": 0.5, "cutoffs": (5, 10), "llm": None}
     return TrackedRun("toy/X/1", tmp_path / "run", settings, {"dataset": "toy", "model": "X", "seed": "1"})

@@ -15,7 +15,7 @@ def read_events(folder: Path) -> EventAccumulator:
 
 
 def read_sessions(events: EventAccumulator) -> dict[str, Any]:
-    """Read what the page HParams is told: tag -> its content."""
+    """Read the content of the page HParams: tag -> its content."""
     contents = events.PluginTagToContent("hparams")
     return {tag: HParamsPluginData.FromString(content) for tag, content in contents.items()}
 

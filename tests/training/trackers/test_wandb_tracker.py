@@ -21,7 +21,7 @@ def fresh_settings() -> Iterator[None]:
 
 
 def read_runs(folder: Path) -> list[OfflineRun]:
-    """Read all runs, after W&B's process has written the last of them."""
+    """Read all runs, after the process of W&B has written everything."""
     wandb.teardown()
     return read_offline_runs(folder)
 
