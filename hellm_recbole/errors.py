@@ -115,3 +115,7 @@ class MissingDependency(HellmError):
 
 class HubError(HellmError):
     """The Hugging Face hub cannot be reached, refuses a request, or has something else than what was expected."""
+
+
+class TrackerError(HellmError):
+    """A tracker of experiments cannot be used; the run continues."""

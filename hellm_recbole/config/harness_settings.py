@@ -127,14 +127,19 @@ class EvalSettings(Settings):
     eval_block_users: int = Field(ge=1)
 
 
+LoggerName = Literal[
+    "tensorboard", "wandb", "mlflow", "aim", "clearml", "comet_ml", "dvclive", "swanlab", "trackio"
+]  # names of their modules
+
+
 class LogSettings(Settings):
-    """Logging of training curves.
+    """Trackers of runs and of trials of searches.
 
     Attributes:
-        loggers: loggers to use, any of tensorboard, wandb and mlflow.
+        loggers: trackers to use, any of tensorboard, wandb, mlflow, aim, clearml, comet_ml, dvclive, swanlab, trackio.
     """
 
-    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...]
+    loggers: tuple[LoggerName, ...]
 
 
 class ClusterSettings(Settings):

@@ -29,10 +29,12 @@ from hellm_recbole.experiments.pretrained import PretrainedStore, locate_pretrai
 from hellm_recbole.experiments.results import RECORD_FILE, RunResult, read_result
 from hellm_recbole.experiments.run import execute_run
 from hellm_recbole.experiments.run_config import LLMRunConfig, OwnRunConfig, RunConfig
+from hellm_recbole.experiments.run_tracking import describe_outcome, leave_out_loggers, track_run
 from hellm_recbole.system.console import print_error
 from hellm_recbole.system.files import check_removable, remove_leftovers
 from hellm_recbole.system.locks import FolderLock
 from hellm_recbole.training.loggers import Logger
+from hellm_recbole.training.trackers.guard import Report, report_once
 
 
 @dataclass(frozen=True)
@@ -301,7 +303,12 @@ def execute_jobs(jobs: Sequence[RunJob], data: tuple[Dataset, Split], store: Pre
 
 
 def run_job(
-    job: RunJob, dataset: Dataset, split: Split, store: PretrainedStore, watchers: Sequence[Logger] = ()
+    job: RunJob,
+    dataset: Dataset,
+    split: Split,
+    store: PretrainedStore,
+    watchers: Sequence[Logger] = (),
+    report: Report = report_once,
 ) -> str | None:
     """Execute a run unless it is finished, then write its exports and the embeddings that other runs read.
 
@@ -310,7 +317,8 @@ def run_job(
         dataset: dataset of the run.
         split: split of the dataset.
         store: pretrained embeddings that the command has loaded.
-        watchers: loggers that receive each epoch, in addition to the loggers of the settings.
+        watchers: loggers that receive each epoch, in addition to the trackers of the settings.
+        report: function that reports the failure of a tracker.
 
     Returns:
         Description of the error; None if there was no error.
@@ -330,9 +338,25 @@ def run_job(
             print(f"{job.name}: {describe_finished_run(result, job.external)}")
     if result is None:
         store.forget(job.folder)
+        result = _execute_and_track(job, dataset, split, store, watchers, report)
+    if result.status != "success":
+        return result.reason
+    return _write_exports(job, split, store)
+
+
+def _execute_and_track(
+    job: RunJob,
+    dataset: Dataset,
+    split: Split,
+    store: PretrainedStore,
+    watchers: Sequence[Logger],
+    report: Report,
+) -> RunResult:
+    """Execute a run with its trackers and plug-ins, see `run_job`. Return its result."""
+    with track_run(job.config, dataset, split, job.context, report) as tracking:
         execute = partial(
             execute_run,
-            job.config,
+            leave_out_loggers(job.config),
             dataset,
             split,
             job.context,
@@ -342,11 +366,10 @@ def run_job(
             body=combine_and_rank if isinstance(job.config, CombinedRunConfig) else None,
         )
         result = execute_with_plugins(
-            job.config, split, job.context, job.callbacks, lambda added: execute(watchers=[*watchers, *added])
+            job.config, split, job.context, job.callbacks, lambda added: execute(watchers=[tracking, *watchers, *added])
         )
-    if result.status != "success":
-        return result.reason
-    return _write_exports(job, split, store)
+        tracking.finish(describe_outcome(result))
+    return result
 
 
 def _write_exports(job: RunJob, split: Split, store: PretrainedStore) -> str | None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hellm_recbole.experiments.run_config import RunConfig
-from hellm_recbole.system.packages import name_extra
-from hellm_recbole.training.loggers import find_missing_loggers, refuse_missing_loggers
+from hellm_recbole.training.trackers.opening import find_missing_loggers, name_installation, refuse_missing_loggers
 
 _DEFAULTS = "overall.yaml"  # origin of settings that nobody has set
 
@@ -39,5 +38,5 @@ def describe_missing_loggers(configs: Iterable[RunConfig]) -> str | None:
     missing = {name: None for config in configs for name in config.log.loggers if name not in choose_loggers(config)}
     if not missing:
         return None
-    commands = " and ".join(name_extra(name) for name in missing)
+    commands = " and ".join(name_installation(name) for name in missing)
     return f"no curves are logged to {' and '.join(missing)}, which is not installed: {commands}, or --set loggers=[]"

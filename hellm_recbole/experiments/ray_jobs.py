@@ -28,6 +28,7 @@ from hellm_recbole.experiments.run_config import TrainedRunConfig
 from hellm_recbole.system import runtime
 from hellm_recbole.system.work_bar import LINE_EVERY_S
 from hellm_recbole.training.loggers import Logger
+from hellm_recbole.training.trackers.guard import report_once
 
 MAX_RETRIES = 3  # number of restarts of a run whose worker died; it resumes from its last epoch
 POLL_EVERY_S = 1.0
@@ -137,7 +138,9 @@ def _wait_for_tasks(
                 done += 1
                 locks.release(job)
                 failed += not report_outcome(job, problem)
-            lines = ray.get(board.get_lines.remote())
+            lines, warnings = ray.get([board.get_lines.remote(), board.get_warnings.remote()])
+            for tracker, sentence in warnings.items():
+                report_once(tracker, sentence)
             shown = [job.name for job in pending.values() if job.name in lines]
             show(done, failed, {titles[name]: lines[name] for name in shown})
     return failed
@@ -181,16 +184,23 @@ def execute_job(
     else:
         board.set_line.remote(job.name, "combining scores")
     try:
-        return run_job(job, *data, PretrainedStore(), watchers=watchers)
+        return run_job(
+            job,
+            *data,
+            PretrainedStore(),
+            watchers=watchers,
+            report=lambda tracker, sentence: board.add_warning.remote(tracker, sentence),
+        )
     except HellmError as error:
         return str(error)
 
 
 class ProgressBoard:
-    """The latest line of progress of each running job, in a process of its own that all workers reach."""
+    """The latest line of progress of each running job, and warnings, in a process of its own that all workers reach."""
 
     def __init__(self) -> None:
         self._lines: dict[str, str] = {}
+        self._warnings: dict[str, str] = {}
 
     def set_line(self, name: str, text: str) -> None:
         """Set the latest line of a job."""
@@ -199,6 +209,14 @@ class ProgressBoard:
     def get_lines(self) -> dict[str, str]:
         """Return the latest line of each job, name -> line."""
         return self._lines
+
+    def add_warning(self, tracker: str, sentence: str) -> None:
+        """Keep the first warning about a tracker that failed in a worker."""
+        self._warnings.setdefault(tracker, sentence)
+
+    def get_warnings(self) -> dict[str, str]:
+        """Return the first warning about each tracker, name -> sentence."""
+        return self._warnings
 
 
 class ProgressReporter:

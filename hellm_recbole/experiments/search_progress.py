@@ -1,4 +1,4 @@
-"""Progress of a running search: a line for each trial that reports or ends, and copies of the search state.
+"""Progress of a running search: lines and trackers of its trials, and copies of the search state.
 
 This module imports Ray, which takes long. Import it only where a search is run.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,26 @@ from ray import tune
 
 from hellm_recbole.experiments.search_state import copy_state, list_state_files
 from hellm_recbole.experiments.search_task import SearchTask
-from hellm_recbole.experiments.trial import BEST, read_number
+from hellm_recbole.experiments.search_tracking import SearchTracking, make_search_tracking
+from hellm_recbole.experiments.trial import BEST, describe_trial, read_number
 from hellm_recbole.system.work_bar import LINE_EVERY_S
 
 
 class SearchWatcher(tune.Callback):
-    """Ray callback that prints the progress of a search and copies its state.
+    """Ray callback that prints the progress of a search, logs its trials to trackers, and copies its state.
 
     Args:
         task: the search.
     """
 
+    _tracking: SearchTracking | None = None  # a search that an earlier version has started has none
+    _rungs: Collection[int] = ()
+
     def __init__(self, task: SearchTask) -> None:
         self._label, self._metric = task.base.label, task.base.train.valid_metric
         self._space = {key: list(values) for key, values in task.space.items()}
         self._total = f"/{task.budget.trials}" if task.budget.trials is not None and task.search != "grid" else ""
+        self._tracking, self._rungs = make_search_tracking(task), task.list_rungs()
         self._last_print_s = time.monotonic()
         self._copied_ns = 0  # time of the newest state file that was copied
 
@@ -53,8 +59,12 @@ class SearchWatcher(tune.Callback):
             self._print_line(trials, trial, f"epoch {result['epoch']}, {self._metric} {result[BEST]:.4f}")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Print a line for a trial that has ended, was stopped or has failed."""
+        """Print a line for a trial that has ended, was stopped or has failed, and log it."""
         last = trial.last_result or {}
+        if last and self._tracking is not None:
+            number = read_number(trial.trial_id)
+            ended = describe_trial(self._space, self._rungs, number, trial.config, last, None)
+            self._tracking.log_trial(Path(trial.remote_experiment_path).parent, ended)
         if last.get("reason"):
             self._print_line(trials, trial, f"failed: {last['reason']}")
         elif last:

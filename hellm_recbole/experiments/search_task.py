@@ -111,6 +111,7 @@ class SearchTask:
         n_candidates: number of ranked items.
         grid: setting -> values whose combinations are the grid; `space` holds the values of `points`, too.
         points: points that a grid search tries after those of the grid.
+        split_kind: kind of the dataset's split, for trackers; "" if it is not known.
     """
 
     job: TrialJob
@@ -123,6 +124,7 @@ class SearchTask:
     n_candidates: int
     grid: Space
     points: tuple[Point, ...] = ()
+    split_kind: str = ""
 
     @property
     def space(self) -> Space:
@@ -141,6 +143,8 @@ class SearchTask:
 
     def list_rungs(self) -> list[int]:
         """List the numbers of reports after which the scheduler may stop a trial."""
+        if self.scheduler == "none":
+            return []
         settings = read_tune_settings()
         return [settings.grace_reports * settings.reduction_factor**k for k in range(self.max_reports.bit_length())]
 
@@ -215,7 +219,17 @@ def make_search_task(
         run_parts=run_parts,
     )
     return SearchTask(
-        job, config, name, budget, scheduler, search, split.sha256, split.n_items, grid, tuple(map(dict, points))
+        job,
+        config,
+        name,
+        budget,
+        scheduler,
+        search,
+        split.sha256,
+        split.n_items,
+        grid,
+        tuple(map(dict, points)),
+        split.kind,
     )
 
 

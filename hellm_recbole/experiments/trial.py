@@ -10,14 +10,16 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from hellm_recbole.config.search_space import Space
 from hellm_recbole.errors import CheckpointError, HellmError, take_first_line
 from hellm_recbole.experiments.ray_cluster import enter_worker
 from hellm_recbole.experiments.run_config import TrainedRunConfig
 from hellm_recbole.experiments.search_task import TrialJob
+from hellm_recbole.experiments.sweeps import Trial
 from hellm_recbole.system import runtime
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
 from hellm_recbole.training.trainer import fit
@@ -136,3 +138,36 @@ def read_number(name: str) -> int:
     found = re.search(r"[0-9a-f]+_(\d{5})(?=_|$)", name)
     assert found is not None, name
     return int(found[1]) + 1
+
+
+def describe_trial(
+    space: Space,
+    rungs: Collection[int],
+    number: int,
+    point: Mapping[str, int],
+    last: Mapping[str, Any],
+    error: str | None,
+) -> Trial:
+    """Describe the end of a trial.
+
+    Args:
+        space: setting -> values to try.
+        rungs: numbers of reports after which the scheduler may stop a trial.
+        number: number of the trial, from 1.
+        point: setting -> index into its values.
+        last: last report of the trial; empty if there is none.
+        error: error of its process; None if there was none.
+    """
+    reason = last.get("reason") or error
+    stopped = "pruned" if last.get("reports") in rungs else "cut"
+    return {
+        "number": number,
+        "values": {key: space[key][index] for key, index in point.items()},
+        "status": "failed" if reason else "ended" if last["ended"] else stopped,  # type: ignore[typeddict-item]
+        "reason": reason,
+        "epochs": last.get("epoch", 0),
+        "best_epoch": last.get("best_epoch", 0),
+        "valid": dict(last.get("valid", {})),
+        "curve": tuple(tuple(map(float, pair)) for pair in last.get("curve", ())),
+        "seconds": float(last.get("seconds", 0.0)),
+    }

@@ -22,11 +22,13 @@ from hellm_recbole.experiments.earlier_search import (
     write_request,
 )
 from hellm_recbole.experiments.jobs import announce_removals
+from hellm_recbole.experiments.logger_check import describe_missing_loggers
 from hellm_recbole.experiments.ray_cluster import connect_cluster
 from hellm_recbole.experiments.search_state import RAY_FOLDER, STATE_FOLDER, needs_lock, remove_state, restore_state
 from hellm_recbole.experiments.search_task import SearchTask
+from hellm_recbole.experiments.search_tracking import make_search_tracking
 from hellm_recbole.experiments.sweeps import SCHEMA, SearchResult, Trial, write_search
-from hellm_recbole.experiments.trial import BEST, read_number
+from hellm_recbole.experiments.trial import BEST, describe_trial, read_number
 from hellm_recbole.system import runtime
 from hellm_recbole.system.files import ensure_folder, remove_folder, remove_leftovers
 from hellm_recbole.system.locks import FolderLock
@@ -39,9 +41,12 @@ def run_searches(tasks: Sequence[SearchTask], request: SearchRequest) -> Iterato
     """Run searches one after the other on one Ray cluster, and yield each result as soon as its search has finished.
 
     Raises:
-        HellmError: there is no cluster at the address, or a search cannot be run or resumed.
+        HellmError: there is no cluster at the address, a search cannot be run or resumed, or a tracker that somebody
+            asked for is not installed.
     """
     folders = [task.locate(request.output) for task in tasks]
+    if (untracked := describe_missing_loggers(task.base for task in tasks)) is not None:
+        print(untracked)
     with ExitStack() as stack:
         for task, folder in zip(tasks, folders, strict=True):
             if request.fresh or needs_lock(folder):
@@ -89,6 +94,7 @@ def run_search(task: SearchTask, output: Path, *, fresh: bool) -> SearchResult:
             trials=tuple(trials),
         )
         write_search(folder, search_result)
+        make_search_tracking(task).finish(folder, search_result)
     remove_state(folder, output)
     return search_result
 
@@ -129,28 +135,15 @@ def collect_trials(task: SearchTask, results: tune.ResultGrid) -> list[Trial]:
     rungs = task.list_rungs()
     ended = [results[index] for index in range(len(results))]
     started = [result for result in ended if BEST in (result.metrics or {}) or result.error is not None]
-    return sorted((_describe_trial(task, result, rungs) for result in started), key=lambda trial: trial["number"])
-
-
-def _describe_trial(task: SearchTask, result: tune.Result, rungs: Sequence[int]) -> Trial:
-    """Describe the end of a trial.
-
-    Args:
-        task: the search.
-        result: last report and error of the trial.
-        rungs: numbers of reports after which the scheduler may stop a trial.
-    """
-    last = result.metrics or {}
-    reason = last.get("reason") or (None if result.error is None else take_last_line(result.error))
-    stopped_status = "pruned" if task.scheduler == "asha" and last.get("reports") in rungs else "cut"
-    return {
-        "number": read_number(Path(result.path).name),
-        "values": {key: task.space[key][index] for key, index in (result.config or {}).items()},
-        "status": "failed" if reason else "ended" if last["ended"] else stopped_status,  # type: ignore[typeddict-item]
-        "reason": reason,
-        "epochs": last.get("epoch", 0),
-        "best_epoch": last.get("best_epoch", 0),
-        "valid": dict(last.get("valid", {})),
-        "curve": tuple(tuple(map(float, point)) for point in last.get("curve", ())),
-        "seconds": float(last.get("seconds", 0.0)),
-    }
+    trials = [
+        describe_trial(
+            task.space,
+            rungs,
+            read_number(Path(result.path).name),
+            result.config or {},
+            result.metrics or {},
+            None if result.error is None else take_last_line(result.error),
+        )
+        for result in started
+    ]
+    return sorted(trials, key=lambda trial: trial["number"])

@@ -33,7 +33,11 @@ def test_a_key_belongs_to_one_class_only() -> None:
         ({"learning_rate": 1e31}, "learning_rate = 1e+31 must be <= 1e+30"),
         ({"optimizer": "sgd"}, "optimizer = 'sgd' must be one of adam, adamw"),
         ({"cutoffs": [20, 0]}, "cutoffs = [20, 0] must be >= 1"),
-        ({"loggers": ["print"]}, "loggers = ['print'] must be one of tensorboard, wandb, mlflow"),
+        (
+            {"loggers": ["print"]},
+            "loggers = ['print'] must be one of tensorboard, wandb, mlflow, aim, clearml, comet_ml, dvclive, swanlab, "
+            "trackio",
+        ),
     ],
 )
 def test_ranges(change: dict[str, object], message: str) -> None:

@@ -11,18 +11,26 @@ import pytest
 
 from hellm_recbole.data.split import Split
 from hellm_recbole.experiments.search_progress import SearchWatcher
+from hellm_recbole.experiments.search_tracking import read_logged
 from tests.toy_searches import make_task
 
 
-def make_trial(number: int, **last: Any) -> SimpleNamespace:
-    return SimpleNamespace(trial_id=f"ab_{number - 1:05d}", config={"n_layers": 1}, last_result=last)
+def make_trial(storage: Path, number: int, **last: Any) -> SimpleNamespace:
+    return SimpleNamespace(
+        trial_id=f"ab_{number - 1:05d}",
+        config={"n_layers": 1},
+        last_result=last,
+        remote_experiment_path=str(storage / "ray"),
+    )
 
 
-def test_each_trial_gets_a_line_at_its_end(toy_split: Split, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_trial_gets_a_line_at_its_end_and_is_logged(
+    toy_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     watcher = SearchWatcher(make_task(toy_split, {"n_layers": [1, 2]}, search="random"))
-    ended = make_trial(1, best=0.5, ended=True, epoch=9, best_epoch=4)
-    stopped = make_trial(2, best=0.25, ended=False, epoch=3, best_epoch=3)
-    failed = make_trial(3, best=0.0, ended=True, reason="loss is nan")
+    ended = make_trial(tmp_path, 1, best=0.5, ended=True, epoch=9, best_epoch=4)
+    stopped = make_trial(tmp_path, 2, best=0.25, ended=False, epoch=3, best_epoch=3)
+    failed = make_trial(tmp_path, 3, best=0.0, ended=True, reason="loss is nan")
     trials = [ended, stopped, failed]
     for trial in trials:
         watcher.on_trial_complete(0, trials, trial)
@@ -34,6 +42,18 @@ def test_each_trial_gets_a_line_at_its_end(toy_split: Split, capsys: pytest.Capt
         "LightGCN trial 3/2 (n_layers=2): failed: loss is nan; best 0.5000",
         "LightGCN trial 2/2 (n_layers=2): its process died; best 0.5000",
     ]
+    assert read_logged(tmp_path) == {"tensorboard": [1, 2, 3]}
+
+
+def test_a_search_that_an_earlier_version_has_started_is_not_logged(
+    toy_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watcher = SearchWatcher(make_task(toy_split, {"n_layers": [1, 2]}, search="random"))
+    del watcher._tracking, watcher._rungs  # Ray has stored the object without them
+    trial = make_trial(tmp_path, 1, best=0.5, ended=True, epoch=9, best_epoch=4)
+    watcher.on_trial_complete(0, [trial], trial)
+    assert capsys.readouterr().err.count("\n") == 1
+    assert read_logged(tmp_path) == {}
 
 
 def test_the_state_is_copied_when_ray_has_written_a_new_one(toy_split: Split, tmp_path: Path) -> None:
