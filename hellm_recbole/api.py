@@ -23,6 +23,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from hellm_recbole.baselines.registry import load_registry
+from hellm_recbole.config.properties_files import use_folder
 from hellm_recbole.config.yaml_files import Value
 from hellm_recbole.data.dataset import load_dataset as read_dataset
 from hellm_recbole.data.known_datasets import DATASET_ROOT, list_datasets, resolve_name
@@ -35,6 +36,7 @@ from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.identity.parts import list_embedding_files
 from hellm_recbole.llm.text_encoder import find_text_encoder
+from hellm_recbole.plugins.user_models import refresh_user_models
 from hellm_recbole.serving.all_data import list_read_files, train_on_all_data
 from hellm_recbole.serving.arguments import check_arguments
 from hellm_recbole.serving.dataset import LoadedDataset
@@ -54,9 +56,28 @@ __all__ = [
     "load_run",
     "run",
     "train_all",
+    "use_properties",
 ]
 
 AnyPath = str | PathLike[str]
+
+
+def use_properties(folder: AnyPath) -> None:
+    """Use a folder with settings files and models of one's own, as the option `--properties` of the commands does.
+
+    It is used by this process and by all that it starts. If a file of the folder is edited, the next call of `run`,
+    `load_run` or `train_all` reads it again.
+
+    Args:
+        folder: folder with subfolders such as `preset` and `model`, and with the Python files of models.
+
+    Raises:
+        HellmError: it is no such folder, or one of its models cannot be loaded.
+    """
+    check_arguments(folder=folder)
+    use_folder(Path(folder))
+    refresh_user_models()
+    load_registry()
 
 
 def load_dataset(
@@ -175,6 +196,7 @@ def run(
     check_arguments(models=models, seeds=seeds, preset=preset, settings=settings, embeddings=embeddings, tuned=tuned)
     check_arguments(exports=exports, export_k=export_k, fresh=fresh, ray=ray, device=device, threads=threads)
     check_arguments(output=output)
+    refresh_user_models()
     loaded = _load(dataset)
     request = make_request(
         loaded.name,
@@ -217,6 +239,7 @@ def load_run(
             depends on has changed or is not there any more.
     """
     check_arguments(folder=folder, dataset=dataset, device=device, embeddings=embeddings, data_path=data_path)
+    refresh_user_models()
     result = read_finished(Path(folder))
     refuse_unread_files(result, _as_paths(embeddings), list_embedding_files(result.identity))
     loaded = _find_dataset(result, dataset, data_path)
@@ -266,6 +289,7 @@ def train_all(
     """
     check_arguments(folder=folder, dataset=dataset, device=device, embeddings=embeddings, data_path=data_path)
     check_arguments(fresh=fresh)
+    refresh_user_models()
     result = read_finished(Path(folder))
     loaded = _find_dataset(result, dataset, data_path)
     stored = open_run(result, load_registry(), runtime.choose_device(device))

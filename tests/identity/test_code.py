@@ -44,7 +44,8 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def clear_caches() -> None:
-    for cached in (code._digest_import_closure, code.digest_module, code._find_source_file):
+    code._DIGESTS.clear()
+    for cached in (code._digest_import_closure, code._find_source_file):
         cached.cache_clear()
 
 
