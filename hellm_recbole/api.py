@@ -46,6 +46,7 @@ from hellm_recbole.serving.loading import load_recommender, open_run, read_finis
 from hellm_recbole.serving.recommender import Recommender
 from hellm_recbole.serving.results import Results, collect_results
 from hellm_recbole.system import runtime
+from hellm_recbole.system.notebook import is_notebook
 
 __all__ = [
     "LoadedDataset",
@@ -63,10 +64,7 @@ AnyPath = str | PathLike[str]
 
 
 def use_properties(folder: AnyPath) -> None:
-    """Use a folder with settings files and models of one's own, as the option `--properties` of the commands does.
-
-    It is used by this process and by all that it starts. If a file of the folder is edited, the next call of `run`,
-    `load_run` or `train_all` reads it again.
+    """Use a folder with settings files and models of one's own, as `--properties` does; edited files are read again.
 
     Args:
         folder: folder with subfolders such as `preset` and `model`, and with the Python files of models.
@@ -246,7 +244,7 @@ def load_run(
     stored = open_run(result, load_registry(), runtime.choose_device(device))
     model = load_recommender(stored, loaded, _as_paths(embeddings))
     for note in model.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {note}", file=sys.stdout if is_notebook() else sys.stderr)  # a notebook marks stderr as a fault
     return model
 
 

@@ -101,7 +101,9 @@ def _find_code(file: PropertiesFile) -> Path:
         raise SettingsError(f"{file.path}: {CODE} = {name!r} must be the name of a Python file, such as my_model.py")
     path = file.folder.path / name
     if not name.endswith(".py") or not path.is_file():
-        raise SettingsError(f"{file.path}: {CODE} = {name!r}, but there is no file {path}; write it, or correct the name")
+        raise SettingsError(
+            f"{file.path}: {CODE} = {name!r}, but there is no file {path}; write it, or correct the name"
+        )
     return path
 
 

@@ -80,8 +80,8 @@ class Recommender:
         return f"{self.result.label} on {self.result.dataset}, seed {self.result.seed}"
 
     def __repr__(self) -> str:
-        metrics = "".join(f", {name} {value:.4f}" for name, value in self.result.metrics["test"].items())
-        return f"Recommender({self.name}{metrics if self.result.evaluated else ', trained on all data'})"
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in self.result.metrics["test"].items())
+        return f"Recommender({self.name}: {metrics if self.result.evaluated else 'trained on all data'})"
 
     def recommend(
         self,

@@ -51,7 +51,8 @@ class Run:
     def __repr__(self) -> str:
         result = self.result
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in self.metrics.items())
-        return f"Run({result.label} on {result.dataset}, seed {result.seed}: {metrics or result.reason})"
+        shown = metrics if result.status == "success" else f"{result.status}, {result.reason}"
+        return f"Run({result.label} on {result.dataset}, seed {result.seed}: {shown})"
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,7 +96,8 @@ class Results:
 
     def __repr__(self) -> str:
         names = ", ".join(dict.fromkeys(run.result.label for run in self.runs)) or "none"
-        failed = f"; failed: {', '.join(run.result.label for run in self.failed)}" if self.failed else ""
+        wrong = ", ".join(f"{run.result.label} (seed {run.result.seed})" for run in self.failed)
+        failed = f"; failed: {wrong}" if wrong else ""
         return f"Results({self.dataset}: {len(self.runs)} run{'s' * (len(self.runs) != 1)} of {names}{failed})"
 
     def _repr_html_(self) -> str | None:
