@@ -65,14 +65,11 @@ def clean_notebook(notebook: Any, folder: Path) -> None:
         cell.metadata = {key: value for key, value in cell.metadata.items() if key == "tags"}
         for output in cell.get("outputs", []):
             output.get("metadata", {}).clear()
-            for holder, key in [
-                (output, "text"),
-                *((output.get("data", {}), kind) for kind in ("text/plain", "text/html")),
-            ]:
+            data = output.get("data", {})
+            for holder, key in [(output, "text"), (data, "text/plain"), (data, "text/html")]:
                 if key in holder:
-                    holder[key] = (
-                        _ESCAPES.sub("", holder[key]).replace(f"{folder.resolve()}{os.sep}", "").replace("\r\n", "\n")
-                    )
+                    text = _ESCAPES.sub("", holder[key]).replace("\r\n", "\n")
+                    holder[key] = text.replace(f"{folder.resolve()}{os.sep}", "")
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
 

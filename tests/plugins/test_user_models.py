@@ -164,5 +164,5 @@ def test_commands_and_the_api_run_the_model_and_an_old_number_is_not_taken_for_o
     assert "kept; its code has changed since (toy_code" in capsys.readouterr().out
     results = hellm_recbole.run(["Mine"], "toy", preset="quick", settings=settings, threads=1, device="cpu", fresh=True)
     assert results["Mine"].load().config.spec.cls.factor == 2  # type: ignore[union-attr]
-    with pytest.raises(SettingsError, match="^--properties gone is not a folder"):
+    with pytest.raises(SettingsError, match=r"^--properties gone is not a folder"):
         hellm_recbole.use_properties("gone")

@@ -18,7 +18,7 @@ def test_the_view_has_rows_intervals_marks_and_caption(tmp_path: Path) -> None:
         for name in table.metrics[-4:] if row.problem is None else ():
             cell = row.cells[name]
             assert f"{cell.mean:.4f}{'*' * cell.significant}" in html
-            assert f"{cell.low:.3f} – {cell.high:.3f}" in html
+            assert f"{cell.low:.3f} \u2013 {cell.high:.3f}" in html
     assert [name for name in table.metrics if f">{name}</th>" in html] == [*table.metrics[-4:]]
     assert html.count("font-weight:700") == 4
     assert all(note in html for note in table.notes)

@@ -43,6 +43,7 @@ def test_in_a_kernel_a_bar_is_one_output_and_an_error_one_sentence(tmp_path: Pat
 
 @pytest.mark.parametrize("name", ["ipywidgets", "IPython"])
 def test_nothing_of_a_notebook_is_loaded_by_a_command(name: str) -> None:
-    code = f"import sys, hellm_recbole.api, hellm_recbole.system.work_bar as w; w.start_live(); print({name!r} in sys.modules)"
+    shown = f"print({name!r} in sys.modules)"
+    code = f"import sys, hellm_recbole.api; from hellm_recbole.system.work_bar import start_live; start_live(); {shown}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
