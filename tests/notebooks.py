@@ -5,6 +5,7 @@ Each notebook runs in a kernel of its own and in an empty folder, on one thread 
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import sys
@@ -76,6 +77,8 @@ def clean_notebook(notebook: Any, folder: Path) -> None:
 
 def main(names: list[str]) -> None:
     """Run notebooks, all if none are named, and store their outputs."""
+    if importlib.util.find_spec("ipykernel") is None:
+        sys.exit("error: a notebook needs a kernel; pip install 'hellm-recbole[notebooks]' brings it")
     for name in names or NAMES:
         print(f"running {name}", flush=True)
         notebook = read_notebook(name)

@@ -11,6 +11,8 @@ import pytest
 
 from tests.notebooks import FOLDER, NAMES, read_notebook, run_notebook
 
+pytest.importorskip("ipykernel", reason="notebooks need the extra notebooks")
+
 LARGEST = 200_000  # bytes of a notebook with its outputs
 MACHINE = re.compile(r"(?<![\w.:/])/(?:tmp|home|root|work|usr|opt|Users|private|var|mnt)/|[A-Z]:\\\\|site-packages")
 FIND_RECBOLE = 'importlib.util.find_spec("recbole")'

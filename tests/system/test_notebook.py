@@ -10,6 +10,8 @@ import pytest
 from hellm_recbole.system.notebook import is_notebook
 from tests.notebooks import run_notebook
 
+pytest.importorskip("ipykernel", reason="notebooks need the extra notebooks")
+
 CELL = """
 from hellm_recbole.system.work_bar import WorkBar
 import time
