@@ -71,6 +71,6 @@ def _read_settings_file(file: str) -> tuple[str, Mapping[str, Value]] | None:
 
 
 def forget_settings_files() -> None:
-    """Forget what the settings files contain, because the user has edited some of them."""
+    """Forget the content of all settings files, because the user has edited one."""
     _read_settings_file.cache_clear()
     _find_base_model.cache_clear()

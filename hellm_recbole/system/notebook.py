@@ -19,10 +19,11 @@ def is_notebook() -> bool:
     """Return whether this process is the kernel of a notebook, and its output goes to a cell."""
     if "ipykernel" not in sys.modules:
         return False
+    from ipykernel.zmqshell import ZMQInteractiveShell
     from IPython import get_ipython
 
     shell: Any = get_ipython()  # type: ignore[no-untyped-call, unused-ignore]
-    return shell is not None and type(shell).__name__ == "ZMQInteractiveShell"
+    return isinstance(shell, ZMQInteractiveShell)
 
 
 class NotebookLive:
