@@ -20,7 +20,7 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "notebooks"
 NAMES = ("first-comparison", "own-data", "own-model")
-LIMIT_S = 600  # of one cell
+LIMIT_S = 1800  # of one cell; a loaded machine needs long
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
