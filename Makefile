@@ -14,10 +14,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test slow coverage golden check format wheel clean
+.PHONY: help install demo test slow coverage golden notebooks check format wheel clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(firstword $(MAKEFILE_LIST)) | awk -F': ' '{ printf "make %-9s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(firstword $(MAKEFILE_LIST)) | awk -F': ' '{ printf "make %-10s %s\n", $$1, $$2 }'
 
 install: $(INSTALLED) ## make .venv with the tested versions
 
@@ -36,6 +36,9 @@ coverage: $(DEV_INSTALLED) ## run the quick tests and show which lines they miss
 BASE ?= HEAD
 golden: $(DEV_INSTALLED) ## compare what this code computes with what BASE computes: make golden BASE=HEAD~1
 	$(BIN)/python tests/golden.py $(BASE)
+
+notebooks: $(DEV_INSTALLED) ## run the notebooks of the documentation and store their outputs
+	$(BIN)/python tests/notebooks.py
 
 check: $(DEV_INSTALLED) ## formatting, lint, lengths and types
 	$(BIN)/ruff format --check .

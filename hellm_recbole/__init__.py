@@ -1,7 +1,8 @@
 """Benchmark HeLLM and other recommenders through RecBole with one split, one evaluator and one results table.
 
 The names of the Python API (`hellm_recbole.api`) can be imported from here: `load_dataset`, `run`, `load_run`,
-`train_all` and `evaluate`. They are loaded when they are first used, so that `import hellm_recbole` stays fast.
+`train_all`, `evaluate` and `use_properties`. They are loaded when they are first used, so that `import hellm_recbole`
+stays fast.
 """
 
 from typing import Any
@@ -13,7 +14,10 @@ __version__ = "0.1.0"
 
 install()
 
-_API = ("LoadedDataset", "Recommender", "Results", "evaluate", "load_dataset", "load_run", "run", "train_all")
+_API = (
+    *("LoadedDataset", "Recommender", "Results"),
+    *("evaluate", "load_dataset", "load_run", "run", "train_all", "use_properties"),
+)
 __all__ = ["__version__", *_API]
 
 

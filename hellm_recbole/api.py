@@ -23,6 +23,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from hellm_recbole.baselines.registry import load_registry
+from hellm_recbole.config.properties_files import use_folder
 from hellm_recbole.config.yaml_files import Value
 from hellm_recbole.data.dataset import load_dataset as read_dataset
 from hellm_recbole.data.known_datasets import DATASET_ROOT, list_datasets, resolve_name
@@ -37,6 +38,7 @@ from hellm_recbole.hub.loading import load_hub_run
 from hellm_recbole.hub.names import is_hub_name, parse_hub_name
 from hellm_recbole.identity.parts import list_embedding_files
 from hellm_recbole.llm.text_encoder import find_text_encoder
+from hellm_recbole.plugins.user_models import refresh_user_models
 from hellm_recbole.serving.all_data import list_read_files, train_on_all_data
 from hellm_recbole.serving.arguments import check_arguments
 from hellm_recbole.serving.dataset import LoadedDataset
@@ -46,6 +48,7 @@ from hellm_recbole.serving.loading import load_recommender, open_run, read_finis
 from hellm_recbole.serving.recommender import Recommender
 from hellm_recbole.serving.results import Results, collect_results
 from hellm_recbole.system import runtime
+from hellm_recbole.system.notebook import is_notebook
 
 __all__ = [
     "LoadedDataset",
@@ -56,9 +59,25 @@ __all__ = [
     "load_run",
     "run",
     "train_all",
+    "use_properties",
 ]
 
 AnyPath = str | PathLike[str]
+
+
+def use_properties(folder: AnyPath) -> None:
+    """Use a folder with settings files and models of one's own, as `--properties` does; edited files are read again.
+
+    Args:
+        folder: folder with subfolders such as `preset` and `model`, and with the Python files of models.
+
+    Raises:
+        HellmError: it is no such folder, or one of its models cannot be loaded.
+    """
+    check_arguments(folder=folder)
+    use_folder(Path(folder))
+    refresh_user_models()
+    load_registry()
 
 
 def load_dataset(
@@ -177,6 +196,7 @@ def run(
     check_arguments(models=models, seeds=seeds, preset=preset, settings=settings, embeddings=embeddings, tuned=tuned)
     check_arguments(exports=exports, export_k=export_k, fresh=fresh, ray=ray, device=device, threads=threads)
     check_arguments(output=output)
+    refresh_user_models()
     loaded = _load(dataset)
     request = make_request(
         loaded.name,
@@ -222,6 +242,7 @@ def load_run(
             depends on has changed or is not there any more.
     """
     check_arguments(folder=folder, dataset=dataset, device=device, embeddings=embeddings, data_path=data_path, llm=llm)
+    refresh_user_models()
     language_model, chosen = None if llm is None else str(llm), runtime.choose_device(device)
     if is_hub_name(folder):
         if embeddings:
@@ -235,7 +256,7 @@ def load_run(
         stored = open_run(result, load_registry(), chosen, language_model)
         model = load_recommender(stored, loaded, _as_paths(embeddings))
     for note in model.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {note}", file=sys.stdout if is_notebook() else sys.stderr)  # a notebook marks stderr as a fault
     return model
 
 
@@ -278,6 +299,7 @@ def train_all(
     """
     check_arguments(folder=folder, dataset=dataset, device=device, embeddings=embeddings, data_path=data_path)
     check_arguments(fresh=fresh)
+    refresh_user_models()
     result = read_finished(Path(folder))
     loaded = _find_dataset(result, dataset, data_path)
     stored = open_run(result, load_registry(), runtime.choose_device(device))

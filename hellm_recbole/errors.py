@@ -12,6 +12,14 @@ _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\
 class HellmError(Exception):
     """Base class of all errors that are reported as a message without a traceback."""
 
+    def _render_traceback_(self) -> list[str]:
+        """Return the lines that a notebook shows, which asks for them by this name: the sentence without a traceback.
+
+        >>> HellmError("there is no such model")._render_traceback_()
+        ['HellmError: there is no such model']
+        """
+        return [f"{type(self).__name__}: {strip_controls(str(self))}"]
+
 
 def take_last_line(error: BaseException) -> str:
     r"""Return the last line of an error's message, or the name of its type if the message is empty.

@@ -228,6 +228,7 @@ GENERAL_TESTS = {
         for name in ("interrupted_runs", "wrong_input", "published_preset", "embeddings_option", "without_recbole")
     ),
     "experiments/test_published_preset",
+    "docs/test_notebooks",
 }
 
 

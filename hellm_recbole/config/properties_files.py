@@ -20,6 +20,7 @@ from hellm_recbole.errors import SettingsError
 VARIABLE = "HELLM_PROPERTIES"  # environment variable with the user's folder; `--properties` sets it
 KINDS = ("model", "preset", "sweep", "study", "dataset", "llm")  # subfolders that plug-ins and users may have, too
 REPLACES = "replaces"  # key of a file of the user: whether it is used instead of another file of the same name
+CODE = "code"  # key of a model's file of the user: the Python file in the folder that defines the model
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class PropertiesFile:
         return f"{self.folder.prefix}{self.kind}/{self.name}.yaml"
 
     def read(self) -> dict[str, Value]:
-        """Read the file, without its key `replaces`.
+        """Read the file, without its keys `replaces` and, in a model's file of the user, `code`.
 
         Raises:
             SettingsError: the file cannot be read, or `replaces` is neither true nor false.
@@ -70,7 +71,14 @@ class PropertiesFile:
         content = load_yaml(self.path)
         if not isinstance(content.pop(REPLACES, False), bool):
             raise SettingsError(f"{self.path}: {REPLACES} must be true or false")
+        if self.folder.is_users and self.kind == "model":
+            content.pop(CODE, None)
         return content
+
+    @property
+    def code(self) -> Value:
+        """Value of the key `code` of a model's file of the user; None if it has none."""
+        return load_yaml(self.path).get(CODE) if self.folder.is_users and self.kind == "model" else None
 
     @property
     def replaces(self) -> bool:

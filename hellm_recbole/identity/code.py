@@ -11,7 +11,7 @@ import ast
 import hashlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -58,6 +58,7 @@ NEUTRAL = frozenset(
 # In digests, modules of this package have the name that they had in earlier versions, so that results stay comparable.
 _BASELINES = "hellm_recbole.baselines"
 _DIGITS = 16  # hexadecimal digits of one module's digest
+_DIGESTS: dict[str, str] = {}  # module -> digest, of all modules that this process has digested
 
 
 def digest_model_code(*modules: str) -> dict[str, str]:
@@ -244,17 +245,32 @@ def _list_imports(module: str, packages: Collection[str], folders: Collection[Pa
                 yield from [name for name in names if _find_source_file(name) is not None][:1]
 
 
-@cache
 def digest_module(module: str) -> str:
     """Compute the digest of one module's code. Later calls in the same process return the same digest.
 
     Raises:
         ModuleNotFoundError: there is no such module.
     """
-    path = _find_source_file(module)
-    if path is None:
-        raise ModuleNotFoundError(f"no source file of module {module}", name=module)
-    return digest_source(path.read_text(encoding="utf-8"))
+    if module not in _DIGESTS:
+        path = _find_source_file(module)
+        if path is None:
+            raise ModuleNotFoundError(f"no source file of module {module}", name=module)
+        _DIGESTS[module] = digest_source(path.read_text(encoding="utf-8"))
+    return _DIGESTS[module]
+
+
+def forget_modules(modules: Iterable[str]) -> None:
+    """Forget the digests of modules that are about to be imported again, because their files were edited.
+
+    The digests of all other modules stay: this process still runs the code that they were computed from.
+
+    Args:
+        modules: names of the modules.
+    """
+    for name in modules:
+        _DIGESTS.pop(name, None)
+    _digest_import_closure.cache_clear()  # it is computed again from the digests that are left
+    _find_source_file.cache_clear()
 
 
 @cache

@@ -68,3 +68,9 @@ def _read_settings_file(file: str) -> tuple[str, Mapping[str, Value]] | None:
         return (path.parent.name, load_yaml(path)) if is_ours else None
     except SettingsError:
         return None
+
+
+def forget_settings_files() -> None:
+    """Forget the content of all settings files, because the user has edited one."""
+    _read_settings_file.cache_clear()
+    _find_base_model.cache_clear()

@@ -2,7 +2,7 @@
 
 An entry point of the group `hellm_recbole.models` is a dict from name to `ModelSpec`, like
 `hellm_recbole.baselines.registry.REGISTRY`. A file `model/X.yaml` of the user's folder with `inherits: SASRec` makes a
-model X of the class of SASRec.
+model X of the class of SASRec, and one with `code: my_model.py` a model of its own (`user_models.py`).
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from functools import cache
 
 from hellm_recbole.config.layers import INHERITS
 from hellm_recbole.config.plugin_points import MODELS, PluginPoint, list_points
-from hellm_recbole.config.properties_files import find_file, list_folders
+from hellm_recbole.config.properties_files import CODE, find_file, list_folders
 from hellm_recbole.errors import HellmError, ModelError, PluginError, SettingsError
 from hellm_recbole.models.base import ModelSpec, check_spec
 from hellm_recbole.plugins.loading import PluginRecord, load_point, make_record, report_unusable
+from hellm_recbole.plugins.user_models import describe_user_model, load_user_model
 
 
 @dataclass(frozen=True)
@@ -102,15 +103,22 @@ def _load_models(point: PluginPoint) -> Mapping[str, ModelSpec]:
 
 
 def _list_user_models(known: Mapping[str, ModelSpec]) -> dict[str, ModelSpec]:
-    """List the models of the user's folder that inherit from a known model.
+    """List the models of the user's folder: those that inherit from a known model, and those with code of their own.
 
     Raises:
-        SettingsError: a file is not that of a known model, and inherits from none.
+        SettingsError: a file inherits from no known model, or names no Python file.
+        PluginError: a Python file cannot be imported, or has no such model.
+        ModelError: a model with code has the name of a known model, or is incomplete.
     """
     found = {}
     paths = [path for folder in list_folders() if folder.is_users for path in (folder.path / "model").glob("*.yaml")]
     for path in sorted(paths):
         file = find_file("model", path.stem)
+        if file is not None and file.code is not None:
+            if path.stem in known:
+                raise ModelError(f"{file.path} has {CODE}, but {path.stem} is a model already; give yours another name")
+            found[path.stem] = load_user_model(file)
+            continue
         parent = None if file is None else file.read().get(INHERITS)
         if path.stem in known or parent is None:
             continue  # the settings of a known model, or of one of RecBole's
@@ -121,6 +129,7 @@ def _list_user_models(known: Mapping[str, ModelSpec]) -> dict[str, ModelSpec]:
 
 
 def describe_model(spec: ModelSpec) -> PluginRecord | None:
-    """Describe the package of a model for `record.json`; None if this project has the model."""
+    """Describe the package or the file of a model for `record.json`; None if this project has the model."""
     found = ((name, model) for name, model in load_plugin_models().items() if model.spec == spec)
-    return next((make_record("model", name, model.point) for name, model in found), None)
+    of_package = next((make_record("model", name, model.point) for name, model in found), None)
+    return describe_user_model(spec) if of_package is None else of_package

@@ -23,8 +23,8 @@ _MARKS = {1: ("\u00b9", "bold"), 2: ("\u00b2", "underline")}
 
 def create_console(width: int | None = None) -> Console:
     """Create a console of this width in characters; None takes the width of the terminal, if it has one."""
-    console = Console(width=width, highlight=False)
-    return console if console.width > 0 else Console(width=_WIDE, highlight=False)
+    console = Console(width=width, highlight=False, force_jupyter=False)  # in a notebook, it would show an empty output
+    return console if console.width > 0 else Console(width=_WIDE, highlight=False, force_jupyter=False)
 
 
 def choose_shown_metrics(console: Console, names: Sequence[str]) -> Sequence[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,12 +14,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from hellm_recbole.data.dataset import Dataset
+from hellm_recbole.data.diagnostics.warnings import diagnose
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import DataError, SettingsError
 from hellm_recbole.experiments.recording import count_split
 from hellm_recbole.experiments.results import Counts
 from hellm_recbole.identity.compare import list_names
 from hellm_recbole.types import Histories, IdArray, Targets
+
+_DIGITS = 12  # first digits of the hash of a split, as in the caption of a table
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,11 +100,38 @@ class LoadedDataset:
         """Make a table of tokens from [E] user ids and [E] item ids."""
         return pd.DataFrame({"user_id": self.split.user_tokens[user], "item_id": self.split.item_tokens[item]})
 
+    def findings(self) -> pd.DataFrame:
+        """Return the findings of the data card: properties of the data that affect a comparison of models.
+
+        Returns:
+            Columns `severity` ("error" makes results wrong, "warning" changes the comparison, "note" does neither),
+            `finding`, `figure` and `effect`, errors first.
+        """
+        found = [(one.severity, one.name, one.figure, one.effect) for one in diagnose(self.folder)]
+        return pd.DataFrame(found, columns=["severity", "finding", "figure", "effect"])
+
+    def _repr_html_(self) -> str:
+        """Return a small table for a notebook, which asks for it by this name."""
+        counts = self.counts
+        parts = f"{counts['train']:,} training, {counts['valid']:,} validation, {counts['test']:,} test"
+        lines = {
+            "users, items": f"{counts['users']:,}, {counts['items']:,}",
+            "interactions": f"{counts['interactions']:,} ({parts})",
+            "item features": ", ".join(self.modalities) or "none",
+            "split": f"{self.split.kind}, {self.split_hash[:_DIGITS]}",
+            "folder": str(self.folder),
+        }
+        rows = "".join(
+            f'<tr><th style="text-align:left">{name}</th><td style="text-align:left">{html.escape(value)}</td></tr>'
+            for name, value in lines.items()
+        )
+        return f"<div><strong>{html.escape(self.name)}</strong><table>{rows}</table></div>"
+
     def __repr__(self) -> str:
         counts = self.counts
         return (
             f"LoadedDataset({self.name}: {counts['users']:,} users, {counts['items']:,} items, "
-            f"{counts['interactions']:,} interactions, split {self.split_hash[:12]})"
+            f"{counts['interactions']:,} interactions, split {self.split_hash[:_DIGITS]})"
         )
 
 

@@ -80,7 +80,8 @@ class Recommender:
         return f"{self.result.label} on {self.result.dataset}, seed {self.result.seed}"
 
     def __repr__(self) -> str:
-        return f"Recommender({self.name})"
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in self.result.metrics["test"].items())
+        return f"Recommender({self.name}: {metrics if self.result.evaluated else 'trained on all data'})"
 
     def recommend(
         self,

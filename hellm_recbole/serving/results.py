@@ -10,17 +10,18 @@ from pathlib import Path
 import pandas as pd
 
 from hellm_recbole.config.request import Protocol, RunRequest
-from hellm_recbole.errors import ResultError
+from hellm_recbole.errors import HellmError, ResultError
 from hellm_recbole.experiments.results import RunResult, find_results, label_run
 from hellm_recbole.experiments.run_config import RunConfig
 from hellm_recbole.report.frame import read_frame
+from hellm_recbole.report.html_table import render_html
 from hellm_recbole.report.rendering import render_csv
 from hellm_recbole.report.settings import read_report_settings
-from hellm_recbole.report.tables import build_table
+from hellm_recbole.report.tables import Table, build_table
 from hellm_recbole.serving.recommender import Recommender
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """One run.
 
@@ -47,8 +48,14 @@ class Run:
         """Load the run, so that it recommends; see `hellm_recbole.load_run`."""
         return self.loader(self.folder)
 
+    def __repr__(self) -> str:
+        result = self.result
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in self.metrics.items())
+        shown = metrics if result.status == "success" else f"{result.status}, {result.reason}"
+        return f"Run({result.label} on {result.dataset}, seed {result.seed}: {shown})"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Results:
     """The runs of some models on one dataset.
 
@@ -76,9 +83,29 @@ class Results:
         Raises:
             ResultError: the runs cannot be compared in one table.
         """
+        return pd.read_csv(io.StringIO(render_csv(self._build_table(protocol))))
+
+    def _build_table(self, protocol: Protocol) -> Table:
+        """Build the comparison table of the dataset.
+
+        Raises:
+            ResultError: the runs cannot be compared in one table.
+        """
         frame = read_frame(self.folder, self.dataset).drop_variants()
-        table = build_table(frame, protocol, read_report_settings())
-        return pd.read_csv(io.StringIO(render_csv(table)))
+        return build_table(frame, protocol, read_report_settings())
+
+    def __repr__(self) -> str:
+        names = ", ".join(dict.fromkeys(run.result.label for run in self.runs)) or "none"
+        wrong = ", ".join(f"{run.result.label} (seed {run.result.seed})" for run in self.failed)
+        failed = f"; failed: {wrong}" if wrong else ""
+        return f"Results({self.dataset}: {len(self.runs)} run{'s' * (len(self.runs) != 1)} of {names}{failed})"
+
+    def _repr_html_(self) -> str | None:
+        """Return the comparison table for a notebook, which asks for it by this name; None if it cannot be made."""
+        try:
+            return render_html(self._build_table("unified"))
+        except HellmError:
+            return None
 
     def __getitem__(self, key: str | tuple[str, int]) -> Run:
         """Return the run of a model, such as `results["SASRec"]`, or of one seed of it: `results["SASRec", 2025]`.

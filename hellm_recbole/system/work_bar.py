@@ -1,4 +1,4 @@
-"""Progress of long work on data, such as downloads and encoding: a bar in a terminal, a line now and then elsewhere.
+"""Progress of long work on data, such as downloads and encoding: a bar in a terminal or a notebook, else some lines.
 
 The bar is drawn by rich, without its thread. `training/progress.py` shows the progress of a run.
 """
@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from hellm_recbole.system.columns import Forms, fit_parts, format_duration
+from hellm_recbole.system.notebook import NotebookLive, is_notebook
 
 LINE_EVERY_S = 20.0  # least time between two lines, if there is no terminal
 DRAW_EVERY_S = 0.2  # least time between two states of the bar
@@ -18,7 +19,9 @@ BYTES = "B"  # unit of work that is shown in MB
 
 
 def start_live() -> Any:
-    """Start rich's live display on stderr; None if stderr is not a terminal that can redraw lines."""
+    """Start rich's live display on stderr, or in a notebook's cell; None if lines cannot be redrawn."""
+    if is_notebook():
+        return NotebookLive()
     if not sys.stderr.isatty():
         return None
     from rich.console import Console

@@ -44,7 +44,8 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def clear_caches() -> None:
-    for cached in (code._digest_import_closure, code.digest_module, code._find_source_file):
+    code._DIGESTS.clear()
+    for cached in (code._digest_import_closure, code._find_source_file):
         cached.cache_clear()
 
 
@@ -162,3 +163,14 @@ def test_neutral_modules_exist_and_do_not_compute(module: str) -> None:
     text = path.read_text()
     assert "torch.nn" not in text
     assert module.startswith(("hellm_recbole.data", "hellm_recbole.identity")) or "import numpy" not in text
+
+
+def test_forgotten_modules_are_read_again_and_all_others_keep_their_digests(plugin: Path) -> None:
+    before = code.digest_model_code("plugged.model")
+    for name in ("near.py", "far.py"):
+        (plugin / name).write_text("X = 9\n")
+    assert code.digest_model_code("plugged.model") == before
+    code.forget_modules(["plugged.near"])
+    now = code.digest_model_code("plugged.model")
+    assert now["plugged.near"] == code.digest_source("X = 9\n")
+    assert now["plugged.far"] == before["plugged.far"]

@@ -9,6 +9,7 @@ from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import DataError
 from hellm_recbole.serving.dataset import LoadedDataset, find_ids
+from tests.serving.small_results import prepare_toy
 
 
 def test_the_parts_are_tables_of_tokens(toy_dataset: Dataset, toy_split: Split) -> None:
@@ -22,6 +23,18 @@ def test_the_parts_are_tables_of_tokens(toy_dataset: Dataset, toy_split: Split) 
     assert data.users[:2] == ["u1", "u2"]
     assert data.items[-1] == "i40"
     assert repr(data).startswith("LoadedDataset(toy: 60 users, 40 items, 452 interactions, split ")
+    shown = data._repr_html_()
+    assert "60, 40" in shown
+    assert f"leave-one-out, {toy_split.sha256[:12]}" in shown
+    assert "&lt;b&gt;" in LoadedDataset(toy_dataset, toy_split, Path("<b>"))._repr_html_()
+
+
+def test_the_findings_of_the_data_card_are_a_frame(tmp_path: Path, toy_dataset: Dataset) -> None:
+    loaded = prepare_toy(tmp_path, toy_dataset)
+    found = loaded.findings()
+    assert [*found.columns] == ["severity", "finding", "figure", "effect"]
+    assert "popularity" in {*found["finding"]}
+    assert {*found["severity"]} <= {"error", "warning", "note"}
 
 
 def test_unknown_tokens_are_named_once() -> None:

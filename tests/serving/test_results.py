@@ -30,6 +30,16 @@ def test_runs_are_found_by_model_and_seed(tmp_path: Path, toy_dataset: Dataset) 
     with pytest.raises(ResultError, match=r"is failed \(.*\); run LightGCN again"):
         results["LightGCN", 1].load()
     assert {*results.table()["model"]} == {"SASRec", "LightGCN", "Transitions", "Priors"}
+    assert repr(results) == "Results(toy: 4 runs of LightGCN, SASRec; failed: LightGCN (seed 1), LightGCN (seed 2))"
+    shown = results._repr_html_()
+    assert shown is not None
+    assert ">SASRec" in shown
+    assert f"{results.table().set_index('model').loc['SASRec', 'R@10']:.4f}" in shown
+    assert repr(results["SASRec", 2]).startswith("Run(SASRec on toy, seed 2: R@5 0.")
+    assert repr(results["LightGCN", 1]).startswith("Run(LightGCN on toy, seed 1: failed, ")
+    assert repr(results["SASRec", 2].load()).startswith("Recommender(SASRec on toy, seed 2: R@5 0.")
+    (output / "toy" / "SASRec" / "1" / "record.json").write_text("{")
+    assert results._repr_html_() is None  # a notebook then shows the line
 
 
 def test_wrong_requests_are_refused_before_anything_is_trained(tmp_path: Path, toy_dataset: Dataset) -> None:
