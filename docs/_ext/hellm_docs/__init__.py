@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[3]
 PUBLISHED = "results/published"
+COMPLETED = ("index", "models", "commands", "results")  # pages with a marker: they change when what fills it does
 MARKER = re.compile(r"^<!-- site: ([a-z]+) -->$", flags=re.MULTILINE)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension."""
     app.connect("builder-inited", lambda app: generate_pages(Path(app.srcdir)))
+    app.connect("env-get-outdated", lambda *_: [*COMPLETED])
     app.connect("source-read", _complete_source)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 

@@ -51,7 +51,7 @@ def write_api_page() -> str:
     functions, classes = _split_names(hellm_recbole.api.__all__)
     sections = [
         "# Python API",
-        "All names of this section can be imported from `hellm_recbole`. [From Python](../python.md) shows them in use.",
+        "These names can be imported from `hellm_recbole`. [From Python](../python.md) shows them in use.",
         "## Functions",
         *(_write_object("autofunction", f"hellm_recbole.api.{name}") for name in functions),
         "## What they return",

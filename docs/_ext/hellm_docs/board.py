@@ -85,28 +85,36 @@ def write_board_page(published: Sequence[PublishedDataset], folder: str) -> str:
     )
     notes = "\n".join(f"- **{dataset.name}.** {' '.join(dataset.table.notes)}" for dataset in published)
     n_runs = sum(line.kind == SEED for line in lines)
-    return "\n\n".join(
-        [
-            "# Results board",
-            f"All {n_runs} runs in `{folder}`, on the test part, protocol unified; the epoch is chosen on the validation "
-            "part. Bold: best of its dataset, underlined: second. The button in front of a line shows what its numbers "
-            "depend on. [Protocol](../protocol.md) explains the words.",
-            "```{raw} html\n" + _without_blank_lines(html) + "\n```",
-            "## Notes\n\n" + notes,
-            "## Make the table yourself\n\nRecords and ranks of these runs are in the repository. This command reads nothing "
-            "else, and makes the same numbers:\n\n```sh\nhellm-recbole report --from results/published\n```\n\n"
-            "To add a run of yours, see [published runs](../output.md) and `hellm-recbole publish --help`.",
-        ]
-    ) + "\n"
+    return (
+        "\n\n".join(
+            [
+                "---\nhide-toc: true\n---\n\n# Results board",
+                f"All {n_runs} runs in `{folder}`, on the test part, protocol unified; the epoch is chosen on the validation part. "
+                "Bold: best of its dataset, underlined: second. The button in front of a line shows what its numbers depend "
+                "on. [Protocol](../protocol.md) explains the words.",
+                "```{raw} html\n" + _without_blank_lines(html) + "\n```",
+                "## Notes\n\n" + notes,
+                "## Make the table yourself\n\nRecords and ranks of these runs are in the repository. This command reads "
+                "nothing else, and makes the same numbers:\n\n```sh\nhellm-recbole report --from results/published\n```\n\n"
+                "To add a run of yours, see [published runs](../output.md) and `hellm-recbole publish --help`.",
+            ]
+        )
+        + "\n"
+    )
 
 
 def write_home_table(published: Sequence[PublishedDataset]) -> str:
     """Write the short table of the home page: each row of the first dataset, best last."""
     dataset = published[0]
     rows = sorted((row for row in dataset.table.rows if row.problem is None), key=_get_sort_value)
-    lines = [f"| {dataset.name} | " + " | ".join(HOME_METRICS) + " | seeds |", "|---|" + "---|" * (len(HOME_METRICS) + 1)]
+    lines = [
+        f"| {dataset.name} | " + " | ".join(HOME_METRICS) + " | seeds |",
+        "|---|" + "---|" * (len(HOME_METRICS) + 1),
+    ]
     lines += [
-        f"| {row.model} | " + " | ".join(format_mean(row.cells[name]) for name in HOME_METRICS) + f" | {len(row.seeds)} |"
+        f"| {row.model} | "
+        + " | ".join(format_mean(row.cells[name]) for name in HOME_METRICS)
+        + f" | {len(row.seeds)} |"
         for row in rows
     ]
     return "\n".join(lines)

@@ -38,9 +38,9 @@ class ModelText:
 
 
 def read_model_text(docstring: str) -> ModelText:
-    """Turn the docstring of a model's module into the text of its page.
+    r"""Turn the docstring of a model's module into the text of its page.
 
-    >>> text = read_model_text("X: a model.\\n\\nA, 2020. Equations in order:\\n\\n- `a = b`.\\n\\nDeviations: none.")
+    >>> text = read_model_text("X: a model.\n\nA, 2020. Equations in order:\n\n- `a = b`.\n\nDeviations: none.")
     >>> text.summary
     'A model.'
     >>> print(text.body)

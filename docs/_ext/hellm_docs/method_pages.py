@@ -159,11 +159,12 @@ def _write_settings(name: str, registry: Mapping[str, ModelSpec]) -> str:
     described = describe_model_settings(name, "", registry, "paper", [])
     own = [setting for setting in described if _name_file(setting.source) not in SHARED_FILES]
     if not own:
-        return "## Settings\n\nThe model has no settings of its own; [those of all models](../reference/settings.md) hold."
+        return (
+            "## Settings\n\nThe model has no settings of its own; [those of all models](../reference/settings.md) hold."
+        )
     return (
         "## Settings\n\nValues of the preset `paper`; `--set " + f"{name}.KEY=VALUE` changes one. "
-        "All further settings are [those of all models](../reference/settings.md).\n\n"
-        + write_settings_table(own)
+        "All further settings are [those of all models](../reference/settings.md).\n\n" + write_settings_table(own)
     )
 
 
@@ -223,12 +224,13 @@ def _write_results(name: str, published: Sequence[PublishedDataset]) -> str:
     for dataset in published:
         for row in dataset.list_rows_of([name, *list_variants(name)]):
             seeds = ", ".join(map(str, row.seeds))
-            numbers = [format_mean(row.cells[metric]) if metric in row.cells else "–" for metric in METRICS]
+            numbers = [format_mean(row.cells[metric]) if metric in row.cells else "-" for metric in METRICS]
             rows.append([dataset.name, row.model, row.preset, seeds, *numbers])
     if not rows:
         return ""
     table = write_table(["dataset", "row", "preset", "seeds", *METRICS], rows)
-    return f"## Published results\n\nTest part; [the board](../board/index.md) says what each number depends on.\n\n{table}"
+    note = "Test part; [the board](../board/index.md) says what each number depends on."
+    return f"## Published results\n\n{note}\n\n{table}"
 
 
 def _write_part_page(module: str, root: Path, links: Mapping[str, str]) -> str:

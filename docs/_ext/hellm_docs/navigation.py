@@ -5,6 +5,7 @@ The toctrees are added while Sphinx reads the pages, so that the pages stay plai
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,13 +16,23 @@ SOURCE_ENDINGS = (".md", ".ipynb")
 
 
 def read_sections() -> dict[str, list[str]]:
-    """Read the sections: title -> pages, as paths in `docs/` without ending."""
+    """Read the sections: title -> entries, each a page (path in `docs/` without ending) or `TITLE <page>`."""
     return dict(yaml.safe_load(NAVIGATION.read_text(encoding="utf-8"))["sections"])
 
 
 def read_folders() -> dict[str, str]:
     """Read which page has the pages of which generated folder below it: page -> folder."""
     return dict(yaml.safe_load(NAVIGATION.read_text(encoding="utf-8"))["folders"])
+
+
+def get_page(entry: str) -> str:
+    """Return the page of an entry of the navigation.
+
+    >>> get_page("Protocol <protocol>"), get_page("data")
+    ('protocol', 'data')
+    """
+    found = re.fullmatch(r".+ <(.+)>", entry)
+    return entry if found is None else found[1]
 
 
 def write_toctrees(sections: Mapping[str, Sequence[str]]) -> str:
@@ -60,7 +71,5 @@ def list_sources(docs: Path) -> set[str]:
     """List the pages in a folder of sources, as paths without ending; folders that begin with `_` are left out."""
     paths = (path.relative_to(docs) for ending in SOURCE_ENDINGS for path in docs.rglob(f"*{ending}"))
     return {
-        path.with_suffix("").as_posix()
-        for path in paths
-        if not any(part.startswith(("_", ".")) for part in path.parts)
+        path.with_suffix("").as_posix() for path in paths if not any(part.startswith(("_", ".")) for part in path.parts)
     }

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from hellm_docs.markdown import escape_prose
 from hellm_docs.method_pages import write_settings_table
-from hellm_docs.yaml_comments import FileComments, read_comments
-from hellm_recbole.config.yaml_files import find_properties
+from hellm_docs.yaml_comments import read_comments
+from hellm_recbole.config.layers import OVERRIDES
+from hellm_recbole.config.yaml_files import find_properties, load_yaml
 from hellm_recbole.experiments.settings_help import SettingDescription, describe_model_settings
 from hellm_recbole.models.base import ModelSpec
 
@@ -30,9 +31,9 @@ def write_settings_page(registry: Mapping[str, ModelSpec]) -> str:
     properties = find_properties()
     sections = [
         "# Settings",
-        "Every value that can change a number is in a file of `properties/`, with its unit and its source. The pages of the "
-        "[models](../models.md) have the settings of each model. `--set KEY=VALUE` changes a value for all models of a "
-        "command, `--set MODEL.KEY=VALUE` for one.",
+        "Every value that can change a number is in a file of `properties/`, with its unit and its source. The pages of "
+        "the [models](../models.md) have the settings of each model. `--set KEY=VALUE` changes a value for all models of "
+        "a command, `--set MODEL.KEY=VALUE` for one.",
     ]
     sections += [_write_shared(properties / file, *entry, registry) for file, entry in SHARED.items()]
     sections += [_write_files(properties / folder, f"## {title}") for folder, title in FOLDERS.items()]
@@ -56,20 +57,11 @@ def _write_shared(path: Path, model: str, title: str, registry: Mapping[str, Mod
         for heading, settings in groups
         if settings
     ]
-    header = escape_prose(_without_heading(comments))
-    return "\n\n".join([f"## {title}\n\n{header}", *tables])
-
-
-def _without_heading(comments: FileComments) -> str:
-    """Return the header of a file."""
-    return comments.header
+    return "\n\n".join([f"## {title}", escape_prose(comments.header), *tables])
 
 
 def _list_keys(path: Path) -> list[str]:
     """List the keys of a file in its order, those of its section `overrides` last."""
-    from hellm_recbole.config.layers import OVERRIDES
-    from hellm_recbole.config.yaml_files import load_yaml
-
     values = load_yaml(path)
     overrides = values.pop(OVERRIDES, None) or {}
     return [*values, *overrides]
