@@ -23,6 +23,20 @@ from hellm_recbole.report.tables import Row
 TEMPLATE = "board.html.jinja"
 HOME_METRICS = ("R@10", "N@10", "R@20", "N@20")
 MEAN, SEED = "mean", "seed"
+INTRODUCTION = """\
+All {n_runs} runs in `{folder}`, on the test part, protocol unified; the epoch is chosen on the validation part. Bold:
+best of its dataset, underlined: second. The button in front of a line shows what its numbers depend on.
+[Protocol](../protocol.md) explains the words."""
+HOW_TO = """\
+## Make the table yourself
+
+Records and ranks of these runs are in the repository. This command reads nothing else, and makes the same numbers:
+
+```sh
+hellm-recbole report --from results/published
+```
+
+To add a run of yours, see [published runs](../output.md) and `hellm-recbole publish --help`."""
 
 
 @dataclass(frozen=True)
@@ -83,24 +97,11 @@ def write_board_page(published: Sequence[PublishedDataset], folder: str) -> str:
         families={key: title for key, title in FAMILY_TITLES.items() if any(line.family == key for line in lines)},
         preferred="N@20" if "N@20" in metrics else metrics[-1],
     )
-    notes = "\n".join(f"- **{dataset.name}.** {' '.join(dataset.table.notes)}" for dataset in published)
     n_runs = sum(line.kind == SEED for line in lines)
-    return (
-        "\n\n".join(
-            [
-                "---\nhide-toc: true\n---\n\n# Results board",
-                f"All {n_runs} runs in `{folder}`, on the test part, protocol unified; the epoch is chosen on the validation part. "
-                "Bold: best of its dataset, underlined: second. The button in front of a line shows what its numbers depend "
-                "on. [Protocol](../protocol.md) explains the words.",
-                "```{raw} html\n" + _without_blank_lines(html) + "\n```",
-                "## Notes\n\n" + notes,
-                "## Make the table yourself\n\nRecords and ranks of these runs are in the repository. This command reads "
-                "nothing else, and makes the same numbers:\n\n```sh\nhellm-recbole report --from results/published\n```\n\n"
-                "To add a run of yours, see [published runs](../output.md) and `hellm-recbole publish --help`.",
-            ]
-        )
-        + "\n"
-    )
+    notes = "\n".join(f"- **{dataset.name}.** {' '.join(dataset.table.notes)}" for dataset in published)
+    table = "```{raw} html\n" + _without_blank_lines(html) + "\n```"
+    sections = ["---\nhide-toc: true\n---", "# Results board", INTRODUCTION.format(n_runs=n_runs, folder=folder), table]
+    return "\n\n".join([*sections, f"## Notes\n\n{notes}", HOW_TO]) + "\n"
 
 
 def write_home_table(published: Sequence[PublishedDataset]) -> str:

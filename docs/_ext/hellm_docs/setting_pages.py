@@ -18,6 +18,10 @@ SHARED = {
     "overall.yaml": ("SASRec", "Settings of all models"),
     "llm.yaml": ("HeLLM", "Settings of models with a language model"),
 }
+INTRODUCTION = """\
+Every value that can change a number is in a file of `properties/`, with its unit and its source. The pages of the
+[models](../models.md) have the settings of each model. `--set KEY=VALUE` changes a value for all models of a command,
+`--set MODEL.KEY=VALUE` for one."""
 FOLDERS = {
     "preset": "Presets",
     "dataset": "Known datasets",
@@ -29,12 +33,7 @@ FOLDERS = {
 def write_settings_page(registry: Mapping[str, ModelSpec]) -> str:
     """Write the page of all settings that do not belong to one model."""
     properties = find_properties()
-    sections = [
-        "# Settings",
-        "Every value that can change a number is in a file of `properties/`, with its unit and its source. The pages of "
-        "the [models](../models.md) have the settings of each model. `--set KEY=VALUE` changes a value for all models of "
-        "a command, `--set MODEL.KEY=VALUE` for one.",
-    ]
+    sections = ["# Settings", INTRODUCTION]
     sections += [_write_shared(properties / file, *entry, registry) for file, entry in SHARED.items()]
     sections += [_write_files(properties / folder, f"## {title}") for folder, title in FOLDERS.items()]
     others = sorted(path for path in properties.glob("*.yaml") if path.name not in SHARED)
