@@ -48,7 +48,7 @@ format: $(DEV_INSTALLED) ## format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 
 docs: $(DEV_INSTALLED) ## build the site in build/site; warnings and broken links are errors
-	$(ONE_THREAD) $(BIN)/python -m sphinx -W --keep-going -q -d build/site-cache docs build/site
+	$(ONE_THREAD) $(BIN)/python -m sphinx -W --keep-going -q -E -d build/site-cache docs build/site
 	PYTHONPATH=docs/_ext $(BIN)/python -m hellm_docs.built_links build/site
 
 wheel: $(DEV_INSTALLED) ## build dist/*.whl and dist/*.tar.gz

@@ -19,6 +19,7 @@ extensions = [
 ]
 exclude_patterns = ["_ext"]
 root_doc = "index"
+smartquotes = False  # two dashes are the beginning of an option
 
 # Markdown
 myst_enable_extensions = ["colon_fence"]

@@ -19,6 +19,7 @@ from hellm_docs.navigation import list_sources
 from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.benchmarks.cli import COMMANDS
 from hellm_recbole.benchmarks.options.command_line import ENTRY_POINT, rename_aliases, split_values
+from hellm_recbole.benchmarks.options.reproduce import read_reproduce_request
 from hellm_recbole.benchmarks.options.shared import read_run_request, read_search_request
 from hellm_recbole.config.harness_settings import HARNESS_SETTINGS
 from hellm_recbole.config.properties_files import VARIABLE
@@ -33,7 +34,11 @@ PROGRAMS = {
     *(".", "accelerate", "cd", "cp", "docker", "export", "git", "hf", "ls", "make", "mkdir", "mlflow", "pip"),
     *("ray", "sbatch", "srun", "tensorboard", "torchrun", "uv", "wandb", ".venv/bin/pre-commit"),
 }
-REQUESTS = {"run": read_run_request, "ablate": read_run_request, "tune": read_search_request}
+REQUESTS = {
+    **dict.fromkeys(("run", "ablate"), read_run_request),
+    **dict.fromkeys(("tune", "study"), read_search_request),
+    "reproduce": read_reproduce_request,
+}
 SETTINGS = {
     key
     for cls in (*HARNESS_SETTINGS, *(cls for spec in REGISTRY.values() for cls in spec.settings_classes))

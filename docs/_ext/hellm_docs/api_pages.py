@@ -79,9 +79,10 @@ def list_errors() -> list[str]:
 
 
 def _split_names(names: list[str]) -> tuple[list[str], list[str]]:
-    """Split the names of the API into functions and classes."""
+    """Split the names of the API into functions, in the order of the module, and classes."""
     classes = [name for name in names if isinstance(getattr(hellm_recbole.api, name), type)]
-    return [name for name in names if name not in classes], classes
+    functions = [name for name in vars(hellm_recbole.api) if name in names and name not in classes]
+    return functions, classes
 
 
 def _write_object(directive: str, name: str, module: str = "") -> str:

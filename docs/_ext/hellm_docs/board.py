@@ -98,10 +98,16 @@ def write_board_page(published: Sequence[PublishedDataset], folder: str) -> str:
         preferred="N@20" if "N@20" in metrics else metrics[-1],
     )
     n_runs = sum(line.kind == SEED for line in lines)
-    notes = "\n".join(f"- **{dataset.name}.** {' '.join(dataset.table.notes)}" for dataset in published)
+    notes = "\n".join(f"- **{dataset.name}.** {_write_notes(dataset)}" for dataset in published)
     table = "```{raw} html\n" + _without_blank_lines(html) + "\n```"
     sections = ["---\nhide-toc: true\n---", "# Results board", INTRODUCTION.format(n_runs=n_runs, folder=folder), table]
     return "\n\n".join([*sections, f"## Notes\n\n{notes}", HOW_TO]) + "\n"
+
+
+def _write_notes(dataset: PublishedDataset) -> str:
+    """Write the caption of a dataset's table, with the notes that hold for every row."""
+    common = [note.text for note in dataset.table.footnotes if not note.mark]
+    return " ".join([*dataset.table.notes, *(f"Every row: {text}." for text in common)])
 
 
 def write_home_table(published: Sequence[PublishedDataset]) -> str:

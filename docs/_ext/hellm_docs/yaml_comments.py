@@ -1,7 +1,7 @@
 """Comments of a settings file: the unit and the source of each value, which stand beside it.
 
 A comment at the end of a line, and lines of comments below it that are indented, belong to the key of the line. A
-comment in the first column is a heading of the keys that follow. Keys inside the section `overrides` count as keys of
+comment in the first column is a heading of the keys that follow, or, if it is a sentence, belongs to the next key. Keys inside the section `overrides` count as keys of
 the file.
 """
 
@@ -51,10 +51,13 @@ def read_comments(text: str) -> FileComments:
             if not comment or not re.match(r"\s+#", following):
                 break
             comment.append(following.strip().lstrip("#").strip())
+        heading = _read_heading(lines, key_node.start_mark.line, n_header)
+        if heading.endswith("."):
+            comment.append(heading)
+        elif heading:
+            headings[key] = heading
         if comment:
             of_keys[key] = " ".join(comment)
-        if heading := _read_heading(lines, key_node.start_mark.line, n_header):
-            headings[key] = heading
     return FileComments(_join(lines[:n_header]), of_keys, headings)
 
 
