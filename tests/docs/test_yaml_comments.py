@@ -33,7 +33,7 @@ def test_comments_of_nested_and_quoted_values() -> None:
 
 def test_a_sentence_in_the_first_column_belongs_to_the_next_key() -> None:
     found = read_comments("a: 1\n# It is what b stands for.\nb: 2  # metres\n")
-    assert found.of_keys == {"b": "metres It is what b stands for."}
+    assert found.of_keys == {"b": "metres; It is what b stands for."}
     assert found.headings == {}
 
 

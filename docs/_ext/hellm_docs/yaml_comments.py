@@ -1,8 +1,8 @@
 """Comments of a settings file: the unit and the source of each value, which stand beside it.
 
 A comment at the end of a line, and lines of comments below it that are indented, belong to the key of the line. A
-comment in the first column is a heading of the keys that follow, or, if it is a sentence, belongs to the next key. Keys inside the section `overrides` count as keys of
-the file.
+comment in the first column is a heading of the keys that follow, or, if it is a sentence, belongs to the next key. Keys
+inside the section `overrides` count as keys of the file.
 """
 
 from __future__ import annotations
@@ -52,12 +52,11 @@ def read_comments(text: str) -> FileComments:
                 break
             comment.append(following.strip().lstrip("#").strip())
         heading = _read_heading(lines, key_node.start_mark.line, n_header)
-        if heading.endswith("."):
-            comment.append(heading)
-        elif heading:
+        sentence = heading if heading.endswith(".") else ""
+        if heading and not sentence:
             headings[key] = heading
-        if comment:
-            of_keys[key] = " ".join(comment)
+        if comment or sentence:
+            of_keys[key] = "; ".join(filter(None, (" ".join(comment), sentence)))
     return FileComments(_join(lines[:n_header]), of_keys, headings)
 
 
