@@ -6,6 +6,7 @@ place of something that is generated: a table, or the navigation.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -110,7 +111,21 @@ def _write_results() -> str:
     return f"{table}\n\nThe [results board](board/index.md) has all runs, seeds and digests."
 
 
+def complete_notebook(text: str) -> str:
+    """Name the highlighter of IPython in a notebook that does not name one; that of Python knows no `!command`.
+
+    >>> "ipython3" in complete_notebook('{"metadata": {}, "cells": []}')
+    True
+    """
+    notebook = json.loads(text)
+    language: dict[str, str] = notebook["metadata"].setdefault("language_info", {"name": "python"})
+    language.setdefault("pygments_lexer", "ipython3")
+    return json.dumps(notebook)
+
+
 def _complete_source(app: Sphinx, page: str, content: list[str]) -> None:
     """Complete a page while Sphinx reads it."""
     if str(app.env.doc2path(page)).endswith(".md"):
         content[0] = complete_page(content[0], page, Path(app.srcdir))
+    else:
+        content[0] = complete_notebook(content[0])
