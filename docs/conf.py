@@ -22,7 +22,10 @@ root_doc = "index"
 smartquotes = False  # two dashes are the beginning of an option
 
 # Markdown
-myst_enable_extensions = ["colon_fence"]
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_dmath_allow_space = False
+myst_dmath_allow_digits = False
+html_math_renderer = "mathml"
 myst_heading_anchors = 4
 nb_execution_mode = "off"  # the tests run the notebooks; the site shows their stored outputs
 

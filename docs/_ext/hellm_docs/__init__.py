@@ -23,6 +23,9 @@ MARKER = re.compile(r"^<!-- site: ([a-z]+) -->$", flags=re.MULTILINE)
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension."""
+    from hellm_docs import mathml
+
+    mathml.register(app)
     app.connect("builder-inited", lambda app: generate_pages(Path(app.srcdir)))
     app.connect("env-get-outdated", lambda *_: [*COMPLETED])
     app.connect("source-read", _complete_source)
