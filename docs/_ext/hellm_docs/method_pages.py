@@ -55,7 +55,7 @@ def write_method_pages(
         File in the folder of these pages -> text.
     """
     parts = find_parts(registry)
-    of_modules = {_get_stem(spec): f"{name}.md" for name, spec in reversed(registry.items())}
+    of_modules = {_get_stem(spec): f"{name}.md" for name, spec in reversed([*registry.items()])}
     links = of_modules | {stem: f"parts-{stem}.md" for stem in parts}
     pages = {
         f"{name}.md": _write_method_page(name, registry, published, root, _leave_out(links, f"{name}.md"))
