@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test slow coverage golden notebooks check format wheel clean
+.PHONY: help install demo test slow coverage golden notebooks check format docs wheel clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(firstword $(MAKEFILE_LIST)) | awk -F': ' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -49,6 +49,10 @@ check: $(DEV_INSTALLED) ## formatting, lint, lengths and types
 format: $(DEV_INSTALLED) ## format the code and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(DEV_INSTALLED) ## build the site in build/site; warnings and broken links are errors
+	$(ONE_THREAD) $(BIN)/python -m sphinx -W --keep-going -q -E -d build/site-cache docs build/site
+	PYTHONPATH=docs/_ext $(BIN)/python -m hellm_docs.built_links build/site
 
 wheel: $(DEV_INSTALLED) ## build dist/*.whl and dist/*.tar.gz
 	$(BIN)/python -m build --outdir dist .

@@ -51,6 +51,9 @@ SOURCE_FILES = sorted(
     for path in (ROOT / name.rpartition(".")[2]).rglob("*.py")
     if not path.relative_to(ROOT).as_posix().startswith(("hellm_recbole/baselines/", "hellm_recbole/benchmarks/"))
 )
+# The code that generates pages of the site. It may import all packages, and none of them may import it.
+SITE = "docs/_ext/hellm_docs"
+SITE_FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / SITE).glob("*.py"))
 MODEL_FILES = [
     path
     for path in SOURCE_FILES
@@ -135,7 +138,7 @@ def test_the_source_files_are_found() -> None:
 def test_packages_import_downwards_only(path: str) -> None:
     package = get_package(get_module(path))
     above = PACKAGES[PACKAGES.index(package) + 1 :]
-    assert [module for module in list_imports(path) if is_inside(module, (*above, "tests", "."))] == []
+    assert [module for module in list_imports(path) if is_inside(module, (*above, "hellm_docs", "tests", "."))] == []
 
 
 def find_subpackage(module: str) -> str:
@@ -240,7 +243,13 @@ def test_a_test_file_has_the_folder_of_its_module(path: Path) -> None:
     if name in GENERAL_TESTS:
         return
     module = name.replace("test_", "", 1) if "/" not in name else name.replace("/test_", "/", 1)
+    module = module.replace("docs/", f"{SITE}/", 1) if module.startswith("docs/") else module
     assert any((ROOT / package / f"{module}.py").is_file() for package in ("", "hellm_recbole"))
+
+
+@pytest.mark.parametrize("path", [path for path in SITE_FILES if not path.endswith("__init__.py")])
+def test_every_module_of_the_site_has_a_test_file(path: str) -> None:
+    assert (ROOT / "tests" / "docs" / f"test_{Path(path).name}").is_file()
 
 
 # Modules without a test file of their own name and folder, because tests of other modules cover them. This set may only

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hellm_recbole.config.yaml_files import find_properties
-from tests.test_house import SOURCE_FILES
+from tests.test_house import SITE_FILES, SOURCE_FILES
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS_FILES = sorted(find_properties().rglob("*.yaml"))
@@ -47,6 +47,7 @@ def find_forbidden_words(path: str, text: str, words: list[tuple[str, list[str]]
 FORBIDDEN_WORDS = read_forbidden_words((ROOT / "tests" / "forbidden_words.txt").read_text(encoding="utf-8"))
 TEXT_FILES = [
     *SOURCE_FILES,
+    *SITE_FILES,
     *(path.relative_to(ROOT).as_posix() for path in SETTINGS_FILES),
     *("README.md", "CONTRIBUTING.md"),
     *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").glob("*.md"))),
