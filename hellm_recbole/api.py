@@ -25,13 +25,11 @@ import pandas as pd
 from hellm_recbole.baselines.registry import load_registry
 from hellm_recbole.config.properties_files import use_folder
 from hellm_recbole.config.yaml_files import Value
-from hellm_recbole.data.dataset import load_dataset as read_dataset
 from hellm_recbole.data.known_datasets import DATASET_ROOT, list_datasets, resolve_name
 from hellm_recbole.data.replacement import is_prepared
-from hellm_recbole.data.split import split_dataset
 from hellm_recbole.errors import DataError, HellmError, SettingsError
 from hellm_recbole.evaluation.metrics import average_metrics
-from hellm_recbole.evaluation.ranking import POLICIES, Ranks, rank_targets
+from hellm_recbole.evaluation.ranking import POLICIES
 from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.hub.loading import load_hub_run
@@ -40,10 +38,10 @@ from hellm_recbole.identity.parts import list_embedding_files
 from hellm_recbole.llm.text_encoder import find_text_encoder
 from hellm_recbole.plugins.user_models import refresh_user_models
 from hellm_recbole.serving.all_data import list_read_files, train_on_all_data
-from hellm_recbole.serving.arguments import check_arguments
-from hellm_recbole.serving.dataset import LoadedDataset
+from hellm_recbole.serving.arguments import as_paths, check_arguments
+from hellm_recbole.serving.dataset import LoadedDataset, read_folder
 from hellm_recbole.serving.frames import prepare_frame
-from hellm_recbole.serving.given_scores import make_scorer, read_evaluation_settings
+from hellm_recbole.serving.given_scores import rank_given_scores, read_evaluation_settings
 from hellm_recbole.serving.loading import load_recommender, open_run, read_finished, refuse_unread_files
 from hellm_recbole.serving.recommender import Recommender
 from hellm_recbole.serving.results import Results, collect_results
@@ -126,13 +124,13 @@ def load_dataset(
         )
         for warning in prepared.warnings:
             print(f"{prepared.folder.name}: {warning}")
-        return _read_folder(prepared.folder)
+        return read_folder(prepared.folder)
     if name is not None or items is not None or text or k_core is not None or fresh:
         raise SettingsError("name, items, text, k_core and fresh belong to a frame of interactions; leave them out")
     if isinstance(source, PathLike) or not {"/", os.sep}.isdisjoint(source):
         if not is_prepared(Path(source)):
             raise DataError(f"there is no folder {source}; name a folder that hellm-recbole prepare has written")
-        return _read_folder(Path(source))
+        return read_folder(Path(source))
     return _load_by_name(resolve_name(source, [Path(root)]), Path(root), data_path)
 
 
@@ -142,12 +140,6 @@ def _load_by_name(name: str, root: Path, data_path: AnyPath | None) -> LoadedDat
 
     source, split = load_data(name, None if data_path is None else Path(data_path), root=root)
     return LoadedDataset(source, split, root / name)
-
-
-def _read_folder(folder: Path) -> LoadedDataset:
-    """Read the folder of a prepared dataset."""
-    source = read_dataset(folder, modalities=None)
-    return LoadedDataset(source, split_dataset(source), folder)
 
 
 def run(
@@ -196,14 +188,13 @@ def run(
     check_arguments(models=models, seeds=seeds, preset=preset, settings=settings, embeddings=embeddings, tuned=tuned)
     check_arguments(exports=exports, export_k=export_k, fresh=fresh, ray=ray, device=device, threads=threads)
     check_arguments(output=output)
-    refresh_user_models()
     loaded = _load(dataset)
     request = make_request(
         loaded.name,
         models if isinstance(models, str) else ",".join(models),
         (seeds,) if isinstance(seeds, int) else tuple(dict.fromkeys(seeds)),
         list_overrides(settings or {}),
-        _as_paths(embeddings),
+        as_paths(embeddings),
         [exports] if isinstance(exports, str) else exports,
         export_k,
         {"preset": preset, "tuned": tuned, "fresh": fresh, "ray": ray, "device": device, "threads": threads},
@@ -251,10 +242,10 @@ def load_run(
         model = load_hub_run(parse_hub_name(str(folder)), find, load_registry(), chosen, language_model)
     else:
         result = read_finished(Path(folder))
-        refuse_unread_files(result, _as_paths(embeddings), list_embedding_files(result.identity))
+        refuse_unread_files(result, as_paths(embeddings), list_embedding_files(result.identity))
         loaded = _find_dataset(result, dataset, data_path)
         stored = open_run(result, load_registry(), chosen, language_model)
-        model = load_recommender(stored, loaded, _as_paths(embeddings))
+        model = load_recommender(stored, loaded, as_paths(embeddings))
     for note in model.notes:
         print(f"note: {note}", file=sys.stdout if is_notebook() else sys.stderr)  # a notebook marks stderr as a fault
     return model
@@ -303,8 +294,8 @@ def train_all(
     result = read_finished(Path(folder))
     loaded = _find_dataset(result, dataset, data_path)
     stored = open_run(result, load_registry(), runtime.choose_device(device))
-    refuse_unread_files(result, _as_paths(embeddings), list_read_files(stored, load_registry()))
-    return train_on_all_data(stored, loaded, _as_paths(embeddings), load_registry(), fresh=fresh)
+    refuse_unread_files(result, as_paths(embeddings), list_read_files(stored, load_registry()))
+    return train_on_all_data(stored, loaded, as_paths(embeddings), load_registry(), fresh=fresh)
 
 
 def _load(dataset: LoadedDataset | AnyPath | pd.DataFrame | None) -> LoadedDataset:
@@ -318,11 +309,6 @@ def _load(dataset: LoadedDataset | AnyPath | pd.DataFrame | None) -> LoadedDatas
     check_arguments(dataset=dataset, source=dataset)
     assert dataset is not None
     return load_dataset(dataset)
-
-
-def _as_paths(files: Mapping[str, AnyPath] | None) -> dict[str, Path]:
-    """Return the files of embeddings as paths."""
-    return {model: Path(file) for model, file in (files or {}).items()}
 
 
 def _find_dataset(
@@ -393,7 +379,6 @@ def evaluate(
     check_arguments(cutoffs=cutoffs)
     if policy not in POLICIES:
         raise SettingsError(f"policy = {policy!r} is unknown; it can be {', '.join(POLICIES)}")
-    ranks: Ranks
     dataset = None if dataset is None else _load(dataset)
     if isinstance(scores, Recommender):
         if dataset is not None and dataset.split_hash != scores.result.split_hash:
@@ -402,10 +387,6 @@ def evaluate(
     else:
         if dataset is None:
             raise DataError("scores of one's own need their dataset, as in evaluate(scores, load_dataset('Beauty'))")
-        targets, seen = dataset.select_phase(phase)
-        settings, train = read_evaluation_settings(), dataset.split.train
-        scorer, block = make_scorer(scores, dataset.split), settings.eval_block_users
-        ranks = rank_targets(scorer, targets, train=train, seen=seen, block_users=block, who=dataset.name)
-        usual = settings.cutoffs
+        ranks, usual = rank_given_scores(scores, dataset, phase), read_evaluation_settings().cutoffs
     chosen = usual if cutoffs is None else tuple(cutoffs)
     return average_metrics(ranks.user, getattr(ranks, policy), chosen)

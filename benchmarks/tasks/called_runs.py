@@ -27,6 +27,7 @@ from hellm_recbole.data.split import Split
 from hellm_recbole.errors import ModelError
 from hellm_recbole.experiments.resolve import Resolver
 from hellm_recbole.experiments.run_config import RunConfig
+from hellm_recbole.plugins.user_models import refresh_user_models
 
 
 def make_request(
@@ -58,6 +59,7 @@ def make_request(
     """
     if not models or not seeds:
         raise ModelError("name at least one model and one seed, such as run(['SASRec'], dataset, seeds=2024)")
+    refresh_user_models()
     check_seeds(seeds, f"seeds = {seeds}")
     check_threads(others["threads"])
     written = parse_exports(",".join(exports)) if exports else ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
@@ -76,6 +77,11 @@ def check_arguments(**arguments: Any) -> None:
         except ValidationError as error:
             shown = shorten(" ".join(repr(value).split()))
             raise SettingsError(f"{name} = {shown} is not understood; give {_KINDS[name][1]}") from error
+
+
+def as_paths(files: Mapping[str, str | PathLike[str]] | None) -> dict[str, Path]:
+    """Return files of embeddings, given by model, as paths."""
+    return {model: Path(file) for model, file in (files or {}).items()}
 
 
 def list_values(values: Any, what: str) -> list[Any]:

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hellm_recbole.data.dataset import Dataset
+from hellm_recbole.data.dataset import Dataset, load_dataset
 from hellm_recbole.data.diagnostics.warnings import diagnose
-from hellm_recbole.data.split import Split
+from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import DataError, SettingsError
 from hellm_recbole.experiments.recording import count_split
 from hellm_recbole.experiments.results import Counts
@@ -133,6 +133,16 @@ class LoadedDataset:
             f"LoadedDataset({self.name}: {counts['users']:,} users, {counts['items']:,} items, "
             f"{counts['interactions']:,} interactions, split {self.split_hash[:_DIGITS]})"
         )
+
+
+def read_folder(folder: Path) -> LoadedDataset:
+    """Read the folder of a prepared dataset.
+
+    Raises:
+        DataError: its files are faulty.
+    """
+    source = load_dataset(folder, modalities=None)
+    return LoadedDataset(source, split_dataset(source), folder)
 
 
 def find_ids(tokens: Sequence[Any], known: npt.NDArray[np.str_], what: str, dataset: str) -> IdArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,9 @@ from hellm_recbole.config.settings import build_settings, list_field_names
 from hellm_recbole.config.yaml_files import find_properties, load_yaml
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import DataError, shorten
+from hellm_recbole.evaluation.ranking import Ranks, rank_targets
 from hellm_recbole.identity.compare import list_names
-from hellm_recbole.serving.dataset import find_ids
+from hellm_recbole.serving.dataset import LoadedDataset, find_ids
 from hellm_recbole.types import Histories, IdArray
 
 ScoreFunction = Callable[[list[str], list[list[str]]], Any]  # (users, their histories) -> [B, I] scores
@@ -68,6 +69,25 @@ class TableScorer:
     def compute_scores(self, user: IdArray, history: Histories) -> Tensor:
         """Return the scores of all items for some users, [B, I], float32 or float64."""
         return self._table[torch.from_numpy(np.asarray(user) - 1)]
+
+
+def rank_given_scores(scores: Any, dataset: LoadedDataset, phase: Literal["valid", "test"]) -> Ranks:
+    """Rank the targets of a part of the split by scores that another program computed.
+
+    Args:
+        scores: what `make_scorer` takes.
+        dataset: dataset with the split.
+        phase: part of the split whose targets are ranked.
+
+    Raises:
+        DataError: the scores do not fit the dataset.
+        SettingsError: the phase is unknown.
+    """
+    targets, seen = dataset.select_phase(phase)
+    scorer, block_users = make_scorer(scores, dataset.split), read_evaluation_settings().eval_block_users
+    return rank_targets(
+        scorer, targets, train=dataset.split.train, seen=seen, block_users=block_users, who=dataset.name
+    )
 
 
 def make_scorer(scores: Any, split: Split) -> FunctionScorer | TableScorer:
