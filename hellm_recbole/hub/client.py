@@ -122,9 +122,8 @@ def _validate_card(text: str, kind: Kind) -> None:
         HubError: the front matter is refused.
     """
     from huggingface_hub import DatasetCard, ModelCard
-    from huggingface_hub.errors import HfHubHTTPError
 
-    transport = HfHubHTTPError.__mro__[1]
+    transport = _find_transport_error()
     try:
         (DatasetCard if kind == "dataset" else ModelCard)(text, ignore_metadata_errors=True).validate(kind)
     except transport as error:
@@ -303,9 +302,7 @@ def translate_errors(name: HubName, what: str, after: str = "") -> Iterator[None
     Raises:
         HubError: a request failed.
     """
-    from huggingface_hub.errors import HfHubHTTPError
-
-    transport = HfHubHTTPError.__mro__[1]  # HTTPError of the HTTP library, whose name depends on the release
+    transport = _find_transport_error()
     try:
         yield
     except HubError:
@@ -364,9 +361,15 @@ def _is_connection_fault(error: BaseException) -> bool:
     """Return whether a request got no answer."""
     from huggingface_hub import errors
 
-    transport: Any = errors.HfHubHTTPError.__mro__[1]
-    is_transport = isinstance(error, transport) and not isinstance(error, errors.HfHubHTTPError)
+    is_transport = isinstance(error, _find_transport_error()) and not isinstance(error, errors.HfHubHTTPError)
     return is_transport or isinstance(error, ConnectionError | TimeoutError)
+
+
+def _find_transport_error() -> Any:
+    """Return the `HTTPError` of the HTTP library of `huggingface_hub`, which is another one in each major release."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return HfHubHTTPError.__mro__[1]
 
 
 def _get_endpoint() -> str:
