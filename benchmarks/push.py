@@ -76,8 +76,9 @@ def push(
         HellmError: an input is wrong, or the hub cannot be reached or refuses it.
     """
     files = parse_embeddings(embeddings or [])
-    from hellm_recbole.benchmarks.tasks.pushing import PushOptions, push_dataset, push_run
+    from hellm_recbole.benchmarks.tasks.pushing import push_dataset, push_run
     from hellm_recbole.data.manifest import MANIFEST
+    from hellm_recbole.hub.pushing import PushOptions
 
     options = PushOptions(repository=to, private=private, licence=licence, data=data, dry_run=dry_run, fresh=fresh)
     if (run / MANIFEST).is_file():

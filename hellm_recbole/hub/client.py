@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from hellm_recbole import __version__
 from hellm_recbole.errors import HubError, shorten, strip_controls
@@ -365,11 +365,12 @@ def _is_connection_fault(error: BaseException) -> bool:
     return is_transport or isinstance(error, ConnectionError | TimeoutError)
 
 
-def _find_transport_error() -> Any:
+def _find_transport_error() -> type[Exception]:
     """Return the `HTTPError` of the HTTP library of `huggingface_hub`, which is another one in each major release."""
     from huggingface_hub.errors import HfHubHTTPError
 
-    return HfHubHTTPError.__mro__[1]
+    found: Any = HfHubHTTPError.__mro__[1]
+    return cast(type[Exception], found)
 
 
 def _get_endpoint() -> str:

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from hellm_recbole.data.diagnostics.card import CARD
 from hellm_recbole.data.manifest import MANIFEST, find_changed_files, read_manifest
 from hellm_recbole.errors import DataError, HubError
 from hellm_recbole.experiments.machine_paths import find_machine_folder
 from hellm_recbole.hub.client import Pushed, push_folder
-from hellm_recbole.hub.dataset_card import CARD, format_dataset_card, refuse_redistribution
+from hellm_recbole.hub.dataset_card import format_dataset_card, refuse_redistribution
 from hellm_recbole.hub.pushing import Prepared, PushOptions, create_temporary_folder
 from hellm_recbole.hub.repository import list_sizes
 from hellm_recbole.system.files import SUMS, write_text

@@ -92,9 +92,9 @@ def open_run(
         ResultError: another version of this project made the run, and this one cannot read it.
         SettingsError: the run has no language model, or one of another name.
     """
-    assert result.path is not None
     if llm is not None:
         result = move_language_model(result, llm)
+    assert result.path is not None
     return StoredRun(
         result, restore_config(result, registry, llm), RunContext(result.path.parents[3], result.seed, device)
     )
