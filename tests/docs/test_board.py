@@ -58,6 +58,7 @@ def test_a_line_says_what_its_numbers_depend_on(published: Any) -> None:
     run = next(run for run in published[1].frame.records if run.model == "SASRec")
     facts = dict(board.list_facts(run))
     assert run.split_hash in facts["Split"]
+    assert facts["Made by"].startswith(f"hellm-recbole run --models {run.model} --dataset {run.dataset} --seeds 2024 (")
     assert facts["Mask"].startswith(f"{run.mask_history}: ")
     assert FEATURES in facts["Features text"]
     assert facts["Seed"] == "2024"

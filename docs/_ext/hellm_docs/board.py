@@ -18,6 +18,7 @@ from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.models.base import Family
 from hellm_recbole.report.page import MASKED
 from hellm_recbole.report.protocols import FAMILY_TITLES
+from hellm_recbole.report.rendering import format_seconds
 from hellm_recbole.report.tables import Row
 
 TEMPLATE = "board.html.jinja"
@@ -172,6 +173,7 @@ def list_facts(run: RunResult) -> list[tuple[str, str]]:
     """List what the numbers of a run depend on: name and value."""
     counts = run.counts
     facts = [
+        ("Made by", describe_command(run)),
         ("Data", f"{counts['users']:,} users, {counts['items']:,} items, {counts['interactions']:,} interactions"),
         ("Split", f"{run.split_kind}, SHA-256 {run.split_hash}"),
         ("Mask", f"{run.mask_history}: {MASKED[run.mask_history]}"),
@@ -186,6 +188,15 @@ def list_facts(run: RunResult) -> list[tuple[str, str]]:
         ("Ranks", f"SHA-256 {run.ranks_sha256}" if run.ranks_sha256 else "of an earlier version, without a digest"),
     ]
     return facts
+
+
+def describe_command(run: RunResult) -> str:
+    """Write the command that makes the run again: row, dataset, seed, preset, and the options that set values."""
+    options = sorted({one["origin"] for one in run.settings.values() if one["origin"].startswith("--")})
+    preset = [] if run.preset == "paper" else [f"--preset {run.preset}"]
+    models = f"'{run.model}'" if "(" in run.model else run.model
+    parts = [f"hellm-recbole run --models {models} --dataset {run.dataset} --seeds {run.seed}", *preset, *options]
+    return f"{' '.join(parts)} ({format_seconds(run.train_seconds)} of training)"
 
 
 def _describe_selection(run: RunResult) -> str:
