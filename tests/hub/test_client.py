@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import constants
 
 from hellm_recbole.errors import HubError
-from hellm_recbole.hub.client import Pushed, describe_fault, fetch_manifest, push_folder
+from hellm_recbole.hub.client import Pushed, fetch_manifest, push_folder
 from hellm_recbole.hub.names import HubName
 from tests.hub_server import READER, Hub
 
@@ -117,12 +117,3 @@ def test_offline_mode_is_named(folder: Path, hub: Hub, monkeypatch: pytest.Monke
     with pytest.raises(HubError, match="hub:ada/one is not in the cache, and the hub cannot be reached"):
         fetch_manifest(HubName("ada/one"), "model", "one.json", "one")
     assert hub.requests == []
-
-
-def test_a_fault_without_an_answer_shows_its_own_text() -> None:
-    assert (
-        describe_fault(OSError(28, "No space left on device"), HubName("a/b")) == "[Errno 28] No space left on device"
-    )
-    inner = RuntimeError("Error while uploading 'x' to the Hub.")
-    inner.__cause__ = ConnectionResetError("reset")
-    assert "cannot be reached; check the network" in describe_fault(inner, HubName("a/b"))
