@@ -227,7 +227,7 @@ def read_tables(folder: Path) -> dict[str, FloatArray]:
     for path in sorted((folder / TABLES).glob("*.safetensors")):
         try:
             with safetensors.safe_open(path, framework="numpy") as file:
-                for side in file.keys():  # noqa: SIM118 - it is not a mapping
+                for side in file.keys():
                     _refuse_other_layout(path, side, file.get_slice(side))
             arrays = load_file(path)
         except (OSError, safetensors.SafetensorError) as error:

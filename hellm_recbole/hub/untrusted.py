@@ -156,7 +156,7 @@ def _read_dtypes(path: Path, file: str, place: str) -> dict[str, str]:
     """
     try:
         with safetensors.safe_open(path, framework="pt") as stored:
-            return {key: stored.get_slice(key).get_dtype() for key in stored.keys()}  # noqa: SIM118 - not a mapping
+            return {key: stored.get_slice(key).get_dtype() for key in stored.keys()}
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise HubError(f"{file}, which {place} names, cannot be read ({_show(error)}); push the run again") from error
 

@@ -47,9 +47,7 @@ def pushed(place: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Files:
 def fail(hub: Hub, files: Files, **changed: Any) -> str:
     """Push files with a manifest that fits them, and return the message about them."""
     manifest = check_seal(json.loads(files["hellm.json"]))
-    manifest["files"] = {name: hashlib.sha256(files[name]).hexdigest() for name in manifest["files"]} | changed.pop(
-        "files", {}
-    )
+    manifest["files"] = {name: hashlib.sha256(files[name]).hexdigest() for name in manifest["files"]}
     hub.add("ada/run", {**files, "hellm.json": json.dumps(seal({**manifest, **changed})).encode()})
     with pytest.raises(HubError) as caught:
         load_run("hub:ada/run")
@@ -93,11 +91,11 @@ def test_a_link_out_of_the_cache_and_an_unnamed_file_are_refused(pushed: Files, 
     outside.write_bytes(record.read_bytes())
     record.unlink()
     record.symlink_to(outside)
-    with pytest.raises(HubError, match="leads out of the cache of hub:ada/run; remove .*models--ada--run and load"):
+    with pytest.raises(HubError, match=r"leads out of the cache of hub:ada/run; remove .*models--ada--run and load"):
         load_run("hub:ada/run")
     record.unlink()
     record.with_name("checkpoint").joinpath("more.safetensors").touch()
-    with pytest.raises(HubError, match="has .*more.safetensors, which its hellm.json does not name"):
+    with pytest.raises(HubError, match=r"has .*more.safetensors, which its hellm.json does not name"):
         load_run("hub:ada/run")
 
 
@@ -119,11 +117,7 @@ def test_damaged_weights_are_one_sentence(pushed: Files, hub: Hub) -> None:
     assert "of type int64, and the model has float32; push the run again" in fail(hub, edit_weights(pushed, truncate))
 
 
-def test_a_record_of_a_larger_model_and_of_another_split_is_one_sentence(pushed: Files, hub: Hub) -> None:
-    def enlarge(record: dict[str, Any]) -> None:
-        record["settings"]["emb_dim"]["value"] = 10**12
-
-    assert "hub:ada/run" in fail(hub, edit(pushed, f"{RUN}record.json", enlarge))
+def test_a_record_of_another_split_is_refused(pushed: Files, hub: Hub) -> None:
     assert "has another split_sha256 than the record" in fail(hub, pushed, split_sha256="0" * 64)
 
 
@@ -157,11 +151,13 @@ def test_a_table_of_another_layout_is_refused(table: torch.Tensor, tmp_path: Pat
     path.write_bytes(save({"items": torch.ones(4, 2)}))
     assert np.array_equal(read_tables(tmp_path)["SASRec"][1:], np.ones((4, 2), np.float32))
     path.write_bytes(save({"items": table}))
-    with pytest.raises(HubError, match="SASRec.safetensors has a tensor 'items' of type"):
+    with pytest.raises(HubError, match=r"SASRec.safetensors has a tensor 'items' of type"):
         read_tables(tmp_path)
 
 
-@pytest.mark.parametrize("error", [KeyError("x"), RecursionError("x"), MemoryError("x"), TypeError("x\ny")])
+@pytest.mark.parametrize(
+    "error", [KeyError("x"), RuntimeError("x"), RecursionError("x"), MemoryError("x"), TypeError("x\ny")]
+)
 def test_whatever_a_file_raises_is_one_sentence(error: Exception) -> None:
     with pytest.raises(HubError, match=r"^hub:a/b cannot be loaded: [^\n]*$"), convert_faults("hub:a/b"):
         raise error
