@@ -69,8 +69,8 @@ def parse_repository(text: str, option: str = "--to") -> str:
     """
     if not _is_repository(text):
         raise SettingsError(
-            f"{option} {_show(text)} does not name a repository of the hub; write ORG/NAME, where ORG is your name there "
-            "or that of an organization, and NAME has letters, digits, '-', '_' and '.'"
+            f"{option} {_show(text)} does not name a repository of the hub; write ORG/NAME, where ORG is your name "
+            "there or that of an organization, and NAME has letters, digits, '-', '_' and '.'"
         )
     return text
 
