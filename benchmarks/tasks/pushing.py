@@ -10,6 +10,7 @@ import torch
 from hellm_recbole.api import load_dataset
 from hellm_recbole.baselines.registry import load_registry
 from hellm_recbole.data.known_datasets import DATASET_ROOT
+from hellm_recbole.data.manifest import read_manifest
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.experiments.results import RunResult
@@ -36,6 +37,8 @@ def push_run(folder: Path, options: PushOptions, dataset: Path | None, embedding
         HellmError: the run is not finished or lacks a file, or the hub refuses it or cannot be reached.
     """
     parse_repository(options.repository)
+    if options.data is not None:
+        parse_repository(options.data, "--data")
     result = read_finished(folder)
     stored = open_run(result, load_registry(), torch.device("cpu"))
     refuse_unread_files(result, embeddings, list_embedding_files(result.identity))
@@ -45,7 +48,8 @@ def push_run(folder: Path, options: PushOptions, dataset: Path | None, embedding
         if options.dry_run:
             _print_plan(prepared, options)
         else:
-            _print_pushed(push_prepared_run(prepared, result, options), prepared, options)
+            pushed = push_prepared_run(prepared, result, options)
+            _print_pushed(pushed, prepared, f"load it with {HubName(options.repository, pushed.commit)}")
 
 
 def _read_split(result: RunResult, dataset: Path | None, embeddings: Mapping[str, Path]) -> Split | None:
@@ -79,7 +83,10 @@ def push_dataset(folder: Path, options: PushOptions) -> None:
         if options.dry_run:
             _print_plan(prepared, options)
         else:
-            _print_pushed(push_prepared_dataset(prepared, folder, options), prepared, options)
+            pushed = push_prepared_dataset(prepared, folder, options)
+            target = f"--local-dir {DATASET_ROOT / read_manifest(folder).name}"
+            advice = f"hf download {options.repository} --repo-type dataset {target}"
+            _print_pushed(pushed, prepared, f"fetch it with `{advice}`")
 
 
 def _print_plan(prepared: Prepared, options: PushOptions) -> None:
@@ -90,11 +97,11 @@ def _print_plan(prepared: Prepared, options: PushOptions) -> None:
     print(f"{len(prepared.sizes)} files, {prepared.n_bytes / _MB:,.1f} MB; nothing was pushed to {options.repository}")
 
 
-def _print_pushed(pushed: Pushed, prepared: Prepared, options: PushOptions) -> None:
+def _print_pushed(pushed: Pushed, prepared: Prepared, advice: str) -> None:
     """Print the address of what was pushed, who sees it, and its commit."""
     seen = "private" if pushed.is_private else "public, everybody can read it"
     print(
         f"pushed {len(prepared.sizes)} files, {prepared.n_bytes / _MB:,.1f} MB, to "
         f"{'the new repository ' if pushed.is_new else ''}{pushed.url} ({seen})"
     )
-    print(f"commit {pushed.commit}; load it with {HubName(options.repository, pushed.commit)}")
+    print(f"commit {pushed.commit}; {advice}")

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import glob
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from hellm_recbole import __version__
-from hellm_recbole.errors import HubError, shorten, strip_controls
+from hellm_recbole.errors import HubError
+from hellm_recbole.hub.faults import find_transport_error, is_connection_fault, take_text, translate_errors
 from hellm_recbole.hub.names import HubName
 
 Kind = Literal["model", "dataset"]
@@ -82,15 +82,47 @@ def push_folder(
             _refuse_public(api, repository, kind, is_private=bool(existing.private), wanted=private)
         else:
             api.create_repo(repository, repo_type=kind, private=private or None, exist_ok=True)
-        commit = api.upload_folder(
-            repo_id=repository,
-            repo_type=kind,
-            folder_path=folder,
-            commit_message=message,
-            delete_patterns=list(replaced),
-        )
+    try:
+        with translate_errors(HubName(repository), f"push to {repository}"):
+            commit = api.upload_folder(
+                repo_id=repository,
+                repo_type=kind,
+                folder_path=folder,
+                commit_message=message,
+                delete_patterns=list(replaced),
+            )
+    except HubError as error:
+        raise HubError(f"{error}; {_describe_outcome(api, repository, kind, existing)}") from error.__cause__
+    with translate_errors(HubName(repository), f"ask for {repository}", f"all files were pushed (commit {commit.oid})"):
         info = api.repo_info(repository, repo_type=kind)
     return Pushed(_make_url(api.endpoint, repository, kind), str(commit.oid), bool(info.private), existing is None)
+
+
+def _describe_outcome(api: Any, repository: str, kind: Kind, before: Any | None) -> str:
+    """Describe what a failed commit has left, as the hub answers now. Its answer may be lost though it was made.
+
+    Args:
+        api: client of the hub.
+        repository: id of the repository.
+        kind: kind of the repository.
+        before: what the hub has said about the repository before; None if this push has made it.
+    """
+    url = _make_url(api.endpoint, repository, kind)
+    try:
+        with translate_errors(HubName(repository), f"ask for {repository}"):
+            now = api.repo_info(repository, repo_type=kind)
+    except HubError:
+        return f"it is not known whether the files were pushed; look at {url}, or give the same command again"
+    names = {file.rfilename for file in now.siblings or ()} - _IGNORED
+    if names if before is None else now.sha != before.sha:
+        return f"{url} has a new commit ({now.sha}), so it is not known whether this push made it; look there"
+    if before is not None:
+        return _NOTHING_LOST
+    seen = "private" if now.private else "public"
+    return (
+        f"{_NOTHING_LOST}; the new, empty repository {repository} stays ({seen}): the same command fills it, or delete "
+        f"it at {url}/settings"
+    )
 
 
 def _make_url(endpoint: str, repository: str, kind: Kind) -> str:
@@ -123,14 +155,14 @@ def _validate_card(text: str, kind: Kind) -> None:
     """
     from huggingface_hub import DatasetCard, ModelCard
 
-    transport = _find_transport_error()
+    transport = find_transport_error()
     try:
         (DatasetCard if kind == "dataset" else ModelCard)(text, ignore_metadata_errors=True).validate(kind)
     except transport as error:
-        if not _is_connection_fault(error):  # releases before 2 ask huggingface.co, even if HF_ENDPOINT is another hub
+        if not is_connection_fault(error):  # releases before 2 ask huggingface.co, even if HF_ENDPOINT is another hub
             raise
     except ValueError as error:
-        raise HubError(f"the hub refuses the card ({_take_text(error)}); {_NOTHING_LOST}") from error
+        raise HubError(f"the hub refuses the card ({take_text(error)}); {_NOTHING_LOST}") from error
 
 
 def _find_repository(api: Any, repository: str, kind: Kind) -> Any | None:
@@ -170,12 +202,14 @@ class Fetched:
         kind: kind of the repository.
         manifest: content of its manifest.
         is_offline: whether only the local cache is read.
+        cache: folder of the repository in the cache.
     """
 
     name: HubName
     kind: Kind
     manifest: Any
     is_offline: bool
+    cache: Path
 
 
 def fetch_manifest(name: HubName, kind: Kind, manifest: str, advice: str) -> Fetched:
@@ -214,8 +248,16 @@ def fetch_manifest(name: HubName, kind: Kind, manifest: str, advice: str) -> Fet
             raise _make_offline_error(name) from error
         raise
     except (ValueError, RecursionError) as error:
-        raise HubError(f"{name} is not {advice}: its {manifest} is not JSON; check the name") from error
-    return Fetched(name, kind, content, is_offline)
+        raise HubError(
+            f"{name} is not {advice}, or its copy in the cache is damaged: its {manifest} is not JSON; check the name, "
+            f"or remove {find_cache_folder(path)} and load it again"
+        ) from error
+    return Fetched(name, kind, content, is_offline, find_cache_folder(path))
+
+
+def find_cache_folder(path: str) -> Path:
+    """Return the folder `models--ORG--NAME` of a cached file `models--ORG--NAME/snapshots/COMMIT/FILE`."""
+    return Path(path).parents[2]
 
 
 def fetch_files(fetched: Fetched, files: Sequence[str]) -> Path:
@@ -273,7 +315,7 @@ def _can_reach(name: HubName, kind: Kind) -> bool:
         cause = error.__cause__
         if isinstance(cause, OfflineModeIsEnabled):
             return False
-        if cause is None or not _is_connection_fault(cause):
+        if cause is None or not is_connection_fault(cause):
             raise
         import sys
 
@@ -288,99 +330,3 @@ def _make_offline_error(name: HubName) -> HubError:
         f"{name} is not in the cache, and the hub cannot be reached; check the network (and HF_HUB_OFFLINE, "
         "HF_ENDPOINT), or load the run from its folder"
     )
-
-
-@contextmanager
-def translate_errors(name: HubName, what: str, after: str = "") -> Iterator[None]:
-    """Turn each fault of a request into one sentence.
-
-    Args:
-        name: the repository.
-        what: what the block does, after "cannot".
-        after: what holds after a fault, for the end of the sentence.
-
-    Raises:
-        HubError: a request failed.
-    """
-    transport = _find_transport_error()
-    try:
-        yield
-    except HubError:
-        raise
-    except (transport, OSError, ValueError, RuntimeError) as error:
-        advice = describe_fault(error, name)
-        raise HubError(f"cannot {what}: {advice}" + (f"; {after}" if after else "")) from error
-
-
-def describe_fault(error: BaseException, name: HubName) -> str:
-    """Describe why a request failed, and what to do."""
-    from huggingface_hub import errors
-
-    repository, endpoint = name.repository, _get_endpoint()
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, errors.HfHubHTTPError) and not _is_connection_fault(cause):
-        cause = cause.__cause__
-    error = cause or error
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set; unset it"
-    if _is_connection_fault(error):
-        return f"{endpoint} cannot be reached; check the network (and HF_ENDPOINT), and give the same command again"
-    if isinstance(error, errors.GatedRepoError):
-        return f"its owner asks for a permission; ask for it at {endpoint}/{repository}"
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"{repository} has no revision {name.revision!r}; name a branch, a tag or a commit of it"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return (
-            f"{endpoint} has no {repository}, or it is private and you may not read it; check the name, or log in with "
-            "`hf auth login`"
-        )
-    if isinstance(error, errors.HfHubHTTPError):
-        return _describe_refusal(error, repository)
-    return _take_text(error)
-
-
-def _describe_refusal(error: Any, repository: str) -> str:
-    """Describe an answer of the hub that is an error, by its status."""
-    status = error.response.status_code
-    said = _take_text(error.server_message or error)
-    if status == 401:
-        return "the hub does not know your token; log in again with `hf auth login`, or set HF_TOKEN to a valid one"
-    if status == 403:
-        return (
-            f"your token has no right to write to {repository}, or the hub refuses it ({said}); use a token that may "
-            "write there, or name a repository of your own"
-        )
-    if status in (409, 412):
-        return f"{repository} was changed at the same time ({said}); give the same command again"
-    if status == 429 or status >= 500:
-        return f"the hub answers {status} ({said}); give the same command again later"
-    return f"the hub answers {status} ({said})"
-
-
-def _is_connection_fault(error: BaseException) -> bool:
-    """Return whether a request got no answer."""
-    from huggingface_hub import errors
-
-    is_transport = isinstance(error, _find_transport_error()) and not isinstance(error, errors.HfHubHTTPError)
-    return is_transport or isinstance(error, ConnectionError | TimeoutError)
-
-
-def _find_transport_error() -> type[Exception]:
-    """Return the `HTTPError` of the HTTP library of `huggingface_hub`, which is another one in each major release."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    found: Any = HfHubHTTPError.__mro__[1]
-    return cast(type[Exception], found)
-
-
-def _get_endpoint() -> str:
-    """Return the address of the hub."""
-    from huggingface_hub import constants
-
-    return str(constants.ENDPOINT)
-
-
-def _take_text(error: object) -> str:
-    """Return the message of an error as one short line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return shorten(strip_controls(" ".join(lines)) or type(error).__name__)

@@ -15,9 +15,10 @@ from hellm_recbole.errors import DataError, HellmError, HubError
 from hellm_recbole.experiments.external_embeddings import ExternalEmbeddings, SplitWithEmbeddings
 from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.hub.client import fetch_files, fetch_manifest
-from hellm_recbole.hub.manifest import MANIFEST, RUNS, WHAT, check_files, parse_manifest
+from hellm_recbole.hub.manifest import MANIFEST, RUNS, WHAT, RunManifest, check_files, parse_manifest
 from hellm_recbole.hub.names import HubName
 from hellm_recbole.hub.repository import find_cut_language_model, read_tables
+from hellm_recbole.hub.untrusted import check_names, convert_faults, refuse_foreign_links, refuse_other_dtypes
 from hellm_recbole.models.base import ModelSpec
 from hellm_recbole.serving.dataset import LoadedDataset
 from hellm_recbole.serving.loading import load_from_split, open_run, read_finished
@@ -47,34 +48,41 @@ def load_hub_run(
         HubError: the repository cannot be fetched, or is not one of ours.
         HellmError: something that the run depends on is not there, or is another.
     """
-    folder, run = fetch_run(name)
-    with name_repository(run, name):
+    folder, manifest = fetch_run(name)
+    run = folder / manifest.run
+    with convert_faults(name), name_repository(run, name):
+        check_names(folder, manifest, name)
         result = read_finished(run)
+        if result.split_hash != manifest.split_sha256:
+            raise HubError(f"the {MANIFEST} of {name} has another split_sha256 than the record; push the run again")
         if llm is None and (model := find_cut_language_model(folder)) is not None:
             raise DataError(
                 f"{name} was made with a language model in a folder named {model}, which is not pushed; name the "
                 "folder of this model with --llm FOLDER, or llm=FOLDER in Python"
             )
+        tables = read_tables(folder)
         dataset = find_dataset(result)
         stored = open_run(result, registry, device, llm)
-        split = add_tables(dataset.split, result, read_tables(folder))
-        return load_from_split(stored, dataset, split)
+        loaded = load_from_split(stored, dataset, add_tables(dataset.split, result, tables))
+        refuse_other_dtypes(folder, manifest, loaded.scorer, name)
+        return loaded
 
 
-def fetch_run(name: HubName) -> tuple[Path, Path]:
+def fetch_run(name: HubName) -> tuple[Path, RunManifest]:
     """Fetch the files of a run.
 
     Returns:
-        Folder of the repository in the cache, and that of the run in it.
+        Folder of the repository in the cache, and its manifest.
 
     Raises:
         HubError: see `load_hub_run`.
     """
     fetched = fetch_manifest(name, "model", MANIFEST, WHAT)
-    manifest = parse_manifest(fetched.manifest, name)
+    manifest = parse_manifest(fetched.manifest, name, fetched.cache)
     folder = fetch_files(fetched, [MANIFEST, *manifest.files])
+    refuse_foreign_links(folder, manifest, name)
     check_files(manifest, folder, name)
-    return folder, folder / manifest.run
+    return folder, manifest
 
 
 def add_tables(split: Split, result: RunResult, tables: Mapping[str, FloatArray]) -> Split:
@@ -116,4 +124,5 @@ def name_repository(run: Path, name: HubName) -> Iterator[None]:
         text = str(error)
         for path in (str(run), str(run.absolute())):
             text = text.replace(path, str(name))
-        raise type(error)(text.replace(f"{root / RUNS}", str(name))) from error
+        text = text.replace(f"{root / RUNS}", str(name)).replace(str(root), str(name))
+        raise type(error)(text) from error

@@ -56,12 +56,13 @@ class RunManifest(_Entries):
         return seal(self.model_dump(mode="json", by_alias=True))
 
 
-def parse_manifest(content: Any, name: object) -> RunManifest:
+def parse_manifest(content: Any, name: object, cache: Path | None = None) -> RunManifest:
     """Check the content of a manifest from the hub, which anybody may have written.
 
     Args:
         content: parsed JSON.
         name: name of the repository, for messages.
+        cache: folder of the repository in the cache, for messages.
 
     Raises:
         HubError: it is not one, was changed, is of another version, or names a file of another kind.
@@ -78,7 +79,10 @@ def parse_manifest(content: Any, name: object) -> RunManifest:
     except ValidationError as error:
         raise HubError(f"the {MANIFEST} of {name}: {describe_fault(error)}; push the run again") from error
     except ValueError as error:
-        raise HubError(f"the {MANIFEST} of {name} has changed since it was pushed ({error}); push it again") from error
+        advice = "" if cache is None else f"remove {cache} and load it again, or "
+        raise HubError(
+            f"the {MANIFEST} of {name} has changed since it was pushed ({error}); {advice}push it again"
+        ) from error
     for file in (*manifest.files, f"{manifest.run}/record.json"):
         if not is_loaded(file):
             raise HubError(
@@ -105,6 +109,6 @@ def check_files(manifest: RunManifest, folder: Path, name: object) -> None:
     for file, digest in manifest.files.items():
         if sha256_file(folder / file) != digest:
             raise HubError(
-                f"{file} of {name} is not the file that its {MANIFEST} names (SHA-256 differs); fetch it again after "
-                f"removing {folder}, or push the run again"
+                f"{file} of {name} is not the file that its {MANIFEST} names (SHA-256 differs); remove "
+                f"{folder.parents[1]} and load it again, or push the run again"
             )

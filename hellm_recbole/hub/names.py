@@ -54,8 +54,12 @@ def parse_hub_name(text: str) -> HubName:
     return HubName(repository, revision if at else None)
 
 
-def parse_repository(text: str) -> str:
-    """Parse the id of a repository to push to, `ORG/NAME`.
+def parse_repository(text: str, option: str = "--to") -> str:
+    """Parse the id of a repository, `ORG/NAME`.
+
+    Args:
+        text: the id.
+        option: option of the command that has it, for the message.
 
     Raises:
         SettingsError: the text has another form.
@@ -65,8 +69,8 @@ def parse_repository(text: str) -> str:
     """
     if not _is_repository(text):
         raise SettingsError(
-            f"--to {_show(text)} does not name a repository of the hub; write ORG/NAME, where ORG is your name there "
-            "or that of an organization, and NAME has letters, digits, '-', '_' and '.'"
+            f"{option} {_show(text)} does not name a repository of the hub; write ORG/NAME, where ORG is your name "
+            "there or that of an organization, and NAME has letters, digits, '-', '_' and '.'"
         )
     return text
 

@@ -226,6 +226,9 @@ def read_tables(folder: Path) -> dict[str, FloatArray]:
     tables: dict[str, FloatArray] = {}
     for path in sorted((folder / TABLES).glob("*.safetensors")):
         try:
+            with safetensors.safe_open(path, framework="numpy") as file:
+                for side in file.keys():
+                    _refuse_other_layout(path, side, file.get_slice(side))
             arrays = load_file(path)
         except (OSError, safetensors.SafetensorError) as error:
             raise HubError(f"{path} cannot be read ({error}); push the run again") from error
@@ -234,6 +237,20 @@ def read_tables(folder: Path) -> dict[str, FloatArray]:
             table = np.asarray(values, dtype=np.float32)
             tables[name] = np.concatenate([np.zeros((1, table.shape[1]), np.float32), table])
     return tables
+
+
+def _refuse_other_layout(path: Path, side: str, stored: Any) -> None:
+    """Refuse a tensor that is not a table of embeddings.
+
+    Raises:
+        HubError: it has another name, type or number of dimensions.
+    """
+    dtype, shape = stored.get_dtype(), stored.get_shape()
+    if side not in ("items", "users") or dtype != "F32" or len(shape) != 2:
+        raise HubError(
+            f"{path} has a tensor {side!r} of type {dtype} and shape {shape}, and a table of embeddings is 'items' or "
+            "'users', of type F32, with two dimensions; push the run again"
+        )
 
 
 def _copy_adapter(run: StoredRun, folder: Path) -> None:

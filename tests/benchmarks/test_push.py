@@ -69,7 +69,9 @@ def test_a_dry_run_pushes_nothing(hub: Hub, capsys: pytest.CaptureFixture[str]) 
 def test_a_dataset_is_pushed(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
     assert "is your own data, and no licence is known" in fail(capsys, "dataset/toy", "--to", "ada/toy")
     assert push.main(["dataset/toy", "--to", "ada/toy", "--licence", "cc-by-4.0"]) == 0
-    assert "/datasets/ada/toy (public, everybody can read it)" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "/datasets/ada/toy (public, everybody can read it)" in shown
+    assert shown.endswith("; fetch it with `hf download ada/toy --repo-type dataset --local-dir dataset/toy`\n")
     assert "toy.inter" in hub.read("ada/toy", "datasets")
     assert "--data names the dataset of a run" in fail(capsys, "dataset/toy", "--to", "ada/toy", "--data", "a/b")
 
@@ -79,6 +81,7 @@ def test_wrong_input_is_one_sentence(
 ) -> None:
     to = ("--to", "ada/pop")
     assert "is not the folder of a finished run" in fail(capsys, "results/toy/Pop/1", *to)
+    assert "--data 'zz zz' does not name a repository of the hub" in fail(capsys, RUN, *to, "--data", "zz zz")
     assert "--to 'pop' does not name a repository of the hub" in fail(capsys, RUN, "--to", "pop")
     assert "published/toy/Pop/2024 is a published run, which has no weights" in fail(
         capsys, "published/toy/Pop/2024", *to

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import HfApi, constants
 
 from hellm_recbole.errors import HubError
-from hellm_recbole.hub.client import Pushed, describe_fault, fetch_manifest, push_folder
+from hellm_recbole.hub import client
+from hellm_recbole.hub.client import Pushed, fetch_manifest, push_folder
 from hellm_recbole.hub.names import HubName
 from tests.hub_server import READER, Hub
 
@@ -119,10 +120,29 @@ def test_offline_mode_is_named(folder: Path, hub: Hub, monkeypatch: pytest.Monke
     assert hub.requests == []
 
 
-def test_a_fault_without_an_answer_shows_its_own_text() -> None:
-    assert (
-        describe_fault(OSError(28, "No space left on device"), HubName("a/b")) == "[Errno 28] No space left on device"
-    )
-    inner = RuntimeError("Error while uploading 'x' to the Hub.")
-    inner.__cause__ = ConnectionResetError("reset")
-    assert "cannot be reached; check the network" in describe_fault(inner, HubName("a/b"))
+def test_a_failed_push_says_that_it_leaves_an_empty_repository(folder: Path, hub: Hub) -> None:
+    hub.fault = 418
+    message = fail(folder)
+    assert "nothing was pushed; the new, empty repository ada/one stays (public): the same command fills it" in message
+    assert message.endswith(f"or delete it at {hub.endpoint}/ada/one/settings")
+    assert fail(folder).endswith("; nothing was pushed")  # it was there before
+
+
+def test_a_lost_answer_to_a_commit_is_not_called_nothing(
+    folder: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Client(HfApi):
+        def upload_folder(self, **options: object) -> None:  # type: ignore[override]
+            super().upload_folder(**options)  # type: ignore[call-overload]
+            if options["commit_message"] == "one":
+                raise ConnectionResetError("reset")
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Client)
+    assert f"{hub.endpoint}/ada/one has a new commit (" in fail(folder)
+    monkeypatch.setattr(client, "_find_repository", lambda *_: None)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ConnectionResetError("reset")
+
+    monkeypatch.setattr(Client, "repo_info", refuse)
+    assert "it is not known whether the files were pushed; look at http" in fail(folder)
