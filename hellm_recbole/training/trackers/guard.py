@@ -96,8 +96,8 @@ class GuardedTracker:
             reason = str(error) if isinstance(error, HellmError) else take_first_line(error)
             self._report(
                 self._name,
-                f"the tracker {self._name} failed ({shorten(hide_login(reason))}); the command goes on and tries it again later; "
-                "nothing is lost: the folder of results has all values",
+                f"the tracker {self._name} failed ({shorten(hide_login(reason))}); the command goes on and tries it "
+                "again later; nothing is lost: the folder of results has all values",
             )
             return False
         _failed_at.pop(self._name, None)
