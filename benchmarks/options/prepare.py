@@ -89,7 +89,11 @@ class PrepareOptions:
     ] = None
     fresh: Annotated[
         bool,
-        typer.Option("--fresh", help="replace the dataset if it is already prepared", rich_help_panel=SOURCE),
+        typer.Option(
+            "--fresh",
+            help="replace the dataset if it is already prepared; with --card, a README.md of your own",
+            rich_help_panel=SOURCE,
+        ),
     ] = False
     text: Annotated[
         list[str] | None,

@@ -57,7 +57,7 @@ def execute(options: PrepareOptions) -> int:
         if options.neighbors is not None:
             print(f"\n{find_similar_items(folder, options.neighbors)}")
     elif options.card:
-        print(f"wrote {write_dataset_card(folder, options.licence)}")
+        print(f"wrote {write_dataset_card(folder, options.licence, fresh=options.fresh)}")
     elif options.to is not None:
         write_mmrec(load_dataset(folder, modalities=None), options.to, read_source_times(folder))
         print(f"exported {folder} to {options.to}")
@@ -104,7 +104,8 @@ def _refuse_contradictions(options: PrepareOptions) -> None:
         raise SettingsError(f"--shuffle-ties {seed} must be at least 0 and at most {LARGEST_SEED}")
     if actions:
         keys = (*SOURCE_OPTIONS, *DATASET_KEYS, *FEATURE_KEYS)
-        _refuse_options(options, keys, "can only be used to prepare a dataset")
+        refused = [key for key in keys if not (key == "fresh" and options.card)]
+        _refuse_options(options, refused, "can only be used to prepare a dataset")
 
 
 def _prepare(options: PrepareOptions) -> Prepared:

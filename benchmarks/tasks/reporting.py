@@ -8,6 +8,7 @@ from pathlib import Path
 from hellm_recbole.config.request import Protocol
 from hellm_recbole.errors import ResultError
 from hellm_recbole.experiments.results import RECORD_FILE
+from hellm_recbole.plugins.user_models import add_users_folder
 from hellm_recbole.report import files as report_files
 from hellm_recbole.report.page import PAGE_FILE
 from hellm_recbole.report.page_figures import FIGURES
@@ -67,6 +68,7 @@ def write_reports(
     Raises:
         HellmError: a result cannot be read, or the report cannot be made or written.
     """
+    add_users_folder()
     for dataset in datasets:
         for folder in (output / dataset, output / dataset / FIGURES):
             remove_leftovers(folder)

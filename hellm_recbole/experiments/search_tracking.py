@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hellm_recbole.errors import HellmError, shorten, take_first_line
 from hellm_recbole.experiments.logger_check import choose_loggers
 from hellm_recbole.experiments.run_tracking import make_tags
 from hellm_recbole.experiments.search_task import SearchTask
@@ -23,7 +24,7 @@ from hellm_recbole.experiments.sweeps import SearchResult, Trial
 from hellm_recbole.system import runtime
 from hellm_recbole.system.files import ensure_folder, write_text
 from hellm_recbole.training.trackers.base import Outcome, TrackedRun
-from hellm_recbole.training.trackers.guard import GuardedTracker, is_failing
+from hellm_recbole.training.trackers.guard import GuardedTracker, is_failing, report_once
 
 FOLDER = "trackers"  # in the folder of a search
 LOGGED_FILE = "logged.json"  # tracker -> numbers of the trials that it has
@@ -98,7 +99,7 @@ class SearchTracking:
         if not guarded.finish(outcome):
             return False
         logged.setdefault(tracker, []).append(trial["number"])
-        write_text(ensure_folder(folder / FOLDER) / LOGGED_FILE, json.dumps(logged, sort_keys=True) + "\n")
+        _write_logged(folder, logged)
         return True
 
     def _mark_best(self, folder: Path, tracker: str, best: Trial) -> None:
@@ -162,9 +163,29 @@ def make_search_tracking(task: SearchTask) -> SearchTracking:
 
 
 def read_logged(folder: Path) -> dict[str, list[int]]:
-    """Read which trials of a search are logged: tracker -> numbers of trials."""
+    """Read which trials of a search are logged: tracker -> numbers of trials.
+
+    A damaged file is reported once and read as an empty one: trials that are logged again continue their runs.
+    """
     path = folder / FOLDER / LOGGED_FILE
-    if not path.exists():
+    try:
+        logged = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if not isinstance(logged, dict) or not all(isinstance(numbers, list) for numbers in logged.values()):
+            raise ValueError("it is not a list of trials for each tracker")
+    except (OSError, ValueError) as error:
+        report_once(
+            str(path),
+            f"{path} cannot be read ({shorten(take_first_line(error))}); the search goes on and logs its trials again",
+        )
         return {}
-    logged: dict[str, list[int]] = json.loads(path.read_text(encoding="utf-8"))
     return logged
+
+
+def _write_logged(folder: Path, logged: Mapping[str, list[int]]) -> None:
+    """Write which trials are logged; a failure is reported once and stops nothing."""
+    path = folder / FOLDER / LOGGED_FILE
+    try:
+        write_text(ensure_folder(path.parent) / path.name, json.dumps(logged, sort_keys=True) + "\n")
+    except (HellmError, OSError) as error:
+        reason = str(error) if isinstance(error, HellmError) else take_first_line(error)
+        report_once(str(path), f"{path} cannot be written ({shorten(reason)}); the search goes on without it")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hellm_recbole.data.diagnostics.card import CARD, write_card
-from hellm_recbole.data.manifest import Manifest, read_manifest
+from hellm_recbole.data.diagnostics.card import CARD, CHECK_HEADING, write_card
+from hellm_recbole.data.manifest import Manifest, find_changed_files, read_manifest
 from hellm_recbole.errors import DataError
 from hellm_recbole.hub.licences import DataTerms, check_licence, find_data_terms
 from hellm_recbole.report.escaping import escape_markdown
@@ -80,14 +80,40 @@ def format_dataset_card(folder: Path, licence: str | None, repository: str | Non
     return "\n\n".join(sections) + "\n"
 
 
-def write_dataset_card(folder: Path, licence: str | None) -> Path:
+def write_dataset_card(folder: Path, licence: str | None, *, fresh: bool = False) -> Path:
     """Write the card with front matter into the folder of a prepared dataset, and return its path.
 
+    Args:
+        folder: folder of the dataset.
+        licence: see `format_dataset_card`.
+        fresh: whether to replace a file that this project has not written.
+
     Raises:
+        DataError: the folder has a README.md of the user's own, or its files have changed since they were prepared.
         HellmError: see `format_dataset_card`; or the file cannot be written.
     """
+    refuse_changed_files(folder, read_manifest(folder))
+    path = folder / CARD
+    if path.is_file() and CHECK_HEADING.encode() not in path.read_bytes():
+        if not fresh:
+            raise DataError(
+                f"{path} is not a card that this project has written; move it elsewhere, or replace it with --fresh"
+            )
+        write_card(folder)
     write_text(folder / CARD, format_dataset_card(folder, licence))
     return folder / CARD
+
+
+def refuse_changed_files(folder: Path, manifest: Manifest) -> None:
+    """Refuse a dataset with a file that has changed since it was prepared.
+
+    Raises:
+        DataError: there is such a file.
+    """
+    if changed := find_changed_files(folder, manifest):
+        raise DataError(
+            f"{folder / changed[0]} has changed since it was prepared; prepare the dataset again with --fresh"
+        )
 
 
 def _read_data_card(folder: Path) -> str:

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hellm_recbole.data.diagnostics.card import CARD
-from hellm_recbole.data.manifest import MANIFEST, find_changed_files, read_manifest
+from hellm_recbole.data.manifest import MANIFEST, read_manifest
 from hellm_recbole.errors import DataError, HubError
 from hellm_recbole.experiments.machine_paths import find_machine_folder
 from hellm_recbole.hub.client import Pushed, push_folder
-from hellm_recbole.hub.dataset_card import format_dataset_card, refuse_redistribution
+from hellm_recbole.hub.dataset_card import format_dataset_card, refuse_changed_files, refuse_redistribution
 from hellm_recbole.hub.pushing import Prepared, PushOptions, create_temporary_folder
 from hellm_recbole.hub.repository import list_sizes
 from hellm_recbole.system.files import SUMS, write_text
@@ -32,10 +32,7 @@ def prepare_dataset(folder: Path, options: PushOptions) -> Iterator[Prepared]:
     """
     licence = refuse_redistribution(folder, options.licence)
     manifest = read_manifest(folder)
-    if changed := find_changed_files(folder, manifest):
-        raise DataError(
-            f"{folder / changed[0]} has changed since it was prepared; prepare the dataset again with --fresh"
-        )
+    refuse_changed_files(folder, manifest)
     with create_temporary_folder() as target:
         for name in (*manifest.files, MANIFEST, *([SUMS] if (folder / SUMS).is_file() else [])):
             (target / name).parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hellm_recbole.config.properties_files import CODE, PropertiesFile
+from hellm_recbole.config.properties_files import CODE, VARIABLE, PropertiesFile, list_folders
 from hellm_recbole.errors import PluginError, SettingsError, take_first_line
 from hellm_recbole.identity.code import digest_model_code, forget_modules
 from hellm_recbole.identity.settings_files import forget_settings_files
@@ -45,9 +45,7 @@ def load_user_model(file: PropertiesFile) -> ModelSpec:
         PluginError: the file cannot be imported, or has no such model.
         ModelError: the model is incomplete.
     """
-    path = _find_code(file)
-    _add_to_path(file.folder.path, path)
-    _loaded.setdefault(file.folder.path, _digest_files(file.folder.path))  # before the import, so that edits are seen
+    path = _prepare_import(file)
     with _without_bytecode(), _name_line(path):
         module = importlib.import_module(path.stem)
     models = getattr(module, REGISTRY, None)
@@ -68,26 +66,74 @@ def describe_user_model(spec: ModelSpec) -> PluginRecord | None:
     return _described.get(spec)
 
 
+def add_users_folder() -> None:
+    """Make Python find the code in the user's folder, so that it can be compared with that of a run. Import nothing.
+
+    Raises:
+        SettingsError: a settings file names no Python file of the folder, or one that Python would not find by its
+            name.
+    """
+    for folder in list_folders():
+        for path in sorted((folder.path / "model").glob("*.yaml")) if folder.is_users else ():
+            file = PropertiesFile(folder, "model", path.stem)
+            if file.code is not None:
+                _prepare_import(file)
+
+
 def refresh_user_models() -> None:
     """Forget the code of the user's folder if one of its files was edited, so that the next use imports it again.
 
+    If another folder is used now, all code of the earlier one is forgotten.
+
     A notebook calls this with each call of the API. A command does not: it keeps the code that it has started with.
     """
-    changed = [folder for folder, files in _loaded.items() if _digest_files(folder) != files]
+    used = os.environ.get(VARIABLE)
+    current = Path(used).resolve() if used else None
+    changed = [folder for folder, files in _loaded.items() if folder != current or _digest_files(folder) != files]
     for folder in changed:
-        del _loaded[folder]
-        names = [
-            name
-            for name, module in [*sys.modules.items()]
-            if (found := getattr(module, "__file__", None)) and Path(found).resolve().is_relative_to(folder)
-        ]
+        files = _loaded.pop(folder)
+        names = [name for name, module in [*sys.modules.items()] if _is_of_folder(module, folder)]
         for name in names:
             del sys.modules[name]
-        forget_modules(names)
+        forget_modules({*names, *(_name_module(path, folder) for path in files)})
+        if folder != current:
+            _remove_from_path(folder)
     if changed:
         _described.clear()
         forget_settings_files()
         importlib.invalidate_caches()
+
+
+def _prepare_import(file: PropertiesFile) -> Path:
+    """Find the Python file of a model, and make Python find it by its name. Return the file.
+
+    Raises:
+        SettingsError: see `load_user_model`.
+    """
+    path, folder = _find_code(file), file.folder.path
+    if folder not in _loaded:
+        _loaded[folder] = _digest_files(folder)  # before the import, so that edits are seen
+    _add_to_path(folder, path)
+    return path
+
+
+def _is_of_folder(module: object, folder: Path) -> bool:
+    """Return whether the file of a module is in a folder. The file may be a symbolic link."""
+    file = getattr(module, "__file__", None)
+    return bool(file) and any(path.is_relative_to(folder) for path in (Path(str(file)), Path(str(file)).resolve()))
+
+
+def _name_module(path: Path, folder: Path) -> str:
+    """Return the name by which Python finds a file of a folder."""
+    return ".".join(path.relative_to(folder).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _remove_from_path(folder: Path) -> None:
+    """Remove a folder from the module path of this process and of those that it starts."""
+    sys.path[:] = [entry for entry in sys.path if entry != str(folder)]
+    if _PATH in os.environ:
+        left = [entry for entry in os.environ[_PATH].split(os.pathsep) if entry != str(folder)]
+        os.environ[_PATH] = os.pathsep.join(left)
 
 
 def _find_code(file: PropertiesFile) -> Path:
@@ -116,8 +162,9 @@ def _add_to_path(folder: Path, path: Path) -> None:
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
         importlib.invalidate_caches()
+        forget_modules(())  # the modules that were not found before
     found = importlib.util.find_spec(path.stem)
-    if found is None or found.origin is None or Path(found.origin).resolve() != path:
+    if found is None or found.origin is None or Path(found.origin).resolve() != path.resolve():
         where = "" if found is None or not found.has_location else f" ({found.origin})"
         raise SettingsError(f"{path} has the name of another Python module{where}; rename the file")
     before = os.environ.get(_PATH, "")

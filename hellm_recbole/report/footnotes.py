@@ -31,6 +31,7 @@ from hellm_recbole.identity.parts import (
     list_unknown_parts,
 )
 from hellm_recbole.identity.settings_files import find_value
+from hellm_recbole.plugins.user_models import UNVERSIONED
 from hellm_recbole.report.combinations import find_combinations, list_overrides
 from hellm_recbole.report.groups import Group, list_successful
 
@@ -136,7 +137,16 @@ def _find_unknown_parts(groups: Sequence[Group]) -> Iterator[Finding]:
             if parts := list_unknown_parts(record.identity, record.backbone is not None):
                 yield row, f"{', '.join(parts)}: unknown (recorded by an earlier version)"
             for name in [] if record.identity is None else find_missing_packages(*list_code_digests(record.identity)):
-                yield row, f"code of {name}: unknown (the package is not installed here)"
+                yield row, f"code of {name}: unknown ({_explain_missing(record, name)})"
+
+
+def _explain_missing(record: RunResult, package: str) -> str:
+    """Explain why the code of a package or a file cannot be compared with that of a run."""
+    assert record.identity is not None
+    is_own = any(module.partition(".")[0] == package for module in record.identity["code"]["modules"])
+    if is_own and any(plugin["version"] == UNVERSIONED for plugin in record.plugins):
+        return "it is a file of a properties folder; name the folder with --properties"
+    return "the package is not installed here"
 
 
 def _find_differences(

@@ -17,6 +17,7 @@ from hellm_recbole.experiments.run_config import RunConfig
 from hellm_recbole.identity.compare import complete_settings
 from hellm_recbole.llm.settings import label_model
 from hellm_recbole.models.base import ModelSpec
+from hellm_recbole.plugins.user_models import UNVERSIONED
 
 
 def move_language_model(result: RunResult, llm: str) -> RunResult:
@@ -56,10 +57,11 @@ def restore_config(result: RunResult, registry: Mapping[str, ModelSpec], llm: st
 
     Raises:
         ResultError: another version of this project made the run, and this one has no such model or setting; or a run
-            that it combines is missing.
+            that it combines is missing; or its model is a file of a properties folder that is not named.
         MissingDependency: RecBole is not installed, and the run has one of its models.
     """
     assert result.path is not None
+    _refuse_unknown_file(result, registry)
     try:
         config = _restore(result, registry, {key: entry["value"] for key, entry in result.settings.items()}, llm)
         added = complete_settings({}, [key for key in config.resolved.values if key not in result.settings])
@@ -78,6 +80,20 @@ def restore_config(result: RunResult, registry: Mapping[str, ModelSpec], llm: st
             f"{result.source}, and this version has another model of this name; run it again with --fresh"
         )
     return config
+
+
+def _refuse_unknown_file(result: RunResult, registry: Mapping[str, ModelSpec]) -> None:
+    """Refuse a run whose model is a file of a properties folder that is not used now.
+
+    Raises:
+        ResultError: it is.
+    """
+    for plugin in result.plugins:
+        if (plugin["kind"], plugin["version"]) == ("model", UNVERSIONED) and plugin["name"] not in registry:
+            raise ResultError(
+                f"the model {plugin['name']} of {result.path} is in the file {plugin['package']} of a properties "
+                "folder; name the folder with use_properties(FOLDER) or --properties FOLDER"
+            )
 
 
 def _restore(

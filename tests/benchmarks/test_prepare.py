@@ -271,6 +271,10 @@ def test_the_card_gets_the_front_matter_of_the_hub(
     assert main([*words, "--card"]) == 0
     assert capsys.readouterr().out == f"wrote {tmp_path}/toy/README.md\n"
     assert (tmp_path / "toy" / "README.md").read_text().startswith("---\nlicense: mit\n")
+    (tmp_path / "toy" / "README.md").write_text("mine")
+    assert main([*words, "--card"]) == 2
+    assert "README.md is not a card that this project has written" in capsys.readouterr().err
+    assert main([*words, "--card", "--fresh"]) == 0
 
 
 def test_beauty_without_text_takes_less_than_five_seconds(tmp_path: Path) -> None:

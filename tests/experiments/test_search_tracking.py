@@ -112,3 +112,26 @@ def test_a_tracker_that_does_not_answer_is_tried_once(
     assert read_logged(tmp_path) == {}
     (line,) = capsys.readouterr().err.splitlines()
     assert "the tracker mlflow failed (http://127.0.0.1:9 does not answer)" in line
+
+
+def test_a_damaged_list_of_logged_trials_is_one_warning_and_written_again(
+    toy_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "trackers" / "logged.json"
+    file.parent.mkdir()
+    file.write_text("{")
+    log_search(toy_split, tmp_path, "tensorboard")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {file} cannot be read (JSONDecodeError: ")
+
+
+def test_a_list_that_cannot_be_written_stops_nothing(
+    toy_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "trackers" / "logged.json").mkdir(parents=True)
+    tracking, result = track(toy_split, "tensorboard")
+    tracking.log_trial(tmp_path, TRIALS[0])
+    tracking.finish(tmp_path, result)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: ")
+    assert "logged.json" in line

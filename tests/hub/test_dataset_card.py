@@ -76,3 +76,23 @@ def test_data_of_this_project_have_a_licence(tmp_path: Path, toy_dataset: Datase
 
 def test_sizes_are_those_of_the_hub() -> None:
     assert [choose_size(n) for n in (0, 1000, 10**6, 10**7)] == ["n<1K", "1K<n<10K", "1M<n<10M", "10M<n<100M"]
+
+
+def test_a_file_of_the_users_own_is_replaced_only_with_fresh(tmp_path: Path, toy_dataset: Dataset) -> None:
+    folder = prepare(tmp_path, toy_dataset)
+    (folder / "README.md").write_text("# My shop\n")
+    with pytest.raises(DataError, match=r"README\.md is not a card that this project has written; move it elsewhere"):
+        write_dataset_card(folder, None)
+    assert (folder / "README.md").read_text() == "# My shop\n"
+    card = write_dataset_card(folder, None, fresh=True).read_text()
+    assert "## Split" in card
+    assert "My shop" not in card
+
+
+def test_damaged_data_get_no_card(tmp_path: Path, toy_dataset: Dataset) -> None:
+    folder = prepare(tmp_path, toy_dataset)
+    name = next(iter(read_manifest(folder).files))
+    (folder / name).write_bytes(b"")
+    with pytest.raises(DataError, match=f"{name} has changed since it was prepared; prepare the dataset again"):
+        write_dataset_card(folder, None)
+    assert not (folder / "README.md").exists()

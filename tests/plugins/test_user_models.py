@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,10 @@ import pytest
 
 import hellm_recbole
 from hellm_recbole.baselines.registry import load_registry
-from hellm_recbole.benchmarks import run
+from hellm_recbole.benchmarks import report, run
 from hellm_recbole.config.properties_files import VARIABLE
 from hellm_recbole.data.dataset import Dataset
-from hellm_recbole.errors import HellmError, ModelError, PluginError, SettingsError
+from hellm_recbole.errors import HellmError, ModelError, PluginError, ResultError, SettingsError
 from hellm_recbole.experiments.resolve import resolve_own_run
 from hellm_recbole.experiments.results import read_result
 from hellm_recbole.plugins import user_models
@@ -164,5 +165,37 @@ def test_commands_and_the_api_run_the_model_and_an_old_number_is_not_taken_for_o
     assert "kept; its code has changed since (toy_code" in capsys.readouterr().out
     results = hellm_recbole.run(["Mine"], "toy", preset="quick", settings=settings, threads=1, device="cpu", fresh=True)
     assert results["Mine"].load().config.spec.cls.factor == 2  # type: ignore[union-attr]
+    monkeypatch.delenv(VARIABLE)
+    user_models.refresh_user_models()
+    with pytest.raises(ResultError, match=r"Mine of .* is in the file toy_code.py of a properties folder; name the"):
+        hellm_recbole.load_run("results/toy/Mine/2024")
+    assert report.main(["--dataset", "toy"]) == 0
+    assert "it is a file of a properties folder" in " ".join(capsys.readouterr().out.split())
+    assert report.main(["--dataset", "toy", "--properties", "own"]) == 0
+    assert "code of toy_code" not in capsys.readouterr().out
     with pytest.raises(SettingsError, match=r"^--properties gone is not a folder"):
         hellm_recbole.use_properties("gone")
+
+
+def test_the_file_may_be_a_symbolic_link(folder: Path, tmp_path: Path) -> None:
+    (folder / "toy_code.py").rename(tmp_path / "elsewhere.py")
+    (folder / "toy_code.py").symlink_to(tmp_path / "elsewhere.py")
+    assert load_registry()["Mine"].cls.factor == 1  # type: ignore[attr-defined]
+    (tmp_path / "elsewhere.py").write_text(CODE.replace("factor = 1", "factor = 2"))
+    user_models.refresh_user_models()
+    assert load_registry()["Mine"].cls.factor == 2  # type: ignore[attr-defined]
+
+
+def test_a_second_folder_takes_the_place_of_the_first(folder: Path, tmp_path: Path) -> None:
+    hellm_recbole.use_properties(folder)
+    before = resolve_own_run("Mine", "toy", load_registry(), "quick", []).identify_code()
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    (other / "toy_code.py").write_text(CODE.replace("factor = 1", "factor = 2"))
+    hellm_recbole.use_properties(other)
+    assert load_registry()["Mine"].cls.factor == 2  # type: ignore[attr-defined]
+    assert resolve_own_run("Mine", "toy", load_registry(), "quick", []).identify_code() != before
+    assert str(folder) not in sys.path
+    assert str(folder) not in os.environ["PYTHONPATH"].split(os.pathsep)
+    hellm_recbole.use_properties(folder)
+    assert resolve_own_run("Mine", "toy", load_registry(), "quick", []).identify_code() == before

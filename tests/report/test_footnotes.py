@@ -239,6 +239,15 @@ def test_code_of_a_package_that_is_not_installed_is_unknown() -> None:
     assert list_footnotes([build_run("VBPR", identity=identity)], [build_run("BM3")]) == [
         ("a", "code of not_installed_here: unknown (the package is not installed here)", [0])
     ]
+    record: Any = {"kind": "model", "name": "VBPR", "package": "not_installed_here.py", "version": "a file"}
+    assert list_footnotes([build_run("VBPR", identity=identity, plugins=[record])]) == [
+        (
+            "a",
+            "code of not_installed_here: unknown (it is a file of a properties folder; name the folder with "
+            "--properties)",
+            [0],
+        )
+    ]
 
 
 def test_code_of_pretrained_embeddings_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from hellm_recbole.data.split_check import describe_comparison
 from hellm_recbole.data.times import SOURCE_TIME, TIME
 
 CARD = "README.md"  # file name of the card in the folder of the dataset
+CHECK_HEADING = "## To check it again"  # in every card, so that a README.md is known to be one
 QUANTILES = {"min": 0.0, "25%": 0.25, "median": 0.5, "75%": 0.75, "95%": 0.95, "max": 1.0}
 WIDTH = 120  # characters in a line of terminal output
 _FIRST_KEYS = ("encoder", "dim", "coverage")  # keys of a modality that are shown first; its other keys follow
@@ -122,7 +123,7 @@ def _format_markdown(examination: Examination) -> str:
             ("severity", "finding", "figure", "effect"),
             [(finding.severity, finding.name, finding.figure, finding.effect) for finding in examination.findings],
         ),
-        "## To check it again",
+        CHECK_HEADING,
         f"```\nhellm-recbole prepare {manifest.name} --check\n```",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"

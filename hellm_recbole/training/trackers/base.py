@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -102,7 +103,10 @@ def write_id(folder: Path, tracker: str, identifier: str) -> None:
 def _read_ids(folder: Path) -> dict[str, Any]:
     """Read all identifiers of a folder."""
     path = folder / IDS_FILE
-    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError:
+        content = None
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged; remove it to start new runs in the trackers")
     return content
@@ -110,7 +114,16 @@ def _read_ids(folder: Path) -> dict[str, Any]:
 
 def announce(run: TrackedRun, address: str) -> None:
     """Print where a tracker shows a new run."""
-    print(f"{run.name}: {address}", file=sys.stderr, flush=True)
+    print(f"{run.name}: {hide_login(address)}", file=sys.stderr, flush=True)
+
+
+def hide_login(text: str) -> str:
+    """Remove user names and passwords from all addresses in a text.
+
+    >>> hide_login("http://me:secret@host:5000 does not answer")
+    'http://host:5000 does not answer'
+    """
+    return re.sub(r"(\w://)[^\s/]*@", r"\1", text)
 
 
 def simplify(values: Mapping[str, Any]) -> dict[str, bool | int | float | str]:

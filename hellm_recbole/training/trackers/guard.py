@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from hellm_recbole.errors import HellmError, shorten, strip_controls, take_first_line
-from hellm_recbole.training.trackers.base import Outcome, TrackedRun, Tracker
+from hellm_recbole.training.trackers.base import Outcome, TrackedRun, Tracker, hide_login
 from hellm_recbole.training.trackers.opening import open_tracker
 
 Report = Callable[[str, str], None]  # (name of a tracker, sentence about its failure)
@@ -96,8 +96,8 @@ class GuardedTracker:
             reason = str(error) if isinstance(error, HellmError) else take_first_line(error)
             self._report(
                 self._name,
-                f"the tracker {self._name} failed ({shorten(reason)}); the command goes on and tries it again later; "
-                "nothing is lost: the folder of results has all values",
+                f"the tracker {self._name} failed ({shorten(hide_login(reason))}); the command goes on and tries it "
+                "again later; nothing is lost: the folder of results has all values",
             )
             return False
         _failed_at.pop(self._name, None)

@@ -21,6 +21,7 @@ from hellm_recbole.training.trackers.base import (
     Outcome,
     TrackedRun,
     announce,
+    hide_login,
     name_metric,
     read_id,
     simplify,
@@ -137,7 +138,7 @@ class MlflowTracker:
             while (earlier := chain[-1].__cause__ or chain[-1].__context__) is not None:
                 chain.append(earlier)
             if any(isinstance(one, ConnectionError | Timeout) for one in chain):
-                raise TrackerError(f"{self._mlflow.get_tracking_uri()} does not answer") from error
+                raise TrackerError(f"{hide_login(self._mlflow.get_tracking_uri())} does not answer") from error
             raise
         finally:
             logger.setLevel(level)

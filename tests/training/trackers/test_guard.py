@@ -58,3 +58,16 @@ def test_a_tracker_that_works_again_gets_everything_at_the_end(
 def test_nothing_is_opened_before_there_is_something_to_log(tracked: TrackedRun) -> None:
     GuardedTracker("tensorboard", tracked).close()
     assert not tracked.folder.exists()
+
+
+def test_a_failure_does_not_print_a_password(tracked: TrackedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    sentences: list[str] = []
+    tracker = GuardedTracker("tensorboard", tracked, lambda _, sentence: sentences.append(sentence))
+
+    def fail(*_: object) -> None:
+        raise ConnectionError("no answer of http://user:secret@127.0.0.1:1/api")
+
+    monkeypatch.setattr(guard, "open_tracker", fail)
+    monkeypatch.setattr(guard, "_failed_at", {})
+    assert not tracker.finish(Outcome("success"))
+    assert "(ConnectionError: no answer of http://127.0.0.1:1/api)" in sentences[0]

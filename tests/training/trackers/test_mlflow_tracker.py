@@ -87,7 +87,7 @@ def test_a_trial_is_a_nested_run_of_its_search(
 def test_a_server_that_does_not_answer_is_named(
     tracked: TrackedRun, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     mlflow.set_tracking_uri(None)
     with pytest.raises(TrackerError, match=r"^http://127\.0\.0\.1:9 does not answer$"):
