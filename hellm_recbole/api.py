@@ -128,8 +128,6 @@ def load_dataset(
     if name is not None or items is not None or text or k_core is not None or fresh:
         raise SettingsError("name, items, text, k_core and fresh belong to a frame of interactions; leave them out")
     if isinstance(source, PathLike) or not {"/", os.sep}.isdisjoint(source):
-        if not is_prepared(Path(source)):
-            raise DataError(f"there is no folder {source}; name a folder that hellm-recbole prepare has written")
         return read_folder(Path(source))
     return _load_by_name(resolve_name(source, [Path(root)]), Path(root), data_path)
 

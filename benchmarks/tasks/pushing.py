@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from hellm_recbole.api import load_dataset
 from hellm_recbole.baselines.registry import load_registry
 from hellm_recbole.data.known_datasets import DATASET_ROOT
 from hellm_recbole.data.manifest import read_manifest
@@ -19,6 +18,7 @@ from hellm_recbole.hub.names import HubName, parse_repository
 from hellm_recbole.hub.pushing import Prepared, PushOptions, prepare_run, push_prepared_run
 from hellm_recbole.hub.repository import collect_files
 from hellm_recbole.identity.parts import list_embedding_files
+from hellm_recbole.serving.dataset import read_folder
 from hellm_recbole.serving.loading import add_recorded_embeddings, open_run, read_finished, refuse_unread_files
 
 _MB = 1e6
@@ -60,7 +60,7 @@ def _read_split(result: RunResult, dataset: Path | None, embeddings: Mapping[str
     """
     if not list_embedding_files(result.identity):
         return None
-    loaded = load_dataset(dataset or DATASET_ROOT / result.dataset)
+    loaded = read_folder(dataset or DATASET_ROOT / result.dataset)
     return add_recorded_embeddings(loaded.split, result, embeddings)
 
 

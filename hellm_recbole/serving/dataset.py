@@ -15,6 +15,7 @@ import pandas as pd
 
 from hellm_recbole.data.dataset import Dataset, load_dataset
 from hellm_recbole.data.diagnostics.warnings import diagnose
+from hellm_recbole.data.replacement import is_prepared
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import DataError, SettingsError
 from hellm_recbole.experiments.recording import count_split
@@ -139,8 +140,10 @@ def read_folder(folder: Path) -> LoadedDataset:
     """Read the folder of a prepared dataset.
 
     Raises:
-        DataError: its files are faulty.
+        DataError: it is no such folder, or its files are faulty.
     """
+    if not is_prepared(folder):
+        raise DataError(f"there is no folder {folder}; name a folder that hellm-recbole prepare has written")
     source = load_dataset(folder, modalities=None)
     return LoadedDataset(source, split_dataset(source), folder)
 

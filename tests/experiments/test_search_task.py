@@ -122,5 +122,7 @@ def test_the_request_names_everything_that_determines_the_search(toy_split: Spli
 
 def test_rungs_grow_by_the_reduction_factor(toy_split: Split) -> None:
     settings = read_tune_settings()
-    rungs = make_task(toy_split, {"n_layers": [1, 2]}).list_rungs()
+    task = replace(make_task(toy_split, {"n_layers": [1, 2]}), scheduler="asha")
+    assert replace(task, scheduler="none").list_rungs() == []
+    rungs = task.list_rungs()
     assert rungs[:2] == [settings.grace_reports, settings.grace_reports * settings.reduction_factor]

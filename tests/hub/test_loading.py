@@ -111,12 +111,12 @@ def test_embeddings_of_users_and_those_from_files_are_pushed(
     np.save(path, np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32))
     (tmp_path / "vectors.tokens.txt").write_text("".join(f"{item}\n" for item in loaded.items[::-1]))
     prompt = {"prompt": "a customer {user} bought products :", "examples": "all", "epochs": 1}
-    settings = {f"CoLLM.{key}": value for key, value in {**small_values("CoLLM"), **prompt}.items()}
-    settings |= {f"LLaRA.{key}": value for key, value in {**small_values("LLaRA"), "epochs": 1}.items()}
-    tiny = {f"{model}.llm": "models/tiny-llama" for model in ("CoLLM", "LLaRA")}
+    tiny = {"epochs": 1, "llm": "models/tiny-llama"}
+    collm = {f"CoLLM.{key}": value for key, value in {**small_values("CoLLM"), **prompt, **tiny}.items()}
+    llara = {f"LLaRA.{key}": value for key, value in {**small_values("LLaRA"), **tiny}.items()}
     read = {"SASRec": path}
-    one = run("CoLLM", loaded, settings={**SMALL, **settings, **tiny}, device="cpu", output=tmp_path / "one")
-    two = run("LLaRA", loaded, settings={**SMALL, **settings, **tiny}, embeddings=read, device="cpu", output=tmp_path)
+    one = run("CoLLM", loaded, settings={**SMALL, **collm}, device="cpu", output=tmp_path / "one")
+    two = run("LLaRA", loaded, settings={**SMALL, **llara}, embeddings=read, device="cpu", output=tmp_path)
     folders = one["CoLLM"].folder, two["LLaRA"].folder
     assert cli.main(["push", str(folders[0]), "--to", "ada/users"]) == 0
     assert list_all(load_run("hub:ada/users", llm="models/tiny-llama")).equals(list_all(load_run(folders[0])))
