@@ -97,12 +97,12 @@ def test_a_killed_search_is_resumed(workplace: Path, capsys: pytest.CaptureFixtu
     trials = read_search(ray_folder.parent / "sweep.json").trials
     assert [trial["number"] for trial in trials] == [1, 2, 3]
     assert trials[0]["status"] == "ended"
-    assert sorted(path.name for path in ray_folder.parent.iterdir()) == ["request.json", "sweep.json"]
+    assert sorted(path.name for path in ray_folder.parent.iterdir()) == ["request.json", "sweep.json", "trackers"]
     (ray_folder / "_trial").mkdir(parents=True)  # the search was killed after its end, before its files were removed
     (ray_folder.parent.parent / ".tune.lock").touch()
     assert tune.main([*options, "--resume"]) == 0
     assert [path.name for path in ray_folder.parent.parent.iterdir()] == ["tune"]
-    assert sorted(path.name for path in ray_folder.parent.iterdir()) == ["request.json", "sweep.json"]
+    assert sorted(path.name for path in ray_folder.parent.iterdir()) == ["request.json", "sweep.json", "trackers"]
 
 
 def test_two_commands_cannot_run_the_same_search_at_once(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

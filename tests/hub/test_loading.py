@@ -116,7 +116,7 @@ def test_embeddings_of_users_and_those_from_files_are_pushed(
     llara = {f"LLaRA.{key}": value for key, value in {**small_values("LLaRA"), **tiny}.items()}
     read = {"SASRec": path}
     one = run("CoLLM", loaded, settings={**SMALL, **collm}, device="cpu", output=tmp_path / "one")
-    two = run("LLaRA", loaded, settings={**SMALL, **llara}, embeddings=read, device="cpu", output=tmp_path)
+    two = run("LLaRA", loaded, settings=llara, embeddings=read, device="cpu", output=tmp_path)
     folders = one["CoLLM"].folder, two["LLaRA"].folder
     assert cli.main(["push", str(folders[0]), "--to", "ada/users"]) == 0
     assert list_all(load_run("hub:ada/users", llm="models/tiny-llama")).equals(list_all(load_run(folders[0])))
