@@ -188,4 +188,4 @@ def _write_logged(folder: Path, logged: Mapping[str, list[int]]) -> None:
         write_text(ensure_folder(path.parent) / path.name, json.dumps(logged, sort_keys=True) + "\n")
     except (HellmError, OSError) as error:
         reason = str(error) if isinstance(error, HellmError) else take_first_line(error)
-        report_once(str(path), f"{path} cannot be written ({shorten(reason)}); the search goes on without it")
+        report_once(str(path), f"{path} cannot be written ({shorten(reason)}); the search continues without it")
