@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hellm_recbole.errors import HellmError, shorten, take_first_line
+from hellm_recbole.errors import HellmError
 from hellm_recbole.experiments.logger_check import choose_loggers
 from hellm_recbole.experiments.run_tracking import make_tags
 from hellm_recbole.experiments.search_task import SearchTask
@@ -24,7 +24,7 @@ from hellm_recbole.experiments.sweeps import SearchResult, Trial
 from hellm_recbole.system import runtime
 from hellm_recbole.system.files import ensure_folder, write_text
 from hellm_recbole.training.trackers.base import Outcome, TrackedRun
-from hellm_recbole.training.trackers.guard import GuardedTracker, is_failing, report_once
+from hellm_recbole.training.trackers.guard import GuardedTracker, describe_failure, is_failing, report_once
 
 FOLDER = "trackers"  # in the folder of a search
 LOGGED_FILE = "logged.json"  # tracker -> numbers of the trials that it has
@@ -175,7 +175,7 @@ def read_logged(folder: Path) -> dict[str, list[int]]:
     except (OSError, ValueError) as error:
         report_once(
             str(path),
-            f"{path} cannot be read ({shorten(take_first_line(error))}); the search goes on and logs its trials again",
+            f"{path} cannot be read ({describe_failure(error)}); the search goes on and logs its trials again",
         )
         return {}
     return logged
@@ -187,5 +187,4 @@ def _write_logged(folder: Path, logged: Mapping[str, list[int]]) -> None:
     try:
         write_text(ensure_folder(path.parent) / path.name, json.dumps(logged, sort_keys=True) + "\n")
     except (HellmError, OSError) as error:
-        reason = str(error) if isinstance(error, HellmError) else take_first_line(error)
-        report_once(str(path), f"{path} cannot be written ({shorten(reason)}); the search continues without it")
+        report_once(str(path), f"{path} cannot be written ({describe_failure(error)}); the search continues without it")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -317,8 +318,6 @@ def _can_reach(name: HubName, kind: Kind) -> bool:
             return False
         if cause is None or not is_connection_fault(cause):
             raise
-        import sys
-
         print(f"note: {api.endpoint} cannot be reached; {name} is read from the cache", file=sys.stderr)
         return False
     return True

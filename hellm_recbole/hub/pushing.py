@@ -11,14 +11,13 @@ from pathlib import Path
 
 from hellm_recbole.errors import HubError
 from hellm_recbole.experiments.results import RunResult
-from hellm_recbole.hub.client import Pushed, push_folder
+from hellm_recbole.hub.client import CARD, Pushed, push_folder
 from hellm_recbole.hub.manifest import ADAPTER, MANIFEST, RUNS, TABLES
 from hellm_recbole.hub.model_card import CardFacts, format_model_card
 from hellm_recbole.hub.names import parse_repository
 from hellm_recbole.hub.repository import RunFiles, list_sizes, write_repository
 from hellm_recbole.system.files import create_scratch_folder, write_text
 
-CARD = "README.md"
 _REPLACED = (f"{RUNS}/*", f"{TABLES}/*", f"{ADAPTER}/*")
 
 

@@ -21,6 +21,7 @@ from hellm_recbole.evaluation.combined_scores import CombinedScorer, RowTerm
 from hellm_recbole.experiments.context import CHECKPOINT
 from hellm_recbole.experiments.machine_paths import CUT
 from hellm_recbole.experiments.results import RECORD_FILE
+from hellm_recbole.hub.faults import take_text
 from hellm_recbole.hub.manifest import MANIFEST, RUNS, TABLES, RunManifest, is_loaded
 from hellm_recbole.training.checkpoint import STATE
 
@@ -94,7 +95,9 @@ def _read_json(path: Path, place: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise HubError(f"{place} is not a JSON file that can be read ({_show(error)}); push the run again") from error
+        raise HubError(
+            f"{place} is not a JSON file that can be read ({take_text(error)}); push the run again"
+        ) from error
     if not isinstance(content, dict):
         raise HubError(f"{place} is not a JSON object; push the run again")
     return content
@@ -158,7 +161,9 @@ def _read_dtypes(path: Path, file: str, place: str) -> dict[str, str]:
         with safetensors.safe_open(path, framework="pt") as stored:
             return {key: stored.get_slice(key).get_dtype() for key in stored.keys()}
     except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise HubError(f"{file}, which {place} names, cannot be read ({_show(error)}); push the run again") from error
+        raise HubError(
+            f"{file}, which {place} names, cannot be read ({take_text(error)}); push the run again"
+        ) from error
 
 
 def refuse_other_dtypes(folder: Path, manifest: RunManifest, scorer: object, name: object) -> None:
@@ -214,10 +219,5 @@ def convert_faults(name: object) -> Iterator[None]:
     except (*_FAULTS, safetensors.SafetensorError) as error:
         raise HubError(
             f"{name} cannot be loaded: its files do not fit together, or do not fit this machine "
-            f"({type(error).__name__}: {_show(error)}); push the run again"
+            f"({type(error).__name__}: {take_text(error)}); push the run again"
         ) from error
-
-
-def _show(error: BaseException) -> str:
-    """Return the message of an error as one short line."""
-    return shorten(strip_controls(" ".join(str(error).split())))

@@ -26,6 +26,12 @@ def report_once(tracker: str, sentence: str) -> None:
         print(f"warning: {strip_controls(sentence)}", file=sys.stderr, flush=True)
 
 
+def describe_failure(error: BaseException) -> str:
+    """Describe an error in one short line, without logins: ours as it is, that of a package by its first line."""
+    reason = str(error) if isinstance(error, HellmError) else take_first_line(error)
+    return shorten(hide_login(reason))
+
+
 def is_failing(tracker: str) -> bool:
     """Return whether the last use of a tracker in this process failed, a short time ago."""
     return time.monotonic() - _failed_at.get(tracker, -math.inf) < RETRY_AFTER_S
@@ -93,10 +99,9 @@ class GuardedTracker:
         except Exception as error:  # whatever a tracker raises, the run goes on
             self._tracker, self._failed = None, True
             _failed_at[self._name] = time.monotonic()
-            reason = str(error) if isinstance(error, HellmError) else take_first_line(error)
             self._report(
                 self._name,
-                f"the tracker {self._name} failed ({shorten(hide_login(reason))}); the command goes on and tries it "
+                f"the tracker {self._name} failed ({describe_failure(error)}); the command goes on and tries it "
                 "again later; nothing is lost: the folder of results has all values",
             )
             return False
