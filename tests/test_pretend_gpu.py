@@ -83,18 +83,25 @@ OTHER_SETTINGS = [
 TRAINED = sorted(name for name, spec in REGISTRY.items() if not spec.is_fitted)
 
 
-@pytest.mark.parametrize(("name", "values"), [*((name, {}) for name in TRAINED), *OTHER_SETTINGS])
+def mark_slow(name: str, values: dict[str, Any]) -> Any:
+    """Other settings of models with a language model are tried by the slow tests only."""
+    return pytest.param(name, values, marks=[pytest.mark.slow] if REGISTRY[name].family == "LLM" else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [*((name, {}) for name in TRAINED), *(mark_slow(*other) for other in OTHER_SETTINGS)]
+)
 def test_every_model_is_trained_ranked_and_resumed_on_a_gpu(
     toy_split: Split, tmp_path: Path, name: str, values: dict[str, Any]
 ) -> None:
     texts = "", *("a customer bought products".split()[: 1 + index % 4] for index in range(toy_split.n_items))
     covered = {modality: np.arange(toy_split.n_items + 1) % step > 0 for modality, step in (("image", 4), ("text", 6))}
     toy_split = replace(toy_split, item_text=tuple(" ".join(text) for text in texts), covered=covered)
-    whole, _ = run(toy_split, tmp_path / "cpu", name, epochs=3, **values)
+    whole, _ = run(toy_split, tmp_path / "cpu", name, epochs=2, **values)
     with PretendGpu():
         with pytest.raises(KeyboardInterrupt):
-            run(toy_split, tmp_path / "gpu", name, Silent(stop_after_epochs=2), device=GPU, epochs=3, **values)
-        parts, learner = run(toy_split, tmp_path / "gpu", name, device=GPU, epochs=3, **values)
+            run(toy_split, tmp_path / "gpu", name, Silent(stop_after_epochs=1), device=GPU, epochs=2, **values)
+        parts, learner = run(toy_split, tmp_path / "gpu", name, device=GPU, epochs=2, **values)
         assert {get_device(parameter) for parameter in learner.module.parameters()} == {GPU}
     assert remove_times(parts) == remove_times(whole)
 

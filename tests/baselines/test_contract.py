@@ -15,12 +15,10 @@ from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.config.request import Override
 from hellm_recbole.config.settings import list_field_names
 from hellm_recbole.data.split import Split
-from hellm_recbole.evaluation.metrics import average_metrics
-from hellm_recbole.evaluation.ranking import rank_targets
 from hellm_recbole.experiments.resolve import resolve_own_run
 from hellm_recbole.experiments.run_config import OwnRunConfig
 from hellm_recbole.training.learner import ModelLearner
-from hellm_recbole.types import Histories, QueryBatch, Targets, TrainData, as_ids
+from hellm_recbole.types import QueryBatch, TrainData, as_ids
 from tests.toy_llm import add_pretrained_embeddings, initialize_for_scoring, small_values
 
 CPU = torch.device("cpu")
@@ -137,32 +135,6 @@ def test_one_batch_can_be_overfitted(name: str, toy_split: Split) -> None:
         loss.backward()
         learner.optimizer.step()
     assert compute_loss().item() < 0.35 * start
-
-
-def test_metrics_are_better_on_structured_data_than_on_shuffled_data(name: str, toy_split: Split) -> None:
-    structured = toy_split.make_train_data()
-    shuffled_items = np.random.default_rng(0).permutation(structured.history.items)
-    shuffled = TrainData(
-        structured.n_users,
-        structured.n_items,
-        Histories(structured.history.indptr, shuffled_items),
-        structured.features,
-    )
-    scores = []
-    for data in (structured, shuffled):
-        learner = build_learner(name, data, batch_size=32)
-        for epoch in range(1, 31):
-            learner.train_epoch(epoch, epoch, ignore_step)
-        ranks = rank_targets(
-            learner,
-            Targets(toy_split.valid.user, toy_split.valid.item),
-            train=data.history,
-            seen=data.history,
-            block_users=64,
-            who=name,
-        )
-        scores.append(average_metrics(ranks.user, ranks.seen, [5])["N@5"])
-    assert scores[0] > 1.5 * scores[1]
 
 
 def test_loss_terms_are_named_finite_scalars(name: str, toy_split: Split) -> None:

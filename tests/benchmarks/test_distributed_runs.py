@@ -119,7 +119,8 @@ def load_best_state(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(next((folder / "checkpoint").glob("best-*.safetensors")))
 
 
-@pytest.mark.parametrize("model", ["HeLLM", pytest.param("HeLLM-plus", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["HeLLM", "HeLLM-plus"])
 def test_two_processes_train_and_rank_like_one(workplace: Path, tiny: Path, model: str) -> None:
     folder = Path("toy") / f"{model}@tiny-llama" / "2024"
     assert run.main(make_options(tiny, "one", model=model)) == 0
@@ -149,6 +150,7 @@ def test_two_processes_train_and_rank_like_one(workplace: Path, tiny: Path, mode
             assert np.array_equal(getattr(ranks[phase], name), getattr(again[phase], name))
 
 
+@pytest.mark.slow
 def test_each_process_has_its_own_random_stream_for_dropout(
     workplace: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,6 +131,7 @@ def kill_and_restart(workplace: Path, model: str, kills: int, epochs: int) -> No
     assert len(list(folder.glob("checkpoint/*"))) == 3
 
 
+@pytest.mark.slow
 def test_two_kills(workplace: Path) -> None:
     kill_and_restart(workplace, "LightGCN", kills=2, epochs=150)
 

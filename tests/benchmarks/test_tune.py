@@ -59,6 +59,7 @@ def test_a_point_that_diverges_does_not_end_the_search(workplace: Path) -> None:
     assert "lower learning_rate" in trials[1]["reason"]
 
 
+@pytest.mark.slow
 def test_a_killed_search_is_resumed(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--models", "LightGCN", *SMALL, "--set", "epochs=40", "--set", "patience=40", "--budget", "trials=3"]
     command = [sys.executable, "-W", "ignore", "-m", "hellm_recbole.benchmarks.tune", *options]
@@ -114,6 +115,7 @@ def test_two_commands_cannot_run_the_same_search_at_once(workplace: Path, capsys
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_study_is_run_once_and_drawn_again(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--studies", "width", *SMALL, "--set", "epochs=1"]
     assert study.main(options) == 0
@@ -173,7 +175,9 @@ def list_processes(folder: Path) -> list[int]:
     return [pid for pid in map(int, pids) if pid != os.getpid() and str(folder).encode() in read_environment(pid)]
 
 
-@pytest.mark.parametrize(("command", "sent"), [("run", signal.SIGHUP), ("tune", signal.SIGKILL)], ids=str)
+@pytest.mark.parametrize(
+    ("command", "sent"), [pytest.param("run", signal.SIGHUP, marks=pytest.mark.slow), ("tune", signal.SIGKILL)], ids=str
+)
 def test_ray_ends_with_the_command_however_it_ends(workplace: Path, command: str, sent: signal.Signals) -> None:
     options = ["--models", "LightGCN", *SMALL, "--set", "epochs=100000", "--set", "patience=100000"]
     options += ["--ray"] if command == "run" else ["--budget", "trials=1"]
@@ -195,6 +199,7 @@ def test_ray_ends_with_the_command_however_it_ends(workplace: Path, command: str
     assert [read_command_line(pid) for pid in list_processes(workplace)] == []
 
 
+@pytest.mark.slow
 def test_parallel_runs_with_a_killed_worker(workplace: Path) -> None:
     """A run whose worker dies is resumed and ends with the same numbers as an undisturbed run."""
     options = ["--models", "Pop,LightGCN", *SMALL, "--seeds", "1,2"]

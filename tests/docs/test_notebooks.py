@@ -13,6 +13,7 @@ from tests.notebooks import FOLDER, NAMES, read_notebook, run_notebook
 
 pytest.importorskip("ipykernel", reason="notebooks need the extra notebooks")
 
+LONGER = sorted({*NAMES} - {"first-comparison"})  # notebooks that take more than half a minute
 LARGEST = 200_000  # bytes of a notebook with its outputs
 MACHINE = re.compile(r"(?<![\w.:/])/(?:tmp|home|root|work|usr|opt|Users|private|var|mnt)/|[A-Z]:\\\\|site-packages")
 FIND_RECBOLE = 'importlib.util.find_spec("recbole")'
@@ -63,7 +64,7 @@ def test_there_are_no_other_notebooks() -> None:
     assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == sorted(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["first-comparison", *(pytest.param(name, marks=pytest.mark.slow) for name in LONGER)])
 def test_a_notebook_runs_without_recbole(name: str, tmp_path: Path) -> None:
     notebook = read_notebook(name)
     for cell in notebook.cells:

@@ -89,6 +89,7 @@ def test_each_preset_has_its_own_row(tmp_path: Path) -> None:
         assert "quick" in text
 
 
+@pytest.mark.slow
 def test_speed_at_the_size_of_beauty(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     for model in range(10):

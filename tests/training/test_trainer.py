@@ -16,24 +16,50 @@ from hellm_recbole.errors import CheckpointError, SettingsError, TrainingDiverge
 from hellm_recbole.system.console import run_main
 from hellm_recbole.system.signals import redirect_signals
 from hellm_recbole.training.checkpoint import CheckpointFolder, Progress
-from hellm_recbole.training.learner import Learner
+from hellm_recbole.training.learner import Learner, ModelLearner
 from hellm_recbole.training.trainer import add_epoch, evaluate
 from tests.toy_records import rewrite
 from tests.training.small_runs import Silent, remove_times, run, small_config
 
+# A run is stopped at one of these places; those in the middle of an epoch are where most can go wrong.
+STOPS = [{"stop_after_epochs": 1}, {"stop_after_epochs": 3}, {"stop_in_step": 5}]
+TRAINED = sorted(name for name, spec in REGISTRY.items() if not spec.is_fitted)
 
-@pytest.mark.parametrize("name", sorted(name for name, spec in REGISTRY.items() if not spec.is_fitted))
-@pytest.mark.parametrize("view", [{"stop_after_epochs": 1}, {"stop_after_epochs": 3}, {"stop_in_step": 5}])
-def test_a_stopped_and_resumed_run_ends_with_exactly_the_numbers_of_an_uninterrupted_run(
-    toy_split: Split, tmp_path: Path, name: str, view: dict[str, int]
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_run_stopped_within_an_epoch_ends_with_exactly_the_numbers_of_an_uninterrupted_run(
+    toy_split: Split, tmp_path: Path, name: str
 ) -> None:
-    whole, learner = run(toy_split, tmp_path / "whole", name)
-    with pytest.raises(KeyboardInterrupt):
-        run(toy_split, tmp_path / "parts", name, Silent(**view))
-    parts, resumed = run(toy_split, tmp_path / "parts", name)
-    assert remove_times(parts) == remove_times(whole)
-    for key, value in learner.module.state_dict().items():
-        assert torch.equal(value, resumed.module.state_dict()[key]), key
+    check_resuming(toy_split, tmp_path, name, STOPS[-1:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_run_stopped_between_epochs_ends_with_exactly_the_numbers_of_an_uninterrupted_run(
+    toy_split: Split, tmp_path: Path, name: str
+) -> None:
+    check_resuming(toy_split, tmp_path, name, STOPS[:-1])
+
+
+def check_resuming(
+    split: Split, folder: Path, name: str, stops: list[dict[str, int]], **values: Any
+) -> tuple[ModelLearner, list[Path]]:
+    """Check that a run stopped at each of some places ends as an uninterrupted one.
+
+    Returns:
+        The learner of the uninterrupted run, and the folders of all runs, its own first.
+    """
+    whole, learner = run(split, folder / "whole", name, **values)
+    folders = [folder / "whole"]
+    for number, stop in enumerate(stops):
+        folders.append(folder / f"parts{number}")
+        with pytest.raises(KeyboardInterrupt):
+            run(split, folders[-1], name, Silent(**stop), **values)
+        parts, resumed = run(split, folders[-1], name, **values)
+        assert remove_times(parts) == remove_times(whole)
+        for key, value in learner.module.state_dict().items():
+            assert torch.equal(value, resumed.module.state_dict()[key]), key
+    return learner, folders
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
@@ -153,23 +179,18 @@ def test_progress_after_an_epoch() -> None:
     assert progress.curve[1] == {"epoch": 2, "losses": {"bpr": 1.0}, "valid": None, "seconds": 2.0}
 
 
-@pytest.mark.parametrize("name", ["HeLLM", "HeLLMPre", "LATTICE", "SASRec"])
-@pytest.mark.parametrize("view", [{"stop_after_epochs": 1}, {"stop_after_epochs": 3}, {"stop_in_step": 5}])
+@pytest.mark.parametrize("name", [pytest.param("HeLLM", marks=pytest.mark.slow), "HeLLMPre", "LATTICE", "SASRec"])
 def test_a_run_with_an_average_and_rates_by_step_is_resumed_exactly(
-    toy_split: Split, tmp_path: Path, name: str, view: dict[str, int]
+    toy_split: Split, tmp_path: Path, name: str
 ) -> None:
     values: dict[str, Any] = {"average_decay": 0.9, "schedule": "linear", "warmup_steps": 7, "learning_rate_floor": 0.1}
     values |= {"decay_vectors": False, "weight_decay": 0.1, "optimizer": "adamw"}
-    whole, learner = run(toy_split, tmp_path / "whole", name, **values)
-    with pytest.raises(KeyboardInterrupt):
-        run(toy_split, tmp_path / "parts", name, Silent(**view), **values)
-    parts, resumed = run(toy_split, tmp_path / "parts", name, **values)
-    assert remove_times(parts) == remove_times(whole)
-    for key, value in learner.module.state_dict().items():
-        assert torch.equal(value, resumed.module.state_dict()[key]), key
-    states = [load_file(next((tmp_path / part).glob("last-*.safetensors"))) for part in ("whole", "parts")]
-    assert states[0].keys() == states[1].keys() >= {f"average.{key}" for key in list_trained(learner.module)}
-    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+    learner, folders = check_resuming(toy_split, tmp_path, name, STOPS, **values)
+    whole, *others = [load_file(next(folder.glob("last-*.safetensors"))) for folder in folders]
+    assert whole.keys() >= {f"average.{key}" for key in list_trained(learner.module)}
+    for state in others:
+        assert state.keys() == whole.keys()
+        assert all(torch.equal(value, state[key]) for key, value in whole.items())
 
 
 def list_trained(module: torch.nn.Module) -> list[str]:
