@@ -26,6 +26,8 @@ COMMANDS |= {
     for name in ("recommend", "train-all", "push", "env", "install-recbole")
 }
 COMMANDS["parity"] = "hellm_recbole.benchmarks.upstream.parity"
+COMMANDS["sampled-ranking"] = "hellm_recbole.benchmarks.sampled_ranking"
+COMMANDS["native-tasks"] = "hellm_recbole.benchmarks.native_tasks"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
