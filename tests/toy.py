@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -14,8 +15,8 @@ from hellm_recbole.data.manifest import SCHEMA, FilterCounts, Inputs, Manifest
 from hellm_recbole.types import Histories, IdArray
 
 
-def write_prepared(folder: Path, dataset: Dataset) -> None:
-    """Write a dataset to a folder in the same form as `prepare`."""
+def write_prepared(folder: Path, dataset: Dataset, ratings: Iterable[float] | None = None) -> None:
+    """Write a dataset to a folder in the same form as `prepare`, perhaps with a rating for each interaction."""
     folder.mkdir(parents=True)
     assert dataset.time is not None
     inter = pd.DataFrame(
@@ -25,12 +26,16 @@ def write_prepared(folder: Path, dataset: Dataset) -> None:
             "timestamp": [f"{time:.0f}" for time in dataset.time],
         }
     )
+    types = {"user_id": "token", "item_id": "token", "timestamp": "float"}
+    if ratings is not None:
+        inter["rating"] = [str(rating) for rating in ratings]
+        types["rating"] = "float"
     items = [str(token) for token in dataset.item_tokens[1:]]
     item_table = pd.DataFrame({"item_id": items, "title": dataset.item_text[1:]}) if dataset.item_text else None
     features = {name: FeatureMatrix(items, values[1:], {}) for name, values in dataset.features.items()}
     data = AtomicData(
         inter=inter,
-        inter_types={"user_id": "token", "item_id": "token", "timestamp": "float"},
+        inter_types=types,
         items=item_table,
         item_types={"item_id": "token", "title": "token_seq"},
         features=features,

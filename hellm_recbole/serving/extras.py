@@ -72,6 +72,7 @@ def rank_among_sampled(model: Recommender, drawn: Sequence[Negatives]) -> list[S
         ModelError: the model was trained on all data, so that no target is left.
         ResultError: the saved ranks of the run cannot be read.
     """
+    _refuse_all_data(model)
     targets, _ = model.dataset.select_phase("test")
     items = np.concatenate([targets.item[:, None], *(negatives.items for negatives in drawn)], axis=1)
     reader = ScoreReader(model.scorer, targets, items)
@@ -111,8 +112,7 @@ def score_rated_items(model: Recommender, column: str, held_out: HeldOut) -> Rat
         ModelError: the model was trained on all data, so that no item is held out.
         ResultError: the saved ranks of the run cannot be read.
     """
-    if not model.result.evaluated:
-        raise ModelError(f"{model.name} was trained on all data, so no item is held out; name the run it was made from")
+    _refuse_all_data(model)
     split = model.dataset.split
     targets, history = model.dataset.select_phase("test" if held_out == "test" else "valid")
     if held_out == "both":
@@ -142,6 +142,16 @@ def join_targets(first: Targets, second: Targets) -> Targets:
     user, item = np.concatenate([first.user, second.user]), np.concatenate([first.item, second.item])
     order = np.argsort(user, kind="stable")
     return Targets(user[order], item[order])
+
+
+def _refuse_all_data(model: Recommender) -> None:
+    """Refuse a model without held-out items.
+
+    Raises:
+        ModelError: the model was trained on all data.
+    """
+    if not model.result.evaluated:
+        raise ModelError(f"{model.name} was trained on all data, so no item is held out; name the run it was made from")
 
 
 def _read_saved(model: Recommender) -> tuple[dict[str, PhaseRanks], str]:
