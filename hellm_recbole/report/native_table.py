@@ -268,8 +268,8 @@ def _describe_auc(auc: _Auc, settings: NativeTaskSettings, held_out: HeldOut) ->
     )
     notes = [
         f"AUC (CoLLM): {auc.n_items:,} {items}; {auc.n_liked:,} are liked, with a rating above "
-        f"{settings.liked_above:g}. It is the chance that a liked item scores higher than a disliked one, of any users; "
-        "a tie counts one half.",
+        f"{settings.liked_above:g}. It is the chance that a liked item scores higher than a disliked one, of any "
+        "users; a tie counts one half.",
         "A constant that a model adds to all scores of a user changes AUC but no ranking; AUC of ranks has the item's "
         "rank among all items in place of its score.",
         f"uAUC: mean over {users.n_users:,} users with a liked and a disliked item; left out are {users.n_single:,} "
