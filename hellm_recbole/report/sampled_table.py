@@ -230,7 +230,7 @@ def _write_notes(
         f"replacement, with seed {candidates.seed}, the same for every row (digest "
         f"{first.found.negatives_sha256[:12]}); K = {', '.join(map(str, cutoffs))}; ties count against the model.",
         NOT_COMPARABLE,
-        f"Columns `full`: ranking over all {record.n_candidates:,} items, mask policy {record.mask_history}.",
+        f'Columns "full": ranking over all {record.n_candidates:,} items, mask policy {record.mask_history}.',
         *([f"By {metric}, {swapped} of {len(pairs)} pairs of rows are in another order than there."] if pairs else []),
         describe_split(record),
         *describe_changed(changed),
