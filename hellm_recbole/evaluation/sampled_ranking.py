@@ -133,7 +133,8 @@ def rank_among(scores: npt.NDArray[np.floating]) -> npt.NDArray[np.int32]:
     >>> rank_among(np.array([[2.0, 1.0, 3.0], [2.0, 2.0, 2.0]])).tolist()
     [2, 3]
     """
-    return (scores >= scores[:, :1]).sum(axis=1).astype(np.int32)
+    ranks: npt.NDArray[np.int32] = (scores >= scores[:, :1]).sum(axis=1).astype(np.int32)
+    return ranks
 
 
 class ScoreReader:

@@ -12,7 +12,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
@@ -159,7 +159,7 @@ def read_rated(folder: Path, held_out: HeldOut, ranks_sha256: str) -> RatedScore
     return RatedScores(held_out, ranks_sha256, about["n_changed"], **arrays)
 
 
-def _write(path: Path, found: SampledRanks | RatedScores, about: Mapping[str, Any], names: Sequence[str]) -> Path:
+def _write(path: Path, found: SampledRanks | RatedScores, about: Mapping[str, Any], names: Iterable[str]) -> Path:
     """Write arrays, and as JSON what is not an array."""
     arrays = {name: getattr(found, name) for name in names}
     assert len({len(array) for array in arrays.values()}) == 1
