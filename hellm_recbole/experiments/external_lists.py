@@ -90,7 +90,7 @@ listed and count as misses; 1 user has no list; 3 listed items of histories are 
     parts.append(
         f"{file['history']:,} listed items of histories are masked"
         if file["history"]
-        else "no item of a history is listed, so other masks give the same ranks"
+        else "no item of a history is listed, so other masks change nothing within the lists"
     )
     if file["unknown"]:
         parts.append(f"{file['unknown']:,} rows with unknown users or items are left out")
