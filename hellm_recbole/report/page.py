@@ -15,8 +15,8 @@ from typing import Any
 import jinja2
 
 from hellm_recbole import __version__
-from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.experiments.external_lists import has_unknown_seed
+from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.experiments.sweeps import SearchResult
 from hellm_recbole.report.ablation import Ablation

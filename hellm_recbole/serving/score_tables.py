@@ -73,6 +73,11 @@ def read_score_table(path: Path, columns: Mapping[str, str], by: Order | None) -
             raise DataError(f"--columns: unknown field {field!r}; there are {', '.join(FIELDS)}")
     frame = read_table(path, [columns.get(field, FIELDS[field]) for field in ("user", "item")])
     names = {field: _find_column(frame, path, field, columns.get(field)) for field in FIELDS}
+    if names["score"] is None and names["rank"] is None:
+        raise DataError(
+            f"{path}: there is neither a column 'score' nor a column 'rank' among {', '.join(map(str, frame.columns))}"
+            "; name one with --columns score=COLUMN or rank=COLUMN"
+        )
     user, item = (_read_ids(frame, path, names[field]) for field in ("user", "item"))
     numbers = {
         field: read_numbers(frame[names[field]].tolist(), path, str(names[field]))
@@ -97,18 +102,10 @@ def _find_column(frame: pd.DataFrame, path: Path, field: str, named: str | None)
     """
     name = FIELDS[field] if named is None else named
     found = [str(column) for column in frame.columns if column == name or str(column).partition(":")[0] == name]
-    has_order = any(str(column).partition(":")[0] in ("score", "rank") for column in frame.columns)
     if found:
         return name if name in found else found[0]
-    if named is None and field == "rank":
+    if named is None and field in ("score", "rank"):
         return None
-    if named is None and field == "score" and has_order:
-        return None
-    if field == "score" and named is None:
-        raise DataError(
-            f"{path}: there is neither a column 'score' nor a column 'rank' among {', '.join(map(str, frame.columns))}"
-            "; name one with --columns score=COLUMN or rank=COLUMN"
-        )
     raise DataError(
         f"{path}: no column {name!r} among {', '.join(map(str, frame.columns))}; name it with --columns {field}=COLUMN"
     )
