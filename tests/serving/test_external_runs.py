@@ -95,7 +95,7 @@ def test_the_table_shows_the_row_as_external(dataset: LoadedDataset, tmp_path: P
     assert table.rows[0].cells["R@1"].mean == 0.5
     (note,) = table.footnotes
     assert "external: scores of another system, read from the file lists.csv" in note.text
-    assert "1 candidates are listed for a user, so metrics at K > 1 are lower bounds" in note.text
+    assert "0 to 1 candidates are listed for a user, so metrics at K > 0 are lower bounds" in note.text
     assert "30 of 60 targets are not listed and count as misses" in note.text
     assert note.text.endswith("its training, features and code are unknown")
     assert not table.several_presets
