@@ -250,8 +250,12 @@ class PrepareOptions:
         ),
     ] = None
     export: Annotated[
-        Literal["mmrec"] | None,
-        typer.Option(help="write the dataset in the format of another project", rich_help_panel=PREPARED),
+        Literal["mmrec", "split"] | None,
+        typer.Option(
+            help="write the dataset for other projects: mmrec in MMRec's format, split as train, validation and test, "
+            "each as TSV and Parquet (LensKit, WarpRec)",
+            rich_help_panel=PREPARED,
+        ),
     ] = None
     to: Annotated[
         Path | None,

@@ -26,7 +26,7 @@ from hellm_recbole.benchmarks.options.values import (
     read_overrides,
 )
 from hellm_recbole.config.properties_files import VARIABLE, use_folder
-from hellm_recbole.config.request import LOCAL, TEST_LISTS, Protocol, RunRequest, SearchRequest
+from hellm_recbole.config.request import LOCAL, TEST_LISTS, TREC, Protocol, RunRequest, SearchRequest
 from hellm_recbole.errors import SettingsError
 
 ALL = "all"  # value of --models and --studies
@@ -202,8 +202,9 @@ Export = Annotated[
     typer.Option(
         metavar="WHAT",
         help=f"files to write for each run, separated by commas: {TEST_LISTS} (top-K lists of the test part, for "
-        "analysing a test result and not for serving, because a user's test items were neither read nor masked) or "
-        "embeddings (of users and items)",
+        "analysing a test result and not for serving, because a user's test items were neither read nor masked), "
+        f"{TREC} (the same lists as a TREC run, and their targets as qrels, for ranx or ir-measures) or embeddings (of "
+        "users and items)",
         rich_help_panel=RUNS,
     ),
 ]
@@ -212,8 +213,8 @@ ExportLength = Annotated[
     typer.Option(
         "--export-k",
         metavar="K",
-        help=f"length of each list of --export {TEST_LISTS} (default: the largest cut-off of the run); a user with "
-        "fewer candidates gets a shorter list",
+        help=f"length of each list of --export {TEST_LISTS} or {TREC} (default: the largest cut-off of the run); a "
+        "user with fewer candidates gets a shorter list",
         rich_help_panel=RUNS,
     ),
 ]

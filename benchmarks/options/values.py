@@ -12,7 +12,7 @@ import typer
 
 from hellm_recbole.benchmarks.options.config_file import ConfigFile
 from hellm_recbole.config.limits import LARGEST_CUTOFF, LARGEST_SEED, MOST_THREADS
-from hellm_recbole.config.request import EXPORTS, TEST_LISTS, Override, parse_override, translate_overrides
+from hellm_recbole.config.request import EXPORTS, TEST_LISTS, TREC, Override, parse_override, translate_overrides
 from hellm_recbole.config.row_names import split_names
 from hellm_recbole.data.known_datasets import DATASET_ROOT, resolve_name
 from hellm_recbole.errors import ModelError, SettingsError, shorten
@@ -152,7 +152,7 @@ def parse_exports(text: str | None) -> tuple[str, ...]:
                 "user's last item, so they are for analysing a test result and not for serving"
             )
         if name not in EXPORTS:
-            raise SettingsError(f"--export {name!r} is unknown; it can be {' or '.join(EXPORTS)}")
+            raise SettingsError(f"--export {name!r} is unknown; it can be {', '.join(EXPORTS)}")
     return tuple(exports)
 
 
@@ -164,8 +164,10 @@ def parse_export_k(text: str | None, exports: Sequence[str]) -> int | None:
     """
     if text is None:
         return None
-    if TEST_LISTS not in exports:
-        raise SettingsError(f"--export-k is the length of exported lists; use it together with --export {TEST_LISTS}")
+    if not {TEST_LISTS, TREC} & {*exports}:
+        raise SettingsError(
+            f"--export-k is the length of exported lists; use it together with --export {TEST_LISTS} or {TREC}"
+        )
     if not re.fullmatch("[0-9]{1,9}", text) or int(text) < 1:
         raise SettingsError(f"--export-k {shorten(text)!r} must be an integer from 1 to 999,999,999, for example 10")
     return int(text)

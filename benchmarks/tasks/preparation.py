@@ -18,6 +18,7 @@ from hellm_recbole.data.diagnostics.card import format_card
 from hellm_recbole.data.diagnostics.similar_items import find_similar_items
 from hellm_recbole.data.download.raw_files import RAW, fetch_raw, find_raw_source, list_fetched_kinds, locate_raw
 from hellm_recbole.data.export_mmrec import write_mmrec
+from hellm_recbole.data.export_split import write_split
 from hellm_recbole.data.feature_files import list_features
 from hellm_recbole.data.features import TEXT, FeatureSettings, FoundEncoder, parse_encoder
 from hellm_recbole.data.further_encodings import add_to_prepared
@@ -30,6 +31,7 @@ from hellm_recbole.data.manifest import read_manifest
 from hellm_recbole.data.prepare import Prepared, prepare, read_dataset_settings, read_feature_settings
 from hellm_recbole.data.replacement import is_prepared
 from hellm_recbole.data.source_folders import find_source
+from hellm_recbole.data.split import split_dataset
 from hellm_recbole.data.ties import shuffle_ties
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.hub.dataset_card import write_dataset_card
@@ -59,13 +61,23 @@ def execute(options: PrepareOptions) -> int:
     elif options.card:
         print(f"wrote {write_dataset_card(folder, options.licence, fresh=options.fresh)}")
     elif options.to is not None:
-        write_mmrec(load_dataset(folder, modalities=None), options.to, read_source_times(folder))
+        _export(options, folder, options.to)
         print(f"exported {folder} to {options.to}")
     elif options.shuffle_ties is not None:
         print(f"prepared {shuffle_ties(folder, options.output, options.shuffle_ties)}")
     else:
         _print_prepared(_prepare(options))
     return 0
+
+
+def _export(options: PrepareOptions, folder: Path, to: Path) -> None:
+    """Write a prepared dataset in the format of another project."""
+    times = read_source_times(folder)
+    if options.export == "mmrec":
+        write_mmrec(load_dataset(folder, modalities=None), to, times)
+        return
+    dataset = load_dataset(folder, modalities=())
+    write_split(dataset, split_dataset(dataset), to, times)
 
 
 def _find_name(options: PrepareOptions) -> str:

@@ -26,7 +26,7 @@ from hellm_recbole.experiments.published import (
     write_publication,
 )
 from hellm_recbole.experiments.published_check import check_published_run
-from hellm_recbole.experiments.results import RECORD_FILE, check_comparable, find_results
+from hellm_recbole.experiments.results import RECORD_FILE, RunResult, check_comparable, find_results
 from hellm_recbole.models.base import Family
 from hellm_recbole.report.groups import group_runs
 
@@ -56,7 +56,7 @@ def publish_runs(
     """
     _refuse_folder(folder, output, datasets)
     for dataset in datasets:
-        results, started = find_results(output, dataset), _list_unfinished(output, dataset)
+        results, started = _leave_out_external(find_results(output, dataset)), _list_unfinished(output, dataset)
         labels = [*(result.label for result in results), *(label for label, _ in started)]
         chosen = _select_labels(labels, models, f"run of {dataset} in {output}")
         results = [result for result in results if result.label in chosen]
@@ -71,6 +71,14 @@ def publish_runs(
             raise ResultError(f"no run of {dataset} in {output} is finished; only finished runs can be published")
         remove_publication_leftovers(folder, dataset)
         _publish_dataset([prepare_publication(result) for result in finished], folder, dataset, fresh)
+
+
+def _leave_out_external(results: Sequence[RunResult]) -> list[RunResult]:
+    """Leave out the rows of other systems, and print a line for each: nobody can run them again."""
+    for result in results:
+        if result.external is not None:
+            print(f"{result.dataset} {result.label}: external, left out")
+    return [result for result in results if result.external is None]
 
 
 def _refuse_folder(folder: Path, output: Path, datasets: Sequence[str]) -> None:

@@ -18,7 +18,8 @@ SearchName = Literal["random", "optuna", "grid"]
 
 TEST_LISTS = "test-lists"  # export: the top-K lists of the test part
 EMBEDDINGS = "embeddings"  # export: the embeddings of users and items; also the subfolder of a run that holds them
-EXPORTS = (TEST_LISTS, EMBEDDINGS)
+TREC = "trec"  # export: the same lists as a TREC run, and their targets as qrels
+EXPORTS = (TEST_LISTS, TREC, EMBEDDINGS)
 LOCAL = "local"  # address of a Ray cluster that the command starts on this machine
 
 

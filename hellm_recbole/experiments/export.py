@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 import torch
 
 from hellm_recbole import __version__
-from hellm_recbole.config.request import EMBEDDINGS, TEST_LISTS
+from hellm_recbole.config.request import EMBEDDINGS, TEST_LISTS, TREC
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import MIN_EVALUATED, Split
 from hellm_recbole.errors import ModelError, TrainingDiverged
@@ -42,6 +42,7 @@ from hellm_recbole.experiments.fitted_config import FittedRunConfig
 from hellm_recbole.experiments.pretrained import PretrainedStore
 from hellm_recbole.experiments.run import build_learner
 from hellm_recbole.experiments.run_config import RecBoleRunConfig, RunConfig, TrainedRunConfig
+from hellm_recbole.experiments.trec_files import write_trec
 from hellm_recbole.system.files import (
     atomic_write,
     ensure_folder,
@@ -141,13 +142,16 @@ def export_run(
     else:
         scorer = load_finished_scorer(config, split, context)
     scorer.prepare()
-    if TEST_LISTS in what:
+    if TEST_LISTS in what or TREC in what:
         k = k or max(config.evaluation.cutoffs)
         lists = rank_top_items(
             scorer, split, k, config.evaluation.eval_block_users, f"{config.label} on {split.dataset}, test"
         )
+    if TEST_LISTS in what:
         write_lists(folder / LISTS_FILE, lists, split, describe_lists(config, split, context.seed, k))
         write_left_out(folder / LEFT_OUT_FILE, split)
+    if TREC in what:
+        write_trec(folder, lists.user, lists.item, lists.rank, split, f"{config.label}-{context.seed}")
     if EMBEDDINGS in what:
         encode_and_export(learner.module, split, folder, context.device)
 

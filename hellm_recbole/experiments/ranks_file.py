@@ -69,12 +69,12 @@ _DAMAGE = (
 _INTEGER_ARRAYS = ("rank", "rank_train", "rank_none", "history_length", "item_count")
 
 
-def write_ranks(folder: Path, valid: PhaseRanks, test: PhaseRanks | None) -> Path:
+def write_ranks(folder: Path, valid: PhaseRanks | None, test: PhaseRanks | None) -> Path:
     """Write the ranks of a run as `ranks.npz`. Return the path of the file.
 
     Args:
         folder: folder of the run.
-        valid: ranks of the validation targets.
+        valid: ranks of the validation targets; None if another system has given none.
         test: ranks of the test targets; None if only validation was run.
 
     Raises:
@@ -147,13 +147,15 @@ def read_ranks(path: Path, sha256: str | None = None) -> dict[str, PhaseRanks]:
         sha256: digest of the file in the run result; None if the result has none.
 
     Returns:
-        Phase -> ranks of the phase. The phases are "valid" and, if it was run, "test".
+        Phase -> ranks of the phase. The phases are "valid" and, if it was run, "test". Ranks of another system may have
+        "test" only.
 
     Raises:
         ResultError: the file is missing, is damaged, lacks an array, or does not have the given digest.
     """
     arrays = _load_arrays(path, sha256)
-    phases = ["valid", *(["test"] if any(name.startswith("test_") for name in arrays) else [])]
+    found = [phase for phase in ("valid", "test") if any(name.startswith(f"{phase}_") for name in arrays)]
+    phases = found or ["valid"]
     for phase in phases:
         if f"{phase}_{_TARGETS}" in arrays:
             _add_numbers(arrays, phase, path)

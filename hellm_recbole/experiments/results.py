@@ -20,6 +20,7 @@ from hellm_recbole.config.harness_settings import NEUTRAL_KEYS
 from hellm_recbole.config.limits import LARGEST_CUTOFF
 from hellm_recbole.config.schema import dump_json, read_mapping, refuse_constant
 from hellm_recbole.errors import ResultError, shorten, strip_controls
+from hellm_recbole.experiments.external_lists import External, name_folder
 from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.identity.compare import digest_parts, list_parts
 from hellm_recbole.identity.parts import Identity
@@ -174,6 +175,7 @@ class RunResult:
       plug-ins has neither key.
     - `evaluated` is false for a model that was trained on all data for use, which has no metrics and no ranks. The key
       is written only then.
+    - `external` describes the lists of another system; only their results have the key. An unknown `seed` is 0.
     - `path` is the file from which the result was read. Error messages name it.
     """
 
@@ -188,7 +190,7 @@ class RunResult:
     cutoffs: tuple[int, ...]
     model: str
     family: Family
-    source: Literal["hellm_recbole", "recbole"]
+    source: Literal["hellm_recbole", "recbole", "external"]
     settings: dict[str, SettingValue]
     modalities: tuple[str, ...]
     seed: int
@@ -221,6 +223,7 @@ class RunResult:
     plugins: tuple[PluginRecord, ...] = ()
     plugin_metrics: Metrics | None = None
     evaluated: bool = True
+    external: External | None = None
     path: Path | None = field(default=None, compare=False)
 
     @property
@@ -255,8 +258,11 @@ def write_result(folder: Path, result: RunResult) -> Path:
 
 def _dump(result: RunResult) -> str:
     """Convert a result to the text of its file, without the keys that say nothing about this run."""
-    without_plugins = () if result.plugins else ("plugins", "plugin_metrics")
-    return dump_json(result, (*without_plugins, *(("evaluated",) if result.evaluated else ())))
+    left_out = [
+        *([] if result.plugins else ["plugins", "plugin_metrics"]),
+        *(["evaluated"] if result.evaluated else []),
+    ]
+    return dump_json(result, left_out if result.external else [*left_out, "external"])
 
 
 def read_result(path: Path) -> RunResult:
@@ -292,7 +298,10 @@ def find_results(results_dir: Path, dataset: str) -> list[RunResult]:
     results = [result for result in results if result.evaluated]
     for result in results:
         assert result.path is not None
-        expected, recorded = result.path.parent.parts[-3:], (result.dataset, result.label, str(result.seed))
+        expected, recorded = (
+            result.path.parent.parts[-3:],
+            (result.dataset, result.label, name_folder(result.seed, result.external)),
+        )
         if expected != recorded:
             raise ResultError(
                 f"run result {result.path} says it is {'/'.join(recorded)}, not {'/'.join(expected)}; move the copied "
@@ -378,7 +387,7 @@ def _parse_result(text: str, path: Path) -> RunResult:
     hints = {name: hint for name, hint in get_type_hints(RunResult).items() if name != "path"}
     added: dict[str, Any] = {"backbone": None, "stages": {}, "search": None, "identity": None, "deterministic": None}
     added |= {"ranks_sha256": None, "published": None, "combination": None, "evaluated": True}
-    added |= {"plugins": [], "plugin_metrics": None}
+    added |= {"plugins": [], "plugin_metrics": None, "external": None}
     try:
         raw = {**added, **check_seal(raw)}  # earlier versions wrote files without these keys
         result = RunResult(**read_mapping(raw, hints, ""), path=path)
@@ -389,7 +398,8 @@ def _parse_result(text: str, path: Path) -> RunResult:
         _refuse_file(path, "key split_kind", f"is {shown}, not one of {', '.join(SPLIT_KINDS)}, or plug-in NAME")
     if not result.cutoffs or not all(0 < k <= LARGEST_CUTOFF for k in result.cutoffs):
         _refuse_file(path, "cutoffs", f"must be integers from 1 to {LARGEST_CUTOFF:,}")
-    if result.status == "success" and (result.reason is not None or result.evaluated != bool(result.metrics["valid"])):
+    has_metrics = bool(result.metrics["valid"] or (result.external and result.metrics["test"]))
+    if result.status == "success" and (result.reason is not None or result.evaluated != has_metrics):
         _refuse_file(path, "status", "is success, which needs metrics and no reason (no metrics if evaluated is false)")
     if result.status != "success" and (not result.reason or result.metrics["valid"] or result.metrics["test"]):
         _refuse_file(path, "status", f"is {result.status}, which needs a reason and no metrics")

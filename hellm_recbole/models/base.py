@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from hellm_recbole.types import QueryBatch
 
-Family = Literal["collaborative", "multimodal", "sequential", "llm"]
-FAMILIES: tuple[Family, ...] = ("collaborative", "multimodal", "sequential", "llm")
+Family = Literal["collaborative", "multimodal", "sequential", "llm", "external"]
+FAMILIES: tuple[Family, ...] = ("collaborative", "multimodal", "sequential", "llm")  # of models; `external` has none
 BatchKind = Literal["pairs", "sequences", "prefixes", "none"]
 LLM: Family = "llm"
 NONE: BatchKind = "none"  # of models that are fitted when they are built, and train nothing

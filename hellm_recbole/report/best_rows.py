@@ -62,7 +62,8 @@ def write_distance_notes(
 ) -> list[str]:
     """Write the sentences on the distance of the best row with a language model from the best row without one.
 
-    There are none if the families have different masks, or if one of the two kinds of rows is missing.
+    There are none if the families have different masks, or if one of the two kinds of rows is missing. External rows
+    are of neither kind, because nobody knows what they read.
 
     Args:
         frame: runs of the table.
@@ -73,7 +74,8 @@ def write_distance_notes(
     if len(set(policies.values())) > 1:
         return []
     names = [sort_metric, *(f"{kind}@{settings.distance_cutoff}" for kind in "RN")]
-    groups = [group for group in frame.groups if list_successful(group) and DIRECTED not in group[0].model]
+    candidates = [group for group in frame.groups if list_successful(group) and DIRECTED not in group[0].model]
+    groups = [group for group in candidates if group[0].external is None]
     values = [_average(frame, group, policies, names) for group in groups]
     pairs = _choose_pairs(groups, [float(per_user[:, 0].mean()) for per_user in values], frame.records)
     if not pairs:
@@ -151,7 +153,7 @@ def _describe_difference(difference: float, resampled: Floats, settings: ReportS
 def _name_group(group: Group, frame: ReportFrame) -> str:
     """Return the label of a row, with its preset if the rows have several, and its number of seeds if that differs."""
     details = []
-    if len({record.preset for record in frame.records}) > 1:
+    if len({record.preset for record in frame.records if record.external is None}) > 1:
         details.append(group[0].preset)
     counts = {len(found) for other in frame.groups if (found := list_successful(other))}
     if len(counts) > 1:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from hellm_recbole.config.request import Protocol
 from hellm_recbole.experiments.earlier_names import RECBOLE_PREFIX
+from hellm_recbole.experiments.external_lists import has_unknown_seed
 from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.models.base import Family
@@ -35,13 +36,14 @@ def write_notes(
         cutoffs: cut-offs K of the table.
     """
     records, first = frame.records, frame.records[0]
-    presets, seeds = sorted({r.preset for r in records}), sorted({r.seed for r in records})
+    own = [record for record in records if record.external is None]
+    presets = sorted({r.preset for r in own})
+    seeds = sorted({r.seed for r in records if not has_unknown_seed(r.external)})
     notes = [
         f"{first.dataset}, test part, full ranking over {first.n_candidates:,} candidates, K = {_join(cutoffs)}.",
         describe_policies(protocol, policies, {record.family for record in records}),
         f"Split {first.split_kind}, {first.split_hash[:_HASH_DIGITS]}.",
-        f"{'Presets' if len(presets) > 1 else 'Preset'} {_join(presets)}; "
-        + (f"seeds {_join(seeds)}; mean \u00b1 sd where a row has several." if len(seeds) > 1 else f"seed {seeds[0]}."),
+        *_write_preset_note(presets, seeds),
     ]
     notes += _write_budget_note(records)
     notes += _write_last_epoch_note(records)
@@ -60,6 +62,15 @@ def write_notes(
             others = [record for record in group if record.status != "success"]
             notes += [f"{record.label}, seed {record.seed}, {describe_problem(record)}." for record in others]
     return notes
+
+
+def _write_preset_note(presets: Sequence[str], seeds: Sequence[int]) -> list[str]:
+    """Name presets and seeds, where they are known; external rows have no preset, and may have no known seed."""
+    parts = [f"{'Presets' if len(presets) > 1 else 'Preset'} {_join(presets)}"] if presets else []
+    if seeds:
+        several = f"seeds {_join(seeds)}; mean \u00b1 sd where a row has several"
+        parts.append(several if len(seeds) > 1 else f"seed {seeds[0]}")
+    return ["; ".join(parts) + "."] if parts else []
 
 
 def _write_last_epoch_note(records: Sequence[RunResult]) -> list[str]:

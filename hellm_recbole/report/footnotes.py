@@ -17,6 +17,7 @@ from functools import cache
 
 from hellm_recbole.config.harness_settings import NEUTRAL_KEYS
 from hellm_recbole.errors import SettingsError, shorten, strip_controls
+from hellm_recbole.experiments.external_lists import describe_external
 from hellm_recbole.experiments.preset_features import WantedFeatures, describe_other_features, read_wanted_features
 from hellm_recbole.experiments.results import RunResult, digest_run
 from hellm_recbole.identity.code import find_changed_modules, find_missing_packages
@@ -71,6 +72,7 @@ def find_footnotes(
     """
     successful = [list_successful(group) for group in groups]
     findings = (
+        *_find_external_lists(successful),
         *find_combinations(successful),
         *_find_unknown_parts(successful),
         *_find_different_features(successful),
@@ -134,6 +136,8 @@ def _find_unknown_parts(groups: Sequence[Group]) -> Iterator[Finding]:
     """Find rows with a run that does not record all it depends on, or whose code is not installed here."""
     for row, group in enumerate(groups):
         for record in group:
+            if record.external is not None:
+                continue  # a footnote of its own says so
             if parts := list_unknown_parts(record.identity, record.backbone is not None):
                 yield row, f"{', '.join(parts)}: unknown (recorded by an earlier version)"
             for name in [] if record.identity is None else find_missing_packages(*list_code_digests(record.identity)):
@@ -273,6 +277,14 @@ def _find_external_embeddings(groups: Sequence[Group]) -> Iterator[Finding]:
             for model, file in list_embedding_files(identity).items():
                 shown = f"{shorten(strip_controls(file['file']))} (SHA-256 {file['file_sha256'][:_DIGITS]})"
                 yield row, f"external: embeddings of {model} are read from the file {shown}"
+
+
+def _find_external_lists(groups: Sequence[Group]) -> Iterator[Finding]:
+    """Find rows that another system has made, and say how complete their lists are."""
+    for row, group in enumerate(groups):
+        for record in group:
+            if record.external is not None:
+                yield row, describe_external(record.external)
 
 
 def _find_changed_code(groups: Sequence[Group]) -> Iterator[Finding]:

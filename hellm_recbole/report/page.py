@@ -15,6 +15,7 @@ from typing import Any
 import jinja2
 
 from hellm_recbole import __version__
+from hellm_recbole.experiments.external_lists import has_unknown_seed
 from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.experiments.sweeps import SearchResult
@@ -153,7 +154,10 @@ def _describe_protocol(records: Sequence[RunResult]) -> list[tuple[str, str]]:
         ("Candidates", f"all {first.n_candidates:,} items"),
         ("Mask policy", f"{first.mask_history}: {MASKED[first.mask_history]}"),
         ("K", ", ".join(map(str, first.cutoffs))),
-        ("Seeds", ", ".join(map(str, sorted({record.seed for record in records})))),
+        (
+            "Seeds",
+            ", ".join(map(str, sorted({r.seed for r in records if not has_unknown_seed(r.external)}))) or "unknown",
+        ),
         ("Presets", ", ".join(sorted({record.preset for record in records}))),
         ("Search budget", ", ".join(searches) if searches else "no row was searched"),
         ("Modalities", ", ".join(sorted({name for record in records for name in record.modalities})) or "none"),

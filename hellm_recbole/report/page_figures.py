@@ -117,6 +117,8 @@ def _draw_learning_curves(rows: Sequence[FinishedRow]) -> list[NamedFigure]:
     by_epoch, by_time, metrics_used = [], [], set()
     for row in rows:
         record = row.runs[0]
+        if record.external is not None:
+            continue  # nobody knows how it was trained
         metric = str(record.settings["valid_metric"]["value"])
         points = [(entry["epoch"], entry["valid"].get(metric)) for entry in record.curve]
         seconds = np.cumsum([entry["seconds"] for entry in record.curve])

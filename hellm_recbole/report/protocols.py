@@ -17,12 +17,14 @@ FAMILY_TITLES: dict[Family, str] = {
     "multimodal": "Multimodal",
     "sequential": "Sequential",
     "llm": "LLM",
+    "external": "External",
 }
 SOURCE_POLICY: dict[Family, Policy] = {
     "collaborative": "train",
     "multimodal": "train",
     "sequential": "none",
     "llm": "none",
+    "external": "seen",  # the policy of their source is unknown
 }
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from hellm_recbole.config.limits import LARGEST_CUTOFF
 from hellm_recbole.config.request import Protocol
 from hellm_recbole.errors import SettingsError, shorten
+from hellm_recbole.experiments.external_lists import EXTERNAL, has_unknown_seed
 from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.experiments.results import Search
 from hellm_recbole.models.base import Family
@@ -39,7 +40,7 @@ class Row:
         preset: name of the preset.
         status: "success" if a seed succeeded, otherwise the status of the last seed.
         problem: reason why no seed succeeded; None if one did.
-        seeds: seeds that succeeded.
+        seeds: seeds that succeeded; "unknown" for that of an external row that nobody has named.
         cells: metric -> numbers; empty where no seed succeeded.
         paper: metric -> number of the paper's Table 1; empty where it has none.
         train_seconds: training time, mean over seeds.
@@ -57,7 +58,7 @@ class Row:
     preset: str
     status: str
     problem: str | None
-    seeds: tuple[int, ...]
+    seeds: tuple[int | str, ...]
     cells: Mapping[str, Cell]
     paper: Mapping[str, float]
     train_seconds: float | None
@@ -103,7 +104,7 @@ class Table:
     @property
     def several_presets(self) -> bool:
         """Whether rows have different presets, so that the table needs a column for them."""
-        return len({row.preset for row in self.rows}) > 1
+        return len({row.preset for row in self.rows if row.family != EXTERNAL}) > 1
 
     @property
     def on_device(self) -> bool:
@@ -220,7 +221,7 @@ def _build_row(group: Group, cells: Mapping[str, Cell], paper: Mapping[str, Mapp
         preset=last.preset,
         status="success" if successful else last.status,
         problem=None if successful else describe_problem(last),
-        seeds=tuple(record.seed for record in successful),
+        seeds=tuple("unknown" if has_unknown_seed(record.external) else record.seed for record in successful),
         cells=cells,
         paper=paper.get(last.model, {}),
         train_seconds=sum(seconds) / len(seconds) if seconds else None,

@@ -55,7 +55,8 @@ def read_finished(folder: Path) -> RunResult:
 
     Raises:
         ResultError: there is no such run; it failed or was stopped; its weights are not there because it is a published
-            one; it was moved to another place; or another version of this project wrote its record.
+            one, or because another system made it; it was moved to another place; or another version of this project
+            wrote its record.
     """
     path = folder / RECORD_FILE
     if not path.is_file():
@@ -68,6 +69,10 @@ def read_finished(folder: Path) -> RunResult:
         raise ResultError(f"the run {folder} is {result.status} ({result.reason}); run {result.model} again")
     if result.published is not None:
         raise ResultError(f"{folder} is a published run, which has no weights; run {result.model} to get them")
+    if result.external is not None:
+        raise ResultError(
+            f"{folder} is a row that another system has made, which has no weights here; name another run"
+        )
     assert result.path is not None
     expected, recorded = result.path.parent.parts[-3:], (result.dataset, result.label, str(result.seed))
     if expected != recorded:
