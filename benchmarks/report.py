@@ -66,6 +66,14 @@ Ledger = Annotated[
         "of the HeLLM paper",
     ),
 ]
+Ids = Annotated[
+    bool,
+    typer.Option(
+        "--ids",
+        help="show the id of each row in the printed table, in Markdown and LaTeX, too, not only in table.csv and on the "
+        "page; hellm-recbole explain ID says what it stands for",
+    ),
+]
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python benchmarks/report.py") -> int:
@@ -82,6 +90,7 @@ def report_results(
     against: Against = None,
     correction: CorrectionName = None,
     test: Tests = None,
+    ids: Ids = False,
     source: Source = None,
     output: ReportOutput = None,
     properties: Properties = None,
@@ -101,7 +110,7 @@ def report_results(
     if source is not None:
         refuse_empty_source(source, named or ())
     datasets = named or list_reported_datasets(source or folder)
-    write_reports(source or folder, folder, datasets, protocol, metric, values, ledger, comparison)
+    write_reports(source or folder, folder, datasets, protocol, metric, values, ledger, comparison, ids)
     return 0
 
 

@@ -55,6 +55,7 @@ def write_reports(
     cutoffs: list[int] | None,
     ledger: bool = False,
     comparison: Comparison | None = None,
+    ids: bool = False,
 ) -> None:
     """Write and print the report of each dataset.
 
@@ -67,6 +68,7 @@ def write_reports(
         cutoffs: cut-offs K, or None for those of the runs.
         ledger: whether to write and print the ledger.
         comparison: how the rows of the tables are compared; None is the default.
+        ids: whether the printed table and the Markdown and LaTeX files have the ids of the rows.
 
     Raises:
         HellmError: a result cannot be read, or the report cannot be made or written.
@@ -85,6 +87,7 @@ def write_reports(
             ledger=ledger,
             output=output,
             comparison=comparison,
+            ids=ids,
         )
         print(text)
         print(f"written to {output / dataset}; the page is {output / dataset / PAGE_FILE}")

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -35,7 +36,7 @@ from hellm_recbole.report.ledger_rendering import (
     render_ledger_terminal,
 )
 from hellm_recbole.report.rendering import render_csv, render_latex, render_markdown
-from hellm_recbole.report.settings import read_report_settings
+from hellm_recbole.report.settings import ReportSettings, read_report_settings
 from hellm_recbole.report.slices import build_slices, render_slices
 from hellm_recbole.report.tables import Table, build_table
 from hellm_recbole.report.terminal import render_terminal
@@ -55,6 +56,7 @@ def write_reports(
     ledger: bool = False,
     output: Path | None = None,
     comparison: Comparison | None = None,
+    ids: bool = False,
 ) -> str:
     """Write the files listed at the top of this module into a folder of the dataset's name. Each run is read once.
 
@@ -67,7 +69,8 @@ def write_reports(
         page: whether to write the page.
         ledger: whether to write the ledger; the page has it in any case if there are published numbers of the dataset.
         output: folder that gets the folder of the report; None takes `results_dir`.
-        comparison: how the rows of the tables are compared; None is the default, without effect sizes in the CSV file.
+        comparison: how the rows are compared; None is the default, without effect sizes in the CSV file.
+        ids: whether the printed table and the Markdown and LaTeX files have the ids of the rows.
 
     Returns:
         The table, the ablation table if there is one, and the ledger if it is written, as text for the terminal.
@@ -78,13 +81,11 @@ def write_reports(
     everything, settings = read_frame(results_dir, dataset), read_report_settings()
     frame = everything.drop_variants()
     build = partial(build_table, settings=settings, metric=metric, cutoffs=cutoffs, comparison=comparison)
-    tables = {name: build(frame, name) for name in _list_protocols(frame, protocol)}
+    tables = {name: replace(build(frame, name), shows_ids=ids) for name in _list_protocols(frame, protocol)}
     ablation, folder = build_ablation(everything, settings), ensure_folder((output or results_dir) / dataset)
     _write_tables(folder, tables)
-    slices = build_slices(frame, settings, cutoffs=cutoffs)
-    write_text(folder / "slices.csv", render_slices(slices, frame.choose_cutoffs(cutoffs)))
-    if ablation is not None:
-        _write_ablation(folder, ablation)
+    _write_slices(folder, frame, settings, cutoffs)
+    _write_ablation(folder, ablation)
     with_ledger = ledger or (page and has_references(everything))
     numbers = build_ledger(everything, settings, metric=metric) if with_ledger else None
     if page:
@@ -118,8 +119,16 @@ def _write_tables(folder: Path, tables: Mapping[Protocol, Table]) -> None:
             write_text(folder / f"{STEMS[protocol]}.{ending}", render(table))
 
 
-def _write_ablation(folder: Path, ablation: Ablation) -> None:
-    """Write an ablation table as Markdown and CSV."""
+def _write_slices(folder: Path, frame: ReportFrame, settings: ReportSettings, cutoffs: Sequence[int] | None) -> None:
+    """Write the metrics of parts of the test targets as CSV."""
+    slices = build_slices(frame, settings, cutoffs=cutoffs)
+    write_text(folder / "slices.csv", render_slices(slices, frame.choose_cutoffs(cutoffs)))
+
+
+def _write_ablation(folder: Path, ablation: Ablation | None) -> None:
+    """Write an ablation table, if there is one, as Markdown and CSV."""
+    if ablation is None:
+        return
     for ending, render in (("md", render_ablation_markdown), ("csv", render_ablation_csv)):
         write_text(folder / f"ablation.{ending}", render(ablation))
 

@@ -87,8 +87,8 @@ def render_csv(table: Table) -> str:
 
     `<metric>_sd` is the standard deviation over seeds, `<metric>_low` and `<metric>_high` are the ends of the bootstrap
     interval, `<metric>_p` is the corrected p-value of a row against the best other row or the chosen one, and
-    `<metric>_paper` is the paper's number. If the table describes the comparisons, the columns of
-    `comparisons.list_csv_columns` follow at the end.
+    `<metric>_paper` is the paper's number. `id` is the id of the row's numbers (see `number_ids`). If the table
+    describes the comparisons, the columns of `comparisons.list_csv_columns` follow at the end.
     """
     lines = [_build_csv_line(table, row) for row in table.rows]
     return render_csv_lines(lines, list(lines[0]))
@@ -135,6 +135,7 @@ def _build_csv_line(table: Table, row: Row) -> dict[str, object]:
         "search": None if row.search is None else row.search["budget"],
         "stamp": table.stamp,
         "footnotes": "; ".join(footnotes) or None,
+        "id": row.number_id,
         **_list_comparison_columns(table, row),
     }
 
@@ -198,7 +199,7 @@ def _build_header(table: Table) -> list[str]:
     for name in table.metrics:
         header += [name, *([f"paper {name}"] if name in table.paper_metrics else [])]
     header += ["Seeds", "Training", "Host memory", *(["Device memory"] if table.on_device else []), "Parameters"]
-    return [*header, *(["Search"] if table.searched else [])]
+    return [*header, *(["Search"] if table.searched else []), *(["Id"] if table.shows_ids else [])]
 
 
 def _build_line(table: Table, row: Row, style: _Style) -> list[str]:
@@ -220,7 +221,7 @@ def _build_line(table: Table, row: Row, style: _Style) -> list[str]:
     ]
     if table.searched:
         line.append(style.missing if row.search is None else style.text(row.search["budget"]))
-    return line
+    return [*line, *([row.number_id or style.missing] if table.shows_ids else [])]
 
 
 def _format_cell(cell: Cell, style: _Style) -> str:

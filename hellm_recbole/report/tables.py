@@ -26,6 +26,7 @@ from hellm_recbole.report.comparisons import find_chosen_row, name_rows
 from hellm_recbole.report.footnotes import Footnote, find_footnotes, list_marks
 from hellm_recbole.report.frame import ReportFrame, name_metrics, name_plugin_metrics
 from hellm_recbole.report.groups import Group, list_successful
+from hellm_recbole.report.number_ids import identify_number
 from hellm_recbole.report.protocols import FAMILY_TITLES, choose_policies
 from hellm_recbole.report.settings import ReportSettings
 
@@ -51,6 +52,7 @@ class Row:
         total_parameters: number of all parameters.
         search: hyper-parameter search that chose the settings; None if there was none.
         marks: letters of the row's footnotes.
+        number_id: id of the row's numbers, see `number_ids`; None where no seed succeeded.
     """
 
     family: Family
@@ -69,6 +71,7 @@ class Row:
     total_parameters: int | None
     search: Search | None
     marks: tuple[str, ...] = ()
+    number_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ class Table:
         split_hash: hash of the data split, which is the same for all rows.
         stamp: warning above the table; None where there is nothing to warn about.
         comparison: how the rows are compared, if the table describes each comparison; None if not.
+        shows_ids: whether each output format has a column with the ids of the rows; the CSV file has it in any case.
     """
 
     protocol: Protocol
@@ -98,6 +102,7 @@ class Table:
     split_hash: str
     stamp: str | None
     comparison: Comparison | None = None
+    shows_ids: bool = False
 
     @property
     def searched(self) -> bool:
@@ -158,7 +163,7 @@ def build_table(
         protocol=protocol,
         metrics=(*names, *added),
         paper_metrics=tuple(name for name in names if any(name in numbers for numbers in paper.values())),
-        rows=tuple(rows),
+        rows=_add_ids(rows, [frame.groups[index] for index in order], policies, cutoffs),
         notes=(
             *write_notes(frame, protocol, policies, cutoffs),
             *write_seed_note([(row.model, len(row.seeds)) for row in rows]),
@@ -266,6 +271,17 @@ def _build_row(group: Group, cells: Mapping[str, Cell], paper: Mapping[str, Mapp
         trainable_parameters=successful[0].parameters["trainable"] if successful else None,
         total_parameters=successful[0].parameters["total"] if successful else None,
         search=last.search,
+    )
+
+
+def _add_ids(
+    rows: Sequence[Row], groups: Sequence[Group], policies: Mapping[Family, Policy], cutoffs: Sequence[int]
+) -> tuple[Row, ...]:
+    """Add the ids of their numbers to rows; a row without a successful run has none."""
+    numbers = [identify_number(group, policies[group[0].family], cutoffs) for group in groups]
+    return tuple(
+        row if number is None else replace(row, number_id=number.name)
+        for row, number in zip(rows, numbers, strict=True)
     )
 
 
