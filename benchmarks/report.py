@@ -70,8 +70,8 @@ Ids = Annotated[
     bool,
     typer.Option(
         "--ids",
-        help="show the id of each row in the printed table, in Markdown and LaTeX, too, not only in table.csv and on the "
-        "page; hellm-recbole explain ID says what it stands for",
+        help="show the id of each row in the printed table, in Markdown and LaTeX, too, not only in table.csv and on "
+        "the page; hellm-recbole explain ID says what it stands for",
     ),
 ]
 

@@ -134,8 +134,8 @@ def compare_numbers(first: Number, second: Number) -> str:
     datasets = [number.runs[0].dataset for number in (first, second)]
     if datasets[0] != datasets[1]:
         raise ResultError(
-            f"{first.name} is a number of {datasets[0]} and {second.name} one of {datasets[1]}; name two numbers of one "
-            "dataset"
+            f"{first.name} is a number of {datasets[0]} and {second.name} one of {datasets[1]}; name two numbers of "
+            "one dataset"
         )
     each = [
         {**list_shared_parts(number.runs[0], number.mask, number.cutoffs), **combine_run_parts(number)}
