@@ -21,6 +21,14 @@ from hellm_recbole.report.groups import Group, list_successful
 
 TIES = "an item with the same score counts as ranked before the target"
 _MOST_SEEDS = 10  # rows with more seeds are searched as a whole and by single seeds
+# Of a run that an earlier version recorded: what it depends on is listed as unknown.
+_EMPTY: Identity = {
+    "features": {},
+    "item_texts": None,
+    "language_model": None,
+    "embeddings": {},
+    "code": {"sha256": "", "modules": {}},
+}
 _LONG_DIGITS = 12  # of an id that has to be told apart from another one
 
 
@@ -97,15 +105,6 @@ def list_run_parts(result: RunResult) -> dict[str, str]:
         what, _, model = name.partition(" of ")
         parts[f"run of {model}, {what}" if model else what] = UNKNOWN
     return {key: value for key, value in parts.items() if key != SPLIT}
-
-
-_EMPTY: Identity = {
-    "features": {},
-    "item_texts": None,
-    "language_model": None,
-    "embeddings": {},
-    "code": {"sha256": "", "modules": {}},
-}
 
 
 def combine_run_parts(number: Number) -> dict[str, str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hellm_recbole.config.yaml_files import find_properties, load_yaml
 from hellm_recbole.errors import ResultError
 from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.report.explanations import compare_numbers, explain_number
@@ -24,8 +26,6 @@ def make_number(*runs: RunResult, mask: str = "seen") -> Number:
 
 
 def _place(run: RunResult) -> RunResult:
-    from dataclasses import replace
-
     return replace(run, path=Path("results") / run.dataset / run.label / str(run.seed) / "record.json")
 
 
@@ -103,8 +103,6 @@ def test_what_is_unknown_of_one_number_is_not_compared() -> None:
 
 
 def test_a_setting_that_was_a_constant_has_its_value() -> None:
-    from hellm_recbole.config.yaml_files import find_properties, load_yaml
-
     key, value = next(iter(load_yaml(find_properties() / "added_settings.yaml").items()))
     record = toy_record()
     later = toy_record(settings={**record.settings, key: {"value": value, "origin": "overall.yaml"}})

@@ -164,6 +164,7 @@ def test_an_id_of_two_different_numbers_is_refused(tmp_path: Path, monkeypatch: 
 
 
 def test_published_runs_keep_their_ids() -> None:
+    # A change of the scheme would make the ids that somebody has quoted unknown.
     folder = Path(__file__).parents[2] / "results" / "published"
     (number,) = find_number("LOO-b99dfa", [folder])
     assert (number.runs[0].model, number.mask, number.cutoffs) == ("SASRec", "seen", (5, 10, 20))
