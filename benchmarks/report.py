@@ -4,6 +4,7 @@ python benchmarks/report.py --dataset Beauty
 python benchmarks/report.py --dataset Beauty --cutoffs 1,50
 python benchmarks/report.py --dataset Beauty --ledger
 python benchmarks/report.py --dataset Beauty --from results/published
+python benchmarks/report.py --dataset Beauty --against SASRec --test wilcoxon,t --correction bh
 
 With --from, the results are only read there, and the report is written to another folder.
 """
@@ -18,6 +19,7 @@ from typing import Annotated
 import typer
 
 from hellm_recbole.benchmarks.options.command_line import run_command
+from hellm_recbole.benchmarks.options.comparison import Against, CorrectionName, Tests, read_comparison
 from hellm_recbole.benchmarks.options.shared import Properties, TableProtocol, Version
 from hellm_recbole.benchmarks.options.values import parse_cutoffs, parse_datasets, parse_path
 from hellm_recbole.data.known_datasets import DATASET_ROOT
@@ -64,6 +66,14 @@ Ledger = Annotated[
         "of the HeLLM paper",
     ),
 ]
+Ids = Annotated[
+    bool,
+    typer.Option(
+        "--ids",
+        help="show the id of each row in the printed table, in Markdown and LaTeX, too, not only in table.csv and on "
+        "the page; hellm-recbole explain ID says what it stands for",
+    ),
+]
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python benchmarks/report.py") -> int:
@@ -77,6 +87,10 @@ def report_results(
     metric: Metric = None,
     cutoffs: Cutoffs = None,
     ledger: Ledger = False,
+    against: Against = None,
+    correction: CorrectionName = None,
+    test: Tests = None,
+    ids: Ids = False,
     source: Source = None,
     output: ReportOutput = None,
     properties: Properties = None,
@@ -90,12 +104,13 @@ def report_results(
         )
     named = None if dataset is None else parse_datasets(dataset, (DATASET_ROOT, source or folder))
     values = None if cutoffs is None else parse_cutoffs(cutoffs)
+    comparison = read_comparison(against, correction, test)
     from hellm_recbole.benchmarks.tasks.reporting import list_reported_datasets, refuse_empty_source, write_reports
 
     if source is not None:
         refuse_empty_source(source, named or ())
     datasets = named or list_reported_datasets(source or folder)
-    write_reports(source or folder, folder, datasets, protocol, metric, values, ledger)
+    write_reports(source or folder, folder, datasets, protocol, metric, values, ledger, comparison, ids)
     return 0
 
 

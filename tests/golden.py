@@ -44,8 +44,12 @@ VARYING = frozenset(
     }
 )
 VARYING_COLUMNS = ("train_seconds", "host_bytes", "device_bytes")
-# Files that are not compared: they contain times (figures, the page, training logs) or checksums of files with times.
-LEFT_OUT = ("*.html", "*.png", "*.svg", "*.pdf", "*tfevents*", "*.lock", "sums.json", "neighbors-*.npz")
+# Files that are not compared: they contain times (figures, the page, training logs, openings) or checksums of files
+# with times.
+LEFT_OUT = (
+    *("*.html", "*.png", "*.svg", "*.pdf", "*tfevents*", "*.lock", "sums.json", "neighbors-*.npz"),
+    "test-openings.jsonl",
+)
 N_CLUSTERS, CLUSTER_USERS, CLUSTER_ITEMS = 4, 15, 10
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hellm_recbole.config.comparison import Comparison
 from hellm_recbole.config.request import Protocol
 from hellm_recbole.errors import ResultError
 from hellm_recbole.experiments.results import RECORD_FILE
@@ -53,6 +54,8 @@ def write_reports(
     metric: str | None,
     cutoffs: list[int] | None,
     ledger: bool = False,
+    comparison: Comparison | None = None,
+    ids: bool = False,
 ) -> None:
     """Write and print the report of each dataset.
 
@@ -64,6 +67,8 @@ def write_reports(
         metric: metric that sorts the models of a group, or None.
         cutoffs: cut-offs K, or None for those of the runs.
         ledger: whether to write and print the ledger.
+        comparison: how the rows of the tables are compared; None is the default.
+        ids: whether the printed table and the Markdown and LaTeX files have the ids of the rows.
 
     Raises:
         HellmError: a result cannot be read, or the report cannot be made or written.
@@ -73,7 +78,16 @@ def write_reports(
         for folder in (output / dataset, output / dataset / FIGURES):
             remove_leftovers(folder)
         text = report_files.write_reports(
-            source, dataset, protocol, metric=metric, cutoffs=cutoffs, page=True, ledger=ledger, output=output
+            source,
+            dataset,
+            protocol,
+            metric=metric,
+            cutoffs=cutoffs,
+            page=True,
+            ledger=ledger,
+            output=output,
+            comparison=comparison,
+            ids=ids,
         )
         print(text)
         print(f"written to {output / dataset}; the page is {output / dataset / PAGE_FILE}")

@@ -24,10 +24,10 @@ from hellm_recbole.experiments.finished import (
     refuse_lost_files,
 )
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
+from hellm_recbole.experiments.openings import execute_counted_run
 from hellm_recbole.experiments.plugin_results import execute_with_plugins
 from hellm_recbole.experiments.pretrained import PretrainedStore, locate_pretrained
 from hellm_recbole.experiments.results import RECORD_FILE, RunResult, read_result
-from hellm_recbole.experiments.run import execute_run
 from hellm_recbole.experiments.run_config import LLMRunConfig, OwnRunConfig, RunConfig
 from hellm_recbole.experiments.run_tracking import describe_outcome, leave_out_loggers, track_run
 from hellm_recbole.system.console import print_error
@@ -355,7 +355,7 @@ def _execute_and_track(
     """Execute a run with its trackers and plug-ins, see `run_job`. Return its result."""
     with track_run(job.config, dataset, split, job.context, report) as tracking:
         execute = partial(
-            execute_run,
+            execute_counted_run,
             leave_out_loggers(job.config),
             dataset,
             split,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from hellm_recbole.config.comparison import DEFAULT, Comparison
 from hellm_recbole.config.request import Protocol
 from hellm_recbole.experiments.earlier_names import RECBOLE_PREFIX
 from hellm_recbole.experiments.external_lists import has_unknown_seed
+from hellm_recbole.experiments.openings import describe_openings
 from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.models.base import Family
 from hellm_recbole.report.best_rows import find_language_models
+from hellm_recbole.report.comparisons import describe_correction, describe_tests
 from hellm_recbole.report.footnotes import find_repacked_models
 from hellm_recbole.report.frame import ReportFrame
 from hellm_recbole.report.groups import list_successful
@@ -61,7 +64,8 @@ def write_notes(
         if list_successful(group):
             others = [record for record in group if record.status != "success"]
             notes += [f"{record.label}, seed {record.seed}, {describe_problem(record)}." for record in others]
-    return notes
+    opened = describe_openings(frame.openings, records)
+    return notes if opened is None else [*notes, opened]
 
 
 def _write_preset_note(presets: Sequence[str], seeds: Sequence[int]) -> list[str]:
@@ -133,20 +137,29 @@ def write_stamp(records: Sequence[RunResult]) -> str | None:
     return f"{start}: rows with a language model stand here without {_join(missing)} on the same split."
 
 
-def write_mark_note(settings: ReportSettings, n_tests: int) -> str | None:
+def write_mark_note(
+    settings: ReportSettings, n_tests: int, comparison: Comparison = DEFAULT, against: str | None = None
+) -> str | None:
     """Write the sentence that explains the star; None if the table has no comparison.
 
     Args:
         settings: settings of the report.
         n_tests: number of comparisons in the table.
+        comparison: how the rows are compared.
+        against: name of the row that all others are compared with; None for the best rival of each row.
     """
     if n_tests == 0:
         return None
+    subject = (
+        "the best row of a column is better than its best rival"
+        if against is None
+        else f"a row is better or worse than {against}"
+    )
+    further = ", ".join(comparison.tests[1:])
     return (
-        f"the best row of a column is better than its best rival at p < {settings.significance_level:g}: two-sided "
-        f"paired bootstrap over users ({settings.n_resamples:,} resamples, seed {settings.bootstrap_seed}; values "
-        f"are averaged over seeds first), Holm-corrected over the {n_tests} comparisons of a row with its best "
-        "rival in this table."
+        f"{subject} at p < {settings.significance_level:g}: {describe_tests(comparison, settings)}, "
+        f"{describe_correction(comparison, n_tests)} of a row with {against or 'its best rival'} in this table."
+        + (f" The CSV file also has p-values of these tests, corrected in the same way: {further}." if further else "")
     )
 
 

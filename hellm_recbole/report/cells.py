@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from hellm_recbole.evaluation.significance import bootstrap_means, compute_interval, compute_p_value, correct_holm
+from hellm_recbole.config.comparison import DEFAULT, Comparison
+from hellm_recbole.evaluation.significance import bootstrap_means, compute_interval
+from hellm_recbole.report.comparisons import NO_RIVAL, CellComparison, compare_rows, describe_pair, to_known
 from hellm_recbole.report.settings import ReportSettings
 
 Floats = npt.NDArray[np.float64]
@@ -23,9 +25,11 @@ class Cell:
         sd: standard deviation over seeds (n - 1 in the denominator); None for a single seed.
         low: lower end of the bootstrap interval of the mean.
         high: upper end of that interval.
-        p: Holm-corrected p-value against the best other row; None where there is no other row.
+        p: corrected p-value against the best other row, or against the chosen one; None where there is no such row.
         position: 1 for the best of the column, 2 for the second, otherwise 0; equal means have the same position.
-        significant: whether this is the best row, significantly better than the best other row, with as many seeds.
+        significant: whether this is the best row, significantly better than the best other row, with as many seeds; or
+            whether it differs significantly from the chosen row, with as many seeds.
+        comparison: how the row compares with that other row; None where there is none, and unless it was asked for.
     """
 
     mean: float
@@ -35,10 +39,16 @@ class Cell:
     p: float | None
     position: int
     significant: bool
+    comparison: CellComparison | None = None
 
 
 def build_cells(
-    per_seed: Sequence[Sequence[Floats]], names: Sequence[str], settings: ReportSettings
+    per_seed: Sequence[Sequence[Floats]],
+    names: Sequence[str],
+    settings: ReportSettings,
+    comparison: Comparison | None = None,
+    against: int | None = None,
+    labels: Sequence[str] = (),
 ) -> list[dict[str, Cell]]:
     """Build the cells of all R rows that have a successful run.
 
@@ -46,6 +56,9 @@ def build_cells(
         per_seed: metrics of each user, [U, M] for each row and seed.
         names: names of the M metrics.
         settings: settings of the bootstrap and of the stars.
+        comparison: how the rows are compared; None is the default, and the cells do not describe their comparisons.
+        against: row that all others are compared with; None for the best other row of each column.
+        labels: names of the R rows, for the descriptions.
 
     Returns:
         Metric -> cell, for each of the R rows.
@@ -60,10 +73,18 @@ def build_cells(
         values.reshape(n_users, n_rows * n_metrics), settings.n_resamples, settings.bootstrap_seed
     ).reshape(settings.n_resamples, n_rows, n_metrics)
     low, high = compute_interval(resampled, settings.confidence_level)
-    best = means.argmax(axis=0)  # [M]
-    rivals = np.where(np.arange(n_rows)[:, None] == best, -np.inf, means).argmax(axis=0)  # [M], 0 for a single row
-    p = _compare_with_best(means, resampled, best, rivals)
+    how = comparison or DEFAULT
+    compared = compare_rows(values, resampled, how, against, settings)
+    p = compared.p[how.tests[0]]
+    has_star = _find_stars(means, compared.rivals, p, [len(seeds) for seeds in seed_means], against, settings)
     positions = _find_positions(means)
+
+    def describe(row: int, column: int) -> CellComparison | None:
+        rival = int(compared.rivals[row, column])
+        if comparison is None or rival == NO_RIVAL:
+            return None
+        return describe_pair(values, resampled, compared, row, column, labels[rival], settings.confidence_level)
+
     return [
         {
             name: Cell(
@@ -71,13 +92,10 @@ def build_cells(
                 sd=float(seed_means[row][:, column].std(ddof=1)) if len(seed_means[row]) > 1 else None,
                 low=float(low[row, column]),
                 high=float(high[row, column]),
-                p=None if n_rows == 1 else float(p[row, column]),
+                p=to_known(p[row, column]),
                 position=int(positions[row, column]),
-                significant=bool(
-                    row == best[column]
-                    and p[row, column] < settings.significance_level
-                    and len(seed_means[row]) == len(seed_means[rivals[column]])
-                ),
+                significant=bool(has_star[row, column]),
+                comparison=describe(row, column),
             )
             for column, name in enumerate(names)
         }
@@ -85,36 +103,33 @@ def build_cells(
     ]
 
 
-def _compare_with_best(
-    means: Floats, resampled: Floats, best: npt.NDArray[np.intp], rivals: npt.NDArray[np.intp]
-) -> Floats:
-    """Compare each row with the best other row of each column.
-
-    For all rows except the best one, the best other row is the best row. The test of the best row is the same as that
-    of its rival, so it is counted once.
+def _find_stars(
+    means: Floats,
+    rivals: npt.NDArray[np.intp],
+    p: Floats,
+    n_seeds: Sequence[int],
+    against: int | None,
+    settings: ReportSettings,
+) -> npt.NDArray[np.bool_]:
+    """Find the cells with a star: significantly different from their rival, with as many seeds.
 
     Args:
         means: [R, M] means.
-        resampled: [N, R, M] means of each resample.
-        best: [M] best row of each column.
-        rivals: [M] best row of each column other than `best`.
+        rivals: [R, M] row that each row is compared with, `NO_RIVAL` where there is none.
+        p: [R, M] corrected p-values; NaN where there is no rival.
+        n_seeds: number of seeds of each row.
+        against: row that all others are compared with. None compares with the best other row, and only the best row of
+            a column can have a star.
+        settings: settings of the stars.
 
     Returns:
-        [R, M] Holm-corrected p-values; NaN for a single row.
+        [R, M] whether there is a star.
     """
-    n_rows = len(means)
-    raw = np.full(means.shape, np.nan)
-    for column, top in enumerate(best):
-        for row in set(range(n_rows)) - {top}:
-            difference = means[top, column] - means[row, column]
-            raw[row, column] = compute_p_value(difference, resampled[:, top, column] - resampled[:, row, column])
-    tested = ~np.isnan(raw)
-    adjusted = np.full_like(raw, np.nan)
-    adjusted[tested] = correct_holm(raw[tested])
-    if n_rows > 1:
-        columns = np.arange(len(best))
-        adjusted[best, columns] = adjusted[rivals, columns]
-    return adjusted
+    seeds = np.array(n_seeds)
+    stars: npt.NDArray[np.bool_] = (p < settings.significance_level) & (seeds[:, None] == seeds[rivals])
+    if against is None:
+        stars &= np.arange(len(means))[:, None] == means.argmax(axis=0)
+    return stars
 
 
 def _find_positions(means: Floats) -> npt.NDArray[np.int64]:

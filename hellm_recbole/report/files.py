@@ -13,9 +13,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
+from hellm_recbole.config.comparison import Comparison
 from hellm_recbole.config.request import Protocol
 from hellm_recbole.experiments.sweeps import find_searches
 from hellm_recbole.report.ablation import Ablation, build_ablation
@@ -24,7 +27,7 @@ from hellm_recbole.report.ablation_rendering import (
     render_ablation_markdown,
     render_ablation_terminal,
 )
-from hellm_recbole.report.frame import read_frame
+from hellm_recbole.report.frame import ReportFrame, read_frame
 from hellm_recbole.report.ledger import Ledger, build_ledger, has_references
 from hellm_recbole.report.ledger_rendering import (
     render_claims_csv,
@@ -33,7 +36,7 @@ from hellm_recbole.report.ledger_rendering import (
     render_ledger_terminal,
 )
 from hellm_recbole.report.rendering import render_csv, render_latex, render_markdown
-from hellm_recbole.report.settings import read_report_settings
+from hellm_recbole.report.settings import ReportSettings, read_report_settings
 from hellm_recbole.report.slices import build_slices, render_slices
 from hellm_recbole.report.tables import Table, build_table
 from hellm_recbole.report.terminal import render_terminal
@@ -52,6 +55,8 @@ def write_reports(
     page: bool = False,
     ledger: bool = False,
     output: Path | None = None,
+    comparison: Comparison | None = None,
+    ids: bool = False,
 ) -> str:
     """Write the files listed at the top of this module into a folder of the dataset's name. Each run is read once.
 
@@ -59,30 +64,28 @@ def write_reports(
         results_dir: folder that contains `<dataset>/<model>/<seed>/record.json`.
         dataset: name of the dataset.
         protocol: protocol of the table to return.
-        metric: metric that orders the rows inside a group; None takes the one in `properties/report.yaml`.
+        metric: metric that orders the rows of a group; None takes the one in `properties/report.yaml`.
         cutoffs: cut-offs K of tables, slices and page; None takes those of the runs.
         page: whether to write the page.
         ledger: whether to write the ledger; the page has it in any case if there are published numbers of the dataset.
         output: folder that gets the folder of the report; None takes `results_dir`.
+        comparison: how the rows are compared; None is the default, without effect sizes in the CSV file.
+        ids: whether the printed table and the Markdown and LaTeX files have the ids of the rows.
 
     Returns:
         The table, the ablation table if there is one, and the ledger if it is written, as text for the terminal.
 
     Raises:
-        ResultError: there are no run results, one is broken, or the runs cannot be compared in one table.
-        SettingsError: `metric` is neither R@K nor N@K.
-        OutputError: a file cannot be written.
+        HellmError: the runs cannot be compared in one table, an argument names nothing, or a file cannot be written.
     """
     everything, settings = read_frame(results_dir, dataset), read_report_settings()
     frame = everything.drop_variants()
-    protocols = [name for name in get_args(Protocol) if name == "unified" or frame.paper or protocol == "paper"]
-    tables = {name: build_table(frame, name, settings, metric=metric, cutoffs=cutoffs) for name in protocols}
+    build = partial(build_table, settings=settings, metric=metric, cutoffs=cutoffs, comparison=comparison)
+    tables = {name: replace(build(frame, name), shows_ids=ids) for name in _list_protocols(frame, protocol)}
     ablation, folder = build_ablation(everything, settings), ensure_folder((output or results_dir) / dataset)
     _write_tables(folder, tables)
-    slices = build_slices(frame, settings, cutoffs=cutoffs)
-    write_text(folder / "slices.csv", render_slices(slices, frame.choose_cutoffs(cutoffs)))
-    if ablation is not None:
-        _write_ablation(folder, ablation)
+    _write_slices(folder, frame, settings, cutoffs)
+    _write_ablation(folder, ablation)
     with_ledger = ledger or (page and has_references(everything))
     numbers = build_ledger(everything, settings, metric=metric) if with_ledger else None
     if page:
@@ -104,6 +107,11 @@ def write_reports(
     return "\n".join(shown)
 
 
+def _list_protocols(frame: ReportFrame, requested: Protocol) -> list[Protocol]:
+    """List the protocols of the tables: `paper` only if the paper has the dataset, or if it is requested."""
+    return [name for name in get_args(Protocol) if name == "unified" or frame.paper or name == requested]
+
+
 def _write_tables(folder: Path, tables: Mapping[Protocol, Table]) -> None:
     """Write the table of each protocol as Markdown, CSV and LaTeX."""
     for protocol, table in tables.items():
@@ -111,8 +119,16 @@ def _write_tables(folder: Path, tables: Mapping[Protocol, Table]) -> None:
             write_text(folder / f"{STEMS[protocol]}.{ending}", render(table))
 
 
-def _write_ablation(folder: Path, ablation: Ablation) -> None:
-    """Write an ablation table as Markdown and CSV."""
+def _write_slices(folder: Path, frame: ReportFrame, settings: ReportSettings, cutoffs: Sequence[int] | None) -> None:
+    """Write the metrics of parts of the test targets as CSV."""
+    slices = build_slices(frame, settings, cutoffs=cutoffs)
+    write_text(folder / "slices.csv", render_slices(slices, frame.choose_cutoffs(cutoffs)))
+
+
+def _write_ablation(folder: Path, ablation: Ablation | None) -> None:
+    """Write an ablation table, if there is one, as Markdown and CSV."""
+    if ablation is None:
+        return
     for ending, render in (("md", render_ablation_markdown), ("csv", render_ablation_csv)):
         write_text(folder / f"ablation.{ending}", render(ablation))
 

@@ -22,6 +22,7 @@ from hellm_recbole.data.embeddings import digest_tables, read_item_embeddings
 from hellm_recbole.errors import DataError, PluginError, ResultError
 from hellm_recbole.evaluation import metrics
 from hellm_recbole.experiments.earlier_names import name_as_today
+from hellm_recbole.experiments.openings import Opening, read_openings
 from hellm_recbole.experiments.published import advise_on_published_runs
 from hellm_recbole.experiments.ranks_file import PhaseRanks, Policy, read_ranks
 from hellm_recbole.experiments.results import RunResult, check_comparable, digest_run, find_results
@@ -52,6 +53,7 @@ class ReportFrame:
         paper: model -> metric -> number of the paper's Table 1; empty if the paper does not have the dataset.
         embedding_digests: (pretrained model, seed) -> SHA-256 of the item embeddings that are stored now. Only models
             that were run again after another run had read their embeddings are included.
+        openings: openings of the test part that were counted in the folder.
     """
 
     records: tuple[RunResult, ...]
@@ -61,6 +63,7 @@ class ReportFrame:
     variants: Mapping[str, str]
     paper: Mapping[str, Mapping[str, float]]
     embedding_digests: Mapping[tuple[str, int], str]
+    openings: tuple[Opening, ...] = ()
 
     @property
     def mask_policy(self) -> Policy:
@@ -192,6 +195,7 @@ def read_frame(results_dir: Path, dataset: str) -> ReportFrame:
         variants=list_all_variants(),
         paper=_read_paper_numbers(records),
         embedding_digests=_digest_replaced_embeddings(records),
+        openings=read_openings(results_dir / dataset),
     )
 
 

@@ -13,6 +13,7 @@ from itertools import groupby
 import pandas as pd
 
 from hellm_recbole.report.cells import Cell
+from hellm_recbole.report.comparisons import list_csv_columns
 from hellm_recbole.report.escaping import escape_csv, escape_latex, escape_markdown
 from hellm_recbole.report.protocols import FAMILY_TITLES
 from hellm_recbole.report.tables import Row, Table
@@ -60,7 +61,8 @@ def render_markdown(table: Table) -> str:
         group = title
     text = render_markdown_table(header, lines, ["left", "left", *["right"] * (len(header) - 2)])
     caption = [*map(escape_markdown, table.notes), "**Best**, <u>second</u> of a column."]
-    caption += [] if table.mark_note is None else [f"\\* {table.mark_note}"]
+    if table.mark_note is not None:  # only the sentence about a chosen row holds a name
+        caption.append(f"\\* {table.mark_note if table.comparison is None else escape_markdown(table.mark_note)}")
     stamp = "" if table.stamp is None else f"**{escape_markdown(table.stamp)}**\n\n"
     footnotes = "".join(f"- {escape_markdown(str(footnote))}\n" for footnote in table.footnotes)
     return f"{stamp}{text}\n\n{' '.join(caption)}\n" + (f"\n{footnotes}" if footnotes else "")
@@ -84,8 +86,9 @@ def render_csv(table: Table) -> str:
     """Render the table as CSV with numbers at full precision; an empty field is a missing value.
 
     `<metric>_sd` is the standard deviation over seeds, `<metric>_low` and `<metric>_high` are the ends of the bootstrap
-    interval, `<metric>_p` is the Holm-corrected p-value of a row against the best other row, and `<metric>_paper` is
-    the paper's number.
+    interval, `<metric>_p` is the corrected p-value of a row against the best other row or the chosen one, and
+    `<metric>_paper` is the paper's number. `id` is the id of the row's numbers (see `number_ids`). If the table
+    describes the comparisons, the columns of `comparisons.list_csv_columns` follow at the end.
     """
     lines = [_build_csv_line(table, row) for row in table.rows]
     return render_csv_lines(lines, list(lines[0]))
@@ -132,7 +135,20 @@ def _build_csv_line(table: Table, row: Row) -> dict[str, object]:
         "search": None if row.search is None else row.search["budget"],
         "stamp": table.stamp,
         "footnotes": "; ".join(footnotes) or None,
+        "id": row.number_id,
+        **_list_comparison_columns(table, row),
     }
+
+
+def _list_comparison_columns(table: Table, row: Row) -> dict[str, object]:
+    """List the columns about the comparisons of a row, if the table describes them."""
+    how = table.comparison
+    if how is None:
+        return {}
+    line: dict[str, object] = {"test": how.tests[0], "correction": how.correction}
+    for name in table.metrics:
+        line |= list_csv_columns(how, name, row.cells[name].comparison if name in row.cells else None)
+    return line
 
 
 def render_latex(table: Table) -> str:
@@ -183,7 +199,7 @@ def _build_header(table: Table) -> list[str]:
     for name in table.metrics:
         header += [name, *([f"paper {name}"] if name in table.paper_metrics else [])]
     header += ["Seeds", "Training", "Host memory", *(["Device memory"] if table.on_device else []), "Parameters"]
-    return [*header, *(["Search"] if table.searched else [])]
+    return [*header, *(["Search"] if table.searched else []), *(["Id"] if table.shows_ids else [])]
 
 
 def _build_line(table: Table, row: Row, style: _Style) -> list[str]:
@@ -205,7 +221,7 @@ def _build_line(table: Table, row: Row, style: _Style) -> list[str]:
     ]
     if table.searched:
         line.append(style.missing if row.search is None else style.text(row.search["budget"]))
-    return line
+    return [*line, *([row.number_id or style.missing] if table.shows_ids else [])]
 
 
 def _format_cell(cell: Cell, style: _Style) -> str:

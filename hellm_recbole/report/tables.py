@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hellm_recbole.config.comparison import DEFAULT, Comparison
 from hellm_recbole.config.limits import LARGEST_CUTOFF
 from hellm_recbole.config.request import Protocol
 from hellm_recbole.errors import SettingsError, shorten
@@ -22,9 +23,11 @@ from hellm_recbole.models.base import Family
 from hellm_recbole.report.best_rows import write_distance_notes
 from hellm_recbole.report.captions import describe_problem, write_mark_note, write_notes, write_seed_note, write_stamp
 from hellm_recbole.report.cells import Cell, Floats, build_cells
+from hellm_recbole.report.comparisons import find_chosen_row, name_rows
 from hellm_recbole.report.footnotes import Footnote, find_footnotes, list_marks
 from hellm_recbole.report.frame import ReportFrame, name_metrics, name_plugin_metrics
 from hellm_recbole.report.groups import Group, list_successful
+from hellm_recbole.report.number_ids import identify_number
 from hellm_recbole.report.protocols import FAMILY_TITLES, choose_policies
 from hellm_recbole.report.settings import ReportSettings
 
@@ -50,6 +53,7 @@ class Row:
         total_parameters: number of all parameters.
         search: hyper-parameter search that chose the settings; None if there was none.
         marks: letters of the row's footnotes.
+        number_id: id of the row's numbers, see `number_ids`; None where no seed succeeded.
     """
 
     family: Family
@@ -68,6 +72,7 @@ class Row:
     total_parameters: int | None
     search: Search | None
     marks: tuple[str, ...] = ()
+    number_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,8 @@ class Table:
         mark_note: sentence that explains the star; None if nothing was compared, so that there is no star.
         split_hash: hash of the data split, which is the same for all rows.
         stamp: warning above the table; None where there is nothing to warn about.
+        comparison: how the rows are compared, if the table describes each comparison; None if not.
+        shows_ids: whether each output format has a column with the ids of the rows; the CSV file has it in any case.
     """
 
     protocol: Protocol
@@ -95,6 +102,8 @@ class Table:
     mark_note: str | None
     split_hash: str
     stamp: str | None
+    comparison: Comparison | None = None
+    shows_ids: bool = False
 
     @property
     def searched(self) -> bool:
@@ -119,6 +128,7 @@ def build_table(
     *,
     metric: str | None = None,
     cutoffs: Sequence[int] | None = None,
+    comparison: Comparison | None = None,
 ) -> Table:
     """Build the table of runs that can be compared with each other.
 
@@ -128,9 +138,10 @@ def build_table(
         settings: settings of the report.
         metric: metric that orders the rows inside a group; None takes `settings.sort_metric`.
         cutoffs: cut-offs K; None takes those of the runs.
+        comparison: how the rows are compared; None is the default, without effect sizes in the CSV file.
 
     Raises:
-        SettingsError: `metric` is neither R@K nor N@K.
+        SettingsError: `metric` is neither R@K nor N@K, or the row to compare with is not in the table.
     """
     cutoffs = frame.choose_cutoffs(cutoffs)
     names, added = name_metrics(cutoffs), name_plugin_metrics(frame, cutoffs)
@@ -138,12 +149,10 @@ def build_table(
     _check_metric(sort_metric, example=names[-1])
     policies = choose_policies(protocol, frame.mask_policy)
     finished = [index for index, group in enumerate(frame.groups) if list_successful(group)]
-    per_seed = [_compute_per_seed(frame, frame.groups[index], policies, names) for index in finished]
-    cells = dict(zip(finished, build_cells(per_seed, names, settings), strict=True))
-    if added:  # compared with a correction of their own, so that they change no other p-value
-        further = [_compute_per_seed(frame, frame.groups[index], policies, added) for index in finished]
-        for index, built in zip(finished, build_cells(further, added, settings), strict=True):
-            cells[index] = {**cells[index], **built}
+    compared = [frame.groups[index] for index in finished]
+    against = find_chosen_row(compared, comparison)
+    built = _build_cells(frame, compared, policies, (names, added), settings, comparison, against)
+    cells = dict(zip(finished, built, strict=True))
     paper = frame.paper if protocol == "paper" else {}
     order = _order_groups(frame, policies, sort_metric)
     footnotes = find_footnotes([frame.groups[index] for index in order], frame.embedding_digests)
@@ -151,22 +160,55 @@ def build_table(
         replace(_build_row(frame.groups[index], cells.get(index, {}), paper), marks=list_marks(footnotes, position))
         for position, index in enumerate(order)
     ]
-    seed_note = write_seed_note([(row.model, len(row.seeds)) for row in rows])
     return Table(
         protocol=protocol,
         metrics=(*names, *added),
         paper_metrics=tuple(name for name in names if any(name in numbers for numbers in paper.values())),
-        rows=tuple(rows),
+        rows=_add_ids(rows, [frame.groups[index] for index in order], policies, cutoffs),
         notes=(
             *write_notes(frame, protocol, policies, cutoffs),
-            *seed_note,
+            *write_seed_note([(row.model, len(row.seeds)) for row in rows]),
             *write_distance_notes(frame, policies, sort_metric, settings),
         ),
         footnotes=tuple(footnotes),
-        mark_note=write_mark_note(settings, max(len(finished) - 1, 0) * len(names)),
+        mark_note=write_mark_note(
+            settings,
+            max(len(finished) - 1, 0) * len(names),
+            comparison or DEFAULT,
+            None if against is None else name_rows(compared)[against],
+        ),
         split_hash=frame.records[0].split_hash,
         stamp=write_stamp(frame.records),
+        comparison=comparison,
     )
+
+
+def _build_cells(
+    frame: ReportFrame,
+    groups: Sequence[Group],
+    policies: Mapping[Family, Policy],
+    metrics: Sequence[Sequence[str]],
+    settings: ReportSettings,
+    comparison: Comparison | None,
+    against: int | None,
+) -> list[dict[str, Cell]]:
+    """Build the cells of finished rows: metric -> cell, for each row.
+
+    Args:
+        frame: runs of the table.
+        groups: runs of each finished row.
+        policies: masking policy of each family.
+        metrics: sets of metrics. Each has a correction of its own, so that no set changes the p-values of another one.
+        settings: settings of the report.
+        comparison: how the rows are compared; None is the default.
+        against: index of the row that all others are compared with; None for the best other row.
+    """
+    cells: list[dict[str, Cell]] = [{} for _ in groups]
+    for names in filter(None, metrics):
+        per_seed = [_compute_per_seed(frame, group, policies, names) for group in groups]
+        built = build_cells(per_seed, names, settings, comparison, against, name_rows(groups))
+        cells = [{**found, **further} for found, further in zip(cells, built, strict=True)]
+    return cells
 
 
 def _check_metric(metric: str, example: str) -> None:
@@ -230,6 +272,17 @@ def _build_row(group: Group, cells: Mapping[str, Cell], paper: Mapping[str, Mapp
         trainable_parameters=successful[0].parameters["trainable"] if successful else None,
         total_parameters=successful[0].parameters["total"] if successful else None,
         search=last.search,
+    )
+
+
+def _add_ids(
+    rows: Sequence[Row], groups: Sequence[Group], policies: Mapping[Family, Policy], cutoffs: Sequence[int]
+) -> tuple[Row, ...]:
+    """Add the ids of their numbers to rows; a row without a successful run has none."""
+    numbers = [identify_number(group, policies[group[0].family], cutoffs) for group in groups]
+    return tuple(
+        row if number is None else replace(row, number_id=number.name)
+        for row, number in zip(rows, numbers, strict=True)
     )
 
 

@@ -75,7 +75,8 @@ def render_terminal(table: Table, width: int | None = None) -> str:
     console = create_console(width)
     shown_metrics = choose_shown_metrics(console, table.metrics)
     seeds = ["Seeds"] if any(len(row.seeds) > 1 for row in table.rows) else []
-    view = create_view(["Model", *(["Preset"] if table.several_presets else [])], [*shown_metrics, *seeds, "Training"])
+    numbers = [*shown_metrics, *seeds, "Training", *(["Id"] if table.shows_ids else [])]
+    view = create_view(["Model", *(["Preset"] if table.several_presets else [])], numbers)
     for family, rows in groupby(table.rows, key=lambda row: row.family):
         view.add_row(f"[italic]{FAMILY_TITLES[family]}[/]")
         for row in rows:
@@ -97,7 +98,8 @@ def _list_numbers(table: Table, row: Row, shown_metrics: Sequence[str], with_see
     if row.problem is not None:
         return [f"[red]{row.status}[/red]"]
     numbers = [_format_cell(row, name, name in table.paper_metrics) for name in shown_metrics]
-    return [*numbers, *([str(len(row.seeds))] if with_seeds else []), format_seconds(row.train_seconds) or MISSING]
+    numbers += [*([str(len(row.seeds))] if with_seeds else []), format_seconds(row.train_seconds) or MISSING]
+    return [*numbers, *([row.number_id or MISSING] if table.shows_ids else [])]
 
 
 def _list_notes(table: Table) -> list[str]:

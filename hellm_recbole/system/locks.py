@@ -31,6 +31,10 @@ _PAUSE_S = 0.05
 _LOCKED_BYTE = 1 << 30  # on Windows: far behind the content, which other processes must be able to read
 
 
+class _LockHeld(OutputError):
+    """Another process holds the lock."""
+
+
 class FolderLock:
     """Lock that keeps other processes out of a folder, from `acquire` to `release` or during a `with` block.
 
@@ -38,7 +42,7 @@ class FolderLock:
     they take no lock of their own.
 
     Args:
-        folder: folder to work in; it need not exist.
+        folder: folder to work in, or file to write; it need not exist.
         what: name of the work, for messages.
     """
 
@@ -47,11 +51,30 @@ class FolderLock:
         self._what = what
         self._file: int | None = None
 
-    def acquire(self) -> None:
-        """Take the lock; do not wait for it.
+    def acquire(self, wait_s: float = 0.0) -> None:
+        """Take the lock.
+
+        Args:
+            wait_s: longest time to wait for the process that holds it, in seconds.
 
         Raises:
             OutputError: another process holds the lock, or the lock file cannot be created.
+        """
+        deadline = time.monotonic() + wait_s
+        while True:
+            try:
+                return self._take()
+            except _LockHeld:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(_PAUSE_S)
+
+    def _take(self) -> None:
+        """Take the lock; do not wait for it.
+
+        Raises:
+            _LockHeld: another process holds the lock.
+            OutputError: the lock file cannot be created.
         """
         ensure_folder(self._path.parent)
         while self._file is None:
@@ -64,7 +87,7 @@ class FolderLock:
                 _lock(file)
             except BlockingIOError as error:
                 os.close(file)
-                raise OutputError(
+                raise _LockHeld(
                     f"{self._what} is in use by {_describe_holder(self._path)}; wait until it ends, or stop it"
                 ) from error
             except OSError as error:

@@ -40,7 +40,7 @@ def searched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return RESULT if config.model == "LLaRA" else None
 
     monkeypatch.setattr(jobs, "find_finished_run", find)
-    monkeypatch.setattr(jobs, "execute_run", lambda *_, **__: toy_record(status="failed", reason="executed"))
+    monkeypatch.setattr(jobs, "execute_counted_run", lambda *_, **__: toy_record(status="failed", reason="executed"))
     monkeypatch.setattr(jobs, "needs_export", lambda _: False)
     return models
 
