@@ -77,7 +77,8 @@ DataSplit = Annotated[
     typer.Option(
         "--split",
         metavar="NAME",
-        help="split of an installed package (default: leave-one-out, or the split of the dataset itself)",
+        help="time-line, ratio, cold-items, perhaps with values (ratio:test_share=0.2,valid_share=0.1), or the split of "
+        "an installed package (default: leave-one-out, or the split of the dataset itself)",
         rich_help_panel=MODELS,
     ),
 ]

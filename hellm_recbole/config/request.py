@@ -119,7 +119,7 @@ class Request:
         device: auto, cpu, cuda or cuda:N.
         threads: number of CPU threads, or of CPUs of a local Ray cluster; None takes all.
         embeddings: pretrained model -> file of item embeddings that is read instead of training the model.
-        split: name of the split of an installed package; None splits by the rules of this project.
+        split: value of `--split`; None splits by leave-one-out, or as the dataset itself says.
         may_download: whether raw files of a known dataset are downloaded if its source files are not found.
     """
 
