@@ -23,7 +23,7 @@ COMMANDS = {
 }
 COMMANDS |= {
     name: f"hellm_recbole.benchmarks.{name.replace('-', '_')}"
-    for name in ("recommend", "train-all", "push", "env", "install-recbole")
+    for name in ("sensitivity", "recommend", "train-all", "push", "env", "install-recbole")
 }
 COMMANDS["parity"] = "hellm_recbole.benchmarks.upstream.parity"
 

@@ -189,18 +189,17 @@ def run(
     check_arguments(models=models, seeds=seeds, preset=preset, settings=settings, embeddings=embeddings, tuned=tuned)
     check_arguments(exports=exports, export_k=export_k, fresh=fresh, ray=ray, device=device, threads=threads)
     check_arguments(output=output)
-    loaded = _load(dataset)
+    loaded, names = _load(dataset), models if isinstance(models, str) else ",".join(models)
     request = make_request(
         loaded.name,
-        models if isinstance(models, str) else ",".join(models),
+        names,
         (seeds,) if isinstance(seeds, int) else tuple(dict.fromkeys(seeds)),
         list_overrides(settings or {}),
         as_paths(embeddings),
         [exports] if isinstance(exports, str) else exports,
         export_k,
-        {"preset": preset, "tuned": tuned, "fresh": fresh, "ray": ray, "device": device, "threads": threads}
-        | {"split": find_option(loaded.split.kind)},
-        Path(output),
+        {"preset": preset, "tuned": tuned, "fresh": fresh, "ray": ray, "device": device, "threads": threads},
+        *(Path(output), find_option(loaded.split.kind)),
     )
     load = partial(_load_result, dataset=loaded, device=device, embeddings=embeddings)
     return collect_results(request, loaded.name, execute_call(request, loaded.source, loaded.split), load)

@@ -34,7 +34,9 @@ def leave_out_models(request: RunRequest, models: Sequence[str], dataset: str, m
         if missing:
             print(f"{model} is skipped: {dataset} has no modality {missing[0]}", file=sys.stderr)
         elif holds_items_out(request.split) and not can_score_unseen_items(config, others, modalities):
-            print(f"{model} is skipped: it cannot score the items that the split holds out of training", file=sys.stderr)
+            print(
+                f"{model} is skipped: it cannot score the items that the split holds out of training", file=sys.stderr
+            )
         else:
             names.append(model)
     return names

@@ -374,7 +374,7 @@ def _execute_and_report(
 def _report(request: RunRequest, name: str, data: tuple[Dataset, Split], *, quiet: bool) -> None:
     """Write the tables of a dataset, and print them unless this is `quiet`."""
     remove_leftovers(request.output / name)
-    tables = write_reports(request.output, name, request.protocol)
+    tables = write_reports(request.output, name, request.protocol, mask=request.mask)
     if quiet:
         return
     print(tables)

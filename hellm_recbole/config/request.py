@@ -13,6 +13,7 @@ from hellm_recbole.config.yaml_files import Value, parse_value
 from hellm_recbole.errors import SettingsError
 
 Protocol = Literal["unified", "paper"]  # evaluation protocol of a table
+MaskPolicy = Literal["seen", "train", "none"]  # what a table masks for all rows; see `evaluation.ranking`
 SchedulerName = Literal["asha", "none"]
 SearchName = Literal["random", "optuna", "grid"]
 
@@ -150,6 +151,7 @@ class RunRequest(Request):
         fresh: whether to delete earlier runs of the named models first.
         dry_run: whether to print only the memory and time that LLM runs need.
         callbacks: names of callbacks of installed packages that follow each run.
+        mask: masking policy of all rows of the printed table; None takes those of the protocol.
     """
 
     seeds: tuple[int, ...]
@@ -161,6 +163,7 @@ class RunRequest(Request):
     fresh: bool
     dry_run: bool
     callbacks: tuple[str, ...] = ()
+    mask: MaskPolicy | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

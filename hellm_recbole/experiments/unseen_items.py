@@ -58,6 +58,6 @@ def refuse_blind_models(
     if blind:
         they = "it reads" if len(blind) == 1 else "they read"
         raise ModelError(
-            f"{OPTION} {COLD_ITEMS} ranks items without any training interaction, which {', '.join(blind)} cannot score, "
+            f"{OPTION} {COLD_ITEMS} ranks items without training interactions, which {', '.join(blind)} cannot score, "
             f"because {they} neither features nor texts of the items; name models that do, or --models all for these"
         )

@@ -2,6 +2,8 @@
 
 - `table.{md,csv,tex}` is the table of the protocol `unified`. `table-paper.{md,csv,tex}` is the table of the protocol
   `paper`. It is written if the paper has the dataset or if this protocol is requested.
+- `table-mask-<policy>.{md,csv,tex}` is the table under another masking policy. It is written if it is requested, and so
+  is the ablation table under this policy, `ablation-mask-<policy>.{md,csv}`.
 - `slices.csv` has the metrics of parts of the test targets.
 - `ablation.{md,csv}` compares variants with their models, at the cut-offs of the runs. It is written if a variant has
   finished.
@@ -13,10 +15,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from hellm_recbole.config.request import Protocol
+from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.experiments.sweeps import find_searches
 from hellm_recbole.report.ablation import Ablation, build_ablation
 from hellm_recbole.report.ablation_rendering import (
@@ -24,7 +28,7 @@ from hellm_recbole.report.ablation_rendering import (
     render_ablation_markdown,
     render_ablation_terminal,
 )
-from hellm_recbole.report.frame import read_frame
+from hellm_recbole.report.frame import ReportFrame, read_frame
 from hellm_recbole.report.ledger import Ledger, build_ledger, has_references
 from hellm_recbole.report.ledger_rendering import (
     render_claims_csv,
@@ -33,7 +37,7 @@ from hellm_recbole.report.ledger_rendering import (
     render_ledger_terminal,
 )
 from hellm_recbole.report.rendering import render_csv, render_latex, render_markdown
-from hellm_recbole.report.settings import read_report_settings
+from hellm_recbole.report.settings import ReportSettings, read_report_settings
 from hellm_recbole.report.slices import build_slices, render_slices
 from hellm_recbole.report.tables import Table, build_table
 from hellm_recbole.report.terminal import render_terminal
@@ -47,6 +51,7 @@ def write_reports(
     dataset: str,
     protocol: Protocol,
     *,
+    mask: Policy | None = None,
     metric: str | None = None,
     cutoffs: Sequence[int] | None = None,
     page: bool = False,
@@ -59,6 +64,7 @@ def write_reports(
         results_dir: folder that contains `<dataset>/<model>/<seed>/record.json`.
         dataset: name of the dataset.
         protocol: protocol of the table to return.
+        mask: masking policy of all rows of the table to return; None takes those of the protocol.
         metric: metric that orders the rows inside a group; None takes the one in `properties/report.yaml`.
         cutoffs: cut-offs K of tables, slices and page; None takes those of the runs.
         page: whether to write the page.
@@ -74,22 +80,18 @@ def write_reports(
         OutputError: a file cannot be written.
     """
     everything, settings = read_frame(results_dir, dataset), read_report_settings()
-    frame = everything.drop_variants()
+    frame, folder = everything.drop_variants(), ensure_folder((output or results_dir) / dataset)
     protocols = [name for name in get_args(Protocol) if name == "unified" or frame.paper or protocol == "paper"]
     tables = {name: build_table(frame, name, settings, metric=metric, cutoffs=cutoffs) for name in protocols}
-    ablation, folder = build_ablation(everything, settings), ensure_folder((output or results_dir) / dataset)
-    _write_tables(folder, tables)
-    slices = build_slices(frame, settings, cutoffs=cutoffs)
-    write_text(folder / "slices.csv", render_slices(slices, frame.choose_cutoffs(cutoffs)))
-    if ablation is not None:
-        _write_ablation(folder, ablation)
+    ablation, table = build_ablation(everything, settings), tables[protocol]
+    _write_tables(folder, {STEMS[name]: table for name, table in tables.items()})
+    _write_slices(folder, frame, settings, cutoffs)
+    _write_ablation(folder, ablation)
     with_ledger = ledger or (page and has_references(everything))
     numbers = build_ledger(everything, settings, metric=metric) if with_ledger else None
     if page:
-        # matplotlib and jinja2 take long to import, and run.py does not need them.
-        from hellm_recbole.report.page import PageContent, write_page
-
-        content = PageContent(
+        _write_page(
+            *(folder, frame, settings),
             table=tables["unified"],
             paper_table=tables.get("paper") if frame.paper else None,
             ablation=ablation if cutoffs is None else build_ablation(everything, settings, cutoffs=cutoffs),
@@ -97,24 +99,49 @@ def write_reports(
             cutoffs=frame.choose_cutoffs(cutoffs),
             ledger=numbers,
         )
-        write_page(folder, frame, content, settings)
-    shown = [render_terminal(tables[protocol]), *([] if ablation is None else [render_ablation_terminal(ablation)])]
+    if mask is not None:
+        masked = build_table(replace(frame, mask=mask), "unified", settings, metric=metric, cutoffs=cutoffs)
+        table, ablation = _write_masked(folder, masked, build_ablation(replace(everything, mask=mask), settings), mask)
+    shown = [render_terminal(table), *([] if ablation is None else [render_ablation_terminal(ablation)])]
     if ledger and numbers is not None:
         shown.append(_write_ledger(folder, numbers))
     return "\n".join(shown)
 
 
-def _write_tables(folder: Path, tables: Mapping[Protocol, Table]) -> None:
-    """Write the table of each protocol as Markdown, CSV and LaTeX."""
-    for protocol, table in tables.items():
+def _write_page(folder: Path, frame: ReportFrame, settings: ReportSettings, **content: Any) -> None:
+    """Write the page; `content` are the fields of its content."""
+    # matplotlib and jinja2 take long to import, and run.py does not need them.
+    from hellm_recbole.report.page import PageContent, write_page
+
+    write_page(folder, frame, PageContent(**content), settings)
+
+
+def _write_slices(folder: Path, frame: ReportFrame, settings: ReportSettings, cutoffs: Sequence[int] | None) -> None:
+    """Write the metrics of parts of the test targets."""
+    slices = build_slices(frame, settings, cutoffs=cutoffs)
+    write_text(folder / "slices.csv", render_slices(slices, frame.choose_cutoffs(cutoffs)))
+
+
+def _write_masked(folder: Path, table: Table, ablation: Ablation | None, mask: Policy) -> tuple[Table, Ablation | None]:
+    """Write and return the tables under a masking policy that was asked for."""
+    _write_tables(folder, {f"{STEMS['unified']}-mask-{mask}": table})
+    _write_ablation(folder, ablation, f"ablation-mask-{mask}")
+    return table, ablation
+
+
+def _write_tables(folder: Path, tables: Mapping[str, Table]) -> None:
+    """Write tables as Markdown, CSV and LaTeX; `tables` maps the name of the files without ending to the table."""
+    for stem, table in tables.items():
         for ending, render in (("md", render_markdown), ("csv", render_csv), ("tex", render_latex)):
-            write_text(folder / f"{STEMS[protocol]}.{ending}", render(table))
+            write_text(folder / f"{stem}.{ending}", render(table))
 
 
-def _write_ablation(folder: Path, ablation: Ablation) -> None:
-    """Write an ablation table as Markdown and CSV."""
+def _write_ablation(folder: Path, ablation: Ablation | None, stem: str = "ablation") -> None:
+    """Write an ablation table as Markdown and CSV, if there is one."""
+    if ablation is None:
+        return
     for ending, render in (("md", render_ablation_markdown), ("csv", render_ablation_csv)):
-        write_text(folder / f"ablation.{ending}", render(ablation))
+        write_text(folder / f"{stem}.{ending}", render(ablation))
 
 
 def _write_ledger(folder: Path, ledger: Ledger) -> str:

@@ -52,6 +52,7 @@ class ReportFrame:
         paper: model -> metric -> number of the paper's Table 1; empty if the paper does not have the dataset.
         embedding_digests: (pretrained model, seed) -> SHA-256 of the item embeddings that are stored now. Only models
             that were run again after another run had read their embeddings are included.
+        mask: masking policy that was asked for (`--mask`); None takes that of the runs.
     """
 
     records: tuple[RunResult, ...]
@@ -61,11 +62,12 @@ class ReportFrame:
     variants: Mapping[str, str]
     paper: Mapping[str, Mapping[str, float]]
     embedding_digests: Mapping[tuple[str, int], str]
+    mask: Policy | None = None
 
     @property
     def mask_policy(self) -> Policy:
         """Masking policy of the protocol `unified`, the same for all runs."""
-        return self.records[0].mask_history
+        return self.records[0].mask_history if self.mask is None else self.mask
 
     def choose_cutoffs(self, requested: Sequence[int] | None = None) -> tuple[int, ...]:
         """Return the requested cut-offs K in ascending order; None gives those of the runs."""

@@ -85,9 +85,7 @@ class _Division:
     details: dict[str, Any] | None = None
 
 
-def split_by_name(
-    dataset: Dataset, text: str, read_times: Callable[[], Sequence[str]]
-) -> tuple[Dataset, NamedSplit]:
+def split_by_name(dataset: Dataset, text: str, read_times: Callable[[], Sequence[str]]) -> tuple[Dataset, NamedSplit]:
     """Split a dataset by one of the names.
 
     Args:

@@ -45,7 +45,9 @@ def divide_by_ratio(user: IdArray, n_users: int, valid_share: float, test_share:
         [E] index in PARTS of each interaction; number of users with too few interactions to be evaluated.
     """
     counts = np.bincount(user, minlength=n_users + 1)
-    sizes = np.zeros((2, counts.max(initial=0) + 1), dtype=np.int64)  # of validation and test, by number of interactions
+    sizes = np.zeros(
+        (2, counts.max(initial=0) + 1), dtype=np.int64
+    )  # of validation and test, by number of interactions
     for count in range(MIN_EVALUATED, sizes.shape[1]):
         n_valid, n_test = take_share(valid_share, count), take_share(test_share, count)
         n_test = 1 if n_test == 0 and count - n_valid > 1 else n_test

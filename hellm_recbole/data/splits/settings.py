@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from typing import Self
 
 from pydantic import Field, model_validator
-from typing_extensions import Self
 
 from hellm_recbole.config.layers import Resolved
 from hellm_recbole.config.settings import Settings, build_settings
