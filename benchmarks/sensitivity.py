@@ -1,4 +1,4 @@
-"""Measure how far metrics move if the mask, the rule for ties or the order of ties in time is another one.
+"""Show how metrics change under other masks and rules for ties.
 
 python benchmarks/sensitivity.py --models LightGCN,SASRec --dataset ml-100k --preset quick
 python benchmarks/sensitivity.py --models LightGCN,SASRec --dataset ml-100k --preset quick --shuffle-ties 3

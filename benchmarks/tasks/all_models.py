@@ -28,12 +28,14 @@ def leave_out_models(request: RunRequest, models: Sequence[str], dataset: str, m
     """
     names, resolver = [], Resolver(dataset, load_registry(), request.preset, request.overrides)
     configs = {model: resolver.resolve(model) for model in models}
-    others = {name: resolver.resolve(name) for config in configs.values() for name in config.pretrained_models}
+    cold = holds_items_out(request.split)
+    read = {name for config in configs.values() for name in config.pretrained_models} if cold else set()
+    others = {name: resolver.resolve(name) for name in read - request.embeddings.keys()} if cold else {}
     for model, config in configs.items():
         missing = sorted(set(config.resolved.values.get("modalities") or ()) - set(modalities))
         if missing:
             print(f"{model} is skipped: {dataset} has no modality {missing[0]}", file=sys.stderr)
-        elif holds_items_out(request.split) and not can_score_unseen_items(config, others, modalities):
+        elif cold and not can_score_unseen_items(config, others, modalities):
             print(
                 f"{model} is skipped: it cannot score the items that the split holds out of training", file=sys.stderr
             )

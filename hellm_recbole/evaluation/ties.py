@@ -132,6 +132,8 @@ def compute_under_rule(
         gains = np.append(0.0, np.cumsum(1.0 / np.log2(np.arange(2, k + 2))))  # of the first 0, 1, ..., K places
         start, stop = np.minimum(ranks.first - 1, k), np.minimum(ranks.last, k)
         hits = np.bincount(index, weights=(stop - start) / n_tied, minlength=len(users))
-        dcg = np.bincount(index, weights=(gains[stop] - gains[start]) / n_tied, minlength=len(users))
+        tied = (gains[stop] - gains[start]) / n_tied
+        alone = np.where(ranks.last <= k, 1.0 / np.log2(ranks.last + 1.0), 0.0)  # exactly as `metrics` computes it
+        dcg = np.bincount(index, weights=np.where(n_tied == 1, alone, tied), minlength=len(users))
         values[f"R@{k}"], values[f"N@{k}"] = hits / n_targets, dcg / gains[np.minimum(n_targets, k)]
     return values

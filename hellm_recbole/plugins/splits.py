@@ -7,6 +7,7 @@ parts, so results of two kinds of split never share a table.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from hellm_recbole.data.split import Split, sort_by_time, split_dataset
 from hellm_recbole.data.splits.named import split_by_name
 from hellm_recbole.data.splits.settings import KIND as BUILT_IN_KIND
 from hellm_recbole.data.splits.settings import NAMES, OPTION, split_option
-from hellm_recbole.errors import PluginError
+from hellm_recbole.errors import PluginError, shorten
 from hellm_recbole.plugins.loading import PluginRecord, convert_failures, load_point, make_record, select_point
 from hellm_recbole.types import IdArray
 
@@ -81,6 +82,10 @@ def split_as_named(dataset: Dataset, text: str | None, folder: Path) -> tuple[Da
     if name not in NAMES:
         if values and any(point.name == name for point in list_points(SPLITS)):
             raise PluginError(f"{OPTION} {text}: the split {name} of an installed package takes no values")
+        if all(point.name != name for point in list_points(SPLITS)):
+            near = difflib.get_close_matches(name, NAMES, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(NAMES)} and those of plug-ins"
+            raise PluginError(f"{OPTION} {shorten(name)} is unknown; {hint}")
         return dataset, split_with_plugin(dataset, name)
     if taken := [point.title for point in list_points(SPLITS) if point.name == name]:
         raise PluginError(f"{OPTION} {name}: {taken[0]} has a split of this name, too; rename or uninstall it")

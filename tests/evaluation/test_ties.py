@@ -85,6 +85,17 @@ def test_the_rules_are_mean_and_maximum_over_all_orders_of_ties(seed: int) -> No
     assert pessimistic[f"N@{K}"].item() <= found[:, 1].min() + 1e-12
 
 
+def test_without_ties_all_rules_give_the_same_bits() -> None:
+    rng = np.random.default_rng(1)
+    place = rng.integers(1, 40, 300).astype(np.int32)
+    ranks = TieRanks(np.repeat(np.arange(150), 2), np.zeros(300, np.int64), place, place)
+    usual = compute_under_rule(ranks.user, ranks, "pessimistic", [5, 20])
+    found = compute_under_rule(ranks.user, ranks, "random", [5, 20])
+    assert {name: values.tolist() for name, values in found.items()} == {
+        name: values.tolist() for name, values in usual.items()
+    }
+
+
 def test_nan_is_refused() -> None:
     with pytest.raises(TrainingDiverged, match="user id 1 is NaN"):
         rank([[float("nan"), 1]], [(1, 2)], [])

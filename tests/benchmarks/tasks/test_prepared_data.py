@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from hellm_recbole.api import load_dataset, load_run
+from hellm_recbole.api import load_dataset, load_run, train_all
 from hellm_recbole.api import run as run_models
 from hellm_recbole.benchmarks import run
 from hellm_recbole.data.dataset import Dataset
-from hellm_recbole.errors import ModelError
+from hellm_recbole.errors import ModelError, ResultError
 from hellm_recbole.experiments.ranks_file import read_ranks
 from hellm_recbole.experiments.results import read_result
 from tests.toy import write_prepared
@@ -22,9 +22,11 @@ KIND = "time-line:valid_share=0.2,test_share=0.2"
 
 @pytest.fixture
 def timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_dataset: Dataset) -> Path:
-    """The working folder, with the toy dataset and with times in it."""
+    """The working folder, with the toy dataset and with times in it. The first user comes after all others."""
     monkeypatch.chdir(tmp_path)
-    write_prepared(tmp_path / "dataset" / "toy", replace(toy_dataset, time_known=True))
+    assert toy_dataset.time is not None
+    times = toy_dataset.time + 100 * (toy_dataset.user == 1)
+    write_prepared(tmp_path / "dataset" / "toy", replace(toy_dataset, time=times, time_known=True))
     return tmp_path
 
 
@@ -42,6 +44,9 @@ def test_a_run_on_a_time_line_is_recorded_and_loaded(timed: Path, capsys: pytest
     model = load_run(timed / "results" / "toy" / "VBPR" / "2024")  # finds the split in the record
     ranks = read_ranks(timed / "results" / "toy" / "VBPR" / "2024" / "ranks.npz")["test"]
     assert model.rank("test").seen.tolist() == ranks.rank.tolist()
+    with pytest.raises(ResultError, match=r"left out \d+ interactions; to train on all data, run the model without"):
+        train_all(timed / "results" / "toy" / "VBPR" / "2024")
+    assert record.split_details["unknown_users"] == 1
     assert run.main(words) == 2
     assert "results of two kinds of split cannot share a table" in capsys.readouterr().err
 
