@@ -20,8 +20,8 @@ import typer
 
 from hellm_recbole.benchmarks.options.command_line import run_command
 from hellm_recbole.benchmarks.options.comparison import Against, CorrectionName, Tests, read_comparison
-from hellm_recbole.benchmarks.options.shared import Properties, TableProtocol, Version
-from hellm_recbole.benchmarks.options.values import parse_cutoffs, parse_datasets, parse_path
+from hellm_recbole.benchmarks.options.shared import Properties, TableMask, TableProtocol, Version
+from hellm_recbole.benchmarks.options.values import check_mask, parse_cutoffs, parse_datasets, parse_path
 from hellm_recbole.data.known_datasets import DATASET_ROOT
 from hellm_recbole.errors import SettingsError
 
@@ -84,6 +84,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python benchmarks/re
 def report_results(
     dataset: ReportedDatasets = None,
     protocol: TableProtocol = "unified",
+    mask: TableMask = None,
     metric: Metric = None,
     cutoffs: Cutoffs = None,
     ledger: Ledger = False,
@@ -102,6 +103,7 @@ def report_results(
         raise SettingsError(
             f"--from {source} is only read, so the report cannot be written there; choose another folder with --output"
         )
+    check_mask(mask, protocol)
     named = None if dataset is None else parse_datasets(dataset, (DATASET_ROOT, source or folder))
     values = None if cutoffs is None else parse_cutoffs(cutoffs)
     comparison = read_comparison(against, correction, test)
@@ -110,7 +112,7 @@ def report_results(
     if source is not None:
         refuse_empty_source(source, named or ())
     datasets = named or list_reported_datasets(source or folder)
-    write_reports(source or folder, folder, datasets, protocol, metric, values, ledger, comparison, ids)
+    write_reports(source or folder, folder, datasets, protocol, metric, values, ledger, comparison, ids, mask)
     return 0
 
 

@@ -36,6 +36,7 @@ from hellm_recbole.hub.loading import load_hub_run
 from hellm_recbole.hub.names import is_hub_name, parse_hub_name
 from hellm_recbole.identity.parts import list_embedding_files
 from hellm_recbole.llm.text_encoder import find_text_encoder
+from hellm_recbole.plugins.splits import find_option
 from hellm_recbole.plugins.user_models import refresh_user_models
 from hellm_recbole.serving.all_data import list_read_files, train_on_all_data
 from hellm_recbole.serving.arguments import as_paths, check_arguments
@@ -85,6 +86,7 @@ def load_dataset(
     items: pd.DataFrame | None = None,
     text: str | Sequence[str] = (),
     k_core: int | None = None,
+    split: str | None = None,
     root: AnyPath = DATASET_ROOT,
     data_path: AnyPath | None = None,
     fresh: bool = False,
@@ -99,6 +101,7 @@ def load_dataset(
         items: frame with `item_id` and columns of texts; only with a frame of interactions.
         text: columns of `items`, or one of them, that become the text features.
         k_core: k of the filter of a frame on users and items; None takes the usual one, 0 keeps all.
+        split: split as for `--split`, such as "ratio"; None takes leave-one-out, or the dataset's own.
         root: folder of the prepared datasets.
         data_path: folder with the source files of the known datasets; None searches the usual folders.
         fresh: whether to replace a dataset of this name that was prepared from another frame.
@@ -116,7 +119,7 @@ def load_dataset(
     (6, ['u0', 'i3'])
     """
     check_arguments(source=source, name=name, items=items, text=text, k_core=k_core, root=root)
-    check_arguments(data_path=data_path, fresh=fresh)
+    check_arguments(split=split, data_path=data_path, fresh=fresh)
     if isinstance(source, pd.DataFrame):
         text = [text] if isinstance(text, str) else text
         prepared = prepare_frame(
@@ -124,19 +127,19 @@ def load_dataset(
         )
         for warning in prepared.warnings:
             print(f"{prepared.folder.name}: {warning}")
-        return read_folder(prepared.folder)
+        return read_folder(prepared.folder, split)
     if name is not None or items is not None or text or k_core is not None or fresh:
         raise SettingsError("name, items, text, k_core and fresh belong to a frame of interactions; leave them out")
     if isinstance(source, PathLike) or not {"/", os.sep}.isdisjoint(source):
-        return read_folder(Path(source))
-    return _load_by_name(resolve_name(source, [Path(root)]), Path(root), data_path)
+        return read_folder(Path(source), split)
+    return _load_by_name(resolve_name(source, [Path(root)]), Path(root), data_path, split)
 
 
-def _load_by_name(name: str, root: Path, data_path: AnyPath | None) -> LoadedDataset:
+def _load_by_name(name: str, root: Path, data_path: AnyPath | None, kind: str | None) -> LoadedDataset:
     """Load a dataset by its name, and prepare a known one first if its source files are found."""
     from hellm_recbole.benchmarks.tasks.prepared_data import load_data
 
-    source, split = load_data(name, None if data_path is None else Path(data_path), root=root)
+    source, split = load_data(name, None if data_path is None else Path(data_path), split=kind, root=root)
     return LoadedDataset(source, split, root / name)
 
 
@@ -186,17 +189,17 @@ def run(
     check_arguments(models=models, seeds=seeds, preset=preset, settings=settings, embeddings=embeddings, tuned=tuned)
     check_arguments(exports=exports, export_k=export_k, fresh=fresh, ray=ray, device=device, threads=threads)
     check_arguments(output=output)
-    loaded = _load(dataset)
+    loaded, names = _load(dataset), models if isinstance(models, str) else ",".join(models)
     request = make_request(
         loaded.name,
-        models if isinstance(models, str) else ",".join(models),
+        names,
         (seeds,) if isinstance(seeds, int) else tuple(dict.fromkeys(seeds)),
         list_overrides(settings or {}),
         as_paths(embeddings),
         [exports] if isinstance(exports, str) else exports,
         export_k,
         {"preset": preset, "tuned": tuned, "fresh": fresh, "ray": ray, "device": device, "threads": threads},
-        Path(output),
+        *(Path(output), find_option(loaded.split.kind)),
     )
     load = partial(_load_result, dataset=loaded, device=device, embeddings=embeddings)
     return collect_results(request, loaded.name, execute_call(request, loaded.source, loaded.split), load)
@@ -296,8 +299,8 @@ def train_all(
     return train_on_all_data(stored, loaded, as_paths(embeddings), load_registry(), fresh=fresh)
 
 
-def _load(dataset: LoadedDataset | AnyPath | pd.DataFrame | None) -> LoadedDataset:
-    """Return a loaded dataset, or load one.
+def _load(dataset: LoadedDataset | AnyPath | pd.DataFrame | None, split: str | None = None) -> LoadedDataset:
+    """Return a loaded dataset, or load one with a split.
 
     Raises:
         SettingsError: it is None, or nothing that can be loaded.
@@ -306,7 +309,7 @@ def _load(dataset: LoadedDataset | AnyPath | pd.DataFrame | None) -> LoadedDatas
         return dataset
     check_arguments(dataset=dataset, source=dataset)
     assert dataset is not None
-    return load_dataset(dataset)
+    return load_dataset(dataset, split=split)
 
 
 def _find_dataset(
@@ -322,14 +325,14 @@ def _find_dataset(
         try:
             if gone and result.dataset not in list_datasets():
                 raise DataError(f"there is no folder {DATASET_ROOT / result.dataset}")
-            loaded = _load_by_name(result.dataset, DATASET_ROOT, data_path)
+            loaded = _load_by_name(result.dataset, DATASET_ROOT, data_path, find_option(result.split_kind))
         except HellmError as error:
             raise type(error)(
                 f"the dataset {result.dataset} of {result.path} cannot be loaded: {error}; prepare it, or name its "
                 "folder with dataset"
             ) from error
     else:
-        loaded = _load(dataset)
+        loaded = _load(dataset, find_option(result.split_kind))
     if loaded.name != result.dataset:
         raise DataError(f"{result.path} is a run on {result.dataset}, not on {loaded.name}; give its own dataset")
     return loaded

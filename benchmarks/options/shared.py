@@ -13,6 +13,7 @@ import typer
 import hellm_recbole
 from hellm_recbole.benchmarks.options.command_line import ENTRY_POINT
 from hellm_recbole.benchmarks.options.values import (
+    check_mask,
     check_threads,
     parse_datasets,
     parse_embeddings,
@@ -26,7 +27,7 @@ from hellm_recbole.benchmarks.options.values import (
     read_overrides,
 )
 from hellm_recbole.config.properties_files import VARIABLE, use_folder
-from hellm_recbole.config.request import LOCAL, TEST_LISTS, TREC, Protocol, RunRequest, SearchRequest
+from hellm_recbole.config.request import LOCAL, TEST_LISTS, TREC, MaskPolicy, Protocol, RunRequest, SearchRequest
 from hellm_recbole.errors import SettingsError
 
 ALL = "all"  # value of --models and --studies
@@ -77,7 +78,8 @@ DataSplit = Annotated[
     typer.Option(
         "--split",
         metavar="NAME",
-        help="split of an installed package (default: leave-one-out, or the split of the dataset itself)",
+        help="time-line, ratio or cold-items, perhaps with values (ratio:test_share=0.2,valid_share=0.1), or the split "
+        "of an installed package (default: leave-one-out, or the split of the dataset itself)",
         rich_help_panel=MODELS,
     ),
 ]
@@ -197,6 +199,14 @@ Ray = Annotated[
 TableProtocol = Annotated[
     Protocol, typer.Option("--protocol", help="evaluation protocol of the printed table", rich_help_panel=RUNS)
 ]
+TableMask = Annotated[
+    MaskPolicy | None,
+    typer.Option(
+        "--mask",
+        help="print the table with this masked for all rows: seen (history), train (its training part) or none",
+        rich_help_panel=RUNS,
+    ),
+]
 Export = Annotated[
     str | None,
     typer.Option(
@@ -278,6 +288,7 @@ def read_run_request(
     seeds: Seeds = "2024",
     tuned: Tuned = False,
     protocol: TableProtocol = "unified",
+    mask: TableMask = None,
     export: Export = None,
     export_k: ExportLength = None,
     callbacks: Callbacks = None,
@@ -316,6 +327,7 @@ def read_run_request(
         tuned=tuned,
         ray=ray,
         protocol=protocol,
+        mask=check_mask(mask, protocol),
         exports=exports,
         export_k=parse_export_k(export_k, exports),
         fresh=fresh,

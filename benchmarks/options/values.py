@@ -12,7 +12,16 @@ import typer
 
 from hellm_recbole.benchmarks.options.config_file import ConfigFile
 from hellm_recbole.config.limits import LARGEST_CUTOFF, LARGEST_SEED, MOST_THREADS
-from hellm_recbole.config.request import EXPORTS, TEST_LISTS, TREC, Override, parse_override, translate_overrides
+from hellm_recbole.config.request import (
+    EXPORTS,
+    TEST_LISTS,
+    TREC,
+    MaskPolicy,
+    Override,
+    Protocol,
+    parse_override,
+    translate_overrides,
+)
 from hellm_recbole.config.row_names import split_names
 from hellm_recbole.data.known_datasets import DATASET_ROOT, resolve_name
 from hellm_recbole.errors import ModelError, SettingsError, shorten
@@ -94,6 +103,19 @@ def parse_dataset(name: str, folders: Collection[Path] = (DATASET_ROOT,)) -> str
     if known != name:
         print(f"dataset {name} is named {known} here", file=sys.stderr)
     return known
+
+
+def check_mask(mask: MaskPolicy | None, protocol: Protocol) -> MaskPolicy | None:
+    """Refuse a masking policy for all rows of the protocol that has one for each family.
+
+    Raises:
+        SettingsError: both are given.
+    """
+    if mask is not None and protocol == "paper":
+        raise SettingsError(
+            f"--mask {mask} is for all rows, but --protocol paper has a mask policy for each family; use one of the two"
+        )
+    return mask
 
 
 def check_threads(threads: int | None) -> int | None:

@@ -40,6 +40,7 @@ def make_request(
     export_k: int | None,
     others: Mapping[str, Any],
     output: Path,
+    split: str | None = None,
 ) -> RunRequest:
     """Make the request of a call, with the checks that the options of the command have.
 
@@ -53,6 +54,7 @@ def make_request(
         export_k: length of each exported list; None takes the largest cut-off of the run.
         others: further fields of the request: name -> value.
         output: folder of the results.
+        split: value of `--split` that made the split of the dataset.
 
     Raises:
         HellmError: a value is wrong.
@@ -75,6 +77,7 @@ def make_request(
         exports=written,
         export_k=parse_export_k(None if export_k is None else str(export_k), written),
         dry_run=False,
+        split=split,
         **others,
     )
 

@@ -49,6 +49,7 @@ from hellm_recbole.experiments.resolve import Resolver, Tuned, is_pretrained_mod
 from hellm_recbole.experiments.run import follow_main_process
 from hellm_recbole.experiments.run_config import RunConfig
 from hellm_recbole.experiments.sweeps import locate_tuned, read_tuned
+from hellm_recbole.experiments.unseen_items import refuse_blind_models
 from hellm_recbole.identity.parts import UNKNOWN_ORIGIN
 from hellm_recbole.plugins.callbacks import CallbackGroup
 from hellm_recbole.report.files import write_reports
@@ -237,6 +238,7 @@ def _choose_runs(
         select_models: see `run`.
 
     Raises:
+        ModelError: a requested model cannot score the targets of the split.
         SettingsError: a requested model with a search space has no values of a search.
         ResultError: a file of values is damaged, or its values were found on another split.
     """
@@ -245,6 +247,7 @@ def _choose_runs(
     if select_models is not None:
         models = select_models(models, resolver.dataset, sorted(dataset.features))
     configs = resolver.resolve_with_pretrained(models)
+    refuse_blind_models(configs, models, split.kind, dataset.features)
     for config in configs:
         if isinstance(config, CombinedRunConfig):
             config.refuse_missing_features(dataset.features)
@@ -371,7 +374,7 @@ def _execute_and_report(
 def _report(request: RunRequest, name: str, data: tuple[Dataset, Split], *, quiet: bool) -> None:
     """Write the tables of a dataset, and print them unless this is `quiet`."""
     remove_leftovers(request.output / name)
-    tables = write_reports(request.output, name, request.protocol)
+    tables = write_reports(request.output, name, request.protocol, mask=request.mask)
     if quiet:
         return
     print(tables)

@@ -8,9 +8,10 @@ from pathlib import Path
 from hellm_recbole.data.dataset import Dataset, load_dataset
 from hellm_recbole.data.known_datasets import DATASET_ROOT
 from hellm_recbole.data.prepare import find_known_source, prepare_if_known
-from hellm_recbole.data.split import Split, split_dataset
+from hellm_recbole.data.split import Split
+from hellm_recbole.data.splits.named import NamedSplit, describe_details
 from hellm_recbole.llm.text_encoder import find_text_encoder
-from hellm_recbole.plugins.splits import split_with_plugin
+from hellm_recbole.plugins.splits import split_as_named
 
 
 def refuse_missing_data(names: Sequence[str], data_path: Path | None, *, may_download: bool = True) -> None:
@@ -45,12 +46,12 @@ def load_data(
         name: name of the dataset.
         data_path: folder with the source files, or None to search the usual folders.
         modalities: modalities whose features are read; None reads all.
-        split: name of the split of an installed package; None splits by the rules of this project.
+        split: value of `--split`; None splits by leave-one-out, or as the dataset itself says.
         root: folder of the prepared datasets.
         may_download: whether raw files may be downloaded.
 
     Raises:
-        PluginError: no installed package has the split, or it fails.
+        HellmError: the split is unknown, a value of it is wrong, or the dataset cannot be split so.
     """
     prepared = prepare_if_known(
         name, data_path=data_path, dataset_root=root, find=find_text_encoder, may_download=may_download
@@ -58,4 +59,7 @@ def load_data(
     for warning in prepared.warnings:
         print(f"{name}: {warning}")
     dataset = load_dataset(prepared.folder, modalities=modalities)
-    return dataset, split_dataset(dataset) if split is None else split_with_plugin(dataset, split)
+    dataset, made = split_as_named(dataset, split, prepared.folder)
+    if isinstance(made, NamedSplit) and made.details is not None:
+        print(f"{name}: {describe_details(made.kind, made.details)}")
+    return dataset, made

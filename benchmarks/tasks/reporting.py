@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hellm_recbole.config.comparison import Comparison
-from hellm_recbole.config.request import Protocol
+from hellm_recbole.config.request import MaskPolicy, Protocol
 from hellm_recbole.errors import ResultError
 from hellm_recbole.experiments.results import RECORD_FILE
 from hellm_recbole.plugins.user_models import add_users_folder
@@ -56,6 +56,7 @@ def write_reports(
     ledger: bool = False,
     comparison: Comparison | None = None,
     ids: bool = False,
+    mask: MaskPolicy | None = None,
 ) -> None:
     """Write and print the report of each dataset.
 
@@ -69,6 +70,7 @@ def write_reports(
         ledger: whether to write and print the ledger.
         comparison: how the rows of the tables are compared; None is the default.
         ids: whether the printed table and the Markdown and LaTeX files have the ids of the rows.
+        mask: masking policy of all rows of the printed table; None takes those of the protocol.
 
     Raises:
         HellmError: a result cannot be read, or the report cannot be made or written.
@@ -81,6 +83,7 @@ def write_reports(
             source,
             dataset,
             protocol,
+            mask=mask,
             metric=metric,
             cutoffs=cutoffs,
             page=True,

@@ -18,6 +18,7 @@ from hellm_recbole.experiments.external_embeddings import add_embeddings, refuse
 from hellm_recbole.experiments.resolve import resolve_runs
 from hellm_recbole.experiments.search_task import SearchTask
 from hellm_recbole.experiments.sweeps import SearchResult
+from hellm_recbole.experiments.unseen_items import refuse_blind_models
 from hellm_recbole.report.figures import write_figure
 from hellm_recbole.report.page_figures import FIGURES, name_figure
 from hellm_recbole.report.studies import PREFIX, Study, draw_study, list_studies
@@ -41,6 +42,7 @@ def make_study_tasks(request: SearchRequest, studies: str) -> list[SearchTask]:
         refuse_wrong_files(request.embeddings, configs)
         data = load_data(dataset, request.data_path, split=request.split, may_download=request.may_download)
         split = add_embeddings(data[1], request.embeddings)
+        refuse_blind_models(found, request.models, split.kind, split.features)
         for config in configs:
             for name, study in select_studies(split_variant(config.model, load_registry())[0], studies).items():
                 tasks.append(

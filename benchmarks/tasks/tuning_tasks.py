@@ -20,6 +20,7 @@ from hellm_recbole.experiments.resolve import resolve_runs
 from hellm_recbole.experiments.run_config import LLMRunConfig
 from hellm_recbole.experiments.search_task import SearchTask
 from hellm_recbole.experiments.sweeps import SearchResult, write_tuned
+from hellm_recbole.experiments.unseen_items import refuse_blind_models
 
 
 def make_tuning_tasks(
@@ -54,6 +55,7 @@ def make_tuning_tasks(
         refuse_wrong_files(request.embeddings, configs)
         data = load_data(dataset, request.data_path, split=request.split, may_download=request.may_download)
         split = add_embeddings(data[1], request.embeddings)
+        refuse_blind_models(found, request.models, split.kind, split.features)
         for config in configs:
             if isinstance(config, LLMRunConfig):
                 LanguageModelCheck().check(config.model_settings, split.item_text)

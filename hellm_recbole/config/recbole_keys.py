@@ -149,7 +149,7 @@ def translate_key(key: str, value: Value, origin: str) -> tuple[str, Value] | No
             return None
         raise SettingsError(
             f"{origin}: all runs are evaluated on all items, after leave-one-out in time order or the dataset's own "
-            "split; for another split, install a plug-in that has one and name it with --split"
+            "split; for another split, name one with --split, such as ratio or time-line"
         )
     if key in _OTHER_WAYS:
         raise SettingsError(f"{origin}: {key} is a key of RecBole; here, {_OTHER_WAYS[key]}")

@@ -13,6 +13,7 @@ from hellm_recbole.config.yaml_files import Value, parse_value
 from hellm_recbole.errors import SettingsError
 
 Protocol = Literal["unified", "paper"]  # evaluation protocol of a table
+MaskPolicy = Literal["seen", "train", "none"]  # what a table masks for all rows; see `evaluation.ranking`
 SchedulerName = Literal["asha", "none"]
 SearchName = Literal["random", "optuna", "grid"]
 
@@ -120,7 +121,7 @@ class Request:
         device: auto, cpu, cuda or cuda:N.
         threads: number of CPU threads, or of CPUs of a local Ray cluster; None takes all.
         embeddings: pretrained model -> file of item embeddings that is read instead of training the model.
-        split: name of the split of an installed package; None splits by the rules of this project.
+        split: value of `--split`; None splits by leave-one-out, or as the dataset itself says.
         may_download: whether raw files of a known dataset are downloaded if its source files are not found.
     """
 
@@ -151,6 +152,7 @@ class RunRequest(Request):
         fresh: whether to delete earlier runs of the named models first.
         dry_run: whether to print only the memory and time that LLM runs need.
         callbacks: names of callbacks of installed packages that follow each run.
+        mask: masking policy of all rows of the printed table; None takes those of the protocol.
     """
 
     seeds: tuple[int, ...]
@@ -162,6 +164,7 @@ class RunRequest(Request):
     fresh: bool
     dry_run: bool
     callbacks: tuple[str, ...] = ()
+    mask: MaskPolicy | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

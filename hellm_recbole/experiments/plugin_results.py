@@ -1,4 +1,4 @@
-"""What plug-ins add to a run: callbacks while it is trained, metrics, and their names in its result.
+"""What plug-ins and splits add to a run: callbacks while it is trained, metrics, and names and counts in its result.
 
 Nothing here changes a number of the run itself.
 """
@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hellm_recbole.data.split import Split
+from hellm_recbole.data.splits.named import NamedSplit
 from hellm_recbole.errors import ResultError
 from hellm_recbole.experiments.context import RunContext
 from hellm_recbole.experiments.ranks_file import read_ranks
@@ -60,9 +61,9 @@ def execute_with_plugins(
 def _add_plugins(
     result: RunResult, folder: Path, config: RunConfig, split: Split, callbacks: Sequence[str]
 ) -> RunResult:
-    """Add the metrics of plug-ins and the names of all that took part to a result, and write it again.
+    """Add the metrics of plug-ins, the names of all that took part and what the split left out, and write it again.
 
-    A result without plug-ins stays as it is.
+    A result without any of these stays as it is.
 
     Args:
         result: result of the run.
@@ -87,10 +88,12 @@ def _add_plugins(
         used = {name.partition("@")[0] for values in metrics.values() for name in values}
         records += [make_record("metric", name, load_metrics()[name].point) for name in sorted(used)]
     plugins = tuple(record for record in records if record is not None)
-    if not plugins:
+    details = split.details if isinstance(split, NamedSplit) else None
+    if not plugins and details is None:
         return result
     valid, test = (metrics or {}).get("valid", {}), (metrics or {}).get("test", {})
-    result = replace(result, plugins=plugins, plugin_metrics={"valid": valid, "test": test} if valid or test else None)
+    added = {"valid": valid, "test": test} if valid or test else None
+    result = replace(result, plugins=plugins, plugin_metrics=added, split_details=details)
     write_result(folder, result)
     return result
 

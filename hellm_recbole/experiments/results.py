@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing_extensions import TypedDict
 from hellm_recbole.config.harness_settings import NEUTRAL_KEYS
 from hellm_recbole.config.limits import LARGEST_CUTOFF
 from hellm_recbole.config.schema import dump_json, read_mapping, refuse_constant
+from hellm_recbole.data.splits.named import SplitDetails
 from hellm_recbole.errors import ResultError, shorten, strip_controls
 from hellm_recbole.experiments.external_lists import External, name_folder
 from hellm_recbole.experiments.ranks_file import Policy
@@ -26,11 +26,12 @@ from hellm_recbole.identity.compare import digest_parts, list_parts
 from hellm_recbole.identity.parts import Identity
 from hellm_recbole.models.base import Family
 from hellm_recbole.plugins.loading import PluginRecord
+from hellm_recbole.plugins.splits import find_option
 from hellm_recbole.system.files import SEAL, check_seal, ensure_folder, write_text
 
 SCHEMA = 1
 RECORD_FILE = "record.json"
-SPLIT_KINDS = ("leave-one-out", "given")  # and `plug-in NAME`, the split of an installed package
+SPLIT_KINDS = ("leave-one-out", "given")  # and those that `--split` makes
 
 # Runs that differ in one of these fields were evaluated in different ways and never share a table.
 PROTOCOL_FIELDS = ("dataset", "split_kind", "split_hash", "mask_history", "n_candidates", "cutoffs")
@@ -172,7 +173,7 @@ class RunResult:
     - `ranks_sha256` is the digest of the file of ranks; null if there is none, or if an earlier version wrote it.
     - `published` describes the publication of a published run, null for others.
     - `plugins` names the plug-ins that took part in the run, and `plugin_metrics` has their metrics. A file without
-      plug-ins has neither key.
+      plug-ins has neither key. `split_details` says what a split of `--split` left out; other files lack this key.
     - `evaluated` is false for a model that was trained on all data for use, which has no metrics and no ranks. The key
       is written only then.
     - `external` describes the lists of another system; only their results have the key. An unknown `seed` is 0.
@@ -222,6 +223,7 @@ class RunResult:
     published: Published | None = None
     plugins: tuple[PluginRecord, ...] = ()
     plugin_metrics: Metrics | None = None
+    split_details: SplitDetails | None = None
     evaluated: bool = True
     external: External | None = None
     path: Path | None = field(default=None, compare=False)
@@ -260,6 +262,7 @@ def _dump(result: RunResult) -> str:
     """Convert a result to the text of its file, without the keys that say nothing about this run."""
     left_out = [
         *([] if result.plugins else ["plugins", "plugin_metrics"]),
+        *([] if result.split_details else ["split_details"]),
         *(["evaluated"] if result.evaluated else []),
     ]
     return dump_json(result, left_out if result.external else [*left_out, "external"])
@@ -387,15 +390,15 @@ def _parse_result(text: str, path: Path) -> RunResult:
     hints = {name: hint for name, hint in get_type_hints(RunResult).items() if name != "path"}
     added: dict[str, Any] = {"backbone": None, "stages": {}, "search": None, "identity": None, "deterministic": None}
     added |= {"ranks_sha256": None, "published": None, "combination": None, "evaluated": True}
-    added |= {"plugins": [], "plugin_metrics": None, "external": None}
+    added |= {"plugins": [], "plugin_metrics": None, "split_details": None, "external": None}
     try:
         raw = {**added, **check_seal(raw)}  # earlier versions wrote files without these keys
         result = RunResult(**read_mapping(raw, hints, ""), path=path)
     except (ValueError, RecursionError) as error:
         raise ResultError(f"run result {path}: {error}; run it again with --fresh") from error
-    if result.split_kind not in SPLIT_KINDS and not re.fullmatch(r"plug-in \S+", result.split_kind):
-        shown = shorten(repr(result.split_kind))
-        _refuse_file(path, "key split_kind", f"is {shown}, not one of {', '.join(SPLIT_KINDS)}, or plug-in NAME")
+    if result.split_kind not in SPLIT_KINDS and find_option(result.split_kind) is None:
+        known = f"{', '.join(SPLIT_KINDS)}, or one that --split makes"
+        _refuse_file(path, "key split_kind", f"is {shorten(repr(result.split_kind))}, not one of {known}")
     if not result.cutoffs or not all(0 < k <= LARGEST_CUTOFF for k in result.cutoffs):
         _refuse_file(path, "cutoffs", f"must be integers from 1 to {LARGEST_CUTOFF:,}")
     has_metrics = bool(result.metrics["valid"] or (result.external and result.metrics["test"]))

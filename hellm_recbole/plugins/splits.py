@@ -1,4 +1,4 @@
-"""Splits of installed packages: functions from interactions to parts.
+"""Splits of installed packages: functions from interactions to parts. `split_as_named` finds any split by its name.
 
 An entry point of the group `hellm_recbole.splits` is a function of `Interactions` that returns the part of each of
 them. `--split NAME` uses it. The kind of such a split is `plug-in NAME`, and its hash depends on the name and on the
@@ -7,21 +7,27 @@ parts, so results of two kinds of split never share a table.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
+import re
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hellm_recbole.config.plugin_points import SPLITS
-from hellm_recbole.data.dataset import PARTS, Dataset
+from hellm_recbole.config.plugin_points import SPLITS, list_points
+from hellm_recbole.data.dataset import PARTS, Dataset, read_source_times
 from hellm_recbole.data.split import Split, sort_by_time, split_dataset
-from hellm_recbole.errors import PluginError
+from hellm_recbole.data.splits.named import split_by_name
+from hellm_recbole.data.splits.settings import KIND as BUILT_IN_KIND
+from hellm_recbole.data.splits.settings import NAMES, OPTION, split_option
+from hellm_recbole.errors import PluginError, shorten
 from hellm_recbole.plugins.loading import PluginRecord, convert_failures, load_point, make_record, select_point
 from hellm_recbole.types import IdArray
 
 TRAIN, VALID, TEST = range(3)  # parts that a function returns
-OPTION = "--split"
 KIND = "plug-in "  # start of the kind of such a split
 
 
@@ -51,6 +57,50 @@ class Interactions:
         """
         ends = np.cumsum(np.bincount(self.user, minlength=self.n_users + 1))
         return ends[self.user] - 1 - np.arange(len(self.user))
+
+
+def split_as_named(dataset: Dataset, text: str | None, folder: Path) -> tuple[Dataset, Split]:
+    """Split a dataset as `--split` says.
+
+    Args:
+        dataset: the dataset.
+        text: value of the option: a built-in split, perhaps with values, or one of an installed package; None splits
+            by leave-one-out, or as the dataset itself says.
+        folder: folder of the prepared dataset, which has the times of the source.
+
+    Returns:
+        The dataset with the users and items of the split; the split.
+
+    Raises:
+        PluginError: the name is unknown, or belongs to two splits.
+        SettingsError: a value is wrong.
+        DataError: a part has no interaction, or the dataset lacks what the split needs.
+    """
+    if text is None:
+        return dataset, split_dataset(dataset)
+    name, values = split_option(text)
+    if name not in NAMES:
+        if values and any(point.name == name for point in list_points(SPLITS)):
+            raise PluginError(f"{OPTION} {text}: the split {name} of an installed package takes no values")
+        if all(point.name != name for point in list_points(SPLITS)):
+            near = difflib.get_close_matches(name, NAMES, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(NAMES)} and those of plug-ins"
+            raise PluginError(f"{OPTION} {shorten(name)} is unknown; {hint}")
+        return dataset, split_with_plugin(dataset, name)
+    if taken := [point.title for point in list_points(SPLITS) if point.name == name]:
+        raise PluginError(f"{OPTION} {name}: {taken[0]} has a split of this name, too; rename or uninstall it")
+    return split_by_name(dataset, text, partial(read_source_times, folder))
+
+
+def find_option(kind: str) -> str | None:
+    """Return the value of `--split` that makes a kind of split; None for leave-one-out and given splits.
+
+    >>> find_option("plug-in last-tenths"), find_option("ratio:valid_share=0.1,test_share=0.1"), find_option("given")
+    ('last-tenths', 'ratio:valid_share=0.1,test_share=0.1', None)
+    """
+    if (plugin := re.fullmatch(rf"{KIND}(\S+)", kind)) is not None:
+        return plugin[1]
+    return kind if BUILT_IN_KIND.fullmatch(kind) else None
 
 
 def split_with_plugin(dataset: Dataset, name: str) -> Split:

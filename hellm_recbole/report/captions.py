@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from hellm_recbole.config.comparison import DEFAULT, Comparison
 from hellm_recbole.config.request import Protocol
+from hellm_recbole.data.splits.named import describe_details
 from hellm_recbole.experiments.earlier_names import RECBOLE_PREFIX
 from hellm_recbole.experiments.external_lists import has_unknown_seed
 from hellm_recbole.experiments.openings import describe_openings
@@ -17,7 +18,7 @@ from hellm_recbole.report.comparisons import describe_correction, describe_tests
 from hellm_recbole.report.footnotes import find_repacked_models
 from hellm_recbole.report.frame import ReportFrame
 from hellm_recbole.report.groups import list_successful
-from hellm_recbole.report.protocols import describe_policies
+from hellm_recbole.report.protocols import READS_HISTORY, describe_inputs, describe_policies
 from hellm_recbole.report.settings import ReportSettings
 from hellm_recbole.report.shared_parts import write_shared_parts_note
 
@@ -45,7 +46,9 @@ def write_notes(
     notes = [
         f"{first.dataset}, test part, full ranking over {first.n_candidates:,} candidates, K = {_join(cutoffs)}.",
         describe_policies(protocol, policies, {record.family for record in records}),
+        *_write_input_note(frame),
         f"Split {first.split_kind}, {first.split_hash[:_HASH_DIGITS]}.",
+        *_write_split_note(first),
         *_write_preset_note(presets, seeds),
     ]
     notes += _write_budget_note(records)
@@ -75,6 +78,23 @@ def _write_preset_note(presets: Sequence[str], seeds: Sequence[int]) -> list[str
         several = f"seeds {_join(seeds)}; mean \u00b1 sd where a row has several"
         parts.append(several if len(seeds) > 1 else f"seed {seeds[0]}")
     return ["; ".join(parts) + "."] if parts else []
+
+
+def _write_input_note(frame: ReportFrame) -> list[str]:
+    """Say which rows read the validation item at test, in a table whose masking policy was asked for."""
+    if frame.mask is None:
+        return []
+    others = [record for record in frame.records if record.family not in READS_HISTORY]
+    combined = sorted({record.label for record in others if record.combination is not None})
+    return [describe_inputs(frame.mask, {record.family for record in frame.records}, combined)]
+
+
+def _write_split_note(record: RunResult) -> list[str]:
+    """Say how a split of `--split` cuts and what it leaves out."""
+    if record.split_details is None:
+        return []
+    described = describe_details(record.split_kind, record.split_details)
+    return [f"{described[0].upper()}{described[1:]}."]
 
 
 def _write_last_epoch_note(records: Sequence[RunResult]) -> list[str]:

@@ -2,6 +2,8 @@
 
 - `table.{md,csv,tex}` is the table of the protocol `unified`. `table-paper.{md,csv,tex}` is the table of the protocol
   `paper`. It is written if the paper has the dataset or if this protocol is requested.
+- `table-mask-<policy>.{md,csv,tex}` is the table under another masking policy. It is written if it is requested, and so
+  is the ablation table under this policy, `ablation-mask-<policy>.{md,csv}`.
 - `slices.csv` has the metrics of parts of the test targets.
 - `ablation.{md,csv}` compares variants with their models, at the cut-offs of the runs. It is written if a variant has
   finished.
@@ -16,10 +18,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from hellm_recbole.config.comparison import Comparison
 from hellm_recbole.config.request import Protocol
+from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.experiments.sweeps import find_searches
 from hellm_recbole.report.ablation import Ablation, build_ablation
 from hellm_recbole.report.ablation_rendering import (
@@ -50,6 +53,7 @@ def write_reports(
     dataset: str,
     protocol: Protocol,
     *,
+    mask: Policy | None = None,
     metric: str | None = None,
     cutoffs: Sequence[int] | None = None,
     page: bool = False,
@@ -64,6 +68,7 @@ def write_reports(
         results_dir: folder that contains `<dataset>/<model>/<seed>/record.json`.
         dataset: name of the dataset.
         protocol: protocol of the table to return.
+        mask: masking policy of all rows of the table to return; None takes those of the protocol.
         metric: metric that orders the rows of a group; None takes the one in `properties/report.yaml`.
         cutoffs: cut-offs K of tables, slices and page; None takes those of the runs.
         page: whether to write the page.
@@ -79,20 +84,18 @@ def write_reports(
         HellmError: the runs cannot be compared in one table, an argument names nothing, or a file cannot be written.
     """
     everything, settings = read_frame(results_dir, dataset), read_report_settings()
-    frame = everything.drop_variants()
+    frame, folder = everything.drop_variants(), ensure_folder((output or results_dir) / dataset)
     build = partial(build_table, settings=settings, metric=metric, cutoffs=cutoffs, comparison=comparison)
     tables = {name: replace(build(frame, name), shows_ids=ids) for name in _list_protocols(frame, protocol)}
-    ablation, folder = build_ablation(everything, settings), ensure_folder((output or results_dir) / dataset)
-    _write_tables(folder, tables)
+    ablation, table = build_ablation(everything, settings), tables[protocol]
+    _write_tables(folder, {STEMS[name]: one for name, one in tables.items()})
     _write_slices(folder, frame, settings, cutoffs)
     _write_ablation(folder, ablation)
     with_ledger = ledger or (page and has_references(everything))
     numbers = build_ledger(everything, settings, metric=metric) if with_ledger else None
     if page:
-        # matplotlib and jinja2 take long to import, and run.py does not need them.
-        from hellm_recbole.report.page import PageContent, write_page
-
-        content = PageContent(
+        _write_page(
+            *(folder, frame, settings),
             table=tables["unified"],
             paper_table=tables.get("paper") if frame.paper else None,
             ablation=ablation if cutoffs is None else build_ablation(everything, settings, cutoffs=cutoffs),
@@ -100,8 +103,10 @@ def write_reports(
             cutoffs=frame.choose_cutoffs(cutoffs),
             ledger=numbers,
         )
-        write_page(folder, frame, content, settings)
-    shown = [render_terminal(tables[protocol]), *([] if ablation is None else [render_ablation_terminal(ablation)])]
+    if mask is not None:
+        masked = replace(build(replace(frame, mask=mask), "unified"), shows_ids=ids)
+        table, ablation = _write_masked(folder, masked, build_ablation(replace(everything, mask=mask), settings), mask)
+    shown = [render_terminal(table), *([] if ablation is None else [render_ablation_terminal(ablation)])]
     if ledger and numbers is not None:
         shown.append(_write_ledger(folder, numbers))
     return "\n".join(shown)
@@ -112,25 +117,40 @@ def _list_protocols(frame: ReportFrame, requested: Protocol) -> list[Protocol]:
     return [name for name in get_args(Protocol) if name == "unified" or frame.paper or name == requested]
 
 
-def _write_tables(folder: Path, tables: Mapping[Protocol, Table]) -> None:
-    """Write the table of each protocol as Markdown, CSV and LaTeX."""
-    for protocol, table in tables.items():
-        for ending, render in (("md", render_markdown), ("csv", render_csv), ("tex", render_latex)):
-            write_text(folder / f"{STEMS[protocol]}.{ending}", render(table))
+def _write_page(folder: Path, frame: ReportFrame, settings: ReportSettings, **content: Any) -> None:
+    """Write the page; `content` are the fields of its content."""
+    # matplotlib and jinja2 take long to import, and run.py does not need them.
+    from hellm_recbole.report.page import PageContent, write_page
+
+    write_page(folder, frame, PageContent(**content), settings)
 
 
 def _write_slices(folder: Path, frame: ReportFrame, settings: ReportSettings, cutoffs: Sequence[int] | None) -> None:
-    """Write the metrics of parts of the test targets as CSV."""
+    """Write the metrics of parts of the test targets."""
     slices = build_slices(frame, settings, cutoffs=cutoffs)
     write_text(folder / "slices.csv", render_slices(slices, frame.choose_cutoffs(cutoffs)))
 
 
-def _write_ablation(folder: Path, ablation: Ablation | None) -> None:
-    """Write an ablation table, if there is one, as Markdown and CSV."""
+def _write_masked(folder: Path, table: Table, ablation: Ablation | None, mask: Policy) -> tuple[Table, Ablation | None]:
+    """Write and return the tables under a masking policy that was asked for."""
+    _write_tables(folder, {f"{STEMS['unified']}-mask-{mask}": table})
+    _write_ablation(folder, ablation, f"ablation-mask-{mask}")
+    return table, ablation
+
+
+def _write_tables(folder: Path, tables: Mapping[str, Table]) -> None:
+    """Write tables as Markdown, CSV and LaTeX; `tables` maps the name of the files without ending to the table."""
+    for stem, table in tables.items():
+        for ending, render in (("md", render_markdown), ("csv", render_csv), ("tex", render_latex)):
+            write_text(folder / f"{stem}.{ending}", render(table))
+
+
+def _write_ablation(folder: Path, ablation: Ablation | None, stem: str = "ablation") -> None:
+    """Write an ablation table as Markdown and CSV, if there is one."""
     if ablation is None:
         return
     for ending, render in (("md", render_ablation_markdown), ("csv", render_ablation_csv)):
-        write_text(folder / f"ablation.{ending}", render(ablation))
+        write_text(folder / f"{stem}.{ending}", render(ablation))
 
 
 def _write_ledger(folder: Path, ledger: Ledger) -> str:

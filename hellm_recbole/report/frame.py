@@ -54,6 +54,7 @@ class ReportFrame:
         embedding_digests: (pretrained model, seed) -> SHA-256 of the item embeddings that are stored now. Only models
             that were run again after another run had read their embeddings are included.
         openings: openings of the test part that were counted in the folder.
+        mask: masking policy that was asked for (`--mask`); None takes that of the runs.
     """
 
     records: tuple[RunResult, ...]
@@ -64,11 +65,12 @@ class ReportFrame:
     paper: Mapping[str, Mapping[str, float]]
     embedding_digests: Mapping[tuple[str, int], str]
     openings: tuple[Opening, ...] = ()
+    mask: Policy | None = None
 
     @property
     def mask_policy(self) -> Policy:
         """Masking policy of the protocol `unified`, the same for all runs."""
-        return self.records[0].mask_history
+        return self.records[0].mask_history if self.mask is None else self.mask
 
     def choose_cutoffs(self, requested: Sequence[int] | None = None) -> tuple[int, ...]:
         """Return the requested cut-offs K in ascending order; None gives those of the runs."""

@@ -26,6 +26,7 @@ SOURCE_POLICY: dict[Family, Policy] = {
     "llm": "none",
     "external": "seen",  # the policy of their source is unknown
 }
+READS_HISTORY: tuple[Family, ...] = ("sequential", "llm")  # families whose rows read a user's history
 
 
 def choose_policies(protocol: Protocol, mask_policy: Policy) -> Mapping[Family, Policy]:
@@ -45,3 +46,25 @@ def describe_policies(protocol: Protocol, policies: Mapping[Family, Policy], fam
         return f"Protocol unified: mask policy {next(iter(policies.values()))} for every row."
     each = ", ".join(f"{title} {policies[family]}" for family, title in FAMILY_TITLES.items() if family in families)
     return f"Protocol paper: mask policy of each family's source ({each})."
+
+
+def describe_inputs(policy: Policy, families: Collection[Family], combined: Collection[str]) -> str:
+    """Say which rows read the validation item when test targets are ranked, and whether it is a candidate there.
+
+    Sequential and LLM rows read the user's history, whose last item it is. So may combined rows.
+
+    Args:
+        policy: masking policy of the table.
+        families: families of the rows.
+        combined: labels of combined rows of other families.
+
+    >>> describe_inputs("train", ["collaborative", "sequential"], [])
+    "At test, a user's validation item is in the input of the Sequential rows only, and it is a candidate."
+    >>> describe_inputs("seen", ["collaborative"], [])
+    "At test, a user's validation item is in the input of no row, and it is masked."
+    """
+    groups = [title for family, title in FAMILY_TITLES.items() if family in families and family in READS_HISTORY]
+    readers = [f"the {' and '.join(groups)} rows", *combined] if groups else [*combined]
+    which = f"{', '.join(readers)} only" if readers else "no row"
+    fate = "it is masked" if policy == "seen" else "it is a candidate"
+    return f"At test, a user's validation item is in the input of {which}, and {fate}."

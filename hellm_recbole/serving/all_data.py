@@ -103,11 +103,17 @@ def train_on_all_data(
         The folder of the new run.
 
     Raises:
-        ResultError: the run was itself trained on all data, or has changed since it was trained so.
+        ResultError: the run was itself trained on all data, has changed since it was trained so, or its split has not
+            all data.
         HellmError: something that the run depends on has changed or is missing.
     """
     if not run.result.evaluated:
         raise ResultError(f"{run.folder} was itself trained on all data; name the run that it was made from")
+    if (details := run.result.split_details) is not None and details["left_out"]:
+        raise ResultError(
+            f"the split {run.result.split_kind} of {run.folder} left out {details['left_out']:,} interactions; to "
+            "train on all data, run the model without --split first"
+        )
     split = add_recorded_embeddings(dataset.split, run.result, embeddings)
     refuse_other_inputs(run, split)
     for other in _open_needed_runs(run, registry):

@@ -28,6 +28,7 @@ _KINDS: Mapping[str, tuple[Any, str]] = {
     "items": (InstanceOf[pd.DataFrame] | None, "a frame with the column item_id"),
     "text": (_Names, "a list of names of columns, such as ['title']"),
     "k_core": (StrictInt | None, "a whole number"),
+    "split": (StrictStr | None, "a text, such as 'ratio'"),
     "root": _PATH,
     "data_path": (_Path | None, "a path, or a text"),
     "models": (_Names, "a list of names, such as ['SASRec', 'LightGCN']"),

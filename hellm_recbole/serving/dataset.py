@@ -16,11 +16,12 @@ import pandas as pd
 from hellm_recbole.data.dataset import Dataset, load_dataset
 from hellm_recbole.data.diagnostics.warnings import diagnose
 from hellm_recbole.data.replacement import is_prepared
-from hellm_recbole.data.split import Split, split_dataset
+from hellm_recbole.data.split import Split
 from hellm_recbole.errors import DataError, SettingsError
 from hellm_recbole.experiments.recording import count_split
 from hellm_recbole.experiments.results import Counts
 from hellm_recbole.identity.compare import list_names
+from hellm_recbole.plugins.splits import split_as_named
 from hellm_recbole.types import Histories, IdArray, Targets
 
 _DIGITS = 12  # first digits of the hash of a split, as in the caption of a table
@@ -136,16 +137,20 @@ class LoadedDataset:
         )
 
 
-def read_folder(folder: Path) -> LoadedDataset:
+def read_folder(folder: Path, split: str | None = None) -> LoadedDataset:
     """Read the folder of a prepared dataset.
 
+    Args:
+        folder: the folder.
+        split: value of `--split`; None splits by leave-one-out, or as the dataset itself says.
+
     Raises:
-        DataError: it is no such folder, or its files are faulty.
+        DataError: it is no such folder, its files are faulty, or it cannot be split so.
+        HellmError: the split is unknown, or a value of it is wrong.
     """
     if not is_prepared(folder):
         raise DataError(f"there is no folder {folder}; name a folder that hellm-recbole prepare has written")
-    source = load_dataset(folder, modalities=None)
-    return LoadedDataset(source, split_dataset(source), folder)
+    return LoadedDataset(*split_as_named(load_dataset(folder, modalities=None), split, folder), folder)
 
 
 def find_ids(tokens: Sequence[Any], known: npt.NDArray[np.str_], what: str, dataset: str) -> IdArray:

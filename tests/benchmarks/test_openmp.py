@@ -21,6 +21,7 @@ COMMANDS = {  # command -> arguments that it accepts, so that it goes on to impo
     "recommend": "results/toy/SASRec/2024 --histories histories.csv",
     "train_all": "results/toy/SASRec/2024",
     "push": "results/toy/SASRec/2024 --to ada/sasrec",
+    "sensitivity": "--models=Pop",
     "env": "",
 }
 # Runs a command until it imports torch, and prints the environment variable at that moment.

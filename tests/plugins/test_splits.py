@@ -9,7 +9,7 @@ from hellm_recbole.config.plugin_points import SPLITS
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import split_dataset
 from hellm_recbole.errors import DataError, PluginError
-from hellm_recbole.plugins.splits import describe_split, split_with_plugin
+from hellm_recbole.plugins.splits import describe_split, find_option, split_as_named, split_with_plugin
 from tests.plugin_site import use_site, write_package
 
 CODE = """
@@ -39,13 +39,18 @@ def leave(interactions):
 def fail(interactions):
     return interactions.gone
 """
-NAMES = ("same", "even", "short", "four", "floats", "train", "fail", "leave")
+NAMES = ("ratio", "same", "even", "short", "four", "floats", "train", "fail", "leave")
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     site = tmp_path_factory.mktemp("site")
-    points = {SPLITS: {**{name: f"toy_splits.s:{name}" for name in NAMES}, "twin": "toy_splits.s:same"}}
+    points = {
+        SPLITS: {
+            **{name: f"toy_splits.s:{name.replace('ratio', 'same')}" for name in NAMES},
+            "twin": "toy_splits.s:same",
+        }
+    }
     write_package(site, "toy_splits", points, {"s.py": CODE})
     return site
 
@@ -104,3 +109,25 @@ def test_a_wrong_split_is_one_sentence(site: Path, toy_dataset: Dataset, name: s
 def test_a_part_without_interactions_is_refused(site: Path, toy_dataset: Dataset) -> None:
     with use_site(site), pytest.raises(DataError, match="there is no interaction for the valid part"):
         split_with_plugin(toy_dataset, "train")
+
+
+def test_every_split_is_found_by_its_name(site: Path, toy_dataset: Dataset, tmp_path: Path) -> None:
+    dataset, split = split_as_named(toy_dataset, None, tmp_path)
+    assert (dataset, split.kind, find_option(split.kind)) == (toy_dataset, "leave-one-out", None)
+    _, split = split_as_named(toy_dataset, "ratio:test_share=0.3", tmp_path)
+    assert find_option(split.kind) == split.kind == "ratio:valid_share=0.1,test_share=0.3"
+    assert split_as_named(toy_dataset, split.kind, tmp_path)[1].sha256 == split.sha256
+    with use_site(site):
+        _, split = split_as_named(toy_dataset, "even", tmp_path)
+        assert (split.kind, find_option(split.kind)) == ("plug-in even", "even")
+    assert find_option("random") is find_option("plug-in ") is find_option("ratio") is None
+
+
+def test_names_that_are_wrong_or_taken_are_refused(site: Path, toy_dataset: Dataset, tmp_path: Path) -> None:
+    with use_site(site):
+        with pytest.raises(PluginError, match=r"^--split even:a=1: the split even of an installed package takes no"):
+            split_as_named(toy_dataset, "even:a=1", tmp_path)
+        with pytest.raises(PluginError, match=r"^--split ratio: toy_splits .* has a split of this name, too; rename"):
+            split_as_named(toy_dataset, "ratio", tmp_path)
+        with pytest.raises(PluginError, match=r"^--split tme-line is unknown; did you mean 'time-line'"):
+            split_as_named(toy_dataset, "tme-line", tmp_path)

@@ -79,3 +79,16 @@ def test_the_caption_says_that_llara_reads_no_titles(tmp_path: Path) -> None:
     assert sentence not in make_table(tmp_path).notes
     add_run(tmp_path, build_ranks(10, 1), model="LLaRA", family="llm", backbone="tiny")
     assert sentence in make_table(tmp_path).notes
+
+
+def test_the_caption_says_what_a_split_left_out(tmp_path: Path) -> None:
+    details = {
+        **{"valid_from": "5", "test_from": "7", "valid_items": None, "test_items": None},
+        **{"unknown_users": 2, "unknown_items": 3, "left_out": 4, "repeated": 1},
+    }
+    kind = "time-line:valid_from=5,test_from=7"
+    add_run(tmp_path, build_ranks(10, 1), split_kind=kind, split_details=details)
+    assert (
+        f"Split {kind}: validation from 5, test from 7; 2 users and 3 items without a training interaction are left "
+        "out, and so are 4 interactions with them; 1 repetitions of a target are left out."
+    ) in make_table(tmp_path).notes

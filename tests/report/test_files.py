@@ -11,7 +11,7 @@ import pytest
 from hellm_recbole.errors import OutputError, ResultError
 from hellm_recbole.report.files import write_reports
 from hellm_recbole.report.terminal import render_terminal
-from tests.report.toy_tables import build_ranks, make_table, write_toy_runs
+from tests.report.toy_tables import N_USERS, build_ranks, make_table, read_csv, write_toy_runs
 from tests.toy_records import add_run
 
 EXPECTED = Path(__file__).parents[1] / "reference" / "toy_table.md"
@@ -98,3 +98,28 @@ def test_the_ledger_has_variants(tmp_path: Path) -> None:
         if line.startswith("Beauty,table3,paper,HeLLMPre-without-CL,w/o-CL,R@20")
     )
     assert ",0.125," in line  # 5 of 40
+
+
+def test_another_mask_for_all_rows_has_files_of_its_own(tmp_path: Path) -> None:
+    for model, family in (("LightGCN", "collaborative"), ("SASRec", "sequential"), ("HeLLMPre", "multimodal")):
+        add_run(tmp_path, build_ranks(N_USERS, 10), model=model, family=family, train=5, none=15)
+    add_run(tmp_path, build_ranks(5, 1), model="HeLLMPre-without-CL", family="multimodal")
+    usual = write_reports(tmp_path, "Toy", "unified")
+    folder = tmp_path / "Toy"
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    shown = write_reports(tmp_path, "Toy", "unified", mask="train")
+    after = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    added = {
+        *(f"table-mask-train.{end}" for end in ("md", "csv", "tex")),
+        "ablation-mask-train.md",
+        "ablation-mask-train.csv",
+    }
+    assert after.keys() - before.keys() == added
+    assert {name: after[name] for name in before} == before  # the other files are as without the option
+    assert "Protocol unified: mask policy seen for every row." in usual
+    assert "in the input of" not in usual
+    text = " ".join(shown.split())
+    assert "Protocol unified: mask policy train for every row." in text
+    assert "validation item is in the input of the Sequential rows only, and it is a candidate." in text
+    rows = read_csv(folder / "table-mask-train.csv")  # rank 10 is 15 under this mask
+    assert {name: (row["R@10"], row["R@20"]) for name, row in rows.items()} == dict.fromkeys(rows, ("0.0", "1.0"))

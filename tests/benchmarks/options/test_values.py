@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hellm_recbole.benchmarks.options.values import parse_dataset, parse_datasets
+from hellm_recbole.benchmarks.options.values import check_mask, parse_dataset, parse_datasets
 from hellm_recbole.errors import SettingsError
 
 
@@ -37,3 +37,12 @@ def test_a_prepared_folder_of_that_name_keeps_it(
 def test_a_name_that_cannot_be_a_folder_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"dataset '\.\./toys' is not usable as a file name"):
         parse_dataset("../toys")
+
+
+def test_a_mask_for_all_rows_contradicts_masks_of_families() -> None:
+    assert check_mask("none", "unified") == "none"
+    assert check_mask(None, "paper") is None
+    with pytest.raises(
+        SettingsError, match="--mask none is for all rows, but --protocol paper has a mask policy for each"
+    ):
+        check_mask("none", "paper")

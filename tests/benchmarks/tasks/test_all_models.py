@@ -15,7 +15,7 @@ MODELS = ["Pop", "VBPR", "SASRec-text", "SASRec-text-llm"]
 
 def choose(modalities: list[str], *settings: str) -> list[str]:
     overrides = [parse_override(text, "--set ") for text in settings]
-    request: Any = SimpleNamespace(preset="paper", overrides=overrides)
+    request: Any = SimpleNamespace(preset="paper", overrides=overrides, split=None, embeddings={})
     return leave_out_models(request, MODELS, "toy", modalities)
 
 
@@ -34,10 +34,20 @@ def test_models_that_can_read_what_they_name_stay(capsys: pytest.CaptureFixture[
 
 def test_every_model_of_all_can_be_chosen() -> None:
     """Also RecBole's models and the rows that combine others, which have no settings file of their own."""
-    request: Any = SimpleNamespace(preset="quick", overrides=[])
+    request: Any = SimpleNamespace(preset="quick", overrides=[], split=None, embeddings={})
     assert leave_out_models(request, ALL_MODELS, "toy", ["text", "text_llm"]) == [*ALL_MODELS]
 
 
 def test_a_wrong_setting_is_refused() -> None:
     with pytest.raises(SettingsError, match="dropout"):
         choose(["text"], "SASRec-text.dropout=2")
+
+
+def test_models_that_cannot_score_unseen_items_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    request: Any = SimpleNamespace(preset="quick", overrides=[], split="cold-items:seed=1", embeddings={})
+    assert leave_out_models(request, ["Pop", "VBPR", "SASRec", "SASRec-text"], "toy", ["text"]) == [
+        "VBPR",
+        "SASRec-text",
+    ]
+    said = "is skipped: it cannot score the items that the split holds out of training"
+    assert capsys.readouterr().err == f"Pop {said}\nSASRec {said}\n"
