@@ -21,17 +21,17 @@ class Cell:
     Attributes:
         mean: mean over users and seeds.
         sd: standard deviation over seeds (n - 1 in the denominator); None for a single seed.
-        low: lower end of the bootstrap interval of the mean.
+        low: lower end of the bootstrap interval of the mean; None for a metric without a value for each user.
         high: upper end of that interval.
-        p: Holm-corrected p-value against the best other row; None where there is no other row.
+        p: Holm-corrected p-value against the best other row; None where there is no other row, or no interval.
         position: 1 for the best of the column, 2 for the second, otherwise 0; equal means have the same position.
         significant: whether this is the best row, significantly better than the best other row, with as many seeds.
     """
 
     mean: float
     sd: float | None
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     p: float | None
     position: int
     significant: bool

@@ -16,7 +16,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
+from hellm_recbole.config.metric_names import MetricName
 from hellm_recbole.config.request import Protocol
+from hellm_recbole.data.known_datasets import DATASET_ROOT
 from hellm_recbole.experiments.sweeps import find_searches
 from hellm_recbole.report.ablation import Ablation, build_ablation
 from hellm_recbole.report.ablation_rendering import (
@@ -24,7 +26,8 @@ from hellm_recbole.report.ablation_rendering import (
     render_ablation_markdown,
     render_ablation_terminal,
 )
-from hellm_recbole.report.frame import read_frame
+from hellm_recbole.report.frame import ReportFrame, read_frame
+from hellm_recbole.report.further_columns import refuse_plugin_names
 from hellm_recbole.report.ledger import Ledger, build_ledger, has_references
 from hellm_recbole.report.ledger_rendering import (
     render_claims_csv,
@@ -32,8 +35,9 @@ from hellm_recbole.report.ledger_rendering import (
     render_ledger_markdown,
     render_ledger_terminal,
 )
+from hellm_recbole.report.list_columns import build_list_columns
 from hellm_recbole.report.rendering import render_csv, render_latex, render_markdown
-from hellm_recbole.report.settings import read_report_settings
+from hellm_recbole.report.settings import ReportSettings, read_report_settings
 from hellm_recbole.report.slices import build_slices, render_slices
 from hellm_recbole.report.tables import Table, build_table
 from hellm_recbole.report.terminal import render_terminal
@@ -52,6 +56,7 @@ def write_reports(
     page: bool = False,
     ledger: bool = False,
     output: Path | None = None,
+    metrics: Sequence[MetricName] = (),
 ) -> str:
     """Write the files listed at the top of this module into a folder of the dataset's name. Each run is read once.
 
@@ -64,25 +69,24 @@ def write_reports(
         page: whether to write the page.
         ledger: whether to write the ledger; the page has it in any case if there are published numbers of the dataset.
         output: folder that gets the folder of the report; None takes `results_dir`.
+        metrics: further metrics, which become columns; those of test lists read the prepared dataset in `dataset/`.
 
     Returns:
         The table, the ablation table if there is one, and the ledger if it is written, as text for the terminal.
 
     Raises:
         ResultError: there are no run results, one is broken, or the runs cannot be compared in one table.
-        SettingsError: `metric` is neither R@K nor N@K.
+        SettingsError: `metric` is not a metric of ranks, or a further metric has the name of an installed package's.
+        DataError: metrics of test lists need the dataset, and it is not prepared or has another split.
         OutputError: a file cannot be written.
     """
     everything, settings = read_frame(results_dir, dataset), read_report_settings()
     frame = everything.drop_variants()
-    protocols = [name for name in get_args(Protocol) if name == "unified" or frame.paper or protocol == "paper"]
-    tables = {name: build_table(frame, name, settings, metric=metric, cutoffs=cutoffs) for name in protocols}
+    tables = _build_tables(frame, protocol, settings, metric, cutoffs, metrics)
     ablation, folder = build_ablation(everything, settings), ensure_folder((output or results_dir) / dataset)
     _write_tables(folder, tables)
-    slices = build_slices(frame, settings, cutoffs=cutoffs)
-    write_text(folder / "slices.csv", render_slices(slices, frame.choose_cutoffs(cutoffs)))
-    if ablation is not None:
-        _write_ablation(folder, ablation)
+    _write_slices(folder, frame, settings, cutoffs)
+    _write_ablation(folder, ablation)
     with_ledger = ledger or (page and has_references(everything))
     numbers = build_ledger(everything, settings, metric=metric) if with_ledger else None
     if page:
@@ -104,6 +108,27 @@ def write_reports(
     return "\n".join(shown)
 
 
+def _build_tables(
+    frame: ReportFrame,
+    protocol: Protocol,
+    settings: ReportSettings,
+    metric: str | None,
+    cutoffs: Sequence[int] | None,
+    metrics: Sequence[MetricName],
+) -> dict[Protocol, Table]:
+    """Build the table of each protocol: `unified`, and `paper` where it is requested or the paper has the dataset."""
+    refuse_plugin_names(metrics)
+    by_rank = [name for name in metrics if not name.reads_lists]
+    lists = build_list_columns(frame, [name for name in metrics if name.reads_lists], settings, DATASET_ROOT)
+    protocols = [name for name in get_args(Protocol) if name == "unified" or frame.paper or protocol == "paper"]
+    return {
+        name: build_table(
+            frame, name, settings, metric=metric, cutoffs=cutoffs, rank_metrics=by_rank, list_columns=lists
+        )
+        for name in protocols
+    }
+
+
 def _write_tables(folder: Path, tables: Mapping[Protocol, Table]) -> None:
     """Write the table of each protocol as Markdown, CSV and LaTeX."""
     for protocol, table in tables.items():
@@ -111,10 +136,17 @@ def _write_tables(folder: Path, tables: Mapping[Protocol, Table]) -> None:
             write_text(folder / f"{STEMS[protocol]}.{ending}", render(table))
 
 
-def _write_ablation(folder: Path, ablation: Ablation) -> None:
-    """Write an ablation table as Markdown and CSV."""
+def _write_slices(folder: Path, frame: ReportFrame, settings: ReportSettings, cutoffs: Sequence[int] | None) -> None:
+    """Write the metrics of parts of the test targets as CSV."""
+    slices = build_slices(frame, settings, cutoffs=cutoffs)
+    write_text(folder / "slices.csv", render_slices(slices, frame.choose_cutoffs(cutoffs)))
+
+
+def _write_ablation(folder: Path, ablation: Ablation | None) -> None:
+    """Write an ablation table, if there is one, as Markdown and CSV."""
     for ending, render in (("md", render_ablation_markdown), ("csv", render_ablation_csv)):
-        write_text(folder / f"ablation.{ending}", render(ablation))
+        if ablation is not None:
+            write_text(folder / f"ablation.{ending}", render(ablation))
 
 
 def _write_ledger(folder: Path, ledger: Ledger) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hellm_recbole.config.limits import LARGEST_CUTOFF
+from hellm_recbole.config.metric_names import RANK_FORMS, MetricName, find_metric_name
 from hellm_recbole.config.request import Protocol
 from hellm_recbole.errors import SettingsError, shorten
 from hellm_recbole.experiments.ranks_file import Policy
@@ -23,6 +24,14 @@ from hellm_recbole.report.captions import describe_problem, write_mark_note, wri
 from hellm_recbole.report.cells import Cell, Floats, build_cells
 from hellm_recbole.report.footnotes import Footnote, find_footnotes, list_marks
 from hellm_recbole.report.frame import ReportFrame, name_metrics, name_plugin_metrics
+from hellm_recbole.report.further_columns import (
+    NO_COLUMNS,
+    Columns,
+    add_cells,
+    build_rank_columns,
+    describe_correction,
+    refuse_plugin_names,
+)
 from hellm_recbole.report.groups import Group, list_successful
 from hellm_recbole.report.protocols import FAMILY_TITLES, choose_policies
 from hellm_recbole.report.settings import ReportSettings
@@ -118,6 +127,8 @@ def build_table(
     *,
     metric: str | None = None,
     cutoffs: Sequence[int] | None = None,
+    rank_metrics: Sequence[MetricName] = (),
+    list_columns: Columns = NO_COLUMNS,
 ) -> Table:
     """Build the table of runs that can be compared with each other.
 
@@ -127,22 +138,22 @@ def build_table(
         settings: settings of the report.
         metric: metric that orders the rows inside a group; None takes `settings.sort_metric`.
         cutoffs: cut-offs K; None takes those of the runs.
+        rank_metrics: further metrics of ranks, such as MRR, which become columns.
+        list_columns: columns of metrics of test lists.
 
     Raises:
-        SettingsError: `metric` is neither R@K nor N@K.
+        SettingsError: `metric` is not a metric of ranks.
     """
     cutoffs = frame.choose_cutoffs(cutoffs)
     names, added = name_metrics(cutoffs), name_plugin_metrics(frame, cutoffs)
-    sort_metric = settings.sort_metric if metric is None else metric
-    _check_metric(sort_metric, example=names[-1])
+    sort_metric = _check_metric(settings.sort_metric if metric is None else metric, example=names[-1])
     policies = choose_policies(protocol, frame.mask_policy)
     finished = [index for index, group in enumerate(frame.groups) if list_successful(group)]
     per_seed = [_compute_per_seed(frame, frame.groups[index], policies, names) for index in finished]
     cells = dict(zip(finished, build_cells(per_seed, names, settings), strict=True))
-    if added:  # compared with a correction of their own, so that they change no other p-value
-        further = [_compute_per_seed(frame, frame.groups[index], policies, added) for index in finished]
-        for index, built in zip(finished, build_cells(further, added, settings), strict=True):
-            cells[index] = {**cells[index], **built}
+    asked = tuple(map(str, rank_metrics))
+    further = [*(build_rank_columns(frame, policies, kind, settings) for kind in (added, asked)), list_columns]
+    cells = add_cells(cells, further)
     paper = frame.paper if protocol == "paper" else {}
     order = _order_groups(frame, policies, sort_metric)
     footnotes = find_footnotes([frame.groups[index] for index in order], frame.embedding_digests)
@@ -150,16 +161,17 @@ def build_table(
         replace(_build_row(frame.groups[index], cells.get(index, {}), paper), marks=list_marks(footnotes, position))
         for position, index in enumerate(order)
     ]
-    seed_note = write_seed_note([(row.model, len(row.seeds)) for row in rows])
     return Table(
         protocol=protocol,
-        metrics=(*names, *added),
+        metrics=(*names, *(name for columns in further for name in columns.names)),
         paper_metrics=tuple(name for name in names if any(name in numbers for numbers in paper.values())),
         rows=tuple(rows),
         notes=(
             *write_notes(frame, protocol, policies, cutoffs),
-            *seed_note,
+            *write_seed_note([(row.model, len(row.seeds)) for row in rows]),
             *write_distance_notes(frame, policies, sort_metric, settings),
+            *describe_correction(asked, len(finished)),
+            *list_columns.notes,
         ),
         footnotes=tuple(footnotes),
         mark_note=write_mark_note(settings, max(len(finished) - 1, 0) * len(names)),
@@ -168,17 +180,22 @@ def build_table(
     )
 
 
-def _check_metric(metric: str, example: str) -> None:
-    """Refuse a metric that is not computed; `example` is one that is.
+def _check_metric(metric: str, example: str) -> str:
+    """Return a metric, unless rows cannot be ordered by it; `example` is one that they can.
 
     Raises:
-        SettingsError: the metric is neither R@K nor N@K, or its K is too large.
+        SettingsError: the metric is not one of ranks, has the name of a metric of an installed package, or its K is too
+            large.
     """
+    if (name := find_metric_name(metric)) is not None and not name.reads_lists:
+        refuse_plugin_names([name], "--metric")
+        return metric
     if not re.fullmatch(r"[RN]@[1-9][0-9]{0,6}", metric) or int(metric[2:]) > LARGEST_CUTOFF:
         raise SettingsError(
-            f"metric {shorten(metric)!r} is neither R@K nor N@K; choose a metric such as {example}, with K at "
-            f"most {LARGEST_CUTOFF:,}"
+            f"metric {shorten(metric)!r} is not {RANK_FORMS}, and is neither R@K nor N@K; choose a metric such as "
+            f"{example}, with K at most {LARGEST_CUTOFF:,}"
         )
+    return metric
 
 
 def _compute_per_seed(

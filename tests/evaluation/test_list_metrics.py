@@ -29,7 +29,9 @@ def make_lists(lists: list[list[int]], n_items: int) -> TopLists:
 
 def make_train(histories: list[list[int]]) -> Histories:
     user = np.repeat(np.arange(1, len(histories) + 1), [len(items) for items in histories])
-    return Histories.from_pairs(user, np.concatenate([np.array(items, np.int64) for items in histories]), len(histories))
+    return Histories.from_pairs(
+        user, np.concatenate([np.array(items, np.int64) for items in histories]), len(histories)
+    )
 
 
 LISTS = make_lists([[1, 2], [2, 3], [2]], 5)
