@@ -13,8 +13,8 @@ With one target, `HR@K = Recall@K` and `MAP@K = MRR@K`. With several, these diff
 - MRR reads the best target only.
 - HR@K asks for at least one target among the first K; Recall@K is the share of the targets. Some programs call Recall,
   or the number of hits divided by the number of all targets, "hit rate".
-- MAP@K divides by min(n, K), so that a perfect list has 1, as in RecBole. trec_eval, ir-measures and ranx divide by n;
-  RecTools divides by n, or by K on request.
+- MAP@K divides by min(n, K), so that a perfect list has 1, as in RecBole. trec_eval, ir-measures and ranx divide by n,
+  which gives less where K < n.
 
 Ties count against the model, as in `metrics`: of two targets with equal scores, both have the later rank. They count
 one after the other in i, so that two tied targets at the top (ranks 2, 2) have an AP of (1/2 + 2/2) / 2 = 3/4.
