@@ -30,6 +30,7 @@ the same weight.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,7 +64,7 @@ class TopLists:
         kept = self.rank <= k
         return replace(self, user=self.user[kept], rank=self.rank[kept], item=self.item[kept])
 
-    def average_by_user(self, values: npt.NDArray[np.number]) -> FloatVector:  # type: ignore[type-arg]
+    def average_by_user(self, values: npt.NDArray[Any]) -> FloatVector:
         """Average [I + 1] values of items over the list of each user, [U].
 
         >>> lists = TopLists(np.array([0, 0, 1]), np.array([1, 2, 1]), np.array([1, 2, 2]), 2, 3)
