@@ -2,6 +2,7 @@
 
 python benchmarks/report.py --dataset Beauty
 python benchmarks/report.py --dataset Beauty --cutoffs 1,50
+python benchmarks/report.py --dataset Beauty --metrics MRR,HR@10,Coverage@10
 python benchmarks/report.py --dataset Beauty --ledger
 python benchmarks/report.py --dataset Beauty --from results/published
 python benchmarks/report.py --dataset Beauty --against SASRec --test wilcoxon,t --correction bh
@@ -22,6 +23,7 @@ from hellm_recbole.benchmarks.options.command_line import run_command
 from hellm_recbole.benchmarks.options.comparison import Against, CorrectionName, Tests, read_comparison
 from hellm_recbole.benchmarks.options.shared import Properties, TableMask, TableProtocol, Version
 from hellm_recbole.benchmarks.options.values import check_mask, parse_cutoffs, parse_datasets, parse_path
+from hellm_recbole.config.metric_names import parse_metric_names
 from hellm_recbole.data.known_datasets import DATASET_ROOT
 from hellm_recbole.errors import SettingsError
 
@@ -32,13 +34,21 @@ ReportedDatasets = Annotated[
     typer.Option(metavar="A,B", help="dataset names separated by commas (default: all datasets with results)"),
 ]
 Metric = Annotated[
-    str | None, typer.Option(metavar="M@K", help="metric that sorts the models of a group, for example N@20")
+    str | None, typer.Option(metavar="M@K", help="metric that sorts the models of a group, for example N@20 or MRR")
 ]
 Cutoffs = Annotated[
     str | None,
     typer.Option(
         metavar="K,K",
         help="cut-offs K, separated by commas, for example 1,50; the metrics are computed from the saved ranks",
+    ),
+]
+Metrics = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B",
+        help="further columns: MRR, MRR@K, HR@K, MAP@K from the saved ranks; Coverage@K, Gini@K, Novelty@K, ARP@K, "
+        "PopLift@K, ILD@K, ILD-MODALITY@K from test lists (run --export test-lists)",
     ),
 ]
 Source = Annotated[
@@ -87,6 +97,7 @@ def report_results(
     mask: TableMask = None,
     metric: Metric = None,
     cutoffs: Cutoffs = None,
+    metrics: Metrics = None,
     ledger: Ledger = False,
     against: Against = None,
     correction: CorrectionName = None,
@@ -107,12 +118,25 @@ def report_results(
     named = None if dataset is None else parse_datasets(dataset, (DATASET_ROOT, source or folder))
     values = None if cutoffs is None else parse_cutoffs(cutoffs)
     comparison = read_comparison(against, correction, test)
+    further = () if metrics is None else parse_metric_names(metrics)
     from hellm_recbole.benchmarks.tasks.reporting import list_reported_datasets, refuse_empty_source, write_reports
 
     if source is not None:
         refuse_empty_source(source, named or ())
     datasets = named or list_reported_datasets(source or folder)
-    write_reports(source or folder, folder, datasets, protocol, metric, values, ledger, comparison, ids, mask)
+    write_reports(
+        source or folder,
+        folder,
+        datasets,
+        protocol,
+        metric,
+        values,
+        ledger,
+        comparison=comparison,
+        ids=ids,
+        mask=mask,
+        further=further,
+    )
     return 0
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hellm_recbole.config.comparison import Comparison
+from hellm_recbole.config.metric_names import MetricName
 from hellm_recbole.config.request import MaskPolicy, Protocol
 from hellm_recbole.errors import ResultError
 from hellm_recbole.experiments.results import RECORD_FILE
@@ -57,6 +58,7 @@ def write_reports(
     comparison: Comparison | None = None,
     ids: bool = False,
     mask: MaskPolicy | None = None,
+    further: Sequence[MetricName] = (),
 ) -> None:
     """Write and print the report of each dataset.
 
@@ -71,6 +73,7 @@ def write_reports(
         comparison: how the rows of the tables are compared; None is the default.
         ids: whether the printed table and the Markdown and LaTeX files have the ids of the rows.
         mask: masking policy of all rows of the printed table; None takes those of the protocol.
+        further: further metrics, which become columns of the tables.
 
     Raises:
         HellmError: a result cannot be read, or the report cannot be made or written.
@@ -91,6 +94,7 @@ def write_reports(
             output=output,
             comparison=comparison,
             ids=ids,
+            metrics=further,
         )
         print(text)
         print(f"written to {output / dataset}; the page is {output / dataset / PAGE_FILE}")

@@ -39,6 +39,7 @@ from hellm_recbole.experiments.combined_config import CombinedRunConfig
 from hellm_recbole.experiments.component_scores import load_finished_scorer
 from hellm_recbole.experiments.context import CHECKPOINT, RunContext
 from hellm_recbole.experiments.fitted_config import FittedRunConfig
+from hellm_recbole.experiments.list_file import LISTS_FILE
 from hellm_recbole.experiments.pretrained import PretrainedStore
 from hellm_recbole.experiments.run import build_learner
 from hellm_recbole.experiments.run_config import RecBoleRunConfig, RunConfig, TrainedRunConfig
@@ -52,7 +53,6 @@ from hellm_recbole.training.checkpoint import CheckpointFolder
 from hellm_recbole.training.trainer import load_best
 from hellm_recbole.types import FloatArray, IdArray, Scorer, TokenArray, as_ids
 
-LISTS_FILE = f"{TEST_LISTS}.parquet"
 LEFT_OUT_FILE = f"{TEST_LISTS}.left-out.tsv"
 
 

@@ -23,9 +23,10 @@ class Cell:
     Attributes:
         mean: mean over users and seeds.
         sd: standard deviation over seeds (n - 1 in the denominator); None for a single seed.
-        low: lower end of the bootstrap interval of the mean.
+        low: lower end of the bootstrap interval of the mean; None for a metric without a value for each user.
         high: upper end of that interval.
-        p: corrected p-value against the best other row, or against the chosen one; None where there is no such row.
+        p: corrected p-value against the best other row, or against the chosen one; None where there is no such row, or
+            no interval.
         position: 1 for the best of the column, 2 for the second, otherwise 0; equal means have the same position.
         significant: whether this is the best row, significantly better than the best other row, with as many seeds; or
             whether it differs significantly from the chosen row, with as many seeds.
@@ -34,8 +35,8 @@ class Cell:
 
     mean: float
     sd: float | None
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     p: float | None
     position: int
     significant: bool

@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from hellm_recbole.config.comparison import Comparison
+from hellm_recbole.config.metric_names import MetricName
 from hellm_recbole.config.request import Protocol
+from hellm_recbole.data.known_datasets import DATASET_ROOT
 from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.experiments.sweeps import find_searches
 from hellm_recbole.report.ablation import Ablation, build_ablation
@@ -31,6 +33,7 @@ from hellm_recbole.report.ablation_rendering import (
     render_ablation_terminal,
 )
 from hellm_recbole.report.frame import ReportFrame, read_frame
+from hellm_recbole.report.further_columns import refuse_plugin_names
 from hellm_recbole.report.ledger import Ledger, build_ledger, has_references
 from hellm_recbole.report.ledger_rendering import (
     render_claims_csv,
@@ -38,6 +41,7 @@ from hellm_recbole.report.ledger_rendering import (
     render_ledger_markdown,
     render_ledger_terminal,
 )
+from hellm_recbole.report.list_columns import build_list_columns
 from hellm_recbole.report.rendering import render_csv, render_latex, render_markdown
 from hellm_recbole.report.settings import ReportSettings, read_report_settings
 from hellm_recbole.report.slices import build_slices, render_slices
@@ -61,6 +65,7 @@ def write_reports(
     output: Path | None = None,
     comparison: Comparison | None = None,
     ids: bool = False,
+    metrics: Sequence[MetricName] = (),
 ) -> str:
     """Write the files listed at the top of this module into a folder of the dataset's name. Each run is read once.
 
@@ -76,16 +81,27 @@ def write_reports(
         output: folder that gets the folder of the report; None takes `results_dir`.
         comparison: how the rows are compared; None is the default, without effect sizes in the CSV file.
         ids: whether the printed table and the Markdown and LaTeX files have the ids of the rows.
+        metrics: further metrics, which become columns; those of test lists read the prepared dataset in `dataset/`.
 
     Returns:
         The table, the ablation table if there is one, and the ledger if it is written, as text for the terminal.
 
     Raises:
-        HellmError: the runs cannot be compared in one table, an argument names nothing, or a file cannot be written.
+        HellmError: the runs cannot be compared in one table, an argument names nothing, test lists do not belong to
+            the prepared dataset, or a file cannot be written.
     """
     everything, settings = read_frame(results_dir, dataset), read_report_settings()
     frame, folder = everything.drop_variants(), ensure_folder((output or results_dir) / dataset)
-    build = partial(build_table, settings=settings, metric=metric, cutoffs=cutoffs, comparison=comparison)
+    refuse_plugin_names(metrics)
+    build = partial(
+        build_table,
+        settings=settings,
+        metric=metric,
+        cutoffs=cutoffs,
+        comparison=comparison,
+        rank_metrics=[name for name in metrics if not name.reads_lists],
+        list_columns=build_list_columns(frame, [name for name in metrics if name.reads_lists], settings, DATASET_ROOT),
+    )
     tables = {name: replace(build(frame, name), shows_ids=ids) for name in _list_protocols(frame, protocol)}
     ablation, table = build_ablation(everything, settings), tables[protocol]
     _write_tables(folder, {STEMS[name]: one for name, one in tables.items()})

@@ -15,19 +15,21 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from hellm_recbole.config.metric_names import MetricName, find_metric_name
 from hellm_recbole.config.request import EMBEDDINGS
 from hellm_recbole.config.variants import list_all_variants
 from hellm_recbole.config.yaml_files import find_properties
 from hellm_recbole.data.embeddings import digest_tables, read_item_embeddings
 from hellm_recbole.errors import DataError, PluginError, ResultError
 from hellm_recbole.evaluation import metrics
+from hellm_recbole.evaluation.rank_metrics import compute_rank_metrics
 from hellm_recbole.experiments.earlier_names import name_as_today
 from hellm_recbole.experiments.openings import Opening, read_openings
 from hellm_recbole.experiments.published import advise_on_published_runs
 from hellm_recbole.experiments.ranks_file import PhaseRanks, Policy, read_ranks
 from hellm_recbole.experiments.results import RunResult, check_comparable, digest_run, find_results
 from hellm_recbole.plugins.loading import report_unusable
-from hellm_recbole.plugins.metrics import load_metrics, sort_target_ranks
+from hellm_recbole.plugins.metrics import is_plugin_metric, load_metrics, sort_target_ranks
 from hellm_recbole.report.groups import Group, group_runs, list_successful
 from hellm_recbole.report.references import FOLDER, select_references
 
@@ -103,15 +105,18 @@ class ReportFrame:
         Args:
             record: successful run.
             policy: masking policy of the ranks.
-            names: M metrics: "R@K", "N@K", or "NAME@K" of an installed package.
+            names: M metrics: "R@K", "N@K", "NAME@K" of an installed package, or "MRR", "MRR@K", "HR@K", "MAP@K"; an
+                installed package wins over the last four.
 
         Returns:
             [U, M] metrics, users sorted by token.
         """
         targets = self.get_targets(record)
-        cutoffs = list(dict.fromkeys(int(name.partition("@")[2]) for name in names))
         user, ranks = targets["user"].cat.codes.to_numpy(), targets[RANK_COLUMNS[policy]].to_numpy()
-        _, values = metrics.compute_per_user(user, ranks, cutoffs)
+        further = [found for name in names if (found := _find_rank_metric(name)) is not None]
+        _, values = compute_rank_metrics(user, ranks, further)
+        cutoffs = list(dict.fromkeys(int(name.partition("@")[2]) for name in names if name not in values))
+        values |= metrics.compute_per_user(user, ranks, cutoffs)[1]
         if added := [name for name in names if name not in values]:
             values |= _compute_plugin_metrics(added, user, ranks, targets["item_count"].to_numpy(), record.n_candidates)
         return np.stack([values[name] for name in names], axis=1)
@@ -121,6 +126,12 @@ class ReportFrame:
         seeds = [self.compute_per_user(record, self.mask_policy, names) for record in list_successful(group)]
         mean: Floats = np.mean(seeds, axis=0)
         return mean
+
+
+def _find_rank_metric(text: str) -> MetricName | None:
+    """Return the MRR, hit rate or MAP that a text names; None for other metrics and those of an installed package."""
+    name = find_metric_name(text)
+    return None if name is None or name.reads_lists or is_plugin_metric(text) else name
 
 
 def name_plugin_metrics(frame: ReportFrame, cutoffs: Sequence[int]) -> tuple[str, ...]:

@@ -209,7 +209,7 @@ def _build_line(table: Table, row: Row, style: _Style) -> list[str]:
     if row.problem is not None:
         return [*line, style.text(row.problem)]
     for name in table.metrics:
-        line.append(_format_cell(row.cells[name], style))
+        line.append(_format_cell(row.cells.get(name), style))
         if name in table.paper_metrics:
             line.append(f"{row.paper[name]:.4f}" if name in row.paper else style.missing)
     line += [
@@ -224,8 +224,10 @@ def _build_line(table: Table, row: Row, style: _Style) -> list[str]:
     return [*line, *([row.number_id or style.missing] if table.shows_ids else [])]
 
 
-def _format_cell(cell: Cell, style: _Style) -> str:
-    """Write mean, star and standard deviation of a cell."""
+def _format_cell(cell: Cell | None, style: _Style) -> str:
+    """Write mean, star and standard deviation of a cell; a finished row may lack a metric of lists."""
+    if cell is None:
+        return style.missing
     number = {0: "{}", 1: style.best, 2: style.second}[cell.position].format(f"{cell.mean:.4f}")
     mark = style.mark if cell.significant else ""
     return number + mark + ("" if cell.sd is None else f"{style.plus_minus}{cell.sd:.4f}")

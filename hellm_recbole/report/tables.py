@@ -14,6 +14,7 @@ import numpy as np
 
 from hellm_recbole.config.comparison import DEFAULT, Comparison
 from hellm_recbole.config.limits import LARGEST_CUTOFF
+from hellm_recbole.config.metric_names import RANK_FORMS, MetricName, find_metric_name
 from hellm_recbole.config.request import Protocol
 from hellm_recbole.errors import SettingsError, shorten
 from hellm_recbole.experiments.external_lists import EXTERNAL, has_unknown_seed
@@ -26,6 +27,13 @@ from hellm_recbole.report.cells import Cell, Floats, build_cells
 from hellm_recbole.report.comparisons import find_chosen_row, name_rows
 from hellm_recbole.report.footnotes import Footnote, find_footnotes, list_marks
 from hellm_recbole.report.frame import ReportFrame, name_metrics, name_plugin_metrics
+from hellm_recbole.report.further_columns import (
+    NO_COLUMNS,
+    Columns,
+    add_cells,
+    describe_columns,
+    refuse_plugin_names,
+)
 from hellm_recbole.report.groups import Group, list_successful
 from hellm_recbole.report.number_ids import identify_number
 from hellm_recbole.report.protocols import FAMILY_TITLES, choose_policies
@@ -129,6 +137,8 @@ def build_table(
     metric: str | None = None,
     cutoffs: Sequence[int] | None = None,
     comparison: Comparison | None = None,
+    rank_metrics: Sequence[MetricName] = (),
+    list_columns: Columns = NO_COLUMNS,
 ) -> Table:
     """Build the table of runs that can be compared with each other.
 
@@ -139,20 +149,21 @@ def build_table(
         metric: metric that orders the rows inside a group; None takes `settings.sort_metric`.
         cutoffs: cut-offs K; None takes those of the runs.
         comparison: how the rows are compared; None is the default, without effect sizes in the CSV file.
+        rank_metrics: further metrics of ranks, such as MRR, which become columns.
+        list_columns: columns of metrics of test lists.
 
     Raises:
-        SettingsError: `metric` is neither R@K nor N@K, or the row to compare with is not in the table.
+        SettingsError: `metric` is not a metric of ranks, or the row to compare with is not in the table.
     """
     cutoffs = frame.choose_cutoffs(cutoffs)
     names, added = name_metrics(cutoffs), name_plugin_metrics(frame, cutoffs)
-    sort_metric = settings.sort_metric if metric is None else metric
-    _check_metric(sort_metric, example=names[-1])
+    sort_metric = _check_metric(settings.sort_metric if metric is None else metric, example=names[-1])
     policies = choose_policies(protocol, frame.mask_policy)
     finished = [index for index, group in enumerate(frame.groups) if list_successful(group)]
     compared = [frame.groups[index] for index in finished]
-    against = find_chosen_row(compared, comparison)
-    built = _build_cells(frame, compared, policies, (names, added), settings, comparison, against)
-    cells = dict(zip(finished, built, strict=True))
+    against, asked = find_chosen_row(compared, comparison), tuple(map(str, rank_metrics))
+    built = _build_cells(frame, compared, policies, (names, added, asked), settings, comparison, against)
+    cells = add_cells(dict(zip(finished, built, strict=True)), [list_columns])
     paper = frame.paper if protocol == "paper" else {}
     order = _order_groups(frame, policies, sort_metric)
     footnotes = find_footnotes([frame.groups[index] for index in order], frame.embedding_digests)
@@ -162,13 +173,15 @@ def build_table(
     ]
     return Table(
         protocol=protocol,
-        metrics=(*names, *added),
+        metrics=(*names, *added, *asked, *list_columns.names),
         paper_metrics=tuple(name for name in names if any(name in numbers for numbers in paper.values())),
         rows=_add_ids(rows, [frame.groups[index] for index in order], policies, cutoffs),
         notes=(
             *write_notes(frame, protocol, policies, cutoffs),
             *write_seed_note([(row.model, len(row.seeds)) for row in rows]),
             *write_distance_notes(frame, policies, sort_metric, settings),
+            *describe_columns(asked, len(finished), comparison or DEFAULT),
+            *list_columns.notes,
         ),
         footnotes=tuple(footnotes),
         mark_note=write_mark_note(
@@ -211,17 +224,22 @@ def _build_cells(
     return cells
 
 
-def _check_metric(metric: str, example: str) -> None:
-    """Refuse a metric that is not computed; `example` is one that is.
+def _check_metric(metric: str, example: str) -> str:
+    """Return a metric, unless rows cannot be ordered by it; `example` is one that they can.
 
     Raises:
-        SettingsError: the metric is neither R@K nor N@K, or its K is too large.
+        SettingsError: the metric is not one of ranks, has the name of a metric of an installed package, or its K is too
+            large.
     """
+    if (name := find_metric_name(metric)) is not None and not name.reads_lists:
+        refuse_plugin_names([name], "--metric")
+        return metric
     if not re.fullmatch(r"[RN]@[1-9][0-9]{0,6}", metric) or int(metric[2:]) > LARGEST_CUTOFF:
         raise SettingsError(
-            f"metric {shorten(metric)!r} is neither R@K nor N@K; choose a metric such as {example}, with K at "
-            f"most {LARGEST_CUTOFF:,}"
+            f"metric {shorten(metric)!r} is not {RANK_FORMS}, and is neither R@K nor N@K; choose a metric such as "
+            f"{example}, with K at most {LARGEST_CUTOFF:,}"
         )
+    return metric
 
 
 def _compute_per_seed(

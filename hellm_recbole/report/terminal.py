@@ -10,6 +10,7 @@ import rich.markup
 import rich.table
 from rich.console import Console
 
+from hellm_recbole.config.metric_names import find_metric_name
 from hellm_recbole.errors import strip_controls
 from hellm_recbole.plugins.metrics import is_plugin_metric
 from hellm_recbole.report.protocols import FAMILY_TITLES
@@ -30,12 +31,13 @@ def create_console(width: int | None = None) -> Console:
 def choose_shown_metrics(console: Console, names: Sequence[str]) -> Sequence[str]:
     """Choose the metrics that fit: those of the two largest K, or of the largest one if the terminal is narrow.
 
-    Metrics of installed packages are shown at the largest K.
+    Metrics of installed packages are shown at the largest K. Those that were asked for by name are all shown.
     """
-    own = [name for name in names if not is_plugin_metric(name)]
     added = [name for name in names if is_plugin_metric(name)]
+    further = [name for name in names if name not in added and find_metric_name(name) is not None]
+    own = [name for name in names if name not in added and name not in further]
     largest = own[-1].partition("@")[2] if own else ""
-    shown = [name for name in added if name.endswith(f"@{largest}")]
+    shown = [*(name for name in added if name.endswith(f"@{largest}")), *further]
     return [*own[-4 if console.width >= _WIDE + _PER_METRIC * len(shown) else -2 :], *shown]
 
 
@@ -117,7 +119,9 @@ def _list_notes(table: Table) -> list[str]:
 
 def _format_cell(row: Row, name: str, with_paper: bool) -> str:
     """Write the number with its marks, the standard deviation and the paper's number, each on its own line."""
-    cell = row.cells[name]
+    cell = row.cells.get(name)
+    if cell is None:
+        return f"{MISSING}  "
     mark, emphasis = _MARKS.get(cell.position, (" ", ""))
     lines = [f"[{emphasis}]{cell.mean:.4f}[/]" if emphasis else f"{cell.mean:.4f}"]
     lines[0] += mark + ("*" if cell.significant else " ")

@@ -91,7 +91,12 @@ def test_bad_cutoffs_are_refused(results: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_a_bad_metric_is_refused(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "neither R@K nor N@K" in fail(capsys, "--dataset", "Toy", "--output", str(results), "--metric", "MRR")
+    assert "neither R@K nor N@K" in fail(capsys, "--dataset", "Toy", "--output", str(results), "--metric", "MRX")
+
+
+def test_a_bad_name_of_metrics_is_refused(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = fail(capsys, "--dataset", "Toy", "--output", str(results), "--metrics", "MRR,Hr@10")
+    assert "--metrics 'Hr@10' is unknown; did you mean HR@10?" in said
 
 
 def test_the_command_runs_from_another_folder(results: Path, tmp_path: Path) -> None:

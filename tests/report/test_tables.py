@@ -61,7 +61,7 @@ def test_groups_are_in_order_and_the_best_row_of_a_group_is_first(tmp_path: Path
     assert [row.model for row in by_r20.rows[:2]] == ["High3", "Low3"]
 
 
-@pytest.mark.parametrize("metric", ["MRR", "N@", "N@0", "n@20", "R@10 "])
+@pytest.mark.parametrize("metric", ["MRX", "HR", "Gini@10", "N@", "N@0", "n@20", "R@10 "])
 def test_an_unknown_metric_is_refused(tmp_path: Path, metric: str) -> None:
     write_toy_runs(tmp_path)
     with pytest.raises(SettingsError, match=r"neither R@K nor N@K; choose a metric such as N@20"):
