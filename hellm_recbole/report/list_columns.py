@@ -17,7 +17,7 @@ from hellm_recbole.config.metric_names import COVERAGE, DIVERSITY, GINI, LIFT, N
 from hellm_recbole.config.request import TEST_LISTS
 from hellm_recbole.data.dataset import load_dataset
 from hellm_recbole.data.replacement import is_prepared
-from hellm_recbole.data.split import Split, split_dataset
+from hellm_recbole.data.split import Split
 from hellm_recbole.errors import DataError
 from hellm_recbole.evaluation.list_metrics import (
     ItemCounts,
@@ -32,7 +32,7 @@ from hellm_recbole.evaluation.list_metrics import (
 from hellm_recbole.experiments.list_file import StoredLists, check_hits, find_list_length, read_lists
 from hellm_recbole.experiments.ranks_file import read_ranks
 from hellm_recbole.experiments.results import RunResult
-from hellm_recbole.plugins.splits import KIND, split_with_plugin
+from hellm_recbole.plugins.splits import find_option, split_as_named
 from hellm_recbole.report.cells import Cell, build_cells
 from hellm_recbole.report.frame import Floats, ReportFrame
 from hellm_recbole.report.further_columns import Columns, describe_columns
@@ -123,8 +123,7 @@ def _load_data(record: RunResult, names: Sequence[MetricName], root: Path) -> _D
     wanted = [name.modality for name in names if name.kind == DIVERSITY]
     modalities = None if None in wanted else sorted({modality for modality in wanted if modality is not None})
     dataset = load_dataset(folder, modalities=modalities)
-    kind = record.split_kind
-    split = split_with_plugin(dataset, kind.removeprefix(KIND)) if kind.startswith(KIND) else split_dataset(dataset)
+    _, split = split_as_named(dataset, find_option(record.split_kind), folder)
     if split.sha256 != record.split_hash:
         raise DataError(
             f"{folder} has the split {split.sha256[:_DIGITS]}, and the runs have {record.split_hash[:_DIGITS]}; "
