@@ -3,11 +3,11 @@
 - `table.{md,csv,tex}` is the table of the protocol `unified`. `table-paper.{md,csv,tex}` is the table of the protocol
   `paper`. It is written if the paper has the dataset or if this protocol is requested.
 - `slices.csv` has the metrics of parts of the test targets.
-- `ablation.{md,csv}` compares variants with their models, at the cut-offs of the runs. It is written if a variant has
-  finished.
+- `ablation.{md,csv,tex}` compares variants with their models, at the cut-offs of the runs. It is written if a variant
+  has finished.
 - `ledger.{md,csv}` has published numbers beside those of the runs, and `claims.csv` the verdicts on the claims of the
   paper's text. They are written if they are requested.
-- `report.html` and `figures/` are the page. It is written if it is requested.
+- `report.html` is the page. It is written if it is requested, with `figures/` or, after runs, without.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from pathlib import Path
 from typing import get_args
 
 from hellm_recbole.config.request import Protocol
-from hellm_recbole.experiments.sweeps import find_searches
 from hellm_recbole.report.ablation import Ablation, build_ablation
 from hellm_recbole.report.ablation_rendering import (
     render_ablation_csv,
+    render_ablation_latex,
     render_ablation_markdown,
     render_ablation_terminal,
 )
 from hellm_recbole.report.frame import read_frame
-from hellm_recbole.report.ledger import Ledger, build_ledger, has_references
+from hellm_recbole.report.ledger import Ledger, build_ledger
 from hellm_recbole.report.ledger_rendering import (
     render_claims_csv,
     render_ledger_csv,
     render_ledger_markdown,
     render_ledger_terminal,
 )
-from hellm_recbole.report.rendering import render_csv, render_latex, render_markdown
+from hellm_recbole.report.page_writing import PageInput, try_page, write_dataset_page
+from hellm_recbole.report.rendering import name_latex_label, render_csv, render_latex, render_markdown
 from hellm_recbole.report.settings import read_report_settings
 from hellm_recbole.report.slices import build_slices, render_slices
 from hellm_recbole.report.tables import Table, build_table
@@ -50,6 +51,7 @@ def write_reports(
     metric: str | None = None,
     cutoffs: Sequence[int] | None = None,
     page: bool = False,
+    quick_page: bool = False,
     ledger: bool = False,
     output: Path | None = None,
 ) -> str:
@@ -61,12 +63,15 @@ def write_reports(
         protocol: protocol of the table to return.
         metric: metric that orders the rows inside a group; None takes the one in `properties/report.yaml`.
         cutoffs: cut-offs K of tables, slices and page; None takes those of the runs.
-        page: whether to write the page.
+        page: whether to write the page and its figures.
+        quick_page: whether to write the page without files of its figures. If it cannot be made, the text that is
+            returned says why, and nothing else is lost.
         ledger: whether to write the ledger; the page has it in any case if there are published numbers of the dataset.
         output: folder that gets the folder of the report; None takes `results_dir`.
 
     Returns:
-        The table, the ablation table if there is one, and the ledger if it is written, as text for the terminal.
+        The table, the ablation table if there is one, the ledger if it is written, and the problem of a quick page, as
+        text for the terminal.
 
     Raises:
         ResultError: there are no run results, one is broken, or the runs cannot be compared in one table.
@@ -83,38 +88,32 @@ def write_reports(
     write_text(folder / "slices.csv", render_slices(slices, frame.choose_cutoffs(cutoffs)))
     if ablation is not None:
         _write_ablation(folder, ablation)
-    with_ledger = ledger or (page and has_references(everything))
-    numbers = build_ledger(everything, settings, metric=metric) if with_ledger else None
+    numbers = build_ledger(everything, settings, metric=metric) if ledger else None
+    source = PageInput(results_dir, everything, frame, settings, tables, ablation, numbers, metric, cutoffs)
     if page:
-        # matplotlib and jinja2 take long to import, and run.py does not need them.
-        from hellm_recbole.report.page import PageContent, write_page
-
-        content = PageContent(
-            table=tables["unified"],
-            paper_table=tables.get("paper") if frame.paper else None,
-            ablation=ablation if cutoffs is None else build_ablation(everything, settings, cutoffs=cutoffs),
-            searches=find_searches(results_dir, dataset),
-            cutoffs=frame.choose_cutoffs(cutoffs),
-            ledger=numbers,
-        )
-        write_page(folder, frame, content, settings)
+        write_dataset_page(folder, source)
     shown = [render_terminal(tables[protocol]), *([] if ablation is None else [render_ablation_terminal(ablation)])]
     if ledger and numbers is not None:
         shown.append(_write_ledger(folder, numbers))
+    if quick_page and (problem := try_page(folder, source)) is not None:
+        shown.append(problem)
     return "\n".join(shown)
 
 
 def _write_tables(folder: Path, tables: Mapping[Protocol, Table]) -> None:
     """Write the table of each protocol as Markdown, CSV and LaTeX."""
     for protocol, table in tables.items():
-        for ending, render in (("md", render_markdown), ("csv", render_csv), ("tex", render_latex)):
-            write_text(folder / f"{STEMS[protocol]}.{ending}", render(table))
+        stem = STEMS[protocol]
+        for ending, render in (("md", render_markdown), ("csv", render_csv)):
+            write_text(folder / f"{stem}.{ending}", render(table))
+        write_text(folder / f"{stem}.tex", render_latex(table, name_latex_label(folder.name, stem)))
 
 
 def _write_ablation(folder: Path, ablation: Ablation) -> None:
-    """Write an ablation table as Markdown and CSV."""
+    """Write an ablation table as Markdown, CSV and LaTeX."""
     for ending, render in (("md", render_ablation_markdown), ("csv", render_ablation_csv)):
         write_text(folder / f"ablation.{ending}", render(ablation))
+    write_text(folder / "ablation.tex", render_ablation_latex(ablation, name_latex_label(folder.name, "ablation")))
 
 
 def _write_ledger(folder: Path, ledger: Ledger) -> str:
