@@ -25,6 +25,7 @@ from hellm_recbole.system.files import atomic_write, ensure_folder
 PAGE_INCHES = 7.0  # text width of an A4 or letter page
 DPI = 200
 LOG_FROM = 50.0  # an axis is logarithmic if its values are positive and largest / smallest is at least this
+CURVE_LOG_FROM = 10.0  # the same for an axis of epochs or of time, where a curve bends at the beginning
 FRONT = "front"  # id of the line through the Pareto front, in the panels of the page
 _PANEL_INCHES = (5.2, 3.4)  # a panel of the page, which stands alone
 _PANEL_STYLE = {key: 9 for key in STYLE if key.endswith("size")} | {"axes.titlesize": 10, "lines.linewidth": 1.5}
@@ -86,13 +87,17 @@ class Panel:
     log_x: bool = False
 
 
-def spans_decades(values: Sequence[float]) -> bool:
+def spans_decades(values: Sequence[float], ratio: float = LOG_FROM) -> bool:
     """Return whether these values need a logarithmic axis.
+
+    Args:
+        values: values on the axis.
+        ratio: largest / smallest from which they need one.
 
     >>> spans_decades([1e-5, 1e-1]), spans_decades([1, 30]), spans_decades([0, 100])
     (True, False, False)
     """
-    return len(values) > 1 and min(values) > 0 and max(values) / min(values) >= LOG_FROM
+    return len(values) > 1 and min(values) > 0 and max(values) / min(values) >= ratio
 
 
 @dataclass(frozen=True)

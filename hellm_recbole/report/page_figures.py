@@ -147,14 +147,19 @@ def _draw_learning_curves(rows: Sequence[FinishedRow]) -> list[NamedFigure]:
         return []
     label = f"{' or '.join(sorted(metrics_used))}, validation"
     panels = [
-        Panel("by epoch", "epoch", label, by_epoch, log_x=True),
-        Panel("by time", "training time (min)", label, by_time, log_x=True),
+        Panel("by epoch", "epoch", label, by_epoch, log_x=_bends_early(by_epoch)),
+        Panel("by time", "training time (min)", label, by_time, log_x=_bends_early(by_time)),
     ]
     caption = (
         "How each model improved during training, measured on the validation part; a curve that is still rising may "
         "need more epochs. The first seed of each row; rows of a single epoch are left out."
     )
     return [NamedFigure("learning", "Learning curves", caption, Chart(panels))]
+
+
+def _bends_early(curves: Sequence[Series]) -> bool:
+    """Return whether curves of training need a logarithmic axis, because most happens in a small part of it."""
+    return figures.spans_decades([value for curve in curves for value in curve.x], figures.CURVE_LOG_FROM)
 
 
 def _draw_costs(accuracies: Sequence[tuple[FinishedRow, float]], k: int) -> list[NamedFigure]:
@@ -261,7 +266,7 @@ def _draw_search(result: SearchResult) -> list[NamedFigure]:
         )
         for trial in sorted(reported, key=lambda trial: trial is best)
     ]
-    panel = Panel(result.row, "epoch", f"{result.valid_metric}, validation", series, log_x=True)
+    panel = Panel(result.row, "epoch", f"{result.valid_metric}, validation", series, log_x=_bends_early(series))
     caption = (
         "Each line is a trial, a training run with its own values; the best trial is named. "
         f"{len(result.trials)} trials, {result.budget}, scheduler {result.scheduler}, search {result.search}."
