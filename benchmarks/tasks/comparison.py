@@ -372,9 +372,9 @@ def _execute_and_report(
 
 
 def _report(request: RunRequest, name: str, data: tuple[Dataset, Split], *, quiet: bool) -> None:
-    """Write the tables of a dataset, and print them unless this is `quiet`."""
+    """Write the tables of a dataset; unless this is `quiet`, write its page, too, and print the tables."""
     remove_leftovers(request.output / name)
-    tables = write_reports(request.output, name, request.protocol, mask=request.mask)
+    tables = write_reports(request.output, name, request.protocol, mask=request.mask, quick_page=not quiet)
     if quiet:
         return
     print(tables)

@@ -1,4 +1,4 @@
-"""Render an ablation table as Markdown, CSV and text for the terminal: nothing is computed here."""
+"""Render an ablation table as Markdown, CSV, LaTeX and text for the terminal: nothing is computed here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import rich.markup
 
 from hellm_recbole.errors import strip_controls
 from hellm_recbole.report.ablation import Ablation, AblationRow
-from hellm_recbole.report.rendering import render_csv_lines, render_markdown_table
+from hellm_recbole.report.escaping import escape_latex
+from hellm_recbole.report.rendering import render_csv_lines, render_latex_table, render_markdown_table
 from hellm_recbole.report.terminal import choose_shown_metrics, create_console, create_view, print_view
 
 LOG_WIDTH = 160  # columns in a file or a pipe, so that the names of variants are not cut into lines
@@ -43,6 +44,28 @@ def render_ablation_csv(ablation: Ablation) -> str:
             line[f"{ablation.metric}_change_percent{ending}"] = None if value is None else 100.0 * value
         lines.append({**line, f"{ablation.metric}_p": row.p})
     return render_csv_lines(lines, list(lines[0]))
+
+
+def render_ablation_latex(ablation: Ablation, label: str) -> str:
+    r"""Render the ablation table as a LaTeX `table` environment; the document needs only `\usepackage{booktabs}`.
+
+    Args:
+        ablation: table to render.
+        label: name for `\ref`.
+    """
+    metrics = list(ablation.rows[0].means)
+    presets = ["Preset"] if ablation.several_presets else []
+    header = ["Row", *presets, *metrics, f"{ablation.metric} change", "p", "Seeds"]
+    lines = []
+    for row in ablation.rows:
+        rule = [r"\midrule"] if row.change is None and row.p is None else []  # above each whole model
+        tested = [cell.replace("%", r"\%").replace("*", "$^{*}$") for cell in _list_tested(row)]
+        cells = [*map(escape_latex, _list_names(ablation, row)), *(f"{value:.4f}" for value in row.means.values())]
+        lines += [*rule, " & ".join([*cells, *tested]) + r" \\"]
+    sentences = [f"{ablation.note}.", *ablation.footnotes]
+    caption = [*map(escape_latex, sentences), f"$^{{*}}$ p {escape_latex(ablation.mark_note)}"]
+    columns = "l" * (1 + len(presets)) + "r" * (len(metrics) + 3)
+    return render_latex_table(columns, header, lines, caption, label)
 
 
 def render_ablation_terminal(ablation: Ablation, width: int | None = None) -> str:

@@ -5,11 +5,11 @@
 - `table-mask-<policy>.{md,csv,tex}` is the table under another masking policy. It is written if it is requested, and so
   is the ablation table under this policy, `ablation-mask-<policy>.{md,csv}`.
 - `slices.csv` has the metrics of parts of the test targets.
-- `ablation.{md,csv}` compares variants with their models, at the cut-offs of the runs. It is written if a variant has
-  finished.
+- `ablation.{md,csv,tex}` compares variants with their models, at the cut-offs of the runs. It is written if a variant
+  has finished.
 - `ledger.{md,csv}` has published numbers beside those of the runs, and `claims.csv` the verdicts on the claims of the
   paper's text. They are written if they are requested.
-- `report.html` and `figures/` are the page. It is written if it is requested.
+- `report.html` is the page. It is written if it is requested, with `figures/` or, after runs, without.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from hellm_recbole.config.comparison import Comparison
 from hellm_recbole.config.metric_names import MetricName
 from hellm_recbole.config.request import Protocol
 from hellm_recbole.data.known_datasets import DATASET_ROOT
 from hellm_recbole.experiments.ranks_file import Policy
-from hellm_recbole.experiments.sweeps import find_searches
 from hellm_recbole.report.ablation import Ablation, build_ablation
 from hellm_recbole.report.ablation_rendering import (
     render_ablation_csv,
+    render_ablation_latex,
     render_ablation_markdown,
     render_ablation_terminal,
 )
 from hellm_recbole.report.frame import ReportFrame, read_frame
 from hellm_recbole.report.further_columns import refuse_plugin_names
-from hellm_recbole.report.ledger import Ledger, build_ledger, has_references
+from hellm_recbole.report.ledger import Ledger, build_ledger
 from hellm_recbole.report.ledger_rendering import (
     render_claims_csv,
     render_ledger_csv,
@@ -42,7 +42,8 @@ from hellm_recbole.report.ledger_rendering import (
     render_ledger_terminal,
 )
 from hellm_recbole.report.list_columns import build_list_columns
-from hellm_recbole.report.rendering import render_csv, render_latex, render_markdown
+from hellm_recbole.report.page_writing import PageInput, try_page, write_dataset_page
+from hellm_recbole.report.rendering import name_latex_label, render_csv, render_latex, render_markdown
 from hellm_recbole.report.settings import ReportSettings, read_report_settings
 from hellm_recbole.report.slices import build_slices, render_slices
 from hellm_recbole.report.tables import Table, build_table
@@ -61,6 +62,7 @@ def write_reports(
     metric: str | None = None,
     cutoffs: Sequence[int] | None = None,
     page: bool = False,
+    quick_page: bool = False,
     ledger: bool = False,
     output: Path | None = None,
     comparison: Comparison | None = None,
@@ -76,7 +78,9 @@ def write_reports(
         mask: masking policy of all rows of the table to return; None takes those of the protocol.
         metric: metric that orders the rows of a group; None takes the one in `properties/report.yaml`.
         cutoffs: cut-offs K of tables, slices and page; None takes those of the runs.
-        page: whether to write the page.
+        page: whether to write the page and its figures.
+        quick_page: whether to write the page without files of its figures. If it cannot be made, the text that is
+            returned says why, and nothing else is lost.
         ledger: whether to write the ledger; the page has it in any case if there are published numbers of the dataset.
         output: folder that gets the folder of the report; None takes `results_dir`.
         comparison: how the rows are compared; None is the default, without effect sizes in the CSV file.
@@ -84,7 +88,8 @@ def write_reports(
         metrics: further metrics, which become columns; those of test lists read the prepared dataset in `dataset/`.
 
     Returns:
-        The table, the ablation table if there is one, and the ledger if it is written, as text for the terminal.
+        The table, the ablation table if there is one, the ledger if it is written, and the problem of a quick page, as
+        text for the terminal.
 
     Raises:
         HellmError: the runs cannot be compared in one table, an argument names nothing, test lists do not belong to
@@ -107,38 +112,24 @@ def write_reports(
     _write_tables(folder, {STEMS[name]: one for name, one in tables.items()})
     _write_slices(folder, frame, settings, cutoffs)
     _write_ablation(folder, ablation)
-    with_ledger = ledger or (page and has_references(everything))
-    numbers = build_ledger(everything, settings, metric=metric) if with_ledger else None
+    numbers = build_ledger(everything, settings, metric=metric) if ledger else None
+    source = PageInput(results_dir, everything, frame, settings, tables, ablation, numbers, metric, cutoffs)
     if page:
-        _write_page(
-            *(folder, frame, settings),
-            table=tables["unified"],
-            paper_table=tables.get("paper") if frame.paper else None,
-            ablation=ablation if cutoffs is None else build_ablation(everything, settings, cutoffs=cutoffs),
-            searches=find_searches(results_dir, dataset),
-            cutoffs=frame.choose_cutoffs(cutoffs),
-            ledger=numbers,
-        )
+        write_dataset_page(folder, source)
     if mask is not None:
         masked = replace(build(replace(frame, mask=mask), "unified"), shows_ids=ids)
         table, ablation = _write_masked(folder, masked, build_ablation(replace(everything, mask=mask), settings), mask)
     shown = [render_terminal(table), *([] if ablation is None else [render_ablation_terminal(ablation)])]
     if ledger and numbers is not None:
         shown.append(_write_ledger(folder, numbers))
+    if quick_page and (problem := try_page(folder, source)) is not None:
+        shown.append(problem)
     return "\n".join(shown)
 
 
 def _list_protocols(frame: ReportFrame, requested: Protocol) -> list[Protocol]:
     """List the protocols of the tables: `paper` only if the paper has the dataset, or if it is requested."""
     return [name for name in get_args(Protocol) if name == "unified" or frame.paper or name == requested]
-
-
-def _write_page(folder: Path, frame: ReportFrame, settings: ReportSettings, **content: Any) -> None:
-    """Write the page; `content` are the fields of its content."""
-    # matplotlib and jinja2 take long to import, and run.py does not need them.
-    from hellm_recbole.report.page import PageContent, write_page
-
-    write_page(folder, frame, PageContent(**content), settings)
 
 
 def _write_slices(folder: Path, frame: ReportFrame, settings: ReportSettings, cutoffs: Sequence[int] | None) -> None:
@@ -157,16 +148,18 @@ def _write_masked(folder: Path, table: Table, ablation: Ablation | None, mask: P
 def _write_tables(folder: Path, tables: Mapping[str, Table]) -> None:
     """Write tables as Markdown, CSV and LaTeX; `tables` maps the name of the files without ending to the table."""
     for stem, table in tables.items():
-        for ending, render in (("md", render_markdown), ("csv", render_csv), ("tex", render_latex)):
+        for ending, render in (("md", render_markdown), ("csv", render_csv)):
             write_text(folder / f"{stem}.{ending}", render(table))
+        write_text(folder / f"{stem}.tex", render_latex(table, name_latex_label(folder.name, stem)))
 
 
 def _write_ablation(folder: Path, ablation: Ablation | None, stem: str = "ablation") -> None:
-    """Write an ablation table as Markdown and CSV, if there is one."""
+    """Write an ablation table as Markdown, CSV and LaTeX, if there is one."""
     if ablation is None:
         return
     for ending, render in (("md", render_ablation_markdown), ("csv", render_ablation_csv)):
         write_text(folder / f"{stem}.{ending}", render(ablation))
+    write_text(folder / f"{stem}.tex", render_ablation_latex(ablation, name_latex_label(folder.name, stem)))
 
 
 def _write_ledger(folder: Path, ledger: Ledger) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hellm_recbole.models.base import Family
 from hellm_recbole.report.frame import ReportFrame
 from hellm_recbole.report.groups import Group, list_successful
 from hellm_recbole.report.tables import Table
@@ -17,11 +18,15 @@ class FinishedRow:
         name: label of the model, with the preset if rows have different ones.
         index: number of the row among the finished rows, from 0.
         runs: results of its successful runs, one for each seed.
+        family: group of the table to which the row belongs.
+        shade: number of the row among the finished rows of its family, from 0.
     """
 
     name: str
     index: int
     runs: Group
+    family: Family
+    shade: int
 
 
 def find_finished_rows(table: Table, frame: ReportFrame) -> list[FinishedRow]:
@@ -32,5 +37,6 @@ def find_finished_rows(table: Table, frame: ReportFrame) -> list[FinishedRow]:
         successful = list_successful(groups[row.model, row.preset])
         if successful:
             name = f"{row.model} ({row.preset})" if table.several_presets else row.model
-            rows.append(FinishedRow(name, len(rows), successful))
+            shade = sum(other.family == row.family for other in rows)
+            rows.append(FinishedRow(name, len(rows), successful, row.family, shade))
     return rows

@@ -1,18 +1,19 @@
 """The page of a dataset: one HTML file with tables, figures and comparisons.
 
-The page opens without a network, because it contains its figures. They are also written as SVG and PNG files into a
-folder next to the page. Jinja escapes every value that comes from a run result.
+The page opens without a network, because it contains its figures, style sheet and script. The figures can also be
+written as SVG, PDF and PNG files into a folder next to the page. Jinja escapes every value that comes from a run.
 """
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
 
 from hellm_recbole import __version__
 from hellm_recbole.experiments.external_lists import has_unknown_seed
@@ -20,12 +21,14 @@ from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.experiments.sweeps import SearchResult
 from hellm_recbole.report.ablation import Ablation
+from hellm_recbole.report.figure_styles import list_dark_colours
 from hellm_recbole.report.figures import write_figure
 from hellm_recbole.report.finished_rows import find_finished_rows
 from hellm_recbole.report.frame import ReportFrame
 from hellm_recbole.report.ledger import Ledger
 from hellm_recbole.report.ledger_rendering import describe_claims
 from hellm_recbole.report.page_figures import FIGURES, NamedFigure, draw_page_figures
+from hellm_recbole.report.page_svg import draw_sample, embed_figure, name_colour
 from hellm_recbole.report.pairs import compare_pairs
 from hellm_recbole.report.protocols import FAMILY_TITLES
 from hellm_recbole.report.settings import ReportSettings
@@ -39,6 +42,7 @@ MASKED: dict[Policy, str] = {
     "none": "nothing is masked, for any row",
 }
 TEMPLATE = "page.html.jinja"
+_UNBROKEN = 20  # characters of a name that always stands on one line
 
 
 @dataclass(frozen=True)
@@ -63,21 +67,41 @@ class PageContent:
 
 
 @dataclass(frozen=True)
+class LegendEntry:
+    """A name in the legend of a figure.
+
+    Attributes:
+        key: key of its lines and points, the same for a row in all figures.
+        name: name of the row or series.
+        sample: its line with its marker.
+    """
+
+    key: str
+    name: str
+    sample: Markup
+
+
+@dataclass(frozen=True)
 class PageFigure:
     """A figure of the page.
 
     Attributes:
         title: text above the figure.
-        caption: text below it.
-        source: the SVG file as a data URL.
+        caption: text below its title.
+        panels: its panels as SVG, or the whole figure.
+        legend: title of a family, or "" for series that are no rows, and its entries; empty for a whole figure, which
+            has its own legend.
     """
 
     title: str
     caption: str
-    source: str
+    panels: Sequence[Markup]
+    legend: Sequence[tuple[str, Sequence[LegendEntry]]]
 
 
-def write_page(folder: Path, frame: ReportFrame, content: PageContent, settings: ReportSettings) -> None:
+def write_page(
+    folder: Path, frame: ReportFrame, content: PageContent, settings: ReportSettings, *, with_files: bool = True
+) -> None:
     """Write `report.html` and the folder `figures/`.
 
     Args:
@@ -85,48 +109,60 @@ def write_page(folder: Path, frame: ReportFrame, content: PageContent, settings:
         frame: runs of the table.
         content: tables, ablation and searches.
         settings: settings of the report.
+        with_files: whether to write the figures as files, too, which takes longer than all the rest of the page.
 
     Raises:
         OutputError: a file cannot be written.
     """
     rows = find_finished_rows(content.table, frame)
     drawn = draw_page_figures(frame, rows, content.ablation, content.searches, content.cutoffs, settings)
-    figures = [_write_page_figure(folder / FIGURES, figure) for figure in drawn]
+    if with_files:
+        for figure in drawn:
+            write_figure(folder / FIGURES, figure.name, figure.figure)
+    keys = {(row.runs[0].label, row.runs[0].preset): _name_row_key(row.index) for row in rows}
     pairs = compare_pairs(frame, rows, content.cutoffs, settings)
-    write_text(folder / PAGE_FILE, render_page(frame.records, content, figures, pairs))
-
-
-def _write_page_figure(folder: Path, drawn: NamedFigure) -> PageFigure:
-    """Write a figure into its folder and return it for the page."""
-    path = write_figure(folder, drawn.name, drawn.figure)
-    source = base64.b64encode(path.read_bytes()).decode("ascii")
-    return PageFigure(drawn.title, drawn.caption, f"data:image/svg+xml;base64,{source}")
-
-
-def render_page(
-    records: Sequence[RunResult], content: PageContent, figures: Sequence[PageFigure], pairs: Mapping[str, Any]
-) -> str:
-    """Render the page as HTML.
-
-    Args:
-        records: run results of the table.
-        content: tables and ablation.
-        figures: figures in the order of the page.
-        pairs: comparison of every two rows, from `compare_pairs`.
-    """
-    return _load_template().render(
-        dataset=records[0].dataset,
+    page = _load_template().render(
+        dataset=frame.records[0].dataset,
         version=__version__,
-        protocol=_describe_protocol(records),
+        protocol=_describe_protocol(frame.records),
         table=content.table,
+        keys=keys,
         families=FAMILY_TITLES,
         paper_table=content.paper_table,
-        figures=figures,
-        ablation=() if content.ablation is None else content.ablation.rows,
+        figures=[_embed_page_figure(figure) for figure in drawn],
+        ablation=content.ablation,
         pairs=pairs,
         ledger=content.ledger,
         claims=() if content.ledger is None else describe_claims(content.ledger),
+        confidence=f"{settings.confidence_level:.0%}",
+        colours=list_dark_colours(),
     )
+    write_text(folder / PAGE_FILE, page)
+
+
+def _name_row_key(index: int) -> str:
+    """Name the key that a row of the table has in the table and in all figures."""
+    return f"row-{index}"
+
+
+def _embed_page_figure(drawn: NamedFigure) -> PageFigure:
+    """Embed a figure: panel by panel with a legend of the page, or as a whole."""
+    if isinstance(drawn.content, Figure):
+        whole = embed_figure(drawn.content, drawn.name, drawn.title, {})
+        return PageFigure(drawn.title, drawn.caption, [whole], [])
+    keys, groups = {}, {}
+    for n, (name, series) in enumerate(drawn.content.list_names().items()):
+        # The names of a search, such as "ended", mean something else in each figure; a row is the same in all.
+        key = f"{drawn.name}-{n}" if series.family is None else _name_row_key(series.index)
+        sample = draw_sample(series.style, with_line=drawn.content.kind != "scatter")
+        keys[f"series-{n}"] = key
+        title = FAMILY_TITLES[series.family] if series.family in FAMILY_TITLES else ""
+        groups.setdefault(title, []).append(LegendEntry(key, name, sample))
+    panels = [
+        embed_figure(figure, f"{drawn.name}-{n}", f"{drawn.title}, {panel.title}", keys)
+        for n, (panel, figure) in enumerate(zip(drawn.content.panels, drawn.content.draw_panels(), strict=True))
+    ]
+    return PageFigure(drawn.title, drawn.caption, panels, list(groups.items()))
 
 
 def _load_template() -> jinja2.Template:
@@ -134,7 +170,19 @@ def _load_template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("hellm_recbole.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    environment.filters |= {"breakable": _make_breakable, "name_colour": name_colour}
     return environment.get_template(TEMPLATE)
+
+
+def _make_breakable(name: str) -> Markup:
+    """Escape a name; a long one may be broken into lines after a comma or a hyphen, and before "@".
+
+    >>> _make_breakable("SASRec-text"), _make_breakable("Fusion(SASRec-text,<b>)@gemma")
+    (Markup('SASRec-text'), Markup('Fusion(SASRec-<wbr>text,<wbr>&lt;b&gt;)<wbr>@gemma'))
+    """
+    if len(name) <= _UNBROKEN:
+        return escape(name)
+    return Markup("<wbr>").join(re.split(r"(?<=[,-])|(?=@)", name))
 
 
 def _describe_protocol(records: Sequence[RunResult]) -> list[tuple[str, str]]:

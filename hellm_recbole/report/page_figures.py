@@ -12,7 +12,7 @@ from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.experiments.sweeps import SearchResult
 from hellm_recbole.report import figures
 from hellm_recbole.report.ablation import Ablation, AblationRow
-from hellm_recbole.report.figures import Panel, Series
+from hellm_recbole.report.figures import Chart, Panel, Series
 from hellm_recbole.report.finished_rows import FinishedRow
 from hellm_recbole.report.frame import ReportFrame, name_metrics
 from hellm_recbole.report.settings import ReportSettings
@@ -31,13 +31,18 @@ class NamedFigure:
         name: file name without ending.
         title: text above the figure.
         caption: text below it.
-        figure: the figure.
+        content: the panels of the figure; or the figure itself, if its parts cannot be drawn one by one.
     """
 
     name: str
     title: str
     caption: str
-    figure: Figure
+    content: Chart | Figure
+
+    @property
+    def figure(self) -> Figure:
+        """The whole figure, with its legend."""
+        return self.content if isinstance(self.content, Figure) else self.content.draw()
 
 
 def draw_page_figures(
@@ -91,6 +96,11 @@ def _draw_run_figures(
     ]
 
 
+def _build_series(row: FinishedRow, x: Sequence[float], y: Sequence[float]) -> Series:
+    """Build the series of a row."""
+    return Series(row.name, row.index, x, y, row.family, row.shade)
+
+
 def _draw_over_k(
     rows: Sequence[FinishedRow], over_k: Sequence[Mapping[str, float]], every_k: Sequence[int]
 ) -> NamedFigure:
@@ -104,12 +114,15 @@ def _draw_over_k(
     panels = []
     for kind, title in (("R", "Recall"), ("N", "NDCG")):
         series = [
-            Series(row.name, row.index, list(every_k), [means[f"{kind}@{n}"] for n in every_k])
+            _build_series(row, list(every_k), [means[f"{kind}@{n}"] for n in every_k])
             for row, means in zip(rows, over_k, strict=True)
         ]
         panels.append(Panel(title, "K", f"{title}@K", series))
-    caption = "Test part, from the saved ranks."
-    return NamedFigure("over-k", "Recall and NDCG over K", caption, figures.draw_lines(panels))
+    caption = (
+        "How the metrics grow with K, the number of recommended items that count; higher is better. Test part, from "
+        "the saved ranks."
+    )
+    return NamedFigure("over-k", "Recall and NDCG over K", caption, Chart(panels))
 
 
 def _draw_learning_curves(rows: Sequence[FinishedRow]) -> list[NamedFigure]:
@@ -130,17 +143,25 @@ def _draw_learning_curves(rows: Sequence[FinishedRow]) -> list[NamedFigure]:
         if len(measured) > 1:
             metrics_used.add(metric)
             epochs, minutes, values = zip(*measured, strict=True)
-            by_epoch.append(Series(row.name, row.index, epochs, values))
-            by_time.append(Series(row.name, row.index, minutes, values))
+            by_epoch.append(_build_series(row, epochs, values))
+            by_time.append(_build_series(row, minutes, values))
     if not by_epoch:
         return []
     label = f"{' or '.join(sorted(metrics_used))}, validation"
     panels = [
-        Panel("by epoch", "epoch", label, by_epoch, log_x=True),
-        Panel("by time", "training time (min)", label, by_time, log_x=True),
+        Panel("by epoch", "epoch", label, by_epoch, log_x=_bends_early(by_epoch)),
+        Panel("by time", "training time (min)", label, by_time, log_x=_bends_early(by_time)),
     ]
-    caption = "Validation part; the first seed of each row. Rows of a single epoch are left out."
-    return [NamedFigure("learning", "Learning curves", caption, figures.draw_lines(panels))]
+    caption = (
+        "How each model improved during training, measured on the validation part; a curve that is still rising may "
+        "need more epochs. The first seed of each row; rows of a single epoch are left out."
+    )
+    return [NamedFigure("learning", "Learning curves", caption, Chart(panels))]
+
+
+def _bends_early(curves: Sequence[Series]) -> bool:
+    """Return whether curves of training need a logarithmic axis, because most happens in a small part of it."""
+    return figures.spans_decades([value for curve in curves for value in curve.x], figures.CURVE_LOG_FROM)
 
 
 def _draw_costs(accuracies: Sequence[tuple[FinishedRow, float]], k: int) -> list[NamedFigure]:
@@ -159,17 +180,17 @@ def _draw_costs(accuracies: Sequence[tuple[FinishedRow, float]], k: int) -> list
         for row, value in accuracies:
             costs = [cost for cost in map(measure, row.runs) if cost is not None]
             if len(costs) == len(row.runs):
-                series.append(Series(row.name, row.index, [float(np.mean(costs))], [value]))
+                series.append(_build_series(row, [float(np.mean(costs))], [value]))
         if series:
             log_x = figures.spans_decades([points.x[0] for points in series])
             panels.append(Panel(f"against {title}", label, f"N@{k}, test", series, log_x=log_x))
     if not panels:
         return []
     caption = (
-        "Up and left is better; the grey line joins the rows that no other row beats on both. Memory is the device's "
-        "where one was used, else the process's."
+        "What accuracy costs: up and left is better, and the grey line joins the rows that no other row beats in "
+        "both. Memory is that of the device if one was used, otherwise of the process."
     )
-    return [NamedFigure("cost", "Accuracy against cost", caption, figures.draw_scatter(panels))]
+    return [NamedFigure("cost", "Accuracy against cost", caption, Chart(panels, "scatter"))]
 
 
 def _measure_memory_gib(record: RunResult) -> float | None:
@@ -191,11 +212,14 @@ def _draw_slices(frame: ReportFrame, rows: Sequence[FinishedRow], k: int, settin
         series = []
         for row in rows:
             values = [average_slice(frame, row.runs, mask, [k])[f"R@{k}"] for mask in groups.values()]
-            series.append(Series(row.name, row.index, list(range(len(groups))), values))
+            series.append(_build_series(row, list(range(len(groups))), values))
         names = [name.removeprefix("history ").replace(" items", "") for name in groups]
         panels.append(Panel(title, unit, f"R@{k}, test", series, ticks=names))
-    caption = "Groups of users by history length, and of targets by how often they occur in training (cold: never)."
-    return NamedFigure("slices", "Slices", caption, figures.draw_lines(panels, points=True))
+    caption = (
+        f"For which users and items the models are good: R@{k} of users with short and long histories, and of held-out "
+        "items that are rare or frequent in training (cold: never there)."
+    )
+    return NamedFigure("slices", "Slices", caption, Chart(panels, "marked lines"))
 
 
 def _draw_ablation_figures(ablation: Ablation, settings: ReportSettings) -> list[NamedFigure]:
@@ -217,7 +241,10 @@ def _draw_ablation_figures(ablation: Ablation, settings: ReportSettings) -> list
                 [100 * (row.change or 0.0) for row in rows],
                 [(100 * (row.low or 0.0), 100 * (row.high or 0.0)) for row in rows],
             )
-            caption = f"* differs from the whole model at p < {settings.significance_level:g}, Holm-corrected."
+            caption = (
+                f"What changes if one part of {whole.model} is left out or replaced: a bar to the left means that the "
+                f"part helps. * differs from the whole model at p < {settings.significance_level:g}, Holm-corrected."
+            )
             name, title = f"ablation-{_to_file_name(whole.model)}", f"What the parts of {whole.model} are worth"
             named_figures.append(NamedFigure(name, title, caption, figure))
     return named_figures
@@ -241,9 +268,12 @@ def _draw_search(result: SearchResult) -> list[NamedFigure]:
         )
         for trial in sorted(reported, key=lambda trial: trial is best)
     ]
-    panel = Panel(result.row, "epoch", f"{result.valid_metric}, validation", series, log_x=True)
-    caption = f"{len(result.trials)} trials, {result.budget}, scheduler {result.scheduler}, search {result.search}."
-    return [NamedFigure(name, f"Search of {result.row}", caption, figures.draw_lines([panel]))]
+    panel = Panel(result.row, "epoch", f"{result.valid_metric}, validation", series, log_x=_bends_early(series))
+    caption = (
+        "Each line is a trial, a training run with its own values; the best trial is named. "
+        f"{len(result.trials)} trials, {result.budget}, scheduler {result.scheduler}, search {result.search}."
+    )
+    return [NamedFigure(name, f"Search of {result.row}", caption, Chart([panel]))]
 
 
 def name_figure(result: SearchResult) -> str:

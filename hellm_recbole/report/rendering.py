@@ -6,6 +6,7 @@ across the table, nor the reason of a failed row across the columns of its numbe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -151,8 +152,13 @@ def _list_comparison_columns(table: Table, row: Row) -> dict[str, object]:
     return line
 
 
-def render_latex(table: Table) -> str:
-    r"""Render the table as a LaTeX `table` environment; the document needs only `\usepackage{booktabs}`."""
+def render_latex(table: Table, label: str | None = None) -> str:
+    r"""Render the table as a LaTeX `table` environment; the document needs only `\usepackage{booktabs}`.
+
+    Args:
+        table: table to render.
+        label: name for `\ref`, from `name_latex_label`; None leaves it out.
+    """
     header = _build_header(table)
     n_names = 2 if table.several_presets else 1  # columns before the numbers
     lines = []
@@ -163,14 +169,31 @@ def render_latex(table: Table) -> str:
             if row.problem is not None:
                 line[n_names] = rf"\multicolumn{{{len(header) - n_names}}}{{l}}{{{line[n_names]}}}"
             lines.append(" & ".join(line) + r" \\")
+    columns = "l" * n_names + "r" * (len(header) - n_names)
+    return render_latex_table(columns, header, lines, _list_latex_sentences(table), label)
+
+
+def render_latex_table(
+    columns: str, header: Sequence[str], lines: Sequence[str], caption: Sequence[str], label: str | None
+) -> str:
+    """Render a LaTeX `table` environment.
+
+    Args:
+        columns: letters of the columns.
+        header: names of the columns, not escaped.
+        lines: lines of the table in LaTeX, each with its end.
+        caption: sentences of the caption in LaTeX.
+        label: name for references; None leaves it out.
+    """
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
             r"\scriptsize",
             r"\setlength{\tabcolsep}{3pt}",
-            rf"\caption{{{' '.join(_list_latex_sentences(table))}}}",
-            rf"\begin{{tabular}}{{{'l' * n_names}{'r' * (len(header) - n_names)}}}",
+            rf"\caption{{{' '.join(caption)}}}",
+            *([] if label is None else [rf"\label{{{label}}}"]),
+            rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
             " & ".join(map(escape_latex, header)) + r" \\",
             *lines,
@@ -180,6 +203,15 @@ def render_latex(table: Table) -> str:
             "",
         ]
     )
+
+
+def name_latex_label(*parts: str) -> str:
+    r"""Name the label of a LaTeX table: letters, digits and hyphens only.
+
+    >>> name_latex_label("ml-100k", "table"), name_latex_label("My_Data", "ablation")
+    ('tab:ml-100k-table', 'tab:my-data-ablation')
+    """
+    return "tab:" + "-".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in parts)
 
 
 def _list_latex_sentences(table: Table) -> list[str]:

@@ -126,7 +126,10 @@ def draw_study(
     metrics = name_study_metrics(search)
     keys = list(search.space)
     epochs = max(trial["epochs"] for trial in trials)
-    caption = f"Validation part, seed {search.seed}, at most {epochs} epochs; {len(trials)} trials."
+    caption = (
+        "How the result depends on these settings, with all others as they are. Validation part, seed "
+        f"{search.seed}, at most {epochs} epochs; {len(trials)} trials."
+    )
     if len(keys) == 1:
         panels = [_build_panel(search, keys[0], metric, labels) for metric in metrics]
         figure = figures.draw_lines(panels, points=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from hellm_recbole.data.dataset import Dataset
+from hellm_recbole.report import files
 from tests.toy import write_prepared
 from tests.toy_llm import save_tiny
 
@@ -13,6 +14,18 @@ from tests.toy_llm import save_tiny
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny Llama."""
     return save_tiny(tmp_path_factory.mktemp("llm") / "tiny-llama", "llama")
+
+
+@pytest.fixture(autouse=True)
+def no_page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the page after runs, which takes seconds, unless a test uses the fixture `page_after_runs`."""
+    if "page_after_runs" not in request.fixturenames:
+        monkeypatch.setattr(files, "try_page", lambda *_: None)
+
+
+@pytest.fixture
+def page_after_runs() -> None:
+    """Let runs of this test write the page."""
 
 
 @pytest.fixture

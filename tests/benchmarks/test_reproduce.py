@@ -185,7 +185,7 @@ def test_a_figure_is_drawn_of_its_studies(
     command = ["figure3", *QUICK, "--studies", "l2"]
     assert reproduce.main(command) == 0
     folder = workplace / "results" / "toy" / "reproduce"
-    names = ["figure3-l2.csv", "figure3-l2.png", "figure3-l2.svg", "figure3.md"]
+    names = ["figure3-l2.csv", "figure3-l2.pdf", "figure3-l2.png", "figure3-l2.svg", "figure3.md"]
     assert sorted(path.name for path in folder.iterdir()) == names
     lines = read_table(folder / "figure3-l2.csv")
     assert [line["l2_weight"] for line in lines] == ["1e-05", "0.0001", "0.001", "0.01", "0.1"]

@@ -11,6 +11,7 @@ import pytest
 from hellm_recbole.report.ablation import Ablation
 from hellm_recbole.report.ablation_rendering import (
     render_ablation_csv,
+    render_ablation_latex,
     render_ablation_markdown,
     render_ablation_terminal,
 )
@@ -42,6 +43,22 @@ def test_change_and_interval_are_in_percent_of_the_whole_model(ablation: Ablatio
     assert low < change < high < 0  # the interval contains the change, so both have the same unit
     assert (whole["R@20_change_percent"], whole["R@20_p"]) == ("", "")
     assert float(whole["R@20"]) == 0.5
+
+
+def test_latex_has_caption_label_and_the_cells_of_markdown(ablation: Ablation) -> None:
+    lines = render_ablation_latex(ablation, "tab:toy-ablation").splitlines()
+    assert lines[5] == r"\label{tab:toy-ablation}"
+    assert lines[4].startswith(r"\caption{Toy, test part, mask policy seen. Change of R@20 in percent")
+    assert r"its 95\% interval in ablation.csv" in lines[4]
+    assert lines[4].endswith("$^{*}$ p below 0.05.}")
+    assert lines[6] == r"\begin{tabular}{lrrrrrrr}"
+    assert lines[8] == r"Row & R@10 & N@10 & R@20 & N@20 & R@20 change & p & Seeds \\"
+    assert lines[9:12] == [
+        r"\midrule",
+        r"HeLLMPre & 0.5000 & 0.5000 & 0.5000 & 0.5000 &  &  & 1 \\",
+        r"HeLLMPre-without-U2U & 0.2500 & 0.2500 & 0.2500 & 0.2500 & -50.0\% & 0.0001$^{*}$ & 1 \\",
+    ]
+    assert lines[-1] == r"\end{table}"
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])

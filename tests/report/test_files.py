@@ -60,22 +60,24 @@ def test_all_files_and_the_printed_tables(tmp_path: Path) -> None:
     files = {"table.md", "table.csv", "table.tex", "slices.csv"}
     assert {path.name for path in (tmp_path / "Toy").iterdir() if path.is_file()} == files
     assert shown == render_terminal(make_table(tmp_path))
+    assert r"\label{tab:toy-table}" in (tmp_path / "Toy" / "table.tex").read_text()
     add_run(tmp_path, build_ranks(10, 1), model="HeLLMPre", family="multimodal")
     add_run(tmp_path, build_ranks(5, 1), model="HeLLMPre-without-CL", family="multimodal")
     assert "HeLLMPre-without-CL" in write_reports(tmp_path, "Toy", "unified")
     assert {path.name for path in (tmp_path / "Toy").iterdir() if path.is_file()} == files | {
         "ablation.md",
         "ablation.csv",
+        "ablation.tex",
     }
 
 
 def test_the_ablation_keeps_the_cutoffs_of_the_runs(tmp_path: Path) -> None:
     add_run(tmp_path, build_ranks(10, 1), model="HeLLMPre", family="multimodal")
     add_run(tmp_path, build_ranks(5, 1), model="HeLLMPre-without-CL", family="multimodal")
-    write_reports(tmp_path, "Toy", "unified", cutoffs=[1], page=True)
+    write_reports(tmp_path, "Toy", "unified", cutoffs=[1], quick_page=True)
     assert "R@20" in (tmp_path / "Toy" / "ablation.csv").read_text()
     assert "R@20" not in (tmp_path / "Toy" / "table.csv").read_text()
-    assert "<th>R@1</th>" in (tmp_path / "Toy" / "report.html").read_text()
+    assert '<th scope="col">R@1</th>' in (tmp_path / "Toy" / "report.html").read_text()
 
 
 def test_the_ledger_is_written_if_it_is_requested(tmp_path: Path) -> None:

@@ -29,3 +29,17 @@ def test_the_name_has_the_preset_if_there_are_several(tmp_path: Path) -> None:
     add_run(tmp_path, build_ranks(10, 1))
     add_run(tmp_path, build_ranks(20, 1), seed=2025, preset="quick")
     assert list_rows(tmp_path) == [("LightGCN (quick)", 0, [2025]), ("LightGCN (paper)", 1, [2024])]
+
+
+def test_rows_are_numbered_within_their_family(tmp_path: Path) -> None:
+    frame = read_frame(write_toy_runs(tmp_path), "Toy")
+    rows = find_finished_rows(build_table(frame, "unified", read_report_settings()), frame)
+    assert [(row.name, row.family, row.shade) for row in rows] == [
+        ("LightGCN", "collaborative", 0),
+        ("VBPR", "multimodal", 0),
+        ("SAS_Rec", "sequential", 0),
+    ]
+    add_run(tmp_path, build_ranks(1, 1), model="BPR")
+    frame = read_frame(tmp_path, "Toy")
+    rows = find_finished_rows(build_table(frame, "unified", read_report_settings()), frame)
+    assert [(row.name, row.index, row.shade) for row in rows][:3] == [("LightGCN", 0, 0), ("BPR", 1, 1), ("VBPR", 2, 0)]

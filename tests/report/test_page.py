@@ -35,7 +35,8 @@ SEARCH = {
 
 def write_page(results: Path, dataset: str = "Toy") -> str:
     """Write the report of a dataset and return the text of its page."""
-    write_reports(results, dataset, "unified", page=True)
+    shown = write_reports(results, dataset, "unified", quick_page=True)
+    assert "could not be written" not in shown
     return (results / dataset / PAGE_FILE).read_text(encoding="utf-8")
 
 
@@ -68,22 +69,49 @@ def fill(results: Path, dataset: str = "Toy") -> None:
 def test_the_page_has_all_rows_and_figures(tmp_path: Path) -> None:
     fill(tmp_path)
     page = write_page(tmp_path)
-    rows = re.findall(r'<tr data-family="\w+"><td class="text">([^<]*)</td>', page)
+    rows = re.findall(r'<tr data-family="\w+"[^>]*><th scope="row">([^<]*)</th>', page)
     assert set(rows) == {"LightGCN-tuned", "LightGCN", "Pop", "HeLLMPre", "VBPR", "SASRec", "HeLLM@tiny"}
     assert "loss is NaN at step 7" in page
     assert "Missing baselines: rows with a language model stand here without ItemKNN, Transitions, BSARec" in page
     assert "trials=2" in page
     assert "0123456789abcdef" * 4 in page
     assert "HeLLMPre-without-CL" in page
-    names = {path.stem for path in (tmp_path / "Toy" / "figures").glob("*.svg")}
-    assert names == {
-        "over-k", "cost", "slices", "ablation-HeLLMPre", "LightGCN-tune", "HeLLMPre-study-neighbors",
-        "HeLLMPre-study-contrast",
-    }  # fmt: skip
-    assert page.count('src="data:image/svg+xml;base64,') == len(names)
-    assert {path.stem for path in (tmp_path / "Toy" / "figures").glob("*.png")} == names
-    for path in (tmp_path / "Toy" / "figures").glob("*.svg"):
+    assert re.findall(r"<figure><h3>([^<]*)</h3>", page) == [
+        "Recall and NDCG over K", "Accuracy against cost", "Slices", "What the parts of HeLLMPre are worth",
+        "HeLLMPre: user_contrast_weight and item_contrast_weight", "HeLLMPre: n_neighbors", "Search of LightGCN",
+    ]  # fmt: skip
+    drawn = re.findall(r'<svg viewBox[^>]* role="img".*?</svg>', page, re.S)
+    assert len(drawn) == 3 * 2 + 4  # two panels each; ablation, studies and search have one drawing
+    for svg in drawn:
+        ET.fromstring(svg)
+
+
+def test_the_figures_are_written_as_files(tmp_path: Path) -> None:
+    add_run(tmp_path, [1, 2, 30, 40])
+    write_reports(tmp_path, "Toy", "unified", page=True)
+    names = {"over-k", "cost", "slices"}
+    folder = tmp_path / "Toy" / "figures"
+    for ending in ("svg", "pdf", "png"):
+        assert {path.stem for path in folder.glob(f"*.{ending}")} == names
+    for path in folder.glob("*.svg"):
         ET.parse(path)
+
+
+def test_a_row_has_the_same_key_in_the_table_and_in_all_figures(tmp_path: Path) -> None:
+    add_run(tmp_path, None, model="BM3", family="multimodal")
+    add_run(tmp_path, [1, 2, 30, 40], model="VBPR", family="multimodal")
+    add_run(tmp_path, [1, 1, 1, 1], model="SASRec", family="sequential")
+    page = write_page(tmp_path)
+    keys = dict(re.findall(r'data-key="(row-\d)"><th scope="row">(\w+)', page))
+    assert keys == {"row-0": "VBPR", "row-1": "SASRec"}
+    assert re.search(r'data-text="BM3 [^"]*"><th', page)  # a failed row has no line, so no key
+    figures = page.split("<figure>")[1:]
+    assert len(figures) == 3
+    for figure in figures:
+        legend = re.findall(r'<button type="button" data-key="(row-\d)".*?<span>(\w+)</span>', figure)
+        assert dict(legend) == keys
+        assert sorted(re.findall(r'class="series" data-key="(row-\d)"', figure)) == ["row-0", "row-0", "row-1", "row-1"]
+        assert re.findall(r'"legend-title">(\w+)<', figure) == ["Multimodal", "Sequential"]
 
 
 def test_the_links_have_the_order_of_the_sections(tmp_path: Path) -> None:
@@ -94,7 +122,7 @@ def test_the_links_have_the_order_of_the_sections(tmp_path: Path) -> None:
     add_run(tmp_path, [1, 2, 30, 40], dataset="Beauty", paper="Beauty", identity=None)
     page = write_page(tmp_path, "Beauty")
     links = re.findall(r'<a href="#(\w+)"', page)
-    assert re.findall(r'<h2 id="(\w+)"', page) == links == ["table", "paper", "ledger", "figures"]
+    assert re.findall(r'<h2 id="(\w+)"', page) == links == ["table", "figures", "paper", "ledger", "protocol"]
     assert "Holm-corrected" not in page
     assert '<td class="text wrap">not comparable: other data' in page
     assert '<td class="text wrap">selection not stated' in page
@@ -191,14 +219,14 @@ def test_the_page_has_published_numbers_of_its_dataset(tmp_path: Path) -> None:
     assert 'id="ledger"' not in write_page(tmp_path)
     add_run(tmp_path, [1, 2, 30, 40], dataset="Beauty", paper="Beauty", identity=None)
     page = write_page(tmp_path, "Beauty")
-    section = page[page.index('id="ledger"') : page.index('id="figures"')]
+    section = page[page.index('<h2 id="ledger"') : page.index('<h2 id="protocol"')]
     row = next(line for line in section.splitlines() if ">table1<" in line and ">LightGCN<" in line)
-    assert re.findall(r"<td[^>]*>([^<]*)", row)[:4] == ["table1", "LightGCN", "N@20", "0.0269"]
+    assert re.findall(r"<t[hd] [^>]*>([^<]*)", row)[:4] == ["LightGCN", "table1", "N@20", "0.0269"]
     # R@20 = 2/4, N@20 = (1 + 1 / log2(3)) / 4
     row += next(
         line for line in section.splitlines() if "other data (22,363 users and 12,101 items, here 8 and 9)" in line
     )
-    assert f"<td>{(1 + 1 / np.log2(3)) / 4:.4f}</td>" in row
+    assert f">{(1 + 1 / np.log2(3)) / 4:.4f}</td>" in row
     assert "<li>CoLLM and LLaRA are level: cannot be said; CoLLM, LLaRA were not run.</li>" in section
     assert not (tmp_path / "Beauty" / "ledger.md").exists()
     assert not re.search(r"https?://", page)

@@ -9,6 +9,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from hellm_recbole.report.figures import (
+    Chart,
     Grid,
     Panel,
     Series,
@@ -42,15 +43,44 @@ def test_figures_name_their_axes_and_rows(tmp_path: Path) -> None:
     figure = draw_lines([Panel("left", "K", "Recall@K", series), Panel("right", "K", "NDCG@K", series, log_x=True)])
     assert [(ax.get_xlabel(), ax.get_ylabel()) for ax in figure.axes] == [("K", "Recall@K"), ("K", "NDCG@K")]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [f"row {n}" for n in range(20)]
-    styles = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
+    styles = {(line.get_marker(), line.is_dashed(), line.get_color()) for line in figure.axes[0].lines}
     assert len(styles) == 20  # each row has its own style
     set_exact_ticks(figure, [1, 2, 3])
     assert figure.axes[0].get_xticks().tolist() == [1, 2, 3]
     first, again = (write_figure(tmp_path, name, draw_lines([Panel("p", "x", "y", series)])) for name in "ab")
     assert first.read_bytes() == again.read_bytes()
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "a.pdf").read_bytes()[:5] == b"%PDF-"
+    assert (tmp_path / "a.pdf").read_bytes() == (tmp_path / "b.pdf").read_bytes()
     dots = draw_scatter([Panel("t", "minutes", "N@20", [Series("a", 0, [1.0], [0.2]), Series("b", 1, [2.0], [0.1])])])
     assert [text.get_text() for text in dots.legends[0].get_texts()] == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["row {}", "Fusion(SASRec-text-llm,SASRec-text,HeLLM-plus)-priors@gemma-3-270m-q4-{}"])
+def test_the_legend_of_25_rows_is_complete_and_leaves_room_for_the_panels(name: str) -> None:
+    series = [Series(name.format(n), n, [1, 2, 3], [n, n + 1, n], "llm", n) for n in range(25)]
+    chart = Chart([Panel("left", "K", "Recall@K", series), Panel("right", "K", "NDCG@K", series)])
+    figure = chart.draw()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (legend,) = figure.legends
+    box, page = legend.get_window_extent(canvas.get_renderer()), figure.bbox
+    assert box.x0 >= page.x0
+    assert box.x1 <= page.x1
+    assert box.y0 >= page.y0
+    for ax in figure.axes:
+        assert ax.get_window_extent().y0 > box.y1
+        assert ax.get_window_extent().height / figure.dpi > 1.5  # inches
+    shown = [text.get_text().replace("\n", "") for text in legend.get_texts()]
+    assert shown == [name.format(n) for n in range(25)] == list(chart.list_names())
+
+
+def test_panels_for_the_page_have_no_legend_and_named_series() -> None:
+    panel = Panel("t", "K", "N@K", [Series("a", 0, [1, 2], [1, 2]), Series("b", 1, [1, 2], [2, 1])])
+    (lines,), (points,) = Chart([panel]).draw_panels(), Chart([panel], "scatter").draw_panels()
+    assert (lines.legends, points.legends) == ([], [])
+    assert [line.get_gid() for line in lines.axes[0].lines] == ["series-0", "series-1"]
+    assert [line.get_gid() for line in points.axes[0].lines] == ["front", "series-0", "series-1"]
 
 
 def test_a_single_row_is_named_in_the_legend() -> None:

@@ -45,6 +45,11 @@ def test_latex_escapes_and_keeps_its_columns(tmp_path: Path) -> None:
     for line in text.splitlines():
         if line.startswith(("Model", "LightGCN", "VBPR", "SAS")):
             assert line.replace(r"\&", "").count("&") == len(n_columns) - 1
+    assert r"\label" not in text
+    labelled = render_latex(make_table(tmp_path), "tab:toy-table").splitlines()
+    place = labelled.index(r"\label{tab:toy-table}")  # a label before the caption would number the section
+    assert labelled[place - 1].startswith(r"\caption{")
+    assert [line for line in labelled if "label" not in line] == text.splitlines()
     assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
 
 
