@@ -19,7 +19,19 @@ from hellm_recbole.system.console import run_main
 # Command -> the module whose `main` it runs.
 COMMANDS = {
     name: f"hellm_recbole.benchmarks.{name}"
-    for name in ("run", "prepare", "tune", "report", "publish", "ablate", "study", "reproduce", "speed", "scale")
+    for name in (
+        "run",
+        "prepare",
+        "tune",
+        "report",
+        "publish",
+        "ablate",
+        "audit",
+        "study",
+        "reproduce",
+        "speed",
+        "scale",
+    )
 }
 COMMANDS |= {
     name: f"hellm_recbole.benchmarks.{name.replace('-', '_')}"

@@ -20,6 +20,7 @@ from hellm_recbole.config.harness_settings import NEUTRAL_KEYS
 from hellm_recbole.config.limits import LARGEST_CUTOFF
 from hellm_recbole.config.schema import dump_json, read_mapping, refuse_constant
 from hellm_recbole.errors import ResultError, shorten, strip_controls
+from hellm_recbole.experiments.cost_record import Costs
 from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.identity.compare import digest_parts, list_parts
 from hellm_recbole.identity.parts import Identity
@@ -174,6 +175,7 @@ class RunResult:
       plug-ins has neither key.
     - `evaluated` is false for a model that was trained on all data for use, which has no metrics and no ranks. The key
       is written only then.
+    - `costs` has further costs of a run. Runs of earlier versions do not have the key.
     - `path` is the file from which the result was read. Error messages name it.
     """
 
@@ -221,6 +223,7 @@ class RunResult:
     plugins: tuple[PluginRecord, ...] = ()
     plugin_metrics: Metrics | None = None
     evaluated: bool = True
+    costs: Costs | None = None
     path: Path | None = field(default=None, compare=False)
 
     @property
@@ -255,8 +258,9 @@ def write_result(folder: Path, result: RunResult) -> Path:
 
 def _dump(result: RunResult) -> str:
     """Convert a result to the text of its file, without the keys that say nothing about this run."""
-    without_plugins = () if result.plugins else ("plugins", "plugin_metrics")
-    return dump_json(result, (*without_plugins, *(("evaluated",) if result.evaluated else ())))
+    left_out = [] if result.plugins else ["plugins", "plugin_metrics"]
+    left_out += [key for key, value in (("evaluated", True), ("costs", None)) if getattr(result, key) == value]
+    return dump_json(result, left_out)
 
 
 def read_result(path: Path) -> RunResult:
@@ -378,7 +382,7 @@ def _parse_result(text: str, path: Path) -> RunResult:
     hints = {name: hint for name, hint in get_type_hints(RunResult).items() if name != "path"}
     added: dict[str, Any] = {"backbone": None, "stages": {}, "search": None, "identity": None, "deterministic": None}
     added |= {"ranks_sha256": None, "published": None, "combination": None, "evaluated": True}
-    added |= {"plugins": [], "plugin_metrics": None}
+    added |= {"plugins": [], "plugin_metrics": None, "costs": None}
     try:
         raw = {**added, **check_seal(raw)}  # earlier versions wrote files without these keys
         result = RunResult(**read_mapping(raw, hints, ""), path=path)

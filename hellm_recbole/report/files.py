@@ -5,6 +5,7 @@
 - `slices.csv` has the metrics of parts of the test targets.
 - `ablation.{md,csv}` compares variants with their models, at the cut-offs of the runs. It is written if a variant has
   finished.
+- `audit.{md,csv,tex}` compares rows with changed features with their models. It is written if such a row has finished.
 - `ledger.{md,csv}` has published numbers beside those of the runs, and `claims.csv` the verdicts on the claims of the
   paper's text. They are written if they are requested.
 - `report.html` and `figures/` are the page. It is written if it is requested.
@@ -23,6 +24,13 @@ from hellm_recbole.report.ablation_rendering import (
     render_ablation_csv,
     render_ablation_markdown,
     render_ablation_terminal,
+)
+from hellm_recbole.report.audit import Audit, build_audit
+from hellm_recbole.report.audit_rendering import (
+    render_audit_csv,
+    render_audit_latex,
+    render_audit_markdown,
+    render_audit_terminal,
 )
 from hellm_recbole.report.frame import read_frame
 from hellm_recbole.report.ledger import Ledger, build_ledger, has_references
@@ -66,7 +74,8 @@ def write_reports(
         output: folder that gets the folder of the report; None takes `results_dir`.
 
     Returns:
-        The table, the ablation table if there is one, and the ledger if it is written, as text for the terminal.
+        The table, the tables of ablation and audit if there are any, and the ledger if it is written, as text for the
+        terminal.
 
     Raises:
         ResultError: there are no run results, one is broken, or the runs cannot be compared in one table.
@@ -83,6 +92,8 @@ def write_reports(
     write_text(folder / "slices.csv", render_slices(slices, frame.choose_cutoffs(cutoffs)))
     if ablation is not None:
         _write_ablation(folder, ablation)
+    if (audit := build_audit(everything, settings, cutoffs=cutoffs)) is not None:
+        _write_audit(folder, audit)
     with_ledger = ledger or (page and has_references(everything))
     numbers = build_ledger(everything, settings, metric=metric) if with_ledger else None
     if page:
@@ -99,6 +110,7 @@ def write_reports(
         )
         write_page(folder, frame, content, settings)
     shown = [render_terminal(tables[protocol]), *([] if ablation is None else [render_ablation_terminal(ablation)])]
+    shown += [] if audit is None else [render_audit_terminal(audit)]
     if ledger and numbers is not None:
         shown.append(_write_ledger(folder, numbers))
     return "\n".join(shown)
@@ -115,6 +127,12 @@ def _write_ablation(folder: Path, ablation: Ablation) -> None:
     """Write an ablation table as Markdown and CSV."""
     for ending, render in (("md", render_ablation_markdown), ("csv", render_ablation_csv)):
         write_text(folder / f"ablation.{ending}", render(ablation))
+
+
+def _write_audit(folder: Path, audit: Audit) -> None:
+    """Write an audit table as Markdown, CSV and LaTeX."""
+    for ending, render in (("md", render_audit_markdown), ("csv", render_audit_csv), ("tex", render_audit_latex)):
+        write_text(folder / f"audit.{ending}", render(audit))
 
 
 def _write_ledger(folder: Path, ledger: Ledger) -> str:

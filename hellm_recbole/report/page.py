@@ -19,6 +19,9 @@ from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.experiments.sweeps import SearchResult
 from hellm_recbole.report.ablation import Ablation
+from hellm_recbole.report.audit import Audit
+from hellm_recbole.report.cost_figures import draw_cost_figures
+from hellm_recbole.report.cost_table import CostTable
 from hellm_recbole.report.figures import write_figure
 from hellm_recbole.report.finished_rows import find_finished_rows
 from hellm_recbole.report.frame import ReportFrame
@@ -51,6 +54,8 @@ class PageContent:
         searches: finished hyper-parameter searches.
         cutoffs: cut-offs K, ascending.
         ledger: published numbers beside those of the runs; None if no source has the dataset.
+        audit: rows with changed features; None if none has finished.
+        costs: costs of the rows, which get a figure; None if they were not asked for.
     """
 
     table: Table
@@ -59,6 +64,8 @@ class PageContent:
     searches: Sequence[SearchResult]
     cutoffs: tuple[int, ...]
     ledger: Ledger | None
+    audit: Audit | None = None
+    costs: CostTable | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,9 @@ def write_page(folder: Path, frame: ReportFrame, content: PageContent, settings:
         OutputError: a file cannot be written.
     """
     rows = find_finished_rows(content.table, frame)
-    drawn = draw_page_figures(frame, rows, content.ablation, content.searches, content.cutoffs, settings)
+    drawn = draw_page_figures(frame, rows, content.ablation, content.searches, content.cutoffs, settings, content.audit)
+    if content.costs is not None:
+        drawn += draw_cost_figures(content.costs, rows)
     figures = [_write_page_figure(folder / FIGURES, figure) for figure in drawn]
     pairs = compare_pairs(frame, rows, content.cutoffs, settings)
     write_text(folder / PAGE_FILE, render_page(frame.records, content, figures, pairs))
