@@ -25,6 +25,7 @@ from hellm_recbole.benchmarks.options.values import parse_changes
 from hellm_recbole.config.changed_names import CHANGES
 from hellm_recbole.config.request import RunRequest
 
+EVERY_CHANGE = ",".join(CHANGES)
 Changes = Annotated[
     str, typer.Option(metavar="A,B", help=f"changes of the features, of {', '.join(CHANGES)} (default: all of them)")
 ]
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python benchmarks/au
 
 
 @pass_request(read_run_request)
-def audit_models(request: RunRequest, changes: Changes = ",".join(CHANGES), show_list: ShowList = False) -> int:
+def audit_models(request: RunRequest, changes: Changes = EVERY_CHANGE, show_list: ShowList = False) -> int:
     """Run the models of the request with true and with changed features."""
     chosen = parse_changes(changes)
     from hellm_recbole.benchmarks.tasks import overview

@@ -3,6 +3,7 @@
 python benchmarks/report.py --dataset Beauty
 python benchmarks/report.py --dataset Beauty --cutoffs 1,50
 python benchmarks/report.py --dataset Beauty --ledger
+python benchmarks/report.py --dataset Beauty --costs
 python benchmarks/report.py --dataset Beauty --from results/published
 
 With --from, the results are only read there, and the report is written to another folder.
@@ -65,6 +66,15 @@ Ledger = Annotated[
     ),
 ]
 
+Costs = Annotated[
+    bool,
+    typer.Option(
+        "--costs",
+        help="also print and write what the rows cost: times, speeds, memory of the row, device hours, and energy "
+        "(estimated)",
+    ),
+]
+
 
 def main(argv: Sequence[str] | None = None, program: str = "python benchmarks/report.py") -> int:
     """Write tables, slices and the page of each dataset, print its table, and return the exit code."""
@@ -77,6 +87,7 @@ def report_results(
     metric: Metric = None,
     cutoffs: Cutoffs = None,
     ledger: Ledger = False,
+    costs: Costs = False,
     source: Source = None,
     output: ReportOutput = None,
     properties: Properties = None,
@@ -95,7 +106,7 @@ def report_results(
     if source is not None:
         refuse_empty_source(source, named or ())
     datasets = named or list_reported_datasets(source or folder)
-    write_reports(source or folder, folder, datasets, protocol, metric, values, ledger)
+    write_reports(source or folder, folder, datasets, protocol, metric, values, ledger, costs)
     return 0
 
 

@@ -342,8 +342,8 @@ def _list_jobs(request: RunRequest, chosen: Mapping[str, _ChosenRuns], contexts:
 def _is_named(config: RunConfig, request: RunRequest, runs: _ChosenRuns) -> bool:
     """Return whether the command line names this run, so that `--fresh` deletes it.
 
-    A row with changed features is named with the row that it belongs to. Two kinds of runs are not named: a pretrained model that only another model reads, and the run with default values
-    of a model that is named with tuned values.
+    A row with changed features is named with the row that it belongs to. Two kinds of runs are not named: a pretrained
+    model that only another model reads, and the run with default values of a model that is named with tuned values.
     """
     change = find_change(config)
     if change is not None and change.row in request.models:

@@ -53,6 +53,7 @@ def write_reports(
     metric: str | None,
     cutoffs: list[int] | None,
     ledger: bool = False,
+    costs: bool = False,
 ) -> None:
     """Write and print the report of each dataset.
 
@@ -64,6 +65,7 @@ def write_reports(
         metric: metric that sorts the models of a group, or None.
         cutoffs: cut-offs K, or None for those of the runs.
         ledger: whether to write and print the ledger.
+        costs: whether to write and print the table of costs.
 
     Raises:
         HellmError: a result cannot be read, or the report cannot be made or written.
@@ -73,7 +75,15 @@ def write_reports(
         for folder in (output / dataset, output / dataset / FIGURES):
             remove_leftovers(folder)
         text = report_files.write_reports(
-            source, dataset, protocol, metric=metric, cutoffs=cutoffs, page=True, ledger=ledger, output=output
+            source,
+            dataset,
+            protocol,
+            metric=metric,
+            cutoffs=cutoffs,
+            page=True,
+            ledger=ledger,
+            costs=costs,
+            output=output,
         )
         print(text)
         print(f"written to {output / dataset}; the page is {output / dataset / PAGE_FILE}")

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from hellm_recbole.config.changed_names import Change, ChangedName, parse_changed_name
+from hellm_recbole.config.request import Override
 from hellm_recbole.data.split import Split
-from hellm_recbole.errors import ModelError
+from hellm_recbole.errors import ModelError, SettingsError
 from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.experiments.run_config import RunConfig, TrainedRunConfig
 from hellm_recbole.identity.parts import UNKNOWN_ORIGIN, FeatureOrigin
@@ -45,6 +46,24 @@ def change_config(name: ChangedName, config: RunConfig) -> TrainedRunConfig:
             "a row that reads item features only"
         )
     return replace(config, model=name.name, resolved=config.resolved.override({SETTING: name.what}, ORIGIN))
+
+
+def refuse_own_settings(name: ChangedName, overrides: Iterable[Override]) -> None:
+    """Refuse settings for a row with changed features alone: it has those of the row with true features.
+
+    Args:
+        name: name of the row, taken apart.
+        overrides: values from the command line.
+
+    Raises:
+        SettingsError: there are such settings.
+    """
+    for override in overrides:
+        if override.model == name.name:
+            raise SettingsError(
+                f"{override.origin}: {name.name} has the settings of {name.row}, so that only the features differ; "
+                f"name {name.row}"
+            )
 
 
 def find_change(config: RunConfig) -> ChangedName | None:

@@ -109,7 +109,8 @@ def measure_resident_memory() -> int | None:
 def count_examples(config: RunConfig, split: Split) -> int | None:
     """Count the training targets of an epoch; None for rows that are not trained, and for models of RecBole.
 
-    With `drop_last`, the last batch is not counted; if an example has several targets, its share of them is not.
+    With `drop_last`, the last batch is not counted. If an example has several targets, this is their mean number over
+    all that may be in that batch.
 
     Args:
         config: config of the run.

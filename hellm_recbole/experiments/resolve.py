@@ -30,7 +30,7 @@ from hellm_recbole.config.row_names import parse_combined_name
 from hellm_recbole.config.settings import build_all_settings, list_field_names
 from hellm_recbole.config.yaml_files import Value
 from hellm_recbole.errors import ModelError, SettingsError
-from hellm_recbole.experiments.changed_features import change_config, find_change
+from hellm_recbole.experiments.changed_features import change_config, find_change, refuse_own_settings
 from hellm_recbole.experiments.combined_config import build_combined_config, separate_combined
 from hellm_recbole.experiments.fitted_config import FITTED_SETTINGS, FittedRunConfig, drop_unread, is_for_training
 from hellm_recbole.experiments.recbole_names import find_recbole_name
@@ -113,6 +113,7 @@ class Resolver:
         if combined is None:
             changed = None if is_own else parse_changed_name(model)
             if changed is not None:
+                refuse_own_settings(changed, self.overrides)
                 return change_config(changed, self.resolve(changed.row))
             return resolve_run(model, self.dataset, self.registry, self.preset, self.overrides)
         rows = [self.resolve(row) for row in combined.rows]

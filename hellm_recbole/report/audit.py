@@ -221,9 +221,9 @@ def _write_note(frame: ReportFrame, settings: ReportSettings) -> str:
     """Say what the numbers of the table are."""
     return (
         f"{frame.records[0].dataset}, test part, mask policy {frame.mask_policy}. Changes in percent of the mean of "
-        f"the row with true features, with their {settings.confidence_level:.0%} intervals: paired bootstrap over users "
-        f"({settings.n_resamples:,} resamples) of the same seeds, two-sided p Holm-corrected over all changes and "
-        f"metrics of a model; * p below {settings.significance_level:g}. The spread over other seeds is not in it"
+        f"the row with true features, with their {settings.confidence_level:.0%} intervals: paired bootstrap over "
+        f"users ({settings.n_resamples:,} resamples) of the same seeds, two-sided p Holm-corrected over all changes "
+        f"and metrics of a model; * p below {settings.significance_level:g}. The spread over other seeds is not in it"
     )
 
 

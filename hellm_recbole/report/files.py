@@ -6,6 +6,7 @@
 - `ablation.{md,csv}` compares variants with their models, at the cut-offs of the runs. It is written if a variant has
   finished.
 - `audit.{md,csv,tex}` compares rows with changed features with their models. It is written if such a row has finished.
+- `costs.{md,csv,tex}` has the costs of the rows. It is written if it is requested.
 - `ledger.{md,csv}` has published numbers beside those of the runs, and `claims.csv` the verdicts on the claims of the
   paper's text. They are written if they are requested.
 - `report.html` and `figures/` are the page. It is written if it is requested.
@@ -32,7 +33,15 @@ from hellm_recbole.report.audit_rendering import (
     render_audit_markdown,
     render_audit_terminal,
 )
-from hellm_recbole.report.frame import read_frame
+from hellm_recbole.report.cost_rendering import (
+    render_costs_csv,
+    render_costs_latex,
+    render_costs_markdown,
+    render_costs_terminal,
+)
+from hellm_recbole.report.cost_table import CostTable, build_cost_table, read_cost_settings
+from hellm_recbole.report.finished_rows import find_finished_rows
+from hellm_recbole.report.frame import ReportFrame, read_frame
 from hellm_recbole.report.ledger import Ledger, build_ledger, has_references
 from hellm_recbole.report.ledger_rendering import (
     render_claims_csv,
@@ -59,6 +68,7 @@ def write_reports(
     cutoffs: Sequence[int] | None = None,
     page: bool = False,
     ledger: bool = False,
+    costs: bool = False,
     output: Path | None = None,
 ) -> str:
     """Write the files listed at the top of this module into a folder of the dataset's name. Each run is read once.
@@ -71,6 +81,7 @@ def write_reports(
         cutoffs: cut-offs K of tables, slices and page; None takes those of the runs.
         page: whether to write the page.
         ledger: whether to write the ledger; the page has it in any case if there are published numbers of the dataset.
+        costs: whether to write the table of costs, and its figure if the page is written.
         output: folder that gets the folder of the report; None takes `results_dir`.
 
     Returns:
@@ -96,6 +107,7 @@ def write_reports(
         _write_audit(folder, audit)
     with_ledger = ledger or (page and has_references(everything))
     numbers = build_ledger(everything, settings, metric=metric) if with_ledger else None
+    spent = _write_costs(folder, frame, tables["unified"], metric or settings.sort_metric) if costs else None
     if page:
         # matplotlib and jinja2 take long to import, and run.py does not need them.
         from hellm_recbole.report.page import PageContent, write_page
@@ -107,10 +119,13 @@ def write_reports(
             searches=find_searches(results_dir, dataset),
             cutoffs=frame.choose_cutoffs(cutoffs),
             ledger=numbers,
+            audit=audit,
+            costs=spent,
         )
         write_page(folder, frame, content, settings)
     shown = [render_terminal(tables[protocol]), *([] if ablation is None else [render_ablation_terminal(ablation)])]
     shown += [] if audit is None else [render_audit_terminal(audit)]
+    shown += [] if spent is None else [render_costs_terminal(spent)]
     if ledger and numbers is not None:
         shown.append(_write_ledger(folder, numbers))
     return "\n".join(shown)
@@ -133,6 +148,17 @@ def _write_audit(folder: Path, audit: Audit) -> None:
     """Write an audit table as Markdown, CSV and LaTeX."""
     for ending, render in (("md", render_audit_markdown), ("csv", render_audit_csv), ("tex", render_audit_latex)):
         write_text(folder / f"audit.{ending}", render(audit))
+
+
+def _write_costs(folder: Path, frame: ReportFrame, table: Table, metric: str) -> CostTable | None:
+    """Write the costs of the rows of a table as Markdown, CSV and LaTeX; None if no row has finished."""
+    rows = find_finished_rows(table, frame)
+    if not rows:
+        return None
+    costs = build_cost_table(frame, rows, read_cost_settings(), metric)
+    for ending, render in (("md", render_costs_markdown), ("csv", render_costs_csv), ("tex", render_costs_latex)):
+        write_text(folder / f"costs.{ending}", render(costs))
+    return costs
 
 
 def _write_ledger(folder: Path, ledger: Ledger) -> str:

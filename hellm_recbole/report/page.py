@@ -27,7 +27,8 @@ from hellm_recbole.report.finished_rows import find_finished_rows
 from hellm_recbole.report.frame import ReportFrame
 from hellm_recbole.report.ledger import Ledger
 from hellm_recbole.report.ledger_rendering import describe_claims
-from hellm_recbole.report.page_figures import FIGURES, NamedFigure, draw_page_figures
+from hellm_recbole.report.named_figure import NamedFigure
+from hellm_recbole.report.page_figures import FIGURES, draw_page_figures
 from hellm_recbole.report.pairs import compare_pairs
 from hellm_recbole.report.protocols import FAMILY_TITLES
 from hellm_recbole.report.settings import ReportSettings
@@ -98,7 +99,7 @@ def write_page(folder: Path, frame: ReportFrame, content: PageContent, settings:
     rows = find_finished_rows(content.table, frame)
     drawn = draw_page_figures(frame, rows, content.ablation, content.searches, content.cutoffs, settings, content.audit)
     if content.costs is not None:
-        drawn += draw_cost_figures(content.costs, rows)
+        drawn += draw_cost_figures(content.costs)
     figures = [_write_page_figure(folder / FIGURES, figure) for figure in drawn]
     pairs = compare_pairs(frame, rows, content.cutoffs, settings)
     write_text(folder / PAGE_FILE, render_page(frame.records, content, figures, pairs))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from hellm_recbole.experiments.results import RunResult, label_run
 from hellm_recbole.experiments.sweeps import SearchResult
@@ -16,29 +14,13 @@ from hellm_recbole.report.audit import Audit
 from hellm_recbole.report.figures import Panel, Series
 from hellm_recbole.report.finished_rows import FinishedRow
 from hellm_recbole.report.frame import ReportFrame, name_metrics
+from hellm_recbole.report.named_figure import NamedFigure
 from hellm_recbole.report.settings import ReportSettings
 from hellm_recbole.report.slices import average_slice, slice_by_history, slice_by_popularity
 from hellm_recbole.report.studies import draw_study
 
 FIGURES = "figures"  # name of the folder of the figures
 LARGEST_K = 50  # the curves over K end here, or at the largest requested cut-off if that is larger
-
-
-@dataclass(frozen=True)
-class NamedFigure:
-    """A figure with its texts.
-
-    Attributes:
-        name: file name without ending.
-        title: text above the figure.
-        caption: text below it.
-        figure: the figure.
-    """
-
-    name: str
-    title: str
-    caption: str
-    figure: Figure
 
 
 def draw_page_figures(
