@@ -19,23 +19,11 @@ from hellm_recbole.system.console import run_main
 # Command -> the module whose `main` it runs.
 COMMANDS = {
     name: f"hellm_recbole.benchmarks.{name}"
-    for name in (
-        "run",
-        "prepare",
-        "tune",
-        "report",
-        "publish",
-        "ablate",
-        "audit",
-        "study",
-        "reproduce",
-        "speed",
-        "scale",
-    )
+    for name in ("run", "prepare", "tune", "report", "publish", "ablate", "study", "reproduce", "speed", "scale")
 }
 COMMANDS |= {
     name: f"hellm_recbole.benchmarks.{name.replace('-', '_')}"
-    for name in ("recommend", "train-all", "push", "env", "install-recbole")
+    for name in ("recommend", "train-all", "push", "env", "install-recbole", "audit")
 }
 COMMANDS["parity"] = "hellm_recbole.benchmarks.upstream.parity"
 

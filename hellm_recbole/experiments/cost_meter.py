@@ -11,6 +11,7 @@ keeps it otherwise (`runtime.keep_freed_memory`) and the next row would seem to 
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import sys
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,8 @@ class CostMeter:
         self._n_examples = count_examples(config, split)
         self._counts_tokens = isinstance(config, LLMRunConfig) and config.backbone is not None
         self._n_epochs = self._n_tokens = 0
+        if config.combined_runs == () and not (isinstance(config, OwnRunConfig) and config.spec.is_fitted):
+            load_training_code()
         self._resident = measure_resident_memory()
 
     def step(self, epoch: int, step: int, n_steps: int) -> None:
@@ -90,6 +93,14 @@ class CostMeter:
             examples_per_epoch=self._n_examples,
             tokens_per_epoch=self._n_tokens // self._n_epochs if knows_tokens else None,
         )
+
+
+@functools.cache
+def load_training_code() -> None:
+    """Make a step of an optimizer, once in a process: torch then loads code that is not the memory of the first row."""
+    weight = torch.zeros(1, requires_grad=True)
+    weight.sum().backward()
+    torch.optim.Adam([weight]).step()
 
 
 def measure_resident_memory() -> int | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hellm_recbole import load_run
 from hellm_recbole.benchmarks import audit, run, tune
 from hellm_recbole.experiments.results import read_result
 
@@ -47,10 +48,10 @@ def test_a_changed_row_runs_and_is_exported_under_its_own_name(workplace: Path) 
     assert run.main(["--models", "VBPR-noise-text", *QUICK, "--export", "embeddings"]) == 0
     folder = workplace / "results" / "toy" / "VBPR-noise-text" / "2024"
     assert (folder / "embeddings").is_dir()
-    from hellm_recbole import load_dataset, load_run
-
-    loaded = load_run(folder, load_dataset("toy"))
-    assert loaded.label == "VBPR-noise-text"
+    loaded = load_run(folder)  # refuses other features than those of the run
+    assert loaded.config.label == "VBPR-noise-text"
+    assert loaded.notes == ()
+    assert len(loaded.recommend(["u1"], k=3)) == 3
 
 
 @pytest.mark.parametrize(
