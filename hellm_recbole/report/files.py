@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from hellm_recbole.config.request import Protocol
-from hellm_recbole.experiments.sweeps import find_searches
+from hellm_recbole.experiments.sweeps import SearchResult, find_searches
 from hellm_recbole.report.ablation import Ablation, build_ablation
 from hellm_recbole.report.ablation_rendering import (
     render_ablation_csv,
@@ -50,7 +50,7 @@ from hellm_recbole.report.ledger_rendering import (
     render_ledger_terminal,
 )
 from hellm_recbole.report.rendering import render_csv, render_latex, render_markdown
-from hellm_recbole.report.settings import read_report_settings
+from hellm_recbole.report.settings import ReportSettings, read_report_settings
 from hellm_recbole.report.slices import build_slices, render_slices
 from hellm_recbole.report.tables import Table, build_table
 from hellm_recbole.report.terminal import render_terminal
@@ -109,26 +109,48 @@ def write_reports(
     numbers = build_ledger(everything, settings, metric=metric) if with_ledger else None
     spent = _write_costs(folder, frame, tables["unified"], metric or settings.sort_metric) if costs else None
     if page:
-        # matplotlib and jinja2 take long to import, and run.py does not need them.
-        from hellm_recbole.report.page import PageContent, write_page
-
-        content = PageContent(
-            table=tables["unified"],
-            paper_table=tables.get("paper") if frame.paper else None,
-            ablation=ablation if cutoffs is None else build_ablation(everything, settings, cutoffs=cutoffs),
-            searches=find_searches(results_dir, dataset),
-            cutoffs=frame.choose_cutoffs(cutoffs),
-            ledger=numbers,
-            audit=audit,
-            costs=spent,
-        )
-        write_page(folder, frame, content, settings)
+        whole = ablation if cutoffs is None else build_ablation(everything, settings, cutoffs=cutoffs)
+        found = {"ablation": whole, "audit": audit, "costs": spent, "ledger": numbers}
+        _write_page(folder, frame, tables, settings, find_searches(results_dir, dataset), cutoffs, found)
     shown = [render_terminal(tables[protocol]), *([] if ablation is None else [render_ablation_terminal(ablation)])]
     shown += [] if audit is None else [render_audit_terminal(audit)]
     shown += [] if spent is None else [render_costs_terminal(spent)]
     if ledger and numbers is not None:
         shown.append(_write_ledger(folder, numbers))
     return "\n".join(shown)
+
+
+def _write_page(
+    folder: Path,
+    frame: ReportFrame,
+    tables: Mapping[Protocol, Table],
+    settings: ReportSettings,
+    searches: Sequence[SearchResult],
+    cutoffs: Sequence[int] | None,
+    found: Mapping[str, Any],
+) -> None:
+    """Write the page and its figures.
+
+    Args:
+        folder: folder of the report.
+        frame: runs of the tables.
+        tables: protocol -> table.
+        settings: settings of the report.
+        searches: hyper-parameter searches of the dataset.
+        cutoffs: cut-offs K; None takes those of the runs.
+        found: further tables, as the fields of `PageContent`.
+    """
+    # matplotlib and jinja2 take long to import, and run.py does not need them.
+    from hellm_recbole.report.page import PageContent, write_page
+
+    content = PageContent(
+        table=tables["unified"],
+        paper_table=tables.get("paper") if frame.paper else None,
+        searches=searches,
+        cutoffs=frame.choose_cutoffs(cutoffs),
+        **found,
+    )
+    write_page(folder, frame, content, settings)
 
 
 def _write_tables(folder: Path, tables: Mapping[Protocol, Table]) -> None:
