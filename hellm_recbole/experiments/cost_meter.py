@@ -131,7 +131,9 @@ def count_examples(config: RunConfig, split: Split) -> int | None:
         return None
     if config.pairs is not None:
         return len(split.train.items)
-    longest, per_user, drops_last = config.model_settings.max_history + 1, None, False
+    longest: int = config.model_settings.max_history + 1
+    per_user: int | None = None
+    drops_last = False
     is_causal = config.spec.batches == "sequences"
     if isinstance(config, LLMRunConfig):
         is_causal, drops_last = config.model_settings.examples == "causal", config.steps.drop_last

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hellm_recbole.config.changed_names import ChangedName
+from hellm_recbole.evaluation.metrics import FloatVector
 from hellm_recbole.experiments.changed_features import SETTING, find_recorded_change
 from hellm_recbole.experiments.results import label_run, list_result_parts
 from hellm_recbole.identity import compare
@@ -125,7 +126,8 @@ def _build_rows(
         metrics: metrics to compare.
         settings: settings of the bootstrap and of the significance level.
     """
-    references, others = [], []
+    references: list[FloatVector] = []
+    others: list[FloatVector] = []
     compared: list[Group] = []
     for group in groups:
         seeds = {record.seed for record in list_successful(group)} & _list_seeds(whole)
@@ -167,7 +169,6 @@ def _build_row(
     runs = _select_seeds(list_successful(group), shared or _list_seeds(group))
     identity = runs[0].identity
     digests = {} if identity is None else {name: part["sha256"] for name, part in identity["features"].items()}
-    named = digests if change is None or change.modality is None else {change.modality: digests[change.modality]}
     return AuditRow(
         model=group[0].label,
         preset=group[0].preset,
@@ -176,7 +177,7 @@ def _build_row(
         means=dict(zip(metrics, map(float, frame.average_seeds(runs, metrics).mean(axis=0)), strict=True)),
         changes=changes,
         verdict=_judge(changes, settings.significance_level) if changes else None,
-        features_sha256=named,
+        features_sha256={k: v for k, v in digests.items() if change is None or change.modality in (None, k)},
     )
 
 

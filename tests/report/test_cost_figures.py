@@ -14,7 +14,7 @@ def test_each_panel_has_the_rows_whose_cost_is_known(tmp_path: Path) -> None:
     (figure,) = draw_cost_figures(make_costs(tmp_path))
     titles = [ax.get_title() for ax in figure.figure.axes]
     assert titles == ["against ranking time", "against row memory", "against energy"]
-    counts = [sum(not line.get_label().startswith("_") for line in ax.lines) for ax in figure.figure.axes]  # type: ignore[union-attr]
+    counts = [sum(not str(line.get_label()).startswith("_") for line in ax.lines) for ax in figure.figure.axes]
     assert counts == [2, 1, 2]
     assert "estimated" in figure.figure.axes[2].get_xlabel()
     assert "estimated" in figure.caption
