@@ -35,7 +35,7 @@ COMMANDS = {
 }
 COMMANDS |= {
     name: f"hellm_recbole.benchmarks.{name.replace('-', '_')}"
-    for name in ("sensitivity", "recommend", "score", "train-all", "push", "env", "install-recbole")
+    for name in ("sensitivity", "audit", "recommend", "score", "train-all", "push", "env", "install-recbole")
 }
 COMMANDS["parity"] = "hellm_recbole.benchmarks.upstream.parity"
 COMMANDS["sampled-ranking"] = "hellm_recbole.benchmarks.sampled_ranking"

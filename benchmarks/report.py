@@ -4,6 +4,7 @@ python benchmarks/report.py --dataset Beauty
 python benchmarks/report.py --dataset Beauty --cutoffs 1,50
 python benchmarks/report.py --dataset Beauty --metrics MRR,HR@10,Coverage@10
 python benchmarks/report.py --dataset Beauty --ledger
+python benchmarks/report.py --dataset Beauty --costs
 python benchmarks/report.py --dataset Beauty --from results/published
 python benchmarks/report.py --dataset Beauty --against SASRec --test wilcoxon,t --correction bh
 
@@ -85,6 +86,15 @@ Ids = Annotated[
     ),
 ]
 
+Costs = Annotated[
+    bool,
+    typer.Option(
+        "--costs",
+        help="also print and write what the rows cost: times, speeds, memory of the row, device hours, and energy "
+        "(estimated)",
+    ),
+]
+
 
 def main(argv: Sequence[str] | None = None, program: str = "python benchmarks/report.py") -> int:
     """Write tables, slices and the page of each dataset, print its table, and return the exit code."""
@@ -103,6 +113,7 @@ def report_results(
     correction: CorrectionName = None,
     test: Tests = None,
     ids: Ids = False,
+    costs: Costs = False,
     source: Source = None,
     output: ReportOutput = None,
     properties: Properties = None,
@@ -136,6 +147,7 @@ def report_results(
         ids=ids,
         mask=mask,
         further=further,
+        costs=costs,
     )
     return 0
 

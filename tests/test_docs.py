@@ -35,7 +35,7 @@ PROGRAMS = {
     *("ray", "sbatch", "srun", "tensorboard", "torchrun", "uv", "wandb", ".venv/bin/pre-commit"),
 }
 REQUESTS = {
-    **dict.fromkeys(("run", "ablate"), read_run_request),
+    **dict.fromkeys(("run", "ablate", "audit"), read_run_request),
     **dict.fromkeys(("tune", "study"), read_search_request),
     "reproduce": read_reproduce_request,
 }

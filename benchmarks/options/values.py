@@ -11,6 +11,7 @@ from pathlib import Path
 import typer
 
 from hellm_recbole.benchmarks.options.config_file import ConfigFile
+from hellm_recbole.config.changed_names import CHANGES, Change
 from hellm_recbole.config.limits import LARGEST_CUTOFF, LARGEST_SEED, MOST_THREADS
 from hellm_recbole.config.request import (
     EXPORTS,
@@ -176,6 +177,19 @@ def parse_exports(text: str | None) -> tuple[str, ...]:
         if name not in EXPORTS:
             raise SettingsError(f"--export {name!r} is unknown; it can be {', '.join(EXPORTS)}")
     return tuple(exports)
+
+
+def parse_changes(text: str) -> tuple[Change, ...]:
+    """Parse the changes of `--changes`, at least one.
+
+    Raises:
+        SettingsError: a change is unknown.
+    """
+    names = parse_names(text, "--changes")
+    for name in names:
+        if name not in CHANGES:
+            raise SettingsError(f"--changes {name!r} is unknown; it can be {', '.join(CHANGES)}")
+    return tuple(change for change in CHANGES if change in names)
 
 
 def parse_export_k(text: str | None, exports: Sequence[str]) -> int | None:

@@ -20,6 +20,7 @@ from hellm_recbole.config.search_space import can_be_searched
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, SettingsError, SharedRunFailed
+from hellm_recbole.experiments.changed_features import find_change, refuse_changed, refuse_missing_modality
 from hellm_recbole.experiments.combined_config import CombinedRunConfig
 from hellm_recbole.experiments.context import RunContext
 from hellm_recbole.experiments.dry_run import dry_run
@@ -251,8 +252,10 @@ def _choose_runs(
     for config in configs:
         if isinstance(config, CombinedRunConfig):
             config.refuse_missing_features(dataset.features)
+        refuse_missing_modality(config, dataset.features, dataset.name)
     if not request.tuned:
         return _ChosenRuns(configs)
+    refuse_changed(configs, "--tuned")
     tuned = _read_tuned_values([config for config in configs if config.model in models], request.output, split)
     return _ChosenRuns(resolver.resolve_with_pretrained(models, tuned), frozenset(tuned))
 
@@ -342,9 +345,12 @@ def _list_jobs(request: RunRequest, chosen: Mapping[str, _ChosenRuns], contexts:
 def _is_named(config: RunConfig, request: RunRequest, runs: _ChosenRuns) -> bool:
     """Return whether the command line names this run, so that `--fresh` deletes it.
 
-    Two kinds of runs are not named: a pretrained model that only another model reads, and the run with default values
-    of a model that is named with tuned values.
+    A row with changed features is named with the row that it belongs to. Two kinds of runs are not named: a pretrained
+    model that only another model reads, and the run with default values of a model that is named with tuned values.
     """
+    change = find_change(config)
+    if change is not None and change.row in request.models:
+        return True
     return config.model in request.models and (config.search is None) == (config.model not in runs.tuned)
 
 

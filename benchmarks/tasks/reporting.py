@@ -59,6 +59,7 @@ def write_reports(
     ids: bool = False,
     mask: MaskPolicy | None = None,
     further: Sequence[MetricName] = (),
+    costs: bool = False,
 ) -> None:
     """Write and print the report of each dataset.
 
@@ -74,6 +75,7 @@ def write_reports(
         ids: whether the printed table and the Markdown and LaTeX files have the ids of the rows.
         mask: masking policy of all rows of the printed table; None takes those of the protocol.
         further: further metrics, which become columns of the tables.
+        costs: whether to write and print the table of costs.
 
     Raises:
         HellmError: a result cannot be read, or the report cannot be made or written.
@@ -95,6 +97,7 @@ def write_reports(
             comparison=comparison,
             ids=ids,
             metrics=further,
+            costs=costs,
         )
         print(text)
         print(f"written to {output / dataset}; the page is {output / dataset / PAGE_FILE}")

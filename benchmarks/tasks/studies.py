@@ -13,6 +13,7 @@ from hellm_recbole.benchmarks.tasks.searches import make_search_task
 from hellm_recbole.config.model_layers import split_variant
 from hellm_recbole.config.request import SearchBudget, SearchRequest
 from hellm_recbole.errors import ModelError
+from hellm_recbole.experiments.changed_features import refuse_changed
 from hellm_recbole.experiments.combined_config import select_trained
 from hellm_recbole.experiments.external_embeddings import add_embeddings, refuse_wrong_files
 from hellm_recbole.experiments.resolve import resolve_runs
@@ -39,6 +40,7 @@ def make_study_tasks(request: SearchRequest, studies: str) -> list[SearchTask]:
     for dataset in request.datasets:
         found = resolve_runs(request.models, dataset, load_registry(), request.preset, request.overrides)
         configs = select_trained(found, "hellm-recbole study")
+        refuse_changed(configs, "hellm-recbole study")
         refuse_wrong_files(request.embeddings, configs)
         data = load_data(dataset, request.data_path, split=request.split, may_download=request.may_download)
         split = add_embeddings(data[1], request.embeddings)

@@ -13,6 +13,7 @@ from hellm_recbole.benchmarks.tasks.searches import format_trials, make_search_t
 from hellm_recbole.config.model_layers import split_variant
 from hellm_recbole.config.request import SchedulerName, SearchBudget, SearchName, SearchRequest
 from hellm_recbole.config.search_space import read_search_space
+from hellm_recbole.experiments.changed_features import refuse_changed
 from hellm_recbole.experiments.combined_config import select_trained
 from hellm_recbole.experiments.external_embeddings import add_embeddings, refuse_wrong_files
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
@@ -52,6 +53,7 @@ def make_tuning_tasks(
     for dataset in request.datasets:
         found = resolve_runs(request.models, dataset, load_registry(), request.preset, request.overrides)
         configs = select_trained(found, "hellm-recbole tune")
+        refuse_changed(configs, "hellm-recbole tune")
         refuse_wrong_files(request.embeddings, configs)
         data = load_data(dataset, request.data_path, split=request.split, may_download=request.may_download)
         split = add_embeddings(data[1], request.embeddings)

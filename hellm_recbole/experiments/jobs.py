@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from hellm_recbole.config.request import EMBEDDINGS
@@ -12,8 +11,7 @@ from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.embeddings import needs_export
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, ResultError
-from hellm_recbole.experiments.combined_config import CombinedRunConfig
-from hellm_recbole.experiments.combined_run import combine_and_rank
+from hellm_recbole.experiments.changed_features import change_split
 from hellm_recbole.experiments.components import is_finished
 from hellm_recbole.experiments.context import RunContext
 from hellm_recbole.experiments.export import export_run
@@ -24,12 +22,10 @@ from hellm_recbole.experiments.finished import (
     refuse_lost_files,
 )
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
-from hellm_recbole.experiments.openings import execute_counted_run
-from hellm_recbole.experiments.plugin_results import execute_with_plugins
+from hellm_recbole.experiments.measured_run import execute_and_measure
 from hellm_recbole.experiments.pretrained import PretrainedStore, locate_pretrained
 from hellm_recbole.experiments.results import RECORD_FILE, RunResult, read_result
 from hellm_recbole.experiments.run_config import LLMRunConfig, OwnRunConfig, RunConfig
-from hellm_recbole.experiments.run_tracking import describe_outcome, leave_out_loggers, track_run
 from hellm_recbole.system.console import print_error
 from hellm_recbole.system.files import check_removable, remove_leftovers
 from hellm_recbole.system.locks import FolderLock
@@ -230,6 +226,7 @@ def check_earlier_run(job: RunJob, split: Split, store: PretrainedStore) -> RunJ
     """
     if job.fresh:
         return job
+    split = change_split(job.config, split, job.context.seed)
     missing = [
         model
         for model, folder in zip(job.pretrained_runs, job.pretrained_folders, strict=True)
@@ -328,6 +325,7 @@ def run_job(
         SharedRunFailed: the run failed and several processes train it.
     """
     remove_leftovers(job.folder)
+    split = change_split(job.config, split, job.context.seed)
     result = job.finished
     if job.deferred:
         try:
@@ -338,38 +336,21 @@ def run_job(
             print(f"{job.name}: {describe_finished_run(result, job.external)}")
     if result is None:
         store.forget(job.folder)
-        result = _execute_and_track(job, dataset, split, store, watchers, report)
-    if result.status != "success":
-        return result.reason
-    return _write_exports(job, split, store)
-
-
-def _execute_and_track(
-    job: RunJob,
-    dataset: Dataset,
-    split: Split,
-    store: PretrainedStore,
-    watchers: Sequence[Logger],
-    report: Report,
-) -> RunResult:
-    """Execute a run with its trackers and plug-ins, see `run_job`. Return its result."""
-    with track_run(job.config, dataset, split, job.context, report) as tracking:
-        execute = partial(
-            execute_counted_run,
-            leave_out_loggers(job.config),
+        result = execute_and_measure(
+            job.config,
             dataset,
             split,
             job.context,
             store,
             fresh=job.fresh,
             position=job.position,
-            body=combine_and_rank if isinstance(job.config, CombinedRunConfig) else None,
+            callbacks=job.callbacks,
+            watchers=watchers,
+            report=report,
         )
-        result = execute_with_plugins(
-            job.config, split, job.context, job.callbacks, lambda added: execute(watchers=[tracking, *watchers, *added])
-        )
-        tracking.finish(describe_outcome(result))
-    return result
+    if result.status != "success":
+        return result.reason
+    return _write_exports(job, split, store)
 
 
 def _write_exports(job: RunJob, split: Split, store: PretrainedStore) -> str | None:

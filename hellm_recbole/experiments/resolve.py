@@ -15,6 +15,7 @@ from hellm_recbole.bridge.recbole_models import (
     read_recbole_settings,
     refuse_own_training,
 )
+from hellm_recbole.config.changed_names import parse_changed_name
 from hellm_recbole.config.harness_settings import (
     HARNESS_SETTINGS,
     PairSettings,
@@ -29,6 +30,7 @@ from hellm_recbole.config.row_names import parse_combined_name
 from hellm_recbole.config.settings import build_all_settings, list_field_names
 from hellm_recbole.config.yaml_files import Value
 from hellm_recbole.errors import ModelError, SettingsError
+from hellm_recbole.experiments.changed_features import change_config, find_change, refuse_own_settings
 from hellm_recbole.experiments.combined_config import build_combined_config, separate_combined
 from hellm_recbole.experiments.fitted_config import FITTED_SETTINGS, FittedRunConfig, drop_unread, is_for_training
 from hellm_recbole.experiments.recbole_names import find_recbole_name
@@ -105,12 +107,18 @@ class Resolver:
         return self._configs[model]
 
     def _resolve_untuned(self, model: str) -> RunConfig:
-        """Resolve the run config of a model, a variant, or a combined row with all rows that it combines."""
+        """Resolve the run config of a model, a variant, a combined row, or a row with changed features."""
         is_own = model in self.registry or split_variant(model, self.registry)[1] is not None
         combined = None if is_own else parse_combined_name(model)
         if combined is None:
+            changed = None if is_own else parse_changed_name(model)
+            if changed is not None:
+                refuse_own_settings(changed, self.overrides)
+                return change_config(changed, self.resolve(changed.row))
             return resolve_run(model, self.dataset, self.registry, self.preset, self.overrides)
         rows = [self.resolve(row) for row in combined.rows]
+        if changed_rows := [row.model for row in rows if find_change(row) is not None]:
+            raise ModelError(f"{model}: {changed_rows[0]} has changed features and cannot be combined with other rows")
         return build_combined_config(combined, rows, self.preset, self.overrides)
 
     def resolve_with_pretrained(
@@ -155,9 +163,7 @@ class Resolver:
         """
         for override in self.overrides:
             matching = [
-                config
-                for config in configs
-                if override.model in (None, config.model, split_variant(config.model, self.registry)[0])
+                config for config in configs if override.model in (None, config.model, *self._list_bases(config))
             ]
             found = [config.resolved.values for config in matching]
             has_key = any(choose_length_key(override.key, values) in values for values in found)
@@ -169,6 +175,12 @@ class Resolver:
                 raise SettingsError("; ".join(describe_unknown_keys(unknown, known)))
             if has_key:
                 refuse_unread_override(override, matching)
+
+    def _list_bases(self, config: RunConfig) -> list[str]:
+        """List the rows whose overrides a run has, too: its model, and the row that its features were changed for."""
+        change = find_change(config)
+        row = config.model if change is None else change.row
+        return [row, split_variant(row, self.registry)[0]]
 
 
 def resolve_runs(

@@ -20,6 +20,7 @@ from hellm_recbole.config.limits import LARGEST_CUTOFF
 from hellm_recbole.config.schema import dump_json, read_mapping, refuse_constant
 from hellm_recbole.data.splits.named import SplitDetails
 from hellm_recbole.errors import ResultError, shorten, strip_controls
+from hellm_recbole.experiments.cost_record import Costs
 from hellm_recbole.experiments.external_lists import External, name_folder
 from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.identity.compare import digest_parts, list_parts
@@ -177,6 +178,7 @@ class RunResult:
     - `evaluated` is false for a model that was trained on all data for use, which has no metrics and no ranks. The key
       is written only then.
     - `external` describes the lists of another system; only their results have the key. An unknown `seed` is 0.
+    - `costs` has further costs of a run. Runs of earlier versions do not have the key.
     - `path` is the file from which the result was read. Error messages name it.
     """
 
@@ -226,6 +228,7 @@ class RunResult:
     split_details: SplitDetails | None = None
     evaluated: bool = True
     external: External | None = None
+    costs: Costs | None = None
     path: Path | None = field(default=None, compare=False)
 
     @property
@@ -260,12 +263,9 @@ def write_result(folder: Path, result: RunResult) -> Path:
 
 def _dump(result: RunResult) -> str:
     """Convert a result to the text of its file, without the keys that say nothing about this run."""
-    left_out = [
-        *([] if result.plugins else ["plugins", "plugin_metrics"]),
-        *([] if result.split_details else ["split_details"]),
-        *(["evaluated"] if result.evaluated else []),
-    ]
-    return dump_json(result, left_out if result.external else [*left_out, "external"])
+    absent = {"evaluated": True, "split_details": None, "external": None, "costs": None}
+    left_out = [] if result.plugins else ["plugins", "plugin_metrics"]
+    return dump_json(result, [*left_out, *(key for key, value in absent.items() if getattr(result, key) == value)])
 
 
 def read_result(path: Path) -> RunResult:
@@ -390,7 +390,7 @@ def _parse_result(text: str, path: Path) -> RunResult:
     hints = {name: hint for name, hint in get_type_hints(RunResult).items() if name != "path"}
     added: dict[str, Any] = {"backbone": None, "stages": {}, "search": None, "identity": None, "deterministic": None}
     added |= {"ranks_sha256": None, "published": None, "combination": None, "evaluated": True}
-    added |= {"plugins": [], "plugin_metrics": None, "split_details": None, "external": None}
+    added |= {"plugins": [], "plugin_metrics": None, "split_details": None, "external": None, "costs": None}
     try:
         raw = {**added, **check_seal(raw)}  # earlier versions wrote files without these keys
         result = RunResult(**read_mapping(raw, hints, ""), path=path)

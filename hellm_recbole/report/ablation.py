@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from hellm_recbole.evaluation.metrics import FloatVector
-from hellm_recbole.evaluation.significance import bootstrap_means, compute_interval, compute_p_value, correct_holm
 from hellm_recbole.experiments.results import label_run
 from hellm_recbole.report.footnotes import find_footnotes
 from hellm_recbole.report.frame import ReportFrame, name_metrics
 from hellm_recbole.report.groups import Group, list_successful
+from hellm_recbole.report.relative_changes import RelativeChange, compare_with_reference
 from hellm_recbole.report.settings import ReportSettings
 
 
@@ -71,16 +68,6 @@ class Ablation:
     def several_presets(self) -> bool:
         """Whether rows have different presets, so that the table needs a column for them."""
         return len({row.preset for row in self.rows}) > 1
-
-
-@dataclass(frozen=True)
-class _Test:
-    """Change of a variant against the whole model: attributes as in `AblationRow`."""
-
-    change: float | None
-    low: float | None
-    high: float | None
-    p: float
 
 
 def build_ablation(
@@ -138,10 +125,10 @@ def _build_rows(
     column = names.index(f"R@{max(cutoffs)}")
     values = {name: frame.average_seeds(group, names) for name, group in members.items()}
     variants = [name for name in members if name != model]
-    tests: dict[str, _Test] = {}
+    tests: dict[str, RelativeChange] = {}
     if model in members:
         columns = [values[name][:, column] for name in variants]
-        found = _compare_with_whole_model(values[model][:, column], columns, settings)
+        found = compare_with_reference(values[model][:, column], columns, settings)
         tests = dict(zip(variants, found, strict=True))
     n_seeds = {name: len(list_successful(group)) for name, group in members.items()}
     rows = []
@@ -162,41 +149,6 @@ def _build_rows(
             )
         )
     return rows
-
-
-def _compare_with_whole_model(
-    whole: FloatVector, variants: Sequence[FloatVector], settings: ReportSettings
-) -> list[_Test]:
-    """Compare each variant with the whole model by a paired bootstrap over users.
-
-    Args:
-        whole: [U] metric of the whole model for each user.
-        variants: metric of each variant for the same users, each [U].
-        settings: settings of the bootstrap.
-
-    Returns:
-        The change of the mean, both ends of its interval, and the Holm-corrected p-value, for each variant. The first
-        three are fractions of the whole model's mean, and None where that mean is 0.
-    """
-    differences = np.stack([values - whole for values in variants], axis=1)
-    means = differences.mean(axis=0)
-    resampled = bootstrap_means(differences, settings.n_resamples, settings.bootstrap_seed)
-    low, high = compute_interval(resampled, settings.confidence_level)
-    p = correct_holm(np.array([compute_p_value(float(mean), resampled[:, index]) for index, mean in enumerate(means)]))
-    base = float(whole.mean())
-
-    def compute_relative_change(value: float) -> float | None:
-        return float(value) / base if base else None
-
-    return [
-        _Test(
-            change=compute_relative_change(means[index]),
-            low=compute_relative_change(low[index]),
-            high=compute_relative_change(high[index]),
-            p=float(p[index]),
-        )
-        for index in range(len(means))
-    ]
 
 
 def _write_note(frame: ReportFrame, metric: str, settings: ReportSettings) -> str:

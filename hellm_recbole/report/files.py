@@ -7,6 +7,8 @@
 - `slices.csv` has the metrics of parts of the test targets.
 - `ablation.{md,csv,tex}` compares variants with their models, at the cut-offs of the runs. It is written if a variant
   has finished.
+- `audit.{md,csv,tex}` compares rows with changed features with their models. It is written if such a row has finished.
+- `costs.{md,csv,tex}` has the costs of the rows. It is written if it is requested.
 - `ledger.{md,csv}` has published numbers beside those of the runs, and `claims.csv` the verdicts on the claims of the
   paper's text. They are written if they are requested.
 - `report.html` is the page. It is written if it is requested, with `figures/` or, after runs, without.
@@ -32,6 +34,21 @@ from hellm_recbole.report.ablation_rendering import (
     render_ablation_markdown,
     render_ablation_terminal,
 )
+from hellm_recbole.report.audit import Audit, build_audit
+from hellm_recbole.report.audit_rendering import (
+    render_audit_csv,
+    render_audit_latex,
+    render_audit_markdown,
+    render_audit_terminal,
+)
+from hellm_recbole.report.cost_rendering import (
+    render_costs_csv,
+    render_costs_latex,
+    render_costs_markdown,
+    render_costs_terminal,
+)
+from hellm_recbole.report.cost_table import CostTable, build_cost_table, read_cost_settings
+from hellm_recbole.report.finished_rows import find_finished_rows
 from hellm_recbole.report.frame import ReportFrame, read_frame
 from hellm_recbole.report.further_columns import refuse_plugin_names
 from hellm_recbole.report.ledger import Ledger, build_ledger
@@ -64,6 +81,7 @@ def write_reports(
     page: bool = False,
     quick_page: bool = False,
     ledger: bool = False,
+    costs: bool = False,
     output: Path | None = None,
     comparison: Comparison | None = None,
     ids: bool = False,
@@ -82,14 +100,15 @@ def write_reports(
         quick_page: whether to write the page without files of its figures. If it cannot be made, the text that is
             returned says why, and nothing else is lost.
         ledger: whether to write the ledger; the page has it in any case if there are published numbers of the dataset.
+        costs: whether to write the table of costs, and its figure if the page is written.
         output: folder that gets the folder of the report; None takes `results_dir`.
         comparison: how the rows are compared; None is the default, without effect sizes in the CSV file.
         ids: whether the printed table and the Markdown and LaTeX files have the ids of the rows.
         metrics: further metrics, which become columns; those of test lists read the prepared dataset in `dataset/`.
 
     Returns:
-        The table, the ablation table if there is one, the ledger if it is written, and the problem of a quick page, as
-        text for the terminal.
+        The table, the tables of ablation and audit if there are any, costs and ledger if they are written, and the
+        problem of a quick page, as text for the terminal.
 
     Raises:
         HellmError: the runs cannot be compared in one table, an argument names nothing, test lists do not belong to
@@ -112,14 +131,20 @@ def write_reports(
     _write_tables(folder, {STEMS[name]: one for name, one in tables.items()})
     _write_slices(folder, frame, settings, cutoffs)
     _write_ablation(folder, ablation)
+    audit = _write_audit(folder, build_audit(everything, settings, cutoffs=cutoffs))
+    spent = _write_costs(folder, frame, tables["unified"], metric or settings.sort_metric) if costs else None
     numbers = build_ledger(everything, settings, metric=metric) if ledger else None
-    source = PageInput(results_dir, everything, frame, settings, tables, ablation, numbers, metric, cutoffs)
+    source = PageInput(
+        results_dir, everything, frame, settings, tables, ablation, numbers, metric, cutoffs, audit, spent
+    )
     if page:
         write_dataset_page(folder, source)
     if mask is not None:
         masked = replace(build(replace(frame, mask=mask), "unified"), shows_ids=ids)
         table, ablation = _write_masked(folder, masked, build_ablation(replace(everything, mask=mask), settings), mask)
     shown = [render_terminal(table), *([] if ablation is None else [render_ablation_terminal(ablation)])]
+    shown += [] if audit is None else [render_audit_terminal(audit)]
+    shown += [] if spent is None else [render_costs_terminal(spent)]
     if ledger and numbers is not None:
         shown.append(_write_ledger(folder, numbers))
     if quick_page and (problem := try_page(folder, source)) is not None:
@@ -160,6 +185,26 @@ def _write_ablation(folder: Path, ablation: Ablation | None, stem: str = "ablati
     for ending, render in (("md", render_ablation_markdown), ("csv", render_ablation_csv)):
         write_text(folder / f"{stem}.{ending}", render(ablation))
     write_text(folder / f"{stem}.tex", render_ablation_latex(ablation, name_latex_label(folder.name, stem)))
+
+
+def _write_audit(folder: Path, audit: Audit | None) -> Audit | None:
+    """Write an audit table as Markdown, CSV and LaTeX, if there is one, and return it."""
+    if audit is None:
+        return None
+    for ending, render in (("md", render_audit_markdown), ("csv", render_audit_csv), ("tex", render_audit_latex)):
+        write_text(folder / f"audit.{ending}", render(audit))
+    return audit
+
+
+def _write_costs(folder: Path, frame: ReportFrame, table: Table, metric: str) -> CostTable | None:
+    """Write the costs of the rows of a table as Markdown, CSV and LaTeX; None if no row has finished."""
+    rows = find_finished_rows(table, frame)
+    if not rows:
+        return None
+    costs = build_cost_table(frame, rows, read_cost_settings(), metric)
+    for ending, render in (("md", render_costs_markdown), ("csv", render_costs_csv), ("tex", render_costs_latex)):
+        write_text(folder / f"costs.{ending}", render(costs))
+    return costs
 
 
 def _write_ledger(folder: Path, ledger: Ledger) -> str:

@@ -23,6 +23,7 @@ from hellm_recbole.data.embeddings import digest_tables, read_item_embeddings
 from hellm_recbole.errors import DataError, PluginError, ResultError
 from hellm_recbole.evaluation import metrics
 from hellm_recbole.evaluation.rank_metrics import compute_rank_metrics
+from hellm_recbole.experiments.changed_features import find_recorded_change
 from hellm_recbole.experiments.earlier_names import name_as_today
 from hellm_recbole.experiments.openings import Opening, read_openings
 from hellm_recbole.experiments.published import advise_on_published_runs
@@ -87,10 +88,17 @@ class ReportFrame:
         )
 
     def drop_variants(self) -> ReportFrame:
-        """Return a frame without variants, which have their own table. A frame of only variants stays as it is."""
-        if all(record.model in self.variants for record in self.records):
+        """Return a frame without variants, and rows with changed features, which have their own tables.
+
+        A frame of only such rows stays as it is.
+        """
+
+        def is_apart(record: RunResult) -> bool:
+            return record.model in self.variants or find_recorded_change(record) is not None
+
+        if all(map(is_apart, self.records)):
             return self
-        return self.select_groups(lambda record: record.model not in self.variants)
+        return self.select_groups(lambda record: not is_apart(record))
 
     def get_targets(self, record: RunResult) -> pd.DataFrame:
         """Return the T lines of a successful run."""

@@ -21,13 +21,17 @@ from hellm_recbole.experiments.ranks_file import Policy
 from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.experiments.sweeps import SearchResult
 from hellm_recbole.report.ablation import Ablation
+from hellm_recbole.report.audit import Audit
+from hellm_recbole.report.cost_figures import draw_cost_figures
+from hellm_recbole.report.cost_table import CostTable
 from hellm_recbole.report.figure_styles import list_dark_colours
 from hellm_recbole.report.figures import write_figure
 from hellm_recbole.report.finished_rows import find_finished_rows
 from hellm_recbole.report.frame import ReportFrame
 from hellm_recbole.report.ledger import Ledger
 from hellm_recbole.report.ledger_rendering import describe_claims
-from hellm_recbole.report.page_figures import FIGURES, NamedFigure, draw_page_figures
+from hellm_recbole.report.named_figure import NamedFigure
+from hellm_recbole.report.page_figures import FIGURES, draw_page_figures
 from hellm_recbole.report.page_svg import draw_sample, embed_figure, name_colour
 from hellm_recbole.report.pairs import compare_pairs
 from hellm_recbole.report.protocols import FAMILY_TITLES
@@ -56,6 +60,8 @@ class PageContent:
         searches: finished hyper-parameter searches.
         cutoffs: cut-offs K, ascending.
         ledger: published numbers beside those of the runs; None if no source has the dataset.
+        audit: rows with changed features; None if none has finished.
+        costs: costs of the rows, which get a figure; None if they were not asked for.
     """
 
     table: Table
@@ -64,6 +70,8 @@ class PageContent:
     searches: Sequence[SearchResult]
     cutoffs: tuple[int, ...]
     ledger: Ledger | None
+    audit: Audit | None = None
+    costs: CostTable | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,9 @@ def write_page(
         OutputError: a file cannot be written.
     """
     rows = find_finished_rows(content.table, frame)
-    drawn = draw_page_figures(frame, rows, content.ablation, content.searches, content.cutoffs, settings)
+    drawn = draw_page_figures(frame, rows, content.ablation, content.searches, content.cutoffs, settings, content.audit)
+    if content.costs is not None:
+        drawn += draw_cost_figures(content.costs)
     if with_files:
         for figure in drawn:
             write_figure(folder / FIGURES, figure.name, figure.figure)

@@ -3,46 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from hellm_recbole.experiments.results import RunResult
+from hellm_recbole.experiments.results import RunResult, label_run
 from hellm_recbole.experiments.sweeps import SearchResult
 from hellm_recbole.report import figures
 from hellm_recbole.report.ablation import Ablation, AblationRow
+from hellm_recbole.report.audit import Audit
 from hellm_recbole.report.figures import Chart, Panel, Series
 from hellm_recbole.report.finished_rows import FinishedRow
 from hellm_recbole.report.frame import ReportFrame, name_metrics
+from hellm_recbole.report.named_figure import NamedFigure
 from hellm_recbole.report.settings import ReportSettings
 from hellm_recbole.report.slices import average_slice, slice_by_history, slice_by_popularity
 from hellm_recbole.report.studies import draw_study
 
 FIGURES = "figures"  # name of the folder of the figures
 LARGEST_K = 50  # the curves over K end here, or at the largest requested cut-off if that is larger
-
-
-@dataclass(frozen=True)
-class NamedFigure:
-    """A figure with its texts.
-
-    Attributes:
-        name: file name without ending.
-        title: text above the figure.
-        caption: text below it.
-        content: the panels of the figure; or the figure itself, if its parts cannot be drawn one by one.
-    """
-
-    name: str
-    title: str
-    caption: str
-    content: Chart | Figure
-
-    @property
-    def figure(self) -> Figure:
-        """The whole figure, with its legend."""
-        return self.content if isinstance(self.content, Figure) else self.content.draw()
 
 
 def draw_page_figures(
@@ -52,6 +30,7 @@ def draw_page_figures(
     searches: Sequence[SearchResult],
     cutoffs: Sequence[int],
     settings: ReportSettings,
+    audit: Audit | None = None,
 ) -> list[NamedFigure]:
     """Draw all figures of a page, in its order.
 
@@ -62,10 +41,12 @@ def draw_page_figures(
         searches: hyper-parameter searches.
         cutoffs: cut-offs K.
         settings: quantiles of the slices, and levels of the ablation.
+        audit: rows with changed features; None if there are none.
     """
     return [
         *(_draw_run_figures(frame, rows, max(cutoffs), settings) if rows else []),
         *([] if ablation is None else _draw_ablation_figures(ablation, settings)),
+        *([] if audit is None else _draw_audit_figures(audit, settings)),
         *(figure for search in searches for figure in _draw_search(search)),
     ]
 
@@ -248,6 +229,32 @@ def _draw_ablation_figures(ablation: Ablation, settings: ReportSettings) -> list
             name, title = f"ablation-{_to_file_name(whole.model)}", f"What the parts of {whole.model} are worth"
             named_figures.append(NamedFigure(name, title, caption, figure))
     return named_figures
+
+
+def _draw_audit_figures(audit: Audit, settings: ReportSettings) -> list[NamedFigure]:
+    """Draw one figure of bars for each model with changed features; its caption says which changes cost nothing."""
+    metric = audit.metrics[-1]
+    compared = [(row, row.change, found) for row in audit.rows if (found := row.changes.get(metric)) is not None]
+    named: list[NamedFigure] = []
+    for whole in (row for row in audit.rows if row.change is None):
+        backbone, setup = whole.model.partition("@")[2] or None, whole.preset
+        own = [
+            (row, change, found)
+            for row, change, found in compared
+            if change is not None and (label_run(change.row, backbone), row.preset) == (whole.model, setup)
+        ]
+        if own and whole.means[metric]:
+            figure = figures.draw_bars(
+                f"{whole.model} = {whole.means[metric]:.4f}",
+                f"change of {metric}, test (%), with {settings.confidence_level:.0%} interval",
+                [f"{change.what}{'*' if found.p < audit.level else ''}" for _, change, found in own],
+                [100 * (found.change or 0.0) for *_, found in own],
+                [(100 * (found.low or 0.0), 100 * (found.high or 0.0)) for *_, found in own],
+            )
+            caption = " ".join(sentence for sentence in audit.findings if sentence.startswith(f"{whole.model}: "))
+            title = f"What the modalities of {whole.model} bring"
+            named.append(NamedFigure(f"audit-{_to_file_name(whole.model)}", title, caption, figure))
+    return named
 
 
 def _draw_search(result: SearchResult) -> list[NamedFigure]:

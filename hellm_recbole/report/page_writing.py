@@ -13,6 +13,8 @@ from hellm_recbole.config.request import Protocol
 from hellm_recbole.errors import HellmError, strip_controls
 from hellm_recbole.experiments.sweeps import find_searches
 from hellm_recbole.report.ablation import Ablation, build_ablation
+from hellm_recbole.report.audit import Audit
+from hellm_recbole.report.cost_table import CostTable
 from hellm_recbole.report.frame import ReportFrame
 from hellm_recbole.report.ledger import Ledger, build_ledger, has_references
 from hellm_recbole.report.settings import ReportSettings
@@ -33,6 +35,8 @@ class PageInput:
         ledger: published numbers beside those of the runs; None if they have not been computed yet.
         metric: metric that orders the rows inside a group; None takes the one of the settings.
         cutoffs: cut-offs K; None takes those of the runs.
+        audit: audit table; None if no row with changed features has finished.
+        costs: costs of the rows; None if they were not requested.
     """
 
     results_dir: Path
@@ -44,6 +48,8 @@ class PageInput:
     ledger: Ledger | None
     metric: str | None
     cutoffs: Sequence[int] | None
+    audit: Audit | None = None
+    costs: CostTable | None = None
 
 
 def write_dataset_page(folder: Path, source: PageInput, *, with_files: bool = True) -> None:
@@ -71,6 +77,8 @@ def write_dataset_page(folder: Path, source: PageInput, *, with_files: bool = Tr
         searches=find_searches(source.results_dir, frame.records[0].dataset),
         cutoffs=frame.choose_cutoffs(source.cutoffs),
         ledger=ledger,
+        audit=source.audit,
+        costs=source.costs,
     )
     write_page(folder, frame, content, source.settings, with_files=with_files)
 

@@ -247,8 +247,8 @@ def _build_line(table: Table, row: Row, style: _Style) -> list[str]:
     line += [
         str(len(row.seeds)),
         format_seconds(row.train_seconds) or style.missing,
-        _format_bytes(row.host_bytes) or style.missing,
-        *([_format_bytes(row.device_bytes) or style.missing] if table.on_device else []),
+        format_bytes(row.host_bytes) or style.missing,
+        *([format_bytes(row.device_bytes) or style.missing] if table.on_device else []),
         style.missing if row.trainable_parameters is None else f"{row.trainable_parameters:,}",
     ]
     if table.searched:
@@ -274,7 +274,7 @@ def format_seconds(value: float | None) -> str | None:
     return _format_quantity(value, _SECONDS)
 
 
-def _format_bytes(value: float | None) -> str | None:
+def format_bytes(value: float | None) -> str | None:
     """Write a size in a readable unit; None stays None."""
     return _format_quantity(value, _BYTES)
 

@@ -10,6 +10,7 @@ import torch
 
 from hellm_recbole.data.split import Split, extend_histories
 from hellm_recbole.errors import DataError, HellmError, ResultError, SettingsError
+from hellm_recbole.experiments.changed_features import change_recorded_split
 from hellm_recbole.experiments.component_scores import load_finished_scorer
 from hellm_recbole.experiments.context import RunContext
 from hellm_recbole.experiments.external_embeddings import add_embeddings
@@ -106,7 +107,7 @@ def open_run(
 
 
 def add_recorded_embeddings(split: Split, result: RunResult, files: Mapping[str, Path]) -> Split:
-    """Add to the split the embeddings that a run has read from files.
+    """Add to the split the embeddings that a run has read from files, and change its features as those of the run.
 
     Args:
         split: split of the dataset.
@@ -123,7 +124,7 @@ def add_recorded_embeddings(split: Split, result: RunResult, files: Mapping[str,
                 f"{result.path} was made with embeddings of {model} from the file {read[model]['file']}; name it with "
                 f"embeddings={{{model!r}: FILE}}"
             )
-    return add_embeddings(split, {model: files[model] for model in read})
+    return change_recorded_split(result, add_embeddings(split, {model: files[model] for model in read}))
 
 
 def refuse_unread_files(result: RunResult, files: Mapping[str, Path], read: Collection[str]) -> None:

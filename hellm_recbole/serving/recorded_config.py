@@ -10,6 +10,7 @@ from typing import Any
 from hellm_recbole.config.request import Override
 from hellm_recbole.config.row_names import parse_combined_name
 from hellm_recbole.errors import HellmError, ResultError, SettingsError
+from hellm_recbole.experiments.changed_features import SETTING, change_config, find_recorded_change
 from hellm_recbole.experiments.combined_config import CombinedRunConfig, build_combined_config
 from hellm_recbole.experiments.resolve import resolve_run
 from hellm_recbole.experiments.results import RECORD_FILE, RunResult, SettingValue, read_result
@@ -100,13 +101,16 @@ def _restore(
     result: RunResult, registry: Mapping[str, ModelSpec], values: Mapping[str, Any], llm: str | None
 ) -> RunConfig:
     """Build the run config with the given values of its settings."""
+    change = find_recorded_change(result)
+    model = result.model if change is None else change.row
     overrides = [
-        Override(result.model, key, value, result.settings[key]["origin"] if key in result.settings else "the record")
+        Override(model, key, value, result.settings[key]["origin"] if key in result.settings else "the record")
         for key, value in values.items()
+        if key != SETTING
     ]
     if result.combination is None:
-        config = resolve_run(result.model, result.dataset, registry, result.preset, overrides)
-        return replace(config, search=result.search)
+        config = resolve_run(model, result.dataset, registry, result.preset, overrides)
+        return replace(config if change is None else change_config(change, config), search=result.search)
     return _restore_combined(result, registry, overrides, llm)
 
 

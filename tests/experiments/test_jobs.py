@@ -12,7 +12,7 @@ from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.config.request import Override
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
-from hellm_recbole.experiments import jobs
+from hellm_recbole.experiments import jobs, measured_run
 from hellm_recbole.experiments.context import RunContext
 from hellm_recbole.experiments.jobs import RunJob, check_earlier_runs, run_job
 from hellm_recbole.experiments.pretrained import PretrainedStore
@@ -40,7 +40,8 @@ def searched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return RESULT if config.model == "LLaRA" else None
 
     monkeypatch.setattr(jobs, "find_finished_run", find)
-    monkeypatch.setattr(jobs, "execute_counted_run", lambda *_, **__: toy_record(status="failed", reason="executed"))
+    executed = toy_record(status="failed", reason="executed")
+    monkeypatch.setattr(measured_run, "execute_counted_run", lambda *_, **__: executed)
     monkeypatch.setattr(jobs, "needs_export", lambda _: False)
     return models
 
