@@ -31,7 +31,7 @@ class PrefixScorer(Protocol):
 
 
 class CodeTree(nn.Module):
-    """The tree of the prefixes of all codes. The nodes of a depth are numbered in lexicographic order of their prefixes.
+    """The tree of the prefixes of all codes. Nodes of a depth are numbered in lexicographic order of their prefixes.
 
     A child is found by bisection in the sorted keys `parent V + digit` of its depth, so memory is linear in the items.
 

@@ -1,24 +1,28 @@
 """Semantic ids: short codes of items from their features, by residual quantisation.
 
-Rajput et al., "Recommender Systems with Generative Retrieval", NeurIPS 2023, Section 3.1. An encoder maps the features x
-of an item to `z = E(x)`. Level d has a codebook of V vectors `e`, and
+Rajput et al., "Recommender Systems with Generative Retrieval", NeurIPS 2023, Section 3.1. An encoder maps the
+features x of an item to `z = E(x)`. Level d has a codebook of V vectors `e`, and
 
 - `r_0 = z`, `c_d = argmin_k ||r_d - e_dk||`, `r_{d+1} = r_d - e_{d,c_d}`; the codes of the item are `c_0, c_1, ...`.
-- `L = ||x - D(z^)||^2 + sum_d ||sg[r_d] - e_{d,c_d}||^2 + beta ||r_d - sg[e_{d,c_d}]||^2`, where `z^ = sum_d e_{d,c_d}`, D is
-  the decoder and sg stops the gradient. The gradient of D(z^) passes to z (straight-through).
+- `L = ||x - D(z^)||^2 + sum_d ||sg[r_d] - e_{d,c_d}||^2 + beta ||r_d - sg[e_{d,c_d}]||^2`, where `z^ = sum_d
+  e_{d,c_d}`, D is the decoder and sg stops the gradient. The gradient of D(z^) passes to z (straight-through).
 - Codebooks start as the k-means centres of the residuals.
 - Items with the same codes get one more digit, 0, 1, 2, ..., in the order of their ids. All other items have digit 0.
 
-`kmeans` quantises the features themselves by k-means at each level, without any network. Ju et al. ("GRID", arXiv 2507.22224)
-found it no worse.
+`kmeans` quantises the features themselves by k-means at each level, without any network. Ju et al. ("GRID", arXiv
+2507.22224) found it no worse.
 
-**Deviations.** Codebooks start from all items (paper: the first batch). The residual of a level passes no gradient to the
+**Deviations.** After each epoch, codebook vectors that no item has are replaced by what random items leave to their
+level (Jukebox, Dhariwal et al., 2020): without it, most vectors are soon unused, since the encoder moves away from
+them. Codebooks start from all items (paper: the first batch). The residual of a level passes no gradient to the
 codebooks before it, as in public code. AdamW, as in public code (paper: Adagrad). The features of each column are
 standardised, as Paischer et al. (arXiv 2412.08604) do.
 """
 
 from __future__ import annotations
 
+import itertools
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -46,7 +50,7 @@ class SemanticIdSettings(Settings):
         quantizer: vae, a network trained with its codebooks (RQ-VAE); or kmeans, k-means of the features.
         n_levels: number of codes of an item, without the digit that tells items with the same codes apart.
         codebook_size: V, number of codes of a level, and of these digits.
-        rq_hidden: widths of the hidden layers of the encoder; the decoder has them in reverse. vae only, as the next ones.
+        rq_hidden: vae only, as all `rq_...`: widths of the hidden layers of the encoder; the decoder has them in reverse.
         rq_code_dim: width of the codebook vectors.
         rq_commit_weight: beta, weight of the term that moves the encoder towards the codebooks.
         rq_epochs: number of passes over the items.
@@ -141,8 +145,7 @@ def compute_codes(features: FloatArray, settings: SemanticIdSettings, seed: int,
         cache: folder of the cache; None uses no cache. The name of a cache file is a hash of all inputs.
 
     Returns:
-        [N, levels + 1] int64 codes in 0 .. V - 1; no two rows are equal. The last column tells items with the same codes
-        apart.
+        [N, levels + 1] int64 codes in 0 .. V - 1; no two rows are equal, for the last column tells equal codes apart.
 
     Raises:
         DataError: more than V items have the same codes, or the cache file is broken.
@@ -188,7 +191,7 @@ def _standardize(features: FloatArray) -> Tensor:
     """Shift and scale each column to mean 0 and variance 1; a constant column becomes 0."""
     values = np.asarray(features, dtype=np.float64)
     deviation = values.std(axis=0)
-    return torch.from_numpy(((values - values.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0))).float()
+    return torch.from_numpy((values - values.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)).float()
 
 
 def _fit_quantizer(features: Tensor, settings: SemanticIdSettings) -> IdArray:
@@ -211,12 +214,31 @@ def train_quantizer(features: Tensor, settings: SemanticIdSettings) -> ResidualQ
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.rq_learning_rate, weight_decay=settings.rq_weight_decay, fused=True
     )
-    for _ in range(settings.rq_epochs):
+    for epoch in range(settings.rq_epochs):
+        if epoch:
+            restart_unused(model, features)
         for rows in torch.randperm(len(features)).split(settings.rq_batch_size):
             optimizer.zero_grad()
             torch.stack(list(model.loss(features[rows]).values())).sum().backward()
             optimizer.step()
     return model
+
+
+@torch.no_grad()
+def restart_unused(model: ResidualQuantizer, features: Tensor) -> None:
+    """Replace codebook vectors that no item has by what random items leave to that level.
+
+    Args:
+        model: the network and its codebooks.
+        features: [N, D_f] features of all items.
+    """
+    residual = model.encoder(features)
+    for table in model.codebooks:
+        code = quantize(residual, [table])[:, 0]
+        unused = torch.nonzero(torch.bincount(code, minlength=len(table)) == 0).squeeze(1)
+        drawn = torch.randperm(len(residual))[: len(unused)]
+        table[unused[: len(drawn)]] = residual[drawn]
+        residual = residual - F.embedding(code, table)
 
 
 def fit_codebooks(vectors: Tensor, settings: SemanticIdSettings) -> list[Tensor]:
@@ -239,29 +261,24 @@ def fit_codebooks(vectors: Tensor, settings: SemanticIdSettings) -> list[Tensor]
         if len(distinct) <= len(table):
             table[: len(distinct)] = distinct
         else:
-            table = _fit_centres(residual, settings)
+            table = _fit_centres(residual, distinct, len(table), settings.kmeans_rounds)
         residual = residual - F.embedding(quantize(residual, [table])[:, 0], table)
         codebooks.append(table.float())
     return codebooks
 
 
-def _fit_centres(vectors: Tensor, settings: SemanticIdSettings) -> Tensor:
-    """Compute the V k-means centres of [N, D] vectors; they start from items that k-means++ draws."""
-    generator = np.random.default_rng(int(torch.randint(2**62, ()).item()))
-    centres, _ = kmeans2(
-        vectors.numpy(),
-        settings.codebook_size,
-        iter=settings.kmeans_rounds,
-        minit="++",
-        missing="warn",
-        seed=generator,
-    )
+def _fit_centres(vectors: Tensor, distinct: Tensor, n_centres: int, n_rounds: int) -> Tensor:
+    """Compute k-means centres of [N, D] vectors; they start from random ones of the distinct vectors."""
+    start = distinct[torch.randperm(len(distinct))[:n_centres]]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="One of the clusters is empty", category=UserWarning)
+        centres, _ = kmeans2(vectors.numpy(), start.numpy(), iter=n_rounds, minit="matrix")  # an empty one stays
     return torch.from_numpy(centres)
 
 
 def _build_network(widths: Sequence[int]) -> nn.Sequential:
     """Build a network of linear maps with ReLU between them."""
     layers: list[nn.Module] = []
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in itertools.pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU()]
     return nn.Sequential(*layers[:-1])

@@ -5,25 +5,26 @@ Rajput et al., "Recommender Systems with Generative Retrieval", NeurIPS 2023.
 - Codes `c_1, ..., c_L` of each item from its features: `semantic_ids.py`.
 - Input of the encoder: a token of the user, then the codes of the history's items, oldest first. Users are hashed to
   `n_user_tokens` tokens. Each level has its own code tokens.
-- Encoder and decoder are those of T5 (Raffel et al., JMLR 2020): pre-norm, relative positions, no biases. The decoder reads
-  a start token and `c_1, ..., c_{L-1}` of the target.
-- `p(c_l | c_<l, history) = softmax(H_l s_l / sqrt(D))`, with the states s_l of the decoder and the embeddings H_l of the
-  tokens of level l. The loss is the cross-entropy, mean over targets and levels.
-- Score of an item: `sum_l log p(c_l | c_<l, history)`. Beam search finds items with large scores; it extends prefixes only
-  by digits that an item has: `code_search.py`.
+- Encoder and decoder are those of T5 (Raffel et al., JMLR 2020): pre-norm, relative positions, no biases. The decoder
+  reads a start token and `c_1, ..., c_{L-1}` of the target.
+- `p(c_l | c_<l, history) = softmax(H_l s_l / sqrt(D))`, with the states s_l of the decoder and the embeddings H_l of
+  the tokens of level l. The loss is the cross-entropy, mean over targets and levels.
+- Score of an item: `sum_l log p(c_l | c_<l, history)`. Beam search finds items with large scores; it extends prefixes
+  only by digits that an item has: `code_search.py`.
 
-**Ranks.** Items that the beam does not find have one score below all others, so a target among them ranks last: a miss at
-every K. A beam of at least `max(cutoffs) + max_history` keeps `max(cutoffs)` candidates when the history is masked.
+**Ranks.** Items that the beam does not find have one score below all others, so a target among them ranks last: a
+miss at every K. A beam of at least `max(cutoffs) + max_history` keeps `max(cutoffs)` candidates when the history is
+masked.
 
-**Deviations.** From the paper: the softmax of a digit is over the V codes of its level, not over all tokens, since the level
-is known; no invalid code is ever generated (there it may be, rarely). The paper trains with T5X and Adafactor's inverse square
-root schedule; here the optimizer and its schedule are those of the settings file, which is compared with Cornac's TIGER
-(commit 3831b5c; GRID's and Paischer et al.'s settings) and RecBoard's (commit 3666cf6). There is no official code. As for all
-models here, targets are the last `max_history` training items of a user.
+**Deviations.** From the paper: the softmax of a digit is over the V codes of its level, not over all tokens, since
+the level is known; no invalid code is ever generated (there it may be, rarely). The paper trains with T5X and
+Adafactor's inverse square root schedule; here the optimizer and its schedule are those of the settings file, which is
+compared with Cornac's TIGER (commit 3831b5c; GRID's and Paischer et al.'s settings) and RecBoard's (commit 3666cf6).
+There is no official code. As for all models here, targets are the last `max_history` training items of a user.
 
-The T5 layers are those of the package transformers. For scoring, the states of the kept prefixes are computed here: one
-position at a time, with the keys and values of the positions before it, and with the encoder's states shared by all prefixes
-of a user.
+The T5 layers are those of the package transformers. For scoring, the states of the kept prefixes are computed here:
+one position at a time, with the keys and values of the positions before it, and with the encoder's states shared by
+all prefixes of a user.
 """
 
 from __future__ import annotations
@@ -228,7 +229,7 @@ class DecoderSteps:
         return self._compute_log_probabilities(tokens, level)
 
     def _compute_log_probabilities(self, states: Tensor, level: int) -> Tensor:
-        """Compute the [B, K, V] log-probabilities of the digits of a level from [B, K, D] tokens of the level before it."""
+        """Compute the [B, K, V] log-probabilities of the digits of a level from [B, K, D] tokens before them."""
         for number, block in enumerate(self.blocks):
             own, cross, forward = block.layer
             states = states + self._attend_prefix(own, number, own.layer_norm(states), level)

@@ -17,7 +17,7 @@ def draw_codes(n_items: int, n_levels: int, seed: int) -> Tensor:
 
 
 class TableScorer:
-    """Log-probabilities of each next digit, which depend on the user and on the whole prefix; it records the prefixes."""
+    """Log-probabilities of each next digit, which depend on the user and the whole prefix; it records the prefixes."""
 
     def __init__(self, n_users: int, seed: int) -> None:
         self.n_users, self.seed = n_users, seed
@@ -58,7 +58,9 @@ def search_slowly(codes: Tensor, scorer: TableScorer, user: int, beam_size: int)
     beam: dict[tuple[int, ...], float] = {(): 0.0}
     for depth in range(1, codes.shape[1] + 1):
         children = {prefix for row in rows if (prefix := row[:depth])[:-1] in beam}
-        scored = {prefix: beam[prefix[:-1]] + float(scorer.look_up(user, prefix[:-1])[prefix[-1]]) for prefix in children}
+        scored = {
+            prefix: beam[prefix[:-1]] + float(scorer.look_up(user, prefix[:-1])[prefix[-1]]) for prefix in children
+        }
         beam = dict(sorted(scored.items(), key=lambda pair: -pair[1])[:beam_size])
     return {rows.index(prefix): score for prefix, score in beam.items()}
 

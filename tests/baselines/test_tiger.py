@@ -70,7 +70,9 @@ class Transcription:
         self.n_heads = SMALL_TIGER["n_heads"]
 
     def attend(self, name: str, query: Tensor, memory: Tensor, bias_of: str | None, *, causal: bool) -> Tensor:
-        q, k, v = (x @ self.weights[f"{name}.{part}.weight"].T for part, x in zip("qkv", (query, memory, memory), strict=True))
+        q, k, v = (
+            x @ self.weights[f"{name}.{part}.weight"].T for part, x in zip("qkv", (query, memory, memory), strict=True)
+        )
         width = q.shape[1] // self.n_heads
         rows = []
         for i in range(len(query)):
@@ -203,8 +205,8 @@ def test_with_one_token_all_users_are_the_same() -> None:
     one, several = build_model(n_user_tokens=1), build_model()
     batch = QueryBatch(torch.tensor([1, 2]), torch.tensor([[3, 4], [3, 4]]))
     with torch.no_grad():
-        assert torch.equal(*one.score(batch))
-        assert not torch.equal(*several.score(batch))
+        assert torch.allclose(*one.score(batch), atol=1e-5)
+        assert not torch.allclose(*several.score(batch), atol=1e-3)
 
 
 def test_codes_come_from_the_named_modalities_and_from_no_interaction(toy_split: Split) -> None:
