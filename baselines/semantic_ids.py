@@ -21,23 +21,18 @@ standardised, as Paischer et al. (arXiv 2412.08604) do.
 
 from __future__ import annotations
 
-import itertools
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
 from hellm_recbole.config.settings import Settings
-from hellm_recbole.data.array_cache import load_or_compute
 from hellm_recbole.errors import DataError
-from hellm_recbole.identity.code import digest_module
+from hellm_recbole.graphs.array_cache import CacheFolder, load_or_compute
 from hellm_recbole.types import FloatArray, IdArray
 
 _BLOCK_ROWS = 4096  # items quantised at a time, which bounds memory
@@ -50,7 +45,7 @@ class SemanticIdSettings(Settings):
         quantizer: vae, a network trained with its codebooks (RQ-VAE); or kmeans, k-means of the features.
         n_levels: number of codes of an item, without the digit that tells items with the same codes apart.
         codebook_size: V, number of codes of a level, and of these digits.
-        rq_hidden: vae only, as all `rq_...`: widths of the hidden layers of the encoder; the decoder has them in reverse.
+        rq_hidden: widths of the encoder's hidden layers, in reverse for the decoder. All `rq_...` are for vae only.
         rq_code_dim: width of the codebook vectors.
         rq_commit_weight: beta, weight of the term that moves the encoder towards the codebooks.
         rq_epochs: number of passes over the items.
@@ -135,7 +130,7 @@ def quantize(vectors: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
     return torch.cat(parts)
 
 
-def compute_codes(features: FloatArray, settings: SemanticIdSettings, seed: int, cache: Path | None = None) -> IdArray:
+def compute_codes(features: FloatArray, settings: SemanticIdSettings, seed: int, cache: CacheFolder = None) -> IdArray:
     """Compute the codes of all items, or read them from the cache.
 
     Args:
@@ -157,8 +152,7 @@ def compute_codes(features: FloatArray, settings: SemanticIdSettings, seed: int,
             return add_digits(_fit_quantizer(_standardize(features), settings), settings.codebook_size)
 
     values = {name: getattr(settings, name) for name in SemanticIdSettings.model_fields}
-    inputs = f"{digest_module(__name__)} {torch.__version__} {values} {seed}"
-    return load_or_compute(cache, "codes", inputs, features, compute)
+    return load_or_compute(cache, "codes", __name__, f"{values} {seed}", features, compute)
 
 
 def add_digits(codes: IdArray, codebook_size: int) -> IdArray:
@@ -268,17 +262,22 @@ def fit_codebooks(vectors: Tensor, settings: SemanticIdSettings) -> list[Tensor]
 
 
 def _fit_centres(vectors: Tensor, distinct: Tensor, n_centres: int, n_rounds: int) -> Tensor:
-    """Compute k-means centres of [N, D] vectors; they start from random ones of the distinct vectors."""
-    start = distinct[torch.randperm(len(distinct))[:n_centres]]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="One of the clusters is empty", category=UserWarning)
-        centres, _ = kmeans2(vectors.numpy(), start.numpy(), iter=n_rounds, minit="matrix")  # an empty one stays
-    return torch.from_numpy(centres)
+    """Compute k-means centres of [N, D] vectors; they start from random ones of the distinct vectors.
+
+    A centre to which no vector is nearest stays where it is.
+    """
+    centres = distinct[torch.randperm(len(distinct))[:n_centres]]
+    for _ in range(n_rounds):
+        code = quantize(vectors, [centres])[:, 0]
+        count = torch.bincount(code, minlength=n_centres).unsqueeze(1)
+        mean = torch.zeros_like(centres).index_add_(0, code, vectors) / count.clamp(min=1)
+        centres = torch.where(count > 0, mean, centres)
+    return centres
 
 
 def _build_network(widths: Sequence[int]) -> nn.Sequential:
     """Build a network of linear maps with ReLU between them."""
     layers: list[nn.Module] = []
-    for before, after in itertools.pairwise(widths):
-        layers += [nn.Linear(before, after), nn.ReLU()]
+    for number in range(len(widths) - 1):
+        layers += [nn.Linear(widths[number], widths[number + 1]), nn.ReLU()]
     return nn.Sequential(*layers[:-1])

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from hellm_recbole.errors import DataError, OutputError
+from hellm_recbole.identity.code import digest_module
 from hellm_recbole.system.files import (
     DIGEST_MISMATCH,
     append_checksum,
@@ -23,9 +25,11 @@ from hellm_recbole.system.files import (
 )
 from hellm_recbole.types import FloatArray, IdArray
 
+CacheFolder = Path | None
+
 
 def load_or_compute(
-    cache: Path | None, name: str, inputs: str, features: FloatArray, compute: Callable[[], IdArray]
+    cache: CacheFolder, name: str, module: str, inputs: str, features: FloatArray, compute: Callable[[], IdArray]
 ) -> IdArray:
     """Load an array of ids from the cache, or compute and store it.
 
@@ -34,7 +38,8 @@ def load_or_compute(
     Args:
         cache: folder of the cache; None uses no cache.
         name: what the array contains, the first part of the file's name and in messages.
-        inputs: all that the array depends on besides the features, such as settings, seed and digests of code.
+        module: module that computes it; if its code changes, the array is computed again.
+        inputs: all that it depends on besides code, features and the version of torch: settings and seed.
         features: [N, D] features that it is computed from.
         compute: function that computes it; the first axis has N entries.
 
@@ -43,7 +48,9 @@ def load_or_compute(
     """
     if cache is None:
         return compute()
-    digest = hashlib.sha256(f"{inputs} {features.shape} {features.dtype}".encode())
+    digest = hashlib.sha256(
+        f"{digest_module(module)} {torch.__version__} {inputs} {features.shape} {features.dtype}".encode()
+    )
     digest.update(np.ascontiguousarray(features).data)
     path = cache / f"{name}-{digest.hexdigest()[:32]}.npz"
     if path.is_file():
