@@ -17,6 +17,7 @@ from hellm_recbole.baselines.llara import LLaRA
 from hellm_recbole.baselines.pop import Pop, PopSettings
 from hellm_recbole.baselines.sasrec_text import SASRecText, SASRecTextSettings
 from hellm_recbole.baselines.slmrec import SLMRec, SLMRecSettings
+from hellm_recbole.baselines.tiger import TIGER, TIGERSettings
 from hellm_recbole.baselines.vbpr import VBPR, VBPRSettings
 from hellm_recbole.models.base import ModelSpec
 from hellm_recbole.models.hellm import HeLLM
@@ -43,6 +44,7 @@ REGISTRY: dict[str, ModelSpec] = {
     "BSARec": ModelSpec(BSARec, BSARecSettings, "sequential", "prefixes"),
     "SASRec-text": ModelSpec(SASRecText, SASRecTextSettings, "sequential", "sequences"),
     "SASRec-text-llm": ModelSpec(SASRecText, SASRecTextSettings, "sequential", "sequences"),
+    "TIGER": ModelSpec(TIGER, TIGERSettings, "sequential", "prefixes", scores_items=True),
     "CoLLM": ModelSpec(CoLLM, LLMSettings, "llm", "sequences"),
     "LLaRA": ModelSpec(LLaRA, LLMSettings, "llm", "sequences"),
     "E4SRec": ModelSpec(E4SRec, LLMSettings, "llm", "sequences"),

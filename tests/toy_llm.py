@@ -52,6 +52,21 @@ SHAPE: dict[str, Any] = {
     "pad_token_id": 0,
     "initializer_range": 0.3,
 }
+SMALL_TIGER: dict[str, Any] = {
+    "n_levels": 2,
+    "codebook_size": 16,
+    "rq_hidden": [16],
+    "rq_code_dim": 4,
+    "rq_epochs": 10,
+    "rq_batch_size": 16,
+    "emb_dim": 32,
+    "n_blocks": 1,
+    "n_heads": 2,
+    "head_dim": 16,
+    "inner_dim": 48,
+    "n_user_tokens": 7,
+    "beam_size": 40,
+}
 CONFIGS = {
     "llama": lambda: LlamaConfig(**SHAPE),
     "mistral": lambda: MistralConfig(**SHAPE, sliding_window=4),
@@ -94,6 +109,8 @@ def small_values(name: str) -> dict[str, Any]:
     if REGISTRY[name].cls is SASRecText:  # any number of epochs, and two modalities that the toy data has
         modalities = {"modalities": ["image", "text"]} if name == "SASRec-text-llm" else {}
         return {"schedule": "constant", "warmup_steps": 0, **modalities}
+    if name == "TIGER":
+        return SMALL_TIGER
     if REGISTRY[name].family != LLM:
         return {}
     items: dict[str, Any] = {}

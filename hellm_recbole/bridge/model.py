@@ -30,6 +30,7 @@ from hellm_recbole.models.llm_settings import refuse_contradictions
 from hellm_recbole.training.averaging import use_average
 from hellm_recbole.training.fitted import FittedLearner
 from hellm_recbole.training.learner import ModelLearner
+from hellm_recbole.training.scoring import ScoringLearner
 from hellm_recbole.training.state import collect_model_state, load_model_state
 from hellm_recbole.types import QueryBatch
 
@@ -186,7 +187,8 @@ def _build_learner(
         name = get_row_name(config, offered)
         data = replace(data, pretrained=load_pretrained(config, split, run.model.pretrained_models, name))
     assert isinstance(run.train, TrainSettings)  # only fitted models have other settings here
-    return ModelLearner(offered.spec, run.model, data, run.train, run.pairs, seed, device, run.steps)
+    learner = ScoringLearner if offered.spec.scores_items else ModelLearner
+    return learner(offered.spec, run.model, data, run.train, run.pairs, seed, device, run.steps)
 
 
 def make_adapter_class(family: str, lower_name: str, module: str) -> type[Any]:

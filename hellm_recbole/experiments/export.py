@@ -43,6 +43,7 @@ from hellm_recbole.experiments.list_file import LISTS_FILE
 from hellm_recbole.experiments.pretrained import PretrainedStore
 from hellm_recbole.experiments.run import build_learner
 from hellm_recbole.experiments.run_config import RecBoleRunConfig, RunConfig, TrainedRunConfig
+from hellm_recbole.experiments.scoring_config import ScoringRunConfig
 from hellm_recbole.experiments.trec_files import write_trec
 from hellm_recbole.system.files import (
     atomic_write,
@@ -76,7 +77,7 @@ class RankedLists:
 
 
 def refuse_embeddings(configs: Iterable[RunConfig]) -> None:
-    """Refuse runs of RecBole's models, of fitted models and combined runs, which have no embeddings to export.
+    """Refuse runs that have no embeddings to export: combined ones, and those of RecBole's models and of some of ours.
 
     Runs that a combined run only reads are not exported.
 
@@ -89,6 +90,12 @@ def refuse_embeddings(configs: Iterable[RunConfig]) -> None:
         raise ModelError(
             f"--export {EMBEDDINGS}: there are none of {', '.join(combined)}, which only combines scores; export "
             f"{TEST_LISTS} only"
+        )
+    scoring = list(dict.fromkeys(config.label for config in configs if isinstance(config, ScoringRunConfig)))
+    if scoring:
+        raise ModelError(
+            f"--export {EMBEDDINGS}: there are none of {', '.join(scoring)}, which computes scores without vectors of "
+            f"users and items; export {TEST_LISTS} only"
         )
     fitted = list(dict.fromkeys(config.label for config in configs if isinstance(config, FittedRunConfig)))
     if fitted:

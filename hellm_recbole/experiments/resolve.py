@@ -43,6 +43,7 @@ from hellm_recbole.experiments.run_config import (
     RunConfig,
     TrainedRunConfig,
 )
+from hellm_recbole.experiments.scoring_config import ScoringRunConfig
 from hellm_recbole.experiments.unread_settings import refuse_unread_override
 from hellm_recbole.models.base import LLM, Family, ModelSpec, check_spec
 from hellm_recbole.types import name_user_table
@@ -315,6 +316,8 @@ def _resolve_own_run(
     }
     if spec.is_fitted:
         return FittedRunConfig(**fields)
+    if spec.scores_items:
+        return ScoringRunConfig(**fields)
     return LLMRunConfig(**fields, steps=built[StepSettings]) if spec.family == LLM else OwnRunConfig(**fields)
 
 

@@ -13,7 +13,7 @@ from hellm_recbole.errors import ModelError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hellm_recbole.types import QueryBatch
+    from hellm_recbole.types import HistoryBatch, PairBatch, QueryBatch
 
 Family = Literal["collaborative", "multimodal", "sequential", "llm", "external"]
 FAMILIES: tuple[Family, ...] = ("collaborative", "multimodal", "sequential", "llm")  # of models; `external` has none
@@ -32,6 +32,7 @@ _FITTED_METHODS = {
     "build": _METHODS["build"],
     "score": "score(batch), the method that returns the scores of all items for the users of a batch,",
 }
+_SCORING_METHODS = {**_FITTED_METHODS, "loss": _METHODS["loss"]}
 
 
 def select_default_modalities(names: Iterable[str]) -> list[str]:
@@ -44,6 +45,22 @@ def select_default_modalities(names: Iterable[str]) -> list[str]:
     ['text', 'image']
     """
     return [name for name in names if not name.startswith(FURTHER_TEXT)]
+
+
+class ScoringModel(Protocol):
+    """A trained model that computes the scores of all items itself, in place of vectors whose products are the scores.
+
+    Attributes:
+        max_history: number of history items that `score` reads; 0 if it reads none.
+    """
+
+    max_history: int
+
+    def score(self, batch: QueryBatch) -> Tensor:
+        """Compute the scores of all items for a batch of users, [B, I] float32."""
+
+    def loss(self, batch: PairBatch | HistoryBatch) -> dict[str, Tensor]:
+        """Compute the named scalar loss terms. Training minimises their sum."""
 
 
 class FittedModel(Protocol):
@@ -81,6 +98,7 @@ class ModelSpec:
             that setting.
         reads_texts: whether the model gets the item texts; None means that it gets them if its setting
             `item_text_tokens` is not 0.
+        scores_items: whether a trained model satisfies `ScoringModel`: it computes the scores of all items itself.
     """
 
     cls: Any
@@ -89,6 +107,7 @@ class ModelSpec:
     batches: BatchKind
     reads_features: bool | None = None
     reads_texts: bool | None = None
+    scores_items: bool = False
 
     @property
     def is_fitted(self) -> bool:
@@ -98,7 +117,14 @@ class ModelSpec:
     @property
     def has_item_embeddings(self) -> bool:
         """Whether other models can read the item embeddings of the model."""
-        return self.family != LLM and not self.is_fitted
+        return self.family != LLM and not self.is_fitted and not self.scores_items
+
+    @property
+    def methods(self) -> Mapping[str, str]:
+        """Methods that the class must have -> what they are, for messages."""
+        if self.is_fitted:
+            return _FITTED_METHODS
+        return _SCORING_METHODS if self.scores_items else _METHODS
 
     @property
     def settings_classes(self) -> tuple[type[Settings], ...]:
@@ -157,9 +183,8 @@ def check_spec(name: str, spec: ModelSpec) -> None:
     if not isinstance(spec.cls, type):
         faults.append("it has no class")
     else:
-        methods = _FITTED_METHODS if spec.is_fitted else _METHODS
-        missing = [key for key in methods if not callable(getattr(spec.cls, key, None))]
-        faults += [f"{methods[key]} is missing" for key in missing]
+        missing = [key for key in spec.methods if not callable(getattr(spec.cls, key, None))]
+        faults += [f"{spec.methods[key]} is missing" for key in missing]
         if not _sets_attribute(spec.cls, "max_history"):
             faults.append("max_history, the number of history items that query reads (0 for none), is never set")
     if faults:

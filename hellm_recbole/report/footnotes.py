@@ -37,6 +37,7 @@ from hellm_recbole.report.combinations import find_combinations, list_overrides
 from hellm_recbole.report.groups import Group, list_successful
 
 _DIGITS = 8  # first digits of a digest, enough to tell two files apart
+BEAM_SIZE = "beam_size"  # setting of models that find the items of a user by beam search
 _KEYS_IN_LABEL = ("llm", "llm_layers")  # settings that the label of a row already shows
 
 Finding = tuple[int, str]  # index of a row, and a statement about it
@@ -83,6 +84,7 @@ def find_footnotes(
         *_find_changed_code(successful),
         *_find_overrides(successful),
         *_find_changed_settings(successful),
+        *_find_beams(successful),
         *_find_nondeterministic_runs(successful),
     )
     rows_of_text: dict[str, set[int]] = {}
@@ -330,3 +332,12 @@ def _find_nondeterministic_runs(groups: Sequence[Group]) -> Iterator[Finding]:
         for record in group:
             if record.deterministic is False:
                 yield row, f"not deterministic on {record.device} with {record.threads} threads: another run differs"
+
+
+def _find_beams(groups: Sequence[Group]) -> Iterator[Finding]:
+    """Find rows that rank the items of a beam search only."""
+    for row, group in enumerate(groups):
+        for record in group:
+            if BEAM_SIZE in record.settings:
+                size = record.settings[BEAM_SIZE]["value"]
+                yield row, f"generates items with a beam of {size}; a target beyond it ranks last, a miss at every K"

@@ -27,6 +27,7 @@ ROWS = {  # the rows of `run.py --models all` on data with texts only -> name in
     "SASRec": "HellmSASRec",
     "BSARec": "BSARec",
     "SASRec-text": "SASRec-text",
+    "TIGER": "TIGER",
     "CoLLM": "CoLLM",
     "LLaRA": "LLaRA",
     "E4SRec": "E4SRec",

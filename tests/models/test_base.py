@@ -64,6 +64,19 @@ def test_further_encodings_of_the_texts_are_read_only_if_they_are_named(name: st
     assert REGISTRY[name].choose_features(unread, {"text_llm": 3}) == {"text_llm": 3}
 
 
+def test_a_model_that_scores_all_items_has_a_score_in_place_of_vectors() -> None:
+    spec = replace(SPEC, scores_items=True)
+    with pytest.raises(ModelError, match=r"score\(batch\), the method that returns the scores of all items") as caught:
+        check_spec("Whole", spec)
+    assert "encode" not in str(caught.value)
+    part = type("Part", (without("encode", "query"),), {"score": lambda self, batch: None})
+    check_spec("Part", replace(spec, cls=part))
+    with pytest.raises(ModelError, match=r"loss\(batch\)"):
+        check_spec(
+            "Part", replace(spec, cls=type("Part", (without("encode", "query", "loss"),), {"score": part.score}))
+        )
+
+
 def test_a_complete_model_passes() -> None:
     check_spec("Whole", SPEC)
     check_spec("Part", replace(SPEC, cls=without()))

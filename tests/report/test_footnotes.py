@@ -225,6 +225,13 @@ def test_variants_are_looked_up_once_for_all_settings_of_a_model(monkeypatch: py
     assert len(lookups) == 1
 
 
+def test_rows_that_rank_the_items_of_a_beam_say_so() -> None:
+    beam = {"beam_size": {"value": 50, "origin": "model/TIGER.yaml"}}
+    rows = [build_run("TIGER", settings=beam)], [build_run("SASRec")]
+    text = "generates items with a beam of 50; a target beyond it ranks last, a miss at every K"
+    assert [note[1:] for note in list_footnotes(*rows) if "beam of" in note[1]] == [(text, [0])]
+
+
 def test_records_of_an_earlier_version_are_marked_unknown() -> None:
     assert list_footnotes([build_run("VBPR", identity=None)], [build_run("BM3")]) == [
         ("a", "features, code: unknown (recorded by an earlier version)", [0])
