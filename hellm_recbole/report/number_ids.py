@@ -104,6 +104,9 @@ def list_run_parts(result: RunResult) -> dict[str, str]:
     for name in list_unknown_parts(cut.identity, cut.backbone is not None):
         what, _, model = name.partition(" of ")
         parts[f"run of {model}, {what}" if model else what] = UNKNOWN
+    if cut.external is not None:  # the lists of another system stand for all that is unknown about it
+        parts |= {f"file of the phase {phase}": file["file_sha256"] for phase, file in cut.external["files"].items()}
+        parts |= {SEED: UNKNOWN} if cut.external["seed"] is None else {}
     return {key: value for key, value in parts.items() if key != SPLIT}
 
 

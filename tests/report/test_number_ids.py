@@ -91,6 +91,16 @@ def test_what_is_unknown_is_said() -> None:
     }
 
 
+def test_rows_of_other_systems_depend_on_their_files() -> None:
+    def make(digest: str) -> RunResult:
+        files: Any = {"test": {"file": "run.trec", "file_sha256": digest}}
+        return toy_record(source="external", identity=None, seed=0, external={"seed": None, "files": files})
+
+    assert name(make("a" * 64)) != name(make("b" * 64))
+    parts = list_run_parts(make("a" * 64))
+    assert (parts["file of the phase test"], parts["seed"], parts["code"]) == ("a" * 64, "unknown", "unknown")
+
+
 def test_ids_are_in_the_csv_file_and_elsewhere_by_option(tmp_path: Path) -> None:
     write_toy_runs(tmp_path)
     folder = tmp_path / "Toy"
