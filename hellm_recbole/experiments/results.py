@@ -175,8 +175,7 @@ class RunResult:
     - `plugins` names the plug-ins that took part in the run, and `plugin_metrics` has their metrics. A file without
       plug-ins has neither key. `split_details` says what a split of `--split` left out; other files lack this key.
     - `evaluated` is false for a model that was trained on all data for use, which has no metrics and no ranks. The key
-      is written only then.
-    - `external` describes the lists of another system; only their results have the key. An unknown `seed` is 0.
+      is written only then, as is `external`, which describes the lists of another system. An unknown `seed` is 0.
     - `path` is the file from which the result was read. Error messages name it.
     """
 
@@ -260,12 +259,9 @@ def write_result(folder: Path, result: RunResult) -> Path:
 
 def _dump(result: RunResult) -> str:
     """Convert a result to the text of its file, without the keys that say nothing about this run."""
-    left_out = [
-        *([] if result.plugins else ["plugins", "plugin_metrics"]),
-        *([] if result.split_details else ["split_details"]),
-        *(["evaluated"] if result.evaluated else []),
-    ]
-    return dump_json(result, left_out if result.external else [*left_out, "external"])
+    values: dict[str, Any] = {"plugins": result.plugins, "plugin_metrics": result.plugins, "external": result.external}
+    values |= {"evaluated": not result.evaluated, "split_details": result.split_details}
+    return dump_json(result, [key for key, value in values.items() if not value])
 
 
 def read_result(path: Path) -> RunResult:
@@ -301,10 +297,8 @@ def find_results(results_dir: Path, dataset: str) -> list[RunResult]:
     results = [result for result in results if result.evaluated]
     for result in results:
         assert result.path is not None
-        expected, recorded = (
-            result.path.parent.parts[-3:],
-            (result.dataset, result.label, name_folder(result.seed, result.external)),
-        )
+        folder = name_folder(result.seed, result.external)
+        expected, recorded = result.path.parent.parts[-3:], (result.dataset, result.label, folder)
         if expected != recorded:
             raise ResultError(
                 f"run result {result.path} says it is {'/'.join(recorded)}, not {'/'.join(expected)}; move the copied "
@@ -401,8 +395,8 @@ def _parse_result(text: str, path: Path) -> RunResult:
         _refuse_file(path, "key split_kind", f"is {shorten(repr(result.split_kind))}, not one of {known}")
     if not result.cutoffs or not all(0 < k <= LARGEST_CUTOFF for k in result.cutoffs):
         _refuse_file(path, "cutoffs", f"must be integers from 1 to {LARGEST_CUTOFF:,}")
-    has_metrics = bool(result.metrics["valid"] or (result.external and result.metrics["test"]))
-    if result.status == "success" and (result.reason is not None or result.evaluated != has_metrics):
+    measured = result.metrics["valid" if result.external is None else "test"]
+    if result.status == "success" and (result.reason is not None or result.evaluated != bool(measured)):
         _refuse_file(path, "status", "is success, which needs metrics and no reason (no metrics if evaluated is false)")
     if result.status != "success" and (not result.reason or result.metrics["valid"] or result.metrics["test"]):
         _refuse_file(path, "status", f"is {result.status}, which needs a reason and no metrics")
