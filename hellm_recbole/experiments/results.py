@@ -161,17 +161,15 @@ class CurvePoint(TypedDict):
 class RunResult:
     """The result of one run: one model, one dataset, one seed. The fields except `path` are the keys of `record.json`.
 
-    - `train_seconds`, `eval_seconds`, `best_epoch`, memory and parameters are null if the run failed before they were
-      known.
+    - `train_seconds`, `eval_seconds`, `best_epoch`, memory and parameters are null if the run failed before that.
     - `backbone` is the name of the language model of an LLM model, null for others.
     - `stages` maps each pretrained model that the run reads to the SHA-256 of its item embeddings.
-    - `search` describes the hyper-parameter search of a tuned run, null for others.
-    - `combination` describes what a combined run combines, null for others.
     - `identity` holds the digests of everything else that the numbers depend on. `deterministic` says whether the
       same run gives the same numbers again. Both are null if the run did not start, or if an earlier version of this
       project, which did not have them, wrote the file.
     - `ranks_sha256` is the digest of the file of ranks; null if there is none, or if an earlier version wrote it.
-    - `published` describes the publication of a published run, null for others.
+    - `search` describes the search of a tuned run, `combination` what a combined run combines, and `published` the
+      publication of a published run; null for others.
     - `plugins` names the plug-ins that took part in the run, and `plugin_metrics` has their metrics. A file without
       plug-ins has neither key. `split_details` says what a split of `--split` left out; other files lack this key.
     - `evaluated` is false for a model that was trained on all data for use, which has no metrics and no ranks. The key
@@ -382,9 +380,8 @@ def _parse_result(text: str, path: Path) -> RunResult:
     if raw.get("published") is not None and SEAL not in raw:
         _refuse_file(path, SEAL, "is missing, which every published run has")
     hints = {name: hint for name, hint in get_type_hints(RunResult).items() if name != "path"}
-    added: dict[str, Any] = {"backbone": None, "stages": {}, "search": None, "identity": None, "deterministic": None}
-    added |= {"ranks_sha256": None, "published": None, "combination": None, "evaluated": True}
-    added |= {"plugins": [], "plugin_metrics": None, "split_details": None, "external": None}
+    unset = "backbone search identity deterministic ranks_sha256 published combination plugin_metrics external"
+    added = {**dict.fromkeys([*unset.split(), "split_details"]), "stages": {}, "evaluated": True, "plugins": []}
     try:
         raw = {**added, **check_seal(raw)}  # earlier versions wrote files without these keys
         result = RunResult(**read_mapping(raw, hints, ""), path=path)
