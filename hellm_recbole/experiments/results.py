@@ -162,23 +162,20 @@ class CurvePoint(TypedDict):
 class RunResult:
     """The result of one run: one model, one dataset, one seed. The fields except `path` are the keys of `record.json`.
 
-    - `train_seconds`, `eval_seconds`, `best_epoch`, memory and parameters are null if the run failed before they were
-      known.
+    - `train_seconds`, `eval_seconds`, `best_epoch`, memory and parameters are null if the run failed before that.
     - `backbone` is the name of the language model of an LLM model, null for others.
     - `stages` maps each pretrained model that the run reads to the SHA-256 of its item embeddings.
-    - `search` describes the hyper-parameter search of a tuned run, null for others.
-    - `combination` describes what a combined run combines, null for others.
     - `identity` holds the digests of everything else that the numbers depend on. `deterministic` says whether the
       same run gives the same numbers again. Both are null if the run did not start, or if an earlier version of this
       project, which did not have them, wrote the file.
     - `ranks_sha256` is the digest of the file of ranks; null if there is none, or if an earlier version wrote it.
-    - `published` describes the publication of a published run, null for others.
+    - `search` describes the search of a tuned run, `combination` what a combined run combines, and `published` the
+      publication of a published run; null for others.
     - `plugins` names the plug-ins that took part in the run, and `plugin_metrics` has their metrics. A file without
       plug-ins has neither key. `split_details` says what a split of `--split` left out; other files lack this key.
     - `evaluated` is false for a model that was trained on all data for use, which has no metrics and no ranks. The key
-      is written only then.
-    - `external` describes the lists of another system; only their results have the key. An unknown `seed` is 0.
-    - `costs` has further costs of a run. Runs of earlier versions do not have the key.
+      is written only then. So are `external`, which describes the lists of another system (an unknown `seed` is 0), and
+      `costs`, further costs of a run, which earlier versions did not measure.
     - `path` is the file from which the result was read. Error messages name it.
     """
 
@@ -301,10 +298,8 @@ def find_results(results_dir: Path, dataset: str) -> list[RunResult]:
     results = [result for result in results if result.evaluated]
     for result in results:
         assert result.path is not None
-        expected, recorded = (
-            result.path.parent.parts[-3:],
-            (result.dataset, result.label, name_folder(result.seed, result.external)),
-        )
+        folder = name_folder(result.seed, result.external)
+        expected, recorded = result.path.parent.parts[-3:], (result.dataset, result.label, folder)
         if expected != recorded:
             raise ResultError(
                 f"run result {result.path} says it is {'/'.join(recorded)}, not {'/'.join(expected)}; move the copied "
@@ -388,9 +383,9 @@ def _parse_result(text: str, path: Path) -> RunResult:
     if raw.get("published") is not None and SEAL not in raw:
         _refuse_file(path, SEAL, "is missing, which every published run has")
     hints = {name: hint for name, hint in get_type_hints(RunResult).items() if name != "path"}
-    added: dict[str, Any] = {"backbone": None, "stages": {}, "search": None, "identity": None, "deterministic": None}
-    added |= {"ranks_sha256": None, "published": None, "combination": None, "evaluated": True}
-    added |= {"plugins": [], "plugin_metrics": None, "split_details": None, "external": None, "costs": None}
+    unset = ("backbone", "search", "identity", "deterministic", "ranks_sha256", "published", "combination")
+    unset += ("plugin_metrics", "split_details", "external", "costs")
+    added: dict[str, Any] = {**dict.fromkeys(unset), "stages": {}, "evaluated": True, "plugins": []}
     try:
         raw = {**added, **check_seal(raw)}  # earlier versions wrote files without these keys
         result = RunResult(**read_mapping(raw, hints, ""), path=path)
@@ -401,8 +396,8 @@ def _parse_result(text: str, path: Path) -> RunResult:
         _refuse_file(path, "key split_kind", f"is {shorten(repr(result.split_kind))}, not one of {known}")
     if not result.cutoffs or not all(0 < k <= LARGEST_CUTOFF for k in result.cutoffs):
         _refuse_file(path, "cutoffs", f"must be integers from 1 to {LARGEST_CUTOFF:,}")
-    has_metrics = bool(result.metrics["valid"] or (result.external and result.metrics["test"]))
-    if result.status == "success" and (result.reason is not None or result.evaluated != has_metrics):
+    measured = result.metrics["valid" if result.external is None else "test"]
+    if result.status == "success" and (result.reason is not None or result.evaluated != bool(measured)):
         _refuse_file(path, "status", "is success, which needs metrics and no reason (no metrics if evaluated is false)")
     if result.status != "success" and (not result.reason or result.metrics["valid"] or result.metrics["test"]):
         _refuse_file(path, "status", f"is {result.status}, which needs a reason and no metrics")
