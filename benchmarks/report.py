@@ -131,24 +131,13 @@ def report_results(
     comparison = read_comparison(against, correction, test)
     further = () if metrics is None else parse_metric_names(metrics)
     from hellm_recbole.benchmarks.tasks.reporting import list_reported_datasets, refuse_empty_source, write_reports
+    from hellm_recbole.report.table_request import TableRequest
 
     if source is not None:
         refuse_empty_source(source, named or ())
     datasets = named or list_reported_datasets(source or folder)
-    write_reports(
-        source or folder,
-        folder,
-        datasets,
-        protocol,
-        metric,
-        values,
-        ledger,
-        comparison=comparison,
-        ids=ids,
-        mask=mask,
-        further=further,
-        costs=costs,
-    )
+    wanted = TableRequest(mask, metric, values, comparison, ids, further)
+    write_reports(source or folder, folder, datasets, protocol, wanted, ledger=ledger, costs=costs)
     return 0
 
 

@@ -54,6 +54,7 @@ from hellm_recbole.experiments.unseen_items import refuse_blind_models
 from hellm_recbole.identity.parts import UNKNOWN_ORIGIN
 from hellm_recbole.plugins.callbacks import CallbackGroup
 from hellm_recbole.report.files import write_reports
+from hellm_recbole.report.table_request import TableRequest
 from hellm_recbole.system import runtime
 from hellm_recbole.system.distributed import ProcessGroup, join_process_group, refuse_process_group
 from hellm_recbole.system.files import ensure_folder, remove_leftovers
@@ -380,7 +381,7 @@ def _execute_and_report(
 def _report(request: RunRequest, name: str, data: tuple[Dataset, Split], *, quiet: bool) -> None:
     """Write the tables of a dataset; unless this is `quiet`, write its page, too, and print the tables."""
     remove_leftovers(request.output / name)
-    tables = write_reports(request.output, name, request.protocol, mask=request.mask, quick_page=not quiet)
+    tables = write_reports(request.output, name, request.protocol, TableRequest(request.mask), quick_page=not quiet)
     if quiet:
         return
     print(tables)

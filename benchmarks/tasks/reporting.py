@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hellm_recbole.config.comparison import Comparison
-from hellm_recbole.config.metric_names import MetricName
-from hellm_recbole.config.request import MaskPolicy, Protocol
+from hellm_recbole.config.request import Protocol
 from hellm_recbole.errors import ResultError
 from hellm_recbole.experiments.results import RECORD_FILE
 from hellm_recbole.plugins.user_models import add_users_folder
 from hellm_recbole.report import files as report_files
 from hellm_recbole.report.page import PAGE_FILE
 from hellm_recbole.report.page_figures import FIGURES
+from hellm_recbole.report.table_request import TableRequest
 from hellm_recbole.system.files import remove_leftovers
 
 
@@ -52,13 +51,9 @@ def write_reports(
     output: Path,
     datasets: Sequence[str],
     protocol: Protocol,
-    metric: str | None,
-    cutoffs: list[int] | None,
+    wanted: TableRequest,
+    *,
     ledger: bool = False,
-    comparison: Comparison | None = None,
-    ids: bool = False,
-    mask: MaskPolicy | None = None,
-    further: Sequence[MetricName] = (),
     costs: bool = False,
 ) -> None:
     """Write and print the report of each dataset.
@@ -68,13 +63,8 @@ def write_reports(
         output: folder of the reports.
         datasets: names of the datasets.
         protocol: evaluation protocol of the printed table.
-        metric: metric that sorts the models of a group, or None.
-        cutoffs: cut-offs K, or None for those of the runs.
+        wanted: what the tables show, and how.
         ledger: whether to write and print the ledger.
-        comparison: how the rows of the tables are compared; None is the default.
-        ids: whether the printed table and the Markdown and LaTeX files have the ids of the rows.
-        mask: masking policy of all rows of the printed table; None takes those of the protocol.
-        further: further metrics, which become columns of the tables.
         costs: whether to write and print the table of costs.
 
     Raises:
@@ -85,19 +75,7 @@ def write_reports(
         for folder in (output / dataset, output / dataset / FIGURES):
             remove_leftovers(folder)
         text = report_files.write_reports(
-            source,
-            dataset,
-            protocol,
-            mask=mask,
-            metric=metric,
-            cutoffs=cutoffs,
-            page=True,
-            ledger=ledger,
-            output=output,
-            comparison=comparison,
-            ids=ids,
-            metrics=further,
-            costs=costs,
+            source, dataset, protocol, wanted, page=True, ledger=ledger, costs=costs, output=output
         )
         print(text)
         print(f"written to {output / dataset}; the page is {output / dataset / PAGE_FILE}")

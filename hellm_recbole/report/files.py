@@ -22,8 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from hellm_recbole.config.comparison import Comparison
-from hellm_recbole.config.metric_names import MetricName
 from hellm_recbole.config.request import Protocol
 from hellm_recbole.data.known_datasets import DATASET_ROOT
 from hellm_recbole.experiments.ranks_file import Policy
@@ -63,6 +61,7 @@ from hellm_recbole.report.page_writing import PageInput, try_page, write_dataset
 from hellm_recbole.report.rendering import name_latex_label, render_csv, render_latex, render_markdown
 from hellm_recbole.report.settings import ReportSettings, read_report_settings
 from hellm_recbole.report.slices import build_slices, render_slices
+from hellm_recbole.report.table_request import DEFAULT_TABLES, TableRequest
 from hellm_recbole.report.tables import Table, build_table
 from hellm_recbole.report.terminal import render_terminal
 from hellm_recbole.system.files import ensure_folder, write_text
@@ -74,18 +73,13 @@ def write_reports(
     results_dir: Path,
     dataset: str,
     protocol: Protocol,
+    wanted: TableRequest = DEFAULT_TABLES,
     *,
-    mask: Policy | None = None,
-    metric: str | None = None,
-    cutoffs: Sequence[int] | None = None,
     page: bool = False,
     quick_page: bool = False,
     ledger: bool = False,
     costs: bool = False,
     output: Path | None = None,
-    comparison: Comparison | None = None,
-    ids: bool = False,
-    metrics: Sequence[MetricName] = (),
 ) -> str:
     """Write the files listed at the top of this module into a folder of the dataset's name. Each run is read once.
 
@@ -93,18 +87,13 @@ def write_reports(
         results_dir: folder that contains `<dataset>/<model>/<seed>/record.json`.
         dataset: name of the dataset.
         protocol: protocol of the table to return.
-        mask: masking policy of all rows of the table to return; None takes those of the protocol.
-        metric: metric that orders the rows of a group; None takes the one in `properties/report.yaml`.
-        cutoffs: cut-offs K of tables, slices and page; None takes those of the runs.
+        wanted: what the tables show, and how.
         page: whether to write the page and its figures.
         quick_page: whether to write the page without files of its figures. If it cannot be made, the text that is
             returned says why, and nothing else is lost.
         ledger: whether to write the ledger; the page has it in any case if there are published numbers of the dataset.
         costs: whether to write the table of costs, and its figure if the page is written.
         output: folder that gets the folder of the report; None takes `results_dir`.
-        comparison: how the rows are compared; None is the default, without effect sizes in the CSV file.
-        ids: whether the printed table and the Markdown and LaTeX files have the ids of the rows.
-        metrics: further metrics, which become columns; those of test lists read the prepared dataset in `dataset/`.
 
     Returns:
         The table, the tables of ablation and audit if there are any, costs and ledger if they are written, and the
@@ -114,34 +103,24 @@ def write_reports(
         HellmError: the runs cannot be compared in one table, an argument names nothing, test lists do not belong to
             the prepared dataset, or a file cannot be written.
     """
-    everything, settings = read_frame(results_dir, dataset), read_report_settings()
+    everything, settings, metric = read_frame(results_dir, dataset), read_report_settings(), wanted.metric
     frame, folder = everything.drop_variants(), ensure_folder((output or results_dir) / dataset)
-    refuse_plugin_names(metrics)
-    build = partial(
-        build_table,
-        settings=settings,
-        metric=metric,
-        cutoffs=cutoffs,
-        comparison=comparison,
-        rank_metrics=[name for name in metrics if not name.reads_lists],
-        list_columns=build_list_columns(frame, [name for name in metrics if name.reads_lists], settings, DATASET_ROOT),
-    )
-    tables = {name: replace(build(frame, name), shows_ids=ids) for name in _list_protocols(frame, protocol)}
-    ablation, table = build_ablation(everything, settings), tables[protocol]
+    tables, masked = _build_tables(frame, protocol, wanted, settings)
+    ablation = build_ablation(everything, settings)
     _write_tables(folder, {STEMS[name]: one for name, one in tables.items()})
-    _write_slices(folder, frame, settings, cutoffs)
+    _write_slices(folder, frame, settings, wanted.cutoffs)
     _write_ablation(folder, ablation)
-    audit = _write_audit(folder, build_audit(everything, settings, cutoffs=cutoffs))
+    audit = _write_audit(folder, build_audit(everything, settings, cutoffs=wanted.cutoffs))
     spent = _write_costs(folder, frame, tables["unified"], metric or settings.sort_metric) if costs else None
     numbers = build_ledger(everything, settings, metric=metric) if ledger else None
-    source = PageInput(
-        results_dir, everything, frame, settings, tables, ablation, numbers, metric, cutoffs, audit, spent
-    )
+    content = (tables, ablation, numbers, metric, wanted.cutoffs, audit, spent)
+    source = PageInput(results_dir, everything, frame, settings, *content)
     if page:
         write_dataset_page(folder, source)
-    if mask is not None:
-        masked = replace(build(replace(frame, mask=mask), "unified"), shows_ids=ids)
-        table, ablation = _write_masked(folder, masked, build_ablation(replace(everything, mask=mask), settings), mask)
+    table = tables[protocol]
+    if masked is not None and wanted.mask is not None:
+        asked = build_ablation(replace(everything, mask=wanted.mask), settings)
+        table, ablation = _write_masked(folder, masked, asked, wanted.mask)
     shown = [render_terminal(table), *([] if ablation is None else [render_ablation_terminal(ablation)])]
     shown += [] if audit is None else [render_audit_terminal(audit)]
     shown += [] if spent is None else [render_costs_terminal(spent)]
@@ -150,6 +129,27 @@ def write_reports(
     if quick_page and (problem := try_page(folder, source)) is not None:
         shown.append(problem)
     return "\n".join(shown)
+
+
+def _build_tables(
+    frame: ReportFrame, protocol: Protocol, wanted: TableRequest, settings: ReportSettings
+) -> tuple[dict[Protocol, Table], Table | None]:
+    """Build the table of each protocol, and the one under the masking policy that was asked for, or None."""
+    refuse_plugin_names(wanted.metrics)
+    of_lists = [name for name in wanted.metrics if name.reads_lists]
+    build = partial(
+        build_table,
+        settings=settings,
+        metric=wanted.metric,
+        cutoffs=wanted.cutoffs,
+        comparison=wanted.comparison,
+        rank_metrics=[name for name in wanted.metrics if not name.reads_lists],
+        list_columns=build_list_columns(frame, of_lists, settings, DATASET_ROOT),
+    )
+    tables = {name: replace(build(frame, name), shows_ids=wanted.ids) for name in _list_protocols(frame, protocol)}
+    if wanted.mask is None:
+        return tables, None
+    return tables, replace(build(replace(frame, mask=wanted.mask), "unified"), shows_ids=wanted.ids)
 
 
 def _list_protocols(frame: ReportFrame, requested: Protocol) -> list[Protocol]:

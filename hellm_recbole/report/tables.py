@@ -171,25 +171,20 @@ def build_table(
         replace(_build_row(frame.groups[index], cells.get(index, {}), paper), marks=list_marks(footnotes, position))
         for position, index in enumerate(order)
     ]
+    notes = (
+        *write_notes(frame, protocol, policies, cutoffs),
+        *write_seed_note([(row.model, len(row.seeds)) for row in rows]),
+        *write_distance_notes(frame, policies, sort_metric, settings),
+    )
+    n_tests, chosen = max(len(finished) - 1, 0) * len(names), None if against is None else name_rows(compared)[against]
     return Table(
         protocol=protocol,
         metrics=(*names, *added, *asked, *list_columns.names),
         paper_metrics=tuple(name for name in names if any(name in numbers for numbers in paper.values())),
         rows=_add_ids(rows, [frame.groups[index] for index in order], policies, cutoffs),
-        notes=(
-            *write_notes(frame, protocol, policies, cutoffs),
-            *write_seed_note([(row.model, len(row.seeds)) for row in rows]),
-            *write_distance_notes(frame, policies, sort_metric, settings),
-            *describe_columns(asked, len(finished), comparison or DEFAULT),
-            *list_columns.notes,
-        ),
+        notes=(*notes, *describe_columns(asked, len(finished), comparison or DEFAULT), *list_columns.notes),
         footnotes=tuple(footnotes),
-        mark_note=write_mark_note(
-            settings,
-            max(len(finished) - 1, 0) * len(names),
-            comparison or DEFAULT,
-            None if against is None else name_rows(compared)[against],
-        ),
+        mark_note=write_mark_note(settings, n_tests, comparison or DEFAULT, chosen),
         split_hash=frame.records[0].split_hash,
         stamp=write_stamp(frame.records),
         comparison=comparison,

@@ -10,6 +10,7 @@ import pytest
 
 from hellm_recbole.errors import OutputError, ResultError
 from hellm_recbole.report.files import write_reports
+from hellm_recbole.report.table_request import TableRequest
 from hellm_recbole.report.terminal import render_terminal
 from tests.report.toy_tables import N_USERS, build_ranks, make_table, read_csv, write_toy_runs
 from tests.toy_records import add_run
@@ -74,7 +75,7 @@ def test_all_files_and_the_printed_tables(tmp_path: Path) -> None:
 def test_the_ablation_keeps_the_cutoffs_of_the_runs(tmp_path: Path) -> None:
     add_run(tmp_path, build_ranks(10, 1), model="HeLLMPre", family="multimodal")
     add_run(tmp_path, build_ranks(5, 1), model="HeLLMPre-without-CL", family="multimodal")
-    write_reports(tmp_path, "Toy", "unified", cutoffs=[1], quick_page=True)
+    write_reports(tmp_path, "Toy", "unified", TableRequest(cutoffs=[1]), quick_page=True)
     assert "R@20" in (tmp_path / "Toy" / "ablation.csv").read_text()
     assert "R@20" not in (tmp_path / "Toy" / "table.csv").read_text()
     assert '<th scope="col">R@1</th>' in (tmp_path / "Toy" / "report.html").read_text()
@@ -109,7 +110,7 @@ def test_another_mask_for_all_rows_has_files_of_its_own(tmp_path: Path) -> None:
     usual = write_reports(tmp_path, "Toy", "unified")
     folder = tmp_path / "Toy"
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    shown = write_reports(tmp_path, "Toy", "unified", mask="train")
+    shown = write_reports(tmp_path, "Toy", "unified", TableRequest(mask="train"))
     after = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     added = {
         *(f"table-mask-train.{end}" for end in ("md", "csv", "tex")),

@@ -17,6 +17,7 @@ from hellm_recbole.experiments.results import RECORD_FILE, digest_run, find_resu
 from hellm_recbole.report.files import write_reports
 from hellm_recbole.report.footnotes import find_footnotes
 from hellm_recbole.report.frame import RANK_COLUMNS, read_frame
+from hellm_recbole.report.table_request import TableRequest
 from tests.report.toy_tables import build_ranks, make_table, write_toy_runs
 from tests.toy_records import add_run, toy_identity
 
@@ -110,7 +111,7 @@ def test_each_file_of_a_run_is_opened_once_for_all_files_of_the_report(
         return original(path, *args, **options)
 
     monkeypatch.setattr(Path, "open", count)
-    write_reports(tmp_path, "Beauty", "unified", cutoffs=[5], page=True)
+    write_reports(tmp_path, "Beauty", "unified", TableRequest(cutoffs=[5]), page=True)
     assert len(opened) == 6
     assert set(opened.values()) == {1}
 

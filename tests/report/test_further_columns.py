@@ -11,6 +11,7 @@ from hellm_recbole.config.plugin_points import METRICS
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.report.files import write_reports
 from hellm_recbole.report.frame import read_frame
+from hellm_recbole.report.table_request import TableRequest
 from tests.plugin_site import use_site, write_package
 from tests.report.toy_tables import build_ranks, by_model, make_table, read_csv, write_toy_runs
 from tests.toy_records import add_run
@@ -19,7 +20,7 @@ NAMES = parse_metric_names("MRR,HR@10,MAP@10")
 
 
 def test_numbers_by_hand_in_all_formats(tmp_path: Path) -> None:
-    shown = write_reports(write_toy_runs(tmp_path), "Toy", "unified", metrics=NAMES)
+    shown = write_reports(write_toy_runs(tmp_path), "Toy", "unified", TableRequest(metrics=NAMES))
     rows = read_csv(tmp_path / "Toy" / "table.csv")
     assert float(rows["VBPR"]["MRR"]) == pytest.approx((30 / 3 + 10 / 500) / 40)
     assert float(rows["VBPR"]["MAP@10"]) == pytest.approx(1 / 4)
@@ -68,6 +69,6 @@ def test_a_metric_of_an_installed_package_keeps_its_column(tmp_path: Path) -> No
     with use_site(tmp_path / "site"):
         assert by_model(make_table(tmp_path))["VBPR"].cells["MRR@10"].mean == 0.25
         with pytest.raises(SettingsError, match="--metrics MRR@10: an installed package has a metric of this name"):
-            write_reports(tmp_path, "Toy", "unified", metrics=parse_metric_names("MRR@10"))
+            write_reports(tmp_path, "Toy", "unified", TableRequest(metrics=parse_metric_names("MRR@10")))
         with pytest.raises(SettingsError, match="--metric MRR@10: an installed package"):
             make_table(tmp_path, metric="MRR@10")

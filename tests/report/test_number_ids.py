@@ -15,6 +15,7 @@ from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.report import number_ids
 from hellm_recbole.report.files import write_reports
 from hellm_recbole.report.number_ids import find_number, identify_number, list_run_parts
+from hellm_recbole.report.table_request import TableRequest
 from tests.report.toy_tables import build_ranks, by_model, make_table, read_csv, write_toy_runs
 from tests.toy_records import add_run, toy_identity, toy_record
 
@@ -109,7 +110,7 @@ def test_ids_are_in_the_csv_file_and_elsewhere_by_option(tmp_path: Path) -> None
     assert ids.pop("BM3") == ""  # it failed
     assert len(set(ids.values())) == 3
     assert not any(ID.search((folder / f"table.{ending}").read_text()) for ending in ("md", "tex"))
-    shown = write_reports(tmp_path, "Toy", "unified", ids=True)
+    shown = write_reports(tmp_path, "Toy", "unified", TableRequest(ids=True))
     for text in (shown, *((folder / f"table.{ending}").read_text() for ending in ("md", "tex", "csv"))):
         assert set(ID.findall(text)) == set(ids.values())
     assert by_model(make_table(tmp_path))["VBPR"].number_id == ids["VBPR"]
