@@ -218,7 +218,7 @@ GENERAL_TESTS = {
         "test_words",
     ),
     *("baselines/test_contract", "baselines/test_two_threads", "report/test_safe_output"),
-    "baselines/test_missing_features",
+    *("baselines/test_missing_features", "baselines/test_learning"),
     *(f"bridge/test_{name}" for name in ("metrics_parity", "own_baselines", "prepared_ids")),
     *(f"bridge/test_{name}" for name in ("prepared_times", "same_ranks")),
     *(

@@ -158,7 +158,7 @@ def _choose_rows(frame: ReportFrame, request: RunRequest) -> dict[str, Group]:
             f"{frame.records[0].dataset} has no finished run of {', '.join(missing) or 'any model'} with the seeds "
             f"{', '.join(map(str, request.seeds))}; name other models or seeds, or run them first"
         )
-    return rows
+    return {label: tuple(group) for label, group in rows.items()}
 
 
 def _average(frame: ReportFrame, group: Sequence[RunResult], names: Sequence[str]) -> Floats:

@@ -100,7 +100,8 @@ def place_optimistically(ranks: TieRanks) -> RankArray:
     start = np.searchsorted(group[order], group[order])
     earlier = np.empty(len(order), dtype=np.int32)
     earlier[order] = np.arange(len(order)) - start
-    return np.minimum(ranks.first + earlier, ranks.last).astype(np.int32)
+    places: npt.NDArray[np.int32] = np.minimum(ranks.first + earlier, ranks.last).astype(np.int32)
+    return places
 
 
 def compute_under_rule(

@@ -71,7 +71,7 @@ class CostMeter:
             return original(backbone, embedded, context)
 
         # The class is replaced for the time of the run: a counter inside it would change the code of all LLM rows.
-        Backbone.compute_states = compute_states  # type: ignore[method-assign]
+        Backbone.compute_states = compute_states  # type: ignore[assignment,method-assign]
         try:
             yield
         finally:

@@ -149,8 +149,8 @@ def export_run(
     else:
         scorer = load_finished_scorer(config, split, context)
     scorer.prepare()
+    k = k or max(config.evaluation.cutoffs)
     if TEST_LISTS in what or TREC in what:
-        k = k or max(config.evaluation.cutoffs)
         lists = rank_top_items(
             scorer, split, k, config.evaluation.eval_block_users, f"{config.label} on {split.dataset}, test"
         )

@@ -14,6 +14,7 @@ from hellm_recbole.data.splits.named import NamedSplit
 from hellm_recbole.errors import ResultError
 from hellm_recbole.experiments.context import RunContext
 from hellm_recbole.experiments.ranks_file import read_ranks
+from hellm_recbole.experiments.record_parts import Metrics
 from hellm_recbole.experiments.results import RECORD_FILE, RunResult, read_result, write_result
 from hellm_recbole.experiments.run_config import OwnRunConfig, RunConfig
 from hellm_recbole.plugins.callbacks import CallbackGroup, RunEnd, RunInfo, describe_callbacks
@@ -92,7 +93,7 @@ def _add_plugins(
     if not plugins and details is None:
         return result
     valid, test = (metrics or {}).get("valid", {}), (metrics or {}).get("test", {})
-    added = {"valid": valid, "test": test} if valid or test else None
+    added: Metrics | None = {"valid": valid, "test": test} if valid or test else None
     result = replace(result, plugins=plugins, plugin_metrics=added, split_details=details)
     write_result(folder, result)
     return result

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn, NotRequired, get_type_hints
+from typing import Any, Literal, NoReturn, get_type_hints
 
 from typing_extensions import TypedDict
 
@@ -23,6 +23,15 @@ from hellm_recbole.errors import ResultError, shorten, strip_controls
 from hellm_recbole.experiments.cost_record import Costs
 from hellm_recbole.experiments.external_lists import External, name_folder
 from hellm_recbole.experiments.ranks_file import Policy
+from hellm_recbole.experiments.record_parts import (
+    CurvePoint,
+    Filter,
+    Metrics,
+    Parameters,
+    PeakMemory,
+    Published,
+    Versions,
+)
 from hellm_recbole.identity.compare import digest_parts, list_parts
 from hellm_recbole.identity.parts import Identity
 from hellm_recbole.models.base import Family
@@ -33,6 +42,12 @@ from hellm_recbole.system.files import SEAL, check_seal, ensure_folder, write_te
 SCHEMA = 1
 RECORD_FILE = "record.json"
 SPLIT_KINDS = ("leave-one-out", "given")  # and those that `--split` makes
+
+# Keys that the files of earlier versions lack.
+_ADDED = (
+    *("backbone", "search", "identity", "deterministic", "ranks_sha256", "published", "combination"),
+    *("plugin_metrics", "split_details", "external", "costs"),
+)
 
 # Runs that differ in one of these fields were evaluated in different ways and never share a table.
 PROTOCOL_FIELDS = ("dataset", "split_kind", "split_hash", "mask_history", "n_candidates", "cutoffs")
@@ -50,51 +65,11 @@ class Counts(TypedDict):
     short_users: int
 
 
-class Filter(TypedDict):
-    """The k-core filter applied before the split, and the number of interactions that it dropped."""
-
-    k_core: int
-    dropped: int
-
-
 class SettingValue(TypedDict):
     """A resolved setting and the file or option it came from."""
 
     value: Any
     origin: str
-
-
-class Versions(TypedDict):
-    """Versions of the software that computed the numbers; null for a package that is not installed."""
-
-    hellm_recbole: str
-    python: str
-    torch: str
-    recbole: str | None
-    transformers: str | None
-    peft: str | None
-    numpy: str
-
-
-class PeakMemory(TypedDict):
-    """Largest resident memory of the process and of the device, in bytes."""
-
-    host: int | None
-    device: int | None
-
-
-class Parameters(TypedDict):
-    """Numbers of model parameters."""
-
-    trainable: int | None
-    total: int | None
-
-
-class Metrics(TypedDict):
-    """Means over evaluated users under the policy `mask_history`; both are empty unless the run succeeded."""
-
-    valid: dict[str, float]
-    test: dict[str, float]
 
 
 class Search(TypedDict):
@@ -132,30 +107,6 @@ class Combination(TypedDict):
     valid_metric: str
     valid: float | None
     valid_without: float | None
-
-
-class Published(TypedDict):
-    """What a published run result says about its publication.
-
-    `run_sha256` is the digest over everything that the run depended on and over its ranks, from before publication
-    (`digest_run`). `settings_sha256` is the digest of the published `settings.yaml`. `cut` lists the keys whose texts
-    held a path of the machine, which was cut. `metrics` maps each phase and masking policy to the metrics of its ranks
-    and to their mean, `mean_rank`; an earlier version published runs without it.
-    """
-
-    run_sha256: str | None
-    settings_sha256: str
-    cut: tuple[str, ...]
-    metrics: NotRequired[dict[str, dict[str, dict[str, float]]]]
-
-
-class CurvePoint(TypedDict):
-    """One epoch: mean of each loss term, validation metrics (empty if not evaluated) and duration in seconds."""
-
-    epoch: int
-    losses: dict[str, float]
-    valid: dict[str, float]
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -383,9 +334,7 @@ def _parse_result(text: str, path: Path) -> RunResult:
     if raw.get("published") is not None and SEAL not in raw:
         _refuse_file(path, SEAL, "is missing, which every published run has")
     hints = {name: hint for name, hint in get_type_hints(RunResult).items() if name != "path"}
-    unset = ("backbone", "search", "identity", "deterministic", "ranks_sha256", "published", "combination")
-    unset += ("plugin_metrics", "split_details", "external", "costs")
-    added: dict[str, Any] = {**dict.fromkeys(unset), "stages": {}, "evaluated": True, "plugins": []}
+    added: dict[str, Any] = {**dict.fromkeys(_ADDED), "stages": {}, "evaluated": True, "plugins": []}
     try:
         raw = {**added, **check_seal(raw)}  # earlier versions wrote files without these keys
         result = RunResult(**read_mapping(raw, hints, ""), path=path)

@@ -18,8 +18,9 @@ from typing_extensions import TypedDict
 from hellm_recbole.config.schema import describe_fault, dump_json, refuse_constant
 from hellm_recbole.config.yaml_files import load_yaml
 from hellm_recbole.errors import ResultError, SettingsError
+from hellm_recbole.experiments.record_parts import Versions
 from hellm_recbole.experiments.resolve import Tuned
-from hellm_recbole.experiments.results import Search, Versions
+from hellm_recbole.experiments.results import Search
 from hellm_recbole.system.files import check_name, check_seal, ensure_folder, remove_leftovers, seal, write_text
 
 SCHEMA = 1

@@ -113,7 +113,7 @@ def trace_marker(marker: str, size: float) -> str:
     letters = {Path.MOVETO: "M", Path.LINETO: "L", Path.CURVE3: "Q", Path.CURVE4: "C"}
     parts: list[str] = []
     for points, code in path.iter_segments():
-        parts.append("Z" if code == Path.CLOSEPOLY else letters[code] + _write_points(points, size))
+        parts.append("Z" if code == Path.CLOSEPOLY else letters[code] + _write_points(points.tolist(), size))
     return "".join(parts)
 
 

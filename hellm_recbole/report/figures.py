@@ -28,7 +28,7 @@ LOG_FROM = 50.0  # an axis is logarithmic if its values are positive and largest
 CURVE_LOG_FROM = 10.0  # the same for an axis of epochs or of time, where a curve bends at the beginning
 FRONT = "front"  # id of the line through the Pareto front, in the panels of the page
 _PANEL_INCHES = (5.2, 3.4)  # a panel of the page, which stands alone
-_PANEL_STYLE = {key: 9 for key in STYLE if key.endswith("size")} | {"axes.titlesize": 10, "lines.linewidth": 1.5}
+_PANEL_STYLE: Any = {key: 9 for key in STYLE if key.endswith("size")} | {"axes.titlesize": 10, "lines.linewidth": 1.5}
 _MOST_MARKERS = 6  # of a line; more would hide it
 _LONGEST_NAME = 48  # characters of a name in a legend; the rest goes to a second line
 _LEGEND_FRACTION = 0.98  # share of the figure's width that a legend may have
@@ -364,7 +364,8 @@ def _add_legend(figure: Figure, axes: Sequence[Axes]) -> None:
         return
     width, height = figure.get_size_inches()
     names = ["\n".join(textwrap.wrap(name, _LONGEST_NAME)) for name in entries]
-    renderer = FigureCanvasAgg(figure).get_renderer()
+    canvas: Any = FigureCanvasAgg(figure)
+    renderer = canvas.get_renderer()
     for n_columns in range(min(len(names), 6), 0, -1):
         legend = figure.legend(
             list(entries.values()), names, loc="outside lower center", ncols=n_columns, frameon=False, handlelength=3.5

@@ -160,7 +160,8 @@ def _embed_page_figure(drawn: NamedFigure) -> PageFigure:
     if isinstance(drawn.content, Figure):
         whole = embed_figure(drawn.content, drawn.name, drawn.title, {})
         return PageFigure(drawn.title, drawn.caption, [whole], [])
-    keys, groups = {}, {}
+    keys: dict[str, str] = {}
+    groups: dict[str, list[LegendEntry]] = {}
     for n, (name, series) in enumerate(drawn.content.list_names().items()):
         # The names of a search, such as "ended", mean something else in each figure; a row is the same in all.
         key = f"{drawn.name}-{n}" if series.family is None else _name_row_key(series.index)

@@ -38,7 +38,7 @@ def embed_figure(figure: Figure, name: str, title: str, keys: Mapping[str, str])
     linked = _find_links(root)
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
-        found = element.attrib.pop("id", None)
+        found = element.attrib.pop("id", "")
         if found in linked:
             element.set("id", f"{name}-{found}")
         elif found in keys:

@@ -183,6 +183,8 @@ def record_external(
     metrics: Any = {"valid": {}, "test": {}}
     for phase, file in files.items():
         metrics[phase] = average_metrics(file.ranks.user, file.ranks.seen, cutoffs)
+    git = runtime.read_git_state()
+    versions: Any = {**runtime.list_versions(), "hellm_recbole": __version__}
     result = RunResult(
         **_describe_data(dataset, cutoffs),
         model=name,
@@ -192,8 +194,9 @@ def record_external(
         modalities=(),
         seed=0 if seed is None else seed,
         preset=EXTERNAL,
-        versions={**runtime.list_versions(), "hellm_recbole": __version__},
-        **runtime.read_git_state(),
+        versions=versions,
+        git_commit=git["git_commit"],
+        git_dirty=git["git_dirty"],
         device="unknown",
         threads=torch.get_num_threads(),
         train_seconds=None,

@@ -235,7 +235,8 @@ def _check_scores(score: npt.NDArray[Any], path: Path, users: list[str]) -> Valu
     """
     if score.dtype.kind not in "biuf":
         raise DataError(f"{path}: the scores are of type {score.dtype}; give real numbers")
-    values: Values = score.astype(np.float32 if score.dtype in (np.float16, np.float32) else np.float64)
+    dtype: type[np.float32 | np.float64] = np.float32 if score.dtype in (np.float16, np.float32) else np.float64
+    values: npt.NDArray[Any] = score.astype(dtype)
     bad = np.flatnonzero(np.isnan(values).any(axis=1))
     if len(bad):
         raise DataError(f"{path}: a score of user {users[int(bad[0])]!r} is NaN; give every score a number")

@@ -209,10 +209,12 @@ def _count_left_out(
     division: _Division,
 ) -> SplitDetails:
     """Count what is left out, see `SplitDetails`."""
-    instants: dict[str, Any] = dict.fromkeys(("valid_from", "test_from", "valid_items", "test_items"))
-    instants |= division.details or {}
+    instants: dict[str, Any] = {**(division.details or {})}
     return SplitDetails(
-        **instants,
+        valid_from=instants.get("valid_from"),
+        test_from=instants.get("test_from"),
+        valid_items=instants.get("valid_items"),
+        test_items=instants.get("test_items"),
         unknown_users=len(np.unique(user[~known_user[user]])),
         unknown_items=len(np.unique(item[~known_item[item]])),
         left_out=int(unknown.sum()),
