@@ -10,7 +10,7 @@ import pytest
 
 from hellm_recbole.benchmarks import run
 from tests.bridge.door import ROWS, SEED, find_ranks, rank_by_command, rank_by_recbole, read_test_ranks
-from tests.toy_llm import tiny_llama
+from tests.toy_llm import small_values, tiny_llama
 
 PLUS = "HeLLM-plus"  # not among them, since it reads a second encoding of the texts
 PLUS_VALUES = {
@@ -24,6 +24,8 @@ SETTINGS: dict[str, Any] = {"epochs": 3, "batch_size": 64}
 
 def give_settings(row: str) -> dict[str, Any]:
     """Return the settings of a row on the toy dataset, as values for RecBole."""
+    if row == "TIGER":
+        return {**SETTINGS, **{f"{row}.{key}": value for key, value in small_values(row).items()}}
     if row not in ("HeLLM", "CoLLM", "LLaRA", "E4SRec", PLUS):
         return SETTINGS
     values = {**SETTINGS, "llm": str(tiny_llama()), f"{row}.prefix_hidden": 8, f"{row}.micro_batch_size": 24}
