@@ -98,7 +98,7 @@ class TIGER(nn.Module):
             dropout_rate=settings.dropout,
             eos_token_id=None,
         )
-        t5 = T5Model(config)
+        t5: Any = T5Model(config)
         self.encoder, self.decoder = t5.encoder, t5.decoder
         self.encoder.embed_tokens = self.decoder.embed_tokens = None  # tokens are embedded here
         self.digit = nn.Embedding(self.n_levels * self.n_digits, width)
@@ -106,7 +106,7 @@ class TIGER(nn.Module):
         self.start = nn.Parameter(torch.randn(width))
         self.register_buffer("codes", F.pad(codes, (0, 0, 1, 0)))  # [I + 1, L]
         self.tree = CodeTree(codes, self.n_digits)
-        self.register_load_state_dict_post_hook(_rebuild_tree)
+        self.register_load_state_dict_post_hook(_rebuild_tree)  # type: ignore[no-untyped-call]
 
     @classmethod
     def build(cls, settings: TIGERSettings, data: TrainData) -> TIGER:
@@ -124,12 +124,14 @@ class TIGER(nn.Module):
 
     def embed_codes(self, items: Tensor) -> Tensor:
         """Embed the codes of [...] items, [..., L, D]."""
-        return self.digit(self.codes[items] + self._get_offsets())
+        vectors: Tensor = self.digit(self.codes[items] + self._get_offsets())
+        return vectors
 
     def compute_logits(self, states: Tensor, level: int) -> Tensor:
         """Compute the [..., V] logits of the digits of a level from [..., D] states of the decoder."""
         tokens = self.digit.weight[level * self.n_digits : (level + 1) * self.n_digits]
-        return states @ tokens.T * states.shape[-1] ** -0.5
+        logits: Tensor = states @ tokens.T * states.shape[-1] ** -0.5
+        return logits
 
     def encode_histories(self, user: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the states of users and their right-padded histories.
@@ -204,7 +206,8 @@ class DecoderSteps:
     """
 
     def __init__(self, model: TIGER, memory: Tensor, inside: Tensor) -> None:
-        self.model, self.blocks = model, model.decoder.block
+        decoder: Any = model.decoder
+        self.model, self.blocks = model, decoder.block
         self.mask = torch.where(inside, 0.0, -torch.inf)[:, None, None]  # [B, 1, 1, S]
         cross = [block.layer[1].EncDecAttention for block in self.blocks]
         self.memory = [(_split_heads(part, part.k(memory)), _split_heads(part, part.v(memory))) for part in cross]
@@ -235,7 +238,8 @@ class DecoderSteps:
             states = states + self._attend_prefix(own, number, own.layer_norm(states), level)
             states = states + self._attend_memory(cross, number, cross.layer_norm(states))
             states = forward(states)
-        states = self.model.decoder.final_layer_norm(states)
+        decoder: Any = self.model.decoder
+        states = decoder.final_layer_norm(states)
         return self.model.compute_logits(states, level).log_softmax(dim=2)
 
     def _attend_prefix(self, layer: Any, number: int, states: Tensor, level: int) -> Tensor:
@@ -263,7 +267,8 @@ class DecoderSteps:
 
 def _split_heads(part: Any, values: Tensor) -> Tensor:
     """Divide [B, K, heads d] values among the heads, [B, heads, K, d]."""
-    return values.unflatten(2, (part.n_heads, -1)).transpose(1, 2)
+    heads: Tensor = values.unflatten(2, (part.n_heads, -1)).transpose(1, 2)
+    return heads
 
 
 def _join_heads(part: Any, values: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ QUICK = [name for name, spec in REGISTRY.items() if spec.family != LLM]
 OTHERS = (*QUICK, *RECBOLE, *COMBINED)
 LLMS = [name for name, spec in REGISTRY.items() if spec.family == LLM]
 READ_HISTORIES = {
-    *(name for name, spec in REGISTRY.items() if spec.family == "sequential"),
+    *(name for name, spec in REGISTRY.items() if spec.family == "sequential" and name != "TIGER"),  # knows its users
     *("GRU4Rec", "Transitions", "Priors", "SASRec-priors"),
     *LLMS,
     *{"Pop", "ItemKNN", "EASE"}.intersection(REGISTRY),  # they count, and score any interactions

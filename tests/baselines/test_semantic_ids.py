@@ -31,7 +31,8 @@ FEATURES = np.random.default_rng(3).normal(size=(50, 6)).astype(np.float32)
 def make_settings(**changes: Any) -> SemanticIdSettings:
     values = {**SMALL_TIGER, "codebook_size": 7, "n_levels": 3, **changes}
     overrides = [Override("TIGER", key, value, key) for key, value in values.items()]
-    return resolve_own_run("TIGER", "toy", REGISTRY, "paper", overrides).model_settings
+    settings: SemanticIdSettings = resolve_own_run("TIGER", "toy", REGISTRY, "paper", overrides).model_settings
+    return settings
 
 
 def quantize_slowly(vectors: Tensor, codebooks: list[Tensor]) -> list[list[int]]:
