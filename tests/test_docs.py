@@ -20,6 +20,7 @@ from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.benchmarks.cli import COMMANDS
 from hellm_recbole.benchmarks.options.command_line import ENTRY_POINT, rename_aliases, split_values
 from hellm_recbole.benchmarks.options.reproduce import read_reproduce_request
+from hellm_recbole.benchmarks.options.sensitivity import read_sensitivity_request
 from hellm_recbole.benchmarks.options.shared import read_run_request, read_search_request
 from hellm_recbole.config.harness_settings import HARNESS_SETTINGS
 from hellm_recbole.config.properties_files import VARIABLE
@@ -38,6 +39,7 @@ REQUESTS = {
     **dict.fromkeys(("run", "ablate", "audit"), read_run_request),
     **dict.fromkeys(("tune", "study"), read_search_request),
     "reproduce": read_reproduce_request,
+    "sensitivity": read_sensitivity_request,
 }
 SETTINGS = {
     key
@@ -123,7 +125,8 @@ def parse_command_line(command: Command, arguments: list[str]) -> None:
         names = [param.name for param in command.parser.params]
         known = {name: context.params[name] for name in names if name in read.__annotations__ and name != "context"}
         request: Any = read(context, **known)
-        unknown = [override.key for override in request.overrides if override.key not in SETTINGS]
+        overrides = getattr(request, "run", request).overrides
+        unknown = [override.key for override in overrides if override.key not in SETTINGS]
         if unknown:
             raise SettingsError(f"no model has the setting {', '.join(unknown)}")
 
