@@ -1,4 +1,6 @@
-"""Run multimodal models on true and on changed item features, and say what each modality brings.
+"""Say what each modality brings to multimodal models.
+
+The models are trained on true and on changed item features.
 
 python benchmarks/audit.py --models VBPR,FREEDOM --dataset TikTok
 python benchmarks/audit.py --models VBPR --dataset TikTok --changes shuffled

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import hellm_recbole.system.openmp  # noqa: F401
+
 import typer
 
 from hellm_recbole.benchmarks.options.command_line import run_command

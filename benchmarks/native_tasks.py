@@ -1,4 +1,4 @@
-"""Evaluate finished runs on tasks of CoLLM and LLaRA, as adaptations.
+"""Evaluate finished runs on tasks of CoLLM and LLaRA.
 
 python benchmarks/native_tasks.py --dataset ml-100k --models CoLLM,LLaRA,HeLLM,SASRec
 python benchmarks/native_tasks.py --dataset ml-100k --task auc --held-out both

@@ -1,4 +1,4 @@
-"""Rank the targets of finished runs among sampled items, as some papers do.
+"""Rank the targets of finished runs among sampled items.
 
 python benchmarks/sampled_ranking.py --dataset Beauty --candidates uniform:100
 python benchmarks/sampled_ranking.py --dataset Beauty --models SASRec,LightGCN --candidates uniform:100,popularity:100

@@ -1,4 +1,6 @@
-"""Rank the lists or scores of another system under the protocol of all runs, and record them as an external row.
+"""Evaluate lists or scores of another system.
+
+They are ranked under the protocol of all runs, and recorded as an external row.
 
 python benchmarks/score.py reco.csv --dataset Beauty --name MyModel
 python benchmarks/score.py lists.parquet --dataset Beauty --columns user=uid item=iid rank=position

@@ -1,4 +1,4 @@
-"""Show how metrics change under other masks and rules for ties.
+"""Show how metrics change under other masks and ties.
 
 python benchmarks/sensitivity.py --models LightGCN,SASRec --dataset ml-100k --preset quick
 python benchmarks/sensitivity.py --models LightGCN,SASRec --dataset ml-100k --preset quick --shuffle-ties 3

@@ -15,6 +15,7 @@ from torch import nn
 from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.data.split import Split
 from hellm_recbole.experiments.resolve import resolve_own_run
+from hellm_recbole.models.base import LLM
 from tests.bridge import toy
 from tests.pretend_gpu import GPU, PretendGpu, WrongDevice, get_device
 from tests.training.small_runs import Silent, remove_times, run
@@ -85,7 +86,7 @@ TRAINED = sorted(name for name, spec in REGISTRY.items() if not spec.is_fitted)
 
 def mark_slow(name: str, values: dict[str, Any]) -> Any:
     """Other settings of models with a language model are tried by the slow tests only."""
-    return pytest.param(name, values, marks=[pytest.mark.slow] if REGISTRY[name].family == "LLM" else [])
+    return pytest.param(name, values, marks=[pytest.mark.slow] if REGISTRY[name].family == LLM else [])
 
 
 @pytest.mark.parametrize(

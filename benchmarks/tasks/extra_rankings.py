@@ -110,7 +110,7 @@ def select_runs(output: Path, dataset: str, models: Sequence[str]) -> list[RunRe
     finished = [
         result
         for result in map(name_as_today, find_results(output, dataset))
-        if result.status == "success" and result.published is None
+        if result.status == "success" and result.published is None and result.external is None
     ]
     if not finished:
         raise ResultError(

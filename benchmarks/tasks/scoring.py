@@ -8,17 +8,23 @@ from typing import Any
 
 from hellm_recbole.baselines.registry import load_registry
 from hellm_recbole.benchmarks.tasks.prepared_data import load_data
+from hellm_recbole.bridge.recbole_models import list_models_by_folder
+from hellm_recbole.config.changed_names import parse_changed_name
+from hellm_recbole.config.row_names import parse_combined_name
 from hellm_recbole.data.known_datasets import DATASET_ROOT
-from hellm_recbole.errors import SettingsError, shorten
+from hellm_recbole.errors import MissingDependency, SettingsError, shorten
+from hellm_recbole.experiments.earlier_names import RECBOLE_PREFIX
 from hellm_recbole.experiments.export import rank_top_items
 from hellm_recbole.experiments.external_lists import describe_lists
 from hellm_recbole.experiments.plugin_results import refuse_other_splits
 from hellm_recbole.experiments.results import RunResult
-from hellm_recbole.experiments.trec_files import RUN_FILE, write_trec
+from hellm_recbole.experiments.trec_files import QRELS_FILE, RUN_FILE, write_trec
 from hellm_recbole.serving.dataset import LoadedDataset
 from hellm_recbole.serving.external_runs import RankedFile, ReadingOptions, score_files
 from hellm_recbole.serving.given_scores import read_evaluation_settings
 from hellm_recbole.system.files import check_name, ensure_folder
+
+TUNED = "-tuned"  # end of the labels of tuned runs
 
 
 def read_columns(texts: Sequence[str]) -> dict[str, str]:
@@ -72,11 +78,7 @@ def score(
         HellmError: an input is wrong, or the folder cannot be written.
     """
     row = check_name(paths["test"].name.partition(".")[0] if name is None else name, "--name")
-    if row in load_registry():
-        raise SettingsError(
-            f"{row} is a model of this project, whose runs have this name; choose another one with --name, such as "
-            f"{row}-external"
-        )
+    _refuse_names_of_runs(row)
     ensure_folder(output)
     source, split = load_data(dataset, **data, modalities=())
     refuse_other_splits(output, split)
@@ -90,6 +92,27 @@ def score(
     if exports_trec:
         _export_trec(files["test"], loaded, folder, result)
     return 0
+
+
+def _refuse_names_of_runs(name: str) -> None:
+    """Refuse a name that a run of this project can have: that of a model, a combined row, or one with changed features.
+
+    Raises:
+        SettingsError: it is one.
+    """
+    model = name.partition("@")[0].removesuffix(TUNED).removeprefix(RECBOLE_PREFIX)
+    changed = parse_changed_name(model)
+    names = {model if changed is None else changed.row, model.partition("-without-")[0]}
+    try:
+        recbole = set(list_models_by_folder())
+    except MissingDependency:
+        recbole = set()  # then no run of RecBole's models can be here
+    known = {*load_registry(), *recbole}
+    if "@" in name or names & known or parse_combined_name(model) is not None:
+        raise SettingsError(
+            f"--name {name}: runs of this project can have this name; choose another one, such as "
+            f"{name.partition('@')[0]}-external"
+        )
 
 
 def describe_result(result: RunResult) -> list[str]:
@@ -111,4 +134,4 @@ def _export_trec(file: RankedFile, dataset: LoadedDataset, folder: Path, result:
     block_users = read_evaluation_settings().eval_block_users
     lists = rank_top_items(file.scorer, dataset.split, length, block_users, f"{result.label} on {dataset.name}, test")
     write_trec(folder, lists.user, lists.item, lists.rank, dataset.split, result.label)
-    print(f"TREC run and qrels: {folder / RUN_FILE}")
+    print(f"TREC run and qrels: {folder / RUN_FILE} and {QRELS_FILE}")

@@ -89,7 +89,7 @@ def _prepare_orders(request: SensitivityRequest, name: str) -> list[str]:
     """Prepare the copies of a dataset with random orders of ties, if that has not been done, and return their names.
 
     Raises:
-        DataError: the dataset has no times or its own split, or a copy was made from an earlier state of it.
+        DataError: the dataset has no times or its own split, or a copy was made from an earlier state of the dataset.
     """
     if not request.n_orders:
         return []

@@ -182,8 +182,8 @@ def change_matrix(values: FloatArray, covered: BoolArray, change: Change, genera
         [I + 1, D_m] float32 changed features.
 
     >>> values = np.array([[0, 0], [1, 2], [3, 4], [9, 9]], dtype=np.float32)
-    >>> change_matrix(values, np.array([False, True, True, False]), "shuffled", np.random.default_rng(1)).tolist()
-    [[0.0, 0.0], [3.0, 4.0], [1.0, 2.0], [9.0, 9.0]]
+    >>> change_matrix(values, np.array([False, True, True, False]), "zero", np.random.default_rng(1)).tolist()
+    [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
     """
     if change == "zero":
         return np.zeros_like(values)

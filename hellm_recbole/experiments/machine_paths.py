@@ -111,7 +111,7 @@ def _list_names() -> list[str]:
     """List the names of the user and of the computer that are long enough to be looked for."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a process without an entry in the list of users
+    except (ImportError, KeyError, OSError):  # no entry in the list of users, or a system without such a list
         user = ""
     host = socket.gethostname()
     return [name for name in (user, host, host.partition(".")[0]) if len(name) >= _SHORTEST_NAME]

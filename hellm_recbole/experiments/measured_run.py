@@ -1,4 +1,4 @@
-"""Execute a run with everything around it that changes none of its numbers: trackers, plug-ins, and its costs."""
+"""Execute a run with all that changes none of its numbers: trackers, plug-ins, its costs, and the count of openings."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from hellm_recbole.experiments.combined_config import CombinedRunConfig
 from hellm_recbole.experiments.combined_run import combine_and_rank
 from hellm_recbole.experiments.context import RunContext
 from hellm_recbole.experiments.cost_meter import CostMeter
-from hellm_recbole.experiments.openings import execute_counted_run
+from hellm_recbole.experiments.openings import count_opening
 from hellm_recbole.experiments.plugin_results import execute_with_plugins
 from hellm_recbole.experiments.pretrained import PretrainedStore
 from hellm_recbole.experiments.results import RunResult, write_result
+from hellm_recbole.experiments.run import execute_run
 from hellm_recbole.experiments.run_config import RunConfig
 from hellm_recbole.experiments.run_tracking import describe_outcome, leave_out_loggers, track_run
 from hellm_recbole.training.loggers import Logger
@@ -35,7 +36,9 @@ def execute_and_measure(
     watchers: Sequence[Logger],
     report: Report,
 ) -> RunResult:
-    """Execute a run with its trackers and plug-ins, add its costs to its record, and return its result.
+    """Execute a run with its trackers and plug-ins, and return its result with its costs.
+
+    The opening of the test part is counted if the run has ranked the test targets.
 
     Args:
         config: config of the run.
@@ -56,7 +59,7 @@ def execute_and_measure(
     with track_run(config, dataset, split, context, report) as tracking:
         meter = CostMeter(config, split)
         execute = partial(
-            execute_counted_run,
+            execute_run,
             leave_out_loggers(config),
             dataset,
             split,
@@ -66,12 +69,13 @@ def execute_and_measure(
             position=position,
             body=combine_and_rank if isinstance(config, CombinedRunConfig) else None,
         )
-        with meter.count_tokens():
+        folder = context.locate_run(config, split.dataset)
+        with meter.count_tokens(), count_opening(folder, split.sha256):
             result = execute_with_plugins(
                 config, split, context, callbacks, lambda added: execute(watchers=[tracking, meter, *watchers, *added])
             )
         if result.status == "success":
             result = replace(result, costs=meter.measure(result, context.choose_group(config).size))
-            write_result(context.locate_run(config, split.dataset), result)
+            write_result(folder, result)
         tracking.finish(describe_outcome(result))
     return result

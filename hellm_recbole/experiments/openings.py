@@ -12,18 +12,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 from hellm_recbole.config.schema import read_mapping
-from hellm_recbole.data.dataset import Dataset
-from hellm_recbole.data.split import Split
 from hellm_recbole.errors import ResultError
-from hellm_recbole.experiments.context import RunContext
-from hellm_recbole.experiments.pretrained import PretrainedStore
 from hellm_recbole.experiments.ranks_file import RANKS_FILE
 from hellm_recbole.experiments.results import RunResult
-from hellm_recbole.experiments.run import execute_run
-from hellm_recbole.experiments.run_config import RunConfig
 from hellm_recbole.system import runtime
 from hellm_recbole.system.files import sha256_file
 from hellm_recbole.system.journal import append_json_line, read_json_lines
@@ -40,8 +34,8 @@ class Opening:
     Attributes:
         time: date and time, UTC.
         model: label of the run, as in tables.
-        seed: random seed of the run.
-        config_sha256: SHA-256 of the run's file `settings.yaml`.
+        seed: random seed of the run; None for lists of another system whose seed is unknown.
+        config_sha256: SHA-256 of the run's file `settings.yaml`; of the lists for those of another system.
         split_sha256: SHA-256 of the split.
         ranks_sha256: SHA-256 of the file of ranks.
         git_commit: commit of the checkout of this project; None if it is not in a checkout.
@@ -50,34 +44,12 @@ class Opening:
 
     time: str
     model: str
-    seed: int
+    seed: int | None
     config_sha256: str
     split_sha256: str
     ranks_sha256: str
     git_commit: str | None
     git_dirty: bool | None
-
-
-def execute_counted_run(
-    config: RunConfig, dataset: Dataset, split: Split, context: RunContext, store: PretrainedStore, **options: Any
-) -> RunResult:
-    """Execute a run, and count the opening of the test part if it has ranked the test targets.
-
-    Args:
-        config: config of the run.
-        dataset: dataset of the run.
-        split: split of the dataset.
-        context: output folder, random seed, device and processes of the run.
-        store: pretrained embeddings that the command has loaded.
-        options: options of `execute_run`.
-
-    Raises:
-        OutputError: a file cannot be written.
-        KeyboardInterrupt: the run was interrupted.
-        SharedRunFailed: the run failed and several processes train it.
-    """
-    with count_opening(context.locate_run(config, split.dataset), split.sha256):
-        return execute_run(config, dataset, split, context, store, **options)
 
 
 @contextmanager
@@ -107,6 +79,31 @@ def count_opening(run: Path, split_sha256: str) -> Iterator[None]:
                 **commit,
             )
             append_json_line(run.parents[1] / OPENINGS_FILE, asdict(opening))
+
+
+def count_external(run: Path, result: RunResult) -> None:
+    """Count an opening of the test part by lists of another system.
+
+    Args:
+        run: folder of the external run.
+        result: its result.
+
+    Raises:
+        OutputError: the file of openings cannot be written.
+    """
+    assert result.external is not None
+    assert result.ranks_sha256 is not None
+    opening = Opening(
+        time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        model=result.label,
+        seed=result.external["seed"],
+        config_sha256=result.external["files"]["test"]["file_sha256"],
+        split_sha256=result.split_hash,
+        ranks_sha256=result.ranks_sha256,
+        git_commit=result.git_commit,
+        git_dirty=result.git_dirty,
+    )
+    append_json_line(run.parents[1] / OPENINGS_FILE, asdict(opening))
 
 
 def _get_state(path: Path) -> tuple[int, int, int] | None:

@@ -36,7 +36,7 @@ class AuditRow:
         model: label of the row.
         preset: name of the preset of its runs.
         change: what was changed; None for the row with true features.
-        seeds: seeds of the means; those that the row with true features has, too, if it has any of them.
+        seeds: seeds of the means; only those that the row with true features has, too, if there are any.
         means: metric -> mean over users and seeds.
         changes: metric -> change against the row with true features; empty for that row itself, and where it has no
             run of the same seed.
@@ -207,7 +207,7 @@ def _write_findings(rows: Sequence[AuditRow], metrics: Sequence[str]) -> tuple[s
         elif row.verdict == "undecided":
             others.append(f"{subject}: undecided, an interval leaves out 0 but no corrected p is small ({numbers}).")
         else:
-            free.append(f"{subject} costs nothing ({numbers}): {_USELESS[row.change.change]}.")
+            free.append(f"{subject} costs nothing measurable ({numbers}): {_USELESS[row.change.change]}.")
     return (*free, *others)
 
 

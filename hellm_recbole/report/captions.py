@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from hellm_recbole.config.comparison import DEFAULT, Comparison
 from hellm_recbole.config.request import Protocol
 from hellm_recbole.data.splits.named import describe_details
+from hellm_recbole.data.splits.settings import COLD_ITEMS
 from hellm_recbole.experiments.earlier_names import RECBOLE_PREFIX
 from hellm_recbole.experiments.external_lists import has_unknown_seed
 from hellm_recbole.experiments.openings import describe_openings
@@ -94,7 +95,10 @@ def _write_split_note(record: RunResult) -> list[str]:
     if record.split_details is None:
         return []
     described = describe_details(record.split_kind, record.split_details)
-    return [f"{described[0].upper()}{described[1:]}."]
+    notes = [f"{described[0].upper()}{described[1:]}.", f"{record.counts['test']:,} test targets."]
+    if record.split_kind.startswith(COLD_ITEMS):
+        notes.append("Items without training are still negatives in training, as all items are.")
+    return notes
 
 
 def _write_last_epoch_note(records: Sequence[RunResult]) -> list[str]:

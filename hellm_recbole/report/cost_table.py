@@ -245,6 +245,7 @@ def _find_largest(sizes: Sequence[int | None]) -> int | None:
 
 def _write_notes(frame: ReportFrame, records: Sequence[RunResult], settings: CostSettings, metric: str) -> list[str]:
     """Write the sentences of the caption."""
+    records = [record for record in records if record.external is None]  # their costs are unknown
     machines = sorted({(record.device, record.threads) for record in records})
     notes = [
         f"Costs on {frame.records[0].dataset}; {metric} on the test part, mask policy {frame.mask_policy}; means over "

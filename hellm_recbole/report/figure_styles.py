@@ -1,6 +1,6 @@
 """How a series of a figure looks: colour, dashes and marker, on a light and on a dark ground.
 
-The rows of one family share a hue, and each has a shade of its own. The colours alone need not be told apart: dashes
+The rows of one family share a hue, and each has a shade of its own. The colours alone may look alike: dashes
 and marker together are different for each of the first 44 rows, also in black and white.
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 from matplotlib.markers import MarkerStyle
 from matplotlib.path import Path
 
+from hellm_recbole.experiments.external_lists import EXTERNAL
 from hellm_recbole.report.protocols import FAMILY_TITLES
 
 # Hues as in the palette of Okabe and Ito, which colour-blind readers can tell apart: blue, green, orange, purple, then
@@ -33,6 +34,9 @@ _DARK = (
     ("#ecd065", "#c5a93b", "#9e8406", "#d8bd51", "#b29722"),
     ("#d2d0d1", "#acaaab", "#878686", "#bfbdbd", "#999898"),
 )
+# Rows of other systems are grey, whatever family their model belongs to.
+_HUES: dict[str, int] = {family: hue for hue, family in enumerate(name for name in FAMILY_TITLES if name != EXTERNAL)}
+_HUES[EXTERNAL] = len(_LIGHT) - 1
 GAIN, LOSS = _LIGHT[1][1], _LIGHT[2][1]  # colours of bars: green and orange
 # Lengths of dashes and gaps, in units of the line's width. 4 patterns and 11 markers have no common divisor, so that 44
 # rows in a sequence have 44 different pairs.
@@ -89,8 +93,7 @@ def choose_style(index: int, family: str | None = None, shade: int = 0) -> Serie
     if family is None:
         hue, shade = index, index // len(_LIGHT)
     else:
-        families: list[str] = list(FAMILY_TITLES)
-        hue = families.index(family) if family in families else len(families)
+        hue = _HUES.get(family, len(_HUES) - 1)  # another family gets the hue that is left
     shades = _LIGHT[hue % len(_LIGHT)]
     return SeriesStyle(shades[shade % len(shades)], _DASHES[index % len(_DASHES)], _MARKERS[index % len(_MARKERS)])
 

@@ -148,7 +148,7 @@ def draw_lines(panels: Sequence[Panel], *, points: bool = False) -> Figure:
 
     Args:
         panels: at least one panel.
-        points: whether each value has a marker; otherwise a line has a few, by which it can be told from others.
+        points: whether each value has a marker; otherwise a line has a few, which distinguish it from others.
     """
     figure, axes = _create_axes(len(panels), 2.7)
     with matplotlib.rc_context(STYLE):

@@ -29,7 +29,7 @@ _EMPTY: Identity = {
     "embeddings": {},
     "code": {"sha256": "", "modules": {}},
 }
-_LONG_DIGITS = 12  # of an id that has to be told apart from another one
+_LONG_DIGITS = 12  # of an id whose short form is that of another number, too
 
 
 @dataclass(frozen=True)

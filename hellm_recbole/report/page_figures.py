@@ -141,7 +141,7 @@ def _draw_learning_curves(rows: Sequence[FinishedRow]) -> list[NamedFigure]:
 
 
 def _bends_early(curves: Sequence[Series]) -> bool:
-    """Return whether curves of training need a logarithmic axis, because most happens in a small part of it."""
+    """Return whether curves of training need a logarithmic axis, because most happens within few epochs."""
     return figures.spans_decades([value for curve in curves for value in curve.x], figures.CURVE_LOG_FROM)
 
 

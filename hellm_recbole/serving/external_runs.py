@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from hellm_recbole import __version__
-from hellm_recbole.errors import DataError, OutputError
+from hellm_recbole.errors import DataError, OutputError, SettingsError
 from hellm_recbole.evaluation.metrics import average_metrics
 from hellm_recbole.evaluation.ranking import Ranks, rank_targets
 from hellm_recbole.experiments.external_lists import EXTERNAL, External, ListFile
+from hellm_recbole.experiments.openings import count_external
 from hellm_recbole.experiments.ranks_file import PhaseRanks, write_ranks
 from hellm_recbole.experiments.recording import build_phase_ranks, count_split
 from hellm_recbole.experiments.results import SCHEMA, RunResult, find_results, write_result
@@ -150,6 +152,9 @@ def locate_external(output: Path, dataset: str, name: str, seed: int | None, *, 
             f"{row} has a run of a known seed and one of an unknown seed then; name each seed with --seed, or choose "
             "another name with --name"
         )
+    for other in (path for path in row.glob("*") if path.is_dir()):
+        if all(run.path is None or run.path.parent != other for run in runs):
+            raise OutputError(f"{other} is no external row; choose another name with --name, or remove it")
     if folder.exists() and not fresh:
         raise OutputError(f"{folder} exists; replace it with --fresh, or choose another name with --name")
     return folder
@@ -267,7 +272,25 @@ def score_files(
     folder = locate_external(output, dataset.name, name, seed, fresh=fresh)
     started = time.perf_counter()
     files = {phase: rank_file(path, dataset, phase, options) for phase, path in paths.items()}
+    _refuse_large_cutoffs(chosen, files, dataset)
     if folder.exists():
         remove_folder(folder, output)
     result = record_external(folder, files, dataset, name, seed, chosen, time.perf_counter() - started)
+    count_external(folder, result)
     return result, files, folder
+
+
+def _refuse_large_cutoffs(cutoffs: Sequence[int], files: Mapping[Phase, RankedFile], dataset: LoadedDataset) -> None:
+    """Refuse cut-offs at which a target that no list has would count as found, because it ranks last.
+
+    Raises:
+        SettingsError: there is one.
+    """
+    for phase, file in files.items():
+        _, seen = dataset.select_phase(phase)
+        fewest = dataset.split.n_items - int(np.diff(seen.indptr).max())
+        if file.about["missing"] and max(cutoffs) >= fewest:
+            raise SettingsError(
+                f"cut-off {max(cutoffs)}: some users have only {fewest:,} candidates, so a target that is not listed "
+                f"would count as found; choose cut-offs below {fewest:,} with --cutoffs"
+            )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,9 @@ from hellm_recbole.errors import DataError, shorten
 ScoreFormat = Literal["table", "trec", "mmrec", "npz"]
 Order = Literal["score", "rank"]
 FIELDS = {"user": "user_id", "item": "item_id", "score": "score", "rank": "rank"}  # field -> default name of its column
+
+_SAFE_CHARACTERS = 15  # as many digits as a number of 64 bits always holds
+_LARGEST_RANK = 10**9
 
 Values = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
@@ -87,6 +91,8 @@ def read_score_table(path: Path, columns: Mapping[str, str], by: Order | None) -
     if by is not None and by not in numbers:
         raise DataError(f"{path}: there is no column of {by}s for --by {by}; name it with --columns {by}=COLUMN")
     order: Order = by or ("score" if "score" in numbers else "rank")
+    if order == "score":
+        _check_digits(frame[names["score"]].tolist(), numbers["score"], path)
     if "rank" in numbers and order == "rank":
         _check_ranks(user, numbers["rank"], path)
     if len(numbers) == 2 and by is None:
@@ -135,13 +141,40 @@ def read_numbers(texts: Sequence[Any], path: Path, name: str) -> npt.NDArray[np.
     return values
 
 
+def _check_digits(texts: Sequence[Any], score: npt.NDArray[np.float64], path: Path) -> None:
+    """Refuse scores that a number of 64 bits does not hold: too large ones, and different ones that become equal.
+
+    A score of -inf is accepted: RecBole gives it to masked items, which are then not listed.
+
+    Raises:
+        DataError: there is one.
+    """
+    infinite = np.flatnonzero(np.isposinf(score))
+    if len(infinite):
+        row = int(infinite[0])
+        raise DataError(
+            f"{path}: row {row + 1}: score is {shorten(str(texts[row]))!r}; give finite numbers, and leave out items "
+            "that are not recommended"
+        )
+    kept: dict[float, Decimal] = {}
+    for row, text in enumerate(map(str, texts)):
+        if len(text) <= _SAFE_CHARACTERS:
+            continue
+        exact = Decimal(text.strip())
+        if kept.setdefault(float(score[row]), exact) != exact:
+            raise DataError(
+                f"{path}: row {row + 1}: score {shorten(text)!r} has more digits than a number of 64 bits holds, and "
+                "becomes equal to another score; give ranks, or smaller numbers"
+            )
+
+
 def _check_ranks(user: list[str], rank: npt.NDArray[np.float64], path: Path) -> None:
     """Refuse ranks that are not 1, 2, 3, ... for each user.
 
     Raises:
         DataError: a rank is no whole number from 1, occurs twice in a list, or is missing in one.
     """
-    wrong = np.flatnonzero((rank < 1) | (rank != np.floor(rank)) | np.isinf(rank))
+    wrong = np.flatnonzero((rank < 1) | (rank != np.floor(rank)) | (rank > _LARGEST_RANK))
     if len(wrong):
         row = int(wrong[0])
         raise DataError(f"{path}: row {row + 1}: rank is {rank[row]:g}; ranks are whole numbers, and the first is 1")

@@ -9,13 +9,14 @@ from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.data.split import Split
 from hellm_recbole.evaluation.metrics import average_metrics
 from hellm_recbole.evaluation.ranking import rank_targets
+from hellm_recbole.models.base import LLM
 from hellm_recbole.types import Histories, Targets, TrainData
 from tests.baselines.test_contract import NAMES, build_learner, ignore_step
 
 
 def mark_slow(name: str) -> object:
     """Models with a language model take half a minute each."""
-    return pytest.param(name, marks=[pytest.mark.slow] if REGISTRY[name].family == "LLM" else [])
+    return pytest.param(name, marks=[pytest.mark.slow] if REGISTRY[name].family == LLM else [])
 
 
 @pytest.mark.parametrize("name", [mark_slow(name) for name in NAMES])

@@ -82,6 +82,7 @@ def differ(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
 
 def test_all_models_that_read_features_can_mask(name: str) -> None:
     readers = {key for key, spec in REGISTRY.items() if "modalities" in list_field_names(spec.settings)}
+    readers -= {"TIGER"}  # every item needs a code, so an item without features has that of the filled features
     assert name in readers
     assert len(readers) == len(NAMES) == 10
 

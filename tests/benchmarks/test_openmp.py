@@ -22,6 +22,9 @@ COMMANDS = {  # command -> arguments that it accepts, so that it goes on to impo
     "train_all": "results/toy/SASRec/2024",
     "push": "results/toy/SASRec/2024 --to ada/sasrec",
     "sensitivity": "--models=Pop",
+    "score": "lists.csv --dataset=toy",
+    "sampled_ranking": "--dataset=toy --candidates=uniform:5",
+    "native_tasks": "--dataset=toy",
     "env": "",
 }
 # Runs a command until it imports torch, and prints the environment variable at that moment.
@@ -63,4 +66,4 @@ def test_no_command_is_missing() -> None:
     folder = ROOT / "benchmarks"
     scripts = {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.py")}
     scripts = {name for name in scripts if "__main__" in (folder / f"{name}.py").read_text()}
-    assert scripts - {"upstream/mmrec_timings", "cli", "install_recbole"} == {*COMMANDS}
+    assert scripts - {"upstream/mmrec_timings", "cli", "explain", "install_recbole"} == {*COMMANDS}

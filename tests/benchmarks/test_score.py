@@ -46,7 +46,9 @@ def test_a_run_of_another_system_becomes_a_row(capsys: pytest.CaptureFixture[str
 
 
 def test_wrong_options_are_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "SASRec is a model of this project" in fail(capsys, "my.run", "--dataset", "toy", "--name", "SASRec")
+    for name in ("SASRec", "SASRec-tuned", "Mine@gemma", "VBPR-shuffled-text", "HeLLMPre-without-CL", "Pop-priors"):
+        message = fail(capsys, "my.run", "--dataset", "toy", "--name", name)
+        assert f"--name {name}: runs of this project can have this name" in message
     assert "write FIELD=COLUMN" in fail(capsys, "my.run", "--dataset", "toy", "--columns", "user")
     assert "a seed must be at least 0" in fail(capsys, "my.run", "--dataset", "toy", "--seed", "-1")
     assert "there is no such file" in fail(capsys, "other.run", "--dataset", "toy")

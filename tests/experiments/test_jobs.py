@@ -41,7 +41,7 @@ def searched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(jobs, "find_finished_run", find)
     executed = toy_record(status="failed", reason="executed")
-    monkeypatch.setattr(measured_run, "execute_counted_run", lambda *_, **__: executed)
+    monkeypatch.setattr(measured_run, "execute_run", lambda *_, **__: executed)
     monkeypatch.setattr(jobs, "needs_export", lambda _: False)
     return models
 

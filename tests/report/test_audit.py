@@ -42,7 +42,7 @@ def test_the_changes_are_against_the_row_with_true_features(results: Path) -> No
 
 def test_a_change_that_costs_nothing_is_said_in_words(results: Path) -> None:
     first, second = build(results).findings
-    assert first.startswith("VBPR: shuffled text costs nothing (R@20 +0.0%, interval ")
+    assert first.startswith("VBPR: shuffled text costs nothing measurable (R@20 +0.0%, interval ")
     assert "no use of which item has which features can be measured" in first
     assert second.startswith("VBPR: zero text costs accuracy (R@20 -40.0%")
 

@@ -32,7 +32,7 @@ def test_markdown(audit: Audit) -> None:
     assert text.startswith("# What a modality brings\n")
     (line,) = [line for line in text.splitlines() if line.startswith("| VBPR-zero-text")]
     assert [cell.strip() for cell in line.split("|")][2:5] == ["0.3000", "-40.0%", r"0.0020\*"]  # Holm: 4 / 2001
-    assert "- VBPR: shuffled text costs nothing" in text
+    assert "- VBPR: shuffled text costs nothing measurable" in text
 
 
 def test_csv_has_a_line_for_each_row_and_metric(audit: Audit) -> None:
@@ -54,7 +54,7 @@ def test_latex(audit: Audit) -> None:
 
 def test_terminal(audit: Audit) -> None:
     text = " ".join(render_audit_terminal(audit, 200).split())
-    assert "VBPR: shuffled text costs nothing" in text
+    assert "VBPR: shuffled text costs nothing measurable" in text
     assert "-40.0%" in text
 
 

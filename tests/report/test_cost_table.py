@@ -44,7 +44,7 @@ TRAINED: dict[str, Any] = {
 def make_costs(folder: Path) -> CostTable:
     frame = read_frame(folder, "Toy")
     rows = [
-        FinishedRow(group[0].label, index, list_successful(group))
+        FinishedRow(group[0].label, index, list_successful(group), group[0].family, index)
         for index, group in enumerate(frame.groups)
         if list_successful(group)
     ]

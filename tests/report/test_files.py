@@ -114,8 +114,7 @@ def test_another_mask_for_all_rows_has_files_of_its_own(tmp_path: Path) -> None:
     after = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     added = {
         *(f"table-mask-train.{end}" for end in ("md", "csv", "tex")),
-        "ablation-mask-train.md",
-        "ablation-mask-train.csv",
+        *(f"ablation-mask-train.{end}" for end in ("md", "csv", "tex")),
     }
     assert after.keys() - before.keys() == added
     assert {name: after[name] for name in before} == before  # the other files are as without the option

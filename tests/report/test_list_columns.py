@@ -140,5 +140,5 @@ def test_the_command_writes_them_to_all_files(workplace: Path, capsys: pytest.Ca
     for ending in ("md", "tex"):
         assert "Coverage@10" in (workplace / "results" / "toy" / f"table.{ending}").read_text()
     page = (workplace / "results" / "toy" / "report.html").read_text()
-    assert "<button>ARP@10</button>" in page
-    assert "<td>\u2013</td>" in page
+    assert ">ARP@10</button>" in page
+    assert '<td data-value="NaN">\u2013</td>' in page

@@ -10,7 +10,8 @@ import pytest
 
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
-from hellm_recbole.errors import DataError, OutputError, ResultError
+from hellm_recbole.errors import DataError, OutputError, ResultError, SettingsError
+from hellm_recbole.experiments.openings import read_openings
 from hellm_recbole.experiments.ranks_file import read_ranks
 from hellm_recbole.experiments.results import RunResult, read_result
 from hellm_recbole.report.frame import read_frame
@@ -74,6 +75,28 @@ def test_rows_that_exist_are_kept(dataset: LoadedDataset, tmp_path: Path) -> Non
     assert score(path, dataset, output, name="Seeded", seed=2)[1].name == "2"
     with pytest.raises(OutputError, match="name each seed with --seed"):
         score(path, dataset, output, name="Seeded")
+
+
+def test_only_folders_of_external_rows_are_replaced(dataset: LoadedDataset, tmp_path: Path) -> None:
+    unfinished = tmp_path / "results" / "toy" / "other" / "5" / "checkpoint"
+    unfinished.mkdir(parents=True)
+    path = write_lists(tmp_path / "lists.csv", dataset.split)
+    with pytest.raises(OutputError, match="5 is no external row; choose another name with --name"):
+        score(path, dataset, tmp_path / "results", name="other", seed=5, fresh=True)
+    assert unfinished.is_dir()
+
+
+def test_cutoffs_at_which_a_missing_target_would_be_found_are_refused(dataset: LoadedDataset, tmp_path: Path) -> None:
+    path = write_lists(tmp_path / "lists.csv", dataset.split)
+    with pytest.raises(SettingsError, match=r"cut-off 40: some users have only 3\d candidates"):
+        score(path, dataset, tmp_path / "results", cutoffs=[5, 40])
+
+
+def test_a_scored_list_opens_the_test_part(dataset: LoadedDataset, tmp_path: Path) -> None:
+    path = write_lists(tmp_path / "lists.csv", dataset.split)
+    result, folder = score(path, dataset, tmp_path / "results")
+    (opening,) = read_openings(folder.parents[1])
+    assert (opening.model, opening.seed, opening.ranks_sha256) == (result.label, None, result.ranks_sha256)
 
 
 def test_lists_without_any_user_of_the_test_part_are_refused(dataset: LoadedDataset, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -78,3 +79,28 @@ def test_an_unknown_field_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "user_id,item_id,score\nu1,i1,1\n")
     with pytest.raises(DataError, match="unknown field 'value'; there are user, item, score, rank"):
         read_score_table(path, {"value": "score"}, None)
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (["inf", "1"], "row 1: score is 'inf'; give finite numbers"),
+        (["1", "inf"], "row 2: score is 'inf'; give finite numbers"),
+        (["1e400", "1"], "row 1: score is '1e400'; give finite numbers"),
+        (["100000000000000001", "100000000000000002"], "row 2: score '100000000000000002' has more digits"),
+    ],
+)
+def test_scores_that_64_bits_do_not_hold_are_refused(tmp_path: Path, scores: list[str], message: str) -> None:
+    path = tmp_path / "lists.csv"
+    path.write_text("user_id,item_id,score\n" + "".join(f"u,i{n},{score}\n" for n, score in enumerate(scores)))
+    with pytest.raises(DataError, match=re.escape(message)):
+        read_score_table(path, {}, None)
+
+
+def test_long_equal_scores_and_huge_ranks(tmp_path: Path) -> None:
+    path = tmp_path / "lists.csv"
+    path.write_text("user_id,item_id,score\nu,a,0.30000000000000004\nu,b,0.30000000000000004\n")
+    assert read_score_table(path, {}, None).value.tolist() == [0.30000000000000004] * 2
+    path.write_text("user_id,item_id,rank\nu,a,1\nu,b,1e30\n")
+    with pytest.raises(DataError, match="row 2: rank is 1e"):
+        read_score_table(path, {}, None)

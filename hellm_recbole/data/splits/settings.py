@@ -159,11 +159,8 @@ def parse_instant(value: str | int | float, largest: float) -> str:
     ('1388534400', '1388534400000', '88')
     """
     text = str(value)
-    try:
-        float(text)
+    if re.fullmatch(r"-?[0-9]{1,20}(\.[0-9]{1,12})?", text):
         return text
-    except ValueError:
-        pass
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:

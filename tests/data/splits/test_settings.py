@@ -45,3 +45,6 @@ def test_a_date_has_the_unit_of_the_source(largest: float, unit: int) -> None:
     assert parse_instant("2014-01-01T01:00+01:00", largest) == str(1388534400 * unit)
     with pytest.raises(SettingsError, match="neither a time of the source nor a date"):
         parse_instant("tomorrow", largest)
+    for text in ("nan", "inf", "1e400", "1_000", ""):
+        with pytest.raises(SettingsError, match="neither a time of the source nor a date"):
+            parse_instant(text, largest)
