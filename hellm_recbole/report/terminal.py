@@ -19,6 +19,9 @@ from hellm_recbole.report.tables import Row, Table
 
 _WIDE = 80  # characters needed to show the two largest K; a narrower terminal shows only the largest one
 _PER_METRIC = 9  # more characters for each metric of an installed package, so that names of models are not broken
+_WITHOUT_FURTHER = 62  # characters for names of models, two metrics, seeds and the training time
+_PER_FURTHER = 11  # characters of a metric that was asked for by name
+_IDS = 12  # characters of the column of ids
 _MARKS = {1: ("\u00b9", "bold"), 2: ("\u00b2", "underline")}
 
 
@@ -28,17 +31,28 @@ def create_console(width: int | None = None) -> Console:
     return console if console.width > 0 else Console(width=_WIDE, highlight=False, force_jupyter=False)
 
 
-def choose_shown_metrics(console: Console, names: Sequence[str]) -> Sequence[str]:
+def choose_shown_metrics(console: Console, names: Sequence[str], taken: int = 0) -> Sequence[str]:
     """Choose the metrics that fit: those of the two largest K, or of the largest one if the terminal is narrow.
 
-    Metrics of installed packages are shown at the largest K. Those that were asked for by name are all shown.
+    Metrics of installed packages are shown at the largest K. Of those that were asked for by name, as many are shown as
+    leave room for the names of the models.
+
+    Args:
+        console: console to print on.
+        names: names of all metrics of the table.
+        taken: number of characters that further columns need.
     """
     added = [name for name in names if is_plugin_metric(name)]
     further = [name for name in names if name not in added and find_metric_name(name) is not None]
     own = [name for name in names if name not in added and name not in further]
     largest = own[-1].partition("@")[2] if own else ""
-    shown = [*(name for name in added if name.endswith(f"@{largest}")), *further]
-    return [*own[-4 if console.width >= _WIDE + _PER_METRIC * len(shown) else -2 :], *shown]
+    shown = [name for name in added if name.endswith(f"@{largest}")]
+    room = console.width - _WITHOUT_FURTHER - taken - _PER_METRIC * len(shown)
+    for name in further:
+        room -= max(_PER_FURTHER, len(name) + 1)
+        if room >= 0:
+            shown.append(name)
+    return [*own[-4 if console.width >= _WIDE + taken + _PER_METRIC * len(shown) else -2 :], *shown]
 
 
 def create_view(names: Sequence[str], numbers: Sequence[str]) -> rich.table.Table:
@@ -75,15 +89,17 @@ def render_terminal(table: Table, width: int | None = None) -> str:
         width: width in characters; None takes the width of the terminal.
     """
     console = create_console(width)
-    shown_metrics = choose_shown_metrics(console, table.metrics)
     seeds = ["Seeds"] if any(len(row.seeds) > 1 for row in table.rows) else []
+    shown_metrics = choose_shown_metrics(console, table.metrics, _IDS * table.shows_ids)
     numbers = [*shown_metrics, *seeds, "Training", *(["Id"] if table.shows_ids else [])]
     view = create_view(["Model", *(["Preset"] if table.several_presets else [])], numbers)
     for family, rows in groupby(table.rows, key=lambda row: row.family):
         view.add_row(f"[italic]{FAMILY_TITLES[family]}[/]")
         for row in rows:
             view.add_row(*_list_names(table, row), *_list_numbers(table, row, shown_metrics, bool(seeds)))
-    return print_view(console, view, _list_notes(table))
+    asked = [name for name in table.metrics if find_metric_name(name) is not None and name not in shown_metrics]
+    rest = [f"Only in the files, because the terminal is narrow: {', '.join(asked)}."] if asked else []
+    return print_view(console, view, [*rest, *_list_notes(table)])
 
 
 def _list_names(table: Table, row: Row) -> list[str]:

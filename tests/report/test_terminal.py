@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hellm_recbole.config.metric_names import parse_metric_names
 from hellm_recbole.report.files import write_reports
 from hellm_recbole.report.terminal import render_terminal
 from tests.report.toy_tables import build_ranks, make_table, write_toy_runs
@@ -43,3 +45,17 @@ def test_a_table_of_failed_runs_shows_their_reasons(tmp_path: Path) -> None:
     add_run(tmp_path, None, model="VBPR", status="cancelled", reason="stopped by the user")
     shown = write_reports(tmp_path, "Toy", "unified")
     assert "VBPR: cancelled: stopped by the user" in shown
+
+
+def test_names_keep_their_room_and_what_does_not_fit_is_named(tmp_path: Path) -> None:
+    table = make_table(
+        write_toy_runs(tmp_path), rank_metrics=parse_metric_names("MRR,HR@5,HR@10,MAP@5,MAP@10,MRR@5,MRR@10")
+    )
+    narrow, wide = render_terminal(replace(table, shows_ids=True), 80), render_terminal(table, 200)
+    assert "MRR@10" in wide
+    assert "Only in the files" not in wide
+    assert "Only in the files, because the terminal is narrow: " in narrow
+    assert all(len(line) <= 80 for line in narrow.splitlines())
+    for row in table.rows:
+        assert row.model in narrow
+        assert row.number_id is None or row.number_id in narrow
