@@ -263,6 +263,16 @@ class PrepareOptions:
             parser=parse_path, metavar="DIR", help="with --export: folder to write to", rich_help_panel=PREPARED
         ),
     ] = None
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split",
+            metavar="NAME",
+            help="with --export split: time-line, ratio or cold-items, perhaps with values, or the split of an "
+            "installed package (default: leave-one-out, or the split of the dataset itself)",
+            rich_help_panel=PREPARED,
+        ),
+    ] = None
     output: Annotated[Path, typer.Option(parser=parse_path, metavar="DIR", help="folder of the prepared datasets")] = (
         Path("dataset")
     )

@@ -31,10 +31,10 @@ from hellm_recbole.data.manifest import read_manifest
 from hellm_recbole.data.prepare import Prepared, prepare, read_dataset_settings, read_feature_settings
 from hellm_recbole.data.replacement import is_prepared
 from hellm_recbole.data.source_folders import find_source
-from hellm_recbole.data.split import split_dataset
 from hellm_recbole.data.ties import shuffle_ties
 from hellm_recbole.errors import SettingsError
 from hellm_recbole.hub.dataset_card import write_dataset_card
+from hellm_recbole.plugins.splits import split_as_named
 from hellm_recbole.system.files import check_name
 
 SOURCE_OPTIONS = ("kind", "source", "raw", "no_download", "image_dir", "fresh")
@@ -77,7 +77,7 @@ def _export(options: PrepareOptions, folder: Path, to: Path) -> None:
         write_mmrec(load_dataset(folder, modalities=None), to, times)
         return
     dataset = load_dataset(folder, modalities=())
-    write_split(dataset, split_dataset(dataset), to, times)
+    write_split(dataset, split_as_named(dataset, options.split, folder)[1], to, times)
 
 
 def _find_name(options: PrepareOptions) -> str:
@@ -112,6 +112,8 @@ def _refuse_contradictions(options: PrepareOptions) -> None:
         raise SettingsError(f"--neighbors can only be used with --check, and must be from 1 to {LARGEST}")
     if (options.export is None) != (options.to is None):
         raise SettingsError("--export and --to must be used together")
+    if options.split is not None and options.export != "split":
+        raise SettingsError("--split can only be used with --export split")
     if seed is not None and not 0 <= seed <= LARGEST_SEED:
         raise SettingsError(f"--shuffle-ties {seed} must be at least 0 and at most {LARGEST_SEED}")
     if actions:

@@ -33,7 +33,7 @@ def write_split(dataset: Dataset, split: Split, folder: Path, times: Sequence[st
     The rows of a part are sorted by user, and those of a user are in the order of the split, oldest first.
 
     Args:
-        dataset: dataset of the split.
+        dataset: the whole dataset; a split may lack some of its users and items, and number the others anew.
         split: split of the dataset.
         folder: folder to write to; existing files are not replaced.
         times: [E] `timestamp` of each interaction, as text.
@@ -70,9 +70,9 @@ def build_frames(dataset: Dataset, split: Split, times: Sequence[str]) -> dict[s
     """Build the tables of the three parts: part -> table.
 
     Args:
-        dataset: dataset of the split.
+        dataset: the whole dataset.
         split: split of the dataset.
-        times: [E] `timestamp` of each interaction, as text.
+        times: [E] `timestamp` of each interaction of the dataset, as text.
     """
     pairs = {
         "train": (split.train.repeat_users(), split.train.items),
@@ -80,7 +80,9 @@ def build_frames(dataset: Dataset, split: Split, times: Sequence[str]) -> dict[s
         "test": (split.test.user, split.test.item),
     }
     user, item = (np.concatenate([pair[column] for pair in pairs.values()]) for column in (0, 1))
-    stamps = _find_times(dataset, user, item, times)
+    of_user = pd.Index(dataset.user_tokens).get_indexer(pd.Index(split.user_tokens))
+    of_item = pd.Index(dataset.item_tokens).get_indexer(pd.Index(split.item_tokens))
+    stamps = _find_times(dataset, of_user[user], of_item[item], times)
     bounds = np.cumsum([0, *(len(pair[0]) for pair in pairs.values())])
     return {
         part: pd.DataFrame(

@@ -12,6 +12,7 @@ import pytest
 
 from hellm_recbole.data.export_split import PARTS, write_split
 from hellm_recbole.data.split import split_dataset
+from hellm_recbole.data.splits.named import split_by_name
 from hellm_recbole.errors import OutputError
 from tests.experiments.test_export import make_dataset
 
@@ -42,6 +43,19 @@ def test_files_that_exist_are_kept_and_tokens_with_a_tab_refused(tmp_path: Path)
     (tmp_path / "test.tsv").write_text("mine")
     with pytest.raises(OutputError, match=r"test.tsv exists; choose an empty folder with --to"):
         write_split(DATASET, split, tmp_path, TIMES)
-    split = replace(split, item_tokens=np.array(["", "i\t1", "i2", "i3"]))
+    tokens = np.array(["", "i\t1", "i2", "i3"])
     with pytest.raises(OutputError, match="contains a tab, a line break or a quote"):
-        write_split(DATASET, split, tmp_path / "other", TIMES)
+        write_split(replace(DATASET, item_tokens=tokens), replace(split, item_tokens=tokens), tmp_path / "other", TIMES)
+
+
+def test_a_split_that_numbers_users_and_items_anew_keeps_their_times(tmp_path: Path) -> None:
+    """User u2 and item i1 come after the first instant, so the split does not have them."""
+    times = ["50", "10", "20", "30", "40"]
+    whole = make_dataset([(2, 1), (1, 2), (1, 3), (1, 2), (1, 3)], 3)
+    whole = replace(whole, time=np.array([*map(float, times)]), time_known=True)
+    dataset, split = split_by_name(whole, "time-line:valid_from=25,test_from=35", lambda: times)
+    assert dataset.n_items == 2
+    write_split(whole, split, tmp_path, times)
+    assert (tmp_path / "train.tsv").read_text().splitlines()[1:] == ["u1\ti2\t1.0\t10", "u1\ti3\t1.0\t20"]
+    assert (tmp_path / "validation.tsv").read_text().splitlines()[1:] == ["u1\ti2\t1.0\t30"]
+    assert (tmp_path / "test.tsv").read_text().splitlines()[1:] == ["u1\ti3\t1.0\t40"]
