@@ -5,18 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.data.split import Split
 from hellm_recbole.evaluation.metrics import average_metrics
 from hellm_recbole.evaluation.ranking import rank_targets
-from hellm_recbole.models.base import LLM
 from hellm_recbole.types import Histories, Targets, TrainData
 from tests.baselines.test_contract import NAMES, build_learner, ignore_step
 
+QUICK = {"BPR", "FREEDOM", "LightGCN", "SASRec", "VBPR"}  # the others take up to a minute each
+
 
 def mark_slow(name: str) -> object:
-    """Models with a language model take half a minute each."""
-    return pytest.param(name, marks=[pytest.mark.slow] if REGISTRY[name].family == LLM else [])
+    return pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
 
 
 @pytest.mark.parametrize("name", [mark_slow(name) for name in NAMES])

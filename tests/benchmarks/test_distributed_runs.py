@@ -199,6 +199,7 @@ def test_incomplete_variables_and_commands_that_start_processes_are_refused(
     assert "hellm-recbole study starts processes of its own" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_ray_is_refused_in_a_distributed_run(workplace: Path, tiny: Path) -> None:
     done = run_distributed(workplace, make_options(tiny, "results", "--ray"))
     assert done.returncode != 0

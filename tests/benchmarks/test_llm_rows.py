@@ -254,6 +254,7 @@ def test_peft_can_load_the_saved_adapter(workplace: Path, tiny: Path) -> None:
     assert not list(folder.glob(".model-*"))
 
 
+@pytest.mark.slow
 def test_a_run_killed_within_an_epoch_ends_with_the_same_numbers(workplace: Path, tiny: Path) -> None:
     words = [*arguments(tiny, models="LLaRA"), "--set", "LLaRA.epochs=6", "--set", "LLaRA.batch_size=2"]
     assert run.main([*words, "--output", "whole"]) == 0

@@ -99,6 +99,7 @@ def test_a_bad_name_of_metrics_is_refused(results: Path, capsys: pytest.CaptureF
     assert "--metrics 'Hr@10' is unknown; did you mean HR@10?" in said
 
 
+@pytest.mark.slow
 def test_the_command_runs_from_another_folder(results: Path, tmp_path: Path) -> None:
     command = [sys.executable, report.__file__, "--dataset", "Toy", "--output", str(results)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

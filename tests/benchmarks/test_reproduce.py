@@ -65,6 +65,7 @@ def test_an_ablation_is_run_once_and_made_again_of_what_is_there(
     assert {path.name: path.read_bytes() for path in (results / "reproduce").iterdir()} == written
 
 
+@pytest.mark.slow
 def test_all_rows_of_an_ablation_with_a_language_model(
     workplace: Path, tiny: Path, toy_dataset: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -50,6 +50,7 @@ def test_a_search_and_then_a_run_with_the_best_values(workplace: Path, capsys: p
     assert "a search with budget = trials=3, but this command has budget = trials=4" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_point_that_diverges_does_not_end_the_search(workplace: Path) -> None:
     space = ["--space", "learning_rate=[1.0e+30]", "--space", "n_layers=[]", "--space", "l2_weight=[]"]
     assert tune.main(["--models", "LightGCN", *SMALL, "--set", "epochs=2", "--budget", "trials=2", *space]) == 0

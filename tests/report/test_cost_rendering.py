@@ -62,6 +62,7 @@ def test_a_narrow_terminal_shows_some_columns_and_names_the_others(costs: CostTa
     assert "Only in the files" not in wide
 
 
+@pytest.mark.slow
 def test_the_report_writes_costs_only_on_request(tmp_path: Path) -> None:
     add_run(tmp_path, build_ranks(10, 1), **TRAINED)
     folder = tmp_path / "Toy"

@@ -185,6 +185,7 @@ def test_mixed_protocols_are_refused(tmp_path: Path) -> None:
         write_page(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_report_needs_no_model(tmp_path: Path) -> None:
     """Without the code of the models, tables and page are the same, byte for byte."""
     checkout = tmp_path / "checkout"
