@@ -33,7 +33,7 @@ def write_split(dataset: Dataset, split: Split, folder: Path, times: Sequence[st
     The rows of a part are sorted by user, and those of a user are in the order of the split, oldest first.
 
     Args:
-        dataset: the whole dataset; a split may lack some of its users and items, and number the others anew.
+        dataset: the whole dataset; a split may lack some of its users and items, and have other ids for the rest.
         split: split of the dataset.
         folder: folder to write to; existing files are not replaced.
         times: [E] `timestamp` of each interaction, as text.

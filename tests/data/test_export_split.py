@@ -48,7 +48,7 @@ def test_files_that_exist_are_kept_and_tokens_with_a_tab_refused(tmp_path: Path)
         write_split(replace(DATASET, item_tokens=tokens), replace(split, item_tokens=tokens), tmp_path / "other", TIMES)
 
 
-def test_a_split_that_numbers_users_and_items_anew_keeps_their_times(tmp_path: Path) -> None:
+def test_a_split_with_other_ids_keeps_the_times(tmp_path: Path) -> None:
     """User u2 and item i1 come after the first instant, so the split does not have them."""
     times = ["50", "10", "20", "30", "40"]
     whole = make_dataset([(2, 1), (1, 2), (1, 3), (1, 2), (1, 3)], 3)
