@@ -27,18 +27,9 @@ from hellm_recbole.benchmarks.options.shared import (
     Seeds,
     Settings,
     Version,
+    read_run_request,
 )
-from hellm_recbole.benchmarks.options.values import (
-    check_threads,
-    parse_cutoffs,
-    parse_datasets,
-    parse_embeddings,
-    parse_integer,
-    parse_models,
-    parse_path,
-    parse_seeds,
-    read_overrides,
-)
+from hellm_recbole.benchmarks.options.values import parse_cutoffs, parse_integer, parse_path
 from hellm_recbole.config.request import RunRequest
 from hellm_recbole.errors import SettingsError
 
@@ -123,25 +114,21 @@ def read_sensitivity_request(
         raise SettingsError(
             "--shuffle-ties trains models again, but --from only reads finished runs; use one of the two"
         )
-    run = RunRequest(
-        models=parse_models(models),
-        datasets=parse_datasets(dataset),
-        preset=preset,
-        overrides=read_overrides(context, llm, llm_layers, settings or []),
-        data_path=data_path,
-        may_download=not no_download,
-        output=output,
+    run = read_run_request(
+        context,
+        models,
+        dataset,
+        split,
+        preset,
+        settings,
+        llm,
+        llm_layers,
+        embeddings,
+        seeds,
         device=device,
-        threads=check_threads(threads),
-        embeddings=parse_embeddings(embeddings or []),
-        seeds=parse_seeds(seeds),
-        tuned=False,
-        ray=None,
-        protocol="unified",
-        exports=(),
-        export_k=None,
-        fresh=False,
-        dry_run=False,
-        split=split,
+        threads=threads,
+        data_path=data_path,
+        no_download=no_download,
+        output=output,
     )
     return SensitivityRequest(run, source, shuffle_ties, None if cutoffs is None else parse_cutoffs(cutoffs))

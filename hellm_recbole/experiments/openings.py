@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 from hellm_recbole.config.schema import read_mapping
 from hellm_recbole.errors import ResultError
@@ -69,16 +69,13 @@ def count_opening(run: Path, split_sha256: str) -> Iterator[None]:
     finally:
         now = _get_state(run / RANKS_FILE)
         if now is not None and now != before:
-            opening = Opening(
-                time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                model=run.parent.name,
+            _append_opening(
+                run,
                 seed=int(run.name),
                 config_sha256=sha256_file(run / _SETTINGS_FILE),
                 split_sha256=split_sha256,
-                ranks_sha256=sha256_file(run / RANKS_FILE),
-                **commit,
+                commit=commit,
             )
-            append_json_line(run.parents[1] / OPENINGS_FILE, asdict(opening))
 
 
 def count_external(run: Path, result: RunResult) -> None:
@@ -92,16 +89,27 @@ def count_external(run: Path, result: RunResult) -> None:
         OutputError: the file of openings cannot be written.
     """
     assert result.external is not None
-    assert result.ranks_sha256 is not None
-    opening = Opening(
-        time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        model=result.label,
+    _append_opening(
+        run,
         seed=result.external["seed"],
         config_sha256=result.external["files"]["test"]["file_sha256"],
         split_sha256=result.split_hash,
-        ranks_sha256=result.ranks_sha256,
-        git_commit=result.git_commit,
-        git_dirty=result.git_dirty,
+        commit={"git_commit": result.git_commit, "git_dirty": result.git_dirty},
+    )
+
+
+def _append_opening(
+    run: Path, *, seed: int | None, config_sha256: str, split_sha256: str, commit: dict[str, Any]
+) -> None:
+    """Append a line for a run that has just written its ranks; see `Opening`."""
+    opening = Opening(
+        time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        model=run.parent.name,
+        seed=seed,
+        config_sha256=config_sha256,
+        split_sha256=split_sha256,
+        ranks_sha256=sha256_file(run / RANKS_FILE),
+        **commit,
     )
     append_json_line(run.parents[1] / OPENINGS_FILE, asdict(opening))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -13,8 +13,10 @@ from hellm_recbole.errors import ResultError
 from hellm_recbole.experiments.earlier_names import name_as_today
 from hellm_recbole.experiments.results import RunResult, check_comparable, find_results
 from hellm_recbole.models.base import Family
+from hellm_recbole.report.escaping import escape_markdown
 from hellm_recbole.report.groups import group_runs
 from hellm_recbole.report.protocols import FAMILY_TITLES
+from hellm_recbole.report.rendering import render_markdown_table
 from hellm_recbole.system.files import sha256_file
 
 Found = TypeVar("Found")
@@ -27,6 +29,26 @@ class ExtraRun(Generic[Found]):
 
     record: RunResult
     found: Found
+
+
+class TableRow(Protocol):
+    """What names a row of a table of extras."""
+
+    @property
+    def family(self) -> Family:
+        """Group of the table."""
+
+    @property
+    def model(self) -> str:
+        """Label of the runs."""
+
+    @property
+    def preset(self) -> str:
+        """Preset of the runs."""
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of the runs."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +111,65 @@ def name_families(families: Sequence[Family]) -> list[str]:
     """Name the family of each row; "" where it is that of the row above."""
     titles = [FAMILY_TITLES[family] for family in families]
     return ["" if number and titles[number - 1] == title else title for number, title in enumerate(titles)]
+
+
+def refuse_different_items(runs: Sequence[tuple[RunResult, str]], command: str) -> None:
+    """Refuse runs whose targets were ranked among different items.
+
+    Args:
+        runs: record of each run, and the digest of its items.
+        command: command that ranks them again.
+
+    Raises:
+        ResultError: the digests of the items differ.
+    """
+    for other, digest in runs[1:]:
+        first, expected = runs[0]
+        if digest != expected:
+            raise ResultError(
+                f"{first.path} and {other.path} were ranked among different sampled items (their digests differ); give "
+                f"hellm-recbole {command} for all models again"
+            )
+
+
+def render_rows_markdown(
+    columns: Sequence[str], rows: Sequence[TableRow], cells: Sequence[Sequence[str]], notes: Sequence[str]
+) -> str:
+    """Render a table as GitHub Markdown, with the caption below.
+
+    Args:
+        columns: names of the columns of numbers.
+        rows: what names each row.
+        cells: text of each number of each row.
+        notes: sentences of the caption.
+    """
+    several = len({row.preset for row in rows}) > 1
+    header = ["Group", "Model", *(["Preset"] if several else []), "Seeds", *columns]
+    families = name_families([row.family for row in rows])
+    lines = [
+        [
+            family,
+            escape_markdown(row.model),
+            *([escape_markdown(row.preset)] if several else []),
+            str(len(row.seeds)),
+            *numbers,
+        ]
+        for family, row, numbers in zip(families, rows, cells, strict=True)
+    ]
+    n_names = 3 if several else 2
+    text = render_markdown_table(header, lines, [*["left"] * n_names, *["right"] * (len(header) - n_names)])
+    return f"{text}\n\n{' '.join(map(escape_markdown, notes))}\n"
+
+
+def list_csv_names(row: TableRow) -> dict[str, object]:
+    """List the fields of a CSV file that name a row."""
+    return {
+        "group": row.family,
+        "model": row.model,
+        "preset": row.preset,
+        "n_seeds": len(row.seeds),
+        "seeds": " ".join(map(str, row.seeds)),
+    }
 
 
 def describe_split(record: RunResult) -> str:

@@ -13,9 +13,7 @@ from hellm_recbole.errors import ResultError
 from hellm_recbole.evaluation.rating_auc import UserAUC, compute_auc, compute_user_auc
 from hellm_recbole.evaluation.sampled_ranking import Candidates
 from hellm_recbole.experiments.extra_files import HeldOut, RatedScores, SampledRanks, read_rated, read_sampled
-from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.models.base import Family
-from hellm_recbole.report.escaping import escape_markdown
 from hellm_recbole.report.extra_rows import (
     ExtraRun,
     Mean,
@@ -23,9 +21,11 @@ from hellm_recbole.report.extra_rows import (
     collect_runs,
     describe_changed,
     describe_split,
-    name_families,
+    list_csv_names,
+    refuse_different_items,
+    render_rows_markdown,
 )
-from hellm_recbole.report.rendering import MISSING, render_csv_lines, render_markdown_table
+from hellm_recbole.report.rendering import MISSING, render_csv_lines
 
 AUC, RANK_AUC, USER_AUC = "AUC", "AUC of ranks", "uAUC"
 _CSV_NAMES = {AUC: "auc", RANK_AUC: "auc_of_ranks", USER_AUC: "user_auc"}
@@ -113,7 +113,8 @@ def build_native_table(results_dir: Path, dataset: str, settings: NativeTaskSett
             f"native-tasks --dataset {dataset}"
         )
     runs = [run for group in groups for run in group]
-    _refuse_different_items(runs)
+    ranked = [(run.record, run.found.sampled.negatives_sha256) for run in runs if run.found.sampled is not None]
+    refuse_different_items(ranked, "native-tasks")
     aucs = {id(run): _compute_auc(run.found.rated, settings) for run in runs}
     values = {id(run): aucs[id(run)].values | _compute_hits(run.found.sampled, settings) for run in runs}
     columns = [AUC, RANK_AUC, USER_AUC] if any(run.found.rated is not None for run in runs) else []
@@ -141,22 +142,8 @@ def build_native_table(results_dir: Path, dataset: str, settings: NativeTaskSett
 
 def render_native_markdown(table: NativeTable) -> str:
     """Render the table as GitHub Markdown, with the caption below."""
-    several = len({row.preset for row in table.rows}) > 1
-    header = ["Group", "Model", *(["Preset"] if several else []), "Seeds", *table.columns]
-    families = name_families([row.family for row in table.rows])
-    lines = [
-        [
-            family,
-            escape_markdown(row.model),
-            *([escape_markdown(row.preset)] if several else []),
-            str(len(row.seeds)),
-            *(str(row.values.get(name, MISSING)) for name in table.columns),
-        ]
-        for family, row in zip(families, table.rows, strict=True)
-    ]
-    n_names = 3 if several else 2
-    text = render_markdown_table(header, lines, [*["left"] * n_names, *["right"] * (len(header) - n_names)])
-    return f"{text}\n\n{' '.join(map(escape_markdown, table.notes))}\n"
+    cells = [[str(row.values.get(name, MISSING)) for name in table.columns] for row in table.rows]
+    return render_rows_markdown(table.columns, table.rows, cells, table.notes)
 
 
 def render_native_csv(table: NativeTable) -> str:
@@ -169,11 +156,7 @@ def render_native_csv(table: NativeTable) -> str:
             "liked_above": table.settings.liked_above,
             "draw_seed": table.settings.draw_seed,
             "split_hash": table.split_hash,
-            "group": row.family,
-            "model": row.model,
-            "preset": row.preset,
-            "n_seeds": len(row.seeds),
-            "seeds": " ".join(map(str, row.seeds)),
+            **list_csv_names(row),
         }
         for column in table.columns:
             name, mean = _CSV_NAMES.get(column, column), row.values.get(column)
@@ -207,24 +190,6 @@ def _compute_hits(sampled: SampledRanks | None, settings: NativeTaskSettings) ->
     if sampled is None:
         return {}
     return {_name_hits(settings): float(np.mean(sampled.rank <= settings.hit_cutoff))}
-
-
-def _refuse_different_items(runs: Sequence[ExtraRun[_Files]]) -> None:
-    """Refuse runs whose targets were ranked among different items.
-
-    Raises:
-        ResultError: the digests of the items differ.
-    """
-    digests: dict[str, RunResult] = {}
-    for run in runs:
-        if run.found.sampled is not None:
-            digests.setdefault(run.found.sampled.negatives_sha256, run.record)
-    if len(digests) > 1:
-        one, other = [*digests.values()][:2]
-        raise ResultError(
-            f"{one.path} and {other.path} were ranked among different sampled items (their digests differ); give "
-            "hellm-recbole native-tasks for all models again"
-        )
 
 
 def _write_notes(

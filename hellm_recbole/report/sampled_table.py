@@ -14,7 +14,6 @@ from hellm_recbole.experiments.extra_files import SampledRanks, read_sampled
 from hellm_recbole.experiments.ranks_file import read_ranks
 from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.models.base import Family
-from hellm_recbole.report.escaping import escape_markdown
 from hellm_recbole.report.extra_rows import (
     ExtraRun,
     Mean,
@@ -22,10 +21,12 @@ from hellm_recbole.report.extra_rows import (
     collect_runs,
     describe_changed,
     describe_split,
-    name_families,
+    list_csv_names,
+    refuse_different_items,
+    render_rows_markdown,
 )
 from hellm_recbole.report.frame import name_metrics
-from hellm_recbole.report.rendering import render_csv_lines, render_markdown_table
+from hellm_recbole.report.rendering import render_csv_lines
 
 NOT_COMPARABLE = (
     "These values are not comparable with full ranking and may order models differently (Krichene and Rendle, 2020)."
@@ -93,7 +94,7 @@ def build_sampled_table(
             f"candidates with seed {candidates.seed}; make them with hellm-recbole sampled-ranking --dataset {dataset}"
         )
     runs = [run for group in groups for run in group]
-    _refuse_different_items(runs)
+    refuse_different_items([(run.record, run.found.negatives_sha256) for run in runs], "sampled-ranking")
     chosen = sorted(set(cutoffs or runs[0].record.cutoffs))
     refuse_large_cutoffs(chosen, candidates)
     metrics = name_metrics(chosen)
@@ -126,23 +127,9 @@ def refuse_large_cutoffs(cutoffs: Sequence[int], candidates: Candidates) -> None
 
 def render_sampled_markdown(table: SampledTable) -> str:
     """Render the table as GitHub Markdown, with the caption below."""
-    several = len({row.preset for row in table.rows}) > 1
-    header = ["Group", "Model", *(["Preset"] if several else []), "Seeds"]
-    header += [name for metric in table.metrics for name in (metric, f"full {metric}")]
-    families = name_families([row.family for row in table.rows])
-    lines = [
-        [
-            family,
-            escape_markdown(row.model),
-            *([escape_markdown(row.preset)] if several else []),
-            str(len(row.seeds)),
-            *(str(part[metric]) for metric in table.metrics for part in (row.sampled, row.full)),
-        ]
-        for family, row in zip(families, table.rows, strict=True)
-    ]
-    n_names = 3 if several else 2
-    text = render_markdown_table(header, lines, [*["left"] * n_names, *["right"] * (len(header) - n_names)])
-    return f"{text}\n\n{' '.join(map(escape_markdown, table.notes))}\n"
+    columns = [name for metric in table.metrics for name in (metric, f"full {metric}")]
+    cells = [[str(part[metric]) for metric in table.metrics for part in (row.sampled, row.full)] for row in table.rows]
+    return render_rows_markdown(columns, table.rows, cells, table.notes)
 
 
 def render_sampled_csv(table: SampledTable) -> str:
@@ -158,11 +145,7 @@ def render_sampled_csv(table: SampledTable) -> str:
             "draw_seed": table.candidates.seed,
             "negatives_sha256": table.negatives_sha256,
             "split_hash": table.split_hash,
-            "group": row.family,
-            "model": row.model,
-            "preset": row.preset,
-            "n_seeds": len(row.seeds),
-            "seeds": " ".join(map(str, row.seeds)),
+            **list_csv_names(row),
         }
         for metric in table.metrics:
             for name, mean in ((f"sampled_{metric}", row.sampled[metric]), (f"full_{metric}", row.full[metric])):
@@ -191,21 +174,6 @@ def _compute_full(record: RunResult, cutoffs: Sequence[int]) -> dict[str, float]
     assert record.path is not None
     ranks = read_ranks(record.path.parent / record.ranks, record.ranks_sha256)["test"]
     return average_metrics(ranks.user, ranks.get_ranks(record.mask_history), cutoffs)
-
-
-def _refuse_different_items(runs: Sequence[ExtraRun[SampledRanks]]) -> None:
-    """Refuse runs whose targets were ranked among different items.
-
-    Raises:
-        ResultError: the digests of the items differ.
-    """
-    first = runs[0]
-    for other in runs[1:]:
-        if other.found.negatives_sha256 != first.found.negatives_sha256:
-            raise ResultError(
-                f"{first.record.path} and {other.record.path} were ranked among different sampled items (their digests "
-                "differ); give hellm-recbole sampled-ranking for all models again"
-            )
 
 
 def _write_notes(
