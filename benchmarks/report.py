@@ -98,7 +98,7 @@ Costs = Annotated[
 
 def main(argv: Sequence[str] | None = None, program: str = "python benchmarks/report.py") -> int:
     """Write tables, slices and the page of each dataset, print its table, and return the exit code."""
-    return run_command(report_results, argv, program, __doc__)
+    return run_command(report_results, argv, program, __doc__, after_stop="give the same command again")
 
 
 def report_results(

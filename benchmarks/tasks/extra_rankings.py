@@ -20,12 +20,14 @@ from hellm_recbole.report.native_table import (
     choose_hit_candidates,
     render_native_csv,
     render_native_markdown,
+    render_native_terminal,
 )
 from hellm_recbole.report.sampled_table import (
     build_sampled_table,
     refuse_large_cutoffs,
     render_sampled_csv,
     render_sampled_markdown,
+    render_sampled_terminal,
 )
 from hellm_recbole.serving.dataset import LoadedDataset
 from hellm_recbole.serving.extras import Negatives, rank_among_sampled, score_rated_items
@@ -162,7 +164,7 @@ def add_sampled_ranks(
     for choice in choices:
         table = build_sampled_table(output, dataset, choice, cutoffs)
         texts = {"md": render_sampled_markdown(table), "csv": render_sampled_csv(table)}
-        _write_table(output / dataset / f"table_{choice.name}", texts)
+        _write_table(output / dataset / f"table_{choice.name}", texts, render_sampled_terminal(table))
     return 1 if n_failed else 0
 
 
@@ -204,7 +206,7 @@ def add_native_tasks(
     n_failed = _process_runs(select_runs(output, dataset, models), load, add)
     table = build_native_table(output, dataset, settings, held_out)
     texts = {"md": render_native_markdown(table), "csv": render_native_csv(table)}
-    _write_table(output / dataset / f"table_native_{held_out}", texts)
+    _write_table(output / dataset / f"table_native_{held_out}", texts, render_native_terminal(table))
     return 1 if n_failed else 0
 
 
@@ -229,8 +231,8 @@ def _process_runs(runs: Sequence[RunResult], load: Load, add: Callable[[Recommen
     return len(failures)
 
 
-def _write_table(stem: Path, texts: dict[str, str]) -> None:
-    """Write a table as Markdown and CSV, and print the Markdown."""
+def _write_table(stem: Path, texts: dict[str, str], shown: str) -> None:
+    """Write the forms of a table, file ending -> text, and print the form for the terminal."""
     for ending, text in texts.items():
         write_text(stem.with_name(f"{stem.name}.{ending}"), text)
-    print(f"\n{texts['md']}\nwritten to {stem}.md and {stem.name}.csv")
+    print(f"\n{shown}\nwritten to {stem}.md and {stem.name}.csv")

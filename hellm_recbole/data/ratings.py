@@ -35,7 +35,8 @@ def find_ratings(folder: Path, column: str, user: TokenArray, item: TokenArray) 
     table = read_table(folder / f"{read_manifest(folder).name}.inter", typed=True)
     table.require(
         (*_PAIR, column),
-        "like and dislike need ratings, so prepare the dataset from a source that has a rating for each interaction",
+        "like and dislike need ratings, so prepare the dataset from a source that has a rating for each "
+        "interaction, or leave the task out (--task hr20)",
     )
     known = pd.DataFrame({**{name: table.frame[name] for name in _PAIR}, "rating": table.numbers(column)})
     known = known.drop_duplicates()

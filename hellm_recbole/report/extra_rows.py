@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
+from rich.markup import escape
 
-from hellm_recbole.errors import ResultError
+from hellm_recbole.errors import ResultError, strip_controls
 from hellm_recbole.experiments.earlier_names import name_as_today
 from hellm_recbole.experiments.results import RunResult, check_comparable, find_results
 from hellm_recbole.models.base import Family
@@ -17,6 +19,7 @@ from hellm_recbole.report.escaping import escape_markdown
 from hellm_recbole.report.groups import group_runs
 from hellm_recbole.report.protocols import FAMILY_TITLES
 from hellm_recbole.report.rendering import render_markdown_table
+from hellm_recbole.report.terminal import create_console, create_view, print_view
 from hellm_recbole.system.files import sha256_file
 
 Found = TypeVar("Found")
@@ -159,6 +162,34 @@ def render_rows_markdown(
     n_names = 3 if several else 2
     text = render_markdown_table(header, lines, [*["left"] * n_names, *["right"] * (len(header) - n_names)])
     return f"{text}\n\n{' '.join(map(escape_markdown, notes))}\n"
+
+
+def render_rows_terminal(
+    columns: Sequence[str],
+    rows: Sequence[TableRow],
+    cells: Sequence[Sequence[str]],
+    notes: Sequence[str],
+    width: int | None = None,
+) -> str:
+    """Render a table for the terminal, with the caption below.
+
+    Args:
+        columns: names of the columns of numbers.
+        rows: what names each row.
+        cells: text of each number of each row.
+        notes: sentences of the caption.
+        width: width in characters; None takes the width of the terminal.
+    """
+    presets = ["Preset"] if len({row.preset for row in rows}) > 1 else []
+    seeds = ["Seeds"] if any(len(row.seeds) > 1 for row in rows) else []
+    view = create_view(["Model", *presets], [*columns, *seeds])
+    for family, members in groupby(zip(rows, cells, strict=True), key=lambda member: member[0].family):
+        view.add_row(f"[italic]{FAMILY_TITLES[family]}[/]")
+        for row, numbers in members:
+            names = [f" {row.model}", *([row.preset] if presets else [])]
+            counts = [str(len(row.seeds))] if seeds else []
+            view.add_row(*(escape(strip_controls(name)) for name in names), *numbers, *counts)
+    return print_view(create_console(width), view, notes)
 
 
 def list_csv_names(row: TableRow) -> dict[str, object]:

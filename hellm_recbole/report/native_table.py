@@ -24,6 +24,7 @@ from hellm_recbole.report.extra_rows import (
     list_csv_names,
     refuse_different_items,
     render_rows_markdown,
+    render_rows_terminal,
 )
 from hellm_recbole.report.rendering import MISSING, render_csv_lines
 
@@ -142,8 +143,22 @@ def build_native_table(results_dir: Path, dataset: str, settings: NativeTaskSett
 
 def render_native_markdown(table: NativeTable) -> str:
     """Render the table as GitHub Markdown, with the caption below."""
-    cells = [[str(row.values.get(name, MISSING)) for name in table.columns] for row in table.rows]
-    return render_rows_markdown(table.columns, table.rows, cells, table.notes)
+    return render_rows_markdown(table.columns, table.rows, _list_cells(table), table.notes)
+
+
+def render_native_terminal(table: NativeTable, width: int | None = None) -> str:
+    """Render the table for the terminal, with the caption below.
+
+    Args:
+        table: table to print.
+        width: width in characters; None takes the width of the terminal.
+    """
+    return render_rows_terminal(table.columns, table.rows, _list_cells(table), table.notes, width)
+
+
+def _list_cells(table: NativeTable) -> list[list[str]]:
+    """List the text of the numbers of each row."""
+    return [[str(row.values.get(name, MISSING)) for name in table.columns] for row in table.rows]
 
 
 def render_native_csv(table: NativeTable) -> str:

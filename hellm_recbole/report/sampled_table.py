@@ -24,6 +24,7 @@ from hellm_recbole.report.extra_rows import (
     list_csv_names,
     refuse_different_items,
     render_rows_markdown,
+    render_rows_terminal,
 )
 from hellm_recbole.report.frame import name_metrics
 from hellm_recbole.report.rendering import render_csv_lines
@@ -127,9 +128,26 @@ def refuse_large_cutoffs(cutoffs: Sequence[int], candidates: Candidates) -> None
 
 def render_sampled_markdown(table: SampledTable) -> str:
     """Render the table as GitHub Markdown, with the caption below."""
-    columns = [name for metric in table.metrics for name in (metric, f"full {metric}")]
-    cells = [[str(part[metric]) for metric in table.metrics for part in (row.sampled, row.full)] for row in table.rows]
-    return render_rows_markdown(columns, table.rows, cells, table.notes)
+    return render_rows_markdown(*_list_cells(table, table.metrics), table.notes)
+
+
+def render_sampled_terminal(table: SampledTable, width: int | None = None) -> str:
+    """Render the metrics of the largest K for the terminal, with the caption below; the files have all metrics.
+
+    Args:
+        table: table to print.
+        width: width in characters; None takes the width of the terminal.
+    """
+    return render_rows_terminal(*_list_cells(table, table.metrics[-2:]), table.notes, width)
+
+
+def _list_cells(
+    table: SampledTable, metrics: Sequence[str]
+) -> tuple[list[str], tuple[SampledRow, ...], list[list[str]]]:
+    """List the columns, the rows and the text of their numbers: each metric, and that of full ranking beside it."""
+    columns = [name for metric in metrics for name in (metric, f"full {metric}")]
+    cells = [[str(part[metric]) for metric in metrics for part in (row.sampled, row.full)] for row in table.rows]
+    return columns, table.rows, cells
 
 
 def render_sampled_csv(table: SampledTable) -> str:

@@ -79,7 +79,10 @@ def read_json_lines(path: Path, advice: str) -> list[dict[str, Any]]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        number = error.object.count(b"\n", 0, error.start) + 1
+        raise ResultError(f"{path}, line {number}: this is not text in UTF-8; {advice}") from error
+    except OSError as error:
         raise ResultError(f"{path} cannot be read ({error}); {advice}") from error
     entries = []
     for number, line in enumerate(text.split("\n")[:-1], start=1):

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from hellm_recbole.errors import ResultError
+from hellm_recbole.models.base import Family
 from hellm_recbole.report.extra_rows import (
     average,
     collect_runs,
     describe_changed,
     describe_split,
     name_families,
+    render_rows_terminal,
 )
 from hellm_recbole.system.files import sha256_file
 from tests.report.toy_extras import add_toy_run
@@ -47,6 +50,29 @@ def test_runs_that_cannot_share_a_table_are_refused(tmp_path: Path) -> None:
         ResultError, match=r"ranks.npz is missing; run Pop again|ranks.npz is missing; run SASRec again"
     ):
         collect_runs(tmp_path, "Toy", read)
+
+
+@dataclass
+class ToyRow:
+    family: Family
+    model: str
+    preset: str
+    seeds: tuple[int, ...]
+
+
+def test_a_terminal_gets_aligned_columns_and_a_wrapped_caption() -> None:
+    rows = [ToyRow("collaborative", "Pop", "quick", (1,)), ToyRow("llm", "HeLLM[bold]", "quick", (1,))]
+    text = render_rows_terminal(["AUC", "HR@1"], rows, [["0.5", "0.25"], ["0.75", "1.0"]], ["A long caption. " * 9], 60)
+    lines = text.rstrip().split("\n")
+    assert max(map(len, lines)) <= 60
+    assert "|" not in text
+    assert "Seeds" not in text
+    (pop,) = [line for line in lines if "Pop" in line]
+    (hellm,) = [line for line in lines if "HeLLM[bold]" in line]
+    assert pop.split() == ["Pop", "0.5", "0.25"]
+    assert pop.rstrip().rindex("5") == hellm.rstrip().rindex("0"), "numbers end in the same column"
+    several = render_rows_terminal(["AUC"], [replace(rows[0], seeds=(1, 2))], [["0.5 \u00b1 0.1"]], [], 60)
+    assert "Seeds" in several
 
 
 def test_means_and_sentences() -> None:

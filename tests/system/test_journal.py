@@ -91,3 +91,10 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pyte
         with pytest.raises(OutputError, match=r"cannot write .*lines\.jsonl: no space left on"):
             append_json_line(path, {"number": 1})
     assert path.read_bytes() == before
+
+
+def test_bytes_that_are_no_text_are_named_by_their_line(tmp_path: Path) -> None:
+    path = tmp_path / "entries.jsonl"
+    path.write_bytes(b'{"a": 1}\n\xff\xfe\n')
+    with pytest.raises(ResultError, match=r"entries.jsonl, line 2: this is not text in UTF-8; remove it$"):
+        read_json_lines(path, "remove it")
