@@ -36,15 +36,14 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from hellm_recbole.config.settings import Settings
 from hellm_recbole.models.length_groups import find_length_groups
-from hellm_recbole.models.losses import softmax_cross_entropy_loss
+from hellm_recbole.models.softmax import SoftmaxSettings, build_sampler, softmax_loss_of_table
 from hellm_recbole.types import Encoded, HistoryBatch, QueryBatch, TrainData
 
 SCORE_ROWS = 256  # users scored at a time, which bounds memory
 
 
-class BSARecSettings(Settings):
+class BSARecSettings(SoftmaxSettings):
     """Hyper-parameters of BSARec.
 
     Attributes:
@@ -155,6 +154,7 @@ class BSARec(nn.Module):
         super().__init__()
         self.max_history, self.dropout = settings.max_history, settings.dropout
         self.reads_padding = settings.padding == "states"
+        self.sampler = build_sampler(settings, n_items)
         self.item = nn.Embedding(n_items + 1, settings.emb_dim, padding_idx=0)
         self.position = nn.Embedding(settings.max_history, settings.emb_dim)  # row 0: the most recent item
         self.input_norm = nn.LayerNorm(settings.emb_dim, eps=settings.norm_eps)
@@ -218,15 +218,16 @@ class BSARec(nn.Module):
         return last_states
 
     def loss(self, batch: HistoryBatch) -> dict[str, Tensor]:
-        """Compute the cross-entropy over all items, mean over the targets.
+        """Compute the cross-entropy over all items or its estimate, mean over the targets.
 
         The history of a target is cut after the item before it, so that no later item is seen.
         """
+        candidates = None if self.sampler is None else self.sampler.draw(batch)
         rows, last = torch.nonzero(batch.targets, as_tuple=True)
         index = torch.arange(batch.items.shape[1], device=batch.items.device)
         items = torch.where(index <= last[:, None], batch.items[rows], 0)
         states = self.compute_last_states(items)
-        term = softmax_cross_entropy_loss(states, self.item.weight[1:], batch.targets[rows, last] - 1)
+        term = softmax_loss_of_table(states, self.item.weight, batch.targets[rows, last], candidates)
         return {"cross_entropy": term}
 
     def encode(self) -> Encoded:

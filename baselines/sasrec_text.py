@@ -9,9 +9,7 @@ cosine head. SASRec-text reads the vectors of a sentence encoder, SASRec-text-ll
 - Blocks, pre-norm: `x = x + dropout(Attention(LN(x)))`, causal, then `x = x + dropout(W_2 GELU(W_1 LN(x)))`.
 - Head: `score_i = cos(LN(x_t), v_i) / temperature`.
 - Loss: cross-entropy of the softmax over all items at every position (`loss: full`), or an estimate of it
-  (`loss: sampled`). The estimate counts all items that occur in the batch exactly, and N uniform ones of the R others,
-  drawn without replacement, R / N times each. So the softmax's denominator is estimated without bias, and only the item
-  vectors of the step are computed. With N >= R it is the full loss.
+  (`loss: sampled`), for which only the item vectors of the step are computed: `hellm_recbole/models/softmax.py`.
 
 Deviations from MPT: an item embedding of its own beside the features, which starts at zero; whitened features; two
 blocks of width 128 instead of four of width 256; no pre-training on synthetic sequences; the estimate of the loss; a
@@ -20,8 +18,7 @@ moving average of the weights.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -30,11 +27,11 @@ from torch import Tensor, nn
 
 from hellm_recbole.models.feature_items import FeatureItems, FeatureItemSettings, build_feature_items
 from hellm_recbole.models.length_groups import find_length_groups, group_by_length
-from hellm_recbole.models.losses import softmax_cross_entropy_loss
+from hellm_recbole.models.softmax import SoftmaxSettings, build_sampler, softmax_loss
 from hellm_recbole.types import Encoded, HistoryBatch, QueryBatch, TrainData
 
 
-class SASRecTextSettings(FeatureItemSettings):
+class SASRecTextSettings(FeatureItemSettings, SoftmaxSettings):
     """Hyper-parameters of SASRec-text.
 
     Attributes:
@@ -45,8 +42,6 @@ class SASRecTextSettings(FeatureItemSettings):
         dropout: dropout probability of the input and of the output of each attention and feed-forward network.
         max_history: maximum number of items read, the most recent ones.
         temperature: number by which the cosines are divided.
-        loss: full (softmax over all items) or sampled (its estimate).
-        n_negatives: N, number of items that are drawn in a step besides those of the batch, if the loss is sampled.
     """
 
     emb_dim: int = Field(ge=1)
@@ -56,8 +51,6 @@ class SASRecTextSettings(FeatureItemSettings):
     dropout: float = Field(ge=0, lt=1)
     max_history: int = Field(ge=1)
     temperature: float = Field(ge=0.01)
-    loss: Literal["full", "sampled"]
-    n_negatives: int = Field(ge=1)
 
     @model_validator(mode="after")
     def _check_width(self) -> Self:
@@ -129,45 +122,6 @@ class SequenceEncoder(nn.Module):
         return F.normalize(self.last_norm(states), dim=2)
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """The items over which a step takes the softmax.
-
-    Attributes:
-        items: [C + 1] item ids; entry 0 is padding.
-        index: [I + 1] index of each item in `items`, for the items of the batch.
-        log_weight: [C] logarithm of the number of items for which each candidate counts; None if each counts once.
-    """
-
-    items: Tensor
-    index: Tensor
-    log_weight: Tensor | None
-
-
-def draw_candidates(batch: HistoryBatch, n_items: int, n_negatives: int) -> Candidates:
-    """Draw the items of a step: all items of the batch, and uniform others, without replacement.
-
-    Args:
-        batch: histories and targets.
-        n_items: I.
-        n_negatives: N, number of other items to draw; all of them if there are fewer.
-    """
-    device = batch.items.device
-    occurs = torch.zeros(n_items + 1, dtype=torch.bool, device=device)
-    occurs[batch.items] = True
-    occurs[batch.targets] = True
-    occurs[0] = True  # the padding, which comes first
-    present, others = occurs.nonzero().squeeze(1), (~occurs).nonzero().squeeze(1)
-    drawn = others[torch.randperm(len(others), device=device)[:n_negatives]]
-    items = torch.cat([present, drawn])
-    index = torch.zeros(n_items + 1, dtype=torch.int64, device=device)
-    index[items] = torch.arange(len(items), device=device)
-    log_weight = torch.zeros(len(items) - 1, device=device)
-    if len(drawn):
-        log_weight[len(present) - 1 :] = torch.log(torch.tensor(len(others) / len(drawn)))
-    return Candidates(items, index, log_weight)
-
-
 class SASRecText(nn.Module):
     """The sequence model of item vectors that are computed from features. Item 0 is padding.
 
@@ -180,7 +134,7 @@ class SASRecText(nn.Module):
         super().__init__()
         self.max_history, self.temperature = settings.max_history, settings.temperature
         self.n_items = len(items.features) - 1
-        self.n_negatives = settings.n_negatives if settings.loss == "sampled" else None
+        self.sampler = build_sampler(settings, self.n_items)
         self.items = items
         self.encoder = SequenceEncoder(settings)
 
@@ -195,27 +149,19 @@ class SASRecText(nn.Module):
 
     def loss(self, batch: HistoryBatch) -> dict[str, Tensor]:
         """Compute the cross-entropy over all items or its estimate, mean over the positions that have a target."""
-        candidates = self._choose_candidates(batch)
-        vectors = self.items(candidates.items)  # [C + 1, D]
+        candidates = None if self.sampler is None else self.sampler.draw(batch)
+        vectors = self.items(None if candidates is None else candidates.items)  # [C + 1, D]
         states, targets = [], []
         for items, next_items in group_by_length(batch.items, batch.targets):
             has_target = next_items != 0
-            read = F.embedding(candidates.index[items], vectors)
+            read = F.embedding(items if candidates is None else candidates.index[items], vectors)
             states.append(self.encoder(read, (items != 0).sum(dim=1))[has_target])
             targets.append(next_items[has_target])
-        query, rows = torch.cat(states) / self.temperature, vectors[1:]
-        if candidates.log_weight is not None:  # one more column adds the logarithm of the weight to each logit
-            query = torch.cat([query, query.new_ones(len(query), 1)], dim=1)
-            rows = torch.cat([rows, candidates.log_weight.unsqueeze(1)], dim=1)
-        target = candidates.index[torch.cat(targets)] - 1
-        return {"cross_entropy": softmax_cross_entropy_loss(query, rows, target)}
-
-    def _choose_candidates(self, batch: HistoryBatch) -> Candidates:
-        """Choose the items of a step: all, or those of the batch and some that are drawn."""
-        if self.n_negatives is not None:
-            return draw_candidates(batch, self.n_items, self.n_negatives)
-        every = torch.arange(self.n_items + 1, device=batch.items.device)
-        return Candidates(every, every, None)
+        query, target = torch.cat(states) / self.temperature, torch.cat(targets)
+        if candidates is None:
+            return {"cross_entropy": softmax_loss(query, vectors[1:], target - 1)}
+        term = softmax_loss(query, vectors[1:], candidates.index[target] - 1, candidates.log_weight)
+        return {"cross_entropy": term}
 
     def encode(self) -> Encoded:
         """Compute the vectors of all items."""

@@ -193,6 +193,8 @@ def settings(folder: Path, **changes: Any) -> LLMSettings:
         "max_history": 20,
         "item_dropout": 0.0,
         "head_dropout": 0.0,
+        "loss": "full",
+        "n_negatives": 4,
         "scaled_inputs": True,
         "scale_sample_users": 64,
         "scale_sample_tokens": 512,

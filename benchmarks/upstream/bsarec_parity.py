@@ -71,6 +71,7 @@ def _compare(public: Any, length: int, cutoff: int, n_heads: int, n_blocks: int)
     settings = BSARecSettings(
         emb_dim=WIDTH, n_blocks=n_blocks, n_heads=n_heads, forward_multiple=4, dropout=0.0, max_history=length,
         frequency_share=0.7, frequency_cutoff=cutoff, padding="states", init_std=0.5, norm_eps=1e-12,
+        loss="full", n_negatives=1,
     )  # fmt: skip
     ours = BSARec(settings, N_ITEMS).double()
     ours.low_pass = compute_low_pass_basis(length, cutoff)

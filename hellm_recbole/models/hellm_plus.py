@@ -43,6 +43,7 @@ from hellm_recbole.models.llm_inputs import VectorTokens
 from hellm_recbole.models.llm_reader import CausalReader, Reader
 from hellm_recbole.models.llm_recommender import LLMRecommender
 from hellm_recbole.models.llm_settings import BRACES, ReaderSettings
+from hellm_recbole.models.softmax import CandidateSampler, build_sampler
 from hellm_recbole.types import Encoded, QueryBatch, TrainData
 
 NAME = "HeLLM-plus"
@@ -128,6 +129,7 @@ class HeLLMPlus(LLMRecommender):
         sample: users with [S, L] histories on which mean and deviation of the states are measured.
         max_history: maximum number of items read, the most recent ones.
         score_rows: number of users read at a time in scoring.
+        sampler: draws the items over which a step takes the softmax; None for all items.
     """
 
     def __init__(
@@ -141,8 +143,17 @@ class HeLLMPlus(LLMRecommender):
         sample: QueryBatch,
         max_history: int,
         score_rows: int,
+        sampler: CandidateSampler | None = None,
     ) -> None:
-        super().__init__(reader, vectors, queries, sample=sample, max_history=max_history, score_rows=score_rows)
+        super().__init__(
+            reader,
+            vectors,
+            queries,
+            sample=sample,
+            max_history=max_history,
+            score_rows=score_rows,
+            sampler=sampler,
+        )
         self.head_items, self.temperature = head_items, temperature
 
     @classmethod
@@ -171,14 +182,25 @@ class HeLLMPlus(LLMRecommender):
             sample=sample_histories(data, settings.scale_sample_users, settings.max_history),
             max_history=settings.max_history,
             score_rows=settings.score_rows,
+            sampler=build_sampler(settings, data.n_items),
         )
 
     def encode(self) -> Encoded:
         """Compute the vectors of all items in the head, and return them with their biases, if they have any."""
-        assert isinstance(self.reader.items, VectorTokens)
-        items = self.reader.items.item_vectors if self.head_items is None else self.head_items
-        encoded: Encoded = self.vectors(items())
+        encoded: Encoded = self.vectors(self._head_vectors())
         return encoded
+
+    def encode_candidates(self, items: Tensor) -> Encoded:
+        """Compute the vectors of [C + 1] items only, see `LLMRecommender.encode_candidates`."""
+        bias = None if self.item_bias is None else self.item_bias.index_select(0, items)
+        return Encoded(items=self._head_vectors(items), item_bias=bias)
+
+    def _head_vectors(self, items: Tensor | None = None) -> Tensor:
+        """Compute the vectors that score some items, or all [I + 1]."""
+        assert isinstance(self.reader.items, VectorTokens)
+        module = self.reader.items.item_vectors if self.head_items is None else self.head_items
+        vectors: Tensor = module(items)
+        return vectors
 
     def compute_queries(self, states: Tensor, encoded: Encoded, last: Tensor) -> Tensor:
         """Compute the [N, D] queries: the mapped [N, H] states plus the vectors of the [N] last items.

@@ -30,6 +30,7 @@ from hellm_recbole.models.llm_settings import (
     ReaderSettings,
     refuse_contradictions,
 )
+from hellm_recbole.models.softmax import build_sampler
 from hellm_recbole.types import QueryBatch, TrainData, name_user_table, pad_recent
 
 READERS = {True: (CausalReader, CausalAverage), False: (EndingReader, EndingAverage)}  # causal -> with, without a model
@@ -59,6 +60,7 @@ def compose(cls: type[M], settings: LLMSettings, data: TrainData) -> M:
         sample=sample,
         max_history=settings.max_history,
         score_rows=settings.score_rows,
+        sampler=build_sampler(settings, data.n_items),
     )
 
 

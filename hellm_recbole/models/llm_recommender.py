@@ -3,7 +3,8 @@
 - Tokens of items (`llm_inputs.py`): frozen item embeddings are projected to the width of the language model.
 - Reader (`llm_reader.py`): a frozen language model with LoRA adapters, and perhaps a graph prefix, maps histories to
   states.
-- Head (`llm_head.py`): cross-entropy over all items (HeLLM, Eq. 14) of the scores `q . v_i + b_i`.
+- Head (`llm_head.py`): cross-entropy over all items (HeLLM, Eq. 14) of the scores `q . v_i + b_i`, or its estimate from
+  the items of the batch and some drawn ones (`softmax.py`).
 
 HeLLM, CoLLM, LLaRA and E4SRec are compositions of these parts. To add a model, write a class with
 `build(settings, data)` that composes other parts; a new part implements the methods of the part that it replaces.
@@ -18,7 +19,7 @@ from hellm_recbole.llm.backbone import Backbone
 from hellm_recbole.models.flat_names import FlatNames
 from hellm_recbole.models.llm_head import ItemVectors, QueryMap
 from hellm_recbole.models.llm_reader import Reader
-from hellm_recbole.models.losses import softmax_cross_entropy_loss
+from hellm_recbole.models.softmax import CandidateSampler, softmax_loss
 from hellm_recbole.types import Encoded, HistoryBatch, QueryBatch
 
 
@@ -32,6 +33,7 @@ class LLMRecommender(FlatNames):
         sample: users with [S, L] histories on which mean and deviation of the states are measured.
         max_history: maximum number of items read, the most recent ones.
         score_rows: number of users read at a time in scoring.
+        sampler: draws the items over which a step takes the softmax; None for all items.
     """
 
     parts = ("reader.items", "reader", "vectors", "queries")
@@ -45,9 +47,10 @@ class LLMRecommender(FlatNames):
         sample: QueryBatch,
         max_history: int,
         score_rows: int,
+        sampler: CandidateSampler | None = None,
     ) -> None:
         super().__init__()
-        self.max_history, self.score_rows = max_history, score_rows
+        self.max_history, self.score_rows, self.sampler = max_history, score_rows, sampler
         self.vectors, self.reader, self.queries = vectors, reader, queries  # in the order of the optimizer's state
         self._sample = sample
 
@@ -78,16 +81,19 @@ class LLMRecommender(FlatNames):
         self.reader.items.set_progress(progress)
 
     def loss(self, batch: HistoryBatch) -> dict[str, Tensor]:
-        """Compute the cross-entropy over all items (Eq. 14), mean over the positions that have a target."""
+        """Compute the cross-entropy over all items (Eq. 14) or its estimate, mean over the positions with a target."""
+        last, target = batch.items[batch.targets != 0], batch.targets[batch.targets != 0]
+        candidates = None if self.sampler is None else self.sampler.draw(batch)
         states = self.reader.read_targets(batch)
-        encoded = self.encode()
-        query = self.compute_queries(states, encoded, batch.items[batch.targets != 0])
-        items = encoded.items[1:]
-        if encoded.item_bias is not None:  # the bias becomes one more column
-            query = torch.cat([query, query.new_ones(len(query), 1)], dim=1)
-            items = torch.cat([items, encoded.item_bias[1:, None]], dim=1)
-        targets = batch.targets[batch.targets != 0]
-        return {"cross_entropy": softmax_cross_entropy_loss(query, items, targets - 1)}
+        if candidates is None:
+            encoded, offset = self.encode(), None
+        else:  # rows are numbered as in `candidates.items`
+            encoded, offset = self.encode_candidates(candidates.items), candidates.log_weight
+            last, target = candidates.index[last], candidates.index[target]
+        query = self.compute_queries(states, encoded, last)
+        if encoded.item_bias is not None:
+            offset = encoded.item_bias[1:] if offset is None else encoded.item_bias[1:] + offset
+        return {"cross_entropy": softmax_loss(query, encoded.items[1:], target - 1, offset)}
 
     def compute_queries(self, states: Tensor, encoded: Encoded, last: Tensor) -> Tensor:
         """Compute the [N, D] vectors that score the items.
@@ -104,6 +110,12 @@ class LLMRecommender(FlatNames):
         """Return vectors and biases of all items."""
         encoded: Encoded = self.vectors(self.reader.items.inputs)
         return encoded
+
+    def encode_candidates(self, items: Tensor) -> Encoded:
+        """Return vectors and biases of [C + 1] items only, in their order; the first one is the padding."""
+        every = self.encode()
+        bias = None if every.item_bias is None else every.item_bias.index_select(0, items)
+        return Encoded(items=every.select_items(items), item_bias=bias)
 
     def query(self, encoded: Encoded, batch: QueryBatch) -> Tensor:
         """Compute [B, D] user vectors after the last item; zeros, hence equal scores, for a user without history."""

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from hellm_recbole.errors import ModelError
 from hellm_recbole.llm.settings import NO_BACKBONE, LanguageModelSettings
+from hellm_recbole.models.softmax import SoftmaxSettings
 from hellm_recbole.types import name_user_table
 
 USER_SLOT = "{user}"  # place of the user's token in a prompt
@@ -19,7 +20,7 @@ BRACES = "{}"
 JOINT, CURRICULUM, TWO_STEP = "joint", "curriculum", "two-step"
 
 
-class ReaderSettings(LanguageModelSettings):
+class ReaderSettings(LanguageModelSettings, SoftmaxSettings):
     """Hyper-parameters of every model whose language model reads histories of items.
 
     Attributes:

@@ -30,13 +30,12 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from hellm_recbole.config.settings import Settings
 from hellm_recbole.models.length_groups import group_by_length
-from hellm_recbole.models.losses import softmax_cross_entropy_loss
+from hellm_recbole.models.softmax import SoftmaxSettings, build_sampler, softmax_loss_of_table
 from hellm_recbole.types import Encoded, HistoryBatch, QueryBatch, TrainData
 
 
-class SASRecSettings(Settings):
+class SASRecSettings(SoftmaxSettings):
     """Hyper-parameters of SASRec.
 
     Attributes:
@@ -100,6 +99,7 @@ class SASRec(nn.Module):
         super().__init__()
         self.max_history = settings.max_history
         self.dropout = settings.dropout
+        self.sampler = build_sampler(settings, n_items)
         self.item = nn.Embedding(n_items + 1, settings.emb_dim, padding_idx=0)
         self.position = nn.Embedding(settings.max_history, settings.emb_dim)  # row 0: the most recent item
         self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.n_blocks))
@@ -132,13 +132,14 @@ class SASRec(nn.Module):
         return normed
 
     def loss(self, batch: HistoryBatch) -> dict[str, Tensor]:
-        """Compute the cross-entropy over all items, mean over the positions that have a target."""
+        """Compute the cross-entropy over all items or its estimate, mean over the positions that have a target."""
+        candidates = None if self.sampler is None else self.sampler.draw(batch)
         states, targets = [], []
         for items, next_items in group_by_length(batch.items, batch.targets):
             has_target = next_items != 0
             states.append(self.compute_states(items)[has_target])
             targets.append(next_items[has_target])
-        term = softmax_cross_entropy_loss(torch.cat(states), self.item.weight[1:], torch.cat(targets) - 1)
+        term = softmax_loss_of_table(torch.cat(states), self.item.weight, torch.cat(targets), candidates)
         return {"cross_entropy": term}
 
     def encode(self) -> Encoded:

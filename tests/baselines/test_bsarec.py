@@ -29,6 +29,8 @@ def make_settings(**changes: Any) -> BSARecSettings:
         "padding": "states",
         "init_std": 0.5,
         "norm_eps": 1e-12,
+        "loss": "full",
+        "n_negatives": 3,
     }
     return BSARecSettings(**{**values, **changes})
 

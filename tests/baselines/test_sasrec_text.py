@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor
 
-from hellm_recbole.baselines.sasrec_text import SASRecText, SASRecTextSettings, draw_candidates
+from hellm_recbole.baselines.sasrec_text import SASRecText, SASRecTextSettings
 from hellm_recbole.models.losses import softmax_cross_entropy_loss
+from hellm_recbole.models.softmax import draw_candidates
 from hellm_recbole.types import Histories, HistoryBatch, QueryBatch, TrainData
 from tests.baselines.small import copy_parameters, run_backward
 
@@ -172,38 +173,6 @@ def test_a_later_item_never_changes_an_earlier_state() -> None:
     assert not torch.allclose(one[:, 3], other[:, 3], atol=1e-3)
     padded = model.encoder(vectors[torch.tensor([[1, 2, 3, 4, 0, 0]])], length)
     torch.testing.assert_close(padded[:, :4], one)
-
-
-def test_the_estimated_sum_is_unbiased() -> None:
-    """Mean of many estimates of sum_i exp(score_i), within five standard errors of the sum over all items."""
-    torch.manual_seed(3)
-    weights = torch.rand(N_ITEMS + 1).double().mul(3).exp()  # exp(score) of each item, from 1 to 20
-    estimates = []
-    for _ in range(4000):
-        candidates = draw_candidates(BATCH, N_ITEMS, 4)
-        assert candidates.log_weight is not None
-        estimates.append(float((candidates.log_weight.double().exp() * weights[candidates.items[1:]]).sum()))
-    exact = float(weights[1:].sum())
-    error = np.std(estimates) / len(estimates) ** 0.5
-    assert error > 0
-    assert abs(np.mean(estimates) - exact) < 5 * error
-    assert 5 * error < 0.03 * exact
-
-
-def test_each_other_item_is_drawn_equally_often() -> None:
-    torch.manual_seed(3)
-    present = sorted({*ITEMS.flatten().tolist(), *TARGETS.flatten().tolist()} - {0})
-    counts = torch.zeros(N_ITEMS + 1)
-    for _ in range(2000):
-        candidates = draw_candidates(BATCH, N_ITEMS, 4)
-        assert candidates.items[: len(present) + 1].tolist() == [0, *present]
-        assert len(candidates.items.unique()) == len(candidates.items) == len(present) + 5
-        assert candidates.index[candidates.items].tolist() == list(range(len(candidates.items)))
-        counts[candidates.items] += 1
-    assert (counts[[0, *present]] == 2000).all()
-    others = counts[[item for item in range(1, N_ITEMS + 1) if item not in present]]
-    share = 4 / len(others)
-    assert (others / 2000 - share).abs().max() < 5 * (share * (1 - share) / 2000) ** 0.5
 
 
 def test_the_estimate_equals_the_full_loss_if_all_items_are_drawn() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,11 @@ import torch.nn.functional as F
 
 from hellm_recbole.models.sasrec import SASRec, SASRecSettings
 from hellm_recbole.types import HistoryBatch, QueryBatch
+
+
+def make_settings(**changes: Any) -> SASRecSettings:
+    values = {"emb_dim": 8, "n_blocks": 1, "n_heads": 1, "dropout": 0.0, "max_history": 4}
+    return SASRecSettings(**{**values, "loss": "full", "n_negatives": 1, **changes})
 
 
 def slow_states(model: SASRec, items: list[int], n_heads: int) -> torch.Tensor:
@@ -38,7 +44,7 @@ def slow_states(model: SASRec, items: list[int], n_heads: int) -> torch.Tensor:
 @pytest.mark.parametrize("n_heads", [1, 2])
 def test_states_and_loss_equal_the_equations(n_heads: int) -> None:
     torch.manual_seed(0)
-    model = SASRec(SASRecSettings(emb_dim=8, n_blocks=2, n_heads=n_heads, dropout=0.0, max_history=6), 9).eval()
+    model = SASRec(make_settings(n_blocks=2, n_heads=n_heads, max_history=6), 9).eval()
     sequences = [[1, 2, 3, 4, 5], [7], [9, 8]]
     targets = [[2, 3, 4, 5, 6], [1], [8, 3]]
     items, wanted = (torch.tensor([row + [0] * (6 - len(row)) for row in rows]) for rows in (sequences, targets))
@@ -57,7 +63,7 @@ def test_states_and_loss_equal_the_equations(n_heads: int) -> None:
 
 def test_only_positions_with_a_target_count() -> None:
     torch.manual_seed(0)
-    model = SASRec(SASRecSettings(emb_dim=8, n_blocks=1, n_heads=1, dropout=0.0, max_history=4), 9).eval()
+    model = SASRec(make_settings(), 9).eval()
     items = torch.tensor([[1, 2, 3, 0]])
     last_only = model.loss(HistoryBatch(items, torch.tensor([[0, 0, 4, 0]])))["cross_entropy"]
     expected = F.cross_entropy(model.compute_states(items)[0, 2] @ model.item.weight[1:].T, torch.tensor(3))
@@ -66,7 +72,7 @@ def test_only_positions_with_a_target_count() -> None:
 
 def test_the_future_is_not_seen() -> None:
     torch.manual_seed(0)
-    model = SASRec(SASRecSettings(emb_dim=8, n_blocks=2, n_heads=1, dropout=0.0, max_history=5), 9).eval()
+    model = SASRec(make_settings(n_blocks=2, max_history=5), 9).eval()
     # positions count from the end, so only sequences of equal length can be compared
     one, other = model.compute_states(torch.tensor([[1, 2, 3, 4]])), model.compute_states(torch.tensor([[1, 2, 3, 9]]))
     assert torch.allclose(one[:, :3], other[:, :3], atol=1e-6)
@@ -74,7 +80,7 @@ def test_the_future_is_not_seen() -> None:
 
 
 def test_a_user_without_history_gets_equal_scores() -> None:
-    model = SASRec(SASRecSettings(emb_dim=8, n_blocks=1, n_heads=1, dropout=0.0, max_history=4), 9).eval()
+    model = SASRec(make_settings(), 9).eval()
     query = model.query(model.encode(), QueryBatch(torch.tensor([1, 2]), torch.tensor([[0, 0], [3, 0]])))
     assert not query[0].any()
     assert query[1].any()

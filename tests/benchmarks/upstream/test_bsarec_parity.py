@@ -38,6 +38,7 @@ def sides() -> tuple[BSARec, Any]:
     settings = BSARecSettings(
         emb_dim=WIDTH, n_blocks=2, n_heads=1, forward_multiple=4, dropout=0.0, max_history=5, frequency_share=0.5,
         frequency_cutoff=3, padding="states", init_std=0.5, norm_eps=1e-12,
+        loss="full", n_negatives=1,
     )  # fmt: skip
     public = _Holder(
         item_embeddings=nn.Embedding(4, WIDTH),
