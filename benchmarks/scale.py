@@ -9,7 +9,8 @@ other programs on the machine slow down memory access, and larger data depend mo
 
 Each step of a graph model propagates over the whole graph. With `--batch grows` the batch size grows by the same factor
 as the data: an epoch keeps its number of steps, and its cost grows linearly with the number of interactions. With
-`--batch fixed` the number of steps also grows, and the cost grows quadratically.
+`--batch fixed` the number of steps also grows, and the cost grows quadratically. With `--set batch_size=auto` the batch
+size is the one that a run would take.
 """
 
 from __future__ import annotations

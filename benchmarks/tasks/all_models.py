@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from hellm_recbole.baselines.registry import load_registry
 from hellm_recbole.config.request import RunRequest
+from hellm_recbole.experiments.automatic_batch import UNREAD
 from hellm_recbole.experiments.resolve import Resolver
 from hellm_recbole.experiments.unseen_items import can_score_unseen_items, holds_items_out
 
@@ -26,7 +27,8 @@ def leave_out_models(request: RunRequest, models: Sequence[str], dataset: str, m
     Raises:
         SettingsError: a setting of a model is wrong.
     """
-    names, resolver = [], Resolver(dataset, load_registry(), request.preset, request.overrides)
+    names = []
+    resolver = Resolver(dataset, load_registry(), request.preset, request.overrides, interactions=UNREAD)
     configs = {model: resolver.resolve(model) for model in models}
     cold = holds_items_out(request.split)
     read = {name for config in configs.values() for name in config.pretrained_models} if cold else set()

@@ -9,6 +9,7 @@ from hellm_recbole.baselines.registry import REGISTRY, load_registry
 from hellm_recbole.config.changed_names import Change, ChangedName
 from hellm_recbole.config.request import RunRequest
 from hellm_recbole.errors import ModelError
+from hellm_recbole.experiments.automatic_batch import UNREAD
 from hellm_recbole.experiments.changed_features import change_config, find_change
 from hellm_recbole.experiments.resolve import Resolver
 from hellm_recbole.experiments.run_config import RunConfig
@@ -18,7 +19,7 @@ NOISE: Change = "noise"
 
 def list_audited_models(request: RunRequest) -> tuple[str, ...]:
     """List our models that read item features and nothing that was made from them."""
-    resolver = Resolver(request.datasets[0], load_registry(), request.preset, request.overrides)
+    resolver = Resolver(request.datasets[0], load_registry(), request.preset, request.overrides, interactions=UNREAD)
     names = []
     for name in REGISTRY:
         try:
@@ -55,7 +56,7 @@ def add_changed_rows(
     Raises:
         ModelError: a model reads no features, or its features are changed already.
     """
-    resolver = Resolver(dataset, load_registry(), request.preset, request.overrides)
+    resolver = Resolver(dataset, load_registry(), request.preset, request.overrides, interactions=UNREAD)
     names = []
     for model in models:
         config = resolver.resolve(model)

@@ -102,7 +102,8 @@ def execute_call(request: RunRequest, dataset: Dataset, split: Split) -> list[Ru
         select = partial(leave_out_models, request)
     run(request, select, quiet=True, loaded={split.dataset: (dataset, split)})
     models = request.models if select is None else select(request.models, split.dataset, sorted(dataset.features))
-    resolver = Resolver(split.dataset, load_registry(), request.preset, request.overrides, tuple(request.embeddings))
+    external, interactions = tuple(request.embeddings), len(split.train.items)
+    resolver = Resolver(split.dataset, load_registry(), request.preset, request.overrides, external, interactions)
     return [resolver.resolve(model) for model in models]
 
 

@@ -6,7 +6,7 @@ The steps are those of `_run_main_process`: resolve, load the data, choose the r
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -20,12 +20,14 @@ from hellm_recbole.config.search_space import can_be_searched
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, SettingsError, SharedRunFailed
+from hellm_recbole.experiments.automatic_batch import UNREAD
 from hellm_recbole.experiments.changed_features import find_change, refuse_changed, refuse_missing_modality
 from hellm_recbole.experiments.combined_config import CombinedRunConfig
 from hellm_recbole.experiments.context import RunContext
 from hellm_recbole.experiments.dry_run import dry_run
 from hellm_recbole.experiments.export import describe_left_out, refuse_embeddings
 from hellm_recbole.experiments.external_embeddings import add_embeddings, refuse_wrong_files
+from hellm_recbole.experiments.full_loss import refuse_unstated_full_loss
 from hellm_recbole.experiments.jobs import (
     JobLocks,
     RunJob,
@@ -129,13 +131,16 @@ def _run_main_process(
     device = runtime.choose_device(request.device)
     external = tuple(request.embeddings)
     resolvers = {
-        name: Resolver(name, load_registry(), request.preset, request.overrides, external) for name in request.datasets
+        name: Resolver(name, load_registry(), request.preset, request.overrides, external, UNREAD)
+        for name in request.datasets
     }
     _check_request(request, resolvers)
     missing = [name for name in request.datasets if name not in loaded]
     refuse_missing_data(missing, request.data_path, may_download=request.may_download)
     ensure_folder(request.output)  # before the data are read, which may take long
     data = {name: _load_with_embeddings(request, name, loaded.get(name)) for name in request.datasets}
+    sizes = {name: len(split.train.items) for name, (_, split) in data.items()}
+    resolvers = {name: replace(resolver, interactions=sizes[name]) for name, resolver in resolvers.items()}
     chosen = {name: _choose_runs(request, resolver, data[name], select_models) for name, resolver in resolvers.items()}
     for name, runs in chosen.items():
         _note_other_features(request.preset, data[name][0], runs.configs)
@@ -254,6 +259,7 @@ def _choose_runs(
         if isinstance(config, CombinedRunConfig):
             config.refuse_missing_features(dataset.features)
         refuse_missing_modality(config, dataset.features, dataset.name)
+    refuse_unstated_full_loss(configs, split)
     if not request.tuned:
         return _ChosenRuns(configs)
     refuse_changed(configs, "--tuned")

@@ -15,9 +15,11 @@ from hellm_recbole.benchmarks.options.scale import ScaleOptions
 from hellm_recbole.benchmarks.options.values import check_threads
 from hellm_recbole.benchmarks.tasks.prepared_data import load_data
 from hellm_recbole.benchmarks.upstream.subprocesses import run_in_subprocess
+from hellm_recbole.config.layers import AUTO, AUTOMATIC
 from hellm_recbole.config.request import parse_override
 from hellm_recbole.errors import ModelError, SettingsError
-from hellm_recbole.experiments.resolve import resolve_own_run
+from hellm_recbole.experiments.resolve import Resolver
+from hellm_recbole.experiments.run_config import OwnRunConfig
 from hellm_recbole.system import runtime
 from hellm_recbole.training.timing import time_epoch
 from hellm_recbole.types import FloatArray, Histories, TrainData
@@ -125,9 +127,15 @@ def measure_factor(options: ScaleOptions, factor: int) -> None:
     device = torch.device("cpu")
     data = load_data(options.dataset, options.data_path, may_download=not options.no_download)[1].make_train_data()
     overrides = [parse_override(text, "--set ") for text in options.settings or []]
-    config = resolve_own_run(options.model, options.dataset, load_registry(), "paper", overrides)
+    resolver = Resolver(
+        options.dataset, load_registry(), "paper", overrides, interactions=len(data.history.items) * factor
+    )
+    config = resolver.resolve(options.model)
+    assert isinstance(config, OwnRunConfig)
+    resolver.refuse_unknown_overrides([config])
     large = enlarge(config.restrict_data(data), factor, seed=1)
-    growth = factor if options.batch == "grows" else 1
+    automatic = any(one.key == AUTOMATIC and one.value == AUTO for one in overrides)
+    growth = factor if options.batch == "grows" and not automatic else 1
     train = config.train.model_copy(update={"batch_size": config.train.batch_size * growth})
     config = replace(config, train=train)
     started = time.perf_counter()

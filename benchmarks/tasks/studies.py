@@ -16,6 +16,7 @@ from hellm_recbole.errors import ModelError
 from hellm_recbole.experiments.changed_features import refuse_changed
 from hellm_recbole.experiments.combined_config import select_trained
 from hellm_recbole.experiments.external_embeddings import add_embeddings, refuse_wrong_files
+from hellm_recbole.experiments.full_loss import refuse_unstated_full_loss
 from hellm_recbole.experiments.resolve import resolve_runs
 from hellm_recbole.experiments.search_task import SearchTask
 from hellm_recbole.experiments.sweeps import SearchResult
@@ -45,6 +46,7 @@ def make_study_tasks(request: SearchRequest, studies: str) -> list[SearchTask]:
         data = load_data(dataset, request.data_path, split=request.split, may_download=request.may_download)
         split = add_embeddings(data[1], request.embeddings)
         refuse_blind_models(found, request.models, split.kind, split.features)
+        refuse_unstated_full_loss(found, split)
         for config in configs:
             for name, study in select_studies(split_variant(config.model, load_registry())[0], studies).items():
                 tasks.append(

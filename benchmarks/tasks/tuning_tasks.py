@@ -16,6 +16,7 @@ from hellm_recbole.config.search_space import read_search_space
 from hellm_recbole.experiments.changed_features import refuse_changed
 from hellm_recbole.experiments.combined_config import select_trained
 from hellm_recbole.experiments.external_embeddings import add_embeddings, refuse_wrong_files
+from hellm_recbole.experiments.full_loss import refuse_unstated_full_loss
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
 from hellm_recbole.experiments.resolve import resolve_runs
 from hellm_recbole.experiments.run_config import LLMRunConfig
@@ -58,6 +59,7 @@ def make_tuning_tasks(
         data = load_data(dataset, request.data_path, split=request.split, may_download=request.may_download)
         split = add_embeddings(data[1], request.embeddings)
         refuse_blind_models(found, request.models, split.kind, split.features)
+        refuse_unstated_full_loss(found, split)
         for config in configs:
             if isinstance(config, LLMRunConfig):
                 LanguageModelCheck().check(config.model_settings, split.item_text)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from hellm_recbole.config.yaml_files import Value
 from hellm_recbole.errors import SettingsError, shorten
@@ -18,6 +19,7 @@ from hellm_recbole.errors import SettingsError, shorten
 # Sections of a model's file: values that override overall.yaml, values for single datasets, and named variants.
 OVERRIDES, DATASETS, VARIANTS = SECTIONS = ("overrides", "datasets", "variants")
 INHERITS = "inherits"  # key of a model's file: the model whose values, overrides and values for datasets it has, too
+AUTOMATIC, AUTO = "batch_size", "auto"  # setting that may be chosen from the data, and the value that says so
 WITHOUT = "without"  # of a model's file: list of the settings of llm.yaml that the model does not have
 
 
@@ -28,14 +30,31 @@ class Resolved:
     Attributes:
         values: key -> value.
         origin: key -> file or option that set it.
+        automatic: key -> value below `auto`, of a setting that is chosen from the data.
     """
 
     values: Mapping[str, Value]
     origin: Mapping[str, str]
+    automatic: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
 
     def override(self, values: Mapping[str, Value], origin: str) -> Resolved:
-        """Return a copy in which `values` override the existing values."""
-        return Resolved({**self.values, **values}, {**self.origin, **dict.fromkeys(values, origin)})
+        """Return a copy in which `values` override the existing values.
+
+        The value `auto` of `batch_size` keeps the value below it, from which the batch size grows with the data.
+
+        Raises:
+            SettingsError: there is no number below `auto`.
+        """
+        automatic = {key: value for key, value in self.automatic.items() if key not in values}
+        if values.get(AUTOMATIC) == AUTO:
+            own = self.values.get(AUTOMATIC)
+            if not isinstance(own, int):
+                raise SettingsError(
+                    f"{origin}: {AUTOMATIC} = {AUTO} grows from the batch size of the model's settings file, which has "
+                    "none; write a number"
+                )
+            values, automatic = {**values, AUTOMATIC: own}, {**automatic, AUTOMATIC: own}
+        return Resolved({**self.values, **values}, {**self.origin, **dict.fromkeys(values, origin)}, automatic)
 
 
 def merge_layers(layers: Iterable[tuple[str, Mapping[str, Value]]]) -> Resolved:

@@ -30,6 +30,7 @@ from hellm_recbole.config.row_names import parse_combined_name
 from hellm_recbole.config.settings import build_all_settings, list_field_names
 from hellm_recbole.config.yaml_files import Value
 from hellm_recbole.errors import ModelError, SettingsError
+from hellm_recbole.experiments.automatic_batch import grow_batch
 from hellm_recbole.experiments.changed_features import change_config, find_change, refuse_own_settings
 from hellm_recbole.experiments.combined_config import build_combined_config, separate_combined
 from hellm_recbole.experiments.fitted_config import FITTED_SETTINGS, FittedRunConfig, drop_unread, is_for_training
@@ -79,6 +80,7 @@ class Resolver:
         preset: name of the preset.
         overrides: values that win over all others.
         external: models whose embeddings come from files, so that no run of theirs is needed.
+        interactions: number of training interactions, for `batch_size: auto`; see `automatic_batch.grow_batch`.
     """
 
     dataset: str
@@ -86,6 +88,7 @@ class Resolver:
     preset: str
     overrides: Sequence[Override]
     external: Collection[str] = ()
+    interactions: int | None = None
     _configs: dict[str, RunConfig] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def resolve(self, model: str, tuned: Tuned | None = None) -> RunConfig:
@@ -102,7 +105,7 @@ class Resolver:
         if tuned is not None:
             values = [Override(model, key, value, tuned.origin) for key, value in tuned.values.items()]
             found = resolve_run(model, self.dataset, self.registry, self.preset, [*values, *self.overrides])
-            return replace(found, search=tuned.search)
+            return replace(grow_batch(found, self.interactions), search=tuned.search)
         if model not in self._configs:
             self._configs[model] = self._resolve_untuned(model)
         return self._configs[model]
@@ -116,7 +119,8 @@ class Resolver:
             if changed is not None:
                 refuse_own_settings(changed, self.overrides)
                 return change_config(changed, self.resolve(changed.row))
-            return resolve_run(model, self.dataset, self.registry, self.preset, self.overrides)
+            found = resolve_run(model, self.dataset, self.registry, self.preset, self.overrides)
+            return grow_batch(found, self.interactions)
         rows = [self.resolve(row) for row in combined.rows]
         if changed_rows := [row.model for row in rows if find_change(row) is not None]:
             raise ModelError(f"{model}: {changed_rows[0]} has changed features and cannot be combined with other rows")

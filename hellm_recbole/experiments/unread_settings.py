@@ -59,6 +59,8 @@ def _describe_unread_training(key: str, values: Mapping[str, Value]) -> str:
     value, schedule = values[key], values.get("schedule")
     if key == "learning_rate_floor" and value != 0 and schedule not in ("linear", "cosine"):
         return f"{key} = {value} has no effect with schedule = {schedule}; leave it out, or choose linear or cosine"
+    if key == "n_negatives" and values.get("loss") == "full":
+        return f"{key} has no effect with loss = full; leave it out, or set loss to sampled"
     if key == "decay_vectors" and value is False and values.get("weight_decay") == 0:
         return f"{key} = false has no effect with weight_decay = 0; leave it out, or set weight_decay above 0"
     return ""

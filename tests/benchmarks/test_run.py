@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from hellm_recbole.benchmarks import report, run
+from hellm_recbole.config.large_data import read_large_data_settings
 from hellm_recbole.data.dataset import load_dataset
 from hellm_recbole.data.split import split_dataset
+from hellm_recbole.experiments import automatic_batch, full_loss
 from hellm_recbole.experiments.ranks_file import read_ranks
 from hellm_recbole.experiments.results import read_result
 from tests.benchmarks.run_toy import command, fail_with_sentence
@@ -35,6 +37,40 @@ def test_a_command_writes_results_ranks_and_tables(workplace: Path, capsys: pyte
             assert record.metrics["test"]["R@10"] == pytest.approx(float((ranks.rank <= 10).mean()))
     for ending in ("md", "csv", "tex"):
         assert "LightGCN" in (workplace / "results" / "toy" / f"table.{ending}").read_text()
+
+
+def test_an_automatic_batch_size_is_recorded_in_numbers_and_resumed(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The synthetic dataset is made large by its setting: one seventh of its training interactions is the reference."""
+    split = split_dataset(load_dataset(workplace / "dataset" / "toy", modalities=None))
+    n = len(split.train.items)
+    small = read_large_data_settings().model_copy(update={"batch_interactions": n // 7})
+    monkeypatch.setattr(automatic_batch, "read_large_data_settings", lambda: small)
+    arguments = ("--models", "BPR,SASRec", "--set", "batch_size=8", "--set", "batch_size=auto")
+    assert command(*arguments) == 0
+    for model in ("BPR", "SASRec"):
+        path = workplace / "results" / "toy" / model / "2024" / "record.json"
+        entry = read_result(path).settings["batch_size"]
+        assert entry == {"value": 56, "origin": f"--set batch_size=auto, auto: 8 x 7 for {n} training interactions"}
+        before = path.stat().st_mtime_ns
+        assert command(*arguments) == 0
+        assert path.stat().st_mtime_ns == before
+
+
+def test_a_catalogue_above_the_limit_asks_for_the_loss(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = read_large_data_settings().model_copy(update={"full_loss_items": 30})
+    monkeypatch.setattr(full_loss, "read_large_data_settings", lambda: small)
+    said = fail_with_sentence(capsys, "--models", "LightGCN,SASRec")
+    assert "SASRec on toy: with more than 30 items (here" in said
+    assert "write --set SASRec.loss=sampled or --set SASRec.loss=full" in said
+    assert not (workplace / "results" / "toy" / "LightGCN").exists()
+    assert command("--models", "SASRec", "--set", "loss=sampled", "--set", "n_negatives=5") == 0
+    assert "n_negatives has no effect with loss = full" in fail_with_sentence(
+        capsys, "--models", "SASRec", "--set", "loss=full", "--set", "n_negatives=5"
+    )
 
 
 def test_a_finished_run_is_not_run_again_unless_fresh(workplace: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_target_is_counted_once_and_never_drawn_as_a_negative() -> None:
 
 
 def test_the_bias_of_the_loss_falls_with_the_number_of_negatives() -> None:
-    """The mean over draws is below the full loss (Jensen), and the gap falls with N, here at least by half for four times N."""
+    """The mean over draws is below the full loss (Jensen); four times N takes at least half of the gap."""
     torch.manual_seed(0)
     n_items, width = 400, 8
     table, query = torch.randn(n_items + 1, width), 0.7 * torch.randn(8, width)
