@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from hellm_recbole.benchmarks import scale
 from hellm_recbole.benchmarks.tasks.scaling import enlarge
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
+from hellm_recbole.experiments import automatic_batch
 from tests.toy import write_prepared
 
 
@@ -37,6 +39,19 @@ def test_the_table_has_a_line_for_each_factor(
     first, second = (line.split("|") for line in out.splitlines()[-2:])
     assert (first[1].strip(), second[1].strip()) == ("1", "2")
     assert (first[3].strip(), second[3].strip()) == ("2,048", "4,096")
+
+
+def test_an_automatic_batch_size_is_that_of_a_run_on_the_enlarged_data(
+    tmp_path: Path, toy_dataset: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_prepared(tmp_path / "dataset" / "toy", toy_dataset)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(automatic_batch, "compute_growth", lambda interactions: interactions)
+    arguments = ["--model", "BPR", "--dataset", "toy", "--one", "2", "--steps", "1", "--repeat", "1"]
+    settings = [part for value in ("batch_size=3", "batch_size=auto") for part in ("--set", value)]
+    assert scale.main([*arguments, *settings]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["batch"] == 3 * found["interactions"]
 
 
 @pytest.mark.parametrize(

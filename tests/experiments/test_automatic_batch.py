@@ -47,9 +47,7 @@ def test_while_the_data_are_unread_the_own_batch_size_stands_for_it() -> None:
 
 
 def test_a_command_that_does_not_know_the_data_refuses_auto() -> None:
-    with pytest.raises(
-        SettingsError, match=r"^--set batch_size=auto: batch_size = auto needs the data.* such as 2048$"
-    ):
+    with pytest.raises(SettingsError, match=r"^--set batch_size=auto: .* needs the data.* such as 2048$"):
         resolve_runs(["LightGCN"], "toy", REGISTRY, "paper", AUTO)
 
 

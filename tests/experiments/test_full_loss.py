@@ -41,8 +41,8 @@ def test_a_large_catalogue_asks_for_the_loss(name: str, toy_split: Split) -> Non
         check(name, large, [])
         return
     sentence = (
-        rf"^{name} on toy: with more than 50,000 items \(here 50,001\) the loss has to be chosen: full takes about .* an "
-        rf"epoch on one core and .* MiB, sampled with n_negatives = 2048 takes about .* MiB; write --set "
+        rf"^{name} on toy: with more than 50,000 items \(here 50,001\) the loss has to be chosen: full takes about .* "
+        rf"an epoch on one core and .* MiB, sampled with n_negatives = 2048 takes about .* MiB; write --set "
         rf"{name}.loss=sampled or --set {name}.loss=full"
     )
     with pytest.raises(SettingsError, match=sentence):
