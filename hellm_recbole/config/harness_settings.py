@@ -21,7 +21,8 @@ class TrainSettings(Settings):
         patience: number of evaluations without a better validation metric after which training stops.
         eval_every: number of epochs between two evaluations on the validation part.
         valid_metric: metric that selects the best epoch, such as N@20.
-        batch_size: number of users, pairs or sequences in a step.
+        batch_size: number of users, pairs or sequences in a step. `auto` multiplies the number of the model's settings
+            file by a whole number that grows with the training interactions.
         optimizer: adam or adamw.
         learning_rate: learning rate of the optimizer.
         weight_decay: weight decay of the optimizer (L2 gradient for adam, decoupled for adamw).

@@ -103,6 +103,8 @@ def _count_step_items(config: OwnRunConfig, split: Split) -> int:
     """Count the items that the histories and targets of a step have, each occurrence counted."""
     n = np.minimum(split.train.count_items(), config.model_settings.max_history + 1) - 1
     n = n[n > 0]
+    if len(n) == 0:  # nothing to train on, which the batches refuse
+        return 0
     is_causal = config.spec.batches == "sequences" and getattr(config.model_settings, "examples", "causal") == "causal"
     mean = n.mean() if is_causal else (n * (n + 1) / 2).sum() / n.sum()
     size = min(config.train.batch_size, config.steps.micro_batch_size) if isinstance(config, LLMRunConfig) else None
