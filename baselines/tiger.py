@@ -36,7 +36,6 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from transformers import T5Config, T5Model
 
 from hellm_recbole.baselines.code_search import CodeTree, search_items, spread_scores
 from hellm_recbole.baselines.semantic_ids import SemanticIdSettings, compute_codes
@@ -84,6 +83,8 @@ class TIGER(nn.Module):
     codes: Tensor
 
     def __init__(self, settings: TIGERSettings, codes: Tensor) -> None:
+        from transformers import T5Config, T5Model  # here: it takes longer to load than all other models together
+
         super().__init__()
         self.max_history, self.beam_size = settings.max_history, settings.beam_size
         self.n_digits, self.n_levels = settings.codebook_size, codes.shape[1]

@@ -15,7 +15,6 @@ The effect size is Cohen's `d_z = d / sd`, where `sd` is the standard deviation 
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
 from threadpoolctl import threadpool_limits
 
 from hellm_recbole.config.comparison import Correction
@@ -66,6 +65,8 @@ def compute_wilcoxon_p(differences: Floats) -> Floats:
     >>> compute_wilcoxon_p(np.array([[0.1, 0.0], [0.2, 0.0], [0.4, 0.0]])).tolist()
     [0.25, 1.0]
     """
+    from scipy import stats  # here, because loading it takes longer than most tables
+
     rounded = np.round(differences, _DIGITS)
     return np.array([stats.wilcoxon(column).pvalue if column.any() else 1.0 for column in rounded.T])
 
@@ -83,6 +84,8 @@ def compute_t_p(differences: Floats) -> Floats:
     >>> compute_t_p(np.array([[0.1, 0.0, 0.5], [0.3, 0.0, 0.5]])).round(4).tolist()
     [0.2952, 1.0, 0.0]
     """
+    from scipy import stats
+
     n_users = len(differences)
     mean, sd = _summarize(differences)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -144,5 +147,7 @@ def correct_p_values(p_values: Floats, correction: Correction) -> Floats:
     if correction == "holm":
         corrected[known] = correct_holm(p_values[known])
     elif correction == "bh" and known.any():
+        from scipy import stats
+
         corrected[known] = stats.false_discovery_control(p_values[known], method="bh")
     return corrected
