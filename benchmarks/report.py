@@ -4,7 +4,7 @@ python benchmarks/report.py --dataset Beauty
 python benchmarks/report.py --dataset Beauty --cutoffs 1,50
 python benchmarks/report.py --dataset Beauty --metrics MRR,HR@10,Coverage@10
 python benchmarks/report.py --dataset Beauty --ledger
-python benchmarks/report.py --dataset Beauty --costs
+python benchmarks/report.py --dataset Beauty --costs --timings
 python benchmarks/report.py --dataset Beauty --from results/published
 python benchmarks/report.py --dataset Beauty --against SASRec --test wilcoxon,t --correction bh
 
@@ -22,6 +22,7 @@ import typer
 
 from hellm_recbole.benchmarks.options.command_line import run_command
 from hellm_recbole.benchmarks.options.comparison import Against, CorrectionName, Tests, read_comparison
+from hellm_recbole.benchmarks.options.jobs import Timings
 from hellm_recbole.benchmarks.options.shared import Properties, TableMask, TableProtocol, Version
 from hellm_recbole.benchmarks.options.values import check_mask, parse_cutoffs, parse_datasets, parse_path
 from hellm_recbole.config.metric_names import parse_metric_names
@@ -114,6 +115,7 @@ def report_results(
     test: Tests = None,
     ids: Ids = False,
     costs: Costs = False,
+    timings: Timings = False,
     source: Source = None,
     output: ReportOutput = None,
     properties: Properties = None,
@@ -137,7 +139,7 @@ def report_results(
         refuse_empty_source(source, named or ())
     datasets = named or list_reported_datasets(source or folder)
     wanted = TableRequest(mask, metric, values, comparison, ids, further)
-    write_reports(source or folder, folder, datasets, protocol, wanted, ledger=ledger, costs=costs)
+    write_reports(source or folder, folder, datasets, protocol, wanted, ledger=ledger, costs=costs, timings=timings)
     return 0
 
 

@@ -158,6 +158,7 @@ def run(
     ray: str | None = None,
     device: str = "auto",
     threads: int | None = None,
+    jobs: int | None = 1,
     output: AnyPath = "results",
 ) -> Results:
     """Run models on a dataset as `run.py` does: finished runs are kept, and stopped ones are resumed.
@@ -176,6 +177,7 @@ def run(
         ray: address of a Ray cluster that executes the runs; None executes them in this process.
         device: "auto", "cpu" or "cuda:N".
         threads: number of CPU threads; None leaves it as it is.
+        jobs: number of runs to execute side by side, in processes of their own; None takes one for each thread.
         output: folder of the results.
 
     Returns:
@@ -186,20 +188,18 @@ def run(
     """
     from hellm_recbole.benchmarks.tasks.called_runs import execute_call, list_overrides, make_request
 
-    check_arguments(models=models, seeds=seeds, preset=preset, settings=settings, embeddings=embeddings, tuned=tuned)
-    check_arguments(exports=exports, export_k=export_k, fresh=fresh, ray=ray, device=device, threads=threads)
-    check_arguments(output=output)
+    others = dict(preset=preset, tuned=tuned, fresh=fresh, ray=ray, device=device, threads=threads, jobs=jobs)
+    check_arguments(models=models, seeds=seeds, settings=settings, embeddings=embeddings, export_k=export_k, **others)
+    check_arguments(exports=exports, output=output)
     loaded, names = _load(dataset), models if isinstance(models, str) else ",".join(models)
     request = make_request(
         loaded.name,
         names,
         (seeds,) if isinstance(seeds, int) else tuple(dict.fromkeys(seeds)),
-        list_overrides(settings or {}),
-        as_paths(embeddings),
+        *(list_overrides(settings or {}), as_paths(embeddings)),
         [exports] if isinstance(exports, str) else exports,
         export_k,
-        {"preset": preset, "tuned": tuned, "fresh": fresh, "ray": ray, "device": device, "threads": threads},
-        *(Path(output), find_option(loaded.split.kind)),
+        *(others, Path(output), find_option(loaded.split.kind)),
     )
     load = partial(_load_result, dataset=loaded, device=device, embeddings=embeddings)
     return collect_results(request, loaded.name, execute_call(request, loaded.source, loaded.split), load)

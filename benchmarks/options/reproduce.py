@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hellm_recbole.benchmarks.options.jobs import AUTO, Jobs
 from hellm_recbole.benchmarks.options.shared import (
     MODELS,
     RUNS,
@@ -26,7 +27,13 @@ from hellm_recbole.benchmarks.options.shared import (
     Threads,
     Version,
 )
-from hellm_recbole.benchmarks.options.values import check_threads, parse_datasets, parse_seeds, read_overrides
+from hellm_recbole.benchmarks.options.values import (
+    check_threads,
+    parse_datasets,
+    parse_jobs,
+    parse_seeds,
+    read_overrides,
+)
 from hellm_recbole.config.paper_experiments import read_experiments
 from hellm_recbole.config.request import RunRequest
 
@@ -82,6 +89,7 @@ def read_reproduce_request(
     seeds: Seeds = "2024",
     fresh: FreshExperiment = False,
     ray: Ray = None,
+    jobs: Jobs = AUTO,
     device: Device = "auto",
     threads: Threads = None,
     data_path: DataPath = None,
@@ -114,4 +122,5 @@ def read_reproduce_request(
         export_k=None,
         fresh=fresh,
         dry_run=False,
+        jobs=parse_jobs(jobs, ray),
     )

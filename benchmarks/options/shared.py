@@ -6,12 +6,13 @@ Nothing here imports torch, Ray, pandas or transformers, so that `--help` and a 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import hellm_recbole
 from hellm_recbole.benchmarks.options.command_line import ENTRY_POINT
+from hellm_recbole.benchmarks.options.jobs import AUTO, Jobs, Timings
 from hellm_recbole.benchmarks.options.values import (
     check_mask,
     check_threads,
@@ -20,6 +21,7 @@ from hellm_recbole.benchmarks.options.values import (
     parse_export_k,
     parse_exports,
     parse_integer,
+    parse_jobs,
     parse_models,
     parse_names,
     parse_path,
@@ -164,7 +166,7 @@ Threads = Annotated[
     typer.Option(
         parser=parse_integer,
         metavar="N",
-        help="number of CPU threads, or of CPUs of a local Ray cluster (default: all)",
+        help="number of CPU threads, which runs side by side share, or of CPUs of a local Ray cluster (default: all)",
         rich_help_panel=MACHINE,
     ),
 ]
@@ -294,7 +296,9 @@ def read_run_request(
     callbacks: Callbacks = None,
     fresh: FreshRuns = False,
     dry_run: DryRun = False,
+    timings: Timings = False,
     ray: Ray = None,
+    jobs: Jobs = AUTO,
     device: Device = "auto",
     threads: Threads = None,
     data_path: DataPath = None,
@@ -304,36 +308,34 @@ def read_run_request(
     properties: Properties = None,
     version: Version = False,
 ) -> RunRequest:
-    """Make the request from the options that run.py and ablate.py share.
-
-    The models are those of the command line: none, or the name `all`, which each command replaces by names.
+    """Make the request from the options that run.py and ablate.py share; they replace no models, or `all`, by names.
 
     Raises:
         HellmError: the value of an option is wrong.
     """
-    exports = parse_exports(export)
+    exports, names = parse_exports(export), None if callbacks is None else parse_names(callbacks, "--callbacks")
+    machine: dict[str, Any] = {"device": device, "threads": check_threads(threads), "ray": ray, "data_path": data_path}
     return RunRequest(
         models=parse_models(models),
         datasets=parse_datasets(dataset),
         preset=preset,
         overrides=read_overrides(context, llm, llm_layers, settings or []),
-        data_path=data_path,
         may_download=not no_download,
         output=output,
-        device=device,
-        threads=check_threads(threads),
         embeddings=parse_embeddings(embeddings or []),
         seeds=parse_seeds(seeds),
         tuned=tuned,
-        ray=ray,
         protocol=protocol,
         mask=check_mask(mask, protocol),
         exports=exports,
         export_k=parse_export_k(export_k, exports),
         fresh=fresh,
         dry_run=dry_run,
-        callbacks=() if callbacks is None else tuple(parse_names(callbacks, "--callbacks")),
+        callbacks=tuple(names or ()),
         split=split,
+        jobs=parse_jobs(jobs, ray),
+        **machine,
+        timings=timings,
     )
 
 

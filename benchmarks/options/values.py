@@ -132,6 +132,25 @@ def check_threads(threads: int | None) -> int | None:
     return threads
 
 
+def parse_jobs(text: str, ray: str | None = None) -> int | None:
+    """Parse the number of runs to execute side by side; None stands for `auto`.
+
+    Args:
+        text: value of `--jobs`.
+        ray: value of `--ray`.
+
+    Raises:
+        SettingsError: it is neither `auto` nor a possible number, or Ray decides it.
+    """
+    if text == "auto":
+        return None
+    if ray is not None:
+        raise SettingsError(f"--jobs {shorten(text)} and --ray contradict each other; leave one of them out")
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= MOST_THREADS:
+        raise SettingsError(f"--jobs {shorten(text)!r} must be auto or a number from 1 to {MOST_THREADS}")
+    return int(text)
+
+
 def parse_seeds(text: str) -> tuple[int, ...]:
     """Parse seeds separated by commas. A repeated seed is returned once.
 

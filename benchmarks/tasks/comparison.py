@@ -13,9 +13,10 @@ from types import MappingProxyType
 import torch
 
 from hellm_recbole.baselines.registry import load_registry
+from hellm_recbole.benchmarks.tasks.execution import execute_and_report
 from hellm_recbole.benchmarks.tasks.prepared_data import load_data, refuse_missing_data
 from hellm_recbole.config.model_layers import split_variant
-from hellm_recbole.config.request import EMBEDDINGS, TEST_LISTS, RunRequest
+from hellm_recbole.config.request import EMBEDDINGS, RunRequest
 from hellm_recbole.config.search_space import can_be_searched
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
@@ -25,7 +26,7 @@ from hellm_recbole.experiments.changed_features import find_change, refuse_chang
 from hellm_recbole.experiments.combined_config import CombinedRunConfig
 from hellm_recbole.experiments.context import RunContext
 from hellm_recbole.experiments.dry_run import dry_run
-from hellm_recbole.experiments.export import describe_left_out, refuse_embeddings
+from hellm_recbole.experiments.export import refuse_embeddings
 from hellm_recbole.experiments.external_embeddings import add_embeddings, refuse_wrong_files
 from hellm_recbole.experiments.full_loss import refuse_unstated_full_loss
 from hellm_recbole.experiments.jobs import (
@@ -34,7 +35,6 @@ from hellm_recbole.experiments.jobs import (
     announce_removals,
     check_earlier_runs,
     check_language_models,
-    execute_jobs,
 )
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
 from hellm_recbole.experiments.logger_check import describe_missing_loggers
@@ -47,19 +47,17 @@ from hellm_recbole.experiments.preset_features import (
     suggest_preparation,
 )
 from hellm_recbole.experiments.pretrained import PretrainedStore
-from hellm_recbole.experiments.ray_jobs import run_on_ray
 from hellm_recbole.experiments.resolve import Resolver, Tuned, is_pretrained_model
 from hellm_recbole.experiments.run import follow_main_process
 from hellm_recbole.experiments.run_config import RunConfig
+from hellm_recbole.experiments.side_by_side import choose_places
 from hellm_recbole.experiments.sweeps import locate_tuned, read_tuned
 from hellm_recbole.experiments.unseen_items import refuse_blind_models
 from hellm_recbole.identity.parts import UNKNOWN_ORIGIN
 from hellm_recbole.plugins.callbacks import CallbackGroup
-from hellm_recbole.report.files import write_reports
-from hellm_recbole.report.table_request import TableRequest
 from hellm_recbole.system import runtime
 from hellm_recbole.system.distributed import ProcessGroup, join_process_group, refuse_process_group
-from hellm_recbole.system.files import ensure_folder, remove_leftovers
+from hellm_recbole.system.files import ensure_folder
 
 ModelSelector = Callable[[Sequence[str], str, Sequence[str]], list[str]]  # (models, dataset, modalities) -> models
 EXIT_RUN_FAILED = 1
@@ -157,11 +155,13 @@ def _run_main_process(
         check_language_models(jobs, data, trains_here=request.ray is None)
         if (unlogged := describe_missing_loggers(job.config for job in jobs if job.finished is None)) is not None:
             print(unlogged)
-        earlier = find_earlier_results(jobs) if request.ray is None else []  # runs on Ray take their time side by side
+        places = choose_places(jobs, 1 if group.size > 1 else request.jobs, request.threads, device)
+        # Ray decides itself how many runs are executed at once.
+        earlier = find_earlier_results(jobs, places.threads) if request.ray is None else []
         if not quiet:
-            print(describe_plan(jobs, earlier), flush=True)
+            print(describe_plan(jobs, earlier, places if request.ray is None else None), flush=True)
         announce_removals([job.folder for job in jobs if job.fresh], request.output)
-        failed = _execute_and_report(request, jobs, data, store, locks, quiet=quiet)
+        failed = execute_and_report(request, jobs, data, (store, locks, places), quiet=quiet)
     return EXIT_RUN_FAILED if failed else 0
 
 
@@ -191,6 +191,8 @@ def _refuse_options_of_one_process(request: RunRequest, group: ProcessGroup) -> 
         return
     if request.ray is not None:
         refuse_process_group("--ray")
+    if request.jobs not in (None, 1):
+        refuse_process_group("--jobs")
     if ":" in request.device:
         raise SettingsError(
             f"--device {request.device} names one device, but each of the {group.size} processes uses its own GPU; "
@@ -359,38 +361,3 @@ def _is_named(config: RunConfig, request: RunRequest, runs: _ChosenRuns) -> bool
     if change is not None and change.row in request.models:
         return True
     return config.model in request.models and (config.search is None) == (config.model not in runs.tuned)
-
-
-def _execute_and_report(
-    request: RunRequest,
-    jobs: Sequence[RunJob],
-    data: Mapping[str, tuple[Dataset, Split]],
-    store: PretrainedStore,
-    locks: JobLocks,
-    *,
-    quiet: bool,
-) -> int:
-    """Execute the jobs and report each dataset as soon as its runs have ended. Return the number of failed runs."""
-    if request.ray is not None:
-        store.clear()  # each worker loads what its runs read
-        failed = run_on_ray(jobs, data, request.ray, request.threads, request.device, locks)
-        for name in request.datasets:
-            _report(request, name, data[name], quiet=quiet)
-        return failed
-    failed = 0
-    for name in request.datasets:
-        failed += execute_jobs([job for job in jobs if job.dataset == name], data[name], store, locks)
-        _report(request, name, data[name], quiet=quiet)
-    return failed
-
-
-def _report(request: RunRequest, name: str, data: tuple[Dataset, Split], *, quiet: bool) -> None:
-    """Write the tables of a dataset; unless this is `quiet`, write its page, too, and print the tables."""
-    remove_leftovers(request.output / name)
-    tables = write_reports(request.output, name, request.protocol, TableRequest(request.mask), quick_page=not quiet)
-    if quiet:
-        return
-    print(tables)
-    if TEST_LISTS in request.exports:
-        print(describe_left_out(*data))
-    print(f"written to {request.output / name}")

@@ -10,8 +10,8 @@ from hellm_recbole.errors import ResultError
 from hellm_recbole.experiments.results import RECORD_FILE
 from hellm_recbole.plugins.user_models import add_users_folder
 from hellm_recbole.report import files as report_files
-from hellm_recbole.report.page import PAGE_FILE
 from hellm_recbole.report.page_figures import FIGURES
+from hellm_recbole.report.settings import PAGE_FILE
 from hellm_recbole.report.table_request import TableRequest
 from hellm_recbole.system.files import remove_leftovers
 
@@ -55,6 +55,7 @@ def write_reports(
     *,
     ledger: bool = False,
     costs: bool = False,
+    timings: bool = False,
 ) -> None:
     """Write and print the report of each dataset.
 
@@ -66,6 +67,7 @@ def write_reports(
         wanted: what the tables show, and how.
         ledger: whether to write and print the ledger.
         costs: whether to write and print the table of costs.
+        timings: whether to write and print the table of times.
 
     Raises:
         HellmError: a result cannot be read, or the report cannot be made or written.
@@ -74,8 +76,7 @@ def write_reports(
     for dataset in datasets:
         for folder in (output / dataset, output / dataset / FIGURES):
             remove_leftovers(folder)
-        text = report_files.write_reports(
-            source, dataset, protocol, wanted, page=True, ledger=ledger, costs=costs, output=output
-        )
+        further = {"ledger": ledger, "costs": costs, "timings": timings}
+        text = report_files.write_reports(source, dataset, protocol, wanted, page=True, output=output, **further)
         print(text)
         print(f"written to {output / dataset}; the page is {output / dataset / PAGE_FILE}")

@@ -119,7 +119,8 @@ class Request:
         data_path: folder with the source files of the datasets; None searches the usual folders.
         output: folder of all results.
         device: auto, cpu, cuda or cuda:N.
-        threads: number of CPU threads, or of CPUs of a local Ray cluster; None takes all.
+        threads: number of CPU threads, which runs side by side share, or of CPUs of a local Ray cluster; None takes
+            all.
         embeddings: pretrained model -> file of item embeddings that is read instead of training the model.
         split: value of `--split`; None splits by leave-one-out, or as the dataset itself says.
         may_download: whether raw files of a known dataset are downloaded if its source files are not found.
@@ -153,6 +154,8 @@ class RunRequest(Request):
         dry_run: whether to print only the memory and time that LLM runs need.
         callbacks: names of callbacks of installed packages that follow each run.
         mask: masking policy of all rows of the printed table; None takes those of the protocol.
+        jobs: number of runs to execute side by side; None takes as many as there are threads.
+        timings: whether to print and write where the time of the runs went.
     """
 
     seeds: tuple[int, ...]
@@ -165,6 +168,8 @@ class RunRequest(Request):
     dry_run: bool
     callbacks: tuple[str, ...] = ()
     mask: MaskPolicy | None = None
+    jobs: int | None = 1
+    timings: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import re
 import shlex
@@ -83,7 +85,7 @@ def load_yaml(path: Path) -> dict[str, Value]:
         raise SettingsError(f"settings file {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"settings file {path} is not UTF-8 text; save it as UTF-8") from error
-    return _parse_mapping(text, str(path))
+    return copy.deepcopy(_parse_mapping(text, str(path)))  # callers change what they get
 
 
 def parse_value(text: str, where: str) -> Value:
@@ -125,8 +127,12 @@ def quote_option(option: str) -> str:
     return f"{name} {shlex.quote(f'{key}={json.dumps(text, ensure_ascii=False)}')}"
 
 
+@functools.lru_cache(maxsize=512)
 def _parse_mapping(text: str, where: str) -> dict[str, Value]:
-    """Parse YAML text that contains a mapping. `where` is the file's path, for error messages."""
+    """Parse YAML text that contains a mapping. `where` is the file's path, for error messages.
+
+    A command reads the same files many times. Equal text gives an equal mapping, so it is parsed once.
+    """
     try:
         loaded = yaml.load(text, Loader=_Loader)
     except _YAML_ERRORS as error:

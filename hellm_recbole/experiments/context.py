@@ -22,12 +22,14 @@ class RunContext:
         seed: random seed of the run.
         device: device that the run uses.
         group: process group that trains LLM models together; its first process trains all other models alone.
+        jobs: number of runs that the command executes side by side; None if another program decides it.
     """
 
     output: Path
     seed: int
     device: torch.device
     group: ProcessGroup = SINGLE_PROCESS
+    jobs: int | None = 1
 
     def choose_group(self, config: RunConfig) -> ProcessGroup:
         """Return the processes that train a run: the whole group for LLM models, one process for others."""

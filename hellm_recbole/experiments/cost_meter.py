@@ -1,7 +1,7 @@
 """Measure what a run costs from outside of it: its own memory, its training examples and its tokens.
 
-Nothing here is part of the code that a number depends on. Times are in the record already: those of the epochs, of all
-training, and of all validations.
+Nothing here is part of the code that a number depends on. Most times are in the record already: those of the epochs, of
+all training, and of all validations. The time after training and that of the whole run are measured here.
 
 The memory of a row is the peak of its process less what was resident right before. One process measures many rows: the
 peak is reset at the start of each run, and what earlier rows have freed is returned to the system first, for glibc
@@ -14,6 +14,7 @@ import ctypes
 import functools
 import gc
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,8 @@ class CostMeter:
         self._n_examples = count_examples(config, split)
         self._counts_tokens = isinstance(config, LLMRunConfig) and config.backbone is not None
         self._n_epochs = self._n_tokens = 0
+        self._started = time.perf_counter()
+        self._trained_at: float | None = None
         if config.combined_runs == () and not (isinstance(config, OwnRunConfig) and config.spec.is_fitted):
             load_training_code()
         self._resident = measure_resident_memory()
@@ -55,7 +58,9 @@ class CostMeter:
         self._n_epochs += 1
 
     def close(self) -> None:
-        """Do nothing: ranking is a cost, too."""
+        """Note the end of training; ranking is a cost, too."""
+        if self._trained_at is None:
+            self._trained_at = time.perf_counter()
 
     @contextmanager
     def count_tokens(self) -> Iterator[None]:
@@ -77,13 +82,15 @@ class CostMeter:
         finally:
             Backbone.compute_states = original  # type: ignore[method-assign]
 
-    def measure(self, result: RunResult, n_processes: int = 1) -> Costs:
+    def measure(self, result: RunResult, n_processes: int = 1, jobs: int | None = 1) -> Costs:
         """Return the costs of the run.
 
         Args:
             result: its result.
             n_processes: number of processes that have trained it; this one has read only its share of the tokens.
+            jobs: number of runs that were executed side by side; None if it is unknown.
         """
+        ended = time.perf_counter()
         peak = result.peak_memory_bytes["host"]
         known = peak is not None and self._resident is not None
         knows_tokens = self._counts_tokens and self._n_epochs > 0 and n_processes == 1
@@ -92,6 +99,9 @@ class CostMeter:
             row_bytes=max((peak or 0) - (self._resident or 0), 0) if known else None,
             examples_per_epoch=self._n_examples,
             tokens_per_epoch=self._n_tokens // self._n_epochs if knows_tokens else None,
+            jobs=jobs,
+            total_seconds=ended - self._started if self._n_epochs == result.epochs_run else None,
+            final_seconds=None if self._trained_at is None else ended - self._trained_at,
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NotRequired
+
 from typing_extensions import TypedDict
 
 
@@ -12,9 +14,17 @@ class Costs(TypedDict):
     left. `row_bytes` is the memory of the run itself, the peak less that. Both are known on Linux only.
     `examples_per_epoch` counts the targets of an epoch: pairs with a negative, or next items. `tokens_per_epoch` counts
     the positions that the language model has read in an epoch of training.
+
+    `jobs` is the number of runs that the command executed side by side, null if another program decided it, such as
+    Ray; 1 in records without this key. Each of them had the `threads` of its record. `total_seconds` is the time of
+    the whole run, null if an earlier process trained a part of it. `final_seconds` is the time after training: ranks of
+    both parts and files; null for a row that combines others.
     """
 
     resident_bytes: int | None
     row_bytes: int | None
     examples_per_epoch: int | None
     tokens_per_epoch: int | None
+    jobs: NotRequired[int | None]
+    total_seconds: NotRequired[float | None]
+    final_seconds: NotRequired[float | None]

@@ -49,7 +49,7 @@ def dry_run(
         print(f"{split.dataset}: no model with a language model is named, so there is nothing to estimate")
     for config in llm_configs:
         model_error = _find_model_error(check, config, split)
-        data = _add_pretrained(config, configs, split, context, store)
+        data = add_pretrained(config, configs, split, context, store)
         try:
             batches = make_batch_source(
                 config.spec.batches,
@@ -112,7 +112,7 @@ def _measure_memory_bytes(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def _add_pretrained(
+def add_pretrained(
     config: RunConfig, configs: Sequence[RunConfig], split: Split, context: RunContext, store: PretrainedStore
 ) -> TrainData:
     """Return the training part with the pretrained embeddings of a run.

@@ -75,7 +75,7 @@ def execute_and_measure(
                 config, split, context, callbacks, lambda added: execute(watchers=[tracking, meter, *watchers, *added])
             )
         if result.status == "success":
-            result = replace(result, costs=meter.measure(result, context.choose_group(config).size))
+            result = replace(result, costs=meter.measure(result, context.choose_group(config).size, context.jobs))
             write_result(folder, result)
         tracking.finish(describe_outcome(result))
     return result

@@ -11,13 +11,14 @@ from hellm_recbole.errors import ResultError
 from hellm_recbole.experiments.jobs import RunJob
 from hellm_recbole.experiments.results import RECORD_FILE, RunResult, read_result
 from hellm_recbole.experiments.run_config import TrainedRunConfig
+from hellm_recbole.experiments.side_by_side import Places
 from hellm_recbole.system import runtime
 from hellm_recbole.system.columns import format_duration
 
 _MAX_NAMED = 8  # number of names or seeds that the line lists
 
 
-def describe_plan(jobs: Sequence[RunJob], earlier: Iterable[RunResult]) -> str:
+def describe_plan(jobs: Sequence[RunJob], earlier: Iterable[RunResult], places: Places | None = None) -> str:
     """Describe the runs of a command in one line.
 
     It names models, seeds and datasets, finished runs, runs that others read, epochs and the expected time.
@@ -25,6 +26,7 @@ def describe_plan(jobs: Sequence[RunJob], earlier: Iterable[RunResult]) -> str:
     Args:
         jobs: jobs of the command, compared with the runs in their folders.
         earlier: results of earlier runs of the same models on the same datasets and on this machine.
+        places: how many runs are executed at once; None if that is not known.
     """
     changed = {(job.dataset, job.context.seed, job.config.model) for job in jobs if job.finished is None}
     decided = [job for job in jobs if not _is_undecided(job, changed)]
@@ -51,7 +53,10 @@ def describe_plan(jobs: Sequence[RunJob], earlier: Iterable[RunResult]) -> str:
             parts.append(
                 f"{n_combined} not trained, because {'they combine' if n_combined > 1 else 'it combines'} scores"
             )
-        parts.append(f"expected time {_describe_time(to_run, earlier)}")
+        n_beside = 1 if places is None else places.jobs
+        if places is not None and n_beside > 1:
+            parts.append(f"{n_beside} side by side with {_count(places.threads, 'thread')} each")
+        parts.append(f"expected time {_describe_time(to_run, earlier, n_beside)}")
     return f"plan: {'; '.join(parts)}"
 
 
@@ -98,19 +103,22 @@ def find_earlier_results(jobs: Iterable[RunJob], threads: int | None = None) -> 
     return found
 
 
-def _describe_time(jobs: Sequence[RunJob], earlier: Iterable[RunResult]) -> str:
-    """Describe the time that jobs are expected to take; "unknown" if there is no earlier run of their models."""
+def _describe_time(jobs: Sequence[RunJob], earlier: Iterable[RunResult], n_beside: int) -> str:
+    """Describe the time that jobs are expected to take; "unknown" if there is no earlier run of their models.
+
+    `n_beside` runs are executed side by side: together they take at least as long as the longest one.
+    """
     earlier = list(earlier)
-    known_s, unknown = 0.0, dict[str, None]()
+    known_s, longest_s, unknown = 0.0, 0.0, dict[str, None]()
     for job in jobs:
         seconds = estimate_job_seconds(job, earlier)
         if seconds is None:
             unknown[job.config.label] = None
         else:
-            known_s += seconds
+            known_s, longest_s = known_s + seconds, max(longest_s, seconds)
     if not known_s:
         return "unknown"
-    expected = f"about {format_duration(known_s)}, from earlier runs"
+    expected = f"about {format_duration(max(known_s / n_beside, longest_s))}, from earlier runs"
     return f"{expected}; no earlier run of {_join(unknown)}" if unknown else expected
 
 

@@ -5,28 +5,21 @@ Ray is imported in the functions that need it, so that commands that do not use 
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import rich.live
-import rich.table
-from rich.console import Console
-
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, take_last_line
+from hellm_recbole.experiments.job_progress import ProgressReporter, open_view
 from hellm_recbole.experiments.jobs import JobLocks, RunJob, report_outcome, run_job
 from hellm_recbole.experiments.pretrained import PretrainedStore
 from hellm_recbole.experiments.ray_cluster import connect_cluster, enter_worker, refuse_gpu_number, request_resources
 from hellm_recbole.experiments.run import record_lost_run
 from hellm_recbole.experiments.run_config import TrainedRunConfig
 from hellm_recbole.system import runtime
-from hellm_recbole.system.work_bar import LINE_EVERY_S
 from hellm_recbole.training.loggers import Logger
 from hellm_recbole.training.trackers.guard import report_once
 
@@ -126,7 +119,7 @@ def _wait_for_tasks(
 
     pending, done, failed = dict(running), 0, 0
     titles = {job.name: f"{number}/{len(running)} {job.name}" for number, job in enumerate(running.values(), start=1)}
-    with _open_view(len(running)) as show:
+    with open_view(len(running)) as show:
         while pending:
             ready, _ = ray.wait(list(pending), num_returns=1, timeout=POLL_EVERY_S)
             for reference in ready:
@@ -177,10 +170,10 @@ def execute_job(
         Description of the error; None if there was no error.
     """
     enter_worker(folder, job.config.resources.ray_cpus)
-    job = replace(job, context=replace(job.context, device=runtime.choose_device(device)))
+    job = replace(job, context=replace(job.context, device=runtime.choose_device(device), jobs=None))
     watchers: list[Logger] = []
     if isinstance(job.config, TrainedRunConfig):
-        watchers.append(ProgressReporter(board, job))
+        watchers.append(ProgressReporter(job, lambda text: board.set_line.remote(job.name, text)))
     else:
         board.set_line.remote(job.name, "combining scores")
     try:
@@ -217,94 +210,3 @@ class ProgressBoard:
     def get_warnings(self) -> dict[str, str]:
         """Return the first warning about each tracker, name -> sentence."""
         return self._warnings
-
-
-class ProgressReporter:
-    """A logger that writes the progress of one job to the board, with the content of the lines of a single run.
-
-    Args:
-        board: the `ProgressBoard` of the tasks.
-        job: the job.
-    """
-
-    def __init__(self, board: Any, job: RunJob) -> None:
-        assert isinstance(job.config, TrainedRunConfig)
-        self._board, self._name, self._train = board, job.name, job.config.train
-        self._validation = ""
-        self._best: tuple[float, int] | None = None  # best validation metric and its epoch
-        self._is_whole: bool | None = None  # whether this process has seen all epochs, so that it knows the best one
-        self._write("starting")
-
-    def step(self, epoch: int, step: int, n_steps: int) -> None:
-        """Write epoch and step; called only in long epochs."""
-        self._write(f"{self._describe_epoch(epoch)}{self._validation}, step {step}/{n_steps}")
-
-    def log(self, epoch: int, values: Mapping[str, float]) -> None:
-        """Write epoch, validation metric, best epoch, and the epoch at which early stopping would end the run."""
-        if self._is_whole is None:
-            self._is_whole = epoch == 1
-        value = values.get(f"valid/{self._train.valid_metric}")
-        if value is not None:
-            if self._best is None or value > self._best[0]:
-                self._best = value, epoch
-            self._validation = f", {self._train.valid_metric} {value:.4f}"
-            if self._is_whole:
-                self._validation += self._describe_best(*self._best)
-        self._write(f"{self._describe_epoch(epoch)}{self._validation}")
-
-    def close(self) -> None:
-        """Write that training has ended."""
-        self._write("ranking")
-
-    def _describe_epoch(self, epoch: int) -> str:
-        return f"epoch {epoch} of at most {self._train.epochs}"
-
-    def _describe_best(self, value: float, epoch: int) -> str:
-        """Describe the best epoch, and when early stopping would end the run."""
-        text = f", best {value:.4f} at epoch {epoch}"
-        end = epoch + self._train.patience * self._train.eval_every
-        return text if end >= self._train.epochs else f"{text}, stops at epoch {end} without improvement"
-
-    def _write(self, text: str) -> None:
-        self._board.set_line.remote(self._name, text)
-
-
-@contextmanager
-def _open_view(total: int) -> Iterator[Any]:
-    """Open a view of the progress: a live table in a terminal, otherwise a `_LineView`.
-
-    Yields:
-        A function that takes the number of finished jobs, the number of failed jobs, and name -> line of each running
-        job, and shows them.
-    """
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _LineView(total)
-        return
-    with rich.live.Live(console=console, transient=True) as live:
-
-        def show(done: int, failed: int, lines: Mapping[str, str]) -> None:
-            table = rich.table.Table(title=_format_counts(total, done, failed, len(lines)), box=None)
-            for name, text in lines.items():
-                table.add_row(name, text)
-            live.update(table)
-
-        yield show
-
-
-def _format_counts(total: int, done: int, failed: int, running: int) -> str:
-    return f"{done} of {total} runs finished ({failed} failed), {running} running"
-
-
-class _LineView:
-    """A view for output that is not a terminal: it prints a line when a job ends, and at intervals."""
-
-    def __init__(self, total: int) -> None:
-        self._total, self._done, self._printed_at = total, -1, time.monotonic()
-
-    def __call__(self, done: int, failed: int, lines: Mapping[str, str]) -> None:
-        if done == self._done and time.monotonic() - self._printed_at < LINE_EVERY_S:
-            return
-        self._done, self._printed_at = done, time.monotonic()
-        details = "; ".join(f"{name}: {text}" for name, text in lines.items())
-        print(f"{_format_counts(self._total, done, failed, len(lines))} {details}", file=sys.stderr, flush=True)

@@ -14,6 +14,7 @@ import importlib.util
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 # Every run uses these modules. The modules that they import are digested, too.
 HARNESS = (
@@ -59,6 +60,8 @@ NEUTRAL = frozenset(
 _BASELINES = "hellm_recbole.baselines"
 _DIGITS = 16  # hexadecimal digits of one module's digest
 _DIGESTS: dict[str, str] = {}  # module -> digest, of all modules that this process has digested
+_IMPORTS: dict[tuple[str, frozenset[str], frozenset[Path]], tuple[str, ...]] = {}  # arguments of `_list_imports` -> its
+# result; models share most of their modules
 
 
 def digest_model_code(*modules: str) -> dict[str, str]:
@@ -197,8 +200,8 @@ def _digest_import_closure(roots: tuple[str, ...]) -> tuple[tuple[str, str], ...
     Returns:
         (module, digest) of each module, sorted.
     """
-    packages = {"hellm_recbole", *(root.partition(".")[0] for root in roots)}
-    folders = {folder for name in packages if (folder := _find_folder(name)) is not None}
+    packages = frozenset({"hellm_recbole", *(root.partition(".")[0] for root in roots)})
+    folders = frozenset(folder for name in packages if (folder := _find_folder(name)) is not None)
     found: dict[str, str] = {}
     pending = list(dict.fromkeys(roots))
     while pending:
@@ -206,7 +209,10 @@ def _digest_import_closure(roots: tuple[str, ...]) -> tuple[tuple[str, str], ...
         if module in found or module in NEUTRAL:
             continue
         found[module] = digest_module(module)
-        pending += _list_imports(module, packages, folders)
+        key = module, packages, folders
+        if key not in _IMPORTS:
+            _IMPORTS[key] = tuple(_list_imports(*key))
+        pending += _IMPORTS[key]
     return tuple(sorted((_name_in_digests(module), digest) for module, digest in found.items()))
 
 
@@ -259,6 +265,21 @@ def digest_module(module: str) -> str:
     return _DIGESTS[module]
 
 
+def list_known_code() -> tuple[dict[Any, Any], dict[Any, Any]]:
+    """List what this process has read of the code, for `adopt_known_code` in another process."""
+    return dict(_DIGESTS), dict(_IMPORTS)
+
+
+def adopt_known_code(known: tuple[Mapping[Any, Any], Mapping[Any, Any]]) -> None:
+    """Use what another process read of the code when it loaded it; files may have been edited since.
+
+    Args:
+        known: value of `list_known_code`.
+    """
+    _DIGESTS.update(known[0])
+    _IMPORTS.update(known[1])
+
+
 def forget_modules(modules: Iterable[str]) -> None:
     """Forget the digests of modules that are about to be imported again, because their files were edited.
 
@@ -269,6 +290,7 @@ def forget_modules(modules: Iterable[str]) -> None:
     """
     for name in modules:
         _DIGESTS.pop(name, None)
+    _IMPORTS.clear()
     _digest_import_closure.cache_clear()  # it is computed again from the digests that are left
     _find_source_file.cache_clear()
 

@@ -8,7 +8,8 @@
 - `ablation.{md,csv,tex}` compares variants with their models, at the cut-offs of the runs. It is written if a variant
   has finished.
 - `audit.{md,csv,tex}` compares rows with changed features with their models. It is written if such a row has finished.
-- `costs.{md,csv,tex}` has the costs of the rows. It is written if it is requested.
+- `costs.{md,csv,tex}` has the costs of the rows, and `timings.{md,csv}` where the time of all runs went. They are
+  written if they are requested.
 - `ledger.{md,csv}` has published numbers beside those of the runs, and `claims.csv` the verdicts on the claims of the
   paper's text. They are written if they are requested.
 - `report.html` is the page. It is written if it is requested, with `figures/` or, after runs, without.
@@ -64,6 +65,8 @@ from hellm_recbole.report.slices import build_slices, render_slices
 from hellm_recbole.report.table_request import DEFAULT_TABLES, TableRequest
 from hellm_recbole.report.tables import Table, build_table
 from hellm_recbole.report.terminal import render_terminal
+from hellm_recbole.report.timing_rendering import render_timings_csv, render_timings_markdown, render_timings_terminal
+from hellm_recbole.report.timing_table import TimingTable, build_timing_table
 from hellm_recbole.system.files import ensure_folder, write_text
 
 STEMS: dict[Protocol, str] = {"unified": "table", "paper": "table-paper"}  # file names of the tables without endings
@@ -79,6 +82,7 @@ def write_reports(
     quick_page: bool = False,
     ledger: bool = False,
     costs: bool = False,
+    timings: bool = False,
     output: Path | None = None,
 ) -> str:
     """Write the files listed at the top of this module into a folder of the dataset's name. Each run is read once.
@@ -93,10 +97,11 @@ def write_reports(
             returned says why, and nothing else is lost.
         ledger: whether to write the ledger; the page has it in any case if there are published numbers of the dataset.
         costs: whether to write the table of costs, and its figure if the page is written.
+        timings: whether to write the table of times.
         output: folder that gets the folder of the report; None takes `results_dir`.
 
     Returns:
-        The table, the tables of ablation and audit if there are any, costs and ledger if they are written, and the
+        The table, those of ablation and audit if there are any, costs, times and ledger if they are written, and the
         problem of a quick page, as text for the terminal.
 
     Raises:
@@ -106,29 +111,37 @@ def write_reports(
     everything, settings, metric = read_frame(results_dir, dataset), read_report_settings(), wanted.metric
     frame, folder = everything.drop_variants(), ensure_folder((output or results_dir) / dataset)
     tables, masked = _build_tables(frame, protocol, wanted, settings)
-    ablation = build_ablation(everything, settings)
+    ablation = _write_ablation(folder, build_ablation(everything, settings))
     _write_tables(folder, {STEMS[name]: one for name, one in tables.items()})
     _write_slices(folder, frame, settings, wanted.cutoffs)
-    _write_ablation(folder, ablation)
     audit = _write_audit(folder, build_audit(everything, settings, cutoffs=wanted.cutoffs))
     spent = _write_costs(folder, frame, tables["unified"], metric or settings.sort_metric) if costs else None
+    took = _write_timings(folder, build_timing_table(everything.groups)) if timings else None
     numbers = build_ledger(everything, settings, metric=metric) if ledger else None
-    content = (tables, ablation, numbers, metric, wanted.cutoffs, audit, spent)
-    source = PageInput(results_dir, everything, frame, settings, *content)
+    content = (settings, tables, ablation, numbers, metric, wanted.cutoffs, audit, spent, took)
+    source = PageInput(results_dir, everything, frame, *content)
     if page:
         write_dataset_page(folder, source)
     table = tables[protocol]
     if masked is not None and wanted.mask is not None:
         asked = build_ablation(replace(everything, mask=wanted.mask), settings)
         table, ablation = _write_masked(folder, masked, asked, wanted.mask)
-    shown = [render_terminal(table), *([] if ablation is None else [render_ablation_terminal(ablation)])]
-    shown += [] if audit is None else [render_audit_terminal(audit)]
-    shown += [] if spent is None else [render_costs_terminal(spent)]
+    shown = [render_terminal(table), *_render_further(ablation, audit, spent, took)]
     if ledger and numbers is not None:
         shown.append(_write_ledger(folder, numbers))
     if quick_page and (problem := try_page(folder, source)) is not None:
         shown.append(problem)
     return "\n".join(shown)
+
+
+def _render_further(
+    ablation: Ablation | None, audit: Audit | None, costs: CostTable | None, timings: TimingTable | None
+) -> list[str]:
+    """Render the further tables that there are, as text for the terminal."""
+    shown = [] if ablation is None else [render_ablation_terminal(ablation)]
+    shown += [] if audit is None else [render_audit_terminal(audit)]
+    shown += [] if costs is None else [render_costs_terminal(costs)]
+    return shown + ([] if timings is None else [render_timings_terminal(timings)])
 
 
 def _build_tables(
@@ -178,13 +191,14 @@ def _write_tables(folder: Path, tables: Mapping[str, Table]) -> None:
         write_text(folder / f"{stem}.tex", render_latex(table, name_latex_label(folder.name, stem)))
 
 
-def _write_ablation(folder: Path, ablation: Ablation | None, stem: str = "ablation") -> None:
-    """Write an ablation table as Markdown, CSV and LaTeX, if there is one."""
+def _write_ablation(folder: Path, ablation: Ablation | None, stem: str = "ablation") -> Ablation | None:
+    """Write an ablation table as Markdown, CSV and LaTeX, if there is one, and return it."""
     if ablation is None:
-        return
+        return None
     for ending, render in (("md", render_ablation_markdown), ("csv", render_ablation_csv)):
         write_text(folder / f"{stem}.{ending}", render(ablation))
     write_text(folder / f"{stem}.tex", render_ablation_latex(ablation, name_latex_label(folder.name, stem)))
+    return ablation
 
 
 def _write_audit(folder: Path, audit: Audit | None) -> Audit | None:
@@ -205,6 +219,14 @@ def _write_costs(folder: Path, frame: ReportFrame, table: Table, metric: str) ->
     for ending, render in (("md", render_costs_markdown), ("csv", render_costs_csv), ("tex", render_costs_latex)):
         write_text(folder / f"costs.{ending}", render(costs))
     return costs
+
+
+def _write_timings(folder: Path, table: TimingTable | None) -> TimingTable | None:
+    """Write a table of times as Markdown and CSV, if there is one, and return it."""
+    if table is not None:
+        write_text(folder / "timings.md", render_timings_markdown(table))
+        write_text(folder / "timings.csv", render_timings_csv(table))
+    return table
 
 
 def _write_ledger(folder: Path, ledger: Ledger) -> str:

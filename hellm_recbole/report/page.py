@@ -35,11 +35,12 @@ from hellm_recbole.report.page_figures import FIGURES, draw_page_figures
 from hellm_recbole.report.page_svg import draw_sample, embed_figure, name_colour
 from hellm_recbole.report.pairs import compare_pairs
 from hellm_recbole.report.protocols import FAMILY_TITLES
-from hellm_recbole.report.settings import ReportSettings
+from hellm_recbole.report.settings import PAGE_FILE, ReportSettings
 from hellm_recbole.report.tables import Table
+from hellm_recbole.report.timing_rendering import COLUMNS, list_timing_lines
+from hellm_recbole.report.timing_table import TimingTable
 from hellm_recbole.system.files import write_text
 
-PAGE_FILE = "report.html"
 MASKED: dict[Policy, str] = {
     "seen": "what a user had before is masked, for every row",
     "train": "what a user had in training is masked, for every row",
@@ -62,6 +63,7 @@ class PageContent:
         ledger: published numbers beside those of the runs; None if no source has the dataset.
         audit: rows with changed features; None if none has finished.
         costs: costs of the rows, which get a figure; None if they were not asked for.
+        timings: times of the rows; None if they were not asked for.
     """
 
     table: Table
@@ -72,6 +74,7 @@ class PageContent:
     ledger: Ledger | None
     audit: Audit | None = None
     costs: CostTable | None = None
+    timings: TimingTable | None = None
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,9 @@ def write_page(
         pairs=pairs,
         ledger=content.ledger,
         claims=() if content.ledger is None else describe_claims(content.ledger),
+        timings=content.timings,
+        timing_lines=() if content.timings is None else list_timing_lines(content.timings),
+        timing_columns=COLUMNS,
         confidence=f"{settings.confidence_level:.0%}",
         colours=list_dark_colours(),
     )

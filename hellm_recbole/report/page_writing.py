@@ -17,8 +17,9 @@ from hellm_recbole.report.audit import Audit
 from hellm_recbole.report.cost_table import CostTable
 from hellm_recbole.report.frame import ReportFrame
 from hellm_recbole.report.ledger import Ledger, build_ledger, has_references
-from hellm_recbole.report.settings import ReportSettings
+from hellm_recbole.report.settings import PAGE_FILE, ReportSettings
 from hellm_recbole.report.tables import Table
+from hellm_recbole.report.timing_table import TimingTable
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class PageInput:
         cutoffs: cut-offs K; None takes those of the runs.
         audit: audit table; None if no row with changed features has finished.
         costs: costs of the rows; None if they were not requested.
+        timings: times of the rows; None if they were not requested.
     """
 
     results_dir: Path
@@ -50,6 +52,20 @@ class PageInput:
     cutoffs: Sequence[int] | None
     audit: Audit | None = None
     costs: CostTable | None = None
+    timings: TimingTable | None = None
+
+
+def is_page_current(folder: Path) -> bool:
+    """Return whether a page exists that is newer than all records and ranks of the dataset.
+
+    Args:
+        folder: folder of the dataset, with its runs.
+    """
+    page = folder / PAGE_FILE
+    if not page.exists():
+        return False
+    written = page.stat().st_mtime_ns
+    return all(path.stat().st_mtime_ns < written for path in folder.glob("*/*/*.*") if path.is_file())
 
 
 def write_dataset_page(folder: Path, source: PageInput, *, with_files: bool = True) -> None:
@@ -79,6 +95,7 @@ def write_dataset_page(folder: Path, source: PageInput, *, with_files: bool = Tr
         ledger=ledger,
         audit=source.audit,
         costs=source.costs,
+        timings=source.timings,
     )
     write_page(folder, frame, content, source.settings, with_files=with_files)
 

@@ -9,6 +9,8 @@ from pydantic import Field
 from hellm_recbole.config.limits import LARGEST_CUTOFF
 from hellm_recbole.config.settings import Settings, load_settings
 
+PAGE_FILE = "report.html"
+
 
 class ReportSettings(Settings):
     """Settings of tables and slices; their values are in `properties/report.yaml`.

@@ -18,6 +18,20 @@ BAR_COLUMNS = 24
 BYTES = "B"  # unit of work that is shown in MB
 
 
+_hidden = False  # whether this process shows no progress
+
+
+def hide_progress() -> None:
+    """Show no progress in this process from now on: the process that has started it shows one view of all."""
+    global _hidden
+    _hidden = True
+
+
+def is_progress_hidden() -> bool:
+    """Return whether this process shows no progress."""
+    return _hidden
+
+
 def start_live() -> Any:
     """Start rich's live display on stderr, or in a notebook's cell; None if lines cannot be redrawn."""
     if is_notebook():
@@ -54,7 +68,7 @@ class WorkBar:
         self._description, self._total, self._unit = description, total, unit
         self._first = self._completed = completed
         self._started = self._last_shown = time.monotonic()
-        self._shown = shown
+        self._shown = shown and not _hidden
         self._live: Any = None
 
     def __enter__(self) -> WorkBar:

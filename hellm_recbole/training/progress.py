@@ -15,7 +15,7 @@ from typing import Any
 from rich.cells import cell_len
 
 from hellm_recbole.system.columns import Forms, fit_parts, format_duration, shorten_name
-from hellm_recbole.system.work_bar import DRAW_EVERY_S, LINE_EVERY_S, start_live
+from hellm_recbole.system.work_bar import DRAW_EVERY_S, LINE_EVERY_S, is_progress_hidden, start_live
 from hellm_recbole.training.checkpoint import Progress
 from hellm_recbole.training.loggers import STEPS_EVERY_S, Logger
 
@@ -64,7 +64,7 @@ class ConsoleView:
         self._value: float | None = None  # validation metric of the last evaluation
         self._progress: Progress | None = None
         self._closed = False
-        if done:
+        if done and not is_progress_hidden():
             print(f"{self._write_run()}: resumed after epoch {done}", file=sys.stderr, flush=True)
         self._live = start_live()
         if self._live is not None:
@@ -122,6 +122,8 @@ class ConsoleView:
 
     def _print_line(self) -> None:
         """Print a plain line. If the variable `COLUMNS` is set, it limits the width of the line."""
+        if is_progress_hidden():
+            return
         columns = os.environ.get("COLUMNS", "")
         width = int(columns) if columns.isdecimal() and int(columns) > 0 else NO_LIMIT
         print(self._compose_line(width), file=sys.stderr, flush=True)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hellm_recbole.report import page
+from hellm_recbole.report.settings import PAGE_FILE
 from tests.benchmarks.run_toy import command
 
 
@@ -17,7 +18,7 @@ def test_a_run_writes_the_page(
 ) -> None:
     assert command("--models", "Pop") == 0
     folder = workplace / "results" / "toy"
-    text = (folder / page.PAGE_FILE).read_text(encoding="utf-8")
+    text = (folder / PAGE_FILE).read_text(encoding="utf-8")
     assert '<th scope="row">Pop</th>' in text
     assert not (folder / "figures").exists()
 

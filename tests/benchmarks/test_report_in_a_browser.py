@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Locator, Page, sync_playwright
 
 from hellm_recbole.report.files import write_reports
-from hellm_recbole.report.page import PAGE_FILE
+from hellm_recbole.report.settings import PAGE_FILE
 from tests.report.test_page import fill
 from tests.toy_records import add_run
 

@@ -45,6 +45,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def clear_caches() -> None:
     code._DIGESTS.clear()
+    code._IMPORTS.clear()
     for cached in (code._digest_import_closure, code._find_source_file):
         cached.cache_clear()
 

@@ -17,7 +17,7 @@ from hellm_recbole.benchmarks import report
 from hellm_recbole.errors import ResultError
 from hellm_recbole.experiments.sweeps import locate_search, write_search
 from hellm_recbole.report.files import write_reports
-from hellm_recbole.report.page import PAGE_FILE
+from hellm_recbole.report.settings import PAGE_FILE
 from tests.toy_records import add_run, toy_search, toy_trial
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,6 +10,7 @@ import pytest
 from hellm_recbole.errors import OutputError
 from hellm_recbole.report import page
 from hellm_recbole.report.files import write_reports
+from hellm_recbole.report.settings import PAGE_FILE
 from tests.toy_records import add_run
 
 
@@ -21,11 +22,11 @@ def fill(results: Path) -> Path:
 def test_the_page_after_runs_is_the_page_without_files_of_figures(tmp_path: Path) -> None:
     folder = fill(tmp_path)
     shown = write_reports(tmp_path, "Toy", "unified", quick_page=True)
-    quick = (folder / page.PAGE_FILE).read_bytes()
+    quick = (folder / PAGE_FILE).read_bytes()
     assert not (folder / "figures").exists()
     assert "could not be written" not in shown
     assert write_reports(tmp_path, "Toy", "unified", page=True) == shown
-    assert (folder / page.PAGE_FILE).read_bytes() == quick
+    assert (folder / PAGE_FILE).read_bytes() == quick
     endings = {path.suffix for path in (folder / "figures").iterdir()}
     assert endings == {".svg", ".pdf", ".png"}
 
