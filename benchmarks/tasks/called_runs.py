@@ -15,6 +15,7 @@ from hellm_recbole.benchmarks.options.values import (
     check_threads,
     parse_export_k,
     parse_exports,
+    parse_jobs,
     parse_models,
 )
 from hellm_recbole.benchmarks.tasks.all_models import leave_out_models
@@ -64,6 +65,8 @@ def make_request(
     refresh_user_models()
     check_seeds(seeds, f"seeds = {seeds}")
     check_threads(others["threads"])
+    if others["jobs"] is not None:
+        parse_jobs(str(others["jobs"]), others["ray"] if others["jobs"] != 1 else None)
     written = parse_exports(",".join(exports)) if exports else ()
     return RunRequest(
         models=parse_models(models),

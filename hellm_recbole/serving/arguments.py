@@ -43,6 +43,7 @@ _KINDS: Mapping[str, tuple[Any, str]] = {
     "ray": (StrictStr | None, "a text"),
     "device": (StrictStr, "a text, such as 'cpu'"),
     "threads": (StrictInt | None, "a whole number"),
+    "jobs": (StrictInt | None, "a whole number"),
     "output": _PATH,
     "folder": _PATH,
     "llm": (_Path | None, "a path, or a text"),

@@ -25,6 +25,7 @@ def test_the_default_request_names_no_dataset() -> None:
         models=(), datasets=(), preset="paper", overrides=(), data_path=None, output=Path("results"), device="auto",
         threads=None, seeds=(2024,), tuned=False, ray=None, protocol="paper", exports=(), export_k=None, fresh=False,
         dry_run=False,
+        jobs=None,
     )  # fmt: skip
 
 

@@ -42,6 +42,7 @@ def test_the_default_request() -> None:
         export_k=None,
         fresh=False,
         dry_run=False,
+        jobs=None,
     )
     assert read(search=True) == SearchRequest(
         models=(),
