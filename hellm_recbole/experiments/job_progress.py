@@ -1,4 +1,4 @@
-"""Progress of runs that are executed side by side: what each hands on, and one view of all of them."""
+"""Progress of runs that are executed side by side: what each hands on, and one view for all runs."""
 
 from __future__ import annotations
 

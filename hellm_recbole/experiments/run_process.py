@@ -3,7 +3,7 @@
 The processes are those of the standard library. A local Ray does the same, but it first starts several processes of its
 own, which need seconds and some hundred MB; searches and clusters use it. On Linux the processes are forked from a
 server that has imported this package and done nothing else, so that a run starts in a fraction of a second. Elsewhere
-each process imports it anew.
+each process imports it itself.
 """
 
 from __future__ import annotations

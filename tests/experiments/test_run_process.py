@@ -129,7 +129,7 @@ def wait_for_end(folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_a_killed_process_is_told_and_the_same_command_resumes(workplace: Path) -> None:
+def test_a_killed_process_is_reported_and_the_same_command_resumes(workplace: Path) -> None:
     options = ["--models", "LightGCN,SASRec", "--set", "batch_size=64"]
     with start(*options, "--set", "epochs=100000", "--set", "patience=100000", "--set", "SASRec.patience=3") as process:
         wait_for("LightGCN")
