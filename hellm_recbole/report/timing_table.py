@@ -34,7 +34,8 @@ class RunTimes:
     @property
     def total(self) -> float:
         """Sum of all known times."""
-        return sum(value for field in fields(self) if (value := getattr(self, field.name)) is not None)
+        times = (self.build, self.train, self.valid, self.test, self.other)
+        return sum((value for value in times if value is not None), 0.0)
 
 
 @dataclass(frozen=True)
