@@ -188,7 +188,7 @@ def run(
     """
     from hellm_recbole.benchmarks.tasks.called_runs import execute_call, list_overrides, make_request
 
-    others = dict(preset=preset, tuned=tuned, fresh=fresh, ray=ray, device=device, threads=threads, jobs=jobs)
+    others: Any = dict(preset=preset, tuned=tuned, fresh=fresh, ray=ray, device=device, threads=threads, jobs=jobs)
     check_arguments(models=models, seeds=seeds, settings=settings, embeddings=embeddings, export_k=export_k, **others)
     check_arguments(exports=exports, output=output)
     loaded, names = _load(dataset), models if isinstance(models, str) else ",".join(models)
@@ -196,10 +196,10 @@ def run(
         loaded.name,
         names,
         (seeds,) if isinstance(seeds, int) else tuple(dict.fromkeys(seeds)),
-        *(list_overrides(settings or {}), as_paths(embeddings)),
+        list_overrides(settings or {}),
+        as_paths(embeddings),
         [exports] if isinstance(exports, str) else exports,
-        export_k,
-        *(others, Path(output), find_option(loaded.split.kind)),
+        *(export_k, others, Path(output), find_option(loaded.split.kind)),
     )
     load = partial(_load_result, dataset=loaded, device=device, embeddings=embeddings)
     return collect_results(request, loaded.name, execute_call(request, loaded.source, loaded.split), load)

@@ -60,7 +60,7 @@ def estimate_table_bytes(config: RunConfig, split: Split) -> int:
         width = 0
     tables = (split.n_users + split.n_items) * width * ADAM_BYTES * TABLE_COPIES
     features = sum(matrix.nbytes for matrix in config.choose_features(split.features).values())
-    return tables + 2 * features + SCORE_COPIES * FLOAT_BYTES * min(block, split.n_users) * split.n_items
+    return int(tables + 2 * features + SCORE_COPIES * FLOAT_BYTES * min(block, split.n_users) * split.n_items)
 
 
 def measure_free_bytes(claims: Sequence[tuple[int, int]]) -> int:

@@ -68,7 +68,7 @@ def list_gpus(device: torch.device) -> tuple[torch.device, ...]:
     """List the GPUs that a command uses: the one that it names, or all of the machine; none if it is the CPU."""
     if device.type == "cpu":
         return ()
-    if device.type != "cuda" or device.index is not None:
+    if str(device) != "cuda":  # a GPU with a number, or one of another kind
         return (device,)
     return tuple(torch.device("cuda", number) for number in range(max(torch.cuda.device_count(), 1)))
 
