@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from hellm_recbole.data.columns import write_rows
 from hellm_recbole.data.dataset import DROPPED
 from hellm_recbole.data.feature_files import FEATURES, MISSING, TOKENS, FeatureMatrix
 from hellm_recbole.data.manifest import Counts, Manifest, Modality, write_manifest
@@ -159,6 +160,6 @@ def _write_tokens(path: Path, tokens: Iterable[str]) -> None:
 
 def _write_table(path: Path, frame: pd.DataFrame, types: Mapping[str, str]) -> None:
     """Write a tab-separated table. Nothing is quoted, because importers remove tabs and quotes from the fields."""
-    lines = ["\t".join(f"{column}:{types[column]}" for column in frame.columns)]
-    lines += map("\t".join, zip(*(frame[column].tolist() for column in frame.columns), strict=True))
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with path.open("wb") as stream:
+        stream.write(("\t".join(f"{column}:{types[column]}" for column in frame.columns) + "\n").encode())
+        write_rows(stream, [frame[column] for column in frame.columns])

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from hellm_recbole.data.columns import map_tokens, number_tokens
 from hellm_recbole.data.feature_files import list_features, read_aligned_features, read_coverage
 from hellm_recbole.data.item_texts import read_item_texts
 from hellm_recbole.data.manifest import MANIFEST, Manifest, find_changed_files, read_manifest
@@ -25,6 +26,7 @@ from hellm_recbole.types import FloatArray, IdArray, TokenArray
 
 PARTS = ("train", "valid", "test")
 DROPPED = "dropped_items.txt"  # items that the k-core filter dropped; written only if there are any
+IDS = ("user_id", "item_id")  # columns of NAME.inter
 CACHE = ".cache"  # subfolder of a dataset: data that models derived from the dataset
 
 
@@ -160,7 +162,7 @@ def _read_interactions(folder: Path, manifest: Manifest) -> Table:
     Raises:
         DataError: the table is malformed, or the manifest counts another number of interactions.
     """
-    table = read_table(folder / f"{manifest.name}.inter", typed=True)
+    table = read_table(folder / f"{manifest.name}.inter", typed=True, categories=IDS)
     table.require(("user_id", "item_id", TIME), "prepare the dataset again with --fresh")
     expected = manifest.counts.after.interactions
     if len(table.frame) != expected:
@@ -245,7 +247,7 @@ def encode_parts(table: Table) -> npt.NDArray[np.int8]:
     Raises:
         DataError: a field is not one of PARTS.
     """
-    codes = table.frame["split"].map({part: code for code, part in enumerate(PARTS)}).to_numpy(np.float64, na_value=-1)
+    codes = map_tokens(table.frame["split"], {part: code for code, part in enumerate(PARTS)})
     bad_rows = np.flatnonzero(codes < 0)
     if len(bad_rows):
         row = int(bad_rows[0])
@@ -261,5 +263,5 @@ def _encode(column: pd.Series[str]) -> tuple[IdArray, TokenArray]:
     Returns:
         [E] ids from 1, in the order of first occurrence; [n + 1] token of each id.
     """
-    codes, tokens = pd.factorize(column)
-    return codes.astype(np.int64) + 1, np.array(["", *tokens], dtype=np.str_)
+    codes, tokens = number_tokens(column)
+    return codes + 1, np.array(["", *tokens], dtype=np.str_)

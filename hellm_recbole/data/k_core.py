@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from hellm_recbole.data.atomic import AtomicData
+from hellm_recbole.data.columns import number_tokens
 from hellm_recbole.data.manifest import Counts
 from hellm_recbole.errors import DataError
 from hellm_recbole.types import IdArray
@@ -51,13 +51,14 @@ def filter_k_core(data: AtomicData, k_core: int, name: str) -> AtomicData:
     Raises:
         DataError: no interaction is left.
     """
-    user, item = (pd.factorize(data.inter[column])[0].astype(np.int64) for column in ("user_id", "item_id"))
+    user, item = (number_tokens(data.inter[column])[0] for column in ("user_id", "item_id"))
     mask = find_k_core(user, item, k_core)
     if not mask.any():
         raise DataError(
             f"dataset {name}: the {k_core}-core filter drops all {len(mask)} interactions; choose a lower --k-core"
         )
-    return replace(data, inter=data.inter[mask].reset_index(drop=True))
+    kept = data.inter if mask.all() else data.inter[mask]
+    return replace(data, inter=kept.reset_index(drop=True))
 
 
 def report_dropped(k_core: int, before: Counts, after: Counts) -> list[str]:

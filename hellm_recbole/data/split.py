@@ -7,7 +7,6 @@ are compared only if these hashes are equal.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hellm_recbole.data.dataset import PARTS, Dataset
+from hellm_recbole.data.split_hash import hash_triples
 from hellm_recbole.errors import DataError
 from hellm_recbole.identity.parts import FeatureOrigin, digest_matrix, digest_texts
 from hellm_recbole.types import (
@@ -208,13 +208,5 @@ def _hash_split(dataset: Dataset, user: IdArray, item: IdArray, part: IdArray, k
         part: [E] index in PARTS.
         kind: kind of split.
     """
-    users, items = dataset.user_tokens[user], dataset.item_tokens[item]
-    if kind == "given":
-        order = np.lexsort((items, part, users))
-    else:
-        order = np.argsort(users, kind="stable")
-    digest = hashlib.sha256()
-    parts = np.array(PARTS)[part]
-    for index in order:
-        digest.update(f"{users[index]}\t{items[index]}\t{parts[index]}\n".encode())
-    return digest.hexdigest()
+    tokens = dataset.user_tokens, dataset.item_tokens
+    return hash_triples(tokens, (user, item), part, PARTS, sort_all=kind == "given")

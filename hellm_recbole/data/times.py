@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from hellm_recbole.data.columns import format_integers, number_tokens, read_integers
 from hellm_recbole.errors import DataError
 from hellm_recbole.types import IdArray
 
@@ -39,14 +40,14 @@ def order_times(times: pd.Series[str]) -> tuple[IdArray, bool]:
     Raises:
         DataError: a time is too close to 0 to be compared exactly.
     """
-    values = pd.to_numeric(
-        times, errors="coerce"
-    ).to_numpy()  # pandas 2 refuses numbers that are too large or too small
+    integers = read_integers(times)  # needs no Python object for each time
+    # pandas 2 refuses numbers that are too large or too small
+    values = pd.to_numeric(times, errors="coerce").to_numpy() if integers is None else integers
     if values.dtype.kind in "iu":
         if values.min() >= -MAX_WHOLE and values.max() <= MAX_WHOLE:
             return values.astype(np.int64), False
         return np.unique(values, return_inverse=True)[1].astype(np.int64), True
-    codes, texts = pd.factorize(times)
+    codes, texts = number_tokens(times)
     exact = [_parse_decimal(str(text)) for text in texts]  # float64 has about 16 digits only
     if all(-MAX_WHOLE <= value <= MAX_WHOLE and value == value.to_integral_value() for value in exact):
         return np.array([int(value) for value in exact], dtype=np.int64)[codes], False
@@ -74,8 +75,8 @@ def fit_times(inter: pd.DataFrame, max_whole: int = MAX_WHOLE) -> pd.DataFrame:
     if not are_ranks:
         return inter
     if rank.max() > max_whole:
-        rank = _rank_by_user(pd.factorize(inter["user_id"])[0].astype(np.int64), rank)
-    return inter.assign(**{TIME: pd.Series(rank, index=inter.index).astype("str"), SOURCE_TIME: inter[TIME]})
+        rank = _rank_by_user(number_tokens(inter["user_id"])[0], rank)
+    return inter.assign(**{TIME: format_integers(rank).set_axis(inter.index), SOURCE_TIME: inter[TIME]})
 
 
 def restore_times(inter: pd.DataFrame) -> pd.DataFrame:

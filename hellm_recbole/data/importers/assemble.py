@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hellm_recbole.data.atomic import AtomicData
+from hellm_recbole.data.columns import format_integers, map_tokens, number_tokens, read_integers
 from hellm_recbole.data.dataset import PARTS
 from hellm_recbole.data.feature_files import (
     FEATURES,
@@ -27,6 +28,7 @@ from hellm_recbole.data.importers.ids import BLANKS, drop_index, strip_ids
 from hellm_recbole.data.importers.text import UNREADABLE, clean_text
 from hellm_recbole.data.importers.untimed import describe_file_order
 from hellm_recbole.data.split import leave_one_out
+from hellm_recbole.data.text_rows import iterate_blocks
 from hellm_recbole.data.times import TIME, order_times
 from hellm_recbole.data.tsv import Table, read_lines, read_table
 from hellm_recbole.errors import DataError
@@ -95,7 +97,8 @@ def add_times(table: Table, columns: pd.DataFrame, used: Collection[str]) -> tup
 
 def number_rows(inter: pd.DataFrame) -> pd.Series[str]:
     """Return [E] the position of each interaction among the interactions of its user, from 0, as text."""
-    return inter.groupby("user_id").cumcount().astype("str")
+    counts = inter.groupby("user_id", observed=True).cumcount()
+    return format_integers(counts.to_numpy(np.int64)).set_axis(inter.index)
 
 
 def assemble(
@@ -163,11 +166,27 @@ def _check_interactions(path: Path, inter: pd.DataFrame) -> None:
     for column in ("user_id", "item_id", "timestamp"):
         if (inter[column] == "").any():
             raise DataError(f"{path}: {column} is empty; give every interaction one")
-        if (unreadable := inter[column].str.contains(UNREADABLE)).any():
+        if (unreadable := _find_unreadable(inter[column])) is not None:
             raise DataError(
-                f"{path}: {column} {inter[column][unreadable].iloc[0]!r} holds a quote, a tab or another control "
-                "character, which RecBole cannot read; remove it"
+                f"{path}: {column} {unreadable!r} holds a quote, a tab or another control character, which RecBole "
+                "cannot read; remove it"
             )
+
+
+def _find_unreadable(column: pd.Series[str]) -> str | None:
+    """Return the first field that RecBole cannot read; None if there is none."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        tokens = pd.Series(column.cat.categories)
+        bad = np.flatnonzero(tokens.str.contains(UNREADABLE).to_numpy(dtype=bool))
+        rows = np.flatnonzero(np.isin(column.cat.codes.to_numpy(), bad)) if len(bad) else bad
+        return str(column.iloc[int(rows[0])]) if len(rows) else None
+    if read_integers(column) is not None:
+        return None
+    for block in iterate_blocks(len(column)):
+        fields = column.iloc[block]
+        if (unreadable := fields.str.contains(UNREADABLE).to_numpy(dtype=bool)).any():
+            return str(fields.iloc[int(unreadable.argmax())])
+    return None
 
 
 def _check_column_names(path: Path, columns: Sequence[str]) -> None:
@@ -179,16 +198,18 @@ def _check_column_names(path: Path, columns: Sequence[str]) -> None:
 
 def _order_by_user(inter: pd.DataFrame, time: IdArray) -> tuple[IdArray, IdArray]:
     """Return [E] the user ids from 1, and [E] the order by user and time; equal times keep the order of the file."""
-    user = pd.factorize(inter["user_id"])[0].astype(np.int64) + 1
+    user = number_tokens(inter["user_id"])[0] + 1
     return user, np.lexsort((time, user))
 
 
 def _are_positions(inter: pd.DataFrame) -> bool:
     """Return whether the times of each user are 0, 1, 2 and so on."""
     time, ranked = order_times(inter[TIME])
+    if ranked:
+        return False
     user, order = _order_by_user(inter, time)
     starts = np.cumsum(np.bincount(user))
-    return not ranked and bool(np.array_equal(time[order], np.arange(len(user)) - starts[user[order] - 1]))
+    return bool(np.array_equal(time[order], np.arange(len(user)) - starts[user[order] - 1]))
 
 
 def recognize_leave_one_out(data: AtomicData) -> AtomicData:
@@ -200,7 +221,7 @@ def recognize_leave_one_out(data: AtomicData) -> AtomicData:
     if "split" not in inter or not data.ordered:
         return data
     user, order = _order_by_user(inter, order_times(inter[TIME])[0])
-    given = inter["split"].map({part: code for code, part in enumerate(PARTS)}).to_numpy(np.int64)
+    given = map_tokens(inter["split"], {part: code for code, part in enumerate(PARTS)})
     if not np.array_equal(leave_one_out(user[order], int(user.max()))[0], given[order]):
         return data
     note = "the given split is leave-one-out in time order and was read as that"
