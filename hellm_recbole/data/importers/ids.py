@@ -28,6 +28,11 @@ def strip_ids(frame: pd.DataFrame, where: str, columns: Collection[str] = IDS) -
     for column in columns:
         if column not in frame:
             continue
+        if isinstance(frame[column].dtype, pd.CategoricalDtype):
+            tokens = pd.Series(frame[column].cat.categories)
+            if tokens.str.strip(BLANKS).equals(tokens):
+                continue  # the usual case, without a text for each row
+            frame = frame.assign(**{column: frame[column].astype("str")})
         stripped = frame[column].str.strip(BLANKS)
         padded = frame[column][(stripped != frame[column]).to_numpy(dtype=bool)]
         if len(padded):

@@ -7,7 +7,7 @@ list are joined by ", ". Columns that store the index of a pandas table are read
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,28 +15,73 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hellm_recbole.data.columns import make_categories, make_text
+from hellm_recbole.data.text_rows import BLOCK_ROWS
 from hellm_recbole.errors import DataError
 
 SEPARATOR = ", "  # between elements of a list
 
 
-def read_parquet(path: Path, ids: Collection[str], used: Collection[str] | None) -> pd.DataFrame:
+def read_parquet(path: Path, ids: Collection[str]) -> pd.DataFrame:
     """Read all columns of a table as text; a missing field is "".
 
     Args:
         path: Parquet file.
         ids: columns of ids.
-        used: columns that are read; other columns become empty if they cannot be text. None: all columns are read.
 
     Raises:
-        DataError: a used column holds dicts or bytes, or a column of ids holds lists or inexact floats.
+        DataError: a column holds dicts or bytes, or a column of ids holds lists or inexact floats.
         ValueError, OSError, NotImplementedError: the file cannot be read.
     """
     import pyarrow.parquet as pq
 
-    columns: dict[int, pd.Series[str]] = {}
     with pq.ParquetFile(path) as file:
-        table = file.read()
+        return _convert_table(file.read(), path, ids, None)
+
+
+def read_first_parquet_rows(path: Path, ids: Collection[str], used: Collection[str], n_rows: int) -> pd.DataFrame:
+    """Read the first rows as text; columns that are not used become empty if they cannot be text. See `read_parquet`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        batch = next(file.iter_batches(batch_size=n_rows), None)
+        table = file.schema_arrow.empty_table() if batch is None else pa.Table.from_batches([batch])
+    return _convert_table(table, path, ids, used)
+
+
+def read_parquet_column(path: Path, name: str, ids: Collection[str]) -> pd.Series[str]:
+    """Read one column as text, in blocks; a column of ids becomes categorical. See `read_parquet`."""
+    import pyarrow as pa
+
+    blocks = (_decode_column(block) for block in _iterate_column(path, name))
+    if pa.types.is_floating(kind := _decode_column(next(_iterate_column(path, name))).type):
+        whole = all(_are_whole(_decode_column(block)) for block in _iterate_column(path, name))
+        texts = (_format_floats(block, path, name, is_id=name in ids, whole=whole) for block in blocks)
+        chunks = (pa.array(fields, pa.large_string()) for fields in texts)
+    elif pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        chunks = (block.cast(pa.large_string()).combine_chunks().fill_null("") for block in blocks)
+    else:
+        converted = (_convert_column(block, path, name, is_id=name in ids) for block in blocks)
+        chunks = (pa.array(column.tolist(), pa.large_string()) for column in converted)
+    if name not in ids:
+        return make_text(pa.chunked_array(list(chunks)))
+    return make_categories([chunk.dictionary_encode() for chunk in chunks])
+
+
+def _iterate_column(path: Path, name: str) -> Iterator[Any]:
+    """Yield the blocks of a column."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=BLOCK_ROWS, columns=[name], use_threads=False):
+            yield pa.chunked_array([batch.column(batch.schema.get_field_index(name))])
+
+
+def _convert_table(table: Any, path: Path, ids: Collection[str], used: Collection[str] | None) -> pd.DataFrame:
+    """Convert all columns of a table to text."""
+    columns: dict[int, pd.Series[str]] = {}
     for position, name in enumerate(table.column_names):
         column = _decode_column(table.column(position))
         if (kind := _name_refused_type(column.type, is_id=name in ids)) is None:
@@ -92,7 +137,7 @@ def _convert_column(column: Any, path: Path, name: str, *, is_id: bool) -> pd.Se
     import pyarrow as pa
 
     if pa.types.is_floating(column.type):
-        fields = _format_floats(column, path, name, is_id=is_id)
+        fields = _format_floats(column, path, name, is_id=is_id, whole=_are_whole(column))
     elif pa.types.is_timestamp(column.type):
         fields = ["" if pd.isna(moment) else moment.isoformat() for moment in column.to_pandas()]
     else:
@@ -100,13 +145,24 @@ def _convert_column(column: Any, path: Path, name: str, *, is_id: bool) -> pd.Se
     return pd.Series(fields, dtype="str")
 
 
-def _format_floats(column: Any, path: Path, name: str, *, is_id: bool) -> list[str]:
-    """Format a column of floats; as integers, if all its numbers are whole and exact."""
+def _are_whole(column: Any) -> bool:
+    """Return whether all numbers of a column of floats are whole, and small enough to be exact."""
+    numbers = column.combine_chunks().to_numpy(zero_copy_only=False)
+    numbers = numbers[~np.isnan(numbers)]
+    return bool(np.all((np.abs(numbers) < _find_exact_limit(numbers.dtype)) & (numbers == np.rint(numbers))))
+
+
+def _find_exact_limit(dtype: Any) -> float:
+    """Return the number below which all integers are exact floats."""
+    return float(2.0 ** (np.finfo(dtype).nmant + 1))
+
+
+def _format_floats(column: Any, path: Path, name: str, *, is_id: bool, whole: bool) -> list[str]:
+    """Format a column of floats; as integers, if all numbers of the whole column are `whole`."""
     values = column.combine_chunks().to_numpy(zero_copy_only=False)
     known = ~np.isnan(values)
-    numbers = values[known]
-    exact = 2.0 ** (np.finfo(values.dtype).nmant + 1)  # smaller integers are exact
-    if np.all((np.abs(numbers) < exact) & (numbers == np.rint(numbers))):
+    numbers, exact = values[known], _find_exact_limit(values.dtype)
+    if whole:
         return [str(int(value)) if is_known else "" for value, is_known in zip(values, known, strict=True)]
     if is_id and np.any(np.abs(numbers) >= exact):
         raise DataError(

@@ -6,7 +6,8 @@ import csv
 import lzma
 import re
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +15,15 @@ import numpy as np
 import pandas as pd
 
 from hellm_recbole.data.atomic import AtomicData
+from hellm_recbole.data.columns import convert_numbers
 from hellm_recbole.data.dataset import PARTS
 from hellm_recbole.data.importers.assemble import assemble, number_rows, read_item_text
+from hellm_recbole.data.importers.delimited import list_pandas_options, read_delimited_columns, read_first_rows
 from hellm_recbole.data.importers.ids import drop_index, strip_ids
-from hellm_recbole.data.importers.parquet import read_parquet
+from hellm_recbole.data.importers.parquet import read_first_parquet_rows, read_parquet, read_parquet_column
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.importers.text import clean_text
-from hellm_recbole.data.importers.untimed import describe_file_order
+from hellm_recbole.data.importers.untimed import CHECKED_ROWS, describe_file_order
 from hellm_recbole.data.tsv import refuse_endless_lines
 from hellm_recbole.errors import DataError
 
@@ -55,7 +58,8 @@ def read_tables(source: Path, request: Request) -> AtomicData:
             "name the file with --source"
         )
     column_names = {field: request.columns.get(field, default) for field, default in FIELDS.items()}
-    frame = read_table(path, [column_names["user"], column_names["item"]], list(column_names.values()))
+    ids, used = [column_names["user"], column_names["item"]], list(column_names.values())
+    frame, first_rows = read_used_columns(path, ids, used)
     columns = {}
     for field, default in FIELDS.items():
         name = column_names[field]
@@ -63,7 +67,7 @@ def read_tables(source: Path, request: Request) -> AtomicData:
             columns[default] = check_filled(frame[name], path, name)
         elif field not in _OPTIONAL or field in request.columns:
             raise DataError(
-                f"{path}: no column {name!r} among {', '.join(frame.columns)}; name it with --columns {field}=COLUMN"
+                f"{path}: no column {name!r} among {', '.join(first_rows.columns)}; name it with --columns {field}=COLUMN"
             )
     inter, warnings = strip_ids(pd.DataFrame(columns), path.name)
     time_known = "timestamp" in inter
@@ -71,9 +75,7 @@ def read_tables(source: Path, request: Request) -> AtomicData:
         inter["timestamp"] = convert_times(inter["timestamp"], path)
     else:
         advice = "name the column of times with --columns time=COLUMN"
-        order_warning = describe_file_order(
-            path, frame, list(column_names.values()), given_split="split" in inter, advice=advice
-        )
+        order_warning = describe_file_order(path, first_rows, used, given_split="split" in inter, advice=advice)
         warnings.insert(0, order_warning)
         inter["timestamp"] = number_rows(inter)
     if "split" in inter and not (is_known := inter["split"].isin(PARTS)).all():
@@ -103,43 +105,68 @@ def _find_item_table(path: Path) -> Path | None:
     return _find_table(path.parent, f"{name}{_ITEMS}") or (same_ending if same_ending.is_file() else None)
 
 
-def read_table(path: Path, ids: Collection[str], used: Collection[str] | None = None) -> pd.DataFrame:
-    """Read a table with at least one row as text, without index columns; a missing field is "".
+def read_used_columns(path: Path, ids: Collection[str], used: Collection[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read the used columns of a table, and the first rows of all its columns; see `read_table`.
+
+    Memory holds the used columns, of ids a code for each row, and a block of the file.
+
+    Returns:
+        The used columns that the table has, those of ids categorical; the first rows.
+    """
+    with _explain_faults(path):
+        if path.suffix.lower() == ".parquet":
+            first = _check_table(path, read_first_parquet_rows(path, ids, used, CHECKED_ROWS))
+            columns = {name: read_parquet_column(path, name, ids) for name in used if name in first}
+        else:
+            first = _check_table(path, read_first_rows(path, CHECKED_ROWS))
+            if path.suffix.lower() not in _COMPRESSED:
+                refuse_endless_lines(path)
+            places = {first.columns.get_loc(name): name for name in used if name in first}
+            read = read_delimited_columns(path, {place: name in ids for place, name in places.items()}, first.shape[1])
+            columns = {name: read[place] for place, name in places.items()}
+    first = drop_index(first, [*ids, *used])
+    return pd.DataFrame(columns), first
+
+
+def read_table(path: Path, ids: Collection[str]) -> pd.DataFrame:
+    """Read all columns of a table with at least one row as text, without index columns; a missing field is "".
 
     Args:
         path: file of the table.
         ids: columns of ids.
-        used: columns that are read; None: all columns.
 
     Raises:
         DataError: the table cannot be read, has two columns of the same name, or has no row.
     """
+    with _explain_faults(path):
+        frame = read_parquet(path, ids) if path.suffix.lower() == ".parquet" else _read_delimited(path)
+    return drop_index(_check_table(path, frame), ids)
+
+
+@contextmanager
+def _explain_faults(path: Path) -> Iterator[None]:
+    """Turn errors of the readers into a sentence that names the file."""
     try:
-        frame = read_parquet(path, ids, used) if path.suffix.lower() == ".parquet" else _read_delimited(path)
+        yield
     except (OSError, EOFError, ValueError, NotImplementedError, csv.Error, zlib.error, lzma.LZMAError) as error:
         reason = " ".join(str(error).split())  # errors of pandas and pyarrow are ValueErrors
         raise DataError(f"{path} cannot be read as a table: {reason}; fix it or save it again") from error
+
+
+def _check_table(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table, if no column occurs twice and it has a row."""
     if repeated := frame.columns[frame.columns.duplicated()].tolist():
         raise DataError(f"{path}: column {repeated[0]!r} occurs twice; keep one of them")
     if frame.empty:
         raise DataError(f"{path}: no row after the header; give it at least one")
-    return drop_index(frame, [*ids, *(used or ())])
+    return frame
 
 
 def _read_delimited(path: Path) -> pd.DataFrame:
     """Read a CSV file, whose fields may be quoted, or a TSV file, in which quotes are ordinary characters."""
     if path.suffix.lower() not in _COMPRESSED:
         refuse_endless_lines(path)
-    is_tsv = ".tsv" in map(str.lower, path.suffixes)
-    rows = pd.read_csv(
-        path,
-        sep="\t" if is_tsv else ",",
-        quoting=csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL,
-        header=None,  # with a header, pandas renames repeated columns and shifts rows with too many fields
-        dtype="str",
-        na_filter=False,
-        encoding="utf-8-sig",
-    ).fillna("")
+    rows = pd.read_csv(path, **list_pandas_options(path)).fillna("")
     return rows.iloc[1:].set_axis(rows.iloc[0], axis=1).reset_index(drop=True)
 
 
@@ -153,7 +180,7 @@ def check_filled(column: pd.Series[str], path: Path, name: str) -> pd.Series[str
 
 def convert_times(times: pd.Series[str], path: Path) -> pd.Series[str]:
     """Return times as numbers in text; dates become seconds since 1970."""
-    finite = np.isfinite(pd.to_numeric(times, errors="coerce").to_numpy(np.float64))
+    finite = np.isfinite(convert_numbers(times))
     if finite.all():
         return times
     dates = pd.to_datetime(times, format="ISO8601", utc=True, errors="coerce")

@@ -14,7 +14,7 @@ from hellm_recbole.data.times import TIME
 
 _WORDS = {"time", "times", "timestamp", "timestamps", "datetime", "date", "dates", "day", "ts", "epoch", "when"}
 _TICKS_PER_S = (1, 10**3, 10**6, 10**9)
-_CHECKED_ROWS = 1000
+CHECKED_ROWS = 1000  # rows that tell whether a column may hold times
 
 
 def describe_file_order(
@@ -49,7 +49,7 @@ def looks_like_times(name: str, values: pd.Series[str]) -> bool:
     words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
     if words and (words[-1] == "at" or _WORDS & set(words)):
         return True
-    first = values.head(_CHECKED_ROWS)
+    first = values.head(CHECKED_ROWS)
     numbers = pd.to_numeric(first, errors="coerce").to_numpy(np.float64, na_value=np.nan)
     if np.isfinite(numbers).any():
         return any(np.all((numbers >= FIRST_TIME_S * n) & (numbers < END_TIME_S * n)) for n in _TICKS_PER_S)

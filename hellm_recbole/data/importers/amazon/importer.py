@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hellm_recbole.data.atomic import AtomicData
+from hellm_recbole.data.columns import format_integers, make_codes
 from hellm_recbole.data.importers.amazon.lines import choose_verb, format_count
 from hellm_recbole.data.importers.amazon.metadata import COLUMNS, AmazonItem, read_metadata
 from hellm_recbole.data.importers.amazon.reviews import Reviews, read_reviews
@@ -84,9 +85,9 @@ def _build_interactions(reviews: Reviews, kept: npt.NDArray[np.bool_]) -> pd.Dat
     """Return the table of kept interactions, with every column as text."""
     return pd.DataFrame(
         {
-            "user_id": pd.array(reviews.users, dtype="str").take(reviews.user[kept]),
-            "item_id": pd.array(reviews.items, dtype="str").take(reviews.item[kept]),
-            "timestamp": pd.Series(reviews.time[kept]).astype("str"),
+            "user_id": make_codes(reviews.user[kept], reviews.users),
+            "item_id": make_codes(reviews.item[kept], reviews.items),
+            "timestamp": format_integers(reviews.time[kept]),
         }
     )
 
