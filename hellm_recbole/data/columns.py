@@ -6,7 +6,10 @@ categorical: a code for each row, and each id once. No function here makes a Pyt
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import IO, Any
 
 import numpy as np
@@ -141,3 +144,13 @@ def _get_texts(column: pd.Series[str]) -> Any:
         return tokens.take(pa.array(column.cat.codes.to_numpy()))
     texts = pa.array(column.array, pa.large_string())
     return texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
+
+
+def release_memory() -> None:
+    """Return the memory of tables that are no longer used to the system, where the system can take it back."""
+    import pyarrow as pa
+
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+    with suppress(OSError, AttributeError):  # only in glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -6,16 +6,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from hellm_recbole.data.columnar_copy import ColumnarCopy, read_copy
 from hellm_recbole.data.columns import map_tokens, number_tokens
-from hellm_recbole.data.feature_files import list_features, read_aligned_features, read_coverage
+from hellm_recbole.data.feature_files import FEATURES, TOKENS, list_features, read_aligned_features, read_coverage
 from hellm_recbole.data.item_texts import read_item_texts
 from hellm_recbole.data.manifest import MANIFEST, Manifest, find_changed_files, read_manifest
 from hellm_recbole.data.times import TIME, order_times
@@ -107,22 +109,21 @@ def load_dataset(folder: Path, *, modalities: Sequence[str] | None, verify: bool
     """
     manifest = read_manifest(folder)
     before, after = manifest.counts.before, manifest.counts.after
-    table = _read_interactions(folder, manifest)
-    times = _read_times(table, manifest)
-    user, user_tokens = _encode(table.frame["user_id"])
-    item, item_tokens = _encode(table.frame["item_id"])
+    copy = read_copy(folder, manifest.name, manifest.files)
+    columns = _parse_interactions(folder, manifest) if copy is None else copy.map_interactions()
+    user_tokens, item_tokens = columns["user_tokens"], columns["item_tokens"]
     chosen = _choose_modalities(folder, manifest.name, modalities)
     dropped = set(read_lines(folder / DROPPED)) if (folder / DROPPED).is_file() else set()
     dataset = Dataset(
         name=manifest.name,
         user_tokens=user_tokens,
         item_tokens=item_tokens,
-        user=user,
-        item=item,
-        time=order_times(times)[0].astype(np.float64),
+        user=columns["user"],
+        item=columns["item"],
+        time=columns.get("time"),
         time_known=manifest.time_known,
-        part=encode_parts(table) if "split" in table.frame else None,
-        features={name: read_aligned_features(folder, name, item_tokens, dropped) for name in chosen},
+        part=columns.get("part"),
+        features={name: _load_features(folder, copy, name, item_tokens, dropped) for name in chosen},
         k_core=manifest.k_core,
         n_dropped=before.interactions - after.interactions,
         paper=manifest.paper,
@@ -140,7 +141,34 @@ def load_dataset(folder: Path, *, modalities: Sequence[str] | None, verify: bool
             f"{folder / changed[0]} has changed since it was prepared, so results would not be comparable; "
             "prepare the dataset again with --fresh, or under another name"
         )
+    if verify and copy is not None:
+        copy.check_files()
     return dataset
+
+
+def _parse_interactions(folder: Path, manifest: Manifest) -> dict[str, npt.NDArray[Any]]:
+    """Read the table of interactions into arrays, named like the attributes of `Dataset`."""
+    table = _read_interactions(folder, manifest)
+    times = _read_times(table, manifest)
+    user, user_tokens = _encode(table.frame["user_id"])
+    item, item_tokens = _encode(table.frame["item_id"])
+    columns: dict[str, npt.NDArray[Any]] = {"user": user, "item": item}
+    if "split" in table.frame:
+        columns["part"] = encode_parts(table)
+    columns |= {"user_tokens": user_tokens, "item_tokens": item_tokens}
+    del table
+    columns["time"] = order_times(times)[0].astype(np.float64)
+    return columns
+
+
+def _load_features(
+    folder: Path, copy: ColumnarCopy | None, modality: str, item_tokens: TokenArray, dropped: Collection[str]
+) -> FloatArray:
+    """Map the features of a modality from the copy if it has them, else read them; see `read_aligned_features`."""
+    name = f"{modality}{FEATURES}"
+    if copy is not None and name in copy.files and copy.fits(folder, name, f"{modality}{TOKENS}"):
+        return copy.map_array(name.removesuffix(".npy"))
+    return read_aligned_features(folder, modality, item_tokens, dropped)
 
 
 def read_source_times(folder: Path) -> list[str]:

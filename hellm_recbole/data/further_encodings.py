@@ -10,11 +10,13 @@ from typing import Any
 from hellm_recbole.data.atomic import write_features
 from hellm_recbole.data.dataset import load_dataset
 from hellm_recbole.data.diagnostics.card import CARD, write_card
+from hellm_recbole.data.diagnostics.warnings import examine
 from hellm_recbole.data.encoding_cache import Speed
 from hellm_recbole.data.feature_files import FEATURES, FeatureMatrix, list_features
 from hellm_recbole.data.features import TEXT, FeatureSettings, FindEncoder
 from hellm_recbole.data.manifest import MANIFEST, Manifest, Modality, read_manifest, write_manifest
 from hellm_recbole.data.modalities import encode_modality
+from hellm_recbole.data.stored_split import store_columns, store_split
 from hellm_recbole.errors import DataError
 from hellm_recbole.system.files import SUMS, create_scratch_folder, ensure_folder, replace_folder, sha256_file
 from hellm_recbole.system.locks import FolderLock
@@ -147,5 +149,8 @@ def _write_with(folder: Path, manifest: Manifest, features: Mapping[str, Feature
         (temporary / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in digests.items()), "utf-8")
         content = {"modalities": {**manifest.modalities, **modalities}, "files": digests}
         write_manifest(temporary, manifest.model_copy(update=content))
-        write_card(temporary)
+        store_columns(temporary)
+        examination = examine(temporary)
+        store_split(temporary, examination.split)
+        write_card(temporary, examination)
         replace_folder(temporary, folder)

@@ -11,7 +11,8 @@ from hellm_recbole.config.layers import Resolved
 from hellm_recbole.config.properties_files import locate_file, read_file
 from hellm_recbole.config.settings import build_settings
 from hellm_recbole.config.yaml_files import find_properties, load_yaml
-from hellm_recbole.data.atomic import AtomicData, write_dataset
+from hellm_recbole.data.atomic import write_dataset
+from hellm_recbole.data.columns import release_memory
 from hellm_recbole.data.dataset_settings import DatasetSettings
 from hellm_recbole.data.diagnostics.card import write_card
 from hellm_recbole.data.diagnostics.warnings import examine
@@ -32,8 +33,8 @@ from hellm_recbole.data.known_datasets import (
     list_other_names,
     make_unknown_error,
 )
-from hellm_recbole.data.manifest import MANIFEST, SCHEMA, FilterCounts, Manifest, write_manifest
-from hellm_recbole.data.modalities import FAILED, MadeFeatures, make_features, refuse_second_features
+from hellm_recbole.data.manifest import MANIFEST, SCHEMA, FilterCounts, Inputs, Manifest, write_manifest
+from hellm_recbole.data.modalities import FAILED, make_features, refuse_second_features
 from hellm_recbole.data.own_pictures import OwnPictures, find_own_pictures
 from hellm_recbole.data.preparation_parts import (
     filter_interactions,
@@ -44,6 +45,7 @@ from hellm_recbole.data.preparation_parts import (
 from hellm_recbole.data.replacement import check_replaceable, check_same_inputs, is_prepared
 from hellm_recbole.data.source_folders import Source, choose_source
 from hellm_recbole.data.split_check import compare_split, describe_comparison
+from hellm_recbole.data.stored_split import store_columns, store_split
 from hellm_recbole.errors import DataError, SettingsError
 from hellm_recbole.system.files import (
     check_name,
@@ -319,7 +321,33 @@ def _prepare(
     )
     before, after = imported.counts(), data.counts()
     sentences = [*data.warnings, *own.notes, *made.warnings]
-    manifest = Manifest(
+    counts = FilterCounts(before=before, after=after)
+    manifest = _make_manifest(name, settings, imported.time_known, sentences, inputs, counts)
+    dropped_items = sorted(set(imported.item_ids()) - set(data.item_ids()))
+    unused = [*report_unused_texts(data, settings), *report_unused_pictures(data, settings)]
+    with create_scratch_folder(folder.parent, folder.name) as temporary:
+        if made.failed:
+            lines = "".join(f"{item}\t{reason}\n" for item, reason in made.failed.items())
+            (temporary / FAILED).write_text(lines, encoding="utf-8")
+        write_dataset(temporary, data, made.features, manifest, dropped_items)
+        speed = made.speed
+        del imported, data, made  # the tables are not needed any more, and large
+        findings = _examine(temporary, settings)
+        replace_folder(temporary, folder)
+    warnings = (*report_dropped(settings.k_core, before, after), *sentences, *unused, *findings)
+    return Prepared(folder, fresh=True, speed=speed, warnings=warnings)
+
+
+def _make_manifest(
+    name: str,
+    settings: DatasetSettings,
+    time_known: bool,
+    sentences: Sequence[str],
+    inputs: Inputs,
+    counts: FilterCounts,
+) -> Manifest:
+    """Make the manifest of a dataset, without the entries about its files."""
+    return Manifest(
         schema=SCHEMA,
         name=name,
         kind=settings.kind,
@@ -330,56 +358,33 @@ def _prepare(
         category=settings.category,
         columns=settings.columns,
         pictures=settings.pictures,
-        time_known=imported.time_known,
+        time_known=time_known,
         warnings=tuple(sentences),
         inputs=inputs,
-        counts=FilterCounts(before=before, after=after),
+        counts=counts,
         modalities={},
         files={},
     )
-    dropped_items = sorted(set(imported.item_ids()) - set(data.item_ids()))
-    findings = _write(folder, data, made, manifest, dropped_items, settings)
-    filter_report = report_dropped(settings.k_core, before, after)
-    unused = [*report_unused_texts(data, settings), *report_unused_pictures(data, settings)]
-    warnings = (*filter_report, *sentences, *unused, *findings)
-    return Prepared(folder, fresh=True, speed=made.speed, warnings=warnings)
 
 
-def _write(
-    folder: Path,
-    data: AtomicData,
-    made: MadeFeatures,
-    manifest: Manifest,
-    dropped_items: Sequence[str],
-    settings: DatasetSettings,
-) -> list[str]:
-    """Write the folder of the dataset, compare its split with the stored one, and write its card.
+def _examine(folder: Path, settings: DatasetSettings) -> list[str]:
+    """Write the columnar copy of a dataset, compare its split with the stored one, and write its card.
 
     Args:
-        folder: folder of the dataset.
-        data: filtered tables.
-        made: features of all items.
-        manifest: entries about source and filter.
-        dropped_items: items that the filter dropped.
+        folder: folder of the written dataset; no other process may read it yet.
         settings: settings of the dataset, with the hashes of the stored split.
 
     Returns:
         Sentences about the comparison and the data warnings.
-
-    Raises:
-        OutputError: a file cannot be written.
     """
-    with create_scratch_folder(folder.parent, folder.name) as temporary:
-        if made.failed:
-            lines = "".join(f"{item}\t{reason}\n" for item, reason in made.failed.items())
-            (temporary / FAILED).write_text(lines, encoding="utf-8")
-        write_dataset(temporary, data, made.features, manifest, dropped_items)
-        examination = examine(temporary)
-        comparison = compare_split(examination.split, settings.split_sha256, settings.split_sha256_without_users)
-        if comparison is not None:
-            compared = examination.manifest.model_copy(update={"split_comparison": comparison})
-            write_manifest(temporary, compared)
-            examination = replace(examination, manifest=compared)
-        diagnostics = write_card(temporary, examination)
-        replace_folder(temporary, folder)
+    store_columns(folder)
+    release_memory()
+    examination = examine(folder)
+    store_split(folder, examination.split)
+    comparison = compare_split(examination.split, settings.split_sha256, settings.split_sha256_without_users)
+    if comparison is not None:
+        compared = examination.manifest.model_copy(update={"split_comparison": comparison})
+        write_manifest(folder, compared)
+        examination = replace(examination, manifest=compared)
+    diagnostics = write_card(folder, examination)
     return [*([] if comparison is None else [describe_comparison(comparison)]), *diagnostics]

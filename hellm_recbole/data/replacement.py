@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hellm_recbole.data.columnar_copy import COLUMNS
 from hellm_recbole.data.dataset import CACHE
 from hellm_recbole.data.diagnostics.card import CARD
 from hellm_recbole.data.manifest import MANIFEST, Inputs, read_manifest
@@ -48,7 +49,7 @@ def check_replaceable(folder: Path, fresh: bool) -> None:
             "first"
         )
     if fresh:
-        own = {CARD, SUMS, MANIFEST, CACHE, *_list_prepared_files(folder)}
+        own = {CARD, SUMS, MANIFEST, CACHE, COLUMNS, *_list_prepared_files(folder)}
         if foreign := sorted(path.name for path in folder.iterdir() if path.name not in own):
             others = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
             raise DataError(

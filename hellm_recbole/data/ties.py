@@ -15,9 +15,11 @@ import numpy as np
 
 from hellm_recbole.data.dataset import Dataset, load_dataset
 from hellm_recbole.data.diagnostics.card import write_card
+from hellm_recbole.data.diagnostics.warnings import examine
 from hellm_recbole.data.feature_files import FEATURES, MISSING, TOKENS, list_features
 from hellm_recbole.data.manifest import MANIFEST, Manifest, read_manifest, write_manifest
 from hellm_recbole.data.split import split_dataset
+from hellm_recbole.data.stored_split import store_columns, store_split
 from hellm_recbole.data.tsv import read_lines
 from hellm_recbole.errors import DataError
 from hellm_recbole.system.files import SUMS, create_scratch_folder, remove_leftovers, sha256_file
@@ -87,7 +89,10 @@ def _write_variant(folder: Path, target: Path, manifest: Manifest, dataset: Data
             "files": digests,
         }
         write_manifest(temporary, manifest.model_copy(update=content))
-        write_card(temporary)
+        store_columns(temporary)
+        examination = examine(temporary)
+        store_split(temporary, examination.split)
+        write_card(temporary, examination)
         os.replace(temporary, target)
     return target
 

@@ -23,6 +23,7 @@ from hellm_recbole.data.split import Split, sort_by_time, split_dataset
 from hellm_recbole.data.splits.named import split_by_name
 from hellm_recbole.data.splits.settings import KIND as BUILT_IN_KIND
 from hellm_recbole.data.splits.settings import NAMES, OPTION, split_option
+from hellm_recbole.data.stored_split import split_prepared
 from hellm_recbole.errors import PluginError, shorten
 from hellm_recbole.plugins.loading import PluginRecord, convert_failures, load_point, make_record, select_point
 from hellm_recbole.types import IdArray
@@ -77,7 +78,7 @@ def split_as_named(dataset: Dataset, text: str | None, folder: Path) -> tuple[Da
         DataError: a part has no interaction, or the dataset lacks what the split needs.
     """
     if text is None:
-        return dataset, split_dataset(dataset)
+        return dataset, split_prepared(dataset, folder)
     name, values = split_option(text)
     if name not in NAMES:
         if values and any(point.name == name for point in list_points(SPLITS)):

@@ -40,7 +40,7 @@ def read_parquet(path: Path, ids: Collection[str]) -> pd.DataFrame:
 
 
 def read_first_parquet_rows(path: Path, ids: Collection[str], used: Collection[str], n_rows: int) -> pd.DataFrame:
-    """Read the first rows as text; columns that are not used become empty if they cannot be text. See `read_parquet`."""
+    """Read the first rows as text; unused columns become empty if they cannot be text. See `read_parquet`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -67,7 +67,8 @@ def read_tables(source: Path, request: Request) -> AtomicData:
             columns[default] = check_filled(frame[name], path, name)
         elif field not in _OPTIONAL or field in request.columns:
             raise DataError(
-                f"{path}: no column {name!r} among {', '.join(first_rows.columns)}; name it with --columns {field}=COLUMN"
+                f"{path}: no column {name!r} among {', '.join(first_rows.columns)}; name it with --columns "
+                f"{field}=COLUMN"
             )
     inter, warnings = strip_ids(pd.DataFrame(columns), path.name)
     time_known = "timestamp" in inter
