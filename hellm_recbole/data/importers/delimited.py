@@ -80,6 +80,8 @@ def _collect(blocks: Iterator[Sequence[Any]], positions: Mapping[int, bool]) -> 
     for position, is_category in positions.items():
         own = chunks.pop(position)
         own[0] = own[0].slice(1)
+        if is_category:
+            own[0] = own[0].dictionary_decode().dictionary_encode()  # without the header among the ids
         columns[position] = make_categories(own) if is_category else make_text(_chunk(own))
     return columns
 

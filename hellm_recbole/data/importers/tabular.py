@@ -20,6 +20,7 @@ from hellm_recbole.data.dataset import PARTS
 from hellm_recbole.data.importers.assemble import assemble, number_rows, read_item_text
 from hellm_recbole.data.importers.delimited import list_pandas_options, read_delimited_columns, read_first_rows
 from hellm_recbole.data.importers.ids import drop_index, strip_ids
+from hellm_recbole.data.importers.memory import refuse_too_large
 from hellm_recbole.data.importers.parquet import read_first_parquet_rows, read_parquet, read_parquet_column
 from hellm_recbole.data.importers.request import Request
 from hellm_recbole.data.importers.text import clean_text
@@ -58,6 +59,7 @@ def read_tables(source: Path, request: Request) -> AtomicData:
             "name the file with --source"
         )
     column_names = {field: request.columns.get(field, default) for field, default in FIELDS.items()}
+    refuse_too_large(path)
     ids, used = [column_names["user"], column_names["item"]], list(column_names.values())
     frame, first_rows = read_used_columns(path, ids, used)
     columns = {}
