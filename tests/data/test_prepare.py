@@ -48,7 +48,7 @@ def test_a_failure_keeps_the_previous_dataset_and_leaves_no_other_file(
     sequences: Path, root: Path, prepare_toy: Prepare, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     prepare_toy(sequences, "sequences")
-    before = {path.name: path.read_bytes() for path in (root / "Toy").iterdir()}
+    before = {path.name: path.read_bytes() for path in (root / "Toy").rglob("*") if path.is_file()}
 
     def stop(*args: object) -> None:
         raise KeyboardInterrupt
@@ -57,7 +57,7 @@ def test_a_failure_keeps_the_previous_dataset_and_leaves_no_other_file(
     with pytest.raises(KeyboardInterrupt):
         prepare_toy(sequences, "sequences", k_core=3, fresh=True)
     assert list_names(root) == ["Toy"]
-    assert {path.name: path.read_bytes() for path in (root / "Toy").iterdir()} == before
+    assert {path.name: path.read_bytes() for path in (root / "Toy").rglob("*") if path.is_file()} == before
 
 
 def test_files_of_killed_processes_are_removed(sequences: Path, root: Path, prepare_toy: Prepare) -> None:
