@@ -10,7 +10,7 @@ import ctypes
 import gc
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -44,7 +44,7 @@ def make_categories(chunks: Sequence[Any]) -> pd.Series[str]:
 
 def make_codes(codes: Any, tokens: pd.Series[str] | Sequence[str]) -> pd.Series[str]:
     """Make a categorical column from [E] codes, which are places in `tokens`."""
-    return pd.Series(pd.Categorical.from_codes(codes, categories=pd.Index(tokens, dtype="str")))
+    return pd.Series(pd.Categorical.from_codes(codes, categories=pd.Index(cast(Any, tokens), dtype="str")))
 
 
 def number_tokens(column: pd.Series[str]) -> tuple[IdArray, pd.Series[str]]:

@@ -246,10 +246,10 @@ def _read_frame(path: Path, header: Sequence[str]) -> pd.DataFrame:
     lines = read_lines(path)
     if len(lines) == 1:
         raise DataError(f"{path} has no row after the header; add at least one row")
-    frame = pd.read_csv(
+    frame: pd.DataFrame = pd.read_csv(
         io.StringIO("\n".join(lines[1:]) + "\n"),
         sep="\t",
-        names=header,
+        names=list(header),
         dtype=str,
         quoting=csv.QUOTE_NONE,
         na_filter=False,

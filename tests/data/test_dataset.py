@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hellm_recbole.data.dataset import load_dataset
@@ -113,4 +114,6 @@ def test_item_data_is_held_once(splits: Path, prepare_toy: Prepare) -> None:
         assert holder.item_text is dataset.item_text
         assert holder.covered is dataset.covered
     assert split.make_selection_data().train.features is dataset.features
-    assert dataset.features["image"].base is None  # no view of a larger array
+    mapped = dataset.features["image"].base
+    assert isinstance(mapped, np.memmap)
+    assert mapped.shape == dataset.features["image"].shape  # no view of a larger array

@@ -98,7 +98,7 @@ def add_times(table: Table, columns: pd.DataFrame, used: Collection[str]) -> tup
 def number_rows(inter: pd.DataFrame) -> pd.Series[str]:
     """Return [E] the position of each interaction among the interactions of its user, from 0, as text."""
     counts = inter.groupby("user_id", observed=True).cumcount()
-    return format_integers(counts.to_numpy(np.int64)).set_axis(inter.index)
+    return format_integers(counts.to_numpy().astype(np.int64)).set_axis(inter.index)
 
 
 def assemble(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import IO, Any, cast
@@ -92,7 +92,7 @@ def _chunk(arrays: Sequence[Any]) -> Any:
     return pa.chunked_array(arrays)
 
 
-def _read_with_arrow(path: Path, positions: Mapping[int, bool], n_columns: int) -> Iterator[list[Any]]:
+def _read_with_arrow(path: Path, positions: Mapping[int, bool], n_columns: int) -> Generator[list[Any]]:
     """Yield the columns of each block, the header being its first row."""
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
@@ -145,7 +145,7 @@ class _Checked:
         self.closed = True
 
 
-def _read_with_pandas(path: Path, positions: Mapping[int, bool]) -> Iterator[list[Any]]:
+def _read_with_pandas(path: Path, positions: Mapping[int, bool]) -> Generator[list[Any]]:
     """Yield the columns of each block, the header being its first row."""
     import pyarrow as pa
 

@@ -22,21 +22,22 @@ from hellm_recbole.errors import DataError
 SEPARATOR = ", "  # between elements of a list
 
 
-def read_parquet(path: Path, ids: Collection[str]) -> pd.DataFrame:
+def read_parquet(path: Path, ids: Collection[str], used: Collection[str] | None) -> pd.DataFrame:
     """Read all columns of a table as text; a missing field is "".
 
     Args:
         path: Parquet file.
         ids: columns of ids.
+        used: columns that are read; other columns become empty if they cannot be text. None: all columns are read.
 
     Raises:
-        DataError: a column holds dicts or bytes, or a column of ids holds lists or inexact floats.
+        DataError: a used column holds dicts or bytes, or a column of ids holds lists or inexact floats.
         ValueError, OSError, NotImplementedError: the file cannot be read.
     """
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        return _convert_table(file.read(), path, ids, None)
+        return _convert_table(file.read(), path, ids, used)
 
 
 def read_first_parquet_rows(path: Path, ids: Collection[str], used: Collection[str], n_rows: int) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -124,26 +125,27 @@ def read_used_columns(path: Path, ids: Collection[str], used: Collection[str]) -
             first = _check_table(path, read_first_rows(path, CHECKED_ROWS))
             if path.suffix.lower() not in _COMPRESSED:
                 refuse_endless_lines(path)
-            places = {first.columns.get_loc(name): name for name in used if name in first}
+            places = {place: name for place, name in enumerate(first.columns) if name in used}
             read = read_delimited_columns(path, {place: name in ids for place, name in places.items()}, first.shape[1])
             columns = {name: read[place] for place, name in places.items()}
     first = drop_index(first, [*ids, *used])
     return pd.DataFrame(columns), first
 
 
-def read_table(path: Path, ids: Collection[str]) -> pd.DataFrame:
+def read_table(path: Path, ids: Collection[str], used: Collection[str] | None = None) -> pd.DataFrame:
     """Read all columns of a table with at least one row as text, without index columns; a missing field is "".
 
     Args:
         path: file of the table.
         ids: columns of ids.
+        used: columns that are read; other columns of a Parquet file become empty if they cannot be text. None: all.
 
     Raises:
         DataError: the table cannot be read, has two columns of the same name, or has no row.
     """
     with _explain_faults(path):
-        frame = read_parquet(path, ids) if path.suffix.lower() == ".parquet" else _read_delimited(path)
-    return drop_index(_check_table(path, frame), ids)
+        frame = read_parquet(path, ids, used) if path.suffix.lower() == ".parquet" else _read_delimited(path)
+    return drop_index(_check_table(path, frame), [*ids, *(used or ())])
 
 
 @contextmanager
@@ -170,7 +172,7 @@ def _read_delimited(path: Path) -> pd.DataFrame:
     if path.suffix.lower() not in _COMPRESSED:
         refuse_endless_lines(path)
     rows = pd.read_csv(path, **list_pandas_options(path)).fillna("")
-    return rows.iloc[1:].set_axis(rows.iloc[0], axis=1).reset_index(drop=True)
+    return cast(pd.DataFrame, rows.iloc[1:].set_axis(rows.iloc[0], axis=1).reset_index(drop=True))
 
 
 def check_filled(column: pd.Series[str], path: Path, name: str) -> pd.Series[str]:
