@@ -4,12 +4,15 @@ The rank of a target is the number of candidates whose score is at least as high
 included. Ties count against the model: if all items have the same score, the target ranks last. Ranks are computed for
 three masking policies from the same scores. A masked item is not a candidate. `seen` masks the user's whole history of
 the phase, `train` masks only its training part, and `none` masks nothing. The target itself is never masked.
+
+On a CPU, scores that are a product of vectors are never all in memory at once; see `product_ranks`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +20,8 @@ import torch
 from torch import Tensor
 
 from hellm_recbole.errors import TrainingDiverged
+from hellm_recbole.evaluation.counting import count_rows
+from hellm_recbole.evaluation.product_ranks import SMALLEST, TILE_USERS, ItemVectors, Scored, TileRanker
 from hellm_recbole.system.distributed import SINGLE_PROCESS, ProcessGroup
 from hellm_recbole.types import (
     Encoded,
@@ -53,22 +58,50 @@ class Ranks:
     none: RankArray
 
 
+@runtime_checkable
+class ProductScorer(Protocol):
+    """A scorer whose scores may be a product of user and item vectors, so that they can be ranked tile by tile."""
+
+    def get_item_vectors(self) -> ItemVectors | None:
+        """Return the item vectors; None if scores have to be computed for all items at once. Call `prepare` before."""
+
+    def compute_query(self, user: IdArray, history: Histories) -> Tensor:
+        """Compute the vectors of some users, [B, D] float32; arguments as in `types.Scorer.compute_scores`."""
+
+
 class ModelScorer:
     """Scorer of our own models: multiplies query vectors by item vectors, in a buffer that is reused."""
 
     def __init__(self, model: Recommender, device: torch.device) -> None:
         self.model, self.device = model, device
         self._encoded: Encoded | None = None
+        self._items: ItemVectors | None = None
         self._buffer: Tensor | None = None
 
     def prepare(self) -> None:
         """Encode users and items once, before the first call of `compute_scores`."""
         self._encoded = self.model.encode()
+        self._items = None
+
+    @torch.no_grad()
+    def get_item_vectors(self) -> ItemVectors | None:
+        """Return the item vectors on a CPU, where there are enough for a tile; see `ProductScorer`."""
+        assert self._encoded is not None, "call prepare() before get_item_vectors()"
+        if self.device.type != "cpu" or len(self._encoded.items) <= SMALLEST:
+            return None
+        if self._items is None:
+            bias = self._encoded.item_bias
+            self._items = ItemVectors.build(self._encoded.items[1:].float(), None if bias is None else bias[1:])
+        return self._items
+
+    def compute_query(self, user: IdArray, history: Histories) -> Tensor:
+        """Compute the vectors of some users, [B, D] float32; see `ProductScorer`."""
+        assert self._encoded is not None, "call prepare() before compute_query()"
+        return self.model.query(self._encoded, self._build_batch(user, history)).float()
 
     def compute_scores(self, user: IdArray, history: Histories) -> Tensor:
         """Compute the scores of all items for a batch of users, [B, I] float32; see `types.Scorer`."""
-        recent = pad_recent(history.indptr, history.items, user, self.model.max_history)
-        return self.score_batch(QueryBatch(as_ids(user, self.device), as_ids(recent, self.device)))
+        return self.score_batch(self._build_batch(user, history))
 
     def score_batch(self, batch: QueryBatch) -> Tensor:
         """Compute the scores of all items for a batch of users with their histories, [B, I] float32."""
@@ -81,6 +114,11 @@ class ModelScorer:
         if self._encoded.item_bias is not None:
             out += self._encoded.item_bias[1:]
         return out
+
+    def _build_batch(self, user: IdArray, history: Histories) -> QueryBatch:
+        """Build the batch of some users and their most recent items."""
+        recent = pad_recent(history.indptr, history.items, user, self.model.max_history)
+        return QueryBatch(as_ids(user, self.device), as_ids(recent, self.device))
 
 
 @torch.no_grad()
@@ -116,48 +154,130 @@ def rank_targets(
     ranks = {policy: np.zeros(len(targets), dtype=np.int32) for policy in POLICIES}
     users, first = np.unique(targets.user, return_index=True)
     target_bounds = np.append(first, len(targets))
-    for start in group.share(range(0, len(users), block_users)):
-        block = users[start : start + block_users]
-        block_targets = slice(target_bounds[start], target_bounds[start + len(block)])
-        row_of = np.repeat(np.arange(len(block)), np.diff(target_bounds[start : start + len(block) + 1]))
-        scores = scorer.compute_scores(block, seen)
-        refuse_nan(scores, block, who)
-        block_ranks = _rank_block(scores, row_of, targets.item[block_targets], block, train, seen)
+    items = scorer.get_item_vectors() if isinstance(scorer, ProductScorer) else None
+    ranker = _BlockRanker(scorer, items, block_users, who)
+    for start, stop in group.share(_divide_users(len(users), block_users, by_product=items is not None)):
+        block_targets = slice(target_bounds[start], target_bounds[stop])
+        row_of = np.repeat(np.arange(stop - start), np.diff(target_bounds[start : stop + 1]))
+        block_ranks = ranker.rank(users[start:stop], row_of, targets.item[block_targets], train, seen)
         for policy, values in block_ranks.items():
             ranks[policy][block_targets] = values
     group.add_up_arrays(ranks.values())
     return Ranks(targets.user, targets.item, **ranks)
 
 
-def _rank_block(
-    scores: Tensor, row_of: IdArray, item: IdArray, users: IdArray, train: Histories, seen: Histories
-) -> dict[str, IdArray]:
-    """Rank the targets of one block.
+def _divide_users(n_users: int, block_users: int, *, by_product: bool) -> list[tuple[int, int]]:
+    """Divide users into the blocks that are ranked together: (first, end) of each.
+
+    Blocks that are too small for a product of tiles stand alone, and others are joined.
+
+    >>> _divide_users(1200, 100, by_product=True), _divide_users(210, 100, by_product=True)
+    ([(0, 500), (500, 1000), (1000, 1200)], [(0, 200), (200, 210)])
+    >>> _divide_users(210, 100, by_product=False)
+    [(0, 100), (100, 200), (200, 210)]
+    """
+    joined = block_users * max(1, TILE_USERS // block_users) if by_product and block_users >= SMALLEST else block_users
+    tail = n_users % block_users
+    end = n_users - tail if 0 < tail < SMALLEST else n_users
+    blocks = [(start, min(start + joined, end)) for start in range(0, end, joined)]
+    return blocks + ([(end, n_users)] if end < n_users else [])
+
+
+class _BlockRanker:
+    """Ranks the targets of blocks of users.
 
     All items are counted first, and then the masked ones are subtracted. This needs no masked copy of the scores.
 
     Args:
-        scores: [B, I] scores of all items for the B users of the block.
-        row_of: [t] row of `compute_scores` for each target of the block.
-        item: [t] item id of each target.
-        users: [B] user ids of the block.
-        train: training interactions of all users.
-        seen: history of the phase of all users.
+        scorer: prepared scorer.
+        items: item vectors of the scorer; None to compute the scores of all items at once.
+        block_users: number of users that are scored at a time.
+        who: model and phase, for the error message.
+    """
+
+    def __init__(self, scorer: Scorer, items: ItemVectors | None, block_users: int, who: str) -> None:
+        self._scorer, self._items, self._block_users, self._who = scorer, items, block_users, who
+        self._tiles = TileRanker()
+
+    def rank(
+        self, users: IdArray, row_of: IdArray, item: IdArray, train: Histories, seen: Histories
+    ) -> dict[str, IdArray]:
+        """Rank the targets of one block.
+
+        Args:
+            users: [B] user ids of the block.
+            row_of: [t] row of each target in the scores of the block.
+            item: [t] item id of each target.
+            train: training interactions of all users.
+            seen: history of the phase of all users.
+
+        Returns:
+            Masking policy -> [t] ranks.
+        """
+        size = self._block_users
+        if self._items is not None and len(users) >= SMALLEST <= size:
+            assert isinstance(self._scorer, ProductScorer)
+            blocks = [users[start : start + size] for start in range(0, len(users), size)]
+            query = torch.cat([self._scorer.compute_query(block, seen) for block in blocks])
+            masked = _find_masked_by_policy(row_of, item, users, train, seen)
+            pair_row = np.concatenate([one.row for one in masked.values()])
+            pair_item = np.concatenate([one.item for one in masked.values()])
+            scores = self._tiles.score(query, self._items, row_of, item, pair_row, pair_item)
+            if scores is not None:
+                return _subtract_masked(scores, masked)
+        bounds = np.searchsorted(row_of, np.arange(0, len(users) + size, size))
+        parts = [
+            self._rank_scores(users[start : start + size], row_of[first:end] - start, item[first:end], train, seen)
+            for start, first, end in zip(range(0, len(users), size), bounds, bounds[1:], strict=False)
+        ]
+        return {policy: np.concatenate([part[policy] for part in parts]) for policy in POLICIES}
+
+    def _rank_scores(
+        self, users: IdArray, row_of: IdArray, item: IdArray, train: Histories, seen: Histories
+    ) -> dict[str, IdArray]:
+        """Rank the targets of one block with the scores of all items; see `rank`.
+
+        Raises:
+            TrainingDiverged: a score is NaN.
+        """
+        scores = self._scorer.compute_scores(users, seen)
+        matrix: Any = scores.numpy() if scores.device.type == "cpu" else scores
+        target = select_scores(matrix, row_of, item)
+        if isinstance(matrix, Tensor):
+            is_nan, count = True, count_at_least(matrix, row_of, target)
+        else:
+            count, is_nan = count_rows(matrix, row_of, target)
+        if is_nan:
+            refuse_nan(scores, users, self._who)
+        masked = _find_masked_by_policy(row_of, item, users, train, seen)
+        others = np.concatenate([select_scores(matrix, one.row, one.item) for one in masked.values()])
+        return _subtract_masked(Scored(target, count, others), masked)
+
+
+def _find_masked_by_policy(
+    row_of: IdArray, item: IdArray, users: IdArray, train: Histories, seen: Histories
+) -> dict[str, MaskedItems]:
+    """Find the masked items of each target of a block under the policies `seen` and, where it differs, `train`."""
+    masked = {"seen": find_masked(row_of, item, users, seen)}
+    return masked if seen is train else {**masked, "train": find_masked(row_of, item, users, train)}
+
+
+def _subtract_masked(scores: Scored, masked: Mapping[str, MaskedItems]) -> dict[str, IdArray]:
+    """Subtract from the number of all items with a score at least as high those that are masked.
+
+    Args:
+        scores: scores of t targets and of the masked items of each policy, one policy after the other.
+        masked: policy -> masked items.
 
     Returns:
         Masking policy -> [t] ranks.
     """
-    matrix: Any = scores.numpy() if scores.device.type == "cpu" else scores
-    target_score = select_scores(matrix, row_of, item)
-    count = count_at_least(matrix, row_of, target_score)
-    seen_rank = count - find_masked(row_of, item, users, seen).count_at_least(matrix, target_score)
-    if seen is train:  # at validation the two policies are the same
-        return {"seen": seen_rank, "train": seen_rank, "none": count}
-    return {
-        "seen": seen_rank,
-        "train": count - find_masked(row_of, item, users, train).count_at_least(matrix, target_score),
-        "none": count,
-    }
+    ranks, end = {"none": scores.count}, 0
+    for policy, one in masked.items():
+        start, end = end, end + len(one.row)
+        higher = scores.other[start:end] >= scores.target[one.target]
+        ranks[policy] = scores.count - np.bincount(one.target[higher], minlength=len(scores.count))
+    return {"train": ranks["seen"], **ranks}  # at validation the two policies are the same
 
 
 def select_scores(matrix: Any, row_of: IdArray, item: IdArray) -> npt.NDArray[np.float32]:
@@ -194,12 +314,7 @@ def count_at_least(matrix: Any, row_of: IdArray, target_score: npt.NDArray[np.fl
         value = torch.from_numpy(target_score).to(matrix.device)
         on_device: IdArray = (matrix[_to_device(row_of, matrix)] >= value.unsqueeze(1)).sum(dim=1).cpu().numpy()
         return on_device
-    # If each user has one target, the rows are already in the right order and need no copy.
-    target_rows = matrix if len(row_of) == len(matrix) else matrix[row_of]
-    count = np.empty(len(row_of), dtype=np.int64)
-    for index, (row, value) in enumerate(zip(target_rows, target_score, strict=True)):
-        count[index] = np.count_nonzero(row >= value)
-    return count
+    return count_rows(matrix, row_of, target_score)[0]
 
 
 @dataclass(frozen=True)
@@ -248,7 +363,8 @@ def find_masked(row_of: IdArray, item: IdArray, users: IdArray, masked: Historie
     offset = np.arange(len(target)) - np.repeat(np.cumsum(length) - length, length)
     masked_item = masked.items[np.repeat(start, length) + offset]
     width = int(masked_item.max(initial=0)) + 1
-    pair = np.unique(target * width + masked_item)  # an item that occurs twice is counted once
+    pair = np.sort(target * width + masked_item)
+    pair = pair[np.diff(pair, prepend=-1) > 0]  # an item that occurs twice is counted once
     target, masked_item = pair // width, pair % width
     other = masked_item != item[target]
     target, masked_item = target[other], masked_item[other]

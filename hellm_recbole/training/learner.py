@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hellm_recbole.config.harness_settings import PairSettings, StepSettings, TrainSettings
 from hellm_recbole.errors import TrainingDiverged, advise_on_divergence
+from hellm_recbole.evaluation.product_ranks import ItemVectors
 from hellm_recbole.evaluation.ranking import ModelScorer
 from hellm_recbole.models.base import ModelSpec, check_module
 from hellm_recbole.system.distributed import SINGLE_PROCESS, ProcessGroup
@@ -219,6 +220,14 @@ class ModelLearner:
     def compute_scores(self, user: IdArray, history: Histories) -> Tensor:
         """Compute the scores of all items; see `types.Scorer`."""
         return self._scorer.compute_scores(user, history)
+
+    def get_item_vectors(self) -> ItemVectors | None:
+        """Return the item vectors; see `evaluation.ranking.ProductScorer`."""
+        return self._scorer.get_item_vectors()
+
+    def compute_query(self, user: IdArray, history: Histories) -> Tensor:
+        """Compute the vectors of some users; see `evaluation.ranking.ProductScorer`."""
+        return self._scorer.compute_query(user, history)
 
     def score_batch(self, batch: QueryBatch) -> Tensor:
         """Compute the scores of all items for a batch of users with their histories, [B, I] float32."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hellm_recbole.evaluation.product_ranks import ItemVectors
 from hellm_recbole.training.learner import ModelLearner
 from hellm_recbole.types import Histories, IdArray, QueryBatch, as_ids, pad_recent
 
@@ -17,6 +18,10 @@ class ScoringLearner(ModelLearner):
     def prepare(self) -> None:
         """Switch to evaluation; see `types.Scorer`."""
         self.module.eval()
+
+    def get_item_vectors(self) -> ItemVectors | None:
+        """Return nothing: the scores are no product of vectors; see `evaluation.ranking.ProductScorer`."""
+        return None
 
     @torch.no_grad()
     def compute_scores(self, user: IdArray, history: Histories) -> Tensor:
