@@ -187,6 +187,19 @@ def _refuse_unknown_setting(offered: OfferedModel, key: str, bare: str) -> None:
         raise SettingsError(f"{ORIGIN}: {key}: unknown setting" + (f"; did you mean {near[0]!r}?" if near else ""))
 
 
+def _refuse_sample(evaluation: EvalSettings, resolved: Resolved) -> None:
+    """Refuse a sample of validation users, which RecBole's trainer does not draw.
+
+    Raises:
+        SettingsError: `valid_users` is not all.
+    """
+    if evaluation.valid_users != "all":
+        raise SettingsError(
+            f"{resolved.origin['valid_users']}: valid_users is {evaluation.valid_users}, and RecBole's trainer "
+            "validates on all users; leave it at all, or train with run.py"
+        )
+
+
 def build_run_settings(config: Any, offered: OfferedModel) -> RunSettings:
     """Build the settings of a run from RecBole's final configuration.
 
@@ -206,11 +219,13 @@ def build_run_settings(config: Any, offered: OfferedModel) -> RunSettings:
             values["train_neg_sample_args"] = None
         classes: list[type[Any]] = [TrainSettings, EvalSettings]
         train, evaluation = build_all_settings(classes, resolved, extra_known=values)
+        _refuse_sample(evaluation, resolved)
         refuse_own_training(resolved, offered.base)
         return RunSettings(train, evaluation, values)
     _refuse_other_negatives(negatives, offered)
     classes = [choose_train_settings(offered), EvalSettings, *spec.settings_classes]
     built: dict[Any, Any] = dict(zip(classes, build_all_settings(classes, resolved), strict=True))
+    _refuse_sample(built[EvalSettings], resolved)
     return RunSettings(
         built[classes[0]],
         built[EvalSettings],

@@ -122,10 +122,15 @@ class EvalSettings(Settings):
     Attributes:
         cutoffs: values of K in Recall@K and NDCG@K.
         eval_block_users: number of users scored at a time.
+        valid_users: number of users in the fixed random sample that validation evaluates, or all. The test part is
+            always evaluated as a whole.
+        valid_users_seed: random seed of the sample, the same for all models and seeds of runs.
     """
 
     cutoffs: tuple[Annotated[int, Field(ge=1, le=LARGEST_CUTOFF)], ...]
     eval_block_users: int = Field(ge=1)
+    valid_users: Annotated[int, Field(ge=1)] | Literal["all"]
+    valid_users_seed: int = Field(ge=0)
 
 
 LoggerName = Literal[

@@ -17,6 +17,7 @@ from hellm_recbole.data.split import Split
 from hellm_recbole.errors import ModelError
 from hellm_recbole.evaluation.combined_scores import CombinedScorer, Term
 from hellm_recbole.evaluation.ranking import Ranks, rank_targets
+from hellm_recbole.evaluation.valid_sample import sample_targets
 from hellm_recbole.evaluation.weight_search import Point, search_weights
 from hellm_recbole.experiments.combined_config import TEXT_KNN, TRANSITION, CombinedRunConfig
 from hellm_recbole.experiments.component_scores import CLOSE, build_terms
@@ -24,12 +25,14 @@ from hellm_recbole.experiments.components import identify_components, read_compo
 from hellm_recbole.experiments.context import RunContext
 from hellm_recbole.experiments.identity import identify_run
 from hellm_recbole.experiments.pretrained import PretrainedStore
+from hellm_recbole.experiments.recording import count_sampled
 from hellm_recbole.experiments.results import Combination, RunResult
 from hellm_recbole.experiments.run import finish_result
 from hellm_recbole.experiments.run_config import RunConfig
 from hellm_recbole.system import runtime
 from hellm_recbole.system.work_bar import WorkBar
 from hellm_recbole.training.loggers import Logger
+from hellm_recbole.types import Targets
 
 
 def combine_and_rank(
@@ -71,7 +74,12 @@ def combine_and_rank(
     block = config.evaluation.eval_block_users
     if valid is None:
         valid = rank_targets(
-            scorer, split.valid, train=split.train, seen=split.train, block_users=block, who=f"{who}, valid"
+            scorer,
+            _select_valid(config, split),
+            train=split.train,
+            seen=split.train,
+            block_users=block,
+            who=f"{who}, valid",
         )
     seen = split.make_test_history()
     test = rank_targets(scorer, split.test, train=split.train, seen=seen, block_users=block, who=f"{who}, test")
@@ -82,6 +90,12 @@ def combine_and_rank(
         "parameters": _add_up_parameters(config, split, context),
     }
     return finish_result(config, split, context, fields, {"valid": valid, "test": test})
+
+
+def _select_valid(config: CombinedRunConfig, split: Split) -> Targets:
+    """Select the validation targets that a run evaluates."""
+    evaluation = config.evaluation
+    return sample_targets(split.valid, evaluation.valid_users, evaluation.valid_users_seed)
 
 
 def _choose_weights(
@@ -106,12 +120,13 @@ def _choose_weights(
     if not terms:
         return combination, None
     points = config.list_points(split.features)
-    with WorkBar(f"{who}: {len(points)} weights on", len(split.valid), "validation targets") as bar:
+    targets = _select_valid(config, split)
+    with WorkBar(f"{who}: {len(points)} weights on", len(targets), "validation targets") as bar:
         found = search_weights(
             first,
             [*terms.values()],
             points,
-            split.valid,
+            targets,
             split.train,
             block_users=config.evaluation.eval_block_users,
             cutoffs=config.evaluation.cutoffs,
@@ -160,6 +175,13 @@ def _refuse_other_scores(
     metric, found = combination["valid_metric"], combination["valid_without"]
     if found is None or not config.rows:
         return
+    own = count_sampled(split, config.evaluation)
+    for row in config.rows:
+        if (other := count_sampled(split, row.evaluation)) != own:
+            raise ModelError(
+                f"{config.model} searches its weights on {own or 'all'} validation users, and {row.model} was "
+                f"validated on {other or 'all'}; set the same valid_users for both"
+            )
     recorded = [read_component(row, split, context).metrics["valid"].get(metric) for row in config.rows]
     best = max((value for value in recorded if value is not None), default=found)
     if not math.isclose(found, best, rel_tol=CLOSE):

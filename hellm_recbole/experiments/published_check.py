@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from hellm_recbole.data.split import Split
 from hellm_recbole.evaluation.metrics import average_metrics
+from hellm_recbole.evaluation.valid_sample import sample_targets
 from hellm_recbole.experiments.published import PHASES, PublishedRun, summarize_ranks
 from hellm_recbole.experiments.ranks_file import PhaseRanks
 from hellm_recbole.experiments.recording import count_split
@@ -57,11 +58,22 @@ def check_published_run(run: PublishedRun, split: Split, kind: tuple[Family, str
         return [*problems, f"the ranks have no targets in {' and '.join(empty)}"]
     if fits:
         for phase, targets, seen in zip(
-            PHASES, (split.valid, split.test), (split.train, split.make_test_history()), strict=True
+            PHASES,
+            (_select_valid(run.result, split), split.test),
+            (split.train, split.make_test_history()),
+            strict=True,
         ):
             problems += [f"{phase}: {problem}" for problem in _check_phase(run.ranks[phase], targets, seen, split)]
     problems += [f"{phase}: {problem}" for phase in PHASES for problem in _check_metrics(run, phase)]
     return [*problems, *_check_published_metrics(run)]
+
+
+def _select_valid(result: RunResult, split: Split) -> Targets:
+    """Select the validation targets that a run has evaluated."""
+    if result.valid_sample is None:
+        return split.valid
+    n_users, seed = (result.settings[key]["value"] for key in ("valid_users", "valid_users_seed"))
+    return sample_targets(split.valid, n_users, seed)
 
 
 def _compare_with_split(result: RunResult, split: Split) -> Iterator[tuple[str, object, object]]:

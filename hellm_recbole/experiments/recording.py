@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -9,12 +10,14 @@ import numpy as np
 import torch
 
 from hellm_recbole import __version__
+from hellm_recbole.config.harness_settings import EvalSettings
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.evaluation.ranking import Ranks
+from hellm_recbole.evaluation.valid_sample import sample_targets
 from hellm_recbole.experiments.context import RunContext
 from hellm_recbole.experiments.ranks_file import RANKS_FILE, PhaseRanks
-from hellm_recbole.experiments.results import SCHEMA, Counts, SettingValue
+from hellm_recbole.experiments.results import SCHEMA, Counts, SettingValue, ValidSample
 from hellm_recbole.experiments.run_config import RunConfig
 from hellm_recbole.system import runtime
 from hellm_recbole.training.checkpoint import Progress
@@ -67,7 +70,29 @@ def collect_initial_fields(config: RunConfig, dataset: Dataset, split: Split, co
             context.device, torch.get_num_threads(), config.name_in_source, config.source
         ),
         "paper": dataset.paper,
+        "valid_sample": describe_valid_sample(split, config.evaluation),
     }
+
+
+def describe_valid_sample(split: Split, evaluation: EvalSettings) -> ValidSample | None:
+    """Describe the sample of users that validation evaluates; None if it evaluates all."""
+    sample = sample_targets(split.valid, evaluation.valid_users, evaluation.valid_users_seed)
+    if sample is split.valid:
+        return None
+    users = np.unique(sample.user)
+    tokens = "\n".join(sorted(split.user_tokens[users].tolist()))
+    return ValidSample(
+        users=len(users),
+        of=len(np.unique(split.valid.user)),
+        targets=len(sample),
+        users_sha256=hashlib.sha256(tokens.encode()).hexdigest(),
+    )
+
+
+def count_sampled(split: Split, evaluation: EvalSettings) -> int | None:
+    """Count the users of the sample that validation evaluates; None if it evaluates all."""
+    sample = describe_valid_sample(split, evaluation)
+    return None if sample is None else sample["users"]
 
 
 def count_split(split: Split) -> Counts:

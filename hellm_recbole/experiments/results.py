@@ -46,7 +46,7 @@ SPLIT_KINDS = ("leave-one-out", "given")  # and those that `--split` makes
 # Keys that the files of earlier versions lack.
 _ADDED = (
     *("backbone", "search", "identity", "deterministic", "ranks_sha256", "published", "combination"),
-    *("plugin_metrics", "split_details", "external", "costs"),
+    *("plugin_metrics", "split_details", "external", "costs", "valid_sample"),
 )
 
 # Runs that differ in one of these fields were evaluated in different ways and never share a table.
@@ -63,6 +63,18 @@ class Counts(TypedDict):
     valid: int
     test: int
     short_users: int
+
+
+class ValidSample(TypedDict):
+    """The fixed random sample of users whose targets validation has evaluated: `users` of the `of` users of the part.
+
+    `targets` counts their validation targets. `users_sha256` is the SHA-256 of the sorted user tokens, one in a line.
+    """
+
+    users: int
+    of: int
+    targets: int
+    users_sha256: str
 
 
 class SettingValue(TypedDict):
@@ -126,7 +138,8 @@ class RunResult:
       plug-ins has neither key. `split_details` says what a split of `--split` left out; other files lack this key.
     - `evaluated` is false for a model that was trained on all data for use, which has no metrics and no ranks. The key
       is written only then. So are `external`, which describes the lists of another system (an unknown `seed` is 0), and
-      `costs`, further costs of a run, which earlier versions did not measure.
+      `costs`, further costs of a run, which earlier versions did not measure, and `valid_sample`, which says that the
+      validation metrics and ranks are those of a sample of users.
     - `path` is the file from which the result was read. Error messages name it.
     """
 
@@ -177,6 +190,7 @@ class RunResult:
     evaluated: bool = True
     external: External | None = None
     costs: Costs | None = None
+    valid_sample: ValidSample | None = None
     path: Path | None = field(default=None, compare=False)
 
     @property
@@ -211,7 +225,7 @@ def write_result(folder: Path, result: RunResult) -> Path:
 
 def _dump(result: RunResult) -> str:
     """Convert a result to the text of its file, without the keys that say nothing about this run."""
-    absent = {"evaluated": True, "split_details": None, "external": None, "costs": None}
+    absent = {"evaluated": True, "split_details": None, "external": None, "costs": None, "valid_sample": None}
     left_out = [] if result.plugins else ["plugins", "plugin_metrics"]
     return dump_json(result, [*left_out, *(key for key, value in absent.items() if getattr(result, key) == value)])
 

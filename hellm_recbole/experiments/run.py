@@ -18,12 +18,18 @@ from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, OutputError, SharedRunFailed
 from hellm_recbole.evaluation.metrics import average_metrics
 from hellm_recbole.evaluation.ranking import Ranks, rank_targets
+from hellm_recbole.evaluation.valid_sample import sample_targets
 from hellm_recbole.experiments.context import CHECKPOINT, RunContext
 from hellm_recbole.experiments.identity import identify_run, list_run_parts
 from hellm_recbole.experiments.logger_check import choose_loggers
 from hellm_recbole.experiments.pretrained import PretrainedEmbeddings, PretrainedStore
 from hellm_recbole.experiments.ranks_file import write_ranks
-from hellm_recbole.experiments.recording import build_phase_ranks, collect_initial_fields, collect_training_fields
+from hellm_recbole.experiments.recording import (
+    build_phase_ranks,
+    collect_initial_fields,
+    collect_training_fields,
+    count_sampled,
+)
 from hellm_recbole.experiments.results import (
     RunResult,
     write_result,
@@ -287,20 +293,24 @@ class _SharedRun:
         )
 
     def rank(self, learner: Learner) -> dict[str, Ranks]:
-        """Rank the targets of both phases, "valid" and "test"."""
-        split = self.split
+        """Rank the targets of both phases, "valid" (of the sample, where there is one) and "test"."""
+        split, evaluation = self.split, self.config.evaluation
         return {
             name: rank_targets(
                 learner,
                 targets,
                 train=split.train,
                 seen=seen,
-                block_users=self.config.evaluation.eval_block_users,
+                block_users=evaluation.eval_block_users,
                 who=f"{self.name}, {name}",
                 group=self.group,
             )
             for name, targets, seen in (
-                ("valid", split.valid, split.train),
+                (
+                    "valid",
+                    sample_targets(split.valid, evaluation.valid_users, evaluation.valid_users_seed),
+                    split.train,
+                ),
                 ("test", split.test, split.make_test_history()),
             )
         }
@@ -339,6 +349,7 @@ def _open_view(
         seed=shared.context.seed,
         patience=config.train.patience,
         eval_every=config.train.eval_every,
+        n_sampled=count_sampled(shared.split, config.evaluation),
     )
     try:
         yield view

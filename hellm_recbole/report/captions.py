@@ -52,6 +52,7 @@ def write_notes(
         *_write_split_note(first),
         *_write_preset_note(presets, seeds),
     ]
+    notes += write_sample_note(records)
     notes += _write_budget_note(records)
     notes += _write_last_epoch_note(records)
     if frame.paper:
@@ -99,6 +100,29 @@ def _write_split_note(record: RunResult) -> list[str]:
     if record.split_kind.startswith(COLD_ITEMS):
         notes.append("Items without training are still negatives in training, as all items are.")
     return notes
+
+
+def write_sample_note(records: Sequence[RunResult]) -> list[str]:
+    """Say which rows were validated on a sample of users, which changes the epoch that is chosen; nothing if none was.
+
+    Args:
+        records: runs of the table.
+    """
+    own = [record for record in records if record.external is None and record.status == "success"]
+    rows: dict[str, set[str]] = {}
+    for record in own:
+        sample = record.valid_sample
+        size = "all users" if sample is None else f"{sample['users']:,} of {sample['of']:,} users"
+        rows.setdefault(size, set()).add(record.label)
+    if all(record.valid_sample is None for record in own):
+        return []
+    start = "Validation, which chooses epochs and weights, evaluated a fixed random sample of users"
+    if len(rows) == 1:
+        return [f"{start}: {next(iter(rows))}. The test part is whole."]
+    each = "; ".join(f"{_join(sorted(labels))} on {size}" for size, labels in sorted(rows.items()))
+    return [
+        f"Rows differ in the users of validation, which chooses epochs and weights: {each}. The test part is whole."
+    ]
 
 
 def _write_last_epoch_note(records: Sequence[RunResult]) -> list[str]:

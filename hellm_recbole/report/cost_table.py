@@ -186,6 +186,8 @@ def measure_ranking(run: RunResult) -> float | None:
 
 def _count_ranked(run: RunResult) -> int:
     """Count the targets of one of the rankings that `measure_ranking` takes the mean of."""
+    if run.combination is None and run.valid_sample is not None:
+        return run.valid_sample["targets"]
     return run.counts["test" if run.combination is not None else "valid"]
 
 

@@ -40,6 +40,7 @@ class ConsoleView:
         seed: random seed of the run; None if it is not shown.
         patience: number of evaluations without a better metric that end the run; None if this is not shown.
         eval_every: number of epochs between two evaluations.
+        n_sampled: number of users that validation evaluates; None if it evaluates all.
     """
 
     def __init__(
@@ -54,8 +55,10 @@ class ConsoleView:
         seed: int | None = None,
         patience: int | None = None,
         eval_every: int = 1,
+        n_sampled: int | None = None,
     ) -> None:
         self.name, self.epochs, self.metric, self.loggers = name, epochs, metric, loggers
+        self._sample = "" if n_sampled is None else f" of {n_sampled:,} users"
         self._position, self._seed, self._patience, self._eval_every = position, seed, patience, eval_every
         self._started = self._last_shown = self._last_logged = self._epoch_started = time.monotonic()
         self._first_epoch = self._epoch = done
@@ -177,7 +180,7 @@ class ConsoleView:
         if progress is None or progress.best_epoch == 0:
             return []
         # The last value is not known after a restart, until the next validation.
-        parts: list[Forms] = [] if self._value is None else [(f"{self.metric} {self._value:.4f}",)]
+        parts: list[Forms] = [] if self._value is None else [(f"{self.metric}{self._sample} {self._value:.4f}",)]
         best, epoch = f"best {progress.best_value:.4f}", progress.best_epoch
         parts.append((f"{best} at epoch {epoch}", f"{best} @{epoch}", f"{best}@{epoch}"))
         end = None if self._patience is None else find_early_end(progress, self._patience, self._eval_every)

@@ -21,6 +21,7 @@ import torch
 from hellm_recbole.config.harness_settings import EvalSettings, TrainSettings
 from hellm_recbole.evaluation.metrics import average_metrics
 from hellm_recbole.evaluation.ranking import rank_targets
+from hellm_recbole.evaluation.valid_sample import sample_targets
 from hellm_recbole.system.distributed import SINGLE_PROCESS, ProcessGroup
 from hellm_recbole.system.runtime import use_deterministic_sums
 from hellm_recbole.system.signals import delay_signals
@@ -189,11 +190,11 @@ def load_best(learner: Learner, checkpoint: CheckpointFolder) -> None:
 def evaluate(
     learner: Learner, data: SelectionData, evaluation: EvalSettings, who: str, group: ProcessGroup = SINGLE_PROCESS
 ) -> dict[str, float]:
-    """Compute the validation metrics under the policy `seen`, which selects the best epoch."""
+    """Compute the validation metrics under the policy `seen`, which selects the best epoch; see `valid_sample`."""
     history = data.train.history
     ranks = rank_targets(
         learner,
-        data.valid,
+        sample_targets(data.valid, evaluation.valid_users, evaluation.valid_users_seed),
         train=history,
         seen=history,
         block_users=evaluation.eval_block_users,

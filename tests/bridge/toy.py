@@ -37,6 +37,8 @@ OURS = {
     "average_decay": 0.0,
     "cutoffs": [5],
     "eval_block_users": 7,
+    "valid_users": "all",
+    "valid_users_seed": 2024,
 }
 
 FEW = {  # filters that leave 3,498 interactions, 122 users and 77 items of MovieLens-100K

@@ -14,7 +14,16 @@ def take_apart(name: str) -> CombinedName:
 
 
 def test_each_kind_has_its_own_settings_and_those_of_selection() -> None:
-    shared = {"valid_metric", "cutoffs", "eval_block_users", "loggers", "ray_cpus", "ray_gpus"}
+    shared = {
+        "valid_metric",
+        "cutoffs",
+        "eval_block_users",
+        "valid_users",
+        "valid_users_seed",
+        "loggers",
+        "ray_cpus",
+        "ray_gpus",
+    }
     keys = {name: set(merge_combined_layers(take_apart(name), "paper", []).values) - shared for name in
             ("Transitions", "Priors", "Fusion(A,B)")}  # fmt: skip
     assert keys["Transitions"] == {"transition_form", "transition_decay", "prior_floor"}

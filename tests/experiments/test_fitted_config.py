@@ -13,7 +13,16 @@ from hellm_recbole.experiments.fitted_config import FittedRunConfig, drop_unread
 from hellm_recbole.experiments.resolve import Resolver, resolve_runs
 from hellm_recbole.experiments.search_point import change_settings
 
-SHARED = {"valid_metric", "cutoffs", "eval_block_users", "loggers", "ray_cpus", "ray_gpus"}
+SHARED = {
+    "valid_metric",
+    "cutoffs",
+    "eval_block_users",
+    "valid_users",
+    "valid_users_seed",
+    "loggers",
+    "ray_cpus",
+    "ray_gpus",
+}
 
 
 def resolve(name: str, preset: str = "quick") -> FittedRunConfig:
