@@ -122,6 +122,8 @@ class EvalSettings(Settings):
     Attributes:
         cutoffs: values of K in Recall@K and NDCG@K.
         eval_block_users: number of users scored at a time.
+        eval_product: bfloat16 screens scores that are a product of vectors, on a CPU, and computes in float32 only what
+            is near a target; the ranks are the same. Elsewhere it changes nothing.
         valid_users: number of users in the fixed random sample that validation evaluates, or all. The test part is
             always evaluated as a whole.
         valid_users_seed: random seed of the sample, the same for all models and seeds of runs.
@@ -129,6 +131,7 @@ class EvalSettings(Settings):
 
     cutoffs: tuple[Annotated[int, Field(ge=1, le=LARGEST_CUTOFF)], ...]
     eval_block_users: int = Field(ge=1)
+    eval_product: Literal["float32", "bfloat16"]
     valid_users: Annotated[int, Field(ge=1)] | Literal["all"]
     valid_users_seed: int = Field(ge=0)
 
@@ -160,7 +163,9 @@ class ClusterSettings(Settings):
     ray_gpus: float = Field(ge=0, le=1e4)
 
 
-NEUTRAL_KEYS = frozenset({"loggers", "eval_block_users", "ray_cpus", "ray_gpus"})  # settings that change no result
+NEUTRAL_KEYS = frozenset(
+    {"loggers", "eval_block_users", "eval_product", "ray_cpus", "ray_gpus"}
+)  # settings that change no result
 HARNESS_SETTINGS: tuple[type[Settings], ...] = (TrainSettings, EvalSettings, LogSettings, ClusterSettings)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from hellm_recbole.evaluation.counting import RowCounter
-from hellm_recbole.types import FloatArray, IdArray
+from hellm_recbole.types import FloatArray, Histories, IdArray
 
 TILE_USERS = 512
 SMALLEST = 32  # rows and columns of a product
@@ -77,6 +78,17 @@ class Scored:
     other: npt.NDArray[np.floating]
 
 
+@runtime_checkable
+class ProductScorer(Protocol):
+    """A scorer whose scores may be a product of user and item vectors, so that they can be ranked tile by tile."""
+
+    def get_item_vectors(self) -> ItemVectors | None:
+        """Return the item vectors; None if scores have to be computed for all items at once. Call `prepare` before."""
+
+    def compute_query(self, user: IdArray, history: Histories) -> Tensor:
+        """Compute the vectors of some users, [B, D] float32; arguments as in `types.Scorer.compute_scores`."""
+
+
 class TileRanker:
     """Counts scores tile by tile, in buffers that are reused."""
 
@@ -112,7 +124,7 @@ class TileRanker:
         bounds = np.searchsorted(column, starts)
         found = np.empty(len(order), dtype=target.dtype)
         count = np.zeros(len(item), dtype=np.int64)
-        layers = _list_layers(row_of)
+        layers = list_layers(row_of)
         for tile, (start, stop) in enumerate(pairwise(starts.tolist())):
             scores = self._multiply(query, items, start, stop)
             if checks_nan and np.isnan(scores).any():
@@ -175,7 +187,7 @@ def divide_items(n_items: int) -> IdArray:
     return np.arange(n_tiles + 1) * n_items // n_tiles
 
 
-def _list_layers(row_of: IdArray) -> list[tuple[IdArray | None, IdArray | slice]]:
+def list_layers(row_of: IdArray) -> list[tuple[IdArray | None, IdArray | slice]]:
     """List the first target of each row, the second one, and so on, so that a layer has each row at most once.
 
     Args:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,15 @@ from torch import Tensor
 
 from hellm_recbole.errors import TrainingDiverged
 from hellm_recbole.evaluation.counting import count_rows
-from hellm_recbole.evaluation.product_ranks import SMALLEST, TILE_USERS, ItemVectors, Scored, TileRanker
+from hellm_recbole.evaluation.product_ranks import (
+    SMALLEST,
+    TILE_USERS,
+    ItemVectors,
+    ProductScorer,
+    Scored,
+    TileRanker,
+)
+from hellm_recbole.evaluation.screened_ranks import ScreeningRanker
 from hellm_recbole.system.distributed import SINGLE_PROCESS, ProcessGroup
 from hellm_recbole.types import (
     Encoded,
@@ -36,6 +44,7 @@ from hellm_recbole.types import (
 )
 
 RankArray = npt.NDArray[np.int32]
+Product = Literal["float32", "bfloat16"]
 POLICIES = ("seen", "train", "none")
 
 
@@ -58,17 +67,6 @@ class Ranks:
     none: RankArray
 
 
-@runtime_checkable
-class ProductScorer(Protocol):
-    """A scorer whose scores may be a product of user and item vectors, so that they can be ranked tile by tile."""
-
-    def get_item_vectors(self) -> ItemVectors | None:
-        """Return the item vectors; None if scores have to be computed for all items at once. Call `prepare` before."""
-
-    def compute_query(self, user: IdArray, history: Histories) -> Tensor:
-        """Compute the vectors of some users, [B, D] float32; arguments as in `types.Scorer.compute_scores`."""
-
-
 class ModelScorer:
     """Scorer of our own models: multiplies query vectors by item vectors, in a buffer that is reused."""
 
@@ -85,7 +83,7 @@ class ModelScorer:
 
     @torch.no_grad()
     def get_item_vectors(self) -> ItemVectors | None:
-        """Return the item vectors on a CPU, where there are enough for a tile; see `ProductScorer`."""
+        """Return the item vectors on a CPU, where there are enough for a tile; see `product_ranks.ProductScorer`."""
         assert self._encoded is not None, "call prepare() before get_item_vectors()"
         if self.device.type != "cpu" or len(self._encoded.items) <= SMALLEST:
             return None
@@ -95,7 +93,7 @@ class ModelScorer:
         return self._items
 
     def compute_query(self, user: IdArray, history: Histories) -> Tensor:
-        """Compute the vectors of some users, [B, D] float32; see `ProductScorer`."""
+        """Compute the vectors of some users, [B, D] float32; see `product_ranks.ProductScorer`."""
         assert self._encoded is not None, "call prepare() before compute_query()"
         return self.model.query(self._encoded, self._build_batch(user, history)).float()
 
@@ -130,6 +128,7 @@ def rank_targets(
     seen: Histories,
     block_users: int,
     who: str,
+    product: Product = "float32",
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> Ranks:
     """Rank every target among all items.
@@ -142,6 +141,7 @@ def rank_targets(
             and validation interactions at test.
         block_users: number of users in a block; ranking is fastest if the scores of a block fit into the CPU cache.
         who: model and phase, for the error message.
+        product: bfloat16 to screen scores that are a product on a CPU; the ranks are the same, see `screened_ranks`.
         group: process group; each process ranks some of the blocks, and at the end all processes have all ranks.
 
     Returns:
@@ -155,7 +155,7 @@ def rank_targets(
     users, first = np.unique(targets.user, return_index=True)
     target_bounds = np.append(first, len(targets))
     items = scorer.get_item_vectors() if isinstance(scorer, ProductScorer) else None
-    ranker = _BlockRanker(scorer, items, block_users, who)
+    ranker = _BlockRanker(scorer, items, block_users, who, TileRanker() if product == "float32" else ScreeningRanker())
     for start, stop in group.share(_divide_users(len(users), block_users, by_product=items is not None)):
         block_targets = slice(target_bounds[start], target_bounds[stop])
         row_of = np.repeat(np.arange(stop - start), np.diff(target_bounds[start : stop + 1]))
@@ -193,11 +193,14 @@ class _BlockRanker:
         items: item vectors of the scorer; None to compute the scores of all items at once.
         block_users: number of users that are scored at a time.
         who: model and phase, for the error message.
+        tiles: what counts the scores of a product.
     """
 
-    def __init__(self, scorer: Scorer, items: ItemVectors | None, block_users: int, who: str) -> None:
+    def __init__(
+        self, scorer: Scorer, items: ItemVectors | None, block_users: int, who: str, tiles: TileRanker
+    ) -> None:
         self._scorer, self._items, self._block_users, self._who = scorer, items, block_users, who
-        self._tiles = TileRanker()
+        self._tiles = tiles
 
     def rank(
         self, users: IdArray, row_of: IdArray, item: IdArray, train: Histories, seen: Histories

@@ -302,6 +302,7 @@ class _SharedRun:
                 train=split.train,
                 seen=seen,
                 block_users=evaluation.eval_block_users,
+                product=evaluation.eval_product,
                 who=f"{self.name}, {name}",
                 group=self.group,
             )

@@ -222,11 +222,11 @@ class ModelLearner:
         return self._scorer.compute_scores(user, history)
 
     def get_item_vectors(self) -> ItemVectors | None:
-        """Return the item vectors; see `evaluation.ranking.ProductScorer`."""
+        """Return the item vectors; see `evaluation.product_ranks.ProductScorer`."""
         return self._scorer.get_item_vectors()
 
     def compute_query(self, user: IdArray, history: Histories) -> Tensor:
-        """Compute the vectors of some users; see `evaluation.ranking.ProductScorer`."""
+        """Compute the vectors of some users; see `evaluation.product_ranks.ProductScorer`."""
         return self._scorer.compute_query(user, history)
 
     def score_batch(self, batch: QueryBatch) -> Tensor:

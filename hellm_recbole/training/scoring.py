@@ -20,7 +20,7 @@ class ScoringLearner(ModelLearner):
         self.module.eval()
 
     def get_item_vectors(self) -> ItemVectors | None:
-        """Return nothing: the scores are no product of vectors; see `evaluation.ranking.ProductScorer`."""
+        """Return nothing: the scores are no product of vectors; see `evaluation.product_ranks.ProductScorer`."""
         return None
 
     @torch.no_grad()

@@ -198,6 +198,7 @@ def evaluate(
         train=history,
         seen=history,
         block_users=evaluation.eval_block_users,
+        product=evaluation.eval_product,
         who=f"{who}, validation",
         group=group,
     )

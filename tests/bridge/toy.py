@@ -37,6 +37,7 @@ OURS = {
     "average_decay": 0.0,
     "cutoffs": [5],
     "eval_block_users": 7,
+    "eval_product": "float32",
     "valid_users": "all",
     "valid_users_seed": 2024,
 }

@@ -18,6 +18,7 @@ def test_each_kind_has_its_own_settings_and_those_of_selection() -> None:
         "valid_metric",
         "cutoffs",
         "eval_block_users",
+        "eval_product",
         "valid_users",
         "valid_users_seed",
         "loggers",

@@ -17,6 +17,7 @@ SHARED = {
     "valid_metric",
     "cutoffs",
     "eval_block_users",
+    "eval_product",
     "valid_users",
     "valid_users_seed",
     "loggers",
