@@ -11,6 +11,9 @@ Each step of a graph model propagates over the whole graph. With `--batch grows`
 as the data: an epoch keeps its number of steps, and its cost grows linearly with the number of interactions. With
 `--batch fixed` the number of steps also grows, and the cost grows quadratically. With `--set batch_size=auto` the batch
 size is the one that a run would take.
+
+Ranking is the CPU time of ranking one target for each of 2,000 users among all items, with the encoding before it; its
+ratio to the product of the same vectors alone stands beside it. The peak memory is that of training.
 """
 
 from __future__ import annotations

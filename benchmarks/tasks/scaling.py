@@ -14,6 +14,7 @@ from hellm_recbole.baselines.registry import load_registry
 from hellm_recbole.benchmarks.options.scale import ScaleOptions
 from hellm_recbole.benchmarks.options.values import check_threads
 from hellm_recbole.benchmarks.tasks.prepared_data import load_data
+from hellm_recbole.benchmarks.tasks.ranking_times import time_ranking
 from hellm_recbole.benchmarks.upstream.subprocesses import run_in_subprocess
 from hellm_recbole.config.layers import AUTO, AUTOMATIC
 from hellm_recbole.config.request import parse_override
@@ -24,6 +25,7 @@ from hellm_recbole.system import runtime
 from hellm_recbole.training.timing import time_epoch
 from hellm_recbole.types import FloatArray, Histories, TrainData
 
+RANKED_USERS = 2000
 NOISE = 0.01  # standard deviation of the noise on copied features, relative to theirs: equal copies would be neighbours
 HEADERS = (
     "factor",
@@ -33,6 +35,8 @@ HEADERS = (
     "step",
     "epoch",
     "epoch / first",
+    "ranking, 1,000 users",
+    "ranking / product",
     "peak memory",
     "memory / first",
 )
@@ -104,6 +108,8 @@ def _format_line(factor: int, measured: dict[str, float], first: dict[str, float
         f"{measured['step_s'] * 1000:.0f} ms",
         f"{measured['epoch_s']:.1f} s",
         f"{measured['epoch_s'] / first['epoch_s']:.1f}",
+        f"{measured['ranking_s'] * 1000:.0f} ms",
+        f"{measured['ranking_s'] / measured['product_s']:.1f}" if measured["product_s"] else "\u2013",
         f"{measured['bytes'] / 2**20:,.0f} MiB",
         f"{measured['bytes'] / first['bytes']:.1f}",
     ]
@@ -142,12 +148,19 @@ def measure_factor(options: ScaleOptions, factor: int) -> None:
     learner = config.build_learner(large, 2024, device)
     build = time.perf_counter() - started
     epoch, n_steps = min(time_epoch(learner, options.steps) for _ in range(options.repeat))
+    peak = runtime.measure_peak_memory(device)["host"]
+    block = config.evaluation.eval_block_users
+    timings = [time_ranking(learner, large.history, RANKED_USERS, block) for _ in range(options.repeat)]
+    per_1000 = 1000 / min(RANKED_USERS, large.n_users)
+    product = min(one[1] or 0.0 for one in timings)
     measured = {
         "interactions": len(large.history.items),
         "batch": train.batch_size,
         "build_s": build,
         "step_s": epoch / n_steps,
         "epoch_s": epoch,
-        "bytes": runtime.measure_peak_memory(device)["host"],
+        "ranking_s": min(one[0] for one in timings) * per_1000,
+        "product_s": product * per_1000,
+        "bytes": peak,
     }
     print(json.dumps(measured))

@@ -39,6 +39,8 @@ def test_the_table_has_a_line_for_each_factor(
     first, second = (line.split("|") for line in out.splitlines()[-2:])
     assert (first[1].strip(), second[1].strip()) == ("1", "2")
     assert (first[3].strip(), second[3].strip()) == ("2,048", "4,096")
+    assert first[8].strip().endswith(" ms")
+    assert float(first[9]) > 0  # ranking is a multiple of its product
 
 
 def test_an_automatic_batch_size_is_that_of_a_run_on_the_enlarged_data(

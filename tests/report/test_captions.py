@@ -92,3 +92,19 @@ def test_the_caption_says_what_a_split_left_out(tmp_path: Path) -> None:
         f"Split {kind}: validation from 5, test from 7; 2 users and 3 items without a training interaction are left "
         "out, and so are 4 interactions with them; 1 repetitions of a target are left out."
     ) in make_table(tmp_path).notes
+
+
+def test_the_caption_says_which_rows_were_validated_on_a_sample(tmp_path: Path) -> None:
+    sample = {"users": 3, "of": 4, "targets": 3, "users_sha256": "0" * 64}
+    add_run(tmp_path, build_ranks(10, 1), model="BM3", valid_sample=sample)
+    (note,) = (one for one in make_table(tmp_path).notes if "alidation" in one)
+    assert note == (
+        "Validation, which chooses epochs and weights, evaluated a fixed random sample of users: 3 of 4 users. "
+        "The test part is whole."
+    )
+    add_run(tmp_path, build_ranks(10, 2), model="VBPR")
+    (note,) = (one for one in make_table(tmp_path).notes if "users of validation" in one)
+    assert note == (
+        "Rows differ in the users of validation, which chooses epochs and weights: BM3 on 3 of 4 users; VBPR on all "
+        "users. The test part is whole."
+    )
