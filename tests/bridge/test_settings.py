@@ -132,6 +132,8 @@ def test_the_evaluation_is_that_of_the_command_unless_the_user_says_otherwise() 
         ("VBPR", {"train_neg_sample_args": {"distribution": "popularity"}}, "one uniform negative for each positive"),
         ("HellmNeuMF", {"average_decay": 0.9}, "average_decay = 0.9 is not available for RecBole's NeuMF"),
         ("HellmGRU4Rec", {"schedule": "linear"}, "schedule = linear is not available for RecBole's GRU4Rec"),
+        ("HellmLightGCN", {"valid_users": 9}, "valid_users is 9, and RecBole's trainer validates on all users"),
+        ("HellmGRU4Rec", {"valid_users": 9}, "valid_users is 9, and RecBole's trainer validates on all users"),
         ("VBPR", {"preset": "quik"}, "unknown preset 'quik'; did you mean 'quick'"),
         ("HeLLM", {"variant": "without-prefx"}, "HeLLM has no variant 'without-prefx'; did you mean 'without-prefix'"),
         ("VBPR", {"variant": "x"}, "VBPR has no variant 'x'; it has no variants"),

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hellm_recbole.config.request import Override
@@ -18,11 +19,13 @@ from hellm_recbole.experiments import component_scores
 from hellm_recbole.experiments.combined_config import CombinedRunConfig
 from hellm_recbole.experiments.combined_run import combine_and_rank
 from hellm_recbole.experiments.component_scores import build_combined_scorer
+from hellm_recbole.experiments.jobs import RunJob, run_job
 from hellm_recbole.experiments.pretrained import PretrainedStore
+from hellm_recbole.experiments.ranks_file import read_ranks
 from hellm_recbole.experiments.results import RunResult, read_result
 from hellm_recbole.experiments.run import execute_run
 from hellm_recbole.types import FloatArray, Histories, IdArray
-from tests.toy_combined import build_context, resolve_combined, run_all
+from tests.toy_combined import build_context, build_resolver, resolve_combined, run_all
 
 FEW = [
     Override(None, "text_weights", [0.0, 0.5, 1.0], "--set text_weights=[0,0.5,1]"),
@@ -144,3 +147,40 @@ def test_scores_that_do_not_give_the_recorded_metric_are_refused(
     assert result.reason is not None
     assert result.reason.startswith("the scores of SASRec give N@20 0.")
     assert result.reason.endswith("has changed since; run SASRec again with --fresh")
+
+
+def test_validation_on_a_sample_is_recorded_and_the_same_for_all_rows(
+    output: Path, tmp_path: Path, toy_dataset: Dataset, toy_split: Split
+) -> None:
+    sampled = Override(None, "valid_users", 20, "--set valid_users=20")
+    whole = Override(None, "valid_users", "all", "--set valid_users=all")
+    resolver = build_resolver(sampled)
+    for name in ("LightGCN", "SASRec"):
+        job = RunJob(resolver.resolve(name), build_context(tmp_path), False, (), False, toy_split.dataset)
+        assert run_job(job, toy_dataset, toy_split, PretrainedStore()) is None
+    results = [read_result(tmp_path / "toy" / name / "7" / "record.json") for name in ("LightGCN", "SASRec")]
+    results.append(execute(resolve_combined("SASRec-priors", *FEW, sampled), tmp_path, toy_dataset, toy_split))
+    digest = set()
+    for result in results:
+        assert result.valid_sample is not None
+        digest.add(result.valid_sample["users_sha256"])
+        assert (result.valid_sample["users"], result.settings["valid_users"]["value"]) == (20, 20)
+        assert result.valid_sample["of"] == len(np.unique(toy_split.valid.user)) > 20
+        ranks = read_ranks(tmp_path / "toy" / result.label / "7" / "ranks.npz")
+        assert len(np.unique(ranks["valid"].user)) == 20
+        assert len(ranks["valid"].user) == result.valid_sample["targets"]
+        assert len(ranks["test"].user) == len(toy_split.test)  # whole
+        assert average_metrics(ranks["valid"].user, ranks["valid"].rank, [20])["N@20"] == pytest.approx(
+            result.metrics["valid"]["N@20"]
+        )
+        assert "valid_users: 20" in (tmp_path / "toy" / result.label / "7" / "settings.yaml").read_text()
+    assert len(digest) == 1
+    assert results[1].metrics["valid"]["N@20"] == max(point["valid"]["N@20"] for point in results[1].curve)
+    assert read_result(output / "toy" / "SASRec" / "7" / "record.json").valid_sample is None
+    config = resolve_combined("SASRec-priors", *FEW, sampled)
+    (row,) = config.combined_runs
+    other = row.evaluation.model_copy(update={"valid_users": "all"})
+    refused = execute(replace(config, rows=(replace(row, evaluation=other),)), tmp_path, toy_dataset, toy_split)
+    assert refused.status == "failed"
+    assert "valid_users" in (refused.reason or "")
+    assert resolve_combined("SASRec-priors", whole).evaluation.valid_users == "all"
