@@ -11,7 +11,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from hellm_recbole.config.yaml_files import Value
 from hellm_recbole.errors import SettingsError, shorten
@@ -35,7 +34,7 @@ class Resolved:
 
     values: Mapping[str, Value]
     origin: Mapping[str, str]
-    automatic: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
+    automatic: Mapping[str, Value] = field(default_factory=dict)
 
     def override(self, values: Mapping[str, Value], origin: str) -> Resolved:
         """Return a copy in which `values` override the existing values.
