@@ -11,7 +11,7 @@ class LargeDataSettings(Settings):
     """When a run has to choose its loss, and how an automatic batch size grows.
 
     Attributes:
-        full_loss_items: largest number of items for which a run takes the full softmax without being told to.
+        full_loss_items: largest number of items for which a run takes the full softmax by default.
         batch_interactions: number of training interactions for which a model's own batch size is.
         score_ns: nanoseconds that a score of the softmax takes, with its gradients, on one core.
         score_dimension_ns: nanoseconds that each dimension of the vectors adds to it.

@@ -13,22 +13,18 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hellm_recbole.data.feature_files import FEATURES, TOKENS
 from hellm_recbole.errors import DataError
 from hellm_recbole.system.files import check_seal, seal, sha256_file, write_text
-
-if TYPE_CHECKING:
-    from hellm_recbole.data.dataset import Dataset
 
 COLUMNS = "columns"  # subfolder of a prepared dataset
 INDEX = "columns.json"
 VERSION = 1
-_ARRAYS = ("user", "item", "time", "part", "user_tokens", "item_tokens")  # attributes of `Dataset`
+ARRAYS = ("user", "item", "time", "part", "user_tokens", "item_tokens")  # attributes of `Dataset`
 _ADVICE = f"remove the folder {COLUMNS}, and runs read the atomic files"
 
 
@@ -62,7 +58,7 @@ class ColumnarCopy:
 
     def map_interactions(self) -> dict[str, npt.NDArray[Any]]:
         """Map the arrays of a `Dataset` that the table of interactions gives."""
-        return {name: self.map_array(name) for name in _ARRAYS if f"{name}.npy" in self.files}
+        return {name: self.map_array(name) for name in ARRAYS if f"{name}.npy" in self.files}
 
     def check_files(self) -> None:
         """Check the digests of all files of the copy.
@@ -121,35 +117,12 @@ def remove_copy(folder: Path) -> None:
     shutil.rmtree(folder / COLUMNS, ignore_errors=True)
 
 
-def write_copy(folder: Path, dataset: Dataset, halves: Mapping[str, bool]) -> None:
-    """Write the copy of a dataset that was read from its atomic files. No other process may read the folder.
-
-    Args:
-        folder: folder of the dataset.
-        dataset: the dataset with all features.
-        halves: modality -> whether its file holds float16; these are not copied, because they are read as float32.
-    """
-    (folder / COLUMNS).mkdir()
-    made_from = [f"{dataset.name}.inter"]
-    arrays: dict[str, npt.NDArray[Any]] = {
-        name: array for name in _ARRAYS if (array := getattr(dataset, name)) is not None
-    }
-    for modality, matrix in dataset.features.items():
-        if not halves[modality]:
-            arrays[f"{modality}{FEATURES}".removesuffix(".npy")] = matrix
-            made_from += [f"{modality}{FEATURES}", f"{modality}{TOKENS}"]
-    for name, array in arrays.items():
-        np.save(folder / COLUMNS / f"{name}.npy", array)
-    digests = {f"{name}.npy": sha256_file(folder / COLUMNS / f"{name}.npy") for name in arrays}
-    _write_index(folder, {name: sha256_file(folder / name) for name in made_from}, digests, {})
-
-
 def add_split(copy: ColumnarCopy, arrays: Mapping[str, npt.NDArray[Any]], about: Mapping[str, Any]) -> None:
     """Add the arrays of a split to a copy, and what is said of the split to its index."""
     for name, array in arrays.items():
         np.save(copy.folder / f"{name}.npy", array)
     digests = {f"{name}.npy": sha256_file(copy.folder / f"{name}.npy") for name in arrays}
-    _write_index(copy.folder.parent, copy.made_from, {**copy.files, **digests}, about)
+    write_index(copy.folder.parent, copy.made_from, {**copy.files, **digests}, about)
 
 
 def is_mapped(array: npt.NDArray[Any] | None, path: Path) -> bool:
@@ -162,8 +135,7 @@ def _is_file(array: Any, path: Path) -> bool:
     return array.filename is not None and os.path.abspath(array.filename) == os.path.abspath(path)
 
 
-def _write_index(
-    folder: Path, made_from: Mapping[str, str], files: Mapping[str, str], split: Mapping[str, Any]
-) -> None:
+def write_index(folder: Path, made_from: Mapping[str, str], files: Mapping[str, str], split: Mapping[str, Any]) -> None:
+    """Write the index of the copy in the folder of a dataset; see `ColumnarCopy`."""
     content = {"version": VERSION, "made_from": dict(made_from), "files": dict(files), "split": dict(split)}
     write_text(folder / COLUMNS / INDEX, json.dumps(seal(content), indent=2) + "\n")

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from hellm_recbole.data.columnar_copy import COLUMNS, add_split, is_mapped, read_copy, remove_copy, write_copy
+import numpy as np
+import numpy.typing as npt
+
+from hellm_recbole.data.columnar_copy import ARRAYS, COLUMNS, add_split, is_mapped, read_copy, remove_copy, write_index
 from hellm_recbole.data.dataset import Dataset, load_dataset
+from hellm_recbole.data.feature_files import FEATURES, TOKENS
 from hellm_recbole.data.manifest import read_manifest
 from hellm_recbole.data.split import Split, split_dataset
 from hellm_recbole.errors import DataError
 from hellm_recbole.identity.code import digest_module
+from hellm_recbole.system.files import sha256_file
 from hellm_recbole.types import Histories, Targets
 
 _CODE = tuple(f"hellm_recbole.{name}" for name in ("data.split", "data.split_hash", "data.text_rows", "types"))
@@ -28,7 +35,30 @@ def store_columns(folder: Path) -> None:
         dataset = load_dataset(folder, modalities=tuple(manifest.modalities), verify=False)
     except DataError:  # raised again if features are not its cause
         dataset = load_dataset(folder, modalities=(), verify=False)
-    write_copy(folder, dataset, {name: about.dtype != "float32" for name, about in manifest.modalities.items()})
+    _write_copy(folder, dataset, {name: about.dtype != "float32" for name, about in manifest.modalities.items()})
+
+
+def _write_copy(folder: Path, dataset: Dataset, halves: Mapping[str, bool]) -> None:
+    """Write the copy of a dataset that was read from its atomic files. No other process may read the folder.
+
+    Args:
+        folder: folder of the dataset.
+        dataset: the dataset with all features.
+        halves: modality -> whether its file holds float16; these are not copied, because they are read as float32.
+    """
+    (folder / COLUMNS).mkdir()
+    made_from = [f"{dataset.name}.inter"]
+    arrays: dict[str, npt.NDArray[Any]] = {
+        name: array for name in ARRAYS if (array := getattr(dataset, name)) is not None
+    }
+    for modality, matrix in dataset.features.items():
+        if not halves[modality]:
+            arrays[f"{modality}{FEATURES}".removesuffix(".npy")] = matrix
+            made_from += [f"{modality}{FEATURES}", f"{modality}{TOKENS}"]
+    for name, array in arrays.items():
+        np.save(folder / COLUMNS / f"{name}.npy", array)
+    digests = {f"{name}.npy": sha256_file(folder / COLUMNS / f"{name}.npy") for name in arrays}
+    write_index(folder, {name: sha256_file(folder / name) for name in made_from}, digests, {})
 
 
 def store_split(folder: Path, split: Split) -> None:

@@ -35,7 +35,7 @@ def join_rows(columns: Sequence[Any]) -> bytes:
 
 
 def take_tokens(tokens: Any, codes: Any) -> Any:
-    """Return the tokens at some places, as Arrow's large strings; `tokens` is an array of them."""
+    """Return the tokens at some places of `tokens`, an array of Arrow's large strings."""
     import pyarrow as pa
 
     return tokens.take(pa.array(codes))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 
 from hellm_recbole.data.dataset import Dataset
-from hellm_recbole.data.mapped_pickles import pickle_mapped
+from hellm_recbole.data.mapped_arrays import send_paths_of_mapped_arrays
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, take_last_line
 from hellm_recbole.experiments.job_progress import ProgressReporter
@@ -60,9 +59,8 @@ class RunProcess:
         context = _get_context()
         self._connection, theirs = context.Pipe(duplex=False)
         known = {"threads": threads, "code": list_known_code(), "environment": dict(os.environ)}
-        self.process = context.Process(
-            target=execute_in_process, args=(job, pickle_mapped(data), known, theirs), name=job.name
-        )
+        self.process = context.Process(target=execute_in_process, args=(job, data, known, theirs), name=job.name)
+        send_paths_of_mapped_arrays()
         self.process.start()
         theirs.close()
 
@@ -106,12 +104,12 @@ def _get_context() -> Any:
     return context
 
 
-def execute_in_process(job: RunJob, pickled: bytes, known: Mapping[str, Any], connection: Connection) -> None:
+def execute_in_process(job: RunJob, data: Data, known: Mapping[str, Any], connection: Connection) -> None:
     """Execute a job in a process that was started for it, and send what it says and how it ends.
 
     Args:
         job: the job.
-        pickled: dataset of the run and its split, see `pickle_mapped`.
+        data: dataset of the run and its split.
         known: number of threads, what was read of the code, and environment of the command.
         connection: where messages are sent.
     """
@@ -132,7 +130,7 @@ def execute_in_process(job: RunJob, pickled: bytes, known: Mapping[str, Any], co
 
     try:
         with redirect_outside_imports(stop, signal.SIGINT, *list_stop_signals()):
-            send("end", _execute(job, pickle.loads(pickled), send))
+            send("end", _execute(job, data, send))
     except KeyboardInterrupt:
         os._exit(_STOPPED)
 

@@ -111,7 +111,13 @@ class PageFigure:
 
 
 def write_page(
-    folder: Path, frame: ReportFrame, content: PageContent, settings: ReportSettings, *, with_files: bool = True
+    folder: Path,
+    frame: ReportFrame,
+    content: PageContent,
+    settings: ReportSettings,
+    stamp: str = "",
+    *,
+    with_files: bool = True,
 ) -> None:
     """Write `report.html` and the folder `figures/`.
 
@@ -120,6 +126,7 @@ def write_page(
         frame: runs of the table.
         content: tables, ablation and searches.
         settings: settings of the report.
+        stamp: last line of the page, which names what it was made of.
         with_files: whether to write the figures as files, too, which takes longer than all the rest of the page.
 
     Raises:
@@ -153,7 +160,7 @@ def write_page(
         confidence=f"{settings.confidence_level:.0%}",
         colours=list_dark_colours(),
     )
-    write_text(folder / PAGE_FILE, page)
+    write_text(folder / PAGE_FILE, page if stamp == "" else f"{page.rstrip()}\n{stamp}")
 
 
 def _name_row_key(index: int) -> str:

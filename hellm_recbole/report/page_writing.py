@@ -5,12 +5,15 @@ This module loads matplotlib and Jinja only where a page is written, because bot
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hellm_recbole import __version__
 from hellm_recbole.config.request import Protocol
 from hellm_recbole.errors import HellmError, strip_controls
+from hellm_recbole.experiments.results import RECORD_FILE
 from hellm_recbole.experiments.sweeps import find_searches
 from hellm_recbole.report.ablation import Ablation, build_ablation
 from hellm_recbole.report.audit import Audit
@@ -20,6 +23,7 @@ from hellm_recbole.report.ledger import Ledger, build_ledger, has_references
 from hellm_recbole.report.settings import PAGE_FILE, ReportSettings
 from hellm_recbole.report.tables import Table
 from hellm_recbole.report.timing_table import TimingTable
+from hellm_recbole.system.files import sha256_file
 
 
 @dataclass(frozen=True)
@@ -56,16 +60,24 @@ class PageInput:
 
 
 def is_page_current(folder: Path) -> bool:
-    """Return whether a page exists that is newer than all records and ranks of the dataset.
+    """Return whether there is a page that this version has made of the records that are there now.
 
     Args:
         folder: folder of the dataset, with its runs.
     """
-    page = folder / PAGE_FILE
-    if not page.exists():
+    try:
+        text = (folder / PAGE_FILE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
         return False
-    written = page.stat().st_mtime_ns
-    return all(path.stat().st_mtime_ns < written for path in folder.glob("*/*/*.*") if path.is_file())
+    return text.endswith(_write_stamp(folder))
+
+
+def _write_stamp(folder: Path) -> str:
+    """Write the last line of a page: the version, and a digest of the records of all runs of the dataset."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob(f"*/*/{RECORD_FILE}")):
+        digest.update(f"{path.relative_to(folder)} {sha256_file(path)}\n".encode())
+    return f"<!-- hellm-recbole {__version__}, records {digest.hexdigest()} -->\n"
 
 
 def write_dataset_page(folder: Path, source: PageInput, *, with_files: bool = True) -> None:
@@ -81,6 +93,7 @@ def write_dataset_page(folder: Path, source: PageInput, *, with_files: bool = Tr
     """
     from hellm_recbole.report.page import PageContent, write_page
 
+    stamp = _write_stamp(folder)  # of the records that were read, not of those that other commands write meanwhile
     frame, ablation, ledger = source.frame, source.ablation, source.ledger
     if source.cutoffs is not None:
         ablation = build_ablation(source.everything, source.settings, cutoffs=source.cutoffs)
@@ -97,7 +110,7 @@ def write_dataset_page(folder: Path, source: PageInput, *, with_files: bool = Tr
         costs=source.costs,
         timings=source.timings,
     )
-    write_page(folder, frame, content, source.settings, with_files=with_files)
+    write_page(folder, frame, content, source.settings, stamp, with_files=with_files)
 
 
 def try_page(folder: Path, source: PageInput) -> str | None:

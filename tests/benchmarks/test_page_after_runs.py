@@ -26,6 +26,7 @@ def test_a_run_writes_the_page(
         raise MemoryError("no memory is left")
 
     monkeypatch.setattr(page, "write_page", fail)
+    (folder / PAGE_FILE).unlink()
     capsys.readouterr()
     assert command("--models", "Pop") == 0  # the run is complete
     out = " ".join(capsys.readouterr().out.split())
