@@ -15,10 +15,9 @@ from hellm_recbole.errors import HellmError
 from hellm_recbole.experiments.context import RunContext
 from hellm_recbole.experiments.jobs import check_language_model
 from hellm_recbole.experiments.language_model_check import LanguageModelCheck
-from hellm_recbole.experiments.memory_estimate import MemoryEstimate, estimate_memory
+from hellm_recbole.experiments.memory_estimate import MemoryEstimate, estimate_run_memory
 from hellm_recbole.experiments.pretrained import PretrainedStore
 from hellm_recbole.experiments.run_config import LLMRunConfig, RunConfig
-from hellm_recbole.training.sampling import make_batch_source
 from hellm_recbole.training.timing import time_epoch
 from hellm_recbole.types import USER_TABLE, FloatArray, TrainData
 
@@ -51,17 +50,7 @@ def dry_run(
         model_error = _find_model_error(check, config, split)
         data = add_pretrained(config, configs, split, context, store)
         try:
-            batches = make_batch_source(
-                config.spec.batches,
-                config.model_settings,
-                config.train,
-                config.pairs,
-                config.steps,
-                data,
-                context.device,
-            )
-            size, averages = config.steps.micro_batch_size, config.train.average_decay > 0
-            estimate = estimate_memory(config.spec.cls, config.model_settings, data, batches, size, averages=averages)
+            estimate = estimate_run_memory(config, data)
         except HellmError as error:
             errors.append(model_error or error)
             continue

@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hellm_recbole.experiments.run_config import LLMRunConfig
 from hellm_recbole.llm.loading import count_weights
 from hellm_recbole.llm.settings import NO_BACKBONE, RANDOM
 from hellm_recbole.models.llm_recommender import LLMRecommender
 from hellm_recbole.models.llm_settings import ReaderSettings
-from hellm_recbole.training.sampling import BatchSource, split_micro_batches
+from hellm_recbole.training.sampling import BatchSource, make_batch_source, split_micro_batches
 from hellm_recbole.types import HistoryBatch, TrainData
 
 ADAM_BYTES = 16  # bytes of a trained parameter in single precision: value, gradient, two moments
@@ -55,6 +56,22 @@ class MemoryEstimate:
         """Compute the largest micro-batch that fits into a device's memory, 0 if not even one sequence fits."""
         free_bytes = RESERVE * memory_bytes - self.weight_bytes - self.trained_bytes
         return max(int(free_bytes / (self.activation_bytes / self.micro_batch_size)), 0)
+
+
+def estimate_run_memory(config: LLMRunConfig, data: TrainData) -> MemoryEstimate:
+    """Estimate parameters and memory of a run; nothing is put on its device.
+
+    Args:
+        config: config of the run.
+        data: training part with pretrained embeddings, or with any embeddings of the same widths.
+
+    Raises:
+        DataError: the configuration of the language model is not available.
+    """
+    parts = (config.spec.batches, config.model_settings, config.train, config.pairs, config.steps)
+    batches = make_batch_source(*parts, data, torch.device("cpu"))  # where the small models are
+    size, averages = config.steps.micro_batch_size, config.train.average_decay > 0
+    return estimate_memory(config.spec.cls, config.model_settings, data, batches, size, averages=averages)
 
 
 def estimate_memory(

@@ -16,11 +16,10 @@ from hellm_recbole.errors import HellmError, ResultError
 from hellm_recbole.experiments.dry_run import add_pretrained
 from hellm_recbole.experiments.fitted_config import FittedRunConfig
 from hellm_recbole.experiments.jobs import RunJob
-from hellm_recbole.experiments.memory_estimate import ADAM_BYTES, estimate_memory
+from hellm_recbole.experiments.memory_estimate import ADAM_BYTES, estimate_run_memory
 from hellm_recbole.experiments.pretrained import PretrainedStore
 from hellm_recbole.experiments.results import RECORD_FILE, read_result
 from hellm_recbole.experiments.run_config import LLMRunConfig, RunConfig
-from hellm_recbole.training.sampling import make_batch_source
 
 TABLE_COPIES = 3  # a table, and the vectors of two layers of a graph or of a batch that are kept for the gradients
 SCORE_COPIES = 3  # scores of a block of users: the scores, the masked ones, and a comparison with the targets
@@ -91,8 +90,5 @@ def _read_row_bytes(path: Path) -> int | None:
 def _estimate_llm(job: RunJob, config: LLMRunConfig, split: Split, configs: Sequence[RunConfig]) -> int:
     """Estimate the peak memory of an LLM run on the CPU, or the memory of its weights if they go to a GPU."""
     data = add_pretrained(config, configs, split, job.context, PretrainedStore())
-    parts = (config.spec.batches, config.model_settings, config.train, config.pairs, config.steps)
-    batches = make_batch_source(*parts, data, job.context.device)
-    size, averages = config.steps.micro_batch_size, config.train.average_decay > 0
-    estimate = estimate_memory(config.spec.cls, config.model_settings, data, batches, size, averages=averages)
+    estimate = estimate_run_memory(config, data)
     return estimate.total_bytes if job.context.device.type == "cpu" else estimate.weight_bytes
