@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test slow coverage golden notebooks check format docs wheel clean
+.PHONY: help install demo test slow gpu coverage golden notebooks check format docs wheel clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(firstword $(MAKEFILE_LIST)) | awk -F': ' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -29,6 +29,9 @@ test: $(DEV_INSTALLED) ## run the tests that take seconds (installs first)
 
 slow: $(DEV_INSTALLED) ## run the tests that take minutes
 	$(PYTEST) -m "slow and not gpu"
+
+gpu: $(DEV_INSTALLED) ## measure what depends on a GPU, in at most 8 minutes and without network: build/gpu/table.md
+	$(BIN)/python benchmarks/gpu.py
 
 coverage: $(DEV_INSTALLED) ## run the quick tests and show which lines they miss
 	$(PYTEST) --cov --cov-report=term-missing

@@ -31,6 +31,7 @@ COMMANDS = {
         "reproduce",
         "speed",
         "scale",
+        "gpu",
     )
 }
 COMMANDS |= {

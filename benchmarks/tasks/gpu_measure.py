@@ -25,6 +25,7 @@ FLOAT32, TF32, BFLOAT16 = "float32", "TF32", "bfloat16"
 MODES = (FLOAT32, TF32, BFLOAT16)
 # Settings of a model for its number types; all other models get bfloat16 from torch.autocast.
 HALF_SETTINGS = {"HeLLMPre": {"propagation_dtype": BFLOAT16, "contrast_dtype": BFLOAT16}}
+WITHOUT_BFLOAT16 = ("GRCN", "LATTICE")  # their products at the entries of a sparse matrix need one number type
 MIB = 2**20
 
 

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {  # command -> arguments that it accepts, so that it goes on to import torch
-    **dict.fromkeys(("ablate", "audit", "report", "run", "scale", "speed", "study", "tune"), ""),
+    **dict.fromkeys(("ablate", "audit", "gpu", "report", "run", "scale", "speed", "study", "tune"), ""),
     "prepare": "toy",
     "publish": "--dataset=toy",
     "reproduce": "table1",

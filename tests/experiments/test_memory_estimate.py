@@ -12,17 +12,25 @@ from safetensors.torch import load_file, save_file
 from hellm_recbole.benchmarks import run
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
+from hellm_recbole.experiments import dry_run as dry_run_module
+from hellm_recbole.experiments import row_memory
+from hellm_recbole.experiments.context import RunContext
+from hellm_recbole.experiments.jobs import RunJob
+from hellm_recbole.experiments.language_model_check import LanguageModelCheck
 from hellm_recbole.experiments.memory_estimate import (
     _count_saved_bytes,
     _find_longest_micro_batch,
     count_parameters,
     estimate_memory,
 )
+from hellm_recbole.experiments.run_config import LLMRunConfig
 from hellm_recbole.models.hellm import HeLLM
 from hellm_recbole.training.sampling import SequenceSource
 from hellm_recbole.types import TrainData
+from tests.pretend_gpu import GPU, PretendGpu
 from tests.toy import write_prepared
-from tests.toy_llm import save_tiny, settings, toy_tables
+from tests.toy_llm import add_pretrained_embeddings, save_tiny, settings, toy_tables
+from tests.training.small_runs import small_config
 
 
 @pytest.fixture(scope="module")
@@ -144,3 +152,26 @@ def test_an_average_of_the_weights_needs_four_bytes_a_trained_parameter(tiny: Pa
         plain, averaged = (estimate_memory(HeLLM, chosen, data, batches, 16, averages=one) for one in (False, True))
         trained = sum(count for count, _ in plain.parts.values())
         assert averaged.trained_bytes - plain.trained_bytes == 4 * trained > 0
+
+
+def test_a_dry_run_and_a_place_for_a_run_work_on_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_split: Split, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The small models that are measured are on the CPU, so their batches have to be there, too."""
+    configs = [small_config("HeLLM")]
+    assert isinstance(configs[0], LLMRunConfig)
+    context = RunContext(tmp_path, 7, GPU)
+    monkeypatch.setattr(
+        dry_run_module,
+        "add_pretrained",
+        lambda config, *others: add_pretrained_embeddings(make_data(toy_split), config),
+    )
+    monkeypatch.setattr(row_memory, "add_pretrained", dry_run_module.add_pretrained)
+    monkeypatch.setattr(dry_run_module, "_measure_memory_bytes", lambda device: 2**40)
+    with PretendGpu():
+        assert dry_run_module.dry_run(configs, toy_split, context, LanguageModelCheck()) == []
+        job = RunJob(configs[0], context, fresh=False, exports=(), is_pretrained=False, dataset="toy")
+        assert row_memory.predict_row_bytes(job, toy_split, configs) > 0
+    shown = capsys.readouterr().out
+    assert "predicted peak" in shown
+    assert "an epoch: " in shown
