@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
-from hellm_recbole.baselines.registry import load_registry
+from hellm_recbole.baselines.registry import REGISTRY
 from hellm_recbole.benchmarks.tasks.gpu_data import FULL, TINY, make_shop
 from hellm_recbole.config.request import Override
 from hellm_recbole.data.split import Split
@@ -82,8 +82,7 @@ class Bench:
         values = [(row or None, key, value) for row, pairs in chosen.items() for key, value in pairs.items()]
         values.append((None, "llm", self.request.llm))
         overrides = [Override(row, key, value, f"{key}={value}") for row, key, value in values]
-        registry = load_registry()
-        return Resolver(SYNTHETIC_SHOP, registry, "paper", overrides).resolve_with_pretrained([*registry])
+        return Resolver(SYNTHETIC_SHOP, REGISTRY, "paper", overrides).resolve_with_pretrained([*REGISTRY])
 
     def find_config(self, row: str) -> OwnRunConfig:
         """Find the run config of a row."""

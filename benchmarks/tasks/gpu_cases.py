@@ -105,7 +105,7 @@ def judge_memory(peak: int, predicted: int, device: torch.device) -> str:
     """
     if device.type != "cuda":
         return "no verdict: on this device, it is the memory of the whole process that grew"
-    return f"{'within' if abs(peak / predicted - 1) <= TOLERANCE else 'NOT within'} {TOLERANCE:.0%} of the prediction"
+    return f"{'within' if abs(peak - predicted) <= TOLERANCE * predicted else 'NOT within'} {TOLERANCE:.0%} of the prediction"
 
 
 def measure_times(bench: Bench, row: str) -> Iterator[Line]:

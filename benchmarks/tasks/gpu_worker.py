@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -119,16 +120,23 @@ class _Process:
         self.messages: queue.Queue[list[Any] | None] = queue.Queue()
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
-                [*COMMAND, str(path)], stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, text=True
+                [*COMMAND, str(path)],
+                env={**os.environ, "HF_HUB_OFFLINE": "1"},
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                stdin=subprocess.DEVNULL,
+                text=True,
             )
         assert self._process.stdout is not None
-        threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
+        self._reader.start()
 
     def _read(self, stream: IO[str]) -> None:
         """Read the messages until the process ends; what libraries print is no message."""
-        for text in stream:
-            if text.startswith('["'):
-                self.messages.put(json.loads(text))
+        with stream:
+            for text in stream:
+                if text.startswith('["'):
+                    self.messages.put(json.loads(text))
         self.messages.put(None)
 
     def wait(self) -> int:
@@ -148,3 +156,4 @@ class _Process:
             except psutil.NoSuchProcess:
                 continue
         self._process.wait()
+        self._reader.join()
