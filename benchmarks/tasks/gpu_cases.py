@@ -119,7 +119,9 @@ def measure_times(bench: Bench, row: str) -> Iterator[Line]:
     learner: Learner | None = None
     for mode in MODES:
         if mode == BFLOAT16 and row in WITHOUT_BFLOAT16:
-            yield Line("times", row, mode, LEFT_OUT, note="torch has no bfloat16 form of its sparse products")
+            yield Line(
+                "times", row, mode, LEFT_OUT, note="torch.autocast mixes number types that its operations refuse"
+            )
             continue
         if learner is None or (mode == BFLOAT16 and not autocast):
             del learner

@@ -118,14 +118,8 @@ def save_random_llm(folder: Path, sizes: Sizes) -> Path:
     tokenizer = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     torch.manual_seed(SEED)
-    config: Any = LlamaConfig(
-        **sizes.llm,
-        vocab_size=len(words),
-        max_position_embeddings=2048,
-        bos_token_id=1,
-        eos_token_id=None,
-        pad_token_id=0,
-    )
+    shape: dict[str, Any] = {**sizes.llm, "vocab_size": len(words), "max_position_embeddings": 2048}
+    config = LlamaConfig(**shape, bos_token_id=1, eos_token_id=None, pad_token_id=0)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>").save_pretrained(folder)
     return folder

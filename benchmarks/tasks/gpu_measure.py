@@ -25,7 +25,7 @@ FLOAT32, TF32, BFLOAT16 = "float32", "TF32", "bfloat16"
 MODES = (FLOAT32, TF32, BFLOAT16)
 # Settings of a model for its number types; all other models get bfloat16 from torch.autocast.
 HALF_SETTINGS = {"HeLLMPre": {"propagation_dtype": BFLOAT16, "contrast_dtype": BFLOAT16}}
-WITHOUT_BFLOAT16 = ("GRCN", "LATTICE")  # their products at the entries of a sparse matrix need one number type
+WITHOUT_BFLOAT16 = ("GRCN", "LATTICE", "TIGER")  # torch.autocast would mix number types in operations that refuse it
 MIB = 2**20
 
 
@@ -95,7 +95,7 @@ def use_mode(module: Any, mode: str, device: torch.device, *, autocast: bool) ->
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if mode == TF32 else "highest")
-    plain = module.loss if hasattr(module, "loss") else None
+    plain: Any = getattr(module, "loss", None)  # a fitted model has none
     half = mode == BFLOAT16 and autocast
 
     def compute_loss(batch: Any) -> Any:
