@@ -105,7 +105,8 @@ def judge_memory(peak: int, predicted: int, device: torch.device) -> str:
     """
     if device.type != "cuda":
         return "no verdict: on this device, it is the memory of the whole process that grew"
-    return f"{'within' if abs(peak - predicted) <= TOLERANCE * predicted else 'NOT within'} {TOLERANCE:.0%} of the prediction"
+    verdict = "within" if abs(peak - predicted) <= TOLERANCE * predicted else "NOT within"
+    return f"{verdict} {TOLERANCE:.0%} of the prediction"
 
 
 def measure_times(bench: Bench, row: str) -> Iterator[Line]:
