@@ -1,4 +1,4 @@
-"""Run the tests marked `gpu` as a part of `gpu`, with a line of the table for each of them."""
+"""Run the tests marked `gpu` as a part of `gpu`; each test is a line of the table."""
 
 from __future__ import annotations
 
