@@ -5,6 +5,7 @@ python benchmarks/prepare.py Beauty --from amazon2014 --pictures
 python benchmarks/prepare.py Mine --from table --source DIR --columns user=customer
 python benchmarks/prepare.py Mine --from table --source DIR --image-dir DIR
 python benchmarks/prepare.py Beauty --encoder text_llm=packaged:gemma-3-270m-q4
+python benchmarks/prepare.py Beauty --pictures --ray HOST:PORT
 python benchmarks/prepare.py Beauty --check --neighbors 10
 python benchmarks/prepare.py Mine --card --licence cc-by-4.0
 python benchmarks/prepare.py ml-100k --shuffle-ties 1

@@ -211,6 +211,25 @@ class PrepareOptions:
         str | None,
         typer.Option(metavar="DEVICE", help="device of the encoders: auto, cpu or cuda:N", rich_help_panel=FEATURES),
     ] = None
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS]",
+            help="encode texts and pictures with actors of Ray, on this machine or on the Ray cluster at ADDRESS (auto "
+            "or ray://HOST:PORT)",
+            rich_help_panel=FEATURES,
+        ),
+    ] = None
+    encode_actors: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_integer,
+            metavar="N",
+            help="with --ray: number of actors, each with an encoder of its own (default: as many as the cluster has "
+            "CPUs or GPUs for)",
+            rich_help_panel=FEATURES,
+        ),
+    ] = None
     check: Annotated[
         bool,
         typer.Option("--check", help="print the data card with its data warnings", rich_help_panel=PREPARED),

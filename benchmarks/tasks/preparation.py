@@ -11,16 +11,18 @@ from typing import Any
 from hellm_recbole.benchmarks.options.command_line import EMPTY_LIST
 from hellm_recbole.benchmarks.options.prepare import PrepareOptions
 from hellm_recbole.benchmarks.options.values import parse_dataset
+from hellm_recbole.benchmarks.tasks.encoding_place import choose_place
 from hellm_recbole.config.limits import LARGEST, LARGEST_SEED
 from hellm_recbole.data.dataset import load_dataset, read_source_times
 from hellm_recbole.data.dataset_settings import DatasetSettings
 from hellm_recbole.data.diagnostics.card import format_card
 from hellm_recbole.data.diagnostics.similar_items import find_similar_items
 from hellm_recbole.data.download.raw_files import RAW, fetch_raw, find_raw_source, list_fetched_kinds, locate_raw
+from hellm_recbole.data.encoding_blocks import FoundEncoder
 from hellm_recbole.data.export_mmrec import write_mmrec
 from hellm_recbole.data.export_split import write_split
 from hellm_recbole.data.feature_files import list_features
-from hellm_recbole.data.features import TEXT, FeatureSettings, FoundEncoder, parse_encoder
+from hellm_recbole.data.features import TEXT, FeatureSettings, parse_encoder
 from hellm_recbole.data.further_encodings import add_to_prepared
 from hellm_recbole.data.importers.amazon.vintages import VINTAGES
 from hellm_recbole.data.importers.archive import unpack_source
@@ -42,7 +44,7 @@ DATASET_KEYS = ("k_core", "text", "category", "columns", "pictures")
 # Options that only a causal language model as text encoder reads
 LANGUAGE_MODEL_KEYS = ("encoder_layer", "encoder_tokens", "encoder_dtype", "encoder_weights", "encoder_seed")
 TEXT_KEYS = ("encoder", "pooling", *LANGUAGE_MODEL_KEYS)
-FEATURE_KEYS = (*TEXT_KEYS, "image_encoder", "fill", "feature_dtype", "encode_device")
+FEATURE_KEYS = (*TEXT_KEYS, "image_encoder", "fill", "feature_dtype", "encode_device", "encode_actors")
 
 
 def execute(options: PrepareOptions) -> int:
@@ -117,7 +119,7 @@ def _refuse_contradictions(options: PrepareOptions) -> None:
     if seed is not None and not 0 <= seed <= LARGEST_SEED:
         raise SettingsError(f"--shuffle-ties {seed} must be at least 0 and at most {LARGEST_SEED}")
     if actions:
-        keys = (*SOURCE_OPTIONS, *DATASET_KEYS, *FEATURE_KEYS)
+        keys = (*SOURCE_OPTIONS, *DATASET_KEYS, *FEATURE_KEYS, "ray")
         refused = [key for key in keys if not (key == "fresh" and options.card)]
         _refuse_options(options, refused, "can only be used to prepare a dataset")
 
@@ -132,7 +134,8 @@ def _prepare(options: PrepareOptions) -> Prepared:
     _refuse_unread_options(options, encoding)
     if _adds_encodings_only(options):
         folder = options.output / options.name
-        added = add_to_prepared(folder, encoding, _find_text_encoder, progress=True)
+        with choose_place(options.ray, encoding) as where:
+            added = add_to_prepared(folder, encoding, _find_text_encoder, progress=True, where=where)
         return Prepared(folder, fresh=False, speed=added)
     _refuse_missing_kind(options)
     settings = read_dataset_settings(options.name, options.kind, _read_given(options, DATASET_KEYS))
@@ -141,7 +144,11 @@ def _prepare(options: PrepareOptions) -> Prepared:
             raise SettingsError("--image-dir and --no-pictures contradict each other; use only one of them")
         settings = settings.model_copy(update={"pictures": True})
     _refuse_unread_settings(options, settings)
-    with unpack_source(_find_source_files(options, settings)) as source, _unpack_pictures(options) as image_dir:
+    with (
+        choose_place(options.ray, encoding) as where,
+        unpack_source(_find_source_files(options, settings)) as source,
+        _unpack_pictures(options) as image_dir,
+    ):
         if not (settings.text or settings.pictures or list_features(source.parent if source.is_file() else source)):
             _refuse_options(options, ["fill"], "can only be used with --text, --pictures or feature files")
         return prepare(
@@ -153,6 +160,7 @@ def _prepare(options: PrepareOptions) -> Prepared:
             fresh=options.fresh,
             progress=True,
             find=_find_text_encoder,
+            where=where,
         )
 
 
@@ -201,7 +209,8 @@ def _refuse_unread_settings(options: PrepareOptions, settings: DatasetSettings) 
     if not settings.pictures:
         _refuse_options(options, ["image_encoder"], "can only be used with --pictures or --image-dir")
     if not settings.text and not settings.pictures:
-        _refuse_options(options, ["feature_dtype", "encode_device"], "can only be used with --text or --pictures")
+        unread = ["feature_dtype", "encode_device", "encode_actors", "ray"]
+        _refuse_options(options, unread, "can only be used with --text or --pictures")
     if settings.kind == TABLE:
         _refuse_shared_columns(settings.columns)
 
@@ -257,6 +266,8 @@ def _refuse_unread_options(options: PrepareOptions, encoding: FeatureSettings) -
         SettingsError: such an option was given.
         DataError: a text encoder cannot be found.
     """
+    if options.ray is None:
+        _refuse_options(options, ["encode_actors"], "can only be used with --ray")
     if encoding.encoder_weights != "random":
         _refuse_options(options, ["encoder_seed"], "can only be used with --encoder-weights random")
     if all(getattr(options, key) is None for key in LANGUAGE_MODEL_KEYS):

@@ -1,6 +1,6 @@
 """Cache of encodings on disk, so that nothing is encoded twice and an encoding that was stopped can be resumed.
 
-Encodings are cached in parts, under a hash of the inputs and of the encoder's files.
+Encodings are cached in blocks, under a hash of the inputs and of the encoder's files.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
+from hellm_recbole.data.encoding_blocks import HERE, Block, Encoding, FoundEncoder, list_cached, list_missing
 from hellm_recbole.errors import DataError
 from hellm_recbole.system.files import (
     DIGEST_MISMATCH,
@@ -30,7 +31,6 @@ from hellm_recbole.system.work_bar import WorkBar
 from hellm_recbole.types import FloatArray
 
 LAYOUT = 2  # version of the cache layout; part of the cache keys
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,26 +47,26 @@ class Speed:
 
 
 def encode_with_cache(
-    inputs: Sequence[T],
-    make_encoder: Callable[[], Callable[[Sequence[T]], FloatArray]],
+    inputs: Sequence[Any],
+    found: FoundEncoder,
     folder: Path,
-    size: int,
     *,
     progress: bool,
     unit: str,
+    encoding: Encoding = HERE,
 ) -> tuple[FloatArray, Speed]:
     """Encode `inputs`, or read their encodings from the cache.
 
-    Encodings are written to `folder` in parts, and parts that exist are read. When all parts exist, they become one
+    Encodings are written to `folder` block by block, and blocks that exist are read. When all exist, they become one
     file, `<folder>.npy`.
 
     Args:
         inputs: [n] texts or picture files.
-        make_encoder: function that loads the encoder; it is called only if something must be encoded.
-        folder: folder of the parts.
-        size: number of inputs in a part.
+        found: the encoder; it is loaded only if something must be encoded.
+        folder: folder of the blocks.
         progress: whether to show a progress bar.
         unit: name of an input on the progress bar.
+        encoding: where blocks are encoded.
 
     Returns:
         [n, D] encodings; amount and duration of encoding.
@@ -79,42 +79,36 @@ def encode_with_cache(
         if complete.is_file():  # another process has written it meanwhile
             return _read_cache(complete, len(inputs)), Speed(0, time.perf_counter() - started)
         remove_leftovers(folder.parent)
-        rows, n_encoded = _encode_parts(inputs, make_encoder, ensure_folder(folder), size, progress=progress, unit=unit)
+        rows, n_encoded = _encode_blocks(inputs, found, ensure_folder(folder), encoding, progress=progress, unit=unit)
         _write_cache(complete, rows)
         shutil.rmtree(folder)
     return rows, Speed(n_encoded, time.perf_counter() - started)
 
 
-def _encode_parts(
-    inputs: Sequence[T],
-    make_encoder: Callable[[], Callable[[Sequence[T]], FloatArray]],
-    folder: Path,
-    size: int,
-    *,
-    progress: bool,
-    unit: str,
+def _encode_blocks(
+    inputs: Sequence[Any], found: FoundEncoder, folder: Path, encoding: Encoding, *, progress: bool, unit: str
 ) -> tuple[FloatArray, int]:
-    """Encode the parts of `inputs` that are not in `folder`, and read the others.
+    """Encode the blocks of `inputs` that are not in `folder`, and read the others.
 
     Returns:
         [n, D] encodings; number of inputs that were encoded now.
     """
     remove_leftovers(folder)
-    encode: Callable[[Sequence[T]], FloatArray] | None = None
-    parts, n_encoded = [], 0
+    cached = list_cached([path.name for path in folder.iterdir()])
+    missing = list_missing(len(inputs), cached, found.part, encoding.largest)
+    rows: dict[Block, FloatArray] = {}
+    n_encoded = 0
     with WorkBar("encoding", len(inputs), f"{unit}s", shown=progress) as bar:
-        for start in range(0, len(inputs), size):
-            batch = inputs[start : start + size]
-            path = folder / f"{start:09d}-{len(batch)}.npy"
-            if path.is_file():
-                parts.append(_read_cache(path, len(batch)))
-            else:
-                encode = encode or make_encoder()
-                parts.append(encode(batch))
-                n_encoded += len(batch)
-                _write_cache(path, parts[-1])
-            bar.update(len(batch))
-    return np.concatenate(parts), n_encoded
+        for block in cached:
+            rows[block] = _read_cache(folder / block.file_name, block.stop - block.start)
+            bar.update(block.stop - block.start)
+        pieces = [inputs[block.start : block.stop] for block in missing]
+        for block, encoded in encoding.encode_blocks(missing, pieces, found) if missing else ():
+            _write_cache(folder / block.file_name, encoded)
+            rows[block] = encoded
+            n_encoded += len(encoded)
+            bar.update(len(encoded))
+    return np.concatenate([rows[block] for block in sorted(rows)]), n_encoded
 
 
 def _write_cache(path: Path, rows: FloatArray) -> None:

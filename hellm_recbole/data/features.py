@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from hellm_recbole.config.settings import Settings
+from hellm_recbole.data.encoding_blocks import HERE, Encoding, FoundEncoder
 from hellm_recbole.data.encoding_cache import LAYOUT, Speed, compute_hash, encode_with_cache
 from hellm_recbole.data.feature_files import FeatureMatrix
 from hellm_recbole.errors import DataError
@@ -82,6 +84,11 @@ class FeatureSettings(Settings):
         encoder_weights: weights of a causal language model: pretrained or random.
         encoder_seed: random seed of random weights.
         encoder_part: number of texts in a part of the cache, for causal language models.
+        encode_actors: on a Ray cluster, number of processes that encode, each with an encoder of its own; None: as
+            many as the cluster has CPUs or GPUs for.
+        encode_cpus: CPUs of such a process, which is also its number of threads.
+        encode_gpus: GPUs of such a process, if the cluster has any.
+        encode_block_batches: number of batches that such a process encodes at a time.
     """
 
     encoder: str
@@ -99,6 +106,10 @@ class FeatureSettings(Settings):
     encoder_weights: Literal["pretrained", "random"]
     encoder_seed: int = Field(ge=0)
     encoder_part: int = Field(ge=1)
+    encode_actors: int | None = Field(ge=1)
+    encode_cpus: float = Field(gt=0)
+    encode_gpus: float = Field(ge=0)
+    encode_block_batches: int = Field(ge=1)
 
     @field_validator("further_encoders")
     @classmethod
@@ -118,23 +129,6 @@ class FeatureSettings(Settings):
     def describe_weights(self) -> str:
         """Describe which weights a causal language model encodes with: `pretrained`, or `random` and the seed."""
         return self.encoder_weights if self.encoder_weights != "random" else f"random, seed {self.encoder_seed}"
-
-
-@dataclass(frozen=True)
-class FoundEncoder:
-    """A text encoder whose files have been found. It is loaded only if something must be encoded.
-
-    Attributes:
-        about: entries for the manifest; `encoder` and `revision` are among them.
-        key: JSON values on which the encoding of a text depends.
-        part: number of texts in a part of the cache.
-        load: function that loads the encoder.
-    """
-
-    about: Mapping[str, Any]
-    key: Sequence[Any]
-    part: int
-    load: Callable[[], Callable[[Sequence[str]], FloatArray]]
 
 
 FindEncoder = Callable[[str, str, FeatureSettings], FoundEncoder]  # (modality, encoder, settings) -> its files
@@ -162,7 +156,28 @@ def find_sentence_encoder(modality: str, encoder: str, settings: FeatureSettings
         return load_text_encoder(encoder, settings.pooling, device, settings.encode_batch_size)
 
     about = {"encoder": encoder, "revision": revision[:REVISION], "pooling": settings.pooling}
-    return FoundEncoder(about, [revision, settings.pooling], settings.encode_part, load)
+    find_again = partial(find_sentence_encoder, modality, encoder, settings)
+    return FoundEncoder(about, [revision, settings.pooling], settings.encode_part, load, find_again)
+
+
+def find_picture_encoder(settings: FeatureSettings) -> FoundEncoder:
+    """Find the files of the encoder of pictures.
+
+    Raises:
+        MissingDependency: the packaged encoder is not installed.
+        DataError: the encoder is not a folder and cannot be fetched from the hub.
+    """
+    # Imported here, because it loads torch, and most commands encode nothing.
+    from hellm_recbole.data.encoders import PictureEncoder, find_encoder, hash_encoder, load_picture_encoder
+
+    revision = hash_encoder(find_encoder(settings.image_encoder))
+
+    def load() -> PictureEncoder:
+        device = choose_device(settings.encode_device, DEVICE_OPTION)
+        return load_picture_encoder(settings.image_encoder, device, settings.encode_batch_size)
+
+    about = {"encoder": settings.image_encoder, "revision": revision[:REVISION]}
+    return FoundEncoder(about, [revision], settings.encode_part, load, partial(find_picture_encoder, settings))
 
 
 def encode_texts(
@@ -173,6 +188,7 @@ def encode_texts(
     *,
     progress: bool,
     found: FoundEncoder | None = None,
+    where: Encoding = HERE,
 ) -> tuple[FeatureMatrix, Speed]:
     """Encode the texts of items as features.
 
@@ -183,6 +199,7 @@ def encode_texts(
         cache: folder for encodings.
         progress: whether to show a progress bar.
         found: the encoder; None takes the sentence encoder of the settings.
+        where: where blocks of texts are encoded.
 
     Returns:
         Features of all items; amount and duration of encoding.
@@ -200,7 +217,7 @@ def encode_texts(
     # Texts of similar length share a batch, so it needs little padding. The first batch needs the most memory.
     distinct = sorted(dict.fromkeys(own.values()), key=len, reverse=True)
     folder = cache / compute_hash([LAYOUT, distinct, *found.key])
-    rows, speed = encode_with_cache(distinct, found.load, folder, found.part, progress=progress, unit="text")
+    rows, speed = encode_with_cache(distinct, found, folder, progress=progress, unit="text", encoding=where)
     if len(rows) > 1 and (rows == rows[0]).all():
         raise DataError(
             f"encoder {found.about['encoder']!r} gives the same vector for all texts; pass a whole model with its "
@@ -212,7 +229,13 @@ def encode_texts(
 
 
 def encode_pictures(
-    ids: Sequence[str], files: Mapping[str, Path], settings: FeatureSettings, cache: Path, *, progress: bool
+    ids: Sequence[str],
+    files: Mapping[str, Path],
+    settings: FeatureSettings,
+    cache: Path,
+    *,
+    progress: bool,
+    where: Encoding = HERE,
 ) -> tuple[FeatureMatrix, Speed]:
     """Encode the pictures of items as features.
 
@@ -222,6 +245,7 @@ def encode_pictures(
         settings: settings of the encoder, and the fill values for items without a picture.
         cache: folder for encodings.
         progress: whether to show a progress bar.
+        where: where blocks of pictures are encoded.
 
     Returns:
         Features of all items; amount and duration of encoding.
@@ -230,33 +254,17 @@ def encode_pictures(
         DataError: no item has a picture, the encoder cannot be loaded, or a file of the cache is broken.
         MissingDependency: a package is not installed.
     """
-    # Imported here, because it loads torch, and most commands encode nothing.
-    from hellm_recbole.data.encoders import find_encoder, hash_encoder, load_picture_encoder
-
     own = {item: files[item] for item in ids if item in files}
     if not own:
         raise DataError("no item has a picture; prepare the dataset without --pictures")
-    folder = find_encoder(settings.image_encoder)
-    revision = hash_encoder(folder)
+    found = find_picture_encoder(settings)
     digests = {file: sha256_file(file) for file in dict.fromkeys(own.values())}
     distinct = list({digest: file for file, digest in digests.items()}.values())  # equal pictures are encoded once
-    key = compute_hash([LAYOUT, [digests[file] for file in distinct], revision])
-    rows, speed = encode_with_cache(
-        distinct,
-        lambda: load_picture_encoder(
-            settings.image_encoder,
-            choose_device(settings.encode_device, DEVICE_OPTION),
-            settings.encode_batch_size,
-        ),
-        cache / key,
-        settings.encode_part,
-        progress=progress,
-        unit="picture",
-    )
+    key = compute_hash([LAYOUT, [digests[file] for file in distinct], *found.key])
+    rows, speed = encode_with_cache(distinct, found, cache / key, progress=progress, unit="picture", encoding=where)
     row_of_digest = {digests[file]: row for row, file in enumerate(distinct)}
     values = rows[[row_of_digest[digests[file]] for file in own.values()]]
-    about = {"encoder": settings.image_encoder, "revision": revision[:REVISION]}
-    return _fill_missing_rows(ids, list(own), values, settings, about), speed
+    return _fill_missing_rows(ids, list(own), values, settings, found.about), speed
 
 
 def fill_features(matrix: FeatureMatrix, ids: Sequence[str], settings: FeatureSettings, where: Path) -> FeatureMatrix:

@@ -11,6 +11,7 @@ from hellm_recbole.data.atomic import write_features
 from hellm_recbole.data.dataset import load_dataset
 from hellm_recbole.data.diagnostics.card import CARD, write_card
 from hellm_recbole.data.diagnostics.warnings import examine
+from hellm_recbole.data.encoding_blocks import HERE, Encoding
 from hellm_recbole.data.encoding_cache import Speed
 from hellm_recbole.data.feature_files import FEATURES, FeatureMatrix, list_features
 from hellm_recbole.data.features import TEXT, FeatureSettings, FindEncoder
@@ -25,17 +26,21 @@ ENCODINGS = ".cache"  # subfolder of the folder of all datasets: the cache of en
 _ANOTHER_NAME = "give the encoding another name, or prepare the dataset again with --fresh"
 
 
-def add_to_prepared(folder: Path, encoding: FeatureSettings, find: FindEncoder, *, progress: bool) -> dict[str, Speed]:
+def add_to_prepared(
+    folder: Path, encoding: FeatureSettings, find: FindEncoder, *, progress: bool, where: Encoding = HERE
+) -> dict[str, Speed]:
     """Add the further encodings of the settings to a prepared dataset, without its source; see `add_encodings`.
 
     Raises:
         OutputError: another process is writing the dataset.
     """
     with FolderLock(folder, f"dataset {folder.name}"):
-        return add_encodings(folder, encoding, find, progress=progress)
+        return add_encodings(folder, encoding, find, progress=progress, where=where)
 
 
-def add_encodings(folder: Path, encoding: FeatureSettings, find: FindEncoder, *, progress: bool) -> dict[str, Speed]:
+def add_encodings(
+    folder: Path, encoding: FeatureSettings, find: FindEncoder, *, progress: bool, where: Encoding = HERE
+) -> dict[str, Speed]:
     """Add the further encodings of the settings to a prepared dataset. The caller holds the lock of the folder.
 
     Features that the dataset has are kept as they are, byte for byte. The folder is replaced completely or not at all.
@@ -45,6 +50,7 @@ def add_encodings(folder: Path, encoding: FeatureSettings, find: FindEncoder, *,
         encoding: settings of the encoders.
         find: function that finds the text encoders.
         progress: whether to show progress bars.
+        where: where texts are encoded.
 
     Returns:
         Modality -> amount and duration of encoding, for those that the dataset did not have.
@@ -71,7 +77,7 @@ def add_encodings(folder: Path, encoding: FeatureSettings, find: FindEncoder, *,
             del found[modality]
     cache = ensure_folder(folder.parent) / ENCODINGS
     made = {
-        modality: encode_modality(modality, encoder, items, texts, encoding, cache, progress=progress)
+        modality: encode_modality(modality, encoder, items, texts, encoding, cache, progress=progress, where=where)
         for modality, encoder in found.items()
     }
     if made:

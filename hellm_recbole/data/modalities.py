@@ -9,6 +9,7 @@ from pathlib import Path
 from hellm_recbole.data.atomic import AtomicData
 from hellm_recbole.data.download.images import fetch_pictures
 from hellm_recbole.data.download.raw_files import read_download_settings
+from hellm_recbole.data.encoding_blocks import HERE, Encoding, FoundEncoder
 from hellm_recbole.data.encoding_cache import Speed
 from hellm_recbole.data.feature_files import FEATURES, FeatureMatrix
 from hellm_recbole.data.features import (
@@ -16,7 +17,6 @@ from hellm_recbole.data.features import (
     TEXT,
     FeatureSettings,
     FindEncoder,
-    FoundEncoder,
     encode_pictures,
     encode_texts,
     fill_features,
@@ -85,6 +85,7 @@ def make_features(
     find: FindEncoder,
     progress: bool,
     own_pictures: Mapping[str, Path] | None = None,
+    where: Encoding = HERE,
 ) -> MadeFeatures:
     """Fill the features of the source, and encode texts and pictures.
 
@@ -99,6 +100,7 @@ def make_features(
         find: function that finds the text encoders.
         progress: whether to show progress bars.
         own_pictures: item -> file of its picture, in place of an address; None if there are no such files.
+        where: where texts and pictures are encoded.
 
     Raises:
         DataError: texts, pictures or features are missing or faulty.
@@ -117,11 +119,11 @@ def make_features(
         found = {modality: find(modality, encoder, encoding) for modality, encoder in encoders.items()}
         for modality, encoder in found.items():
             made.features[modality], made.speed[modality] = encode_modality(
-                modality, encoder, items, texts, encoding, cache, progress=progress
+                modality, encoder, items, texts, encoding, cache, progress=progress, where=where
             )
     if pictures:
         files = _collect_pictures(name, source, data, own_pictures or {}, cache, made, progress=progress)
-        encoded = encode_pictures(items, files, encoding, cache, progress=progress)
+        encoded = encode_pictures(items, files, encoding, cache, progress=progress, where=where)
         made.features[IMAGE], made.speed[IMAGE] = encoded
     return made
 
@@ -179,6 +181,7 @@ def encode_modality(
     cache: Path,
     *,
     progress: bool,
+    where: Encoding = HERE,
 ) -> tuple[FeatureMatrix, Speed]:
     """Encode the texts of items as one modality; the manifest of a further encoding states a digest of the texts.
 
@@ -190,12 +193,13 @@ def encode_modality(
         encoding: settings of the encoders.
         cache: folder for encodings.
         progress: whether to show a progress bar.
+        where: where texts are encoded.
 
     Raises:
         DataError: no item has a text, or the encoder cannot be loaded.
         MissingDependency: the encoder's package is not installed.
     """
-    matrix, speed = encode_texts(items, texts, encoding, cache, progress=progress, found=found)
+    matrix, speed = encode_texts(items, texts, encoding, cache, progress=progress, found=found, where=where)
     if modality == TEXT:
         return matrix, speed
     return replace(matrix, about={**found.about, "text_sha256": digest_texts(texts), **matrix.about}), speed

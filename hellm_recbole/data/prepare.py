@@ -17,6 +17,7 @@ from hellm_recbole.data.dataset_settings import DatasetSettings
 from hellm_recbole.data.diagnostics.card import write_card
 from hellm_recbole.data.diagnostics.warnings import examine
 from hellm_recbole.data.download.raw_files import RAW, fetch_raw
+from hellm_recbole.data.encoding_blocks import HERE, Encoding
 from hellm_recbole.data.encoding_cache import Speed
 from hellm_recbole.data.features import DEVICE_OPTION, FeatureSettings, FindEncoder, find_sentence_encoder
 from hellm_recbole.data.further_encodings import ENCODINGS, add_encodings, check_same_encoding
@@ -243,6 +244,7 @@ def prepare(
     fresh: bool,
     progress: bool,
     find: FindEncoder = find_sentence_encoder,
+    where: Encoding = HERE,
 ) -> Prepared:
     """Prepare a dataset and write it to `dataset_root/name`.
 
@@ -257,6 +259,7 @@ def prepare(
         fresh: whether to replace a dataset that was prepared before. If not, further encodings are added to it.
         progress: whether to show progress bars.
         find: function that finds the text encoders.
+        where: where texts and pictures are encoded.
 
     Raises:
         DataError: the source is faulty, or the folder of the dataset contains other files.
@@ -275,14 +278,16 @@ def prepare(
         raise DataError(f"{source} is a file, but a source of kind {settings.kind} must be a folder or an archive")
     if not source.is_dir():
         raise DataError(f"source folder {source} does not exist; name an existing folder with --source")
-    if settings.text or settings.pictures:
+    if where is HERE and (settings.text or settings.pictures):
         from hellm_recbole.system.runtime import choose_device  # loads torch, which only encoders need
 
         choose_device(encoding.encode_device, DEVICE_OPTION)  # fails before the source is read
     with FolderLock(folder, f"dataset {name}"):
         remove_leftovers(dataset_root)
         check_replaceable(folder, fresh)
-        return _prepare(name, source, settings, encoding, dataset_root, table, find, fresh=fresh, progress=progress)
+        return _prepare(
+            name, source, settings, encoding, dataset_root, table, find, where, fresh=fresh, progress=progress
+        )
 
 
 def _prepare(
@@ -293,6 +298,7 @@ def _prepare(
     dataset_root: Path,
     table: str | None,
     find: FindEncoder,
+    where: Encoding,
     *,
     fresh: bool,
     progress: bool,
@@ -309,7 +315,8 @@ def _prepare(
     if not fresh and is_prepared(folder):
         check_same_inputs(folder, inputs)
         check_same_encoding(folder, encoding)
-        return Prepared(folder, fresh=False, speed=add_encodings(folder, encoding, find, progress=progress))
+        added = add_encodings(folder, encoding, find, progress=progress, where=where)
+        return Prepared(folder, fresh=False, speed=added)
     data = filter_interactions(imported, settings.k_core, name)
     refuse_second_features(
         source, imported.features, settings.text, settings.pictures, encoding.list_further_encoders()
@@ -317,7 +324,7 @@ def _prepare(
     cache = ensure_folder(dataset_root) / ENCODINGS
     wanted = (settings.text, settings.pictures)
     made = make_features(
-        name, source, data, *wanted, encoding, cache, find=find, progress=progress, own_pictures=own.files
+        name, source, data, *wanted, encoding, cache, find=find, progress=progress, own_pictures=own.files, where=where
     )
     before, after = imported.counts(), data.counts()
     sentences = [*data.warnings, *own.notes, *made.warnings]

@@ -151,12 +151,13 @@ def refuse_gpu_number(device: str) -> None:
         )
 
 
-def request_resources(n_cpus: float, n_gpus: float) -> dict[str, float]:
+def request_resources(n_cpus: float, n_gpus: float, name: str = "ray_cpus") -> dict[str, float]:
     """Return the resources that a task requests from the cluster. GPUs are requested only if the cluster has any.
 
     Args:
         n_cpus: number of CPUs of the task.
         n_gpus: number of GPUs of the task.
+        name: name of the setting with the number of CPUs, for the message.
 
     Returns:
         Number of CPUs under "cpu" and number of GPUs under "gpu".
@@ -169,7 +170,7 @@ def request_resources(n_cpus: float, n_gpus: float) -> dict[str, float]:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     largest = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
     if n_cpus > largest:
-        raise SettingsError(f"ray_cpus is {n_cpus:g}, but the largest node of the Ray cluster has {largest:g} CPUs")
+        raise SettingsError(f"{name} is {n_cpus:g}, but the largest node of the Ray cluster has {largest:g} CPUs")
     gpus = n_gpus if any(node.get("GPU", 0.0) > 0 for node in nodes) else 0.0
     return {"cpu": n_cpus, "gpu": gpus}
 

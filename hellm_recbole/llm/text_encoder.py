@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from hellm_recbole.data.encoders import PACKAGED, TextEncoder, find_encoder
+from hellm_recbole.data.encoding_blocks import FoundEncoder
 from hellm_recbole.data.encoding_cache import compute_hash
 from hellm_recbole.data.features import (
     DEVICE_OPTION,
     REVISION,
     FeatureSettings,
-    FoundEncoder,
     find_sentence_encoder,
 )
 from hellm_recbole.errors import DataError, ModelError, SettingsError, shorten
@@ -58,7 +59,8 @@ def find_text_encoder(modality: str, encoder: str, settings: FeatureSettings) ->
     """
     source = find_language_model(encoder)
     if source is not None:
-        return _describe_language_model(encoder, source, settings)
+        found = _describe_language_model(encoder, source, settings)
+        return replace(found, find_again=partial(find_text_encoder, modality, encoder, settings))
     if modality.endswith(LANGUAGE_MODEL):
         name = modality.removesuffix(LANGUAGE_MODEL)
         raise DataError(

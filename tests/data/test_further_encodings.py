@@ -10,7 +10,8 @@ import pytest
 
 from hellm_recbole.data.dataset import load_dataset
 from hellm_recbole.data.diagnostics.card import CARD, format_card
-from hellm_recbole.data.features import FeatureSettings, FoundEncoder
+from hellm_recbole.data.encoding_blocks import FoundEncoder
+from hellm_recbole.data.features import FeatureSettings
 from hellm_recbole.data.further_encodings import add_to_prepared, check_same_encoding
 from hellm_recbole.data.manifest import read_manifest, write_manifest
 from hellm_recbole.data.prepare import Prepared, read_feature_settings
