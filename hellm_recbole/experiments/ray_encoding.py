@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import socket
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +23,17 @@ import torch
 from hellm_recbole import errors
 from hellm_recbole.data.encoding_blocks import Block, Encode, Encoding, FoundEncoder
 from hellm_recbole.data.features import DEVICE_OPTION, FeatureSettings
-from hellm_recbole.errors import DataError, HellmError, SettingsError, take_last_line
+from hellm_recbole.errors import DataError, HellmError, SettingsError, take_first_line, take_last_line
 from hellm_recbole.experiments.ray_cluster import enter_worker, request_resources
 from hellm_recbole.types import FloatArray
 
-MAX_RETRIES = 3  # number of times a block is encoded again whose actor died
+MAX_TRIES = 4  # number of times a block is begun, if its actor dies each time
 _FEWER = "give fewer --encode-actors, or a smaller encode_batch_size in properties/features.yaml"
 _CONTINUE = "the same command goes on with the blocks that are finished"
 
 
 def encode_on_ray(settings: FeatureSettings) -> Encoding:
-    """Return how blocks are encoded on the cluster to which this process is connected, see `connect_cluster`.
+    """Return how blocks are encoded on a cluster. Call it before `connect_cluster`.
 
     Blocks are smaller than the files of the cache, so that all actors have work. They consist of whole batches.
 
@@ -44,6 +48,9 @@ def encode_on_ray(settings: FeatureSettings) -> Encoding:
             f"{DEVICE_OPTION} {settings.encode_device}: on a Ray cluster the device must be auto, cpu or cuda; Ray "
             "chooses the GPU itself"
         )
+
+    # Ray's C++ code would print to the terminal that an actor's arguments could be lost; the command keeps them.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
     def encode(
         blocks: Sequence[Block], inputs: Sequence[Sequence[Any]], found: FoundEncoder
@@ -90,23 +97,22 @@ def _encode(
         folder=Path.cwd(),
         n_cpus=request["cpu"],
     )
+    board: Any = ray.remote(num_cpus=0)(TryBoard).remote()
     encoded = ray.data.from_arrow(tables).map_batches(
         RemoteEncoder,
         batch_size=None,  # a block of Ray is one of ours
         batch_format="pyarrow",
-        fn_constructor_args=(sent,),
+        fn_constructor_args=(sent, partial(_count_try, board)),
         compute=ray.data.ActorPoolStrategy(size=n_actors),
         num_cpus=request["cpu"],
         num_gpus=request["gpu"],
-        max_restarts=-1,
-        max_task_retries=MAX_RETRIES,
     )
     finished = iter(encoded.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
     try:
         for table in finished:
             yield from _read_rows(table)
     except ray.exceptions.RayError as error:
-        raise _describe_ray_error(error) from error
+        raise HellmError(f"encoding on the Ray cluster failed ({take_last_line(error)}); {_CONTINUE}") from error
 
 
 def _read_rows(table: Any) -> Iterator[tuple[Block, FloatArray]]:
@@ -119,6 +125,11 @@ def _read_rows(table: Any) -> Iterator[tuple[Block, FloatArray]]:
         if row["problem"]:
             raise getattr(errors, row["kind"], HellmError)(row["problem"])
         block = Block(row["start"], row["stop"])
+        if row["n_tries"] > 1:
+            print(
+                f"a Ray actor died, so {block.stop - block.start:,} inputs were encoded {row['n_tries']} times",
+                file=sys.stderr,
+            )
         yield block, np.frombuffer(row["values"], dtype=np.float32).reshape(block.stop - block.start, -1).copy()
 
 
@@ -160,20 +171,6 @@ def _silence_ray_data() -> None:
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
 
-def _describe_ray_error(error: Exception) -> HellmError:
-    """Describe an error of Ray in one sentence."""
-    import ray
-
-    deaths = (ray.exceptions.OutOfMemoryError, ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError)
-    causes = [error, error.__cause__]
-    if any(isinstance(cause, deaths) for cause in causes):
-        return HellmError(
-            f"the Ray actor that encodes died {MAX_RETRIES + 1} times at the same block ({type(error).__name__}), most "
-            f"often because memory ran out; {_FEWER}; {_CONTINUE}"
-        )
-    return HellmError(f"encoding on the Ray cluster failed ({take_last_line(error)}); {_CONTINUE}")
-
-
 @dataclass(frozen=True)
 class SentEncoder:
     """What an actor needs to load an encoder.
@@ -197,15 +194,39 @@ class SentEncoder:
     n_cpus: float
 
 
+class TryBoard:
+    """How often each block was begun, in a process of its own that all actors reach.
+
+    Ray restarts an actor that died, and gives it the same block again, without an end.
+    """
+
+    def __init__(self) -> None:
+        self._n_tries: Counter[int] = Counter()
+
+    def begin(self, start: int) -> int:
+        """Count a try of the block that begins with input `start`, and return the number of its tries."""
+        self._n_tries[start] += 1
+        return self._n_tries[start]
+
+
+def _count_try(board: Any, start: int) -> int:
+    """Count a try of a block on the board, and return the number of its tries."""
+    import ray
+
+    return int(ray.get(board.begin.remote(start)))
+
+
 class RemoteEncoder:
     """An encoder in the process of an actor. It is loaded with the first block, so that a failure is returned.
 
     Args:
         sent: which encoder it is.
+        count_try: function that counts a try of the block with a given first input, and returns the number of tries.
     """
 
-    def __init__(self, sent: SentEncoder) -> None:
+    def __init__(self, sent: SentEncoder, count_try: Callable[[int], int]) -> None:
         self._sent = sent
+        self._count_try = count_try
         self._encode: Encode | None = None
         enter_worker(sent.folder, sent.n_cpus)
 
@@ -215,14 +236,19 @@ class RemoteEncoder:
 
         (row,) = table.to_pylist()
         values, kind, problem = b"", "", ""
+        n_tries = self._count_try(row["start"])
         try:
+            if n_tries > MAX_TRIES:
+                raise HellmError(
+                    f"the Ray actor that encodes inputs {row['start']} to {row['stop'] - 1} died {MAX_TRIES} times, "
+                    f"most often because memory ran out; {_FEWER}"
+                )
             values = self._compute(json.loads(row["inputs"]))
-        except (HellmError, OSError, MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not is_memory_error(error):
-                raise
-            kind = type(error).__name__ if isinstance(error, HellmError) else DataError.__name__
+        except Exception as error:  # Ray would put its own advice around the message
+            kind = type(error).__name__ if isinstance(error, HellmError) else HellmError.__name__
             problem = f"{describe_problem(error, self._sent.name)} (node {socket.gethostname()}); {_CONTINUE}"
-        result = {"start": row["start"], "stop": row["stop"], "values": values, "kind": kind, "problem": problem}
+        block = {"start": row["start"], "stop": row["stop"], "n_tries": n_tries}
+        result = {**block, "values": values, "kind": kind, "problem": problem}
         return pa.table({name: [value] for name, value in result.items()})
 
     def _compute(self, inputs: list[str]) -> bytes:
@@ -251,14 +277,15 @@ def load_sent(sent: SentEncoder) -> Encode:
     return found.load()
 
 
-def is_memory_error(error: RuntimeError) -> bool:
-    """Return whether torch says that memory ran out, on a GPU or on the host.
+def is_memory_error(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out, on a GPU or on the host.
 
     >>> is_memory_error(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"))
     True
     """
     text = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in text or "not enough memory" in text
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or "allocate memory" in text or "not enough memory" in text
 
 
 def describe_problem(error: BaseException, encoder: str) -> str:
@@ -272,4 +299,6 @@ def describe_problem(error: BaseException, encoder: str) -> str:
     if isinstance(error, OSError):
         where = f"{error.filename} ({error.strerror})" if error.filename else f"its inputs ({take_last_line(error)})"
         return f"encoder {encoder!r} cannot read {where}; all nodes need it at the same path"
-    return f"encoder {encoder!r} ran out of memory; {_FEWER}"
+    if is_memory_error(error):
+        return f"encoder {encoder!r} ran out of memory; {_FEWER}"
+    return f"encoder {encoder!r} failed on the Ray cluster ({take_first_line(error)})"
