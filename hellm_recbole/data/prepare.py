@@ -318,11 +318,9 @@ def _prepare(
         added = add_encodings(folder, encoding, find, progress=progress, where=where)
         return Prepared(folder, fresh=False, speed=added)
     data = filter_interactions(imported, settings.k_core, name)
-    refuse_second_features(
-        source, imported.features, settings.text, settings.pictures, encoding.list_further_encoders()
-    )
-    cache = ensure_folder(dataset_root) / ENCODINGS
     wanted = (settings.text, settings.pictures)
+    refuse_second_features(source, imported.features, *wanted, encoding.list_further_encoders())
+    cache = ensure_folder(dataset_root) / ENCODINGS
     made = make_features(
         name, source, data, *wanted, encoding, cache, find=find, progress=progress, own_pictures=own.files, where=where
     )

@@ -10,7 +10,6 @@ import logging
 import os
 import socket
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +24,7 @@ from hellm_recbole.data.encoding_blocks import Block, Encode, Encoding, FoundEnc
 from hellm_recbole.data.features import DEVICE_OPTION, FeatureSettings
 from hellm_recbole.errors import DataError, HellmError, SettingsError, take_first_line, take_last_line
 from hellm_recbole.experiments.ray_cluster import enter_worker, request_resources
+from hellm_recbole.experiments.try_board import TryBoard
 from hellm_recbole.types import FloatArray
 
 MAX_TRIES = 4  # number of times a block is begun, if its actor dies each time
@@ -192,21 +192,6 @@ class SentEncoder:
     reads_files: bool
     folder: Path
     n_cpus: float
-
-
-class TryBoard:
-    """How often each block was begun, in a process of its own that all actors reach.
-
-    Ray restarts an actor that died, and gives it the same block again, without an end.
-    """
-
-    def __init__(self) -> None:
-        self._n_tries: Counter[int] = Counter()
-
-    def begin(self, start: int) -> int:
-        """Count a try of the block that begins with input `start`, and return the number of its tries."""
-        self._n_tries[start] += 1
-        return self._n_tries[start]
 
 
 def _count_try(board: Any, start: int) -> int:

@@ -16,7 +16,7 @@ from hellm_recbole.data.features import FeatureSettings
 from hellm_recbole.data.prepare import read_feature_settings
 from hellm_recbole.errors import DataError, HellmError, SettingsError
 from hellm_recbole.experiments.ray_cluster import connect_cluster
-from hellm_recbole.experiments.ray_encoding import MAX_TRIES, RemoteEncoder, SentEncoder, TryBoard, encode_on_ray
+from hellm_recbole.experiments.ray_encoding import MAX_TRIES, RemoteEncoder, SentEncoder, encode_on_ray
 
 TEXTS = [letter * length for length in range(9, 0, -1) for letter in "abc"]  # [27], the longest first
 SETTINGS = {"encode_batch_size": 2, "encode_block_batches": 1, "encode_device": "cpu"}
@@ -76,8 +76,6 @@ def test_what_an_actor_cannot_do_is_one_sentence(error: BaseException, kind: str
 
 
 def test_a_block_is_given_up_after_some_tries() -> None:
-    board = TryBoard()
-    assert [board.begin(4), board.begin(0), board.begin(4)] == [1, 1, 2]
     encoder = RemoteEncoder(make_sent(load_lengths), lambda start: MAX_TRIES + 1)
     assert "the Ray actor that encodes inputs 4 to 5 died 4 times" in str(encode_one(encoder)["problem"])
     assert encode_one(RemoteEncoder(make_sent(load_lengths), lambda start: MAX_TRIES))["problem"] == ""
