@@ -15,10 +15,12 @@ def source(tmp_path: Path) -> Path:
     """A table with texts and pictures of four items."""
     folder = tmp_path / "source"
     folder.mkdir()
-    (folder / "inter.csv").write_text(
+    (folder / "Mine.csv").write_text(
         "user,item,time\n" + "".join(f"u{u},{i},{t}\n" for u in "12" for t, i in enumerate("abcd"))
     )
-    (folder / "items.csv").write_text("item,title\na,red comb\nb,a brush for long hair\nc,soap\nd,blue soap in a box\n")
+    (folder / "Mine_items.csv").write_text(
+        "item,title\na,red comb\nb,a brush for long hair\nc,soap\nd,blue soap in a box\n"
+    )
     for number, item in enumerate("abcd"):
         Image.new("RGB", (40 + number, 33), (60 * number, 9, 9)).save(folder / f"{item}.png")
     return folder
@@ -65,7 +67,18 @@ def test_texts_and_pictures_are_the_same_bytes_with_ray(tmp_path: Path, source: 
     make_vision_model("clip", tmp_path / "vision")
     for output, more in (("here", []), ("ray", ["--ray", "--encode-actors", "1"])):
         command = ["Mine", "--from", "table", "--source", str(source), "--text", "title", "--image-dir", str(source)]
-        command += ["--image-encoder", str(tmp_path / "vision"), "--k-core", "0", "--encode-device", "cpu"]
+        command += [
+            "--image-encoder",
+            str(tmp_path / "vision"),
+            "--k-core",
+            "0",
+            "--columns",
+            "user=user",
+            "item=item",
+            "time=time",
+            "--encode-device",
+            "cpu",
+        ]
         assert (
             main([*command, "--encoder", "text_2=packaged:all-MiniLM-L6-v2", "--output", str(tmp_path / output), *more])
             == 0
