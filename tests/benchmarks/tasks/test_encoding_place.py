@@ -84,7 +84,8 @@ def test_texts_and_pictures_are_the_same_bytes_with_ray(tmp_path: Path, source: 
             == 0
         )
     here, ray = (
-        {path.name: path.read_bytes() for path in (tmp_path / name / "Mine").iterdir()} for name in ("here", "ray")
+        {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "here" / "Mine", tmp_path / "ray" / "Mine")
     )
     assert {"text_feat.npy", "text_2_feat.npy", "image_feat.npy", "SHA256SUMS", "dataset.json"} <= here.keys()
     assert ray == here
