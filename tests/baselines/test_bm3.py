@@ -125,6 +125,7 @@ def test_dropout_depends_on_the_random_seed_of_torch() -> None:
     assert losses[0]["norm"] == losses[2]["norm"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropout", [0.3, 0.5])
 def test_the_mean_loss_over_random_dropout_equals_the_expectation_over_all_masks(dropout: float) -> None:
     """A term is a mean over rows, so its expectation is the sum over the 2^D masks of a row, weighted by their

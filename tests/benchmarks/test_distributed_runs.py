@@ -174,6 +174,7 @@ def test_each_process_has_its_own_random_stream_for_dropout(
     assert two != pytest.approx(one, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_recorded_and_ends_all_processes(workplace: Path, tiny: Path) -> None:
     done = run_distributed(workplace, make_options(tiny, "results", "--set", "HeLLM.learning_rate=1e30"))
     assert done.returncode != 0

@@ -154,6 +154,7 @@ def test_a_model_can_be_read_from_a_file_and_be_trained_as_a_row_of_its_own(
     assert "external: embeddings of HeLLMPre are read from the file embeddings.safetensors (SHA-256 " in table
 
 
+@pytest.mark.slow
 def test_widths_may_differ_and_other_embeddings_are_another_run(
     workplace: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -97,6 +97,7 @@ def test_a_finished_run_is_kept_and_fresh_reruns_only_the_models_named(
     assert "made with other embeddings of SASRec" in fail_with_sentence(capsys, words, 2)
 
 
+@pytest.mark.slow
 def test_each_table_of_pretrained_embeddings_is_read_once_by_each_command(
     workplace: Path, tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,6 +298,7 @@ def test_variants_are_runs_of_their_own(workplace: Path, tiny: Path, capsys: pyt
     assert records["HeLLM-random-llm"].metrics["test"] != records["HeLLM"].metrics["test"]
 
 
+@pytest.mark.slow
 def test_a_variant_of_a_pretrained_model_is_trained_first_and_found_again(
     workplace: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,6 +29,7 @@ def fail(capsys: pytest.CaptureFixture[str], *options: str) -> str:
     return captured.err
 
 
+@pytest.mark.slow
 def test_all_datasets(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report.main(["--output", str(results)]) == 0
     shown = capsys.readouterr().out
@@ -39,6 +40,7 @@ def test_all_datasets(results: Path, capsys: pytest.CaptureFixture[str]) -> None
             assert (results / dataset / name).is_file()
 
 
+@pytest.mark.slow
 def test_a_report_has_the_same_bytes_each_time(results: Path) -> None:
     def write_files() -> dict[str, bytes]:
         assert report.main(["--dataset", "Toy,Beauty", "--output", str(results)]) == 0

@@ -27,6 +27,7 @@ def test_enlarging_keeps_degrees(toy_split: Split) -> None:
         assert np.allclose(values[1:], np.tile(data.features[name][1:], (3, 1)), atol=0.2)
 
 
+@pytest.mark.slow
 def test_the_table_has_a_line_for_each_factor(
     tmp_path: Path, toy_dataset: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -48,6 +48,7 @@ def test_mask_and_ties_of_runs_that_the_command_makes(workplace: Path, capsys: p
     assert "the weights of a run, so it is not measured with --from" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_random_orders_of_ties_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_dataset: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:

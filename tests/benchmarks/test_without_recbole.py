@@ -59,6 +59,7 @@ def test_recbole_is_really_missing(packages: Path, tmp_path: Path) -> None:
     assert "PackageNotFoundError" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_table_of_ones_own_is_prepared_trained_and_reported(packages: Path, table: Path) -> None:
     prepared = run_command(packages, table, "prepare", "Mine", "--from", "table", "--source", str(table / "Mine.csv"))
     assert prepared.returncode == 0, prepared.stderr

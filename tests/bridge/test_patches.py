@@ -44,6 +44,7 @@ def test_a_second_install_does_nothing() -> None:
     assert sum(isinstance(found, finder.BridgeFinder) for found in sys.meta_path) == 1
 
 
+@pytest.mark.slow
 def test_recbole_is_patched_even_if_imported_first() -> None:
     code = """
 import recbole.quick_start, recbole.config.configurator as c, recbole.quick_start.quick_start as q

@@ -76,6 +76,7 @@ def test_the_sentence_says_which_runs_were_not_counted(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_caption_has_the_sentence_only_with_the_file(tmp_path: Path) -> None:
     add_run(tmp_path, [1, 2, 30])
     add_run(tmp_path, [1, 5, 30], model="VBPR")

@@ -103,6 +103,7 @@ def test_what_a_language_model_run_reads_is_pushed_and_the_language_model_is_not
         load_run("hub:ada/hellm", llm="other")
 
 
+@pytest.mark.slow
 def test_embeddings_of_users_and_those_from_files_are_pushed(
     work: Path, hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

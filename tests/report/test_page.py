@@ -86,6 +86,7 @@ def test_the_page_has_all_rows_and_figures(tmp_path: Path) -> None:
         ET.fromstring(svg)
 
 
+@pytest.mark.slow
 def test_the_figures_are_written_as_files(tmp_path: Path) -> None:
     add_run(tmp_path, [1, 2, 30, 40])
     write_reports(tmp_path, "Toy", "unified", page=True)

@@ -54,6 +54,7 @@ def test_it_ends_at_once_without_processes_to_end() -> None:
     assert time.monotonic() - start < 2 * watchdog.GRACE_S
 
 
+@pytest.mark.slow
 def test_a_child_without_the_token_that_outlives_its_parent_ends_too() -> None:
     child = (
         f"import subprocess, sys\np = subprocess.Popen([sys.executable, '-c', {SLEEP!r}], env={{}})\n"
