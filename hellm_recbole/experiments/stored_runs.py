@@ -7,6 +7,7 @@ lines of `test-openings.jsonl` that belong to the run travel with it.
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import sys
 import threading
@@ -200,7 +201,11 @@ class RunKeeper:
         try:
             self._run.push()
         except HellmError as error:
-            return f"its results could not be handed back and are in {self._run.folder.resolve()}: {error}"
+            return (
+                f"its results could not be handed back and are in {self._run.folder.resolve()} on {platform.node()}: "
+                f"{error}; the same command hands them back if this is its folder of results, otherwise it resumes from "
+                "the last checkpoint in the storage"
+            )
         return None
 
     def _send(self, copy: Path, scratch: Any) -> None:

@@ -76,7 +76,7 @@ class StoredFolder:
             if found["schema"] != SCHEMA:
                 raise ValueError(f"schema {found['schema']!r}")
             return StoredManifest(dict(found["files"]), dict(found["state"]))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._make_damage(_MANIFEST, str(error)) from error
 
     def push(self, folder: Path, state: Mapping[str, Any]) -> None:
