@@ -203,8 +203,8 @@ class RunKeeper:
         except HellmError as error:
             return (
                 f"its results could not be handed back and are in {self._run.folder.resolve()} on {platform.node()}: "
-                f"{error}; the same command hands them back if this is its folder of results, otherwise it resumes from "
-                "the last checkpoint in the storage"
+                f"{error}; the same command hands them back if this is its folder of results, otherwise it resumes "
+                "from the last checkpoint in the storage"
             )
         return None
 

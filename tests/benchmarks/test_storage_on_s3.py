@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
+import select
+import socket
+import socketserver
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,22 +85,54 @@ def test_keys_that_are_not_known_and_rights_that_are_missing_are_named(monkeypat
             open_storage(server.make_uri("tests"))
 
 
-def test_a_server_that_does_not_answer_for_a_minute_ends_no_run(
+class Network(socketserver.ThreadingTCPServer):
+    """The way to a server, which can break: connections are then closed without an answer."""
+
+    allow_reuse_address = daemon_threads = True
+
+    def __init__(self, port: int) -> None:
+        super().__init__(("127.0.0.1", 0), Connection)
+        self.server_port, self.breaks_until = port, 0.0
+        self.n_broken = 0
+
+
+class Connection(socketserver.BaseRequestHandler):
+    """A connection through the `Network`."""
+
+    server: Network
+
+    def handle(self) -> None:
+        if time.monotonic() < self.server.breaks_until:
+            self.server.n_broken += 1
+            return
+        with socket.create_connection(("127.0.0.1", self.server.server_port)) as there:
+            ends = {self.request: there, there: self.request}
+            while True:
+                for one in select.select([*ends], [], [], 60)[0]:
+                    content = one.recv(1 << 16)
+                    if not content or time.monotonic() < self.server.breaks_until:
+                        return
+                    ends[one].sendall(content)
+
+
+def test_a_network_that_breaks_for_a_minute_ends_no_run(
     workplace: Path, server: S3Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    upload, breaks = Storage.upload, threading.Timer(60.0, os.kill, (server.process.pid, signal.SIGCONT))
+    upload = Storage.upload
+    with Network(server.port) as network:
+        threading.Thread(target=network.serve_forever, daemon=True).start()
 
-    def break_once(storage: Storage, local: Path, path: str) -> None:
-        if path.startswith("runs/") and not breaks.is_alive() and not breaks.finished.is_set():
-            os.kill(server.process.pid, signal.SIGSTOP)
-            breaks.start()
-        upload(storage, local, path)
+        def break_once(storage: Storage, local: Path, path: str) -> None:
+            if path.startswith("runs/") and not network.breaks_until:
+                network.breaks_until = time.monotonic() + 60
+            upload(storage, local, path)
 
-    monkeypatch.setattr(Storage, "upload", break_once)
-    uri = server.make_uri("tests")
-    assert command("--models", "LightGCN", "--jobs", "1", "--storage", uri) == 0
+        monkeypatch.setattr(Storage, "upload", break_once)
+        uri = S3Server(network.server_address[1], server.process).make_uri("tests")
+        assert command("--models", "LightGCN", "--jobs", "1", "--storage", uri) == 0
+        network.shutdown()
+    assert network.n_broken > 2
     assert "does not answer" in capsys.readouterr().err
-    assert breaks.finished.is_set()
-    stored = StoredFolder(Storage(uri), "runs/toy/LightGCN/2024")
+    stored = StoredFolder(Storage(server.make_uri("tests")), "runs/toy/LightGCN/2024")
     assert stored.pull(workplace / "b") is not None
     assert read_state(workplace / "b") == {"finished": True, "epoch": 3}
