@@ -12,16 +12,13 @@ from typing import Any, TypeVar
 
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
-from hellm_recbole.errors import HellmError, take_last_line
-from hellm_recbole.experiments.job_progress import ProgressReporter, open_view
-from hellm_recbole.experiments.jobs import JobLocks, RunJob, report_outcome, run_job
-from hellm_recbole.experiments.pretrained import PretrainedStore
-from hellm_recbole.experiments.ray_cluster import connect_cluster, enter_worker, refuse_gpu_number, request_resources
+from hellm_recbole.errors import take_last_line
+from hellm_recbole.experiments.job_progress import open_view
+from hellm_recbole.experiments.jobs import JobLocks, RunJob, report_outcome
+from hellm_recbole.experiments.ray_cluster import connect_cluster, refuse_gpu_number, request_resources
+from hellm_recbole.experiments.ray_worker import execute_job, execute_stored_job
 from hellm_recbole.experiments.run import record_lost_run
-from hellm_recbole.experiments.run_config import TrainedRunConfig
 from hellm_recbole.experiments.stored_work import StoredWork
-from hellm_recbole.system import runtime
-from hellm_recbole.training.loggers import Logger
 from hellm_recbole.training.trackers.guard import report_once
 
 MAX_RETRIES = 3  # number of restarts of a run whose worker died; it resumes from its last epoch
@@ -114,8 +111,6 @@ def _start_tasks(jobs: Sequence[RunJob], shared: Mapping[str, Any], device: str,
         SettingsError: a run requests more CPUs than any node has.
     """
     import ray
-
-    from hellm_recbole.experiments.stored_jobs import execute_stored_job
 
     requests = [  # before any run starts, because this may raise an error
         request_resources(job.config.resources.ray_cpus, job.config.resources.ray_gpus) for job in jobs
@@ -217,41 +212,6 @@ def _record_lost_task(job: RunJob, data: Mapping[str, tuple[Dataset, Split]], er
     )
     record_lost_run(job.config, *data[job.dataset], job.context, reason)
     return reason
-
-
-def execute_job(
-    job: RunJob, data: tuple[Dataset, Split], device: str, folder: Path, board: Any, *dependencies: str | None
-) -> str | None:
-    """Execute a job in the process of a worker, see `run_job`.
-
-    Args:
-        job: the job.
-        data: dataset of the run and its split.
-        device: the --device option.
-        folder: working folder of the command.
-        board: the `ProgressBoard` of the tasks.
-        dependencies: return values of the tasks of the runs that it reads; Ray waits for them first.
-
-    Returns:
-        Description of the error; None if there was no error.
-    """
-    enter_worker(folder, job.config.resources.ray_cpus)
-    job = replace(job, context=replace(job.context, device=runtime.choose_device(device), jobs=None))
-    watchers: list[Logger] = []
-    if isinstance(job.config, TrainedRunConfig):
-        watchers.append(ProgressReporter(job, lambda text: board.set_line.remote(job.name, text)))
-    else:
-        board.set_line.remote(job.name, "combining scores")
-    try:
-        return run_job(
-            job,
-            *data,
-            PretrainedStore(),
-            watchers=watchers,
-            report=lambda tracker, sentence: board.add_warning.remote(tracker, sentence),
-        )
-    except HellmError as error:
-        return str(error)
 
 
 class ProgressBoard:

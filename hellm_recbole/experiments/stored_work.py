@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from hellm_recbole.data.dataset import Dataset, load_dataset
-from hellm_recbole.data.prepare import is_prepared
+from hellm_recbole.data.replacement import is_prepared
 from hellm_recbole.data.split import Split
 from hellm_recbole.data.stored_data import fetch_dataset, fetch_only_version, store_dataset
 from hellm_recbole.experiments.external_embeddings import ExternalEmbeddings, SplitWithEmbeddings

@@ -10,7 +10,7 @@ import pytest
 
 from hellm_recbole.data.dataset import Dataset, load_dataset
 from hellm_recbole.data.split import split_dataset
-from hellm_recbole.experiments.stored_jobs import execute_stored_job
+from hellm_recbole.experiments.ray_worker import execute_stored_job
 from hellm_recbole.experiments.stored_runs import StoredRun
 from hellm_recbole.experiments.stored_work import StoredWork
 from hellm_recbole.system.storage import Storage
