@@ -94,7 +94,7 @@ class StoredWork:
                 print(f"{name}: fetched from {self._uri}")
 
     def take(self, jobs: Sequence[RunJob]) -> list[RunJob]:
-        """Take the leases of all runs that have something left to do, and fetch what is in the storage of them.
+        """Take the leases of all runs that have something left to do, and fetch what the storage has already.
 
         A run of which this machine has the later state is handed to the storage.
 
