@@ -226,6 +226,7 @@ GENERAL_TESTS = {
         for name in ("identity", "llm_rows", "plus_rows", "text_rows", "malformed", "openmp", "prepare_raw")
     ),
     "benchmarks/test_page_after_runs",
+    *(f"benchmarks/test_{name}" for name in ("storage", "storage_on_ray", "storage_on_s3")),
     *(f"benchmarks/test_{name}" for name in ("report_in_a_browser", "stress", "distributed_runs", "combined_rows")),
     *(
         f"benchmarks/test_{name}"

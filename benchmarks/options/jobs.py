@@ -1,4 +1,4 @@
-"""Options of the commands that execute several runs: how many at once, and where their time went."""
+"""Options of the commands that execute several runs: how many at once, where they are kept, where their time went."""
 
 from __future__ import annotations
 
@@ -23,5 +23,15 @@ Timings = Annotated[
         "--timings",
         help="also print and write where the time of the rows went: building, training, validation, test",
         rich_help_panel="Runs and tables",
+    ),
+]
+StorageURI = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        metavar="URI",
+        help="folder or bucket that all machines reach (file:///FOLDER or s3://BUCKET/FOLDER), no shared disk needed: "
+        "prepared data and earlier runs are fetched from it, and runs are handed back to it",
+        rich_help_panel="Machine and folders",
     ),
 ]

@@ -12,7 +12,7 @@ import typer
 
 import hellm_recbole
 from hellm_recbole.benchmarks.options.command_line import ENTRY_POINT
-from hellm_recbole.benchmarks.options.jobs import AUTO, Jobs, Timings
+from hellm_recbole.benchmarks.options.jobs import AUTO, Jobs, StorageURI, Timings
 from hellm_recbole.benchmarks.options.values import (
     check_mask,
     check_threads,
@@ -31,6 +31,7 @@ from hellm_recbole.benchmarks.options.values import (
 from hellm_recbole.config.properties_files import VARIABLE, use_folder
 from hellm_recbole.config.request import LOCAL, TEST_LISTS, TREC, MaskPolicy, Protocol, RunRequest, SearchRequest
 from hellm_recbole.errors import SettingsError
+from hellm_recbole.system.storage import check_uri
 
 ALL = "all"  # value of --models and --studies
 MODELS, RUNS, SEARCH, MACHINE = "Models, data and settings", "Runs and tables", "Search", "Machine and folders"
@@ -299,6 +300,7 @@ def read_run_request(
     timings: Timings = False,
     ray: Ray = None,
     jobs: Jobs = AUTO,
+    storage: StorageURI = None,
     device: Device = "auto",
     threads: Threads = None,
     data_path: DataPath = None,
@@ -313,8 +315,9 @@ def read_run_request(
     Raises:
         HellmError: the value of an option is wrong.
     """
-    exports, names = parse_exports(export), None if callbacks is None else parse_names(callbacks, "--callbacks")
+    exports = parse_exports(export)
     machine: dict[str, Any] = {"device": device, "threads": check_threads(threads), "ray": ray, "data_path": data_path}
+    machine |= {"jobs": parse_jobs(jobs, ray), "storage": storage and check_uri(storage), "timings": timings}
     return RunRequest(
         models=parse_models(models),
         datasets=parse_datasets(dataset),
@@ -331,11 +334,9 @@ def read_run_request(
         export_k=parse_export_k(export_k, exports),
         fresh=fresh,
         dry_run=dry_run,
-        callbacks=tuple(names or ()),
+        callbacks=() if callbacks is None else tuple(parse_names(callbacks, "--callbacks")),
         split=split,
-        jobs=parse_jobs(jobs, ray),
         **machine,
-        timings=timings,
     )
 
 

@@ -19,6 +19,7 @@ from hellm_recbole.config.model_layers import split_variant
 from hellm_recbole.config.request import EMBEDDINGS, RunRequest
 from hellm_recbole.config.search_space import can_be_searched
 from hellm_recbole.data.dataset import Dataset
+from hellm_recbole.data.known_datasets import DATASET_ROOT
 from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, SettingsError, SharedRunFailed
 from hellm_recbole.experiments.automatic_batch import UNREAD
@@ -51,6 +52,7 @@ from hellm_recbole.experiments.resolve import Resolver, Tuned, is_pretrained_mod
 from hellm_recbole.experiments.run import follow_main_process
 from hellm_recbole.experiments.run_config import RunConfig
 from hellm_recbole.experiments.side_by_side import choose_places
+from hellm_recbole.experiments.stored_work import StoredWork
 from hellm_recbole.experiments.sweeps import locate_tuned, read_tuned
 from hellm_recbole.experiments.unseen_items import refuse_blind_models
 from hellm_recbole.identity.parts import UNKNOWN_ORIGIN
@@ -89,7 +91,8 @@ def run(
         code = _run_worker_process(group)
     else:
         try:
-            code = _run_main_process(request, select_models, group, loaded, quiet=quiet)
+            with StoredWork(request.storage, request.split) as stored:
+                code = _run_main_process(request, select_models, group, (loaded, stored), quiet=quiet)
         except SharedRunFailed:
             raise  # the other processes are inside the run
         except HellmError:
@@ -117,15 +120,17 @@ def _run_main_process(
     request: RunRequest,
     select_models: ModelSelector | None,
     group: ProcessGroup,
-    loaded: Mapping[str, tuple[Dataset, Split]],
+    sources: tuple[Mapping[str, tuple[Dataset, Split]], StoredWork],
     *,
     quiet: bool,
 ) -> int:
     """Read the data, run the models, write the tables, and return the exit code.
 
-    Only the process of rank 0 does this. The other processes of a distributed run execute `_run_worker_process`.
+    `sources` are the datasets that the caller has loaded, and the storage of the command. Only the process of rank 0
+    does this. The other processes of a distributed run execute `_run_worker_process`.
     """
     _refuse_options_of_one_process(request, group)
+    loaded, stored = sources
     device = runtime.choose_device(request.device)
     external = tuple(request.embeddings)
     resolvers = {
@@ -134,6 +139,7 @@ def _run_main_process(
     }
     _check_request(request, resolvers)
     missing = [name for name in request.datasets if name not in loaded]
+    stored.fetch_data(missing, DATASET_ROOT)
     refuse_missing_data(missing, request.data_path, may_download=request.may_download)
     ensure_folder(request.output)  # before the data are read, which may take long
     data = {name: _load_with_embeddings(request, name, loaded.get(name)) for name in request.datasets}
@@ -151,6 +157,7 @@ def _run_main_process(
     with JobLocks() as locks:
         store = PretrainedStore()
         locks.acquire(jobs)
+        jobs = stored.take(jobs)
         jobs = check_earlier_runs(jobs, data, store)  # raises errors before the first epoch, not after hours
         check_language_models(jobs, data, trains_here=request.ray is None)
         if (unlogged := describe_missing_loggers(job.config for job in jobs if job.finished is None)) is not None:
@@ -161,7 +168,8 @@ def _run_main_process(
         if not quiet:
             print(describe_plan(jobs, earlier, places if request.ray is None else None), flush=True)
         announce_removals([job.folder for job in jobs if job.fresh], request.output)
-        failed = execute_and_report(request, jobs, data, (store, locks, places), quiet=quiet)
+        jobs = stored.begin(jobs, data)
+        failed = execute_and_report(request, jobs, data, (store, locks, places, stored), quiet=quiet)
     return EXIT_RUN_FAILED if failed else 0
 
 
@@ -191,6 +199,8 @@ def _refuse_options_of_one_process(request: RunRequest, group: ProcessGroup) -> 
         return
     if request.ray is not None:
         refuse_process_group("--ray")
+    if request.storage is not None:
+        refuse_process_group("--storage")
     if request.jobs not in (None, 1):
         refuse_process_group("--jobs")
     if ":" in request.device:

@@ -10,8 +10,9 @@ from hellm_recbole.data.split import Split
 from hellm_recbole.experiments.export import describe_left_out
 from hellm_recbole.experiments.jobs import JobLocks, RunJob, execute_jobs
 from hellm_recbole.experiments.pretrained import PretrainedStore
-from hellm_recbole.experiments.ray_jobs import run_on_ray
+from hellm_recbole.experiments.ray_jobs import RayRequest, run_on_ray
 from hellm_recbole.experiments.side_by_side import Places, needs_process, run_side_by_side
+from hellm_recbole.experiments.stored_work import StoredWork
 from hellm_recbole.report.files import write_reports
 from hellm_recbole.report.page_writing import is_page_current
 from hellm_recbole.report.table_request import TableRequest
@@ -22,7 +23,7 @@ def execute_and_report(
     request: RunRequest,
     jobs: Sequence[RunJob],
     data: Mapping[str, tuple[Dataset, Split]],
-    resources: tuple[PretrainedStore, JobLocks, Places],
+    resources: tuple[PretrainedStore, JobLocks, Places, StoredWork],
     *,
     quiet: bool,
 ) -> int:
@@ -32,19 +33,20 @@ def execute_and_report(
         request: what to run.
         jobs: jobs of the command, compared with the runs in their folders.
         data: dataset name -> dataset and its split.
-        resources: pretrained embeddings that the command has loaded, locks of the runs, and how many runs are executed
-            at once.
+        resources: pretrained embeddings that the command has loaded, locks of the runs, how many runs are executed at
+            once, and the storage of the command.
         quiet: whether to write the tables only, without the page, and to print nothing.
 
     Returns:
         The number of failed runs.
     """
-    store, locks, places = resources
+    store, locks, places, stored = resources
     executed = {job.dataset for job in jobs if needs_process(job)}
     if request.ray is not None or places.jobs > 1:
         store.clear()  # each worker loads what its runs read
         if request.ray is not None:
-            failed = run_on_ray(jobs, data, request.ray, request.threads, request.device, locks)
+            cluster = RayRequest(request.ray, request.threads, request.device)
+            failed = run_on_ray(jobs, data, cluster, locks, stored if stored.is_used else None)
         else:
             failed = run_side_by_side(jobs, data, places, locks)
         for name in request.datasets:

@@ -156,6 +156,7 @@ class RunRequest(Request):
         mask: masking policy of all rows of the printed table; None takes those of the protocol.
         jobs: number of runs to execute side by side; None takes as many as there are threads.
         timings: whether to print and write where the time of the runs went.
+        storage: URI of the storage for prepared data and runs; None keeps them on this machine only.
     """
 
     seeds: tuple[int, ...]
@@ -170,6 +171,7 @@ class RunRequest(Request):
     mask: MaskPolicy | None = None
     jobs: int | None = 1
     timings: bool = False
+    storage: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

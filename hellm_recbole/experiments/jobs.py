@@ -26,6 +26,7 @@ from hellm_recbole.experiments.measured_run import execute_and_measure
 from hellm_recbole.experiments.pretrained import PretrainedStore, locate_pretrained
 from hellm_recbole.experiments.results import RECORD_FILE, RunResult, read_result
 from hellm_recbole.experiments.run_config import LLMRunConfig, OwnRunConfig, RunConfig
+from hellm_recbole.experiments.stored_runs import keep_in_storage
 from hellm_recbole.system.console import print_error
 from hellm_recbole.system.files import check_removable, remove_leftovers
 from hellm_recbole.system.locks import FolderLock
@@ -51,6 +52,7 @@ class RunJob:
         position: number of the run among all runs of the command, such as "3/15".
         callbacks: names of the callbacks of installed packages that follow the run.
         external: pretrained model that the run reads -> name of the file that its embeddings come from.
+        storage: URI of the storage to which the run is handed back; None if there is none.
     """
 
     config: RunConfig
@@ -65,6 +67,7 @@ class RunJob:
     position: str = ""
     external: Mapping[str, str] = field(default_factory=dict)
     callbacks: tuple[str, ...] = ()
+    storage: str | None = None
 
     @property
     def name(self) -> str:
@@ -323,7 +326,17 @@ def run_job(
     Raises:
         OutputError: the folder cannot be written.
         SharedRunFailed: the run failed and several processes train it.
+        StorageError: the storage of the run does not answer.
     """
+    return keep_in_storage(
+        job.storage, job.folder, lambda keepers: _run_job(job, dataset, split, store, (*watchers, *keepers), report)
+    )
+
+
+def _run_job(
+    job: RunJob, dataset: Dataset, split: Split, store: PretrainedStore, watchers: Sequence[Logger], report: Report
+) -> str | None:
+    """Execute a run on this machine; see `run_job`."""
     remove_leftovers(job.folder)
     split = change_split(job.config, split, job.context.seed)
     result = job.finished
