@@ -108,7 +108,7 @@ def list_missing(n_inputs: int, cached: Sequence[Block], part: int, largest: int
     """List the blocks that are not cached.
 
     Blocks begin at multiples of `part`, and inside a part at multiples of `largest`. If `largest` is a multiple of the
-    batch size, the batches are the same for each value of it.
+    batch size, its value does not change the batches.
 
     Args:
         n_inputs: number of inputs of all.

@@ -29,7 +29,7 @@ from hellm_recbole.types import FloatArray
 
 MAX_TRIES = 4  # number of times a block is begun, if its actor dies each time
 _FEWER = "give fewer --encode-actors, or a smaller encode_batch_size in properties/features.yaml"
-_CONTINUE = "the same command goes on with the blocks that are finished"
+_CONTINUE = "the same command continues from the blocks that are finished"
 
 
 def encode_on_ray(settings: FeatureSettings) -> Encoding:

@@ -72,7 +72,7 @@ def test_what_an_actor_cannot_do_is_one_sentence(error: BaseException, kind: str
     assert (row["kind"], row["values"]) == (kind, b"")
     assert part in str(row["problem"])
     assert "(node " in str(row["problem"])
-    assert str(row["problem"]).endswith("; the same command goes on with the blocks that are finished")
+    assert str(row["problem"]).endswith("; the same command continues from the blocks that are finished")
 
 
 def test_a_block_is_given_up_after_some_tries() -> None:
