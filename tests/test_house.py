@@ -261,7 +261,7 @@ TESTED_ELSEWHERE = {
     *(f"config/{name}" for name in ("variants",)),
     *(f"data/importers/{name}" for name in ("request",)),
     *("errors", "types"),
-    *(f"experiments/{name}" for name in ("dry_run", "ray_cluster", "run")),
+    *(f"experiments/{name}" for name in ("dry_run", "run")),
     *(f"graphs/{name}" for name in ("propagation",)),
     *(f"identity/{name}" for name in ("parts", "settings_files")),
     "system/quiet",

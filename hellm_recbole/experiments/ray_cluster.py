@@ -66,7 +66,7 @@ def connect_cluster(address: str, n_cpus: int | None) -> Iterator[None]:
             # Keep our handler of SIGTERM; Ray's prints a stack and aborts.
             with redirect_signals(signal.getsignal(signal.SIGTERM), signal.SIGTERM), _set_variable(VARIABLE, token):
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **only_local)
-        except (ConnectionError, ValueError, RuntimeError, ImportError, ray.exceptions.RayError) as error:
+        except Exception as error:  # of many kinds; a node that starts too slowly is a plain `Exception`
             raise _make_cluster_error(address, take_last_line(error)) from error
         stack.callback(ray.shutdown)
         yield
@@ -134,6 +134,10 @@ def _enable_token() -> None:
 
 
 def _make_cluster_error(address: str, reason: str) -> HellmError:
+    if address == LOCAL:
+        return HellmError(
+            f"Ray could not start on this machine ({reason}); give the same command again when the machine is less busy"
+        )
     return HellmError(
         f"no Ray cluster answers at {address!r} ({reason}); start one with `ray start --head`, or leave the address out"
     )
