@@ -1,11 +1,12 @@
-"""Measure what depends on a GPU in a few minutes, without network, and write one table.
+"""Measure what depends on a GPU, and write one table.
 
 python benchmarks/gpu.py --output build/gpu
 python benchmarks/gpu.py --device cpu
 
-Parts: the tests marked `gpu`; the peak memory of training each row with a language model, against the prediction of
-`run --dry-run`; epoch and ranking of all rows in float32, with TF32 and in bfloat16; two processes that train one model
-on one device; torch.compile. The data is the synthetic shop, enlarged to the size of Beauty.
+It takes a few minutes and needs no network. Parts: the tests marked `gpu`; the peak memory of training each row with a
+language model, against the prediction of `run --dry-run`; epoch and ranking of all rows in float32, with TF32 and in
+bfloat16; two processes that train one model on one device; torch.compile. The data is the synthetic shop, enlarged to
+the size of Beauty.
 
 The table (`table.md`, `table.csv`) is written again after each measured line, so it is complete up to where the command
 was stopped. What fails, or takes too long, is a line of the table, and the rest goes on.
