@@ -17,6 +17,17 @@ from hellm_recbole.experiments.pretrained import PretrainedStore
 from hellm_recbole.experiments.resolve import Resolver
 from hellm_recbole.experiments.run_config import RunConfig
 
+SETTINGS_WITHOUT_TRAINING = {  # that combined and fitted rows have besides their own
+    "valid_metric",
+    "cutoffs",
+    "eval_block_users",
+    "eval_product",
+    "valid_users",
+    "valid_users_seed",
+    "loggers",
+    "ray_cpus",
+    "ray_gpus",
+}
 SMALL = ("SASRec.epochs=4", "SASRec.batch_size=16", "LightGCN.epochs=2", "SASRec.emb_dim=8", "LightGCN.emb_dim=8")
 
 

@@ -67,8 +67,8 @@ def _report(request: RunRequest, name: str, data: tuple[Dataset, Split], *, quie
         name: name of the dataset.
         data: the dataset and its split.
         quiet: whether to write the tables only.
-        changed: whether the command has executed a run on the dataset. If not, a page that is newer than all runs stays
-            as it is.
+        changed: whether the command has executed a run on the dataset. If not, a page that this version has made of
+            the same records stays as it is.
     """
     folder = request.output / name
     remove_leftovers(folder)

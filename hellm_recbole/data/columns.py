@@ -6,16 +6,14 @@ categorical: a code for each row, and each id once. No function here makes a Pyt
 
 from __future__ import annotations
 
-import ctypes
-import gc
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import IO, Any, cast
 
 import numpy as np
 import pandas as pd
 
 from hellm_recbole.data.text_rows import iterate_blocks, join_rows
+from hellm_recbole.system.freed_memory import return_freed_memory
 from hellm_recbole.types import IdArray
 
 _POWERS = 10 ** np.arange(1, 19, dtype=np.int64)
@@ -150,7 +148,5 @@ def release_memory() -> None:
     """Return the memory of tables that are no longer used to the system, where the system can take it back."""
     import pyarrow as pa
 
-    gc.collect()
     pa.default_memory_pool().release_unused()
-    with suppress(OSError, AttributeError):  # only in glibc
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return_freed_memory()

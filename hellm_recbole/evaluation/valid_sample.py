@@ -10,7 +10,13 @@ from typing import Literal
 
 import numpy as np
 
+from hellm_recbole.config.harness_settings import EvalSettings
 from hellm_recbole.types import Targets
+
+
+def select_valid_targets(targets: Targets, evaluation: EvalSettings) -> Targets:
+    """Select the validation targets that a run with these settings evaluates; see `sample_targets`."""
+    return sample_targets(targets, evaluation.valid_users, evaluation.valid_users_seed)
 
 
 def sample_targets(targets: Targets, n_users: int | Literal["all"], seed: int) -> Targets:

@@ -17,7 +17,7 @@ from hellm_recbole.data.split import Split
 from hellm_recbole.errors import ModelError
 from hellm_recbole.evaluation.combined_scores import CombinedScorer, Term
 from hellm_recbole.evaluation.ranking import Ranks, rank_targets
-from hellm_recbole.evaluation.valid_sample import sample_targets
+from hellm_recbole.evaluation.valid_sample import select_valid_targets
 from hellm_recbole.evaluation.weight_search import Point, search_weights
 from hellm_recbole.experiments.combined_config import TEXT_KNN, TRANSITION, CombinedRunConfig
 from hellm_recbole.experiments.component_scores import CLOSE, build_terms
@@ -32,7 +32,6 @@ from hellm_recbole.experiments.run_config import RunConfig
 from hellm_recbole.system import runtime
 from hellm_recbole.system.work_bar import WorkBar
 from hellm_recbole.training.loggers import Logger
-from hellm_recbole.types import Targets
 
 
 def combine_and_rank(
@@ -75,7 +74,7 @@ def combine_and_rank(
     if valid is None:
         valid = rank_targets(
             scorer,
-            _select_valid(config, split),
+            select_valid_targets(split.valid, config.evaluation),
             train=split.train,
             seen=split.train,
             block_users=block,
@@ -90,12 +89,6 @@ def combine_and_rank(
         "parameters": _add_up_parameters(config, split, context),
     }
     return finish_result(config, split, context, fields, {"valid": valid, "test": test})
-
-
-def _select_valid(config: CombinedRunConfig, split: Split) -> Targets:
-    """Select the validation targets that a run evaluates."""
-    evaluation = config.evaluation
-    return sample_targets(split.valid, evaluation.valid_users, evaluation.valid_users_seed)
 
 
 def _choose_weights(
@@ -120,7 +113,7 @@ def _choose_weights(
     if not terms:
         return combination, None
     points = config.list_points(split.features)
-    targets = _select_valid(config, split)
+    targets = select_valid_targets(split.valid, config.evaluation)
     with WorkBar(f"{who}: {len(points)} weights on", len(targets), "validation targets") as bar:
         found = search_weights(
             first,

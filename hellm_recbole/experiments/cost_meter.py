@@ -10,10 +10,7 @@ keeps it otherwise (`runtime.keep_freed_memory`) and the next row would seem to 
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import gc
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +25,7 @@ from hellm_recbole.experiments.cost_record import Costs
 from hellm_recbole.experiments.results import RunResult
 from hellm_recbole.experiments.run_config import LLMRunConfig, OwnRunConfig, RunConfig
 from hellm_recbole.llm.backbone import Backbone
+from hellm_recbole.system.freed_memory import return_freed_memory
 
 STATUS = Path("/proc/self/status")
 
@@ -117,12 +115,7 @@ def measure_resident_memory() -> int | None:
     """Return freed memory to the system, and return the resident memory of the process in bytes; None but on Linux."""
     if not STATUS.exists():
         return None
-    gc.collect()
-    if sys.platform.startswith("linux"):
-        try:
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
-        except (OSError, AttributeError):  # another C library, which keeps less
-            pass
+    return_freed_memory()
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmRSS:"))
     return int(line.split()[1]) * 1024
 

@@ -14,7 +14,7 @@ from hellm_recbole.config.harness_settings import EvalSettings
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.data.split import Split
 from hellm_recbole.evaluation.ranking import Ranks
-from hellm_recbole.evaluation.valid_sample import sample_targets
+from hellm_recbole.evaluation.valid_sample import select_valid_targets
 from hellm_recbole.experiments.context import RunContext
 from hellm_recbole.experiments.ranks_file import RANKS_FILE, PhaseRanks
 from hellm_recbole.experiments.results import SCHEMA, Counts, SettingValue, ValidSample
@@ -76,7 +76,7 @@ def collect_initial_fields(config: RunConfig, dataset: Dataset, split: Split, co
 
 def describe_valid_sample(split: Split, evaluation: EvalSettings) -> ValidSample | None:
     """Describe the sample of users that validation evaluates; None if it evaluates all."""
-    sample = sample_targets(split.valid, evaluation.valid_users, evaluation.valid_users_seed)
+    sample = select_valid_targets(split.valid, evaluation)
     if sample is split.valid:
         return None
     users = np.unique(sample.user)
@@ -91,8 +91,8 @@ def describe_valid_sample(split: Split, evaluation: EvalSettings) -> ValidSample
 
 def count_sampled(split: Split, evaluation: EvalSettings) -> int | None:
     """Count the users of the sample that validation evaluates; None if it evaluates all."""
-    sample = describe_valid_sample(split, evaluation)
-    return None if sample is None else sample["users"]
+    sample = select_valid_targets(split.valid, evaluation)
+    return None if sample is split.valid else len(np.unique(sample.user))
 
 
 def count_split(split: Split) -> Counts:

@@ -18,7 +18,7 @@ from hellm_recbole.data.split import Split
 from hellm_recbole.errors import HellmError, OutputError, SharedRunFailed
 from hellm_recbole.evaluation.metrics import average_metrics
 from hellm_recbole.evaluation.ranking import Ranks, rank_targets
-from hellm_recbole.evaluation.valid_sample import sample_targets
+from hellm_recbole.evaluation.valid_sample import select_valid_targets
 from hellm_recbole.experiments.context import CHECKPOINT, RunContext
 from hellm_recbole.experiments.identity import identify_run, list_run_parts
 from hellm_recbole.experiments.logger_check import choose_loggers
@@ -307,11 +307,7 @@ class _SharedRun:
                 group=self.group,
             )
             for name, targets, seen in (
-                (
-                    "valid",
-                    sample_targets(split.valid, evaluation.valid_users, evaluation.valid_users_seed),
-                    split.train,
-                ),
+                ("valid", select_valid_targets(split.valid, evaluation), split.train),
                 ("test", split.test, split.make_test_history()),
             )
         }

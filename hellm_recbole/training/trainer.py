@@ -21,7 +21,7 @@ import torch
 from hellm_recbole.config.harness_settings import EvalSettings, TrainSettings
 from hellm_recbole.evaluation.metrics import average_metrics
 from hellm_recbole.evaluation.ranking import rank_targets
-from hellm_recbole.evaluation.valid_sample import sample_targets
+from hellm_recbole.evaluation.valid_sample import select_valid_targets
 from hellm_recbole.system.distributed import SINGLE_PROCESS, ProcessGroup
 from hellm_recbole.system.runtime import use_deterministic_sums
 from hellm_recbole.system.signals import delay_signals
@@ -194,7 +194,7 @@ def evaluate(
     history = data.train.history
     ranks = rank_targets(
         learner,
-        sample_targets(data.valid, evaluation.valid_users, evaluation.valid_users_seed),
+        select_valid_targets(data.valid, evaluation),
         train=history,
         seen=history,
         block_users=evaluation.eval_block_users,

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hellm_recbole.data.dataset import Dataset
 from hellm_recbole.report import files
+from tests.s3_server import KEYS, S3Server, start_s3_server
 from tests.toy import write_prepared
 from tests.toy_llm import save_tiny
 
@@ -26,6 +28,15 @@ def no_page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture
 def page_after_runs() -> None:
     """Let runs of this test write the page."""
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """A running S3 server; its keys are in the environment."""
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    with start_s3_server() as server:
+        yield server
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,12 @@ import pytest
 from hellm_recbole.experiments.results import read_result
 from hellm_recbole.system.storage import Storage
 from hellm_recbole.system.stored_folder import StoredFolder
-from tests.s3_server import KEYS, S3Server, start_s3_server
+from tests.s3_server import KEYS, S3Server
 
 RUN = [sys.executable, "-W", "ignore", "-m", "hellm_recbole.benchmarks.run", "--dataset", "toy"]
 LONG = ["--set", "epochs=250", "--set", "patience=250", "--set", "batch_size=64", "--threads", "1"]
 MODELS = ["--models", "LightGCN,LightGCN-priors"]
 WAIT_S = 180.0
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    for name, value in KEYS.items():
-        monkeypatch.setenv(name, value)
-    with start_s3_server() as server:
-        yield server
 
 
 def start_command(folder: Path, *options: str) -> subprocess.Popen[str]:

@@ -9,7 +9,6 @@ import socketserver
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -26,14 +25,6 @@ POLICY = (
     '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*"}, '
     '{"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}]}'
 )
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    for name, value in KEYS.items():
-        monkeypatch.setenv(name, value)
-    with start_s3_server() as server:
-        yield server
 
 
 def test_a_run_is_kept_in_a_bucket_and_found_by_another_machine(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hellm_recbole.config.combined_settings import merge_combined_layers
 from hellm_recbole.config.request import Override
 from hellm_recbole.config.row_names import CombinedName, parse_combined_name
+from tests.toy_combined import SETTINGS_WITHOUT_TRAINING
 
 
 def take_apart(name: str) -> CombinedName:
@@ -14,19 +15,10 @@ def take_apart(name: str) -> CombinedName:
 
 
 def test_each_kind_has_its_own_settings_and_those_of_selection() -> None:
-    shared = {
-        "valid_metric",
-        "cutoffs",
-        "eval_block_users",
-        "eval_product",
-        "valid_users",
-        "valid_users_seed",
-        "loggers",
-        "ray_cpus",
-        "ray_gpus",
+    keys = {
+        name: set(merge_combined_layers(take_apart(name), "paper", []).values) - SETTINGS_WITHOUT_TRAINING
+        for name in ("Transitions", "Priors", "Fusion(A,B)")
     }
-    keys = {name: set(merge_combined_layers(take_apart(name), "paper", []).values) - shared for name in
-            ("Transitions", "Priors", "Fusion(A,B)")}  # fmt: skip
     assert keys["Transitions"] == {"transition_form", "transition_decay", "prior_floor"}
     assert keys["Fusion(A,B)"] == {"fusion_steps"}
     assert keys["Priors"] > keys["Transitions"] | {"text_weights", "item_knn_weights", "transition_weights"}

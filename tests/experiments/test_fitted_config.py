@@ -12,18 +12,7 @@ from hellm_recbole.experiments.export import refuse_embeddings
 from hellm_recbole.experiments.fitted_config import FittedRunConfig, drop_unread
 from hellm_recbole.experiments.resolve import Resolver, resolve_runs
 from hellm_recbole.experiments.search_point import change_settings
-
-SHARED = {
-    "valid_metric",
-    "cutoffs",
-    "eval_block_users",
-    "eval_product",
-    "valid_users",
-    "valid_users_seed",
-    "loggers",
-    "ray_cpus",
-    "ray_gpus",
-}
+from tests.toy_combined import SETTINGS_WITHOUT_TRAINING
 
 
 def resolve(name: str, preset: str = "quick") -> FittedRunConfig:
@@ -35,7 +24,7 @@ def resolve(name: str, preset: str = "quick") -> FittedRunConfig:
 @pytest.mark.parametrize(("name", "own"), [("Pop", set()), ("ItemKNN", {"k", "shrink"}), ("EASE", {"l2_weight"})])
 def test_a_fitted_model_has_no_settings_of_training(name: str, own: set[str]) -> None:
     config = resolve(name)
-    assert config.resolved.values.keys() == SHARED | own
+    assert config.resolved.values.keys() == SETTINGS_WITHOUT_TRAINING | own
     assert (config.source, config.name_in_source, config.family) == ("hellm_recbole", name, "collaborative")
     assert not config.has_item_embeddings
     assert not config.has_user_embeddings
